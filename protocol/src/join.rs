@@ -1,0 +1,61 @@
+//! The join token and the words of enrolment.
+//!
+//! In: a token as text (`limpet1.<base64url of JSON>`; base64 and JSON are the caller's). Out: its parts.
+//! Enrolment is one HTTPS POST of `JoinAsk` as JSON to `https://<hub>/limpet/v1/join`, answered with `JoinAnswer`.
+//! The certificate of the hub is checked against `ca_sha256`, so a token is enough to trust the hub.
+
+use alloc::{string::String, vec::Vec};
+use serde::{Deserialize, Serialize};
+
+/// Text in front of the base64url part of a token.
+pub const TOKEN_PREFIX: &str = "limpet1.";
+/// Path of the enrolment door on the API port.
+pub const JOIN_PATH: &str = "/limpet/v1/join";
+
+/// The content of a join token, as compact JSON.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct JoinToken {
+    /// `host:port` of the hub's API, in order of preference.
+    pub hubs: Vec<String>,
+    /// Lower-case hex of SHA-256 over the DER of the hub's CA certificate.
+    pub ca_sha256: String,
+    /// Public part: names the token in lists and logs.
+    pub id: String,
+    /// Secret part.
+    pub secret: String,
+}
+
+/// What a device sends to join or to renew.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct JoinAsk {
+    pub token_id: String,
+    pub token_secret: String,
+    /// RFC 1123 name that the device wants.
+    pub node_name: String,
+    /// PEM of a PKCS#10 request; only its public key is used.
+    pub csr_pem: String,
+    /// `Hello::instance` as hex.
+    pub instance: String,
+    /// Free text for people: board model, OS.
+    #[serde(default)]
+    pub description: String,
+}
+
+/// What the hub gives a device that may join.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct JoinAnswer {
+    pub node_name: String,
+    /// Client certificate (CN `system:node:<name>`, O `system:nodes`), PEM.
+    pub certificate_pem: String,
+    /// The hub's CA, PEM.
+    pub ca_pem: String,
+    /// `host:port` of the MQTT listener, in order of preference.
+    pub mqtt: Vec<String>,
+    /// `host:port` of the hub's image registry.
+    pub registry: Vec<String>,
+    /// `host:port` of the API, for pods (KUBERNETES_SERVICE_HOST/PORT).
+    pub api: Vec<String>,
+    pub cluster_name: String,
+    /// The hub's time, milliseconds since 1970.
+    pub time_ms: u64,
+}

@@ -1,0 +1,25 @@
+//! The words between hub and agent.
+//!
+//! In: nothing but data. Out: types with a postcard encoding, a version, and a bound on everything.
+//! Both sides depend on this crate and never on each other.
+//! Never: I/O, clocks, allocation without a bound from `limits`.
+#![no_std]
+
+extern crate alloc;
+
+mod byte_string;
+pub mod digest;
+pub mod envelope;
+pub mod join;
+pub mod limits;
+pub mod message;
+pub mod streams;
+pub mod topic;
+
+pub use digest::{ItemHash, SetDigest};
+pub use envelope::{DecodeError, Envelope, PROTOCOL_VERSION};
+pub use message::{
+    Ack, Down, Hello, Inventory, InventoryEntry, Item, ItemKey, ItemKind, NodeReport, PodGone,
+    PodReport, Removal, SetChange, TokenAnswer, TokenAsk, Up, Welcome,
+};
+pub use streams::{StreamFrame, StreamKind, StreamOpen};

@@ -1,0 +1,194 @@
+//! What hub and agent say to each other about state.
+//!
+//! In and out: `Up` from the agent, `Down` from the hub. Kubernetes objects travel as their JSON bytes, because
+//! both sides already have that form and a newer hub may add fields that an older agent passes over.
+//! Rules: variants are only ever appended; a field's meaning never changes; bounds are checked in `envelope`.
+
+use crate::{ItemHash, SetDigest, streams::StreamFrame};
+use alloc::{string::String, vec::Vec};
+use serde::{Deserialize, Serialize};
+
+/// What an item of the desired set is. The number is on the wire and in journals: append only.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum ItemKind {
+    /// The node's own object: podCIDRs, labels, annotations. Name = node name, namespace empty.
+    Node = 0,
+    /// A pod bound to this node: the whole v1 Pod, deletionTimestamp included, without status.
+    Pod = 1,
+    /// A v1 ConfigMap that a pod of this node names (plus `kube-root-ca.crt`).
+    ConfigMap = 2,
+    /// A v1 Secret that a pod of this node names (volumes, env, imagePullSecrets).
+    Secret = 3,
+    /// A v1 Service that pods of this node may use.
+    Service = 4,
+    /// A discovery/v1 EndpointSlice of such a Service.
+    EndpointSlice = 5,
+    /// A bound ServiceAccount token, `{"token","expirationTimestamp","audience"}`; name = `<pod uid>.<volume>.<index>`.
+    Token = 6,
+    /// Settings of the agent itself (mirrors, eviction, log sizes): name = `agent`.
+    Settings = 7,
+}
+
+/// Identity of an item. Ordered by kind, namespace, name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct ItemKey {
+    pub kind: ItemKind,
+    pub namespace: String,
+    pub name: String,
+}
+
+impl ItemKey {
+    pub fn new(kind: ItemKind, namespace: &str, name: &str) -> ItemKey {
+        ItemKey { kind, namespace: namespace.into(), name: name.into() }
+    }
+}
+
+/// One item with its content. `generation` is the hub store's revision at which this content arose; a receiver
+/// refuses a generation below the one it holds for the key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Item {
+    pub key: ItemKey,
+    pub generation: u64,
+    #[serde(with = "crate::byte_string")]
+    pub body: Vec<u8>,
+}
+
+/// An item that is no longer wanted, as of `generation`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Removal {
+    pub key: ItemKey,
+    pub generation: u64,
+}
+
+/// A step of the desired set. The agent makes it durable, then acknowledges `seq`. Steps of one session have
+/// consecutive `seq` from 1; a gap makes the agent send `Up::Inventory` and the hub answers with the difference.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SetChange {
+    pub seq: u64,
+    pub puts: Vec<Item>,
+    pub removals: Vec<Removal>,
+    /// Digest of the whole set after this step.
+    pub digest: SetDigest,
+}
+
+/// The agent's first word on every connection.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Hello {
+    /// `CARGO_PKG_VERSION` of the agent.
+    pub agent_version: String,
+    /// `/proc/sys/kernel/random/boot_id`: changes with each boot.
+    pub boot_id: String,
+    /// Random 16 bytes made at the first start and kept: two devices with one certificate differ here or in `boot_id`.
+    pub instance: [u8; 16],
+    /// Digest of the desired set that the agent holds durably.
+    pub digest: SetDigest,
+    /// The clock of the device, milliseconds since 1970, for the hub to compare.
+    pub clock_ms: u64,
+}
+
+/// The hub's answer to `Hello`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The hub's time, milliseconds since 1970; raises the device's time floor.
+    pub time_ms: u64,
+    /// Digest of the set as the hub wants it. Equal to the agent's own: nothing follows. Otherwise the agent sends
+    /// `Up::Inventory`.
+    pub digest: SetDigest,
+    /// Seconds between the node's `Alive` messages when nothing else is sent.
+    pub alive_every_s: u32,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct InventoryEntry {
+    pub key: ItemKey,
+    pub generation: u64,
+    pub hash: ItemHash,
+}
+
+/// All that the agent holds; the hub answers with `SetChange`s that carry the differences only.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Inventory {
+    pub entries: Vec<InventoryEntry>,
+}
+
+/// `SetChange`s up to and including `seq` are durable on the device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ack {
+    pub seq: u64,
+}
+
+/// Status of one pod: latest wins. `version` grows with each change of the pod's status on the device (never
+/// falls, also across agent restarts); the hub drops what is older than what it has, and answers `Down::Reported`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PodReport {
+    pub uid: String,
+    pub namespace: String,
+    pub name: String,
+    pub version: u64,
+    /// v1 PodStatus as JSON.
+    #[serde(with = "crate::byte_string")]
+    pub status: Vec<u8>,
+}
+
+/// All containers of a pod that was being deleted have ended and its resources are released: the hub may remove the object.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PodGone {
+    pub uid: String,
+    pub namespace: String,
+    pub name: String,
+    pub version: u64,
+}
+
+/// Node status: latest wins, as in `PodReport`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NodeReport {
+    pub version: u64,
+    /// JSON object `{"status": v1 NodeStatus, "labels": {..}}`; labels are those the device knows (arch, os, board).
+    #[serde(with = "crate::byte_string")]
+    pub body: Vec<u8>,
+}
+
+/// The agent wants a ServiceAccount token renewed before it expires.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TokenAsk {
+    /// Key of the `ItemKind::Token` item.
+    pub key: ItemKey,
+}
+
+/// Reserved answer of a token that cannot be had; the token itself comes as an item.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TokenAnswer {
+    pub key: ItemKey,
+    pub error: String,
+}
+
+/// From agent to hub.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Up {
+    Hello(Hello),
+    Inventory(Inventory),
+    Ack(Ack),
+    PodReport(PodReport),
+    PodGone(PodGone),
+    NodeReport(NodeReport),
+    /// A v1 Event as JSON (metadata.name and namespace set by the device).
+    Event(#[serde(with = "crate::byte_string")] Vec<u8>),
+    /// Nothing new; keeps the lease fresh.
+    Alive,
+    TokenAsk(TokenAsk),
+    Stream(StreamFrame),
+}
+
+/// From hub to agent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Down {
+    Welcome(Welcome),
+    Change(SetChange),
+    /// The report of `uid` (empty = the node's own) with this version is durable at the hub.
+    Reported { uid: String, version: u64 },
+    TokenAnswer(TokenAnswer),
+    Stream(StreamFrame),
+    /// The session is over (removed, replaced by a newer one, wrong version); the sentence says why.
+    Goodbye { reason: String },
+}
