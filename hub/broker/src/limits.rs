@@ -1,0 +1,26 @@
+//! Bounds of the broker, before and after a client has shown who it is.
+//!
+//! In: nothing. Out: constants. Never: a read, a queue or a wait without one of these.
+
+use std::time::Duration;
+
+/// TCP accept to the end of the TLS handshake, and from there to a whole CONNECT.
+pub const HANDSHAKE: Duration = Duration::from_secs(10);
+/// A CONNECT packet. Ours is about 60 bytes.
+pub const CONNECT_BYTES_MAX: u32 = 1024;
+/// Connections that have not finished CONNECT. Above it, new ones wait in the kernel's backlog.
+pub const UNAUTHENTICATED_MAX: usize = 512;
+/// Connections in all.
+pub const CONNECTIONS_MAX: usize = 120_000;
+/// Topic filters in one SUBSCRIBE.
+pub const FILTERS_MAX: usize = 16;
+/// Messages waiting for one client's socket. A full queue is told to the sender, and holds up nobody else.
+pub const QUEUE_MESSAGES_MAX: usize = 256;
+/// Bytes waiting for one client's socket.
+pub const QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// One write to a socket: a client that takes nothing for so long is cut off.
+pub const WRITE: Duration = Duration::from_secs(60);
+/// Keep-alive used when a client asks for none or for more.
+pub const KEEP_ALIVE_MAX: Duration = Duration::from_secs(3600);
+/// Messages of all clients that wait for the hub. When it is full, sockets are not read.
+pub const INBOX_MESSAGES: usize = 1024;

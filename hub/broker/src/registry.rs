@@ -1,0 +1,144 @@
+//! The nodes that are connected now, and the way to send to them.
+//!
+//! In: registrations by connections, messages by the hub. Out: bounded queues that the connections drain.
+//! A second connection of a node replaces the first: the board may have rebooted before its old socket timed out.
+//! Never: waits; a full queue is the sender's answer.
+
+use crate::limits;
+use bytes::Bytes;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+use tokio::sync::{mpsc, watch};
+
+/// What happens at the nodes' end. `connection` is unique in the life of the broker and grows.
+#[derive(Debug)]
+pub enum FromNode {
+    Connected { node: String, connection: u64, certificate: Vec<u8>, peer: std::net::SocketAddr },
+    Disconnected { node: String, connection: u64, reason: String },
+    /// `channel` is the last letter of the topic.
+    Message { node: String, connection: u64, channel: char, payload: Bytes },
+}
+
+/// The sender keeps the message; what must arrive is sent again after the next `Connected`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    #[error("the node is not connected")]
+    NotConnected,
+    #[error("the node takes messages too slowly")]
+    QueueFull,
+}
+
+pub(crate) struct Outgoing {
+    pub topic: String,
+    pub payload: Bytes,
+}
+
+/// A connection's own end of its registration.
+pub(crate) struct Seat {
+    pub connection: u64,
+    pub queue: mpsc::Receiver<Outgoing>,
+    pub queued_bytes: Arc<AtomicUsize>,
+    /// Becomes `Some(reason)` when the connection must end.
+    pub end: watch::Receiver<Option<String>>,
+}
+
+struct Entry {
+    connection: u64,
+    queue: mpsc::Sender<Outgoing>,
+    queued_bytes: Arc<AtomicUsize>,
+    end: watch::Sender<Option<String>>,
+}
+
+pub(crate) struct Shared {
+    nodes: Mutex<BTreeMap<String, Entry>>,
+    next: AtomicU64,
+    pub tls: RwLock<Arc<rustls::ServerConfig>>,
+}
+
+/// The hub's handle on the broker; clones are cheap.
+#[derive(Clone)]
+pub struct Broker {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Broker {
+    pub(crate) fn new(tls: Arc<rustls::ServerConfig>) -> Broker {
+        let shared = Shared {
+            nodes: Mutex::new(BTreeMap::new()),
+            next: AtomicU64::new(1),
+            tls: RwLock::new(tls),
+        };
+        Broker { shared: Arc::new(shared) }
+    }
+
+    /// Settings for connections from now on (a renewed certificate).
+    pub fn set_tls(&self, tls: Arc<rustls::ServerConfig>) {
+        *self.shared.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
+    }
+
+    /// Queues one message for a node's socket.
+    pub fn send(&self, node: &str, channel: char, payload: Bytes) -> Result<(), SendError> {
+        let nodes = self.nodes();
+        let entry = nodes.get(node).ok_or(SendError::NotConnected)?;
+        let bytes = payload.len();
+        if entry.queued_bytes.load(Ordering::Relaxed) + bytes > limits::QUEUE_BYTES_MAX {
+            return Err(SendError::QueueFull);
+        }
+        entry.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let outgoing = Outgoing { topic: format!("n/{node}/d/{channel}"), payload };
+        entry.queue.try_send(outgoing).map_err(|e| {
+            entry.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            match e {
+                mpsc::error::TrySendError::Full(_) => SendError::QueueFull,
+                mpsc::error::TrySendError::Closed(_) => SendError::NotConnected,
+            }
+        })
+    }
+
+    /// Ends a node's connection, if it has one.
+    pub fn disconnect(&self, node: &str, reason: &str) {
+        if let Some(entry) = self.nodes().get(node) {
+            entry.end.send_replace(Some(reason.to_string()));
+        }
+    }
+
+    /// Whether the node has a connection now.
+    pub fn is_connected(&self, node: &str) -> bool {
+        self.nodes().contains_key(node)
+    }
+
+    /// How many nodes are connected now.
+    pub fn connected(&self) -> usize {
+        self.nodes().len()
+    }
+
+    pub(crate) fn register(&self, node: &str) -> Seat {
+        let connection = self.shared.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, queue) = mpsc::channel(limits::QUEUE_MESSAGES_MAX);
+        let (end_sender, end) = watch::channel(None);
+        let queued_bytes = Arc::new(AtomicUsize::new(0));
+        let entry =
+            Entry { connection, queue: sender, queued_bytes: queued_bytes.clone(), end: end_sender };
+        if let Some(old) = self.nodes().insert(node.to_string(), entry) {
+            old.end.send_replace(Some("replaced by a newer connection of the same node".into()));
+        }
+        Seat { connection, queue, queued_bytes, end }
+    }
+
+    /// Removes the registration unless a newer connection has taken its place.
+    pub(crate) fn unregister(&self, node: &str, connection: u64) {
+        let mut nodes = self.nodes();
+        if nodes.get(node).is_some_and(|e| e.connection == connection) {
+            nodes.remove(node);
+        }
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+        self.shared.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
