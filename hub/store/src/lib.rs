@@ -1,1 +1,132 @@
-//! To be written.
+//! Durable objects with one revision.
+//!
+//! In: writes with an expectation, from the API. Out: records as bytes, lists, and watches in revision order.
+//! Every acknowledged write is in redb and fsynced, save those of resources named in `Options::relaxed`.
+//! Never: looks into the bytes, waits for the disk while a reader waits, or keeps a redb transaction open.
+
+mod error;
+mod key;
+mod limits;
+mod memory;
+mod options;
+mod record;
+mod redb_log;
+mod watch;
+mod writer;
+
+pub use error::{StoreError, TooOld};
+pub use key::{Key, ResourceId};
+pub use limits::{KEY_PART_BYTES_MAX, RECORD_BYTES_MAX};
+pub use memory::Listing;
+pub use options::Options;
+pub use record::{Draft, Event, EventKind, Expect, Record, Write};
+pub use watch::{Lagged, Watch};
+
+use memory::Shared;
+use std::{path::Path, sync::Arc};
+use tokio::sync::{Semaphore, oneshot};
+use writer::Request;
+
+/// A number that grows with every write, for all resources together. Never reused, also across restarts.
+pub type Revision = u64;
+
+/// Handle to the store; clones share it. The writer thread ends when the last clone is dropped.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+    queue: std::sync::mpsc::Sender<Request>,
+    room: Arc<Semaphore>,
+}
+
+impl Store {
+    /// Opens or creates `dir/store.redb`. Reads and verifies every record, so this blocks; call it at start only.
+    pub fn open(dir: &Path, options: Options) -> Result<Store, StoreError> {
+        let opened = redb_log::Log::open(dir, options.cache_bytes)?;
+        let shared = Arc::new(Shared::new(&options, opened.records, opened.revision));
+        let (queue, inbox) = std::sync::mpsc::channel();
+        let room = Arc::new(Semaphore::new(limits::QUEUE_WRITES_MAX));
+        writer::Writer::spawn(opened.log, Arc::clone(&shared), inbox, options)?;
+        Ok(Store { shared, queue, room })
+    }
+
+    /// Writes one object. `Ok` means durable.
+    pub async fn write(&self, write: Write) -> Result<Record, StoreError> {
+        let mut records = self.write_all(vec![write]).await?;
+        records.pop().ok_or(StoreError::Closed)
+    }
+
+    /// Writes all or nothing, in one transaction; the records come back in the order of the writes.
+    pub async fn write_all(&self, writes: Vec<Write>) -> Result<Vec<Record>, StoreError> {
+        if writes.len() > limits::WRITES_PER_TRANSACTION_MAX {
+            return Err(StoreError::TooLarge("number of writes in one transaction"));
+        }
+        let room = Arc::clone(&self.room).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Write { writes, reply, _room: room };
+        self.queue.send(request).map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    pub fn get(&self, key: &Key) -> Option<Record> {
+        self.shared.get(key)
+    }
+
+    /// All objects of a resource (of one namespace), sorted by (namespace, name), at one revision.
+    pub fn list(&self, resource: &str, namespace: Option<&str>) -> Listing {
+        self.shared.list(resource, namespace, None, usize::MAX)
+    }
+
+    /// As `list`, at most `limit` objects behind `after` = (namespace, name). `Listing::remaining` counts the rest.
+    pub fn list_from(
+        &self,
+        resource: &str,
+        namespace: Option<&str>,
+        after: Option<(&str, &str)>,
+        limit: usize,
+    ) -> Listing {
+        self.shared.list(resource, namespace, after, limit)
+    }
+
+    /// Number of objects of a resource.
+    pub fn count(&self, resource: &str) -> usize {
+        self.shared.count(resource)
+    }
+
+    /// Resources that have or had objects since the start, with the number of objects each.
+    pub fn resources(&self) -> Vec<(ResourceId, usize)> {
+        self.shared.resources()
+    }
+
+    pub fn revision(&self) -> Revision {
+        self.shared.revision()
+    }
+
+    /// Oldest revision from which every watch can start.
+    pub fn oldest(&self) -> Revision {
+        self.shared.oldest()
+    }
+
+    /// Events of a resource (of one namespace) with a revision greater than `from`.
+    pub fn watch(&self, resource: &str, namespace: Option<&str>, from: Revision) -> Result<Watch, TooOld> {
+        Watch::start(&self.shared, Some(resource), namespace, from)
+    }
+
+    /// Events of all resources with a revision greater than `from`.
+    pub fn watch_all(&self, from: Revision) -> Result<Watch, TooOld> {
+        Watch::start(&self.shared, None, None, from)
+    }
+
+    /// Everything at one revision, and a watch that goes on from there without a gap.
+    pub fn snapshot(&self) -> (Listing, Watch) {
+        let listing = self.shared.list_everything();
+        let watch = Watch::start_at_head(&self.shared, listing.revision);
+        (listing, watch)
+    }
+
+    /// Flushes what is relaxed and closes the file. Later writes answer `Closed`; reads go on.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Request::Close { reply }).map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+}
