@@ -90,6 +90,8 @@ fn killed_writers_lose_nothing() {
                 assert_eq!(text, format!(r#"{{"rv":"{revision}","v":"{value}"}}"#));
             }
         }
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(store.close()).unwrap();
     }
 }
 
