@@ -1,0 +1,125 @@
+//! A join token as the hub keeps it, and the rule whether it opens the door.
+//!
+//! In: a record, what a device shows, the time. Out: the record after use, or a refusal that says why.
+//! Never: keeps the secret itself; only its SHA-256.
+
+use crate::pki::hex;
+use limpet_protocol::topic::valid_node_name;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Names of nodes that used a token, kept for `limpet token list`.
+const USED_BY_MAX: usize = 100;
+
+/// One join token. Times are milliseconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenRecord {
+    pub id: String,
+    pub secret_sha256: String,
+    pub created_ms: u64,
+    pub expires_ms: u64,
+    /// `None`: any number until it expires.
+    pub uses_left: Option<u32>,
+    /// Only this node name may join with it.
+    pub node: Option<String>,
+    #[serde(default)]
+    pub used_by: Vec<String>,
+}
+
+/// Why a device may not join. The device shows the sentence to its owner.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("the join token is not known to this hub; make a new one with `limpet token create`")]
+    Unknown,
+    #[error("the join token {id} has expired; make a new one with `limpet token create`")]
+    Expired { id: String },
+    #[error("the join token {id} has been used as often as it may; make a new one with `limpet token create`")]
+    UsedUp { id: String },
+    #[error("the join token {id} is for the node {node}; start the agent with --node-name {node}")]
+    OtherNode { id: String, node: String },
+    #[error("{0:?} is not a node name: lower-case letters, digits, '-' and '.', at most 63 between dots")]
+    NodeName(String),
+    #[error(
+        "a node named {0} has joined already with another key; remove it first (`kubectl delete node {0}`) \
+         or choose another --node-name"
+    )]
+    Taken(String),
+}
+
+pub fn secret_hash(secret: &str) -> String {
+    hex(&Sha256::digest(secret.as_bytes()))
+}
+
+impl TokenRecord {
+    /// Whether `secret` opens the door for `node` at `now_ms`. An unknown secret and an unknown id look the same.
+    pub fn check(&self, secret: &str, node: &str, now_ms: u64) -> Result<(), Refusal> {
+        let given = secret_hash(secret);
+        let same = given.len() == self.secret_sha256.len()
+            && given.bytes().zip(self.secret_sha256.bytes()).fold(0, |d, (a, b)| d | (a ^ b)) == 0;
+        if !same {
+            return Err(Refusal::Unknown);
+        }
+        if !valid_node_name(node) {
+            return Err(Refusal::NodeName(node.chars().take(300).collect()));
+        }
+        if now_ms >= self.expires_ms {
+            return Err(Refusal::Expired { id: self.id.clone() });
+        }
+        if let Some(only) = &self.node
+            && only != node
+        {
+            return Err(Refusal::OtherNode { id: self.id.clone(), node: only.clone() });
+        }
+        // A device whose answer was lost on the way may ask again.
+        if self.uses_left == Some(0) && !self.used_by.iter().any(|n| n == node) {
+            return Err(Refusal::UsedUp { id: self.id.clone() });
+        }
+        Ok(())
+    }
+
+    /// The record after `node` has joined with it.
+    pub fn used(mut self, node: &str) -> TokenRecord {
+        if self.used_by.iter().any(|n| n == node) {
+            return self;
+        }
+        self.uses_left = self.uses_left.map(|n| n.saturating_sub(1));
+        if self.used_by.len() < USED_BY_MAX {
+            self.used_by.push(node.into());
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(uses: Option<u32>, node: Option<&str>) -> TokenRecord {
+        TokenRecord {
+            id: "abc123".into(),
+            secret_sha256: secret_hash("s3cret"),
+            created_ms: 0,
+            expires_ms: 1000,
+            uses_left: uses,
+            node: node.map(String::from),
+            used_by: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_door_opens_and_closes() {
+        let t = token(Some(1), None);
+        assert_eq!(t.check("s3cret", "pi-1", 999), Ok(()));
+        assert_eq!(t.check("other", "pi-1", 999), Err(Refusal::Unknown));
+        assert!(matches!(t.check("s3cret", "pi-1", 1000), Err(Refusal::Expired { .. })));
+        assert!(matches!(t.check("s3cret", "a/b", 1), Err(Refusal::NodeName(_))));
+        let used = t.used("pi-1");
+        assert!(matches!(used.check("s3cret", "pi-2", 1), Err(Refusal::UsedUp { .. })));
+        assert_eq!(used.check("s3cret", "pi-1", 1), Ok(()), "a lost answer is not a lost board");
+        assert_eq!(used.clone().used("pi-1"), used);
+        let bound = token(None, Some("pi-7"));
+        assert!(matches!(bound.check("s3cret", "pi-1", 1), Err(Refusal::OtherNode { .. })));
+        assert_eq!(bound.used("pi-7").uses_left, None);
+    }
+}

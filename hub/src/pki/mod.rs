@@ -1,0 +1,246 @@
+//! The hub's keys and certificates: one CA, the server's, the operator's, the nodes', and the token signing key.
+//!
+//! In: a folder and the names under which the hub is reached. Out: certificates, TLS settings, `admin.kubeconfig`.
+//! Files are written under a temporary name, mode 0600, and renamed. Never: the key of a node or a user who sent a CSR.
+
+mod files;
+mod issue;
+mod kubeconfig;
+mod tls;
+
+pub use issue::{Issued, Subject};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use sha2::{Digest, Sha256};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+/// Life of the CA. A device that comes back after years must still be able to trust the hub.
+const CA_DAYS: u64 = 365 * 30;
+/// Life of the hub's own certificate and the operator's; both are renewed at start and daily when a month is left.
+const SERVER_DAYS: u64 = 398;
+/// Life of a node's certificate. The agent renews at two thirds.
+pub const NODE_DAYS: u64 = 365;
+const ADMIN_DAYS: u64 = 3650;
+const RENEW_BEFORE: Duration = Duration::from_secs(30 * 86_400);
+
+/// Nobody retries: the operator mends the file or the name that the sentence tells.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    #[error("cannot {action} {path}: {source}")]
+    File { action: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("{path} is not what it should be ({what}); restore it from a backup, or remove it to have it made anew")]
+    Broken { path: PathBuf, what: String },
+    #[error("cannot make a certificate: {0}")]
+    Make(#[from] rcgen::Error),
+    #[error("the certificate request is not usable: {0}")]
+    Request(String),
+    #[error("TLS settings are not usable: {0}")]
+    Tls(String),
+}
+
+/// The opened PKI of one hub.
+pub struct Pki {
+    dir: PathBuf,
+    ca_pem: String,
+    ca_der: CertificateDer<'static>,
+    issuer: Issuer<'static, KeyPair>,
+    names: Vec<String>,
+    server_pem: String,
+    server_key_pem: String,
+    token_key_der: Vec<u8>,
+}
+
+impl Pki {
+    /// Opens the PKI in `dir`, making what is missing. `names` are host names and IP addresses of the hub.
+    pub fn open(dir: &Path, names: &[String], now: SystemTime) -> Result<Pki, PkiError> {
+        files::make_private_dir(dir)?;
+        let (ca_pem, issuer) = open_ca(dir, now)?;
+        let ca_der = CertificateDer::from_pem_slice(ca_pem.as_bytes())
+            .map_err(|e| PkiError::Broken { path: dir.join("ca.crt"), what: e.to_string() })?;
+        let mut pki = Pki {
+            dir: dir.to_path_buf(),
+            ca_pem,
+            ca_der,
+            issuer,
+            names: server_names(names),
+            server_pem: String::new(),
+            server_key_pem: String::new(),
+            token_key_der: open_token_key(dir)?,
+        };
+        pki.refresh_server(now)?;
+        Ok(pki)
+    }
+
+    /// The CA certificate, PEM.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// Lower-case hex of SHA-256 over the CA's DER: the pin in join tokens.
+    pub fn ca_sha256(&self) -> String {
+        hex(&Sha256::digest(&self.ca_der))
+    }
+
+    /// PKCS#8 DER of the ES256 key that signs ServiceAccount tokens.
+    pub fn token_key_der(&self) -> &[u8] {
+        &self.token_key_der
+    }
+
+    /// Makes the hub's own certificate when it is missing, ends within a month, or lacks one of today's names.
+    /// Returns whether it is new.
+    pub fn refresh_server(&mut self, now: SystemTime) -> Result<bool, PkiError> {
+        let (cert_path, key_path) = (self.dir.join("server.crt"), self.dir.join("server.key"));
+        if let (Some(cert), Some(key)) = (files::read(&cert_path)?, files::read(&key_path)?)
+            && issue::still_good(&cert, &self.ca_der, &self.names, now + RENEW_BEFORE)
+        {
+            let fresh = self.server_pem != cert;
+            (self.server_pem, self.server_key_pem) = (cert, key);
+            return Ok(fresh);
+        }
+        let subject = Subject::server(self.names.clone());
+        let issued = issue::with_new_key(&self.issuer, &subject, SERVER_DAYS, now)?;
+        files::write_private(&key_path, issued.key_pem.as_bytes())?;
+        files::write_private(&cert_path, issued.certificate_pem.as_bytes())?;
+        (self.server_pem, self.server_key_pem) = (issued.certificate_pem, issued.key_pem);
+        Ok(true)
+    }
+
+    /// A client certificate for the holder of the key in a PKCS#10 request; nothing else of the request is used.
+    pub fn sign_request(
+        &self,
+        csr_pem: &str,
+        subject: &Subject,
+        days: u64,
+        now: SystemTime,
+    ) -> Result<String, PkiError> {
+        issue::from_request(&self.issuer, csr_pem, subject, days, now)
+    }
+
+    /// A client certificate with a new key, for the operator's kubeconfig and for tests.
+    pub fn issue_client(&self, subject: &Subject, days: u64, now: SystemTime) -> Result<Issued, PkiError> {
+        issue::with_new_key(&self.issuer, subject, days, now)
+    }
+
+    /// Writes `admin.kubeconfig` when it is missing or no longer usable. `server` is a URL such as `https://hub:6443`.
+    pub fn write_admin_kubeconfig(
+        &self,
+        path: &Path,
+        cluster: &str,
+        server: &str,
+        now: SystemTime,
+    ) -> Result<(), PkiError> {
+        let (cert_path, key_path) = (self.dir.join("admin.crt"), self.dir.join("admin.key"));
+        let kept = match (files::read(&cert_path)?, files::read(&key_path)?) {
+            (Some(c), Some(k)) if issue::still_good(&c, &self.ca_der, &[], now + RENEW_BEFORE) => {
+                Some(Issued { certificate_pem: c, key_pem: k })
+            }
+            _ => None,
+        };
+        let issued = match kept {
+            Some(kept) => kept,
+            None => {
+                let subject = Subject::client("kubernetes-admin", &["system:masters"]);
+                let issued = self.issue_client(&subject, ADMIN_DAYS, now)?;
+                files::write_private(&key_path, issued.key_pem.as_bytes())?;
+                files::write_private(&cert_path, issued.certificate_pem.as_bytes())?;
+                issued
+            }
+        };
+        let text = kubeconfig::render(cluster, server, &self.ca_pem, &issued);
+        if files::read(path)?.as_deref() != Some(text.as_str()) {
+            files::write_private(path, text.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+fn open_ca(dir: &Path, now: SystemTime) -> Result<(String, Issuer<'static, KeyPair>), PkiError> {
+    let (cert_path, key_path) = (dir.join("ca.crt"), dir.join("ca.key"));
+    let broken = |path: &Path, e: rcgen::Error| PkiError::Broken {
+        path: path.to_path_buf(),
+        what: e.to_string(),
+    };
+    match (files::read(&cert_path)?, files::read(&key_path)?) {
+        (Some(pem), Some(key)) => {
+            let key = KeyPair::from_pem(&key).map_err(|e| broken(&key_path, e))?;
+            let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|e| broken(&cert_path, e))?;
+            Ok((pem, issuer))
+        }
+        (Some(_), None) => Err(PkiError::Broken {
+            path: key_path,
+            what: "ca.crt is there but its key is missing".into(),
+        }),
+        // A key without a certificate is a first start that was cut short: nothing was signed with it yet.
+        (None, _) => {
+            let key = KeyPair::generate()?;
+            let mut params = CertificateParams::new(Vec::new())?;
+            params.distinguished_name.push(DnType::CommonName, "limpet-ca");
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.key_usages = vec![
+                KeyUsagePurpose::KeyCertSign,
+                KeyUsagePurpose::CrlSign,
+                KeyUsagePurpose::DigitalSignature,
+            ];
+            issue::set_life(&mut params, CA_DAYS, now);
+            let pem = params.self_signed(&key)?.pem();
+            files::write_private(&key_path, key.serialize_pem().as_bytes())?;
+            files::write_private(&cert_path, pem.as_bytes())?;
+            let issuer = Issuer::from_ca_cert_pem(&pem, key)?;
+            Ok((pem, issuer))
+        }
+    }
+}
+
+fn open_token_key(dir: &Path) -> Result<Vec<u8>, PkiError> {
+    let path = dir.join("sa.key");
+    let pem = match files::read(&path)? {
+        Some(pem) => pem,
+        None => {
+            let pem = KeyPair::generate()?.serialize_pem();
+            files::write_private(&path, pem.as_bytes())?;
+            pem
+        }
+    };
+    let key = KeyPair::from_pem(&pem)
+        .map_err(|e| PkiError::Broken { path, what: e.to_string() })?;
+    Ok(key.serialize_der())
+}
+
+/// The names that every hub's certificate has, besides those that the operator tells.
+fn server_names(advertised: &[String]) -> Vec<String> {
+    let fixed = [
+        "localhost",
+        "127.0.0.1",
+        "::1",
+        "hub.limpet",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+        "10.96.0.1",
+    ];
+    let mut names: Vec<String> = fixed.into_iter().map(String::from).collect();
+    names.extend(advertised.iter().cloned());
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut s, b| {
+        for n in [b >> 4, b & 15] {
+            s.push(char::from_digit(n.into(), 16).unwrap_or('0'));
+        }
+        s
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! TLS settings of the hub's three doors.
+//!
+//! In: the opened PKI. Out: `rustls::ServerConfig`s, TLS 1.2 and 1.3 with ring.
+//! Never: a cipher or version that Kubernetes' own defaults refuse.
+
+use super::{Pki, PkiError};
+use rustls::{
+    RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::WebPkiClientVerifier,
+};
+use std::sync::Arc;
+
+impl Pki {
+    /// For the API and the registry: a client certificate is welcome but not required (tokens exist).
+    pub fn https_config(&self, alpn: &[&str]) -> Result<ServerConfig, PkiError> {
+        self.config(false, alpn)
+    }
+
+    /// For MQTT: without a client certificate of this CA there is no connection.
+    pub fn mqtt_config(&self) -> Result<ServerConfig, PkiError> {
+        self.config(true, &["mqtt"])
+    }
+
+    fn config(&self, required: bool, alpn: &[&str]) -> Result<ServerConfig, PkiError> {
+        let wrong = |e: &dyn std::fmt::Display| PkiError::Tls(e.to_string());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(self.ca_der.clone()).map_err(|e| wrong(&e))?;
+        let mut verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+        if !required {
+            verifier = verifier.allow_unauthenticated();
+        }
+        let verifier = verifier.build().map_err(|e| wrong(&e))?;
+        let leaf = CertificateDer::from_pem_slice(self.server_pem.as_bytes()).map_err(|e| wrong(&e))?;
+        let key = PrivateKeyDer::from_pem_slice(self.server_key_pem.as_bytes()).map_err(|e| wrong(&e))?;
+        // The CA travels with the leaf: a joining device knows only its hash.
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|e| wrong(&e))?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(vec![leaf, self.ca_der.clone()], key)
+            .map_err(|e| wrong(&e))?;
+        // MQTT clients that offer no ALPN are served too: rustls only compares when both sides name protocols.
+        config.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
+        config.max_fragment_size = None;
+        Ok(config)
+    }
+}
