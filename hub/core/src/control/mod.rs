@@ -1,0 +1,33 @@
+//! The controllers: each makes the world a little more like its object's spec.
+//!
+//! In: the view and a key. Out: a plan. The shell's part of the contract: it loads the whole store into the view
+//! before the first reconcile, applies a plan, and feeds the resulting events to the view before it reconciles the
+//! same key again (read your writes); so no controller has to remember what it did.
+//! Never: a plan at a fixed point.
+
+use crate::{Changed, Key, ObjectStore, Plan, Timestamp};
+
+/// One controller. `reconcile` for an object that no longer exists gives an empty plan.
+pub trait Controller: Send + Sync {
+    /// Name in logs, metrics and `source.component` of Events, e.g. `deployment-controller`.
+    fn name(&self) -> &'static str;
+    /// Resources whose events wake it; `*` stands for all.
+    fn resources(&self) -> &'static [&'static str];
+    /// What to reconcile because of an event. The view already holds the new state.
+    fn keys_for(&self, view: &ObjectStore, changed: &Changed) -> Vec<Key>;
+    /// `seed`: random, new for each call; only names are made of it.
+    fn reconcile(&self, view: &ObjectStore, key: &Key, now: Timestamp, seed: u64) -> Plan;
+}
+
+/// What controllers need to know that is not in the store.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// PEM of the hub's CA, for `kube-root-ca.crt`.
+    pub ca_pem: String,
+}
+
+/// All controllers, in no particular order.
+pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
+    let _ = settings;
+    vec![]
+}

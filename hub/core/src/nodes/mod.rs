@@ -1,0 +1,8 @@
+//! The hub's side of every node: what it must know, what it says, whether it is there.
+//!
+//! In: the view, messages of the node's session, silence. Out: messages to the node, and changes to the store.
+//! Never: evicts a pod because its node is silent.
+
+pub mod desired;
+pub mod offline;
+pub mod session;

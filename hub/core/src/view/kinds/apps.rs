@@ -1,0 +1,185 @@
+//! Deployments, ReplicaSets, StatefulSets, DaemonSets and ControllerRevisions as decisions see them.
+//!
+//! In: canonical JSON. Out: the numbers of their specs, and the hash of the pod template in place of the template,
+//! which is read from the bytes when a pod is made.
+//! Never: a template in memory.
+
+use super::{Condition, IntOrString};
+use crate::{
+    names,
+    view::{Labels, Selector, meta::or_default},
+};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+/// What is kept of a pod template.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Template {
+    /// Canonical hash without the labels that controllers add.
+    pub digest: [u8; 32],
+    pub labels: Labels,
+}
+
+impl<'de> Deserialize<'de> for Template {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(d)?;
+        let labels = value.pointer("/metadata/labels").and_then(Value::as_object);
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        let labels = labels.into_iter().flatten().map(|(k, v)| (k.as_str(), text(v))).collect();
+        Ok(Template { digest: names::template_digest(&value), labels })
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct DeploymentData {
+    pub spec: DeploymentSpec,
+    #[serde(deserialize_with = "or_default")]
+    pub status: DeploymentStatus,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct DeploymentSpec {
+    pub replicas: Option<i32>,
+    pub selector: Option<Selector>,
+    pub template: Template,
+    pub strategy: Strategy,
+    pub min_ready_seconds: i64,
+    pub revision_history_limit: Option<i32>,
+    pub paused: bool,
+    pub progress_deadline_seconds: Option<i32>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Strategy {
+    #[serde(rename = "type")]
+    pub type_: Box<str>,
+    pub rolling_update: RollingUpdate,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RollingUpdate {
+    pub max_surge: IntOrString,
+    pub max_unavailable: IntOrString,
+    pub partition: i32,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct DeploymentStatus {
+    pub observed_generation: i64,
+    pub replicas: i32,
+    pub updated_replicas: i32,
+    pub ready_replicas: i32,
+    pub available_replicas: i32,
+    pub collision_count: Option<i32>,
+    pub conditions: Box<[Condition]>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ReplicaSetData {
+    pub spec: ReplicaSetSpec,
+    #[serde(deserialize_with = "or_default")]
+    pub status: ReplicaSetStatus,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ReplicaSetSpec {
+    pub replicas: Option<i32>,
+    pub selector: Option<Selector>,
+    pub template: Template,
+    pub min_ready_seconds: i64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ReplicaSetStatus {
+    pub observed_generation: i64,
+    pub replicas: i32,
+    pub ready_replicas: i32,
+    pub available_replicas: i32,
+    pub terminating_replicas: Option<i32>,
+    pub conditions: Box<[Condition]>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct StatefulSetData {
+    pub spec: StatefulSetSpec,
+    #[serde(deserialize_with = "or_default")]
+    pub status: StatefulSetStatus,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct StatefulSetSpec {
+    pub replicas: Option<i32>,
+    pub selector: Option<Selector>,
+    pub template: Template,
+    pub service_name: Box<str>,
+    pub pod_management_policy: Box<str>,
+    pub update_strategy: Strategy,
+    pub min_ready_seconds: i64,
+    pub revision_history_limit: Option<i32>,
+    pub ordinals: Ordinals,
+    pub volume_claim_templates: Box<[Value]>,
+    pub persistent_volume_claim_retention_policy: ClaimPolicy,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Ordinals {
+    pub start: i32,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ClaimPolicy {
+    pub when_deleted: Box<str>,
+    pub when_scaled: Box<str>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct StatefulSetStatus {
+    pub observed_generation: i64,
+    pub current_revision: Box<str>,
+    pub update_revision: Box<str>,
+    pub collision_count: Option<i32>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct DaemonSetData {
+    pub spec: DaemonSetSpec,
+    #[serde(deserialize_with = "or_default")]
+    pub status: DaemonSetStatus,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct DaemonSetSpec {
+    pub selector: Option<Selector>,
+    pub template: Template,
+    pub update_strategy: Strategy,
+    pub min_ready_seconds: i64,
+    pub revision_history_limit: Option<i32>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct DaemonSetStatus {
+    pub observed_generation: i64,
+    pub collision_count: Option<i32>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ControllerRevisionData {
+    pub revision: i64,
+}

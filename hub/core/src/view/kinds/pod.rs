@@ -1,0 +1,144 @@
+//! A Pod as decisions see it.
+//!
+//! In: canonical JSON. Out: `PodData`: where it runs, what it asks for, what it references, how it is.
+//! Never: keeps containers as such; what is needed of them is computed once, in `pod_raw`.
+
+use super::{
+    Affinity, Requests, SpreadConstraint, Toleration,
+    pod_raw::{RawPod, RawStatus},
+};
+use crate::{
+    Timestamp,
+    view::{Labels, Obj},
+};
+use serde::Deserialize;
+
+/// Where a pod is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum Phase {
+    #[default]
+    Pending,
+    Running,
+    Succeeded,
+    Failed,
+    #[serde(other)]
+    Unknown,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(from = "RawPod")]
+pub struct PodData {
+    /// Node that the pod is bound to (`spec.nodeName`, or assumed by the scheduler).
+    pub node: Option<Box<str>>,
+    pub spec: PodSpec,
+    pub status: PodStatus,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodSpec {
+    pub scheduler_name: Box<str>,
+    pub service_account: Box<str>,
+    pub priority: i32,
+    pub node_selector: Labels,
+    pub affinity: Option<Box<Affinity>>,
+    pub tolerations: Box<[Toleration]>,
+    pub spread: Box<[SpreadConstraint]>,
+    pub scheduling_gates: Box<[Box<str>]>,
+    pub host_network: bool,
+    pub restart_policy: Box<str>,
+    pub hostname: Box<str>,
+    pub subdomain: Box<str>,
+    pub active_deadline_s: Option<i64>,
+    /// What the scheduler counts against a node, overhead included.
+    pub requests: Requests,
+    /// Ports that have a name or want a port of the node.
+    pub ports: Box<[PodPort]>,
+    /// Images of all containers, as written.
+    pub images: Box<[Box<str>]>,
+    pub refs: Box<[PodRef]>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodPort {
+    pub name: Box<str>,
+    pub protocol: Box<str>,
+    pub port: i32,
+    /// 0: none.
+    pub host_port: i32,
+    pub host_ip: Box<str>,
+}
+
+/// Something that must be on the node before the pod can run.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PodRef {
+    ConfigMap(Box<str>),
+    Secret(Box<str>),
+    Claim(Box<str>),
+    /// A ServiceAccount token of a projected volume; `index` is its place among the volume's sources.
+    Token { volume: Box<str>, index: u32, audience: Box<str>, expiration_s: i64 },
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodStatus {
+    pub phase: Phase,
+    pub reason: Box<str>,
+    pub ips: Box<[Box<str>]>,
+    pub nominated_node: Option<Box<str>>,
+    pub started: Option<Timestamp>,
+    /// Condition Ready is True.
+    pub ready: bool,
+    /// When condition Ready last changed.
+    pub ready_since: Option<Timestamp>,
+    /// Conditions as (type, status), all of them.
+    pub conditions: Box<[(Box<str>, Box<str>)]>,
+    /// Message of condition PodScheduled when it is not True.
+    pub unscheduled: Option<Box<str>>,
+    /// Newest end of a container.
+    pub finished: Option<Timestamp>,
+    pub restarts: i32,
+    /// (container, exit code) of containers that ended.
+    pub exits: Box<[(Box<str>, i32)]>,
+}
+
+impl From<RawStatus> for PodStatus {
+    fn from(raw: RawStatus) -> PodStatus {
+        raw.into_status()
+    }
+}
+
+impl PodStatus {
+    pub fn condition(&self, type_: &str) -> Option<&str> {
+        self.conditions.iter().find(|c| &*c.0 == type_).map(|c| &*c.1)
+    }
+}
+
+impl Obj<PodData> {
+    /// Succeeded or Failed: will never run again.
+    pub fn is_finished(&self) -> bool {
+        matches!(self.status.phase, Phase::Succeeded | Phase::Failed)
+    }
+
+    /// Not finished and not being deleted.
+    pub fn is_active(&self) -> bool {
+        !self.is_finished() && self.meta.deleting.is_none()
+    }
+
+    /// Ready for at least `min_ready_s`; otherwise, when ready, the time from which it will be.
+    pub fn available(&self, min_ready_s: i64, now: Timestamp) -> Available {
+        if !self.status.ready {
+            return Available::No;
+        }
+        let since = self.status.ready_since.unwrap_or(Timestamp::UNIX_EPOCH);
+        let at = since.checked_add(jiff::SignedDuration::from_secs(min_ready_s)).unwrap_or(now);
+        if min_ready_s <= 0 || at <= now { Available::Yes } else { Available::At(at) }
+    }
+}
+
+/// Whether a pod counts as available.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Available {
+    Yes,
+    /// Ready, and available from this time on.
+    At(Timestamp),
+    No,
+}

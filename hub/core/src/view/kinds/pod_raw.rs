@@ -1,0 +1,355 @@
+//! The JSON shape of a Pod, and what is computed from it once.
+//!
+//! In: canonical JSON. Out: `PodData`. Never: lives longer than the reading of one event.
+
+use super::{
+    Affinity, PodData, PodPort, PodRef, PodSpec, PodStatus, Requests, SpreadConstraint, Toleration,
+    conditions::Condition,
+};
+use crate::{
+    Timestamp,
+    view::{Labels, meta::or_default},
+};
+use serde::Deserialize;
+
+/// Upstream's default lifetime of a projected token.
+const TOKEN_SECONDS: i64 = 3600;
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct RawPod {
+    spec: RawSpec,
+    #[serde(deserialize_with = "or_default")]
+    status: RawStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct RawSpec {
+    node_name: Box<str>,
+    scheduler_name: Box<str>,
+    service_account_name: Box<str>,
+    priority: i32,
+    node_selector: Labels,
+    affinity: Option<Box<Affinity>>,
+    tolerations: Box<[Toleration]>,
+    topology_spread_constraints: Box<[SpreadConstraint]>,
+    scheduling_gates: Vec<Named>,
+    host_network: bool,
+    restart_policy: Box<str>,
+    hostname: Box<str>,
+    subdomain: Box<str>,
+    active_deadline_seconds: Option<i64>,
+    containers: Vec<RawContainer>,
+    init_containers: Vec<RawContainer>,
+    ephemeral_containers: Vec<RawContainer>,
+    overhead: Requests,
+    resources: RawResources,
+    volumes: Vec<RawVolume>,
+    image_pull_secrets: Vec<Named>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Named {
+    #[serde(deserialize_with = "or_default")]
+    name: Box<str>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawResources {
+    requests: Option<Requests>,
+    limits: Option<Requests>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct RawContainer {
+    image: Box<str>,
+    ports: Vec<RawPort>,
+    resources: RawResources,
+    restart_policy: Box<str>,
+    env: Vec<RawEnv>,
+    env_from: Vec<RawEnvFrom>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct RawPort {
+    name: Box<str>,
+    protocol: Box<str>,
+    container_port: i32,
+    host_port: i32,
+    #[serde(rename = "hostIP")]
+    host_ip: Box<str>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct RawEnv {
+    value_from: Option<RawEnvSource>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct RawEnvSource {
+    config_map_key_ref: Option<Named>,
+    secret_key_ref: Option<Named>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct RawEnvFrom {
+    config_map_ref: Option<Named>,
+    secret_ref: Option<Named>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct RawVolume {
+    name: Box<str>,
+    config_map: Option<Named>,
+    secret: Option<RawSecretVolume>,
+    persistent_volume_claim: Option<RawClaim>,
+    projected: Option<RawProjected>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct RawSecretVolume {
+    secret_name: Box<str>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct RawClaim {
+    claim_name: Box<str>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawProjected {
+    sources: Vec<RawSource>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct RawSource {
+    config_map: Option<Named>,
+    secret: Option<Named>,
+    service_account_token: Option<RawToken>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct RawToken {
+    audience: Box<str>,
+    expiration_seconds: Option<i64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RawStatus {
+    phase: super::Phase,
+    reason: Box<str>,
+    #[serde(rename = "podIPs")]
+    pod_ips: Vec<RawIp>,
+    #[serde(rename = "podIP")]
+    pod_ip: Box<str>,
+    nominated_node_name: Option<Box<str>>,
+    start_time: Option<Timestamp>,
+    conditions: Vec<Condition>,
+    container_statuses: Vec<RawContainerStatus>,
+    init_container_statuses: Vec<RawContainerStatus>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawIp {
+    ip: Box<str>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct RawContainerStatus {
+    name: Box<str>,
+    restart_count: i32,
+    state: RawState,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawState {
+    terminated: Option<RawEnd>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct RawEnd {
+    exit_code: i32,
+    finished_at: Option<Timestamp>,
+}
+
+impl From<RawPod> for PodData {
+    fn from(raw: RawPod) -> PodData {
+        let node = (!raw.spec.node_name.is_empty()).then(|| raw.spec.node_name.clone());
+        PodData { node, spec: raw.spec.into_spec(), status: raw.status.into_status() }
+    }
+}
+
+impl RawSpec {
+    fn into_spec(self) -> PodSpec {
+        let requests = self.requests();
+        let all = || self.init_containers.iter().chain(&self.containers);
+        let ports = all()
+            .flat_map(|c| &c.ports)
+            .filter(|p| p.host_port != 0 || !p.name.is_empty() || self.host_network)
+            .map(|p| p.to_port(self.host_network))
+            .collect();
+        let images = all().map(|c| c.image.clone()).collect();
+        PodSpec {
+            refs: self.refs(),
+            requests,
+            ports,
+            images,
+            scheduler_name: self.scheduler_name,
+            service_account: self.service_account_name,
+            priority: self.priority,
+            node_selector: self.node_selector,
+            affinity: self.affinity,
+            tolerations: self.tolerations,
+            spread: self.topology_spread_constraints,
+            scheduling_gates: self.scheduling_gates.into_iter().map(|g| g.name).collect(),
+            host_network: self.host_network,
+            restart_policy: self.restart_policy,
+            hostname: self.hostname,
+            subdomain: self.subdomain,
+            active_deadline_s: self.active_deadline_seconds,
+        }
+    }
+
+    /// The larger of (containers and sidecars together) and (each init container with the sidecars before it).
+    fn requests(&self) -> Requests {
+        let mut init_peak = Requests::default();
+        let mut sidecars = Requests::default();
+        for c in &self.init_containers {
+            let own = c.resources.effective();
+            let mut with = sidecars.clone();
+            with.add(&own);
+            init_peak.raise(&with);
+            if &*c.restart_policy == "Always" {
+                sidecars = with;
+            }
+        }
+        let mut sum = sidecars;
+        self.containers.iter().for_each(|c| sum.add(&c.resources.effective()));
+        sum.raise(&init_peak);
+        if self.resources.requests.is_some() || self.resources.limits.is_some() {
+            sum.overlay(&self.resources.effective());
+        }
+        sum.add(&self.overhead);
+        sum
+    }
+
+    fn refs(&self) -> Box<[PodRef]> {
+        let mut out = Vec::new();
+        for c in self.containers.iter().chain(&self.init_containers).chain(&self.ephemeral_containers) {
+            for s in c.env.iter().filter_map(|e| e.value_from.as_ref()) {
+                out.extend(config_map(&s.config_map_key_ref));
+                out.extend(secret(&s.secret_key_ref));
+            }
+            for e in &c.env_from {
+                out.extend(config_map(&e.config_map_ref));
+                out.extend(secret(&e.secret_ref));
+            }
+        }
+        self.volumes.iter().for_each(|v| v.refs(&mut out));
+        out.extend(self.image_pull_secrets.iter().map(|s| PodRef::Secret(s.name.clone())));
+        out.sort_unstable();
+        out.dedup();
+        out.into()
+    }
+}
+
+fn config_map(named: &Option<Named>) -> Option<PodRef> {
+    named.as_ref().map(|n| PodRef::ConfigMap(n.name.clone()))
+}
+
+fn secret(named: &Option<Named>) -> Option<PodRef> {
+    named.as_ref().map(|n| PodRef::Secret(n.name.clone()))
+}
+
+impl RawVolume {
+    fn refs(&self, out: &mut Vec<PodRef>) {
+        out.extend(config_map(&self.config_map));
+        out.extend(self.secret.as_ref().map(|s| PodRef::Secret(s.secret_name.clone())));
+        out.extend(self.persistent_volume_claim.as_ref().map(|c| PodRef::Claim(c.claim_name.clone())));
+        let sources = self.projected.iter().flat_map(|p| &p.sources);
+        for (index, source) in sources.enumerate() {
+            out.extend(config_map(&source.config_map));
+            out.extend(secret(&source.secret));
+            out.extend(source.service_account_token.as_ref().map(|t| PodRef::Token {
+                volume: self.name.clone(),
+                index: index as u32,
+                audience: t.audience.clone(),
+                expiration_s: t.expiration_seconds.unwrap_or(TOKEN_SECONDS),
+            }));
+        }
+    }
+}
+
+impl RawResources {
+    /// Requests, and limits for what has no request.
+    fn effective(&self) -> Requests {
+        let mut r = self.limits.clone().unwrap_or_default();
+        if let Some(requests) = &self.requests {
+            r.overlay(requests);
+        }
+        r
+    }
+}
+
+impl RawPort {
+    fn to_port(&self, host_network: bool) -> PodPort {
+        let host_port = if host_network && self.host_port == 0 { self.container_port } else { self.host_port };
+        PodPort {
+            name: self.name.clone(),
+            protocol: if self.protocol.is_empty() { "TCP".into() } else { self.protocol.clone() },
+            port: self.container_port,
+            host_port,
+            host_ip: self.host_ip.clone(),
+        }
+    }
+}
+
+impl RawStatus {
+    pub fn into_status(self) -> PodStatus {
+        let ready = self.conditions.iter().find(|c| &*c.type_ == "Ready");
+        let scheduled = self.conditions.iter().find(|c| &*c.type_ == "PodScheduled");
+        let ends = || self.container_statuses.iter().filter_map(|c| Some((c, c.state.terminated.as_ref()?)));
+        let mut ips: Vec<Box<str>> = self.pod_ips.iter().map(|i| i.ip.clone()).collect();
+        if ips.is_empty() && !self.pod_ip.is_empty() {
+            ips.push(self.pod_ip.clone());
+        }
+        PodStatus {
+            phase: self.phase,
+            ips: ips.into(),
+            nominated_node: self.nominated_node_name.clone(),
+            started: self.start_time,
+            ready: ready.is_some_and(|c| &*c.status == "True"),
+            ready_since: ready.and_then(|c| c.since),
+            unscheduled: scheduled.filter(|c| &*c.status != "True").map(|c| c.message.clone()),
+            finished: ends().filter_map(|(_, e)| e.finished_at).max(),
+            restarts: self
+                .container_statuses
+                .iter()
+                .chain(&self.init_container_statuses)
+                .map(|c| c.restart_count)
+                .fold(0, i32::saturating_add),
+            exits: ends().map(|(c, e)| (c.name.clone(), e.exit_code)).collect(),
+            conditions: self.conditions.iter().map(|c| (c.type_.clone(), c.status.clone())).collect(),
+            reason: self.reason,
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! What is known of the cluster, in memory, for decisions.
+//!
+//! In: events of the store, as bytes per (resource, namespace, name). Out: typed objects, indexes, and what changed.
+//! Never: waits, writes, or copies an object's bytes (they are shared with the store).
+
+mod changed;
+mod kinds;
+mod meta;
+mod object;
+mod selector;
+mod store;
+
+pub use changed::Changed;
+pub use kinds::*;
+pub use meta::{Labels, Meta, OwnerRef};
+pub use object::*;
+pub use selector::{Requirement, Selector};
+pub use store::ObjectStore;

@@ -1,0 +1,202 @@
+//! One object of the view: its metadata, the fields that decisions read, and its bytes.
+//!
+//! In: canonical JSON. Out: `Obj<T>` and the enum over all kinds that are typed; everything else keeps metadata.
+//! Never: fails on a field that it does not read; an object that cannot be read as its kind keeps its metadata.
+
+use super::{kinds::*, meta::Meta};
+use crate::canonical::strip_nulls;
+use bytes::Bytes;
+use limpet_protocol::ItemHash;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+use std::{
+    fmt,
+    ops::Deref,
+    sync::{Arc, OnceLock},
+};
+
+/// Identity of an object. `resource` is a store id such as `apps/deployments` or `/pods`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    pub resource: Arc<str>,
+    pub namespace: Box<str>,
+    pub name: Box<str>,
+}
+
+impl Key {
+    pub fn new(resource: &str, namespace: &str, name: &str) -> Key {
+        Key { resource: resource.into(), namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.resource, self.namespace, self.name)
+    }
+}
+
+/// An object with the fields `T` that decisions read.
+pub struct Obj<T> {
+    pub meta: Meta,
+    /// Canonical JSON, shared with the store.
+    pub raw: Bytes,
+    data: T,
+    /// Hash of the form in which nodes get this object; filled when first asked for.
+    pub(crate) item_hash: OnceLock<ItemHash>,
+}
+
+impl<T> Deref for Obj<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.data
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Obj<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Obj").field("meta", &self.meta).field("data", &self.data).finish()
+    }
+}
+
+impl<T> Obj<T> {
+    /// The whole object. Null when the bytes are not JSON (which the store never holds).
+    pub fn value(&self) -> Value {
+        serde_json::from_slice(&self.raw).unwrap_or_default()
+    }
+
+    /// One field of the object by JSON pointer, e.g. `/spec/template`; null when it is missing.
+    pub fn field(&self, pointer: &str) -> Value {
+        self.value().pointer_mut(pointer).map(Value::take).unwrap_or_default()
+    }
+}
+
+impl<T: Clone> Obj<T> {
+    /// A copy with other data and the same bytes: for assumptions until the store's event comes.
+    pub(crate) fn with(&self, change: impl FnOnce(&mut T)) -> Obj<T> {
+        let mut data = self.data.clone();
+        change(&mut data);
+        Obj { meta: self.meta.clone(), raw: self.raw.clone(), data, item_hash: OnceLock::new() }
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct OnlyMeta {
+    metadata: Meta,
+}
+
+fn read<T: DeserializeOwned + Default>(raw: &[u8]) -> Option<(Meta, T)> {
+    let quick = serde_json::from_slice::<OnlyMeta>(raw)
+        .and_then(|m| Ok((m.metadata, serde_json::from_slice::<T>(raw)?)));
+    if let Ok(both) = quick {
+        return Some(both);
+    }
+    let mut value: Value = serde_json::from_slice(raw).ok()?;
+    strip_nulls(&mut value);
+    let meta = serde_json::from_value::<OnlyMeta>(value.clone()).ok()?.metadata;
+    serde_json::from_value::<T>(value).ok().map(|data| (meta, data))
+}
+
+/// A kind that the view knows by type.
+pub trait Kind: Sized {
+    const RESOURCE: &'static str;
+    const API_VERSION: &'static str;
+    const KIND: &'static str;
+    fn of(object: &Object) -> Option<&Arc<Self>>;
+}
+
+macro_rules! kinds {
+    ($($name:ident, $data:ident, $resource:literal, $version:literal;)*) => {
+        $(pub type $name = Obj<$data>;
+        impl Kind for Obj<$data> {
+            const RESOURCE: &'static str = $resource;
+            const API_VERSION: &'static str = $version;
+            const KIND: &'static str = stringify!($name);
+            fn of(object: &Object) -> Option<&Arc<Self>> {
+                match object {
+                    Object::$name(o) => Some(o),
+                    _ => None,
+                }
+            }
+        })*
+
+        /// Any object of the view.
+        #[derive(Clone, Debug)]
+        pub enum Object {
+            $($name(Arc<Obj<$data>>),)*
+            /// A kind that decisions know only by its metadata (no bytes are kept).
+            Other(Arc<Obj<()>>),
+        }
+
+        impl Object {
+            pub fn meta(&self) -> &Meta {
+                match self {
+                    $(Object::$name(o) => &o.meta,)*
+                    Object::Other(o) => &o.meta,
+                }
+            }
+
+            /// Canonical JSON; empty for kinds that are not typed.
+            pub fn raw(&self) -> &Bytes {
+                match self {
+                    $(Object::$name(o) => &o.raw,)*
+                    Object::Other(o) => &o.raw,
+                }
+            }
+
+            /// Reads an object; `None` when not even its metadata can be read.
+            pub fn parse(resource: &str, raw: Bytes) -> Option<Object> {
+                match resource {
+                    $($resource => {
+                        if let Some((meta, data)) = read::<$data>(&raw) {
+                            let item_hash = OnceLock::new();
+                            return Some(Object::$name(Arc::new(Obj { meta, raw, data, item_hash })));
+                        }
+                    })*
+                    _ => {}
+                }
+                let meta = read::<Nothing>(&raw)?.0;
+                let item_hash = OnceLock::new();
+                Some(Object::Other(Arc::new(Obj { meta, raw: Bytes::new(), data: (), item_hash })))
+            }
+        }
+
+        /// (API version, kind) of a resource that the view knows by type.
+        pub fn kind_of(resource: &str) -> Option<(&'static str, &'static str)> {
+            match resource {
+                $($resource => Some(($version, stringify!($name))),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+#[derive(Deserialize, Default)]
+struct Nothing {}
+
+kinds! {
+    Pod, PodData, "/pods", "v1";
+    Node, NodeData, "/nodes", "v1";
+    Namespace, NamespaceData, "/namespaces", "v1";
+    Service, ServiceData, "/services", "v1";
+    Endpoints, EndpointsData, "/endpoints", "v1";
+    EndpointSlice, EndpointSliceData, "discovery.k8s.io/endpointslices", "discovery.k8s.io/v1";
+    ConfigMap, ConfigMapData, "/configmaps", "v1";
+    Secret, SecretData, "/secrets", "v1";
+    ServiceAccount, ServiceAccountData, "/serviceaccounts", "v1";
+    Deployment, DeploymentData, "apps/deployments", "apps/v1";
+    ReplicaSet, ReplicaSetData, "apps/replicasets", "apps/v1";
+    StatefulSet, StatefulSetData, "apps/statefulsets", "apps/v1";
+    DaemonSet, DaemonSetData, "apps/daemonsets", "apps/v1";
+    ControllerRevision, ControllerRevisionData, "apps/controllerrevisions", "apps/v1";
+    Job, JobData, "batch/jobs", "batch/v1";
+    CronJob, CronJobData, "batch/cronjobs", "batch/v1";
+    PersistentVolumeClaim, PersistentVolumeClaimData, "/persistentvolumeclaims", "v1";
+    PriorityClass, PriorityClassData, "scheduling.k8s.io/priorityclasses", "scheduling.k8s.io/v1";
+    Lease, LeaseData, "coordination.k8s.io/leases", "coordination.k8s.io/v1";
+    Role, RoleData, "rbac.authorization.k8s.io/roles", "rbac.authorization.k8s.io/v1";
+    ClusterRole, ClusterRoleData, "rbac.authorization.k8s.io/clusterroles", "rbac.authorization.k8s.io/v1";
+    RoleBinding, RoleBindingData, "rbac.authorization.k8s.io/rolebindings", "rbac.authorization.k8s.io/v1";
+    ClusterRoleBinding, ClusterRoleBindingData, "rbac.authorization.k8s.io/clusterrolebindings",
+        "rbac.authorization.k8s.io/v1";
+}

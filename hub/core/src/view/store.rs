@@ -1,0 +1,276 @@
+//! The typed cache of all objects and its indexes.
+//!
+//! In: `apply` for every event, in the order of revisions. Out: look-ups by name, namespace, node, owner.
+//! Never: partial updates of an index; every event removes the old entries and adds the new ones.
+
+use super::{Changed, Key, Kind, Node, Object, Pod};
+use bytes::Bytes;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+type Names = BTreeMap<Box<str>, Object>;
+type Namespaces = BTreeMap<Box<str>, Names>;
+
+/// All objects, by (resource, namespace, name), with indexes.
+#[derive(Debug, Default)]
+pub struct ObjectStore {
+    revision: u64,
+    resources: BTreeMap<Arc<str>, Namespaces>,
+    /// Pods by node name; pods without a node under "".
+    pods_by_node: BTreeMap<Box<str>, BTreeMap<Arc<Key>, Arc<Pod>>>,
+    uids: BTreeMap<Box<str>, Arc<Key>>,
+    by_owner: BTreeMap<Box<str>, BTreeSet<Arc<Key>>>,
+}
+
+impl ObjectStore {
+    pub fn new() -> ObjectStore {
+        ObjectStore::default()
+    }
+
+    /// Newest revision that was applied.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Takes in one event: `raw` is the object's canonical JSON, `None` a deletion. Objects whose metadata cannot be
+    /// read count as absent.
+    pub fn apply(
+        &mut self,
+        revision: u64,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+        raw: Option<Bytes>,
+    ) -> Changed {
+        self.revision = self.revision.max(revision);
+        let new = raw.and_then(|bytes| Object::parse(resource, bytes));
+        let key = Arc::new(Key { resource: self.resource_id(resource), namespace: namespace.into(), name: name.into() });
+        self.replace(key, new)
+    }
+
+    fn resource_id(&mut self, resource: &str) -> Arc<str> {
+        match self.resources.get_key_value(resource) {
+            Some((id, _)) => id.clone(),
+            None => {
+                let id: Arc<str> = resource.into();
+                self.resources.insert(id.clone(), Namespaces::new());
+                id
+            }
+        }
+    }
+
+    fn replace(&mut self, key: Arc<Key>, new: Option<Object>) -> Changed {
+        let old = self.take(&key);
+        if let Some(old) = &old {
+            self.unindex(&key, old);
+        }
+        if let Some(new) = &new {
+            self.index(&key, new);
+            let names = self.resources.entry(key.resource.clone()).or_default();
+            names.entry(key.namespace.clone()).or_default().insert(key.name.clone(), new.clone());
+        }
+        Changed { key: (*key).clone(), old, new }
+    }
+
+    fn take(&mut self, key: &Key) -> Option<Object> {
+        let namespaces = self.resources.get_mut(&*key.resource)?;
+        let names = namespaces.get_mut(&key.namespace)?;
+        let old = names.remove(&key.name);
+        if names.is_empty() {
+            namespaces.remove(&key.namespace);
+        }
+        old
+    }
+
+    fn index(&mut self, key: &Arc<Key>, object: &Object) {
+        let meta = object.meta();
+        if !meta.uid.is_empty() {
+            self.uids.insert(meta.uid.clone(), key.clone());
+        }
+        for owner in &meta.owners {
+            self.by_owner.entry(owner.uid.clone()).or_default().insert(key.clone());
+        }
+        if let Some(pod) = Pod::of(object) {
+            let node = pod.node.clone().unwrap_or_default();
+            self.pods_by_node.entry(node).or_default().insert(key.clone(), pod.clone());
+        }
+    }
+
+    fn unindex(&mut self, key: &Arc<Key>, object: &Object) {
+        let meta = object.meta();
+        if self.uids.get(&meta.uid).is_some_and(|k| k == key) {
+            self.uids.remove(&meta.uid);
+        }
+        for owner in &meta.owners {
+            if let Some(children) = self.by_owner.get_mut(&owner.uid) {
+                children.remove(key);
+                if children.is_empty() {
+                    self.by_owner.remove(&owner.uid);
+                }
+            }
+        }
+        if let Some(pod) = Pod::of(object) {
+            let node = pod.node.clone().unwrap_or_default();
+            if let Some(pods) = self.pods_by_node.get_mut(&node) {
+                pods.remove(key);
+                if pods.is_empty() {
+                    self.pods_by_node.remove(&node);
+                }
+            }
+        }
+    }
+
+    /// Any object by its key.
+    pub fn object(&self, key: &Key) -> Option<&Object> {
+        self.resources.get(&*key.resource)?.get(&key.namespace)?.get(&key.name)
+    }
+
+    /// One object of a known kind; cluster-scoped kinds have an empty namespace.
+    pub fn get<K: Kind>(&self, namespace: &str, name: &str) -> Option<&Arc<K>> {
+        K::of(self.resources.get(K::RESOURCE)?.get(namespace)?.get(name)?)
+    }
+
+    /// All objects of a kind in one namespace, by name.
+    pub fn list<'a, K: Kind + 'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Arc<K>> {
+        let names = self.resources.get(K::RESOURCE).and_then(|n| n.get(namespace));
+        names.into_iter().flat_map(|n| n.values()).filter_map(K::of)
+    }
+
+    /// All objects of a kind, by namespace and name.
+    pub fn all<'a, K: Kind + 'a>(&'a self) -> impl Iterator<Item = &'a Arc<K>> {
+        let namespaces = self.resources.get(K::RESOURCE);
+        namespaces.into_iter().flat_map(|n| n.values()).flat_map(|n| n.values()).filter_map(K::of)
+    }
+
+    /// Everything inside a namespace, of every resource.
+    pub fn in_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a str, &'a Object)> {
+        self.resources.iter().flat_map(move |(resource, namespaces)| {
+            let names = namespaces.get(namespace);
+            names.into_iter().flat_map(|n| n.values()).map(move |o| (&**resource, o))
+        })
+    }
+
+    /// Pods that are bound to a node, finished ones included.
+    pub fn pods_on<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Arc<Pod>> {
+        self.pods_by_node.get(node).into_iter().flat_map(|p| p.values())
+    }
+
+    /// Pods without a node.
+    pub fn pods_unbound(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        self.pods_on("")
+    }
+
+    /// Names of nodes that pods are bound to, whether or not the nodes exist.
+    pub fn nodes_with_pods(&self) -> impl Iterator<Item = &str> {
+        self.pods_by_node.keys().map(|n| &**n).filter(|n| !n.is_empty())
+    }
+
+    pub fn node(&self, name: &str) -> Option<&Arc<Node>> {
+        self.get::<Node>("", name)
+    }
+
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<&Arc<Pod>> {
+        self.get::<Pod>(namespace, name)
+    }
+
+    pub fn by_uid(&self, uid: &str) -> Option<&Key> {
+        self.uids.get(uid).map(|k| &**k)
+    }
+
+    /// Keys of all objects that name `uid` as an owner.
+    pub fn owned_by(&self, uid: &str) -> impl Iterator<Item = &Key> {
+        self.by_owner.get(uid).into_iter().flatten().map(|k| &**k)
+    }
+
+    /// Objects of one kind that `uid` controls.
+    pub fn controlled_by<'a, K: Kind + 'a>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a Arc<K>> {
+        self.owned_by(uid)
+            .filter(|k| &*k.resource == K::RESOURCE)
+            .filter_map(|k| self.object(k))
+            .filter(move |o| o.meta().controlled_by(uid))
+            .filter_map(K::of)
+    }
+
+    /// Uids that some object names as its owner.
+    pub fn owner_uids(&self) -> impl Iterator<Item = &str> {
+        self.by_owner.keys().map(|u| &**u)
+    }
+
+    /// Counts a pod as bound to a node until the store's event about it comes. For the scheduler, which decides on
+    /// the next pod before the binding of this one is durable. `undo` with an empty node.
+    pub fn assume_bound(&mut self, namespace: &str, name: &str, uid: &str, node: &str) {
+        let Some(pod) = self.pod(namespace, name).filter(|p| &*p.meta.uid == uid) else { return };
+        let bound = pod.with(|p| p.node = (!node.is_empty()).then(|| node.into()));
+        let key = Arc::new(Key::new(Pod::RESOURCE, namespace, name));
+        self.replace(key, Some(Object::Pod(Arc::new(bound))));
+    }
+
+    /// Number of objects, by resource.
+    pub fn counts(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.resources.iter().map(|(r, n)| (&**r, n.values().map(BTreeMap::len).sum()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::{Deployment, PodRef, Phase};
+    use serde_json::{Value, json};
+
+    fn put(view: &mut ObjectStore, resource: &str, object: Value) -> Changed {
+        let at = |p: &str| object.pointer(p).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (ns, name) = (at("/metadata/namespace"), at("/metadata/name"));
+        view.apply(1, resource, &ns, &name, Some(serde_json::to_vec(&object).unwrap().into()))
+    }
+
+    fn pod(name: &str, node: Value) -> Value {
+        json!({"metadata": {"name": name, "namespace": "a", "uid": format!("u-{name}"),
+                "ownerReferences": [{"kind": "ReplicaSet", "uid": "rs", "controller": true}]},
+            "spec": {"nodeName": node, "containers": [
+                {"name": "c", "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}},
+                 "envFrom": [{"secretRef": {"name": "s"}}]}],
+                "volumes": [{"name": "v", "configMap": {"name": "m"}}]},
+            "status": null})
+    }
+
+    #[test]
+    fn indexes_follow_events() {
+        let mut view = ObjectStore::new();
+        put(&mut view, "/pods", pod("p", Value::Null));
+        assert_eq!(view.pods_unbound().count(), 1);
+        let changed = put(&mut view, "/pods", pod("p", json!("n1")));
+        assert!(changed.old_as::<Pod>().unwrap().node.is_none());
+        assert_eq!((view.pods_unbound().count(), view.pods_on("n1").count()), (0, 1));
+        assert_eq!(view.controlled_by::<Pod>("rs").count(), 1);
+        assert_eq!(view.by_uid("u-p").unwrap().to_string(), "/pods/a/p");
+        let p = view.pod("a", "p").unwrap();
+        assert_eq!(*p.spec.refs, [PodRef::ConfigMap("m".into()), PodRef::Secret("s".into())]);
+        assert_eq!((p.spec.requests.cpu_milli, p.spec.requests.memory), (100, 1 << 30));
+        assert_eq!(p.status.phase, Phase::Pending);
+        view.apply(2, "/pods", "a", "p", None);
+        assert_eq!((view.pods_on("n1").count(), view.owned_by("rs").count()), (0, 0));
+        assert!(view.by_uid("u-p").is_none());
+        assert_eq!(view.revision(), 2);
+    }
+
+    #[test]
+    fn unknown_kinds_and_broken_fields_keep_metadata() {
+        let mut view = ObjectStore::new();
+        put(&mut view, "x.io/things", json!({"metadata": {"name": "t", "namespace": "a", "uid": "1"}, "spec": 5}));
+        put(&mut view, "apps/deployments", json!({"metadata": {"name": "d", "namespace": "a", "uid": "2"}, "spec": 5}));
+        assert_eq!(view.in_namespace("a").count(), 2);
+        assert!(view.get::<Deployment>("a", "d").is_none());
+    }
+
+    #[test]
+    fn an_assumed_node_counts_until_the_event() {
+        let mut view = ObjectStore::new();
+        put(&mut view, "/pods", pod("p", Value::Null));
+        view.assume_bound("a", "p", "u-p", "n2");
+        assert_eq!(view.pods_on("n2").count(), 1);
+        put(&mut view, "/pods", pod("p", json!("n3")));
+        assert_eq!((view.pods_on("n2").count(), view.pods_on("n3").count()), (0, 1));
+    }
+}
