@@ -1,0 +1,198 @@
+//! Makes the schema table's data at build time.
+//!
+//! In: k8s-openapi's generated JSON schemas (types, required fields, descriptions) and the facts under schema/ (list types,
+//! merge keys, defaults, enums). Out: `definitions.json.z` (all but prose), `descriptions.json.z`, `fingerprint` in OUT_DIR.
+//! Never: fetches anything; descriptions never enter the repository.
+
+use std::error::Error;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::schemars::SchemaGenerator;
+use k8s_openapi::schemars::generate::SchemaSettings;
+use serde_json::{Map, Value};
+
+const FACTS: [&str; 2] = ["schema/facts-1.36.json", "schema/facts-by-hand-1.36.json"];
+/// What decides over the text of the OpenAPI documents besides the data: part of their fingerprint.
+const WRITERS: [&str; 3] = ["build.rs", "src/registry", "src/openapi"];
+
+macro_rules! roots {
+    ($generator:expr, $($module:ident)::+ : $($kind:ident),+ $(,)?) => {
+        {
+            use k8s_openapi::$($module)::+ as version;
+            $( let _ = $generator.subschema_for::<version::$kind>(); )+
+        }
+    };
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    for path in FACTS.iter().chain(&WRITERS) {
+        println!("cargo:rerun-if-changed={path}");
+    }
+    let mut generator = SchemaSettings::openapi3().into_generator();
+    add_workloads(&mut generator);
+    add_platform(&mut generator);
+    add_meta(&mut generator);
+    let mut definitions = generator.take_definitions(false);
+
+    let mut descriptions = Map::new();
+    for (name, definition) in &mut definitions {
+        take_descriptions(name, definition, &mut descriptions);
+        shorten_refs(definition);
+    }
+    for path in FACTS {
+        println!("cargo:rerun-if-changed={path}");
+        let facts: Map<String, Value> = serde_json::from_slice(&std::fs::read(path)?)?;
+        add_facts(&mut definitions, &facts);
+    }
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
+    let definitions = serde_json::to_vec(&definitions)?;
+    let descriptions = serde_json::to_vec(&descriptions)?;
+    std::fs::write(out.join("definitions.json.z"), deflate(&definitions)?)?;
+    std::fs::write(out.join("descriptions.json.z"), deflate(&descriptions)?)?;
+    std::fs::write(out.join("fingerprint"), fingerprint(&definitions, &descriptions)?)?;
+    Ok(())
+}
+
+fn add_workloads(g: &mut SchemaGenerator) {
+    roots!(g, api::core::v1: Binding, ComponentStatus, ConfigMap, Endpoints, Event, LimitRange, Namespace, Node,
+        PersistentVolume, PersistentVolumeClaim, Pod, PodTemplate, ReplicationController, ResourceQuota, Secret, Service,
+        ServiceAccount);
+    roots!(g, api::apps::v1: ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet);
+    roots!(g, api::batch::v1: CronJob, Job);
+    roots!(g, api::autoscaling::v1: HorizontalPodAutoscaler, Scale);
+    roots!(g, api::autoscaling::v2: HorizontalPodAutoscaler);
+    roots!(g, api::policy::v1: Eviction, PodDisruptionBudget);
+    roots!(g, api::discovery::v1: EndpointSlice);
+    roots!(g, api::networking::v1: IPAddress, Ingress, IngressClass, NetworkPolicy, ServiceCIDR);
+    roots!(g, api::events::v1: Event);
+    roots!(g, api::scheduling::v1: PriorityClass);
+    roots!(g, api::storage::v1: CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment,
+        VolumeAttributesClass);
+    roots!(g, api::resource::v1: DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice);
+    roots!(g, api::node::v1: RuntimeClass);
+}
+
+fn add_platform(g: &mut SchemaGenerator) {
+    roots!(g, api::admissionregistration::v1: MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding,
+        MutatingWebhookConfiguration, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+        ValidatingWebhookConfiguration);
+    roots!(g, apiextensions_apiserver::pkg::apis::apiextensions::v1: CustomResourceDefinition);
+    roots!(g, kube_aggregator::pkg::apis::apiregistration::v1: APIService);
+    roots!(g, api::authentication::v1: SelfSubjectReview, TokenRequest, TokenReview);
+    roots!(g, api::authorization::v1: LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview,
+        SubjectAccessReview);
+    roots!(g, api::certificates::v1: CertificateSigningRequest);
+    roots!(g, api::coordination::v1: Lease);
+    roots!(g, api::flowcontrol::v1: FlowSchema, PriorityLevelConfiguration);
+    roots!(g, api::rbac::v1: ClusterRole, ClusterRoleBinding, Role, RoleBinding);
+}
+
+fn add_meta(g: &mut SchemaGenerator) {
+    roots!(g, apimachinery::pkg::apis::meta::v1: APIGroup, APIGroupList, APIResourceList, APIVersions, DeleteOptions,
+        ListMeta, ObjectMeta, Patch, Status);
+    use k8s_openapi::apimachinery::pkg::{apis::meta::v1::WatchEvent, runtime::RawExtension};
+    let _ = g.subschema_for::<WatchEvent<RawExtension>>();
+}
+
+fn take_descriptions(name: &str, definition: &mut Value, into: &mut Map<String, Value>) {
+    let Some(definition) = definition.as_object_mut() else { return };
+    if let Some(text) = definition.remove("description") {
+        into.insert(name.to_owned(), text);
+    }
+    let properties = definition.get_mut("properties").and_then(Value::as_object_mut);
+    for (property, schema) in properties.into_iter().flatten() {
+        if let Some(text) = schema.as_object_mut().and_then(|schema| schema.remove("description")) {
+            into.insert(format!("{name}#{property}"), text);
+        }
+    }
+}
+
+/// `{"allOf":[{"$ref":"#/components/schemas/X"}]}` becomes `{"$ref":"X"}`.
+fn shorten_refs(schema: &mut Value) {
+    match schema {
+        Value::Object(map) => {
+            if let Some(only) = map.get("allOf").and_then(|all| all.as_array()).filter(|all| all.len() == 1)
+                && let Some(reference) = only[0].get("$ref").cloned()
+            {
+                map.remove("allOf");
+                map.insert("$ref".to_owned(), reference);
+            }
+            if let Some(Value::String(reference)) = map.get_mut("$ref")
+                && let Some((_, name)) = reference.rsplit_once('/')
+            {
+                *reference = name.to_owned();
+            }
+            map.values_mut().for_each(shorten_refs);
+        }
+        Value::Array(items) => items.iter_mut().for_each(shorten_refs),
+        _ => {}
+    }
+}
+
+fn add_facts(definitions: &mut Map<String, Value>, facts: &Map<String, Value>) {
+    for (name, rows) in facts {
+        let Some(definition) = definitions.get_mut(name) else { continue };
+        for (property, found) in rows.as_object().into_iter().flatten() {
+            let place = match property.as_str() {
+                "" => Some(&mut *definition),
+                property => definition.get_mut("properties").and_then(|all| all.get_mut(property)),
+            };
+            let Some(place) = place.and_then(Value::as_object_mut) else { continue };
+            for (key, value) in found.as_object().into_iter().flatten() {
+                add_fact(place, key, value);
+            }
+        }
+    }
+}
+
+fn add_fact(place: &mut Map<String, Value>, key: &str, value: &Value) {
+    match key {
+        "default" => _ = place.insert("default".to_owned(), value.clone()),
+        "enum" => {
+            let of = if place.contains_key("items") { place.get_mut("items") } else { None };
+            match of.and_then(Value::as_object_mut) {
+                Some(items) => items.insert("enum".to_owned(), value.clone()),
+                None => place.insert("enum".to_owned(), value.clone()),
+            };
+        }
+        _ => _ = place.insert(format!("x-kubernetes-{key}"), value.clone()),
+    }
+}
+
+fn deflate(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(bytes)?;
+    encoder.finish()
+}
+
+/// Changes whenever a served OpenAPI document may change: clients cache the documents by it.
+fn fingerprint(definitions: &[u8], descriptions: &[u8]) -> Result<String, Box<dyn Error>> {
+    let mut files = Vec::new();
+    for path in WRITERS {
+        collect(Path::new(path), &mut files)?;
+    }
+    files.sort();
+    let mut text = String::new();
+    for salt in 0..4u8 {
+        let mut hasher = DefaultHasher::new();
+        (salt, definitions, descriptions, std::env::var("CARGO_PKG_VERSION")?).hash(&mut hasher);
+        for file in &files {
+            std::fs::read(file)?.hash(&mut hasher);
+        }
+        text.push_str(&format!("{:016X}", hasher.finish()));
+    }
+    Ok(text)
+}
+
+fn collect(path: &Path, into: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    if path.is_file() {
+        into.push(path.to_owned());
+    } else if path.is_dir() {
+        for entry in std::fs::read_dir(path)? {
+            collect(&entry?.path(), into)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! A resource of the API: its names, verbs, subresources and behaviour.
+//!
+//! In: rows of `registry`, later CustomResourceDefinitions. Out: what routing, discovery, OpenAPI and tables ask.
+//! Never: holds objects.
+
+use crate::behaviour::SharedBehaviour;
+
+pub use crate::registry::{Registry, registry};
+
+/// One row of the registry.
+#[derive(Clone)]
+pub struct Resource {
+    /// Empty for core.
+    pub group: String,
+    pub version: String,
+    pub plural: String,
+    pub singular: String,
+    pub kind: String,
+    pub list_kind: String,
+    pub namespaced: bool,
+    pub short_names: Vec<String>,
+    pub categories: Vec<String>,
+    /// Sorted: `create`, `delete`, `deletecollection`, `get`, `list`, `patch`, `update`, `watch`.
+    pub verbs: Vec<String>,
+    pub subresources: Vec<Subresource>,
+    /// Name of the definition in the schema table.
+    pub schema: String,
+    /// Where objects live: `group/resource` of the stored version (`/pods`, `apps/deployments`).
+    pub storage: String,
+    /// apiVersion of the stored form; differs from `api_version()` for a second served version.
+    pub storage_version: String,
+    /// Whether spec changes count up `metadata.generation`.
+    pub has_generation: bool,
+    /// Whether the object has a `status` that only the status subresource may write.
+    pub has_status: bool,
+    pub behaviour: SharedBehaviour,
+}
+
+/// `pods/log`, `deployments/scale`, ….
+#[derive(Debug, Clone)]
+pub struct Subresource {
+    pub name: String,
+    pub kind: String,
+    /// Group and version of `kind`; the resource's own where Kubernetes names none.
+    pub group: String,
+    pub version: String,
+    pub verbs: Vec<String>,
+    /// Definition of the body, where there is one.
+    pub schema: Option<String>,
+}
+
+impl Resource {
+    /// `v1`, `apps/v1`.
+    pub fn api_version(&self) -> String {
+        api_version(&self.group, &self.version)
+    }
+
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|subresource| subresource.name == name)
+    }
+
+    pub fn allows(&self, verb: &str) -> bool {
+        self.verbs.iter().any(|allowed| allowed == verb)
+    }
+
+    /// Whether this version is the stored one: then bytes need no conversion.
+    pub fn is_stored_form(&self) -> bool {
+        self.api_version() == self.storage_version
+    }
+
+    /// Whether objects are kept at all (reviews are only answered).
+    pub fn is_persistent(&self) -> bool {
+        self.allows("get") && self.allows("create")
+    }
+}
+
+impl std::fmt::Debug for Resource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Resource({}/{})", self.api_version(), self.plural)
+    }
+}
+
+/// `v1`, `apps/v1`.
+pub fn api_version(group: &str, version: &str) -> String {
+    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+}
+
+/// Splits an apiVersion: (`apps`, `v1`); core has an empty group.
+pub fn split_api_version(api_version: &str) -> (&str, &str) {
+    api_version.split_once('/').unwrap_or(("", api_version))
+}

@@ -1,0 +1,205 @@
+//! The way of a write, the same for all kinds: default, prepare, validate.
+//!
+//! In: decoded objects and the circumstances of the request. Out: the object as it is stored, or a Status that says no.
+//! Never: stores, authorizes, or admits (admission comes between `default` and `create`/`update`).
+
+use serde_json::{Value, json};
+
+use crate::behaviour::Ctx;
+use crate::field::FieldError;
+use crate::metadata;
+use crate::resource::Resource;
+use crate::status::Status;
+
+/// Top-level fields that are not the object's "spec" for generation and status updates.
+const OUTSIDE_SPEC: [&str; 4] = ["apiVersion", "kind", "metadata", "status"];
+
+/// Fills in defaults; call it on every decoded object before admission.
+pub fn default(resource: &Resource, object: &mut Value) {
+    if !object.is_object() {
+        return;
+    }
+    object["apiVersion"] = json!(resource.api_version());
+    object["kind"] = json!(resource.kind);
+    _ = metadata::of(object);
+    resource.behaviour.default(object);
+}
+
+/// Makes a decoded object ready to be stored as a new one. `namespace` is that of the request's path.
+pub fn create(
+    resource: &Resource,
+    object: &mut Value,
+    namespace: Option<&str>,
+    ctx: &Ctx<'_>,
+) -> Result<(), Status> {
+    check_namespace(object, namespace)?;
+    metadata::fill_new(object, namespace, ctx);
+    if resource.has_status && let Some(fields) = object.as_object_mut() {
+        fields.remove("status");
+    }
+    if resource.has_generation && let Some(metadata) = metadata::of(object) {
+        metadata.insert("generation".into(), json!(1));
+    }
+    resource.behaviour.prepare_create(object, ctx);
+    default(resource, object);
+    let mut errors = metadata::validate(object, resource);
+    errors.extend(resource.behaviour.validate_create(object));
+    refuse(resource, object, errors)
+}
+
+fn check_namespace(object: &Value, namespace: Option<&str>) -> Result<(), Status> {
+    match (metadata::text(object, "namespace"), namespace) {
+        ("", _) => Ok(()),
+        (own, Some(path)) if own == path => Ok(()),
+        (_, None) => Ok(()),
+        _ => Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        )),
+    }
+}
+
+/// Makes a decoded object ready to replace `old`. `subresource` is empty for the object itself.
+pub fn update(
+    resource: &Resource,
+    new: &mut Value,
+    old: &Value,
+    subresource: &str,
+    ctx: &Ctx<'_>,
+) -> Result<(), Status> {
+    check_uid(resource, new, old)?;
+    metadata::carry_over(new, old);
+    if let (Some(metadata), Some(namespace)) = (metadata::of(new), old["metadata"].get("namespace")) {
+        metadata.entry("namespace").or_insert_with(|| namespace.clone());
+    }
+    if subresource == "status" {
+        keep_spec(new, old);
+    } else if resource.has_status && subresource != "approval" {
+        keep(new, old, "status");
+    }
+    resource.behaviour.prepare_update(new, old, subresource, ctx);
+    default(resource, new);
+    if resource.has_generation && spec_differs(new, old) {
+        let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+        if let Some(metadata) = metadata::of(new) {
+            metadata.insert("generation".into(), json!(generation));
+        }
+    }
+    let mut errors = metadata::validate_update(new, old);
+    errors.extend(resource.behaviour.validate_update(new, old, subresource));
+    refuse(resource, new, errors)
+}
+
+fn check_uid(resource: &Resource, new: &Value, old: &Value) -> Result<(), Status> {
+    let (asked, stored) = (metadata::text(new, "uid"), metadata::text(old, "uid"));
+    if asked.is_empty() || asked == stored {
+        return Ok(());
+    }
+    let why = format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {stored}");
+    Err(Status::conflict_because(&resource.group, &resource.plural, metadata::text(old, "name"), &why))
+}
+
+/// A status update changes nothing but the status (and what of metadata the server allows).
+fn keep_spec(new: &mut Value, old: &Value) {
+    let Some(fields) = new.as_object_mut() else { return };
+    fields.retain(|name, _| OUTSIDE_SPEC.contains(&name.as_str()));
+    for (name, value) in old.as_object().into_iter().flatten() {
+        if !OUTSIDE_SPEC.contains(&name.as_str()) {
+            fields.insert(name.clone(), value.clone());
+        }
+    }
+    for field in ["labels", "ownerReferences"] {
+        if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
+            match old["metadata"].get(field) {
+                Some(value) => _ = metadata.insert(field.into(), value.clone()),
+                None => _ = metadata.remove(field),
+            }
+        }
+    }
+}
+
+/// The field is as it was, whatever the client sent.
+pub fn keep(new: &mut Value, old: &Value, field: &str) {
+    let Some(fields) = new.as_object_mut() else { return };
+    match old.get(field) {
+        Some(value) => _ = fields.insert(field.to_owned(), value.clone()),
+        None => _ = fields.remove(field),
+    }
+}
+
+fn spec_differs(new: &Value, old: &Value) -> bool {
+    let outside = |name: &String| OUTSIDE_SPEC.contains(&name.as_str());
+    let fields = |value: &Value| value.as_object().cloned().unwrap_or_default();
+    let (new, old) = (fields(new), fields(old));
+    let names = new.keys().chain(old.keys()).filter(|name| !outside(name));
+    names.into_iter().any(|name| new.get(name) != old.get(name))
+}
+
+fn refuse(resource: &Resource, object: &Value, errors: Vec<FieldError>) -> Result<(), Status> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Status::invalid(&resource.group, &resource.kind, metadata::text(object, "name"), &errors))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::registry;
+
+    fn ctx() -> Ctx<'static> {
+        Ctx { now: jiff::Timestamp::UNIX_EPOCH, user: "jane", groups: &[], uid: "u-1", suffix: "bcdfg" }
+    }
+
+    #[test]
+    fn a_new_object_gets_its_metadata() {
+        let secrets = registry().by_path("", "v1", "configmaps").unwrap();
+        let mut object = json!({"metadata": {"generateName": "a-", "uid": "mine", "deletionTimestamp": "x"}});
+        create(secrets, &mut object, Some("default"), &ctx()).unwrap();
+        assert_eq!(
+            object["metadata"],
+            json!({"generateName": "a-", "name": "a-bcdfg", "namespace": "default", "uid": "u-1",
+                "creationTimestamp": "1970-01-01T00:00:00Z"})
+        );
+        assert_eq!((&object["apiVersion"], &object["kind"]), (&json!("v1"), &json!("ConfigMap")));
+    }
+
+    #[test]
+    fn metadata_errors_speak_kubernetes() {
+        let maps = registry().by_path("", "v1", "configmaps").unwrap();
+        let mut object = json!({"metadata": {"name": "A"}});
+        let status = create(maps, &mut object, Some("default"), &ctx()).unwrap_err();
+        assert_eq!(
+            status.message,
+            "ConfigMap \"A\" is invalid: metadata.name: Invalid value: \"A\": a lowercase RFC 1123 subdomain must \
+             consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric \
+             character (e.g. 'example.com', regex used for validation is \
+             '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+        );
+        let mut object = json!({"metadata": {"name": "a", "namespace": "other"}});
+        assert_eq!(create(maps, &mut object, Some("default"), &ctx()).unwrap_err().code, 400);
+    }
+
+    #[test]
+    fn spec_changes_count_and_status_stays_apart() {
+        let pdbs = registry().by_path("policy", "v1", "poddisruptionbudgets").unwrap();
+        let old = json!({"metadata": {"name": "a", "namespace": "d", "uid": "u", "generation": 4},
+            "spec": {"minAvailable": 1}, "status": {"expectedPods": 1}});
+        let mut new = json!({"metadata": {"name": "a"}, "spec": {"minAvailable": 2}, "status": {"expectedPods": 9}});
+        update(pdbs, &mut new, &old, "", &ctx()).unwrap();
+        assert_eq!(new["metadata"]["generation"], 5);
+        assert_eq!(new["status"], old["status"]);
+        let mut new = json!({"metadata": {"name": "a", "labels": {"x": "y"}}, "status": {"expectedPods": 9}});
+        update(pdbs, &mut new, &old, "status", &ctx()).unwrap();
+        assert_eq!((&new["spec"], &new["metadata"]["generation"]), (&old["spec"], &json!(4)));
+        assert_eq!(new["status"]["expectedPods"], 9);
+        assert!(new["metadata"].get("labels").is_none());
+    }
+
+    #[test]
+    fn another_uid_is_a_conflict() {
+        let maps = registry().by_path("", "v1", "configmaps").unwrap();
+        let old = json!({"metadata": {"name": "a", "namespace": "d", "uid": "u"}});
+        let mut new = json!({"metadata": {"name": "a", "namespace": "d", "uid": "v"}});
+        assert_eq!(update(maps, &mut new, &old, "", &ctx()).unwrap_err().code, 409);
+    }
+}
