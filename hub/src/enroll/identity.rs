@@ -1,0 +1,40 @@
+//! Which key a node joined with.
+//!
+//! In: requests and certificates. Out: the SHA-256 of their public key (SubjectPublicKeyInfo), lower-case hex.
+//! Never: compares anything but keys; serials and dates change with each renewal.
+
+use crate::pki::hex;
+use rustls::pki_types::{CertificateSigningRequestDer, pem::PemObject};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use x509_parser::{
+    certification_request::X509CertificationRequest,
+    prelude::{FromDer, X509Certificate},
+};
+
+/// What the hub keeps of a node that joined.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    pub node: String,
+    pub key_sha256: String,
+    pub instance: String,
+    pub description: String,
+    pub joined_ms: u64,
+    /// Id of the token that opened the door.
+    pub token: String,
+}
+
+pub fn key_sha256_of_certificate(der: &[u8]) -> Result<String, String> {
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|e| e.to_string())?;
+    Ok(hex(&Sha256::digest(certificate.public_key().raw)))
+}
+
+pub(super) fn key_sha256_of_request(pem: &str) -> Result<String, String> {
+    if pem.len() > 16 * 1024 {
+        return Err("longer than 16 KiB".into());
+    }
+    let der = CertificateSigningRequestDer::from_pem_slice(pem.as_bytes()).map_err(|e| e.to_string())?;
+    let (_, request) = X509CertificationRequest::from_der(&der).map_err(|e| e.to_string())?;
+    Ok(hex(&Sha256::digest(request.certification_request_info.subject_pki.raw)))
+}

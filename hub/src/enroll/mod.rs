@@ -1,0 +1,267 @@
+//! Enrolment: from a join token to a node's certificate.
+//!
+//! In: what operators ask (tokens) and what devices show (a token, a request). Out: tokens, certificates, refusals.
+//! Records live in the store under `limpet/jointokens` and `limpet/identities`; a use is durable before the answer.
+//! Never: a certificate for a name that the token does not open, or for a name that another key holds.
+
+mod identity;
+mod token;
+
+pub use identity::{Identity, key_sha256_of_certificate};
+pub use token::{Refusal, TokenRecord};
+
+use crate::pki::{NODE_DAYS, Pki, PkiError, Subject, hex};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use limpet_protocol::join::{JoinAnswer, JoinAsk, JoinToken, TOKEN_PREFIX};
+use limpet_store::{Draft, Expect, Key, Store, StoreError, Write};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{
+    sync::{Arc, RwLock},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+const TOKENS: &str = "limpet/jointokens";
+const IDENTITIES: &str = "limpet/identities";
+const TOKENS_MAX: usize = 10_000;
+/// Lifetimes that `limpet token create --ttl` takes.
+const TTL_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// Where the hub is reached, as devices are told. Every entry is `host:port`.
+#[derive(Clone, Debug, Default)]
+pub struct Endpoints {
+    pub api: Vec<String>,
+    pub mqtt: Vec<String>,
+    pub registry: Vec<String>,
+    pub cluster_name: String,
+}
+
+/// What the operator asks for (`POST /limpet/v1/tokens`).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TokenWish {
+    pub ttl_seconds: u64,
+    #[serde(default)]
+    pub uses: Option<u32>,
+    #[serde(default)]
+    pub node: Option<String>,
+}
+
+/// What the operator gets; the only time that the secret is shown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenMade {
+    pub token: String,
+    pub id: String,
+    pub expires_ms: u64,
+}
+
+/// The caller answers `Refused` with 403, `Wish` and `Pki(Request)` with 400, the rest with 500 and its text.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrollError {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("{0}")]
+    Wish(String),
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    #[error("the store did not take it: {0}")]
+    Store(#[from] StoreError),
+    #[error("a stored record is not readable: {0}")]
+    Record(String),
+}
+
+/// The enrolment office of a hub.
+pub struct Enroll {
+    store: Store,
+    pki: Arc<RwLock<Pki>>,
+    endpoints: Endpoints,
+}
+
+impl Enroll {
+    pub fn new(store: Store, pki: Arc<RwLock<Pki>>, endpoints: Endpoints) -> Enroll {
+        Enroll { store, pki, endpoints }
+    }
+
+    /// Makes a token. The secret is 128 random bits and is not kept.
+    pub async fn create_token(&self, wish: &TokenWish, now: SystemTime) -> Result<TokenMade, EnrollError> {
+        let ttl = Duration::from_secs(wish.ttl_seconds);
+        if ttl.is_zero() || ttl > TTL_MAX {
+            return Err(EnrollError::Wish("a token lives between 1 second and 10 years (--ttl)".into()));
+        }
+        if wish.uses == Some(0) {
+            return Err(EnrollError::Wish("a token must be good for at least one use (--uses)".into()));
+        }
+        if let Some(node) = &wish.node
+            && !limpet_protocol::topic::valid_node_name(node)
+        {
+            return Err(Refusal::NodeName(node.chars().take(300).collect()).into());
+        }
+        self.drop_expired(now).await?;
+        if self.store.count(TOKENS) >= TOKENS_MAX {
+            return Err(EnrollError::Wish(format!("there are {TOKENS_MAX} tokens already; revoke some")));
+        }
+        let (id, secret) = (hex(&random::<3>()?), hex(&random::<16>()?));
+        let record = TokenRecord {
+            id: id.clone(),
+            secret_sha256: token::secret_hash(&secret),
+            created_ms: millis(now),
+            expires_ms: millis(now + ttl),
+            uses_left: wish.uses,
+            node: wish.node.clone(),
+            used_by: Vec::new(),
+        };
+        self.store.write(put(TOKENS, &id, &record, Expect::Absent)?).await?;
+        let content = JoinToken {
+            hubs: self.endpoints.api.clone(),
+            ca_sha256: self.pki().ca_sha256(),
+            id: id.clone(),
+            secret,
+        };
+        let json = serde_json::to_vec(&content).map_err(|e| EnrollError::Record(e.to_string()))?;
+        let token = format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(json));
+        Ok(TokenMade { token, id, expires_ms: record.expires_ms })
+    }
+
+    /// All tokens, without secrets, oldest first.
+    pub fn tokens(&self) -> Vec<TokenRecord> {
+        let mut tokens: Vec<TokenRecord> = (self.store.list(TOKENS, None).records.iter())
+            .filter_map(|r| serde_json::from_slice(&r.bytes).ok())
+            .collect();
+        tokens.sort_by(|a, b| (a.created_ms, &a.id).cmp(&(b.created_ms, &b.id)));
+        tokens
+    }
+
+    /// Whether there was such a token. Nodes that joined with it stay.
+    pub async fn revoke_token(&self, id: &str) -> Result<bool, EnrollError> {
+        let write = Write::Delete { key: Key::new(TOKENS, "", id), expect: Expect::Any, last: None };
+        match self.store.write(write).await {
+            Ok(_) => Ok(true),
+            Err(StoreError::NotFound(_)) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Lets a device in, or says why not. Nothing changes when it is refused.
+    pub async fn join(&self, ask: &JoinAsk, now: SystemTime) -> Result<JoinAnswer, EnrollError> {
+        let (token, revision): (TokenRecord, u64) =
+            self.get(TOKENS, &ask.token_id)?.ok_or(Refusal::Unknown)?;
+        token.check(&ask.token_secret, &ask.node_name, millis(now))?;
+        let key_sha256 = identity::key_sha256_of_request(&ask.csr_pem).map_err(PkiError::Request)?;
+        let known: Option<(Identity, u64)> = self.get(IDENTITIES, &ask.node_name)?;
+        if let Some((identity, _)) = &known
+            && identity.key_sha256 != key_sha256
+            && token.node.as_deref() != Some(ask.node_name.as_str())
+        {
+            return Err(Refusal::Taken(ask.node_name.clone()).into());
+        }
+        let answer = self.answer(&ask.node_name, &ask.csr_pem, now)?;
+        let identity = Identity {
+            node: ask.node_name.clone(),
+            key_sha256,
+            instance: ask.instance.chars().take(64).collect(),
+            description: ask.description.chars().take(256).collect(),
+            joined_ms: millis(now),
+            token: token.id.clone(),
+        };
+        let id = token.id.clone();
+        // In one transaction: of two devices with the last use, one gets a conflict and is refused when it asks again.
+        let writes = vec![
+            put(TOKENS, &id, &token.used(&ask.node_name), Expect::Revision(revision))?,
+            put(IDENTITIES, &ask.node_name, &identity, expect(known.map(|k| k.1)))?,
+        ];
+        self.store.write_all(writes).await?;
+        Ok(answer)
+    }
+
+    /// A new certificate for a node that showed its present one (already verified by TLS).
+    pub fn renew(
+        &self,
+        node: &str,
+        certificate: &[u8],
+        csr_pem: &str,
+        now: SystemTime,
+    ) -> Result<JoinAnswer, EnrollError> {
+        self.admit(node, certificate)?;
+        let wanted = identity::key_sha256_of_request(csr_pem).map_err(PkiError::Request)?;
+        if key_sha256_of_certificate(certificate).as_deref() != Ok(wanted.as_str()) {
+            return Err(EnrollError::Wish("a renewal keeps the device's key; join again to change it".into()));
+        }
+        self.answer(node, csr_pem, now)
+    }
+
+    /// Whether a certificate is the one key that this node joined with. Removed nodes are refused here.
+    pub fn admit(&self, node: &str, certificate: &[u8]) -> Result<(), EnrollError> {
+        let known: Option<(Identity, u64)> = self.get(IDENTITIES, node)?;
+        let (identity, _) = known.ok_or(Refusal::Unknown)?;
+        match key_sha256_of_certificate(certificate) {
+            Ok(key) if key == identity.key_sha256 => Ok(()),
+            _ => Err(Refusal::Taken(node.into()).into()),
+        }
+    }
+
+    /// Forgets a node's key: its certificate opens nothing from now on. Whether it was known.
+    pub async fn remove(&self, node: &str) -> Result<bool, EnrollError> {
+        let write = Write::Delete { key: Key::new(IDENTITIES, "", node), expect: Expect::Any, last: None };
+        match self.store.write(write).await {
+            Ok(_) => Ok(true),
+            Err(StoreError::NotFound(_)) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn answer(&self, node: &str, csr_pem: &str, now: SystemTime) -> Result<JoinAnswer, EnrollError> {
+        let pki = self.pki();
+        Ok(JoinAnswer {
+            node_name: node.into(),
+            certificate_pem: pki.sign_request(csr_pem, &Subject::node(node), NODE_DAYS, now)?,
+            ca_pem: pki.ca_pem().into(),
+            mqtt: self.endpoints.mqtt.clone(),
+            registry: self.endpoints.registry.clone(),
+            api: self.endpoints.api.clone(),
+            cluster_name: self.endpoints.cluster_name.clone(),
+            time_ms: millis(now),
+        })
+    }
+
+    async fn drop_expired(&self, now: SystemTime) -> Result<(), EnrollError> {
+        // Kept for a day after their end, so that a late device hears "expired" and not "unknown".
+        let end = millis(now.checked_sub(Duration::from_secs(86_400)).unwrap_or(UNIX_EPOCH));
+        for token in self.tokens().into_iter().filter(|t| t.expires_ms < end) {
+            self.revoke_token(&token.id).await?;
+        }
+        Ok(())
+    }
+
+    fn get<T: DeserializeOwned>(&self, resource: &str, name: &str) -> Result<Option<(T, u64)>, EnrollError> {
+        let Some(record) = self.store.get(&Key::new(resource, "", name)) else { return Ok(None) };
+        let value = serde_json::from_slice(&record.bytes)
+            .map_err(|e| EnrollError::Record(format!("{resource} {name}: {e}")))?;
+        Ok(Some((value, record.revision)))
+    }
+
+    fn pki(&self) -> std::sync::RwLockReadGuard<'_, Pki> {
+        self.pki.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn put<T: Serialize>(resource: &str, name: &str, value: &T, expect: Expect) -> Result<Write, EnrollError> {
+    let bytes = serde_json::to_vec(value).map_err(|e| EnrollError::Record(e.to_string()))?;
+    Ok(Write::Put { key: Key::new(resource, "", name), expect, draft: Draft::opaque(bytes) })
+}
+
+fn expect(revision: Option<u64>) -> Expect {
+    revision.map_or(Expect::Absent, Expect::Revision)
+}
+
+fn random<const N: usize>() -> Result<[u8; N], EnrollError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|e| EnrollError::Wish(format!("no randomness: {e}")))?;
+    Ok(bytes)
+}
+
+fn millis(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! Enrolment against a real store and a real PKI in a folder of its own.
+
+use super::*;
+use limpet_store::Options;
+use rcgen::{CertificateParams, KeyPair};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+
+fn office(name: &str) -> (Enroll, std::path::PathBuf) {
+    let dir = std::env::temp_dir().join(format!("limpet-enroll-{name}-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).unwrap();
+    let pki = Pki::open(&dir.join("pki"), &[], at(0)).unwrap();
+    let store = Store::open(&dir, Options::default()).unwrap();
+    let endpoints = Endpoints { api: vec!["127.0.0.1:6443".into()], ..Endpoints::default() };
+    (Enroll::new(store, Arc::new(RwLock::new(pki)), endpoints), dir)
+}
+
+fn at(second: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_790_000_000 + second)
+}
+
+fn wish(uses: Option<u32>, node: Option<&str>) -> TokenWish {
+    TokenWish { ttl_seconds: 60, uses, node: node.map(String::from) }
+}
+
+fn ask(token: &str, node: &str, key: &KeyPair) -> JoinAsk {
+    let json = URL_SAFE_NO_PAD.decode(token.strip_prefix(TOKEN_PREFIX).unwrap()).unwrap();
+    let content: JoinToken = serde_json::from_slice(&json).unwrap();
+    let csr = CertificateParams::new(vec![]).unwrap().serialize_request(key).unwrap();
+    JoinAsk {
+        token_id: content.id,
+        token_secret: content.secret,
+        node_name: node.into(),
+        csr_pem: csr.pem().unwrap(),
+        instance: "00".into(),
+        description: String::new(),
+    }
+}
+
+#[tokio::test]
+async fn a_device_joins_renews_and_is_removed() {
+    let (office, dir) = office("joins");
+    let made = office.create_token(&wish(Some(1), None), at(0)).await.unwrap();
+    let key = KeyPair::generate().unwrap();
+    let ask = ask(&made.token, "pi-1", &key);
+    let answer = office.join(&ask, at(1)).await.unwrap();
+    let der = CertificateDer::from_pem_slice(answer.certificate_pem.as_bytes()).unwrap();
+    office.admit("pi-1", &der).unwrap();
+    assert!(office.admit("pi-2", &der).is_err());
+    office.renew("pi-1", &der, &ask.csr_pem, at(2)).unwrap();
+    assert_eq!(office.tokens()[0].uses_left, Some(0));
+    assert!(office.remove("pi-1").await.unwrap());
+    assert!(office.admit("pi-1", &der).is_err());
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[tokio::test]
+async fn a_taken_name_needs_a_token_of_its_own() {
+    let (office, dir) = office("taken");
+    let open = office.create_token(&wish(None, None), at(0)).await.unwrap();
+    let (old, new) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    office.join(&ask(&open.token, "pi-1", &old), at(1)).await.unwrap();
+    let refused = office.join(&ask(&open.token, "pi-1", &new), at(2)).await.unwrap_err();
+    assert!(matches!(refused, EnrollError::Refused(Refusal::Taken(_))), "{refused}");
+    let own = office.create_token(&wish(Some(1), Some("pi-1")), at(3)).await.unwrap();
+    office.join(&ask(&own.token, "pi-1", &new), at(4)).await.unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[tokio::test]
+async fn wrong_tokens_change_nothing() {
+    let (office, dir) = office("wrong");
+    let made = office.create_token(&wish(Some(1), None), at(0)).await.unwrap();
+    let key = KeyPair::generate().unwrap();
+    let good = ask(&made.token, "pi-1", &key);
+    let bad = [
+        (JoinAsk { token_secret: "0".repeat(32), ..good.clone() }, at(1), "not known"),
+        (JoinAsk { token_id: "ffffff".into(), ..good.clone() }, at(1), "not known"),
+        (JoinAsk { node_name: "../x".into(), ..good.clone() }, at(1), "not a node name"),
+        (JoinAsk { csr_pem: "x".into(), ..good.clone() }, at(1), "not usable"),
+        (good.clone(), at(61), "expired"),
+    ];
+    for (ask, now, words) in bad {
+        let error = office.join(&ask, now).await.unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+    assert_eq!(office.tokens()[0].uses_left, Some(1));
+    assert!(office.store.list(IDENTITIES, None).records.is_empty());
+    assert!(office.revoke_token(&made.id).await.unwrap());
+    assert!(office.join(&good, at(1)).await.unwrap_err().to_string().contains("not known"));
+    for wish in [TokenWish { ttl_seconds: 0, uses: None, node: None }, wish(Some(0), None), wish(None, Some("A"))] {
+        office.create_token(&wish, at(0)).await.unwrap_err();
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+}
