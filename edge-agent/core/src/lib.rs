@@ -1,1 +1,19 @@
-//! To be written.
+//! What the agent decides: which desired state holds, what each pod needs next, what the hub is told.
+//!
+//! In: messages, journal records, and what happened on the device, always with the time as an argument.
+//! Out: things to persist, to do and to send, in that order.
+//! Never: files, sockets, the clock, randomness, threads, or iteration over hash maps.
+
+pub mod api;
+pub mod clock;
+pub mod plan;
+pub mod pods;
+pub mod quantity;
+pub mod services;
+pub mod status;
+pub mod sync;
+pub mod volumes;
+
+pub use clock::Now;
+pub use pods::{Action, Input, PodManager};
+pub use sync::{Items, Record, Sync};

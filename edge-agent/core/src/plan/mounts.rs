@@ -1,0 +1,94 @@
+//! What a container sees mounted.
+//!
+//! In: volumeMounts, the variables for `subPathExpr`. Out: mounts in the order in which they are made.
+//! Never: a subPath that climbs out; the runtime checks again against links.
+
+use super::expand::expand;
+use crate::api::{Container, PodSpec};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MountPlan {
+    /// Absolute path in the container.
+    pub destination: String,
+    pub source: MountSource,
+    pub read_only: bool,
+    pub propagation: Propagation,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum MountSource {
+    /// A volume of the pod by name; `sub_path` is relative and empty for the whole volume.
+    Volume { name: String, sub_path: String },
+    EtcHosts,
+    EtcHostname,
+    ResolvConf,
+    TerminationLog,
+    /// The pod's shared memory.
+    Shm,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Propagation {
+    #[default]
+    Private,
+    HostToContainer,
+    Bidirectional,
+}
+
+pub(super) fn plan(
+    spec: &PodSpec,
+    container: &Container,
+    variables: &[(String, String)],
+) -> Result<Vec<MountPlan>, String> {
+    let mut mounts = Vec::new();
+    for mount in &container.volume_mounts {
+        if !spec.volumes.iter().any(|v| v.name == mount.name) {
+            return Err(format!("volume mount \"{}\" has no volume in the pod", mount.name));
+        }
+        let sub_path = match mount.sub_path_expr.as_str() {
+            "" => mount.sub_path.clone(),
+            expr => {
+                let path = expand(expr, variables);
+                if path.contains("$(") {
+                    return Err(format!("failed to expand subPath: missing value for \"{expr}\""));
+                }
+                path
+            }
+        };
+        if sub_path.starts_with('/') || sub_path.split('/').any(|part| part == "..") {
+            return Err(format!("subPath \"{sub_path}\" must be relative and must not contain '..'"));
+        }
+        mounts.push(MountPlan {
+            destination: absolute(&mount.mount_path),
+            source: MountSource::Volume { name: mount.name.clone(), sub_path },
+            read_only: mount.read_only,
+            propagation: match mount.mount_propagation.as_deref() {
+                Some("HostToContainer") => Propagation::HostToContainer,
+                Some("Bidirectional") => Propagation::Bidirectional,
+                _ => Propagation::Private,
+            },
+        });
+    }
+    let message = container.termination_message_path.as_deref().filter(|p| !p.is_empty());
+    let own = [
+        ("/etc/hosts", MountSource::EtcHosts),
+        ("/etc/hostname", MountSource::EtcHostname),
+        ("/etc/resolv.conf", MountSource::ResolvConf),
+        ("/dev/shm", MountSource::Shm),
+        (message.unwrap_or("/dev/termination-log"), MountSource::TerminationLog),
+    ];
+    for (path, source) in own {
+        if !mounts.iter().any(|m| m.destination == path) {
+            let propagation = Propagation::Private;
+            mounts.push(MountPlan { destination: path.into(), source, read_only: false, propagation });
+        }
+    }
+    // A mount below another must come after it.
+    mounts.sort_by_key(|m| m.destination.split('/').filter(|p| !p.is_empty()).count());
+    Ok(mounts)
+}
+
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') { path.to_string() } else { format!("/{path}") }
+}

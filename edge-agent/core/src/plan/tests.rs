@@ -1,0 +1,200 @@
+//! Plans from small manifests, beside what kubelet makes of them.
+
+use super::*;
+use crate::api;
+use limpet_protocol::{ItemKey, ItemKind};
+use serde_json::{Value, json};
+
+fn pod(spec: Value) -> Pod {
+    let object = json!({
+        "metadata": {"name": "web-1", "namespace": "default", "uid": "u1", "labels": {"app": "web", "b": "x\"y"}},
+        "spec": spec,
+    });
+    api::parse(object.to_string().as_bytes()).unwrap()
+}
+
+fn items() -> Items {
+    let mut items = Items::default();
+    let mut put = |kind, name: &str, body: Value| {
+        items.put(ItemKey::new(kind, "default", name), 1, body.to_string().into_bytes().into());
+    };
+    put(ItemKind::ConfigMap, "cfg", json!({"data": {"A": "1", "b.c": "2"}}));
+    put(ItemKind::Secret, "sec", json!({"data": {"P": "cGFzcw=="}}));
+    items
+}
+
+fn host() -> HostFacts {
+    HostFacts {
+        node_name: "n1".into(),
+        ips: vec!["192.0.2.1".into()],
+        memory_bytes: 1 << 30,
+        allocatable_cpu_milli: 4000,
+        allocatable_memory_bytes: 1 << 29,
+        api: None,
+        cluster_domain: "cluster.local".into(),
+    }
+}
+
+fn plan_of(spec: Value) -> Result<ContainerPlan, String> {
+    let pod = pod(spec);
+    let (host, ips) = (host(), ["10.42.0.5".to_string()]);
+    let context = Context { pod: &pod, host: &host, pod_ips: &ips };
+    let image = ImageFacts {
+        entrypoint: vec!["/entry".into()],
+        cmd: vec!["cmd".into()],
+        env: vec!["PATH=/bin".into(), "A=image".into()],
+        user: "1000".into(),
+        ..ImageFacts::default()
+    };
+    container(&context, &items(), &pod.spec.containers[0], &image, 0)
+}
+
+fn env_of(spec: Value) -> Vec<(String, String)> {
+    plan_of(spec).unwrap().env
+}
+
+#[test]
+fn command_and_args_override_the_image() {
+    for (more, want) in [
+        (json!({}), vec!["/entry", "cmd"]),
+        (json!({"args": ["x"]}), vec!["/entry", "x"]),
+        (json!({"command": ["c"]}), vec!["c"]),
+        (json!({"command": ["c"], "args": ["$(E)", "$$(E)"], "env": [{"name": "E", "value": "v"}]}), vec!["c", "v", "$(E)"]),
+    ] {
+        let mut c = json!({"name": "c", "image": "i"});
+        c.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        assert_eq!(plan_of(json!({"containers": [c]})).unwrap().args, want);
+    }
+}
+
+#[test]
+fn environment_from_everywhere() {
+    let env = env_of(json!({"containers": [{"name": "c", "image": "i",
+        "resources": {"limits": {"memory": "64Mi"}, "requests": {"cpu": "250m"}},
+        "envFrom": [{"prefix": "X_", "configMapRef": {"name": "cfg"}}, {"configMapRef": {"name": "no", "optional": true}}],
+        "env": [
+            {"name": "A", "value": "own"},
+            {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+            {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            {"name": "APP", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
+            {"name": "KEY", "valueFrom": {"configMapKeyRef": {"name": "cfg", "key": "A"}}},
+            {"name": "PW", "valueFrom": {"secretKeyRef": {"name": "sec", "key": "P"}}},
+            {"name": "NONE", "valueFrom": {"secretKeyRef": {"name": "sec", "key": "Q", "optional": true}}},
+            {"name": "MEM", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}},
+            {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "requests.cpu"}}},
+            {"name": "LIM", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1m"}}},
+            {"name": "URL", "value": "http://$(IP):$(X_A)/$(NOPE)"}]}]}));
+    let get = |name: &str| env.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
+    for (name, want) in [
+        ("PATH", Some("/bin")),
+        ("HOSTNAME", Some("web-1")),
+        ("A", Some("own")),
+        ("X_A", Some("1")),
+        ("X_b.c", Some("2")),
+        ("NODE", Some("n1")),
+        ("IP", Some("10.42.0.5")),
+        ("APP", Some("web")),
+        ("KEY", Some("1")),
+        ("PW", Some("pass")),
+        ("NONE", None),
+        ("MEM", Some("64")),
+        ("CPU", Some("1")),
+        ("LIM", Some("4000")),
+        ("URL", Some("http://10.42.0.5:1/$(NOPE)")),
+    ] {
+        assert_eq!(get(name), want, "{name}");
+    }
+}
+
+#[test]
+fn refuses_in_kubelets_words() {
+    for (container, want) in [
+        (json!({"envFrom": [{"configMapRef": {"name": "no"}}]}), "configmap \"no\" not found"),
+        (json!({"envFrom": [{"secretRef": {"name": "no"}}]}), "secret \"no\" not found"),
+        (
+            json!({"env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "cfg", "key": "Z"}}}]}),
+            "couldn't find key Z in ConfigMap default/cfg",
+        ),
+        (
+            json!({"env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "sec", "key": "Z"}}}]}),
+            "couldn't find key Z in Secret default/sec",
+        ),
+        (
+            json!({"securityContext": {"runAsNonRoot": true, "runAsUser": 0}}),
+            "container's runAsUser breaks non-root policy (pod: \"web-1_default(u1)\", container: c)",
+        ),
+        (
+            json!({"securityContext": {"runAsUser": 4294967296i64}}),
+            "runAsUser 4294967296 must be between 0 and 2147483647",
+        ),
+        (
+            json!({"volumeMounts": [{"name": "v", "mountPath": "/x", "subPath": "../y"}]}),
+            "subPath \"../y\" must be relative and must not contain '..'",
+        ),
+    ] {
+        let mut c = json!({"name": "c", "image": "i"});
+        c.as_object_mut().unwrap().extend(container.as_object().unwrap().clone());
+        let got = plan_of(json!({"containers": [c], "volumes": [{"name": "v", "emptyDir": {}}]}));
+        assert_eq!(got.unwrap_err(), want);
+    }
+}
+
+#[test]
+fn classes_shares_and_scores() {
+    let r = |limits: Value, requests: Value| json!({"containers": [{"name": "c", "image": "i",
+        "resources": {"limits": limits, "requests": requests}}]});
+    for (spec, class, shares, quota, score) in [
+        (r(json!({}), json!({})), Qos::BestEffort, 2, None, 1000),
+        (r(json!({"cpu": "500m", "memory": "64Mi"}), json!({})), Qos::Guaranteed, 512, Some(50_000), -997),
+        (r(json!({"memory": "64Mi"}), json!({"cpu": "100m", "memory": "64Mi"})), Qos::Burstable, 102, None, 938),
+        (r(json!({}), json!({"cpu": "1m"})), Qos::Burstable, 2, None, 999),
+    ] {
+        let pod = pod(spec.clone());
+        assert_eq!(qos(&pod.spec), class, "{spec}");
+        let plan = plan_of(spec).unwrap().resources;
+        assert_eq!((plan.cpu_shares, plan.cpu_quota_us, plan.oom_score_adj), (shares, quota, score));
+    }
+}
+
+#[test]
+fn mounts_come_parents_first_with_the_pods_own_files() {
+    let plan = plan_of(json!({"containers": [{"name": "c", "image": "i", "volumeMounts": [
+        {"name": "v", "mountPath": "/etc/hosts", "subPath": "hosts"}, {"name": "v", "mountPath": "/a/b/c"},
+        {"name": "v", "mountPath": "/a", "readOnly": true}]}], "volumes": [{"name": "v", "emptyDir": {}}]}))
+    .unwrap();
+    let paths: Vec<&str> = plan.mounts.iter().map(|m| m.destination.as_str()).collect();
+    assert_eq!(
+        paths,
+        ["/a", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/shm", "/dev/termination-log", "/a/b/c"]
+    );
+    assert!(plan.mounts[0].read_only);
+}
+
+#[test]
+fn names_and_resolvers() {
+    let p = pod(json!({"containers": [{"name": "c", "image": "i"}], "hostname": "h", "subdomain": "s"}));
+    let plan = sandbox(&p, &host());
+    assert_eq!(plan.fqdn.as_deref(), Some("h.s.default.svc.cluster.local"));
+    let conf = resolv_conf(&plan.dns, Some("10.42.0.1"), "nameserver 9.9.9.9\nsearch lan\n");
+    assert_eq!(
+        conf,
+        "search default.svc.cluster.local svc.cluster.local cluster.local lan\nnameserver 10.42.0.1\noptions ndots:5\n"
+    );
+    let hosts = etc_hosts(&plan, &["10.42.0.5".into()], "");
+    assert!(hosts.ends_with("10.42.0.5\th.s.default.svc.cluster.local\th\n"), "{hosts}");
+    let p = pod(json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"],
+        "options": [{"name": "ndots", "value": "2"}]}}));
+    let conf = resolv_conf(&sandbox(&p, &host()).dns, Some("10.42.0.1"), "nameserver 9.9.9.9\n");
+    assert_eq!(conf, "nameserver 1.1.1.1\noptions ndots:2\n");
+    let p = pod(json!({"containers": [], "hostNetwork": true}));
+    let conf = resolv_conf(&sandbox(&p, &host()).dns, Some("10.42.0.1"), "nameserver 9.9.9.9\n");
+    assert_eq!(conf, "nameserver 9.9.9.9\n");
+}
+
+#[test]
+fn ids_are_stable_and_different() {
+    let id = container_id("u", "c", 0);
+    assert_eq!(id.len(), 64);
+    assert_eq!(id, container_id("u", "c", 0));
+    assert_ne!(id, container_id("u", "c", 1));
+}

@@ -1,0 +1,593 @@
+//! One container of a pod: its states, from the image to the end, again and again.
+//!
+//! In: inputs about this container, and `drive` whenever it may proceed. Out: actions through the context.
+//! Never: decides when it is its turn; that is the pod's.
+
+use super::{
+    Action, ContainerRef, Exit, HookKind, ImageError, ProbeKind, PullPolicy, StartStage, Terminated, Uid,
+    backoff::Backoff,
+    check_of,
+    events::{Kind, Recorder, Subject},
+    probe::{Prober, Verdict},
+    stop::StopStep,
+};
+use crate::{
+    api::{self, Pod, RestartPolicy},
+    clock::Now,
+    plan::{self, Context, HostFacts, ImageFacts},
+    sync::Items,
+};
+use limpet_protocol::ItemKind;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+/// How long before a container whose configuration was refused is tried again without a change of the set.
+const CONFIG_AGAIN_MS: u64 = 20_000;
+/// How long `ErrImagePull` is shown before `ImagePullBackOff`.
+const ERROR_SHOWN_MS: u64 = 2000;
+
+/// Everything a step may read, and where its actions go.
+pub(super) struct Cx<'a> {
+    pub now: Now,
+    pub items: &'a Items,
+    pub host: &'a HostFacts,
+    pub out: &'a mut VecDeque<Action>,
+    pub events: &'a mut Recorder,
+}
+
+/// The pod as its containers see it.
+#[derive(Debug)]
+pub(super) struct Facts {
+    pub uid: Uid,
+    pub object: Pod,
+    pub ips: Vec<String>,
+}
+
+impl Facts {
+    pub fn event(&self, cx: &mut Cx<'_>, path: Option<String>, kind: Kind, reason: &str, message: &str) {
+        let meta = &self.object.metadata;
+        let subject =
+            Subject { uid: &self.uid, namespace: &meta.namespace, name: &meta.name, field_path: path };
+        cx.events.record(cx.now, &cx.host.node_name, subject, kind, reason, message, cx.out);
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Init,
+    /// An init container with `restartPolicy: Always`.
+    Sidecar,
+    Main,
+}
+
+#[derive(Debug)]
+pub(super) enum State {
+    /// Nothing is under way for the next attempt.
+    Idle,
+    /// The image store was asked.
+    Pulling,
+    /// The image cannot be had; tried again at `until`. The error itself is shown first, then the waiting.
+    PullFailed { until: u64, error: ImageError, message: String, shown_until: Option<u64> },
+    /// The image is there; waits for its turn, the sandbox and the volumes.
+    Pulled,
+    /// `CreateContainerConfigError` or `CreateContainerError`; tried again at `until`.
+    Refused { until: u64, reason: &'static str, message: String },
+    /// The runtime was asked.
+    Starting { attempt: u32 },
+    Running(Running),
+    Stopping { running: Running, step: StopStep },
+    /// `ended` says how; `at` is when, on the monotonic clock.
+    Ended { at: u64 },
+    /// CrashLoopBackOff.
+    Crashed { until: u64, delay_ms: u64 },
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Running {
+    pub attempt: u32,
+    pub started_ms: u64,
+    pub hook_done: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Container {
+    pub name: Arc<str>,
+    pub spec: api::Container,
+    pub role: Role,
+    pub state: State,
+    pub image: Option<ImageFacts>,
+    /// The newest attempt that was started.
+    pub attempt: Option<u32>,
+    pub started_ms: u64,
+    /// How the newest attempt ended.
+    pub ended: Option<Terminated>,
+    /// How the one before ended.
+    pub last: Option<Terminated>,
+    pub image_id: String,
+    pub started: bool,
+    pub ready: bool,
+    pub probers: Vec<Prober>,
+    restart: Backoff,
+    pull: Backoff,
+}
+
+impl Container {
+    pub fn new(spec: api::Container, role: Role) -> Container {
+        Container {
+            name: Arc::from(spec.name.as_str()),
+            spec,
+            role,
+            state: State::Idle,
+            image: None,
+            attempt: None,
+            started_ms: 0,
+            ended: None,
+            last: None,
+            image_id: String::new(),
+            started: false,
+            ready: false,
+            probers: Vec::new(),
+            restart: Backoff::kubelet(),
+            pull: Backoff::kubelet(),
+        }
+    }
+
+    pub fn at(&self, uid: &Uid) -> ContainerRef {
+        ContainerRef { uid: uid.clone(), container: self.name.clone(), attempt: self.attempt.unwrap_or(0) }
+    }
+
+    pub fn field_path(&self) -> Option<String> {
+        let list = if self.role == Role::Main { "containers" } else { "initContainers" };
+        Some(format!("spec.{list}{{{}}}", self.name))
+    }
+
+    pub fn running(&self) -> Option<&Running> {
+        match &self.state {
+            State::Running(running) | State::Stopping { running, .. } => Some(running),
+            _ => None,
+        }
+    }
+
+    /// Whether something of it may still live.
+    pub fn alive(&self) -> bool {
+        matches!(self.state, State::Running(_) | State::Stopping { .. } | State::Starting { .. })
+    }
+
+    /// Exit code, once this attempt is over.
+    pub fn exit_code(&self) -> Option<i32> {
+        match self.state {
+            State::Ended { .. } | State::Crashed { .. } => self.ended.as_ref().map(|e| e.code),
+            _ => None,
+        }
+    }
+
+    pub fn wants_restart(&self, policy: RestartPolicy) -> bool {
+        let code = self.ended.as_ref().map_or(0, |e| e.code);
+        match (self.role, policy) {
+            (Role::Sidecar, _) => true,
+            (Role::Main, RestartPolicy::Always) => true,
+            (_, RestartPolicy::Never) => false,
+            // An init container that succeeded is done also with `Always`.
+            _ => code != 0,
+        }
+    }
+
+    /// Proceeds towards running. Called when it is this container's turn.
+    pub fn drive(&mut self, pod: &Facts, prepared: bool, cx: &mut Cx<'_>) {
+        let now = cx.now.mono_ms;
+        let state = std::mem::replace(&mut self.state, State::Idle);
+        self.state = match state {
+            State::Idle => self.pull(pod, cx),
+            State::PullFailed { until, .. } if until <= now => self.pull(pod, cx),
+            State::PullFailed { until, error, message, shown_until: Some(at) } if at <= now => {
+                self.back_off_pull(pod, cx, until, error, message)
+            }
+            State::Refused { until, .. } if until <= now => self.pull(pod, cx),
+            State::Pulled if prepared => self.start(pod, cx),
+            State::Ended { at } if self.wants_restart(pod.object.spec.restart_policy) => {
+                self.restart(pod, at, cx)
+            }
+            State::Crashed { until, .. } if until <= now => {
+                self.restart.next(until, now);
+                self.pull(pod, cx)
+            }
+            other => other,
+        };
+        if matches!(self.state, State::Pulled) && prepared {
+            self.state = self.start(pod, cx);
+        }
+    }
+
+    /// The set changed: what was refused for its configuration may be right now.
+    pub fn retry_refused(&mut self) {
+        if let State::Refused { until, .. } = &mut self.state {
+            *until = 0;
+        }
+    }
+
+    fn restart(&mut self, pod: &Facts, ended_at: u64, cx: &mut Cx<'_>) -> State {
+        let now = cx.now.mono_ms;
+        match self.restart.wait(ended_at) {
+            Some((until, delay_ms)) if until > now => {
+                let m = &pod.object.metadata;
+                let message = format!(
+                    "Back-off restarting failed container {} in pod {}_{}({})",
+                    self.name, m.name, m.namespace, m.uid
+                );
+                pod.event(cx, self.field_path(), Kind::Warning, "BackOff", &message);
+                State::Crashed { until, delay_ms }
+            }
+            _ => {
+                self.restart.next(ended_at, now);
+                self.pull(pod, cx)
+            }
+        }
+    }
+
+    fn pull(&mut self, pod: &Facts, cx: &mut Cx<'_>) -> State {
+        let image = self.spec.image.clone();
+        let policy = match self.spec.image_pull_policy.as_deref() {
+            Some("Always") => PullPolicy::Always,
+            Some("Never") => PullPolicy::Never,
+            Some("IfNotPresent") => PullPolicy::IfNotPresent,
+            _ if untagged_or_latest(&image) => PullPolicy::Always,
+            _ => PullPolicy::IfNotPresent,
+        };
+        let namespace = &pod.object.metadata.namespace;
+        let names = pod.object.spec.image_pull_secrets.iter();
+        let secrets = names.filter_map(|s| {
+            let secret: api::Secret = cx.items.read(ItemKind::Secret, namespace, &s.name)?;
+            let entries: BTreeMap<&str, Vec<u8>> = secret.entries();
+            entries.get(".dockerconfigjson").or(entries.get(".dockercfg")).cloned()
+        });
+        let secrets = secrets.collect();
+        let (uid, container) = (pod.uid.clone(), self.name.clone());
+        cx.out.push_back(Action::PullImage { uid, container, image, policy, secrets });
+        State::Pulling
+    }
+
+    /// After the first sight of the error, the state that waits.
+    fn back_off_pull(
+        &mut self,
+        pod: &Facts,
+        cx: &mut Cx<'_>,
+        until: u64,
+        error: ImageError,
+        message: String,
+    ) -> State {
+        if error == ImageError::Pull || error == ImageError::Unavailable {
+            let words = format!("Back-off pulling image \"{}\"", self.spec.image);
+            pod.event(cx, self.field_path(), Kind::Normal, "BackOff", &words);
+            pod.event(cx, self.field_path(), Kind::Warning, "Failed", "Error: ImagePullBackOff");
+        }
+        State::PullFailed { until, error, message, shown_until: None }
+    }
+
+    pub fn image_pulling(&mut self, pod: &Facts, cx: &mut Cx<'_>) {
+        if matches!(self.state, State::Pulling) {
+            let message = format!("Pulling image \"{}\"", self.spec.image);
+            pod.event(cx, self.field_path(), Kind::Normal, "Pulling", &message);
+        }
+    }
+
+    pub fn image_ready(&mut self, pod: &Facts, image: ImageFacts, pulled_in: Option<u64>, cx: &mut Cx<'_>) {
+        if !matches!(self.state, State::Pulling) {
+            return;
+        }
+        let name = &self.spec.image;
+        let message = match pulled_in {
+            Some(ms) => {
+                let took = go_duration(ms);
+                let size = image.size_bytes;
+                format!(
+                    "Successfully pulled image \"{name}\" in {took} ({took} including waiting). \
+                     Image size: {size} bytes."
+                )
+            }
+            None => format!("Container image \"{name}\" already present on machine"),
+        };
+        pod.event(cx, self.field_path(), Kind::Normal, "Pulled", &message);
+        self.image = Some(image);
+        self.pull.reset();
+        self.state = State::Pulled;
+    }
+
+    pub fn image_failed(&mut self, pod: &Facts, error: ImageError, message: String, cx: &mut Cx<'_>) {
+        if !matches!(self.state, State::Pulling) {
+            return;
+        }
+        let words = match error {
+            ImageError::NeverPull => format!(
+                "Container image \"{}\" is not present with pull policy of Never",
+                self.spec.image
+            ),
+            ImageError::InvalidName => {
+                format!("Failed to apply default image tag \"{}\": {message}", self.spec.image)
+            }
+            _ => format!("Failed to pull image \"{}\": {message}", self.spec.image),
+        };
+        let reason = match error {
+            ImageError::NeverPull => "ErrImageNeverPull",
+            ImageError::InvalidName => "InspectFailed",
+            _ => "Failed",
+        };
+        pod.event(cx, self.field_path(), Kind::Warning, reason, &words);
+        pod.event(cx, self.field_path(), Kind::Warning, "Failed", &format!("Error: {}", error.reason()));
+        let until = self.pull.fail(cx.now.mono_ms);
+        let message = if error == ImageError::Pull || error == ImageError::Unavailable { message } else { words };
+        let shown_until = Some(cx.now.mono_ms + ERROR_SHOWN_MS);
+        self.state = State::PullFailed { until, error, message, shown_until };
+    }
+
+    fn start(&mut self, pod: &Facts, cx: &mut Cx<'_>) -> State {
+        let image = self.image.clone().unwrap_or_default();
+        let attempt = self.attempt.map_or(0, |n| n.saturating_add(1));
+        let context = Context { pod: &pod.object, host: cx.host, pod_ips: &pod.ips };
+        match plan::container(&context, cx.items, &self.spec, &image, attempt) {
+            Ok(plan) => {
+                if self.attempt.is_some() {
+                    cx.out.push_back(Action::RemoveContainer { at: self.at(&pod.uid) });
+                }
+                cx.out.push_back(Action::StartContainer { uid: pod.uid.clone(), plan: Box::new(plan) });
+                State::Starting { attempt }
+            }
+            Err(message) => {
+                pod.event(cx, self.field_path(), Kind::Warning, "Failed", &format!("Error: {message}"));
+                let until = cx.now.mono_ms + CONFIG_AGAIN_MS;
+                State::Refused { until, reason: "CreateContainerConfigError", message }
+            }
+        }
+    }
+
+    pub fn container_started(&mut self, pod: &Facts, attempt: u32, cx: &mut Cx<'_>) {
+        if !matches!(self.state, State::Starting { attempt: a } if a == attempt) {
+            return;
+        }
+        pod.event(cx, self.field_path(), Kind::Normal, "Created", "Container created");
+        pod.event(cx, self.field_path(), Kind::Normal, "Started", "Container started");
+        if let Some(before) = self.ended.take() {
+            self.last = Some(before);
+        }
+        self.image_id = self.image.as_ref().map(|i| i.digest_ref.clone()).unwrap_or_default();
+        self.begin(attempt, cx.now.wall_ms, cx.now.mono_ms);
+        if let Some(hook) = &self.spec.lifecycle.post_start {
+            let check = check_of(hook, &self.spec);
+            let at = self.at(&pod.uid);
+            cx.out.push_back(Action::RunHook { at, hook: HookKind::PostStart, check, timeout_ms: 60_000 });
+        }
+    }
+
+    /// Enters `Running` with fresh probes.
+    pub fn begin(&mut self, attempt: u32, started_ms: u64, mono_ms: u64) {
+        self.attempt = Some(attempt);
+        self.started_ms = started_ms;
+        let hook_done = self.spec.lifecycle.post_start.is_none();
+        self.state = State::Running(Running { attempt, started_ms, hook_done });
+        self.probers.clear();
+        let spec = &self.spec;
+        for (kind, probe) in [
+            (ProbeKind::Startup, &spec.startup_probe),
+            (ProbeKind::Liveness, &spec.liveness_probe),
+            (ProbeKind::Readiness, &spec.readiness_probe),
+        ] {
+            if let Some(probe) = probe.as_ref().filter(|_| self.role != Role::Init) {
+                self.probers.push(Prober::new(kind, probe, spec, mono_ms));
+            }
+        }
+        self.judge();
+    }
+
+    /// It was running before this agent was: goes on where it was, ready until a probe says otherwise.
+    pub fn adopt(&mut self, attempt: u32, started_ms: u64, mono_ms: u64) {
+        self.begin(attempt, started_ms, mono_ms);
+        if let State::Running(running) = &mut self.state {
+            running.hook_done = true;
+        }
+        self.probers.retain(|p| p.kind != ProbeKind::Startup);
+        for prober in self.probers.iter_mut().filter(|p| p.kind == ProbeKind::Readiness) {
+            prober.result = Some(true);
+        }
+        self.judge();
+    }
+
+    /// Works out `started` and `ready` from the state and the probes.
+    pub fn judge(&mut self) {
+        let result = |kind| self.probers.iter().find(|p| p.kind == kind).map(|p| p.result);
+        let (up, hook_done) = match &self.state {
+            State::Running(r) => (true, r.hook_done),
+            State::Stopping { running, .. } => (true, running.hook_done),
+            _ => (false, false),
+        };
+        self.started = up && hook_done && result(ProbeKind::Startup).is_none_or(|r| r == Some(true));
+        self.ready = match self.role {
+            Role::Init => self.ended.as_ref().is_some_and(|e| e.code == 0) && !up,
+            _ => self.started && result(ProbeKind::Readiness).is_none_or(|r| r == Some(true)),
+        };
+    }
+
+    pub fn container_failed(
+        &mut self,
+        pod: &Facts,
+        attempt: u32,
+        stage: StartStage,
+        message: String,
+        cx: &mut Cx<'_>,
+    ) {
+        if !matches!(self.state, State::Starting { attempt: a } if a == attempt) {
+            return;
+        }
+        pod.event(cx, self.field_path(), Kind::Warning, "Failed", &format!("Error: {message}"));
+        match stage {
+            StartStage::Create => {
+                let until = self.pull.fail(cx.now.mono_ms);
+                self.state = State::Refused { until, reason: "CreateContainerError", message };
+            }
+            StartStage::Run => {
+                if let Some(before) = self.ended.take() {
+                    self.last = Some(before);
+                }
+                self.attempt = Some(attempt);
+                self.started_ms = 0;
+                self.ended = Some(Terminated {
+                    code: 128,
+                    reason: "StartError".into(),
+                    message,
+                    started_ms: 0,
+                    finished_ms: cx.now.wall_ms,
+                    id: plan::container_id(&pod.uid, &self.name, attempt),
+                });
+                self.state = State::Ended { at: cx.now.mono_ms };
+                self.judge();
+            }
+        }
+    }
+
+    pub fn container_exited(&mut self, pod: &Facts, attempt: u32, exit: Exit, now: Now) {
+        let current = match &self.state {
+            State::Starting { attempt: a } => *a == attempt,
+            State::Running(r) | State::Stopping { running: r, .. } => r.attempt == attempt,
+            _ => false,
+        };
+        if !current {
+            return;
+        }
+        if let State::Starting { .. } = self.state {
+            if let Some(before) = self.ended.take() {
+                self.last = Some(before);
+            }
+            self.attempt = Some(attempt);
+            self.started_ms = now.wall_ms;
+        }
+        let reason = match (exit.oom_killed, exit.unknown, exit.code) {
+            (true, _, _) => "OOMKilled",
+            (_, true, _) => "Unknown",
+            (_, _, 0) => "Completed",
+            _ => "Error",
+        };
+        self.ended = Some(Terminated {
+            code: exit.code,
+            reason: reason.into(),
+            message: exit.message,
+            started_ms: self.started_ms,
+            finished_ms: if exit.finished_ms == 0 { now.wall_ms } else { exit.finished_ms },
+            id: plan::container_id(&pod.uid, &self.name, attempt),
+        });
+        self.probers.clear();
+        self.state = State::Ended { at: now.mono_ms };
+        self.judge();
+    }
+
+    /// Starts the probes that are due.
+    pub fn run_probes(&mut self, pod: &Facts, cx: &mut Cx<'_>) {
+        let stopping = matches!(self.state, State::Stopping { .. });
+        if self.running().is_none_or(|r| !r.hook_done) {
+            return;
+        }
+        let at = self.at(&pod.uid);
+        let started = self.started;
+        for prober in &mut self.probers {
+            let turn = match prober.kind {
+                ProbeKind::Startup => !started && !stopping,
+                ProbeKind::Liveness => started && !stopping,
+                ProbeKind::Readiness => started,
+            };
+            if turn && prober.take_due(cx.now.mono_ms) {
+                cx.out.push_back(Action::RunProbe {
+                    at: at.clone(),
+                    kind: prober.kind,
+                    check: prober.check.clone(),
+                    timeout_ms: prober.timeout_ms,
+                });
+            }
+        }
+    }
+
+    /// A probe's result. `Some((message, grace))`: the container must be stopped for it.
+    pub fn probed(
+        &mut self,
+        pod: &Facts,
+        kind: ProbeKind,
+        ok: bool,
+        output: &str,
+        cx: &mut Cx<'_>,
+    ) -> Option<(String, Option<i64>)> {
+        let now = cx.now.mono_ms;
+        let path = self.field_path();
+        let prober = self.probers.iter_mut().find(|p| p.kind == kind)?;
+        let news = !prober.is_early();
+        let verdict = prober.result(now, ok);
+        let grace = prober.grace_s;
+        if !ok && news {
+            let message = format!("{} probe failed: {output}", kind.title());
+            pod.event(cx, path, Kind::Warning, "Unhealthy", &message);
+        }
+        let was_started = self.started;
+        self.judge();
+        if self.started && !was_started {
+            self.probers.iter_mut().for_each(|p| p.hurry(now));
+        }
+        match (verdict, kind) {
+            (Verdict::Decided(false), ProbeKind::Liveness | ProbeKind::Startup) => {
+                let word = kind.word();
+                Some((format!("Container {} failed {word} probe, will be restarted", self.name), grace))
+            }
+            _ => None,
+        }
+    }
+
+    pub fn next_timer(&self) -> Option<(u64, &'static str)> {
+        match &self.state {
+            State::PullFailed { until, shown_until, .. } => {
+                Some((shown_until.unwrap_or(*until), "pull an image again"))
+            }
+            State::Refused { until, .. } => Some((*until, "create a container again")),
+            State::Crashed { until, .. } => Some((*until, "restart a container")),
+            State::Stopping { step, .. } => Some((step.next_at(), "stop a container")),
+            State::Running(_) => None,
+            _ => None,
+        }
+    }
+
+    pub fn next_probe(&self) -> Option<(u64, &'static str)> {
+        let stopping = matches!(self.state, State::Stopping { .. });
+        if self.running().is_none_or(|r| !r.hook_done) {
+            return None;
+        }
+        let turn = |p: &&Prober| match p.kind {
+            ProbeKind::Startup => !self.started && !stopping,
+            ProbeKind::Liveness => self.started && !stopping,
+            ProbeKind::Readiness => self.started,
+        };
+        let at = self.probers.iter().filter(turn).filter_map(Prober::next_at).min()?;
+        Some((at, "probe a container"))
+    }
+}
+
+/// `docker.io/library/nginx` and `nginx:latest` mean "what is newest", unless pinned by a digest.
+fn untagged_or_latest(image: &str) -> bool {
+    if image.contains('@') {
+        return false;
+    }
+    let last = image.rsplit('/').next().unwrap_or(image);
+    match last.split_once(':') {
+        None => true,
+        Some((_, tag)) => tag == "latest",
+    }
+}
+
+/// A duration as Go prints it: `1.234s`, `56ms`.
+fn go_duration(ms: u64) -> String {
+    if ms < 1000 {
+        return format!("{ms}ms");
+    }
+    let (secs, frac) = (ms / 1000, ms % 1000);
+    let mut text = if frac == 0 { format!("{}s", secs % 60) } else {
+        format!("{}.{}s", secs % 60, format!("{frac:03}").trim_end_matches('0'))
+    };
+    if secs >= 60 {
+        text = format!("{}m{text}", secs / 60);
+    }
+    text
+}

@@ -1,0 +1,354 @@
+//! All pods of the node.
+//!
+//! In: `Input`s with the time and the desired set. Out: `Action`s. One input touches the pods it concerns, then each
+//! of them is synced; what changed is remembered and reported.
+//! Never: forgets a pod of which something still runs.
+
+use super::{
+    Action, AdoptedPod, ContainerRef, Input, PodMemory, Uid,
+    container::{Container, Cx},
+    events::Recorder,
+    pod::{Goal, LivePod, Step, Teardown},
+    status::pod_status,
+    tokens::Tokens,
+};
+use crate::{
+    api::{self, Pod},
+    clock::Now,
+    plan::HostFacts,
+    sync::Items,
+};
+use limpet_protocol::{ItemKey, ItemKind};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+#[derive(Debug, Default)]
+pub struct PodManager {
+    pods: BTreeMap<Uid, LivePod>,
+    names: BTreeMap<(String, String), Uid>,
+    host: HostFacts,
+    out: VecDeque<Action>,
+    events: Recorder,
+    tokens: Tokens,
+    memories: BTreeMap<String, PodMemory>,
+    adopted: Vec<AdoptedPod>,
+    /// Found at the start without a pod in the set: only to be removed.
+    orphans: Vec<Uid>,
+    begun: bool,
+    now: Now,
+}
+
+impl PodManager {
+    pub fn new() -> PodManager {
+        PodManager::default()
+    }
+
+    pub fn poll(&mut self) -> Option<Action> {
+        self.out.pop_front()
+    }
+
+    /// The next time at which `Input::Tick` is due, and why.
+    pub fn wake_at(&self) -> Option<(u64, &'static str)> {
+        let pods = self.pods.values().filter_map(LivePod::wake_at);
+        pods.chain(self.tokens.wake_at(self.now)).min()
+    }
+
+    /// Pods that are known, with their addresses, for whoever serves names or streams.
+    pub fn pods(&self) -> impl Iterator<Item = PodView<'_>> {
+        self.pods.values().map(|p| PodView {
+            uid: &p.facts.uid,
+            object: &p.facts.object,
+            ips: &p.facts.ips,
+            sandbox_ready: p.sandbox == Step::Ready && p.teardown == Teardown::None,
+        })
+    }
+
+    /// The newest attempt of a container and whether it runs; `None` when there is no such container.
+    pub fn container(&self, uid: &str, name: &str) -> Option<ContainerView> {
+        let pod = self.pods.get(uid)?;
+        let c = pod.containers.iter().find(|c| *c.name == *name)?;
+        Some(ContainerView { attempt: c.attempt, running: c.running().is_some(), waiting: c.attempt.is_none() })
+    }
+
+    /// Records for the journal's compaction.
+    pub fn snapshot(&self) -> impl Iterator<Item = &PodMemory> {
+        let early = self.memories.values();
+        self.pods.values().filter_map(LivePod::memory).chain(early)
+    }
+
+    pub fn handle(&mut self, now: Now, items: &Items, input: Input) {
+        self.now = now;
+        match input {
+            Input::Remembered(memory) => {
+                self.memories.insert(memory.uid.clone(), memory);
+            }
+            Input::Adopted(found) => self.adopted.push(found),
+            Input::Begin => self.begin(items),
+            Input::Host(host) => {
+                self.host = host;
+                self.sync_all(items);
+            }
+            Input::Changed(keys) => self.changed(items, &keys),
+            Input::Tick => {
+                for key in self.tokens.take_due(now) {
+                    self.out.push_back(Action::AskToken(key));
+                }
+                self.sync_all(items);
+            }
+            other => self.about_one(items, other),
+        }
+    }
+
+    fn begin(&mut self, items: &Items) {
+        if self.begun {
+            return;
+        }
+        self.begun = true;
+        let adopted = std::mem::take(&mut self.adopted);
+        let keys: Vec<ItemKey> = items.of(ItemKind::Pod).map(|(key, _)| key.clone()).collect();
+        for (key, _) in items.of(ItemKind::Token) {
+            self.tokens.changed(key, items);
+        }
+        for key in keys {
+            self.load(items, &key);
+        }
+        for found in adopted {
+            let uid: Uid = Arc::from(found.uid.as_str());
+            match self.pods.get_mut(&uid) {
+                Some(pod) => pod.adopt(found, self.now),
+                None => {
+                    self.orphans.push(uid.clone());
+                    self.out.push_back(Action::RemovePod { uid });
+                }
+            }
+        }
+        for (uid, _) in std::mem::take(&mut self.memories) {
+            self.out.push_back(Action::Forget { uid: Arc::from(uid) });
+        }
+        self.sync_all(items);
+    }
+
+    fn changed(&mut self, items: &Items, keys: &[ItemKey]) {
+        if !self.begun {
+            return;
+        }
+        for key in keys {
+            match key.kind {
+                ItemKind::Pod => self.load(items, key),
+                ItemKind::Token => self.tokens.changed(key, items),
+                _ => {}
+            }
+        }
+        let others: Vec<ItemKey> = keys.iter().filter(|k| k.kind != ItemKind::Pod).cloned().collect();
+        if !others.is_empty() {
+            self.each(items, |pod, cx| pod.set_changed(&others, cx));
+        }
+        self.sync_all(items);
+    }
+
+    /// Takes over what the set says about one pod.
+    fn load(&mut self, items: &Items, key: &ItemKey) {
+        let name = (key.namespace.clone(), key.name.clone());
+        let object: Option<Pod> = items.by_key(key).and_then(|held| api::parse(&held.body).ok());
+        let object = object.filter(|p| !p.metadata.uid.is_empty());
+        let old = self.names.get(&name).cloned();
+        let uid: Option<Uid> = object.as_ref().map(|p| Arc::from(p.metadata.uid.as_str()));
+        if let Some(old) = old.filter(|old| Some(old) != uid.as_ref()) {
+            self.names.remove(&name);
+            if let Some(pod) = self.pods.get_mut(&old) {
+                pod.goal = Goal::Remove;
+            }
+        }
+        let (Some(object), Some(uid)) = (object, uid) else { return };
+        self.names.insert(name, uid.clone());
+        let (now, host) = (self.now, &self.host);
+        let mut cx = Cx { now, items, host, out: &mut self.out, events: &mut self.events };
+        match self.pods.get_mut(&uid) {
+            Some(pod) => pod.update(object, &mut cx),
+            None => {
+                let memory = self.memories.remove(&*uid);
+                self.pods.insert(uid.clone(), LivePod::new(uid, object, memory, now));
+            }
+        }
+    }
+
+    fn each(&mut self, items: &Items, mut f: impl FnMut(&mut LivePod, &mut Cx<'_>)) {
+        let (now, host) = (self.now, &self.host);
+        let mut cx = Cx { now, items, host, out: &mut self.out, events: &mut self.events };
+        self.pods.values_mut().for_each(|pod| f(pod, &mut cx));
+    }
+
+    fn sync_all(&mut self, items: &Items) {
+        if !self.begun {
+            return;
+        }
+        let uids: Vec<Uid> = self.pods.keys().cloned().collect();
+        uids.iter().for_each(|uid| self.sync_one(items, uid));
+    }
+
+    fn sync_one(&mut self, items: &Items, uid: &Uid) {
+        let (now, host) = (self.now, &self.host);
+        let Some(pod) = self.pods.get_mut(uid) else { return };
+        let mut cx = Cx { now, items, host, out: &mut self.out, events: &mut self.events };
+        pod.sync(&mut cx);
+        if pod.goal == Goal::Remove && pod.teardown == Teardown::Gone {
+            self.out.push_back(Action::Forget { uid: uid.clone() });
+            self.events.forget(uid);
+            self.pods.remove(uid);
+            return;
+        }
+        if let Some(memory) = pod.memory_if_changed() {
+            self.out.push_back(Action::Remember(memory));
+        }
+        if pod.goal == Goal::Remove {
+            return;
+        }
+        let status = pod_status(pod, host, now);
+        if status != pod.last_status {
+            pod.last_status.clone_from(&status);
+            let m = &pod.facts.object.metadata;
+            let (namespace, name) = (m.namespace.clone(), m.name.clone());
+            self.out.push_back(Action::Report { uid: uid.clone(), namespace, name, status });
+        }
+    }
+
+    fn about_one(&mut self, items: &Items, input: Input) {
+        let Some(uid) = uid_of(&input) else { return };
+        if let Input::PodRemoved { uid } = &input
+            && let Some(at) = self.orphans.iter().position(|o| o == uid)
+        {
+            self.orphans.swap_remove(at);
+            self.out.push_back(Action::Forget { uid: uid.clone() });
+            return;
+        }
+        let (now, host) = (self.now, &self.host);
+        let Some(pod) = self.pods.get_mut(&uid) else { return };
+        let mut cx = Cx { now, items, host, out: &mut self.out, events: &mut self.events };
+        apply(pod, input, &mut cx);
+        self.sync_one(items, &uid);
+    }
+}
+
+/// One pod, for readers.
+#[derive(Clone, Copy, Debug)]
+pub struct PodView<'a> {
+    pub uid: &'a Uid,
+    pub object: &'a Pod,
+    pub ips: &'a [String],
+    pub sandbox_ready: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContainerView {
+    pub attempt: Option<u32>,
+    pub running: bool,
+    /// It has never been started.
+    pub waiting: bool,
+}
+
+fn uid_of(input: &Input) -> Option<Uid> {
+    Some(match input {
+        Input::VolumesReady { uid }
+        | Input::VolumesFailed { uid, .. }
+        | Input::SandboxReady { uid, .. }
+        | Input::SandboxFailed { uid, .. }
+        | Input::ImagePulling { uid, .. }
+        | Input::ImageReady { uid, .. }
+        | Input::ImageFailed { uid, .. }
+        | Input::SandboxRemoved { uid }
+        | Input::PodRemoved { uid } => uid.clone(),
+        Input::ContainerStarted(at)
+        | Input::ContainerFailed { at, .. }
+        | Input::ContainerExited { at, .. }
+        | Input::Probed { at, .. }
+        | Input::HookDone { at, .. } => at.uid.clone(),
+        _ => return None,
+    })
+}
+
+fn apply(pod: &mut LivePod, input: Input, cx: &mut Cx<'_>) {
+    match input {
+        Input::VolumesReady { .. } if pod.volumes == Step::Asked => pod.volumes = Step::Ready,
+        Input::VolumesFailed { volume, message, .. } if pod.volumes == Step::Asked => {
+            pod.volume_failed(&volume, &message, cx);
+        }
+        Input::SandboxReady { ips, .. } => pod.sandbox_ready(ips),
+        Input::SandboxFailed { message, .. } => pod.sandbox_failed(&message, cx),
+        Input::SandboxRemoved { .. } if pod.teardown == Teardown::Sandbox => {
+            pod.teardown = Teardown::SandboxDone;
+        }
+        Input::PodRemoved { .. } if pod.teardown == Teardown::All => {
+            pod.teardown = Teardown::Gone;
+            if pod.goal == Goal::Delete {
+                let m = &pod.facts.object.metadata;
+                let (uid, namespace, name) = (pod.facts.uid.clone(), m.namespace.clone(), m.name.clone());
+                // The last status goes out before the farewell.
+                let status = pod_status(pod, cx.host, cx.now);
+                if status != pod.last_status {
+                    pod.last_status.clone_from(&status);
+                    let (uid, namespace, name) = (uid.clone(), namespace.clone(), name.clone());
+                    cx.out.push_back(Action::Report { uid, namespace, name, status });
+                }
+                cx.out.push_back(Action::PodGone { uid, namespace, name });
+            }
+        }
+        Input::ImagePulling { container, .. } => with(pod, &container, |c, facts| c.image_pulling(facts, cx)),
+        Input::ImageReady { container, image, pulled_in_ms, .. } => {
+            with(pod, &container, |c, facts| c.image_ready(facts, image, pulled_in_ms, cx));
+        }
+        Input::ImageFailed { container, error, message, .. } => {
+            with(pod, &container, |c, facts| c.image_failed(facts, error, message, cx));
+        }
+        Input::ContainerStarted(at) => {
+            with(pod, &at.container, |c, facts| c.container_started(facts, at.attempt, cx));
+        }
+        Input::ContainerFailed { at, stage, message } => {
+            with(pod, &at.container, |c, facts| c.container_failed(facts, at.attempt, stage, message, cx));
+        }
+        Input::ContainerExited { at, exit } => {
+            with(pod, &at.container, |c, facts| c.container_exited(facts, at.attempt, exit, cx.now));
+        }
+        Input::Probed { at, kind, ok, output } => probed(pod, &at, kind, ok, &output, cx),
+        Input::HookDone { at, hook, error } => {
+            with_attempt(pod, &at, |c, facts| c.hook_done(facts, hook, error, cx));
+        }
+        _ => {}
+    }
+}
+
+fn probed(
+    pod: &mut LivePod,
+    at: &ContainerRef,
+    kind: super::ProbeKind,
+    ok: bool,
+    output: &str,
+    cx: &mut Cx<'_>,
+) {
+    let grace = pod.grace();
+    with_attempt(pod, at, |c, facts| {
+        if let Some((message, own_grace)) = c.probed(facts, kind, ok, output, cx) {
+            c.probers.iter_mut().for_each(super::probe::Prober::hold);
+            c.stop(facts, own_grace.unwrap_or(grace), &message, cx);
+        }
+    });
+}
+
+fn with(pod: &mut LivePod, name: &str, f: impl FnOnce(&mut Container, &super::container::Facts)) {
+    if let Some(c) = pod.containers.iter_mut().find(|c| *c.name == *name) {
+        f(c, &pod.facts);
+    }
+}
+
+/// As `with`, but only when the attempt is the one that runs now.
+fn with_attempt(
+    pod: &mut LivePod,
+    at: &ContainerRef,
+    f: impl FnOnce(&mut Container, &super::container::Facts),
+) {
+    let same = |c: &Container| c.running().is_some_and(|r| r.attempt == at.attempt);
+    if let Some(c) = pod.containers.iter_mut().find(|c| *c.name == *at.container && same(c)) {
+        f(c, &pod.facts);
+    }
+}

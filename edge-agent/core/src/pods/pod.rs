@@ -1,0 +1,487 @@
+//! One pod: what is prepared, whose turn it is, when it is over.
+//!
+//! In: inputs about this pod. Out: actions through the context, and a status.
+//! `sync` may be called at any time: it looks at what is, and does the next thing that is missing.
+
+use super::{
+    Action, AdoptedPod, PodMemory, Terminal, Uid,
+    backoff::Backoff,
+    container::{Container, Cx, Facts, Role, State},
+    events::Kind,
+    memory::ContainerMemory,
+    status::Conditions,
+};
+use crate::{
+    api::{self, Pod, RestartPolicy},
+    clock::Now,
+    plan::{self, Context},
+    volumes::{self, VolumePlan},
+};
+use limpet_protocol::{ItemHash, ItemKey};
+use std::collections::BTreeMap;
+
+/// Something the shell makes for the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Missing,
+    Asked,
+    Ready,
+    /// Tried again at this time.
+    Failed { until: u64 },
+}
+
+/// Why a pod stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Goal {
+    Run,
+    /// It has its last phase; the object stays.
+    Finish,
+    /// The object is being deleted: ends with `PodGone`.
+    Delete,
+    /// It is no longer in the set: ends in nothing.
+    Remove,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Teardown {
+    None,
+    /// The sandbox is being released (Finish).
+    Sandbox,
+    SandboxDone,
+    /// Everything is being removed (Delete, Remove).
+    All,
+    Gone,
+}
+
+#[derive(Debug)]
+pub(super) struct LivePod {
+    pub facts: Facts,
+    pub goal: Goal,
+    pub volumes: Step,
+    pub sandbox: Step,
+    pub teardown: Teardown,
+    pub containers: Vec<Container>,
+    pub initialized: bool,
+    pub start_ms: u64,
+    pub terminal: Option<Terminal>,
+    pub conditions: Conditions,
+    pub last_status: Vec<u8>,
+    remembered: Option<PodMemory>,
+    deadline: Option<u64>,
+    volume_backoff: Backoff,
+    sandbox_backoff: Backoff,
+    volume_hashes: BTreeMap<String, ItemHash>,
+}
+
+impl LivePod {
+    pub fn new(uid: Uid, object: Pod, memory: Option<PodMemory>, now: Now) -> LivePod {
+        let containers = containers_of(&object);
+        let start_ms = memory.as_ref().map_or(now.wall_ms, |m| m.start_ms);
+        let deadline = object.spec.active_deadline_seconds.map(|s| {
+            let used = now.wall_ms.saturating_sub(start_ms);
+            now.mono_ms + (s.max(0) as u64 * 1000).saturating_sub(used)
+        });
+        let mut pod = LivePod {
+            facts: Facts { uid, object, ips: Vec::new() },
+            goal: Goal::Run,
+            volumes: Step::Missing,
+            sandbox: Step::Missing,
+            teardown: Teardown::None,
+            containers,
+            initialized: false,
+            start_ms,
+            terminal: None,
+            conditions: Conditions::default(),
+            last_status: Vec::new(),
+            remembered: None,
+            deadline,
+            volume_backoff: Backoff::new(1000, 120_000),
+            sandbox_backoff: Backoff::new(1000, 60_000),
+            volume_hashes: BTreeMap::new(),
+        };
+        if let Some(memory) = memory {
+            pod.remember_back(memory, now);
+        }
+        pod
+    }
+
+    /// What the journal knows, as if nothing runs any more (a reboot); `adopt` corrects it.
+    fn remember_back(&mut self, memory: PodMemory, now: Now) {
+        self.terminal = memory.terminal.clone();
+        self.initialized = memory.initialized && memory.terminal.is_some();
+        for container in &mut self.containers {
+            let Some(m) = memory.containers.get(&*container.name) else { continue };
+            container.attempt = m.attempt;
+            container.started_ms = m.started_ms;
+            container.image_id = m.image_id.clone();
+            container.last = m.last.clone();
+            container.ended = m.ended.clone();
+            if let Some(attempt) = m.attempt {
+                if m.ended.is_none() {
+                    container.ended = Some(super::Terminated {
+                        code: 255,
+                        reason: "Unknown".into(),
+                        message: String::new(),
+                        started_ms: m.started_ms,
+                        finished_ms: now.wall_ms,
+                        id: plan::container_id(&self.facts.uid, &container.name, attempt),
+                    });
+                }
+                let over = memory.terminal.is_some()
+                    || (container.role == Role::Main
+                        && m.ended.is_some()
+                        && !container.wants_restart(self.facts.object.spec.restart_policy));
+                if over {
+                    container.state = State::Ended { at: now.mono_ms };
+                }
+            }
+            container.judge();
+        }
+        self.remembered = Some(memory);
+    }
+
+    /// What the runtime still has: running containers go on, ended ones are over.
+    pub fn adopt(&mut self, found: AdoptedPod, now: Now) {
+        if self.terminal.is_none()
+            && let Some(ips) = found.sandbox
+        {
+            self.sandbox = Step::Ready;
+            self.facts.ips = ips;
+            self.initialized = self.remembered.as_ref().is_some_and(|m| m.initialized);
+        }
+        for a in found.containers {
+            let Some(c) = self.containers.iter_mut().find(|c| *c.name == *a.name) else { continue };
+            let same = c.attempt == Some(a.attempt);
+            if !same {
+                // Started, but the power went before the journal knew.
+                c.last = c.ended.take();
+            } else if c.ended.as_ref().is_some_and(|e| e.code == 255 && e.reason == "Unknown") {
+                c.ended = None;
+            }
+            c.adopt(a.attempt, a.started_ms, now.mono_ms);
+            self.initialized |= c.role == Role::Main;
+            if let Some(exit) = a.exit {
+                if same && c.ended.is_some() {
+                    c.state = State::Ended { at: now.mono_ms };
+                    c.probers.clear();
+                    c.judge();
+                } else {
+                    c.container_exited(&self.facts, a.attempt, exit, now);
+                }
+            }
+        }
+        // Init containers that had done their work leave no process behind.
+        if self.sandbox == Step::Ready {
+            for c in self.containers.iter_mut().filter(|c| c.role == Role::Init) {
+                if matches!(c.state, State::Idle) && c.ended.as_ref().is_some_and(|e| e.code == 0) {
+                    c.state = State::Ended { at: now.mono_ms };
+                    c.judge();
+                }
+            }
+        }
+    }
+
+    /// A newer version of the same pod object.
+    pub fn update(&mut self, object: Pod, cx: &mut Cx<'_>) {
+        let images: BTreeMap<String, String> = object
+            .spec
+            .containers
+            .iter()
+            .chain(&object.spec.init_containers)
+            .map(|c| (c.name.clone(), c.image.clone()))
+            .collect();
+        self.facts.object = object;
+        let deadline = self.facts.object.spec.active_deadline_seconds;
+        self.deadline = deadline.map(|s| {
+            let used = cx.now.wall_ms.saturating_sub(self.start_ms);
+            cx.now.mono_ms + (s.max(0) as u64 * 1000).saturating_sub(used)
+        });
+        let grace = self.grace();
+        for c in &mut self.containers {
+            let Some(image) = images.get(&*c.name).filter(|i| **i != c.spec.image) else { continue };
+            c.spec.image = image.clone();
+            let message = format!("Container {} definition changed, will be restarted", c.name);
+            c.stop(&self.facts, grace, &message, cx);
+            if matches!(c.state, State::Pulled | State::PullFailed { .. } | State::Refused { .. }) {
+                c.state = State::Idle;
+            }
+        }
+        self.refresh_volumes(cx);
+    }
+
+    pub fn deleting(&self) -> bool {
+        self.facts.object.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Seconds that containers have to end.
+    pub fn grace(&self) -> i64 {
+        let spec = self.facts.object.spec.termination_grace_period_seconds.unwrap_or(30);
+        match self.facts.object.metadata.deletion_grace_period_seconds {
+            Some(grace) if self.deleting() => grace,
+            _ => spec,
+        }
+    }
+
+    /// Keys of the set changed: refused configurations and volumes are tried again, files are refreshed.
+    pub fn set_changed(&mut self, keys: &[ItemKey], cx: &mut Cx<'_>) {
+        let ours = |k: &&ItemKey| {
+            k.namespace == self.facts.object.metadata.namespace || volumes::reads(&self.facts.object, k)
+        };
+        if !keys.iter().any(|k| ours(&k)) {
+            return;
+        }
+        self.containers.iter_mut().for_each(Container::retry_refused);
+        if let Step::Failed { until } = &mut self.volumes {
+            *until = 0;
+        }
+        if keys.iter().any(|k| volumes::reads(&self.facts.object, k)) {
+            self.refresh_volumes(cx);
+        }
+    }
+
+    fn volume_plans(&self, cx: &Cx<'_>) -> (Vec<VolumePlan>, Vec<volumes::VolumeProblem>) {
+        let context = Context { pod: &self.facts.object, host: cx.host, pod_ips: &self.facts.ips };
+        volumes::plan(&context, cx.items)
+    }
+
+    fn refresh_volumes(&mut self, cx: &mut Cx<'_>) {
+        if self.volumes != Step::Ready || self.goal != Goal::Run {
+            return;
+        }
+        let (plans, _) = self.volume_plans(cx);
+        let mut changed = Vec::new();
+        for plan in plans.into_iter().filter(VolumePlan::is_files) {
+            let hash = plan.hash();
+            if self.volume_hashes.insert(plan.name.clone(), hash) != Some(hash) {
+                changed.push(plan);
+            }
+        }
+        if !changed.is_empty() {
+            cx.out.push_back(Action::UpdateVolumes { uid: self.facts.uid.clone(), volumes: changed });
+        }
+    }
+
+    /// Does the next thing that is missing.
+    pub fn sync(&mut self, cx: &mut Cx<'_>) {
+        self.choose_goal(cx);
+        match self.goal {
+            Goal::Run => {
+                self.prepare(cx);
+                self.advance(cx);
+            }
+            Goal::Finish | Goal::Delete | Goal::Remove => self.wind_down(cx),
+        }
+        for c in &mut self.containers {
+            c.step_stop(&self.facts, cx);
+            c.run_probes(&self.facts, cx);
+        }
+    }
+
+    fn choose_goal(&mut self, cx: &mut Cx<'_>) {
+        if self.goal == Goal::Remove {
+            return;
+        }
+        if self.deleting() {
+            self.goal = Goal::Delete;
+            return;
+        }
+        let late = self.deadline.is_some_and(|at| at <= cx.now.mono_ms);
+        if late && self.terminal.is_none() && self.finished().is_none() {
+            let message = "Pod was active on the node longer than the specified deadline";
+            self.facts.event(cx, None, Kind::Normal, "DeadlineExceeded", message);
+            self.terminal = Some(Terminal {
+                succeeded: false,
+                reason: "DeadlineExceeded".into(),
+                message: message.into(),
+            });
+        }
+        if self.terminal.is_none() {
+            self.terminal = self.finished();
+        }
+        if self.terminal.is_some() {
+            self.goal = Goal::Finish;
+        }
+    }
+
+    /// The last phase, once no container will run again.
+    fn finished(&self) -> Option<Terminal> {
+        let policy = self.facts.object.spec.restart_policy;
+        let terminal = |succeeded| Some(Terminal { succeeded, ..Terminal::default() });
+        let over = |c: &Container| matches!(c.state, State::Ended { .. }) && !c.wants_restart(policy);
+        let init_failed = self.containers.iter().any(|c| {
+            c.role == Role::Init && over(c) && c.exit_code().is_some_and(|code| code != 0)
+        });
+        if init_failed {
+            return terminal(false);
+        }
+        let mut mains = self.containers.iter().filter(|c| c.role == Role::Main).peekable();
+        mains.peek()?;
+        if policy == RestartPolicy::Always || !mains.clone().all(over) {
+            return None;
+        }
+        terminal(mains.all(|c| c.exit_code() == Some(0)))
+    }
+
+    fn prepare(&mut self, cx: &mut Cx<'_>) {
+        let now = cx.now.mono_ms;
+        let due = |step: Step| matches!(step, Step::Missing) || matches!(step, Step::Failed { until } if until <= now);
+        if due(self.volumes) {
+            let (plans, problems) = self.volume_plans(cx);
+            if let Some(problem) = problems.into_iter().next() {
+                self.volume_failed(&problem.volume, &problem.message, cx);
+            } else {
+                self.volumes = Step::Asked;
+                for plan in plans.iter().filter(|p| p.is_files()) {
+                    self.volume_hashes.insert(plan.name.clone(), plan.hash());
+                }
+                let m = &self.facts.object.metadata;
+                let (namespace, name) = (m.namespace.clone(), m.name.clone());
+                let uid = self.facts.uid.clone();
+                cx.out.push_back(Action::SetupVolumes { uid, namespace, name, volumes: plans });
+            }
+        }
+        if due(self.sandbox) {
+            self.sandbox = Step::Asked;
+            let plan = Box::new(plan::sandbox(&self.facts.object, cx.host));
+            cx.out.push_back(Action::CreateSandbox { uid: self.facts.uid.clone(), plan });
+        }
+    }
+
+    pub fn volume_failed(&mut self, volume: &str, message: &str, cx: &mut Cx<'_>) {
+        let words = format!("MountVolume.SetUp failed for volume \"{volume}\" : {message}");
+        self.facts.event(cx, None, Kind::Warning, "FailedMount", &words);
+        self.volumes = Step::Failed { until: self.volume_backoff.fail(cx.now.mono_ms) };
+    }
+
+    pub fn sandbox_ready(&mut self, ips: Vec<String>) {
+        if self.sandbox == Step::Asked {
+            self.sandbox = Step::Ready;
+            self.sandbox_backoff.reset();
+            self.facts.ips = ips;
+        }
+    }
+
+    pub fn sandbox_failed(&mut self, message: &str, cx: &mut Cx<'_>) {
+        if self.sandbox == Step::Asked {
+            let words = format!("Failed to create pod sandbox: {message}");
+            self.facts.event(cx, None, Kind::Warning, "FailedCreatePodSandBox", &words);
+            self.sandbox = Step::Failed { until: self.sandbox_backoff.fail(cx.now.mono_ms) };
+        }
+    }
+
+    /// Init containers one by one, then all others; sidecars for as long as there are others.
+    fn advance(&mut self, cx: &mut Cx<'_>) {
+        let prepared = self.volumes == Step::Ready && self.sandbox == Step::Ready;
+        let initialized = self.initialized;
+        let mut open = true;
+        for c in &mut self.containers {
+            match c.role {
+                Role::Init if initialized => {}
+                Role::Init => {
+                    if open {
+                        c.drive(&self.facts, prepared, cx);
+                    }
+                    open &= c.exit_code() == Some(0);
+                }
+                Role::Sidecar => {
+                    if open || initialized {
+                        c.drive(&self.facts, prepared, cx);
+                    }
+                    open &= c.started;
+                }
+                Role::Main if open || initialized => c.drive(&self.facts, prepared, cx),
+                Role::Main => {}
+            }
+        }
+        self.initialized |= open && prepared;
+    }
+
+    /// Stops what runs (sidecars after the others), then releases what the goal says.
+    fn wind_down(&mut self, cx: &mut Cx<'_>) {
+        let grace = self.grace();
+        let others = self.containers.iter().any(|c| c.role != Role::Sidecar && c.alive());
+        for c in &mut self.containers {
+            // Sidecars wait for the others, but not beyond a deletion that is forced.
+            if c.role == Role::Sidecar && others && grace > 0 {
+                continue;
+            }
+            let message = format!("Stopping container {}", c.name);
+            c.stop(&self.facts, grace, &message, cx);
+        }
+        let busy = self.volumes == Step::Asked || self.sandbox == Step::Asked;
+        if busy || self.containers.iter().any(Container::alive) {
+            return;
+        }
+        let uid = self.facts.uid.clone();
+        match (self.goal, self.teardown) {
+            (Goal::Finish, Teardown::None) => {
+                self.teardown = Teardown::Sandbox;
+                cx.out.push_back(Action::RemoveSandbox { uid });
+            }
+            (Goal::Delete | Goal::Remove, Teardown::None | Teardown::SandboxDone) => {
+                self.teardown = Teardown::All;
+                cx.out.push_back(Action::RemovePod { uid });
+            }
+            _ => {}
+        }
+    }
+
+    /// The record for the journal, when it differs from the one that is there.
+    pub fn memory_if_changed(&mut self) -> Option<PodMemory> {
+        let m = &self.facts.object.metadata;
+        let containers = self.containers.iter().filter(|c| c.attempt.is_some()).map(|c| {
+            let memory = ContainerMemory {
+                attempt: c.attempt,
+                started_ms: c.started_ms,
+                image_id: c.image_id.clone(),
+                ended: c.ended.clone().filter(|_| !c.alive()),
+                last: c.last.clone(),
+            };
+            (c.name.to_string(), memory)
+        });
+        let memory = PodMemory {
+            uid: self.facts.uid.to_string(),
+            namespace: m.namespace.clone(),
+            name: m.name.clone(),
+            start_ms: self.start_ms,
+            initialized: self.initialized,
+            terminal: self.terminal.clone(),
+            containers: containers.collect(),
+        };
+        if self.remembered.as_ref() == Some(&memory) {
+            return None;
+        }
+        self.remembered = Some(memory.clone());
+        Some(memory)
+    }
+
+    pub fn memory(&self) -> Option<&PodMemory> {
+        self.remembered.as_ref()
+    }
+
+    pub fn wake_at(&self) -> Option<(u64, &'static str)> {
+        let failed = |step: Step, why| match step {
+            Step::Failed { until } if self.goal == Goal::Run => Some((until, why)),
+            _ => None,
+        };
+        let own = [
+            failed(self.volumes, "mount volumes again"),
+            failed(self.sandbox, "create a sandbox again"),
+            self.deadline.filter(|_| self.goal == Goal::Run).map(|at| (at, "a pod's deadline")),
+        ];
+        let timers = self.containers.iter().flat_map(|c| {
+            let waits = self.goal == Goal::Run || matches!(c.state, State::Stopping { .. });
+            [c.next_timer().filter(|_| waits), c.next_probe()]
+        });
+        own.into_iter().chain(timers).flatten().min()
+    }
+}
+
+fn containers_of(object: &Pod) -> Vec<Container> {
+    let role = |c: &api::Container| {
+        if c.restart_policy.as_deref() == Some("Always") { Role::Sidecar } else { Role::Init }
+    };
+    let init = object.spec.init_containers.iter().map(|c| Container::new(c.clone(), role(c)));
+    let main = object.spec.containers.iter().map(|c| Container::new(c.clone(), Role::Main));
+    init.chain(main).collect()
+}

@@ -1,0 +1,286 @@
+//! A pod's v1 PodStatus, as kubelet would write it.
+//!
+//! In: the pod's state. Out: JSON. The rules for phase and conditions are kubelet's.
+//! Never: a time that changes without the thing it dates.
+
+use super::{
+    Terminated,
+    container::{Container, Facts, Role, State},
+    pod::{Goal, LivePod, Step, Teardown},
+};
+use crate::{
+    api::{Quantity, RestartPolicy},
+    clock::{Now, rfc3339},
+    plan::{HostFacts, container_id, qos},
+};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// Since when each condition has its value.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Conditions(BTreeMap<&'static str, (bool, u64)>);
+
+impl Conditions {
+    fn set(&mut self, name: &'static str, value: bool, now_ms: u64) -> u64 {
+        let slot = self.0.entry(name).or_insert((value, now_ms));
+        if slot.0 != value {
+            *slot = (value, now_ms);
+        }
+        slot.1
+    }
+}
+
+pub(super) fn pod_status(pod: &mut LivePod, host: &HostFacts, now: Now) -> Vec<u8> {
+    let phase = phase(pod);
+    let mut status = Map::new();
+    if let Some(generation) = pod.facts.object.metadata.generation {
+        status.insert("observedGeneration".into(), generation.into());
+    }
+    status.insert("phase".into(), phase.into());
+    if let Some(terminal) = pod.terminal.as_ref().filter(|t| !t.reason.is_empty()) {
+        status.insert("reason".into(), terminal.reason.clone().into());
+        status.insert("message".into(), terminal.message.clone().into());
+    }
+    status.insert("conditions".into(), conditions(pod, phase, now));
+    let address = |ips: &[String]| -> Vec<Value> { ips.iter().map(|ip| json!({"ip": ip})).collect() };
+    if let Some(first) = host.ips.first() {
+        status.insert("hostIP".into(), first.clone().into());
+        status.insert("hostIPs".into(), address(&host.ips).into());
+    }
+    if let Some(first) = pod.facts.ips.first() {
+        status.insert("podIP".into(), first.clone().into());
+        status.insert("podIPs".into(), address(&pod.facts.ips).into());
+    }
+    status.insert("startTime".into(), rfc3339(pod.start_ms).into());
+    status.insert("qosClass".into(), qos(&pod.facts.object.spec).name().into());
+    let waiting = if !pod.initialized && pod.containers.iter().any(|c| c.role != Role::Main) {
+        "PodInitializing"
+    } else {
+        "ContainerCreating"
+    };
+    let render = |c: &Container| container_status(c, &pod.facts, waiting);
+    let init: Vec<Value> = pod.containers.iter().filter(|c| c.role != Role::Main).map(render).collect();
+    if !init.is_empty() {
+        status.insert("initContainerStatuses".into(), init.into());
+    }
+    let mut mains: Vec<&Container> = pod.containers.iter().filter(|c| c.role == Role::Main).collect();
+    mains.sort_by(|a, b| a.name.cmp(&b.name));
+    status.insert("containerStatuses".into(), mains.into_iter().map(render).collect::<Vec<_>>().into());
+    Value::Object(status).to_string().into_bytes()
+}
+
+fn phase(pod: &LivePod) -> &'static str {
+    if let Some(terminal) = &pod.terminal {
+        let settled = pod.containers.iter().all(|c| !c.alive());
+        if settled {
+            return if terminal.succeeded { "Succeeded" } else { "Failed" };
+        }
+    }
+    let mains = || pod.containers.iter().filter(|c| c.role == Role::Main);
+    let dead = |c: &Container| c.ended.is_some() && !c.alive();
+    if pod.goal == Goal::Delete
+        && matches!(pod.teardown, Teardown::All | Teardown::Gone)
+        && pod.containers.iter().any(|c| c.attempt.is_some())
+    {
+        let clean = mains().all(|c| c.ended.as_ref().is_some_and(|e| e.code == 0));
+        return if clean { "Succeeded" } else { "Failed" };
+    }
+    if !pod.initialized {
+        return "Pending";
+    }
+    let (mut running, mut waiting, mut stopped, mut succeeded) = (0, 0, 0, 0);
+    for c in mains() {
+        if c.running().is_some() {
+            running += 1;
+        } else if dead(c) {
+            stopped += 1;
+            succeeded += i32::from(c.ended.as_ref().is_some_and(|e| e.code == 0));
+        } else {
+            waiting += 1;
+        }
+    }
+    match pod.facts.object.spec.restart_policy {
+        _ if waiting > 0 => "Pending",
+        _ if running > 0 => "Running",
+        _ if stopped == 0 => "Pending",
+        RestartPolicy::Always => "Running",
+        _ if stopped == succeeded => "Succeeded",
+        RestartPolicy::Never => "Failed",
+        RestartPolicy::OnFailure => "Running",
+    }
+}
+
+fn conditions(pod: &mut LivePod, phase: &str, now: Now) -> Value {
+    let generation = pod.facts.object.metadata.generation;
+    let unready = |role: Role| -> Vec<String> {
+        let relevant = pod.containers.iter().filter(|c| c.role == role && !c.ready);
+        relevant.map(|c| c.name.to_string()).collect()
+    };
+    let list = |names: &[String]| format!("[{}]", names.join(" "));
+    let over = match phase {
+        "Succeeded" => Some("PodCompleted"),
+        "Failed" => Some("PodFailed"),
+        _ => None,
+    };
+    let not_ready: Vec<String> = [unready(Role::Main), unready(Role::Sidecar)].concat();
+    let containers_ready = match over {
+        Some(reason) => (false, reason, String::new()),
+        None if not_ready.is_empty() && pod.initialized => (true, "", String::new()),
+        None => (false, "ContainersNotReady", format!("containers with unready status: {}", list(&not_ready))),
+    };
+    // The hub knows the gates' own conditions; without them a gate is shut.
+    let gate = pod.facts.object.spec.readiness_gates.first();
+    let ready = match (&containers_ready, gate) {
+        ((true, ..), Some(gate)) => {
+            let kind = &gate.condition_type;
+            let words = format!("corresponding condition of pod readiness gate \"{kind}\" does not exist.");
+            (false, "ReadinessGatesNotReady", words)
+        }
+        (other, _) => (*other).clone(),
+    };
+    let has_init = pod.containers.iter().any(|c| c.role != Role::Main);
+    let initialized = match over {
+        _ if !has_init || pod.initialized => (true, over.filter(|o| *o == "PodCompleted").unwrap_or(""), String::new()),
+        _ => {
+            let names: Vec<String> = pod
+                .containers
+                .iter()
+                .filter(|c| match c.role {
+                    Role::Init => c.exit_code() != Some(0),
+                    Role::Sidecar => !c.started,
+                    Role::Main => false,
+                })
+                .map(|c| c.name.to_string())
+                .collect();
+            (false, "ContainersNotInitialized", format!("containers with incomplete status: {}", list(&names)))
+        }
+    };
+    let sandbox = pod.sandbox == Step::Ready && pod.teardown == Teardown::None;
+    let all = [
+        ("PodReadyToStartContainers", (sandbox, "", String::new())),
+        ("Initialized", initialized),
+        ("Ready", ready),
+        ("ContainersReady", containers_ready),
+        ("PodScheduled", (true, "", String::new())),
+    ];
+    let mut out = Vec::with_capacity(all.len());
+    for (name, (value, reason, message)) in all {
+        let at = if name == "PodScheduled" { pod.start_ms } else { now.wall_ms };
+        let since = pod.conditions.set(name, value, at);
+        let mut condition = json!({
+            "type": name, "status": if value { "True" } else { "False" },
+            "lastProbeTime": null, "lastTransitionTime": rfc3339(since),
+        });
+        if let Some(generation) = generation {
+            condition["observedGeneration"] = generation.into();
+        }
+        if !reason.is_empty() {
+            condition["reason"] = reason.into();
+        }
+        if !message.is_empty() {
+            condition["message"] = message.into();
+        }
+        out.push(condition);
+    }
+    out.into()
+}
+
+fn container_status(c: &Container, pod: &Facts, waiting: &str) -> Value {
+    let (state, last) = states(c, pod, waiting);
+    let shown = c.attempt.filter(|_| c.running().is_some() || c.ended.is_some());
+    let mut status = json!({
+        "name": &*c.name, "image": c.spec.image, "imageID": c.image_id,
+        "ready": c.ready, "started": c.started, "restartCount": c.attempt.unwrap_or(0),
+        "state": state, "lastState": last.map_or(json!({}), |l| json!({"terminated": terminated(l)})),
+    });
+    if let Some(attempt) = shown {
+        status["containerID"] = format!("limpet://{}", container_id(&pod.uid, &c.name, attempt)).into();
+    }
+    if c.running().is_some() {
+        let map = |m: &BTreeMap<String, Quantity>| -> Value {
+            m.iter().map(|(k, v)| (k.clone(), Value::from(v.text()))).collect::<Map<_, _>>().into()
+        };
+        let (limits, requests) = (&c.spec.resources.limits, &c.spec.resources.requests);
+        let mut resources = Map::new();
+        if !limits.is_empty() {
+            resources.insert("limits".into(), map(limits));
+        }
+        if !requests.is_empty() {
+            resources.insert("requests".into(), map(requests));
+            status["allocatedResources"] = map(requests);
+        }
+        status["resources"] = resources.into();
+    }
+    if !c.spec.volume_mounts.is_empty() {
+        let mounts = c.spec.volume_mounts.iter().map(|m| {
+            let mut mount = json!({"name": m.name, "mountPath": m.mount_path});
+            if m.read_only {
+                mount["readOnly"] = true.into();
+                mount["recursiveReadOnly"] = "Disabled".into();
+            }
+            mount
+        });
+        status["volumeMounts"] = mounts.collect::<Vec<_>>().into();
+    }
+    status
+}
+
+fn states<'a>(c: &'a Container, pod: &Facts, waiting: &str) -> (Value, Option<&'a Terminated>) {
+    let wait = |reason: &str, message: &str| {
+        let mut state = json!({"waiting": {"reason": reason}});
+        if !message.is_empty() {
+            state["waiting"]["message"] = message.into();
+        }
+        state
+    };
+    let ended = c.ended.as_ref();
+    match &c.state {
+        State::Running(r) | State::Stopping { running: r, .. } => {
+            (json!({"running": {"startedAt": rfc3339(r.started_ms)}}), c.last.as_ref())
+        }
+        State::Idle | State::Pulling | State::Pulled | State::Starting { .. } | State::Ended { .. } => {
+            match ended {
+                Some(e) => (json!({"terminated": terminated(e)}), c.last.as_ref()),
+                None => (wait(waiting, ""), c.last.as_ref()),
+            }
+        }
+        State::PullFailed { error, message, shown_until: Some(_), .. } => (wait(error.reason(), message), ended),
+        State::PullFailed { error, message, .. } => match error {
+            super::ImageError::Pull | super::ImageError::Unavailable => {
+                let text = format!("Back-off pulling image \"{}\": {}: {message}", c.spec.image, error.reason());
+                (wait("ImagePullBackOff", &text), ended)
+            }
+            _ => (wait(error.reason(), message), ended),
+        },
+        State::Refused { reason, message, .. } => (wait(reason, message), ended),
+        State::Crashed { delay_ms, .. } => {
+            let m = &pod.object.metadata;
+            let text = format!(
+                "back-off {} restarting failed container={} pod={}_{}({})",
+                minutes(*delay_ms),
+                c.name,
+                m.name,
+                m.namespace,
+                m.uid
+            );
+            (wait("CrashLoopBackOff", &text), ended)
+        }
+    }
+}
+
+fn terminated(t: &Terminated) -> Value {
+    let mut value = json!({
+        "exitCode": t.code, "reason": t.reason, "startedAt": rfc3339(t.started_ms),
+        "finishedAt": rfc3339(t.finished_ms), "containerID": format!("limpet://{}", t.id),
+    });
+    if !t.message.is_empty() {
+        value["message"] = t.message.clone().into();
+    }
+    value
+}
+
+/// `10s`, `1m20s`, `5m0s`.
+fn minutes(ms: u64) -> String {
+    let s = ms / 1000;
+    if s < 60 { format!("{s}s") } else { format!("{}m{}s", s / 60, s % 60) }
+}

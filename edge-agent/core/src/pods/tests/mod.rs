@@ -1,0 +1,6 @@
+//! Scenarios of pods under a virtual clock, with a device that does what it is told.
+
+mod adoption;
+mod lifecycle;
+mod trouble;
+mod world;

@@ -1,0 +1,137 @@
+//! Missing things, failing probes, images that do not come.
+
+use super::super::*;
+use super::world::*;
+use limpet_protocol::ItemKind;
+use serde_json::json;
+
+#[test]
+fn a_missing_config_map_holds_the_container_until_it_comes() {
+    let mut w = World::new();
+    w.pod("p", one("Always", json!({"envFrom": [{"configMapRef": {"name": "cfg"}}]})));
+    w.run(1000);
+    assert_eq!(w.state("p", "c"), "CreateContainerConfigError");
+    let message = w.container("p", "c")["state"]["waiting"]["message"].as_str().unwrap();
+    assert_eq!(message, "configmap \"cfg\" not found");
+    assert!(w.has_event("Failed", "Error: configmap \"cfg\" not found"));
+    w.put(ItemKind::ConfigMap, "cfg", json!({"data": {"A": "1"}}));
+    w.run(0);
+    assert_eq!(w.state("p", "c"), "running");
+    assert!(w.plans[0].env.contains(&("A".into(), "1".into())));
+}
+
+#[test]
+fn a_missing_secret_volume_holds_the_pod_and_a_changed_one_is_swapped() {
+    let mut spec = one("Always", json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]}));
+    spec["volumes"] = json!([{"name": "v", "secret": {"secretName": "sec"}}]);
+    let mut w = World::new();
+    w.pod("p", spec);
+    w.run(1000);
+    assert_eq!(w.state("p", "c"), "ContainerCreating");
+    assert!(w.has_event("FailedMount", "MountVolume.SetUp failed for volume \"v\" : secret \"sec\" not found"));
+    w.put(ItemKind::Secret, "sec", json!({"data": {"k": "YQ=="}}));
+    w.run(0);
+    assert_eq!(w.state("p", "c"), "running");
+    w.put(ItemKind::Secret, "sec", json!({"data": {"k": "Yg=="}}));
+    assert_eq!(w.log.iter().filter(|l| *l == "update volumes").count(), 1);
+    w.put(ItemKind::Secret, "sec", json!({"data": {"k": "Yg=="}, "metadata": {"labels": {"x": "y"}}}));
+    assert_eq!(w.log.iter().filter(|l| *l == "update volumes").count(), 1, "same content");
+    w.remove(ItemKind::Secret, "sec");
+    assert_eq!(w.log.iter().filter(|l| *l == "update volumes").count(), 1, "what is mounted stays");
+    assert_eq!(w.plans.len(), 1, "no restart");
+}
+
+#[test]
+fn an_image_that_does_not_come() {
+    let mut w = World::new();
+    w.behave.insert("c".into(), Behaviour { image_fails: true, ..Behaviour::default() });
+    w.pod("p", one("Always", json!({})));
+    w.run(1000);
+    assert_eq!(w.state("p", "c"), "ErrImagePull");
+    assert_eq!(w.phase("p"), "Pending");
+    w.run(2000);
+    assert_eq!(w.state("p", "c"), "ImagePullBackOff");
+    assert!(w.has_event("Failed", "Failed to pull image \"i:1\": no route"));
+    assert!(w.has_event("Failed", "Error: ImagePullBackOff"));
+    assert!(w.has_event("BackOff", "Back-off pulling image \"i:1\""));
+    w.behave.clear();
+    w.run(10_000);
+    assert_eq!(w.state("p", "c"), "running");
+}
+
+#[test]
+fn a_program_that_cannot_be_started() {
+    for (stage, policy, state, restarts) in [
+        (StartStage::Run, "Always", "CrashLoopBackOff", 2),
+        (StartStage::Run, "Never", "StartError", 0),
+        (StartStage::Create, "Always", "CreateContainerError", 0),
+    ] {
+        let mut w = World::new();
+        w.behave.insert("c".into(), Behaviour { start_fails: Some(stage), ..Behaviour::default() });
+        w.pod("p", one(policy, json!({})));
+        w.run(12_000);
+        assert_eq!(w.state("p", "c"), state, "{stage:?} {policy}");
+        assert_eq!(w.container("p", "c")["restartCount"], restarts);
+        if policy == "Never" {
+            assert_eq!(w.phase("p"), "Failed");
+            assert_eq!(w.container("p", "c")["state"]["terminated"]["exitCode"], 128);
+        }
+    }
+}
+
+#[test]
+fn liveness_restarts_after_its_threshold() {
+    let mut w = World::new();
+    w.pod("p", one("Always", json!({"livenessProbe": {"httpGet": {"port": 80}, "periodSeconds": 2,
+        "failureThreshold": 3, "initialDelaySeconds": 1}})));
+    w.run(20_000);
+    assert_eq!(w.container("p", "c")["restartCount"], 0);
+    w.behave.insert("c".into(), Behaviour { probe_fails: Some(ProbeKind::Liveness), ..Behaviour::default() });
+    w.run(7000);
+    w.behave.clear();
+    w.run(2000);
+    assert_eq!(w.container("p", "c")["restartCount"], 1);
+    assert!(w.has_event("Unhealthy", "Liveness probe failed: HTTP probe failed with statuscode: 500"));
+    assert!(w.has_event("Killing", "Container c failed liveness probe, will be restarted"));
+    assert_eq!(w.container("p", "c")["lastState"]["terminated"]["exitCode"], 143);
+}
+
+#[test]
+fn readiness_follows_the_probe_without_restarts() {
+    let mut w = World::new();
+    w.behave.insert("c".into(), Behaviour { probe_fails: Some(ProbeKind::Readiness), ..Behaviour::default() });
+    w.pod("p", one("Always", json!({"readinessProbe": {"tcpSocket": {"port": 80}, "periodSeconds": 5}})));
+    w.run(1000);
+    assert_eq!(w.condition("p", "Ready"), ("False".into(), "ContainersNotReady".into()));
+    w.behave.clear();
+    w.run(5000);
+    assert_eq!(w.condition("p", "Ready").0, "True");
+    w.behave.insert("c".into(), Behaviour { probe_fails: Some(ProbeKind::Readiness), ..Behaviour::default() });
+    w.run(16_000);
+    assert_eq!(w.condition("p", "Ready").0, "False");
+    assert_eq!(w.container("p", "c")["restartCount"], 0);
+}
+
+#[test]
+fn startup_holds_the_other_probes() {
+    let mut w = World::new();
+    w.behave.insert("c".into(), Behaviour { probe_fails: Some(ProbeKind::Startup), ..Behaviour::default() });
+    let probe = json!({"tcpSocket": {"port": 80}, "periodSeconds": 1, "failureThreshold": 5});
+    w.pod("p", one("Always", json!({"startupProbe": probe, "livenessProbe": probe, "readinessProbe": probe})));
+    w.run(3500);
+    assert_eq!(w.probes, 4, "startup only");
+    assert_eq!(w.container("p", "c")["started"], false);
+    w.behave.clear();
+    w.run(2000);
+    assert_eq!(w.container("p", "c")["started"], true);
+    assert_eq!(w.condition("p", "Ready").0, "True");
+}
+
+#[test]
+fn noise_is_bounded() {
+    let mut w = World::new();
+    w.pod("p", one("Always", json!({"livenessProbe": {"tcpSocket": {"port": 80}, "periodSeconds": 1, "failureThreshold": 1}})));
+    w.behave.insert("c".into(), Behaviour { probe_fails: Some(ProbeKind::Liveness), ..Behaviour::default() });
+    w.run(3_600_000);
+    assert!(w.events.len() < 25 + 13, "{}", w.events.len());
+}

@@ -1,0 +1,296 @@
+//! A device in memory: answers actions, ends containers when asked, keeps what was reported.
+
+use super::super::*;
+use crate::{Items, Now, clock};
+use limpet_protocol::{ItemKey, ItemKind};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub const START_MS: u64 = 1_795_431_600_000;
+
+/// How a container behaves once started, and how the device misbehaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Behaviour {
+    /// Ends by itself after so long with this code.
+    pub exits: Option<(u64, i32)>,
+    pub ignores_term: bool,
+    pub start_fails: Option<StartStage>,
+    pub image_fails: bool,
+    /// What probes find; `None` succeeds.
+    pub probe_fails: Option<ProbeKind>,
+    pub hook_takes_ms: u64,
+}
+
+pub struct World {
+    pub manager: PodManager,
+    pub items: Items,
+    pub now: Now,
+    pub behave: BTreeMap<String, Behaviour>,
+    pub status: BTreeMap<String, Value>,
+    pub events: Vec<(String, String)>,
+    pub gone: Vec<String>,
+    pub memories: BTreeMap<String, PodMemory>,
+    pub running: BTreeSet<ContainerRef>,
+    pub log: Vec<String>,
+    pub volumes: Vec<Vec<crate::volumes::VolumePlan>>,
+    pub plans: Vec<crate::plan::ContainerPlan>,
+    pub probes: u32,
+    later: Vec<(u64, Input)>,
+    generation: u64,
+}
+
+impl World {
+    pub fn new() -> World {
+        let mut world = World::blank();
+        world.input(Input::Begin);
+        world
+    }
+
+    pub fn blank() -> World {
+        let mut world = World {
+            manager: PodManager::new(),
+            items: Items::default(),
+            now: Now { mono_ms: 1_000_000, wall_ms: START_MS },
+            behave: BTreeMap::new(),
+            status: BTreeMap::new(),
+            events: Vec::new(),
+            gone: Vec::new(),
+            memories: BTreeMap::new(),
+            running: BTreeSet::new(),
+            log: Vec::new(),
+            volumes: Vec::new(),
+            plans: Vec::new(),
+            probes: 0,
+            later: Vec::new(),
+            generation: 0,
+        };
+        let host = crate::plan::HostFacts {
+            node_name: "n1".into(),
+            ips: vec!["192.0.2.1".into()],
+            cluster_domain: "cluster.local".into(),
+            ..Default::default()
+        };
+        world.input(Input::Host(host));
+        world
+    }
+
+    pub fn put(&mut self, kind: ItemKind, name: &str, body: Value) {
+        self.generation += 1;
+        let key = ItemKey::new(kind, "default", name);
+        self.items.put(key.clone(), self.generation, body.to_string().into_bytes().into());
+        self.input(Input::Changed(vec![key]));
+    }
+
+    pub fn remove(&mut self, kind: ItemKind, name: &str) {
+        let key = ItemKey::new(kind, "default", name);
+        self.items.remove(&key);
+        self.input(Input::Changed(vec![key]));
+    }
+
+    pub fn pod(&mut self, name: &str, spec: Value) {
+        self.put(ItemKind::Pod, name, object(name, spec, None));
+    }
+
+    pub fn delete(&mut self, name: &str, spec: Value, grace: i64) {
+        self.put(ItemKind::Pod, name, object(name, spec, Some(grace)));
+    }
+
+    pub fn input(&mut self, input: Input) {
+        self.manager.handle(self.now, &self.items, input);
+        while let Some(action) = self.manager.poll() {
+            self.act(action);
+        }
+    }
+
+    /// Lets so much time pass, doing everything that falls due on the way.
+    pub fn run(&mut self, ms: u64) {
+        let end = self.now.mono_ms + ms;
+        for _ in 0..100_000 {
+            let timer = self.manager.wake_at().map(|(at, _)| at);
+            let next = self.later.iter().map(|(at, _)| *at).chain(timer).min().unwrap_or(u64::MAX);
+            if next > end {
+                break;
+            }
+            self.to(next.max(self.now.mono_ms));
+            match self.later.iter().position(|(at, _)| *at <= self.now.mono_ms) {
+                Some(at) => {
+                    let (_, input) = self.later.remove(at);
+                    self.deliver(input);
+                }
+                None => self.input(Input::Tick),
+            }
+        }
+        self.to(end);
+    }
+
+    fn to(&mut self, mono_ms: u64) {
+        let step = mono_ms - self.now.mono_ms;
+        self.now.mono_ms += step;
+        self.now.wall_ms += step;
+    }
+
+    fn deliver(&mut self, input: Input) {
+        if let Input::ContainerExited { at, .. } = &input
+            && !self.running.remove(at)
+        {
+            return;
+        }
+        self.input(input);
+    }
+
+    fn soon(&mut self, input: Input) {
+        self.later.push((self.now.mono_ms, input));
+    }
+
+    fn behaviour(&self, container: &str) -> Behaviour {
+        self.behave.get(container).copied().unwrap_or_default()
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::SetupVolumes { uid, volumes, .. } => {
+                self.volumes.push(volumes);
+                self.soon(Input::VolumesReady { uid });
+            }
+            Action::UpdateVolumes { volumes, .. } => {
+                self.log.push("update volumes".into());
+                self.volumes.push(volumes);
+            }
+            Action::CreateSandbox { uid, .. } => {
+                self.log.push("sandbox".into());
+                self.soon(Input::SandboxReady { uid, ips: vec!["10.42.0.5".into()] });
+            }
+            Action::PullImage { uid, container, .. } if self.behaviour(&container).image_fails => {
+                let message = "no route".into();
+                self.soon(Input::ImageFailed { uid, container, error: ImageError::Pull, message });
+            }
+            Action::PullImage { uid, container, .. } => {
+                let image = ImageFacts { cmd: vec!["x".into()], digest_ref: "i@sha256:1".into(), ..Default::default() };
+                self.soon(Input::ImageReady { uid, container, image, pulled_in_ms: None });
+            }
+            Action::StartContainer { uid, plan } => self.start(uid, *plan),
+            Action::Signal { at, signal } => self.signal(at, &signal),
+            Action::RunHook { at, hook, .. } => {
+                self.log.push(format!("{hook:?} {}", at.container));
+                let when = self.now.mono_ms + self.behaviour(&at.container).hook_takes_ms;
+                self.later.push((when, Input::HookDone { at, hook, error: None }));
+            }
+            Action::RunProbe { at, kind, .. } => {
+                self.probes += 1;
+                let ok = self.behaviour(&at.container).probe_fails != Some(kind);
+                let output = if ok { "" } else { "HTTP probe failed with statuscode: 500" };
+                self.soon(Input::Probed { at, kind, ok, output: output.into() });
+            }
+            Action::RemoveSandbox { uid } => {
+                self.log.push("remove sandbox".into());
+                self.soon(Input::SandboxRemoved { uid });
+            }
+            Action::RemovePod { uid } => {
+                self.log.push("remove pod".into());
+                self.running.retain(|r| r.uid != uid);
+                self.soon(Input::PodRemoved { uid });
+            }
+            Action::Report { name, status, .. } => {
+                self.status.insert(name, serde_json::from_slice(&status).unwrap());
+            }
+            Action::PodGone { name, .. } => self.gone.push(name),
+            Action::Event(event) => {
+                let event: Value = serde_json::from_slice(&event).unwrap();
+                let text = |k: &str| event[k].as_str().unwrap().to_string();
+                self.events.push((text("reason"), text("message")));
+            }
+            Action::Remember(memory) => {
+                self.memories.insert(memory.uid.clone(), memory);
+            }
+            Action::Forget { uid } => {
+                self.memories.remove(&*uid);
+            }
+            Action::RemoveContainer { .. } | Action::AskToken(_) => {}
+        }
+    }
+
+    fn start(&mut self, uid: Uid, plan: crate::plan::ContainerPlan) {
+        let at = ContainerRef { uid, container: plan.name.as_str().into(), attempt: plan.attempt };
+        self.log.push(format!("start {} {}", plan.name, plan.attempt));
+        let behaviour = self.behaviour(&plan.name);
+        self.plans.push(plan);
+        if let Some(stage) = behaviour.start_fails {
+            self.soon(Input::ContainerFailed { at, stage, message: "exec: no such file".into() });
+            return;
+        }
+        let again = self.running.iter().any(|r| r.uid == at.uid && r.container == at.container);
+        assert!(!again, "{at:?} while another attempt runs");
+        self.running.insert(at.clone());
+        self.soon(Input::ContainerStarted(at.clone()));
+        if let Some((after, code)) = behaviour.exits {
+            let exit = Exit { code, ..Exit::default() };
+            self.later.push((self.now.mono_ms + after, Input::ContainerExited { at, exit }));
+        }
+    }
+
+    fn signal(&mut self, at: ContainerRef, signal: &str) {
+        self.log.push(format!("{signal} {}", at.container));
+        let code = match signal {
+            "SIGKILL" => 137,
+            _ if self.behaviour(&at.container).ignores_term => return,
+            _ => 143,
+        };
+        let exit = Exit { code, ..Exit::default() };
+        self.soon(Input::ContainerExited { at, exit });
+    }
+
+    pub fn phase(&self, pod: &str) -> &str {
+        self.status[pod]["phase"].as_str().unwrap()
+    }
+
+    pub fn container(&self, pod: &str, name: &str) -> &Value {
+        let status = &self.status[pod];
+        let all = ["containerStatuses", "initContainerStatuses"].into_iter();
+        all.filter_map(|list| status[list].as_array()).flatten().find(|c| c["name"] == name).unwrap()
+    }
+
+    /// The waiting or terminated reason, or `running`.
+    pub fn state(&self, pod: &str, name: &str) -> String {
+        let state = &self.container(pod, name)["state"];
+        for kind in ["waiting", "terminated"] {
+            if let Some(reason) = state[kind]["reason"].as_str() {
+                return reason.into();
+            }
+        }
+        if state["running"].is_object() { "running".into() } else { state.to_string() }
+    }
+
+    pub fn condition(&self, pod: &str, kind: &str) -> (String, String) {
+        let all = self.status[pod]["conditions"].as_array().unwrap();
+        let c = all.iter().find(|c| c["type"] == kind).unwrap();
+        let text = |k: &str| c[k].as_str().unwrap_or("").to_string();
+        (text("status"), text("reason"))
+    }
+
+    pub fn has_event(&self, reason: &str, message: &str) -> bool {
+        self.events.iter().any(|(r, m)| r == reason && m.contains(message))
+    }
+
+    pub fn log_without_volumes(&self) -> Vec<&str> {
+        self.log.iter().map(String::as_str).collect()
+    }
+}
+
+pub fn object(name: &str, spec: Value, deletion: Option<i64>) -> Value {
+    let mut object = json!({
+        "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}"), "generation": 1},
+        "spec": spec,
+    });
+    if let Some(grace) = deletion {
+        object["metadata"]["deletionTimestamp"] = clock::rfc3339(START_MS).into();
+        object["metadata"]["deletionGracePeriodSeconds"] = grace.into();
+    }
+    object
+}
+
+/// A pod with one container `c`, extended by `more`.
+pub fn one(policy: &str, more: Value) -> Value {
+    let mut c = json!({"name": "c", "image": "i:1"});
+    c.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    json!({"restartPolicy": policy, "containers": [c]})
+}

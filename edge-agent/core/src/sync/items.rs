@@ -1,0 +1,87 @@
+//! The desired set in memory: every item that the hub wants here, by key.
+//!
+//! In: steps that are durable. Out: bodies by key, the digest of all, an inventory.
+//! Never: changes before the journal has them; iterates in an order that is not the keys'.
+
+use crate::api;
+use limpet_protocol::{InventoryEntry, ItemHash, ItemKey, ItemKind, SetDigest};
+use serde::de::DeserializeOwned;
+use std::{collections::BTreeMap, sync::Arc};
+
+/// One held item.
+#[derive(Clone, Debug)]
+pub struct Held {
+    pub generation: u64,
+    pub hash: ItemHash,
+    pub body: Arc<[u8]>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Items {
+    held: BTreeMap<ItemKey, Held>,
+    digest: SetDigest,
+}
+
+impl Items {
+    pub fn digest(&self) -> SetDigest {
+        self.digest
+    }
+
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    pub fn get(&self, kind: ItemKind, namespace: &str, name: &str) -> Option<&Held> {
+        self.held.get(&ItemKey::new(kind, namespace, name))
+    }
+
+    pub fn by_key(&self, key: &ItemKey) -> Option<&Held> {
+        self.held.get(key)
+    }
+
+    /// The object behind a key; `None` when it is not held or cannot be read.
+    pub fn read<T: DeserializeOwned>(&self, kind: ItemKind, namespace: &str, name: &str) -> Option<T> {
+        api::parse(&self.get(kind, namespace, name)?.body).ok()
+    }
+
+    /// All items of a kind, in order of namespace and name.
+    pub fn of(&self, kind: ItemKind) -> impl Iterator<Item = (&ItemKey, &Held)> {
+        self.held.range(ItemKey::new(kind, "", "")..).take_while(move |(key, _)| key.kind == kind)
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = (&ItemKey, &Held)> {
+        self.held.iter()
+    }
+
+    pub fn inventory(&self) -> Vec<InventoryEntry> {
+        let entry = |(key, held): (&ItemKey, &Held)| InventoryEntry {
+            key: key.clone(),
+            generation: held.generation,
+            hash: held.hash,
+        };
+        self.held.iter().map(entry).collect()
+    }
+
+    pub fn put(&mut self, key: ItemKey, generation: u64, body: Arc<[u8]>) {
+        let hash = ItemHash::of(&body);
+        if let Some(old) = self.held.get(&key) {
+            self.digest.remove(&key, old.hash);
+        }
+        self.digest.add(&key, hash);
+        self.held.insert(key, Held { generation, hash, body });
+    }
+
+    pub fn remove(&mut self, key: &ItemKey) -> bool {
+        match self.held.remove(key) {
+            Some(old) => {
+                self.digest.remove(key, old.hash);
+                true
+            }
+            None => false,
+        }
+    }
+}

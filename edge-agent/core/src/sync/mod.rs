@@ -1,0 +1,277 @@
+//! Holds the desired set and keeps it equal to the hub's, whatever the link loses, repeats or reorders.
+//!
+//! In: journal records at the start; `Down::Welcome` and `Down::Change` of the current session; the journal's verdict.
+//! Out: records to persist, then acknowledgements to send and keys that changed, in exactly this order.
+//! Never: acknowledges or applies what the journal does not hold; takes a generation older than the held one.
+
+mod items;
+
+pub use items::{Held, Items};
+
+use crate::{clock::Now, pods::PodMemory};
+use limpet_protocol::{
+    Ack, Hello, Inventory, Item, ItemHash, ItemKey, SetChange, SetDigest, Up, Welcome, limits,
+};
+use serde::{Deserialize, Serialize};
+use std::{collections::VecDeque, sync::Arc};
+
+/// What the journal keeps for the cores. Append only: the order of variants is on disk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Record {
+    Put(Item),
+    Remove(ItemKey),
+    /// No session number above this one has been used.
+    SessionCeiling(u64),
+    /// No report version above this one has been used.
+    VersionCeiling(u64),
+    /// The last good time known, milliseconds since 1970.
+    TimeFloor(u64),
+    /// What must survive a reboot about one pod.
+    Pod(PodMemory),
+    ForgetPod(String),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum SyncOutput {
+    /// Make durable, then call `persisted`. Nothing else comes before that.
+    Persist(Vec<Record>),
+    Send(Up),
+    /// These keys were put or removed, durably.
+    Changed(Vec<ItemKey>),
+    /// The hub's clock, to raise the time floor.
+    HubTime(u64),
+}
+
+/// Session numbers are reserved in blocks, so that a flapping link seldom writes to flash.
+const SESSION_BLOCK: u64 = 64;
+/// After asking for the differences, this long before asking again.
+const INVENTORY_AGAIN_MS: u64 = 15_000;
+
+#[derive(Debug, Default)]
+pub struct Sync {
+    items: Items,
+    session: u64,
+    session_ceiling: u64,
+    link: Link,
+    pending: Option<Pending>,
+    out: VecDeque<SyncOutput>,
+    alive_every_s: u32,
+}
+
+/// Where the conversation with the hub stands.
+#[derive(Debug, Default)]
+enum Link {
+    #[default]
+    Down,
+    /// `Hello` is sent, `Welcome` awaited.
+    Greeting,
+    Up(Talk),
+}
+
+#[derive(Debug, Default)]
+struct Talk {
+    seq_next: u64,
+    /// The hub's newest word on what the whole set should be.
+    target: SetDigest,
+    asked_at_ms: Option<u64>,
+    /// A step was missed: acknowledgements pause until the set is whole again.
+    gap: bool,
+}
+
+#[derive(Debug)]
+struct Pending {
+    changed: Vec<ItemKey>,
+    seq: u64,
+    records: Vec<Record>,
+    digest: SetDigest,
+    now: Now,
+}
+
+impl Sync {
+    pub fn new() -> Sync {
+        Sync::default()
+    }
+
+    /// One journal record at the start. Records that are not for this module are passed over.
+    pub fn replay(&mut self, record: Record) {
+        match record {
+            Record::Put(item) => self.items.put(item.key, item.generation, Arc::from(item.body)),
+            Record::Remove(key) => {
+                self.items.remove(&key);
+            }
+            Record::SessionCeiling(n) => {
+                self.session_ceiling = self.session_ceiling.max(n);
+                self.session = self.session_ceiling;
+            }
+            _ => {}
+        }
+    }
+
+    pub fn items(&self) -> &Items {
+        &self.items
+    }
+
+    pub fn session(&self) -> u64 {
+        self.session
+    }
+
+    /// Seconds between `Alive` messages, as the hub wants; 0 before it said so.
+    pub fn alive_every_s(&self) -> u32 {
+        self.alive_every_s
+    }
+
+    pub fn in_sync(&self) -> bool {
+        matches!(&self.link, Link::Up(talk) if talk.target == self.items.digest())
+    }
+
+    pub fn welcomed(&self) -> bool {
+        matches!(self.link, Link::Up(_))
+    }
+
+    /// The transport is up: draws a session number and says hello. `hello.digest` is filled in here.
+    pub fn connected(&mut self, mut hello: Hello) {
+        self.session += 1;
+        if self.session > self.session_ceiling {
+            self.session_ceiling = self.session + SESSION_BLOCK;
+            let record = Record::SessionCeiling(self.session_ceiling);
+            self.out.push_back(SyncOutput::Persist(vec![record]));
+        }
+        hello.digest = self.items.digest();
+        self.link = Link::Greeting;
+        self.out.push_back(SyncOutput::Send(Up::Hello(hello)));
+    }
+
+    pub fn disconnected(&mut self) {
+        self.link = Link::Down;
+        self.out.retain(|o| !matches!(o, SyncOutput::Send(_)));
+    }
+
+    pub fn welcome(&mut self, now: Now, welcome: &Welcome) {
+        if !matches!(self.link, Link::Greeting) {
+            return;
+        }
+        self.alive_every_s = welcome.alive_every_s.min(3600);
+        self.out.push_back(SyncOutput::HubTime(welcome.time_ms));
+        self.link = Link::Up(Talk { seq_next: 1, target: welcome.digest, ..Talk::default() });
+        self.ask_if_different(now);
+    }
+
+    /// A step of the set. Call `poll` until empty before the next input.
+    pub fn change(&mut self, now: Now, change: SetChange) {
+        let Link::Up(talk) = &mut self.link else { return };
+        if change.seq < talk.seq_next {
+            // A repetition: it is durable already.
+            if !talk.gap {
+                let seq = talk.seq_next - 1;
+                self.out.push_back(SyncOutput::Send(Up::Ack(Ack { seq })));
+            }
+            return;
+        }
+        if change.seq > talk.seq_next {
+            talk.gap = true;
+        }
+        talk.seq_next = change.seq + 1;
+        talk.target = change.digest;
+        let mut records = Vec::new();
+        let mut changed = Vec::new();
+        for removal in change.removals {
+            if self.items.by_key(&removal.key).is_some_and(|held| held.generation <= removal.generation) {
+                changed.push(removal.key.clone());
+                records.push(Record::Remove(removal.key));
+            }
+        }
+        let mut room = limits::ITEMS_PER_NODE_MAX.saturating_sub(self.items.len());
+        for item in change.puts {
+            let held = self.items.by_key(&item.key);
+            let stale = held.is_some_and(|held| {
+                item.generation < held.generation || held.hash == ItemHash::of(&item.body)
+            });
+            if stale || (held.is_none() && room == 0) {
+                continue;
+            }
+            room = room.saturating_sub(usize::from(held.is_none()));
+            changed.push(item.key.clone());
+            records.push(Record::Put(item));
+        }
+        let pending =
+            Pending { changed, seq: change.seq, records: Vec::new(), digest: change.digest, now };
+        if records.is_empty() {
+            self.settle(pending);
+        } else {
+            self.pending = Some(Pending { records: records.clone(), ..pending });
+            self.out.push_back(SyncOutput::Persist(records));
+        }
+    }
+
+    /// The journal's verdict on the last `Persist`. On failure nothing is applied or acknowledged, and the whole set
+    /// is asked for again later.
+    pub fn persisted(&mut self, ok: bool) {
+        let Some(mut pending) = self.pending.take() else { return };
+        if !ok {
+            if let Link::Up(talk) = &mut self.link {
+                talk.gap = true;
+                talk.asked_at_ms = Some(pending.now.mono_ms);
+            }
+            return;
+        }
+        for record in std::mem::take(&mut pending.records) {
+            self.replay(record);
+        }
+        self.out.push_back(SyncOutput::Changed(std::mem::take(&mut pending.changed)));
+        self.settle(pending);
+    }
+
+    fn settle(&mut self, pending: Pending) {
+        let whole = pending.digest == self.items.digest();
+        let Link::Up(talk) = &mut self.link else { return };
+        if whole {
+            talk.gap = false;
+            talk.asked_at_ms = None;
+        }
+        if !talk.gap {
+            self.out.push_back(SyncOutput::Send(Up::Ack(Ack { seq: pending.seq })));
+        }
+        self.ask_if_different(pending.now);
+    }
+
+    fn ask_if_different(&mut self, now: Now) {
+        let Link::Up(talk) = &mut self.link else { return };
+        let waits = talk.asked_at_ms.is_some_and(|at| now.mono_ms < at + INVENTORY_AGAIN_MS);
+        if talk.target == self.items.digest() || waits {
+            return;
+        }
+        talk.asked_at_ms = Some(now.mono_ms);
+        let inventory = Inventory { entries: self.items.inventory() };
+        self.out.push_back(SyncOutput::Send(Up::Inventory(inventory)));
+    }
+
+    pub fn poll(&mut self) -> Option<SyncOutput> {
+        self.out.pop_front()
+    }
+
+    /// Call when `wake_at` has passed.
+    pub fn tick(&mut self, now: Now) {
+        self.ask_if_different(now);
+    }
+
+    pub fn wake_at(&self) -> Option<(u64, &'static str)> {
+        match &self.link {
+            Link::Up(talk) if talk.target != self.items.digest() => {
+                talk.asked_at_ms.map(|at| (at + INVENTORY_AGAIN_MS, "the set still differs from the hub's"))
+            }
+            _ => None,
+        }
+    }
+
+    /// The records that rebuild this state, for compaction.
+    pub fn snapshot(&self) -> impl Iterator<Item = Record> + '_ {
+        let ceiling = std::iter::once(Record::SessionCeiling(self.session_ceiling));
+        ceiling.chain(self.items.all().map(|(key, held)| {
+            let body = held.body.to_vec();
+            Record::Put(Item { key: key.clone(), generation: held.generation, body })
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

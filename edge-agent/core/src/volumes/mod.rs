@@ -1,0 +1,259 @@
+//! What each volume of a pod holds.
+//!
+//! In: the pod's volumes, ConfigMaps, Secrets, tokens and the downward API. Out: directories to make, host paths to
+//! bind, files with content and mode; or, per volume, kubelet's sentence why not.
+//! Never: touches a file; a path that leaves the volume is refused.
+
+use crate::{
+    api::{self, ConfigMap, DownwardSource, KeyToPath, Secret, Volume},
+    plan::{Context, field_value, resource_value},
+    sync::Items,
+};
+use limpet_protocol::{ItemHash, ItemKey, ItemKind};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// One volume, ready to be made. The shell makes `Files` by an atomic swap of a link, as kubelet does (`..data`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VolumePlan {
+    pub name: String,
+    pub content: VolumeContent,
+    /// Group that owns the files (`fsGroup`).
+    pub group: Option<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum VolumeContent {
+    /// `memory`: a tmpfs. Both limits in bytes.
+    EmptyDir { memory: bool, limit_bytes: Option<u64> },
+    /// `kind` is the manifest's type: "", Directory, DirectoryOrCreate, File, FileOrCreate, Socket, CharDevice, BlockDevice.
+    HostPath { path: String, kind: String },
+    /// `secret`: keep in memory only. Files in order of path.
+    Files { files: Vec<VolumeFile>, secret: bool },
+}
+
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct VolumeFile {
+    /// Relative, without `..`.
+    pub path: String,
+    pub mode: u32,
+    pub bytes: Vec<u8>,
+}
+
+impl std::fmt::Debug for VolumeFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({:o}, {} bytes)", self.path, self.mode, self.bytes.len())
+    }
+}
+
+/// A volume that cannot be made now. Tried again when the set changes, and from time to time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VolumeProblem {
+    pub volume: String,
+    pub message: String,
+}
+
+impl VolumePlan {
+    /// Changes when the content does.
+    pub fn hash(&self) -> ItemHash {
+        ItemHash::of(&serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    pub fn is_files(&self) -> bool {
+        matches!(self.content, VolumeContent::Files { .. })
+    }
+}
+
+/// Plans of all volumes of the pod, and the problems of those that cannot be made.
+pub fn plan(context: &Context<'_>, items: &Items) -> (Vec<VolumePlan>, Vec<VolumeProblem>) {
+    let (mut plans, mut problems) = (Vec::new(), Vec::new());
+    let group = context.pod.spec.security_context.fs_group.and_then(|g| u32::try_from(g).ok());
+    for volume in &context.pod.spec.volumes {
+        match content(context, items, volume, group.is_some()) {
+            Ok(content) => plans.push(VolumePlan { name: volume.name.clone(), content, group }),
+            Err(message) => problems.push(VolumeProblem { volume: volume.name.clone(), message }),
+        }
+    }
+    (plans, problems)
+}
+
+/// Keys of the set that the pod's volumes read: a change in one of them means `plan` again.
+pub fn reads(pod: &api::Pod, key: &ItemKey) -> bool {
+    if key.kind == ItemKind::Token {
+        return key.name.starts_with(&format!("{}.", pod.metadata.uid));
+    }
+    if key.namespace != pod.metadata.namespace {
+        return false;
+    }
+    let config = |c: &Option<api::ConfigMapSource>| c.as_ref().is_some_and(|c| c.name == key.name);
+    let secret = |s: &Option<api::SecretSource>| s.as_ref().is_some_and(|s| s.object_name() == key.name);
+    let projections = |v: &Volume| v.projected.iter().flat_map(|p| p.sources.clone()).collect::<Vec<_>>();
+    pod.spec.volumes.iter().any(|v| match key.kind {
+        ItemKind::ConfigMap => config(&v.config_map) || projections(v).iter().any(|p| config(&p.config_map)),
+        ItemKind::Secret => secret(&v.secret) || projections(v).iter().any(|p| secret(&p.secret)),
+        _ => false,
+    })
+}
+
+/// Name of the token item of a projection: `<pod uid>.<volume>.<index>`.
+pub fn token_key(pod: &api::Pod, volume: &str, index: usize) -> ItemKey {
+    let name = format!("{}.{volume}.{index}", pod.metadata.uid);
+    ItemKey::new(ItemKind::Token, &pod.metadata.namespace, &name)
+}
+
+fn content(context: &Context<'_>, items: &Items, volume: &Volume, grouped: bool) -> Result<VolumeContent, String> {
+    let mut files = Files::default();
+    if let Some(e) = &volume.empty_dir {
+        let limit_bytes = e.size_limit.as_ref().and_then(|q| q.value()).and_then(|v| u64::try_from(v).ok());
+        return Ok(VolumeContent::EmptyDir { memory: e.medium == "Memory", limit_bytes });
+    }
+    if let Some(h) = &volume.host_path {
+        return Ok(VolumeContent::HostPath { path: h.path.clone(), kind: h.type_.clone() });
+    }
+    let mut secret = false;
+    if let Some(source) = &volume.config_map {
+        files.default_mode = source.default_mode.unwrap_or(0o644);
+        files.config_map(context, items, source)?;
+    } else if let Some(source) = &volume.secret {
+        secret = true;
+        files.default_mode = source.default_mode.unwrap_or(0o644);
+        files.secret(context, items, source)?;
+    } else if let Some(source) = &volume.downward_api {
+        files.default_mode = source.default_mode.unwrap_or(0o644);
+        files.downward(context, source)?;
+    } else if let Some(projected) = &volume.projected {
+        files.default_mode = projected.default_mode.unwrap_or(0o644);
+        for (index, source) in projected.sources.iter().enumerate() {
+            secret |= source.secret.is_some() || source.service_account_token.is_some();
+            if let Some(c) = &source.config_map {
+                files.config_map(context, items, c)?;
+            }
+            if let Some(s) = &source.secret {
+                files.secret(context, items, s)?;
+            }
+            if let Some(d) = &source.downward_api {
+                files.downward(context, d)?;
+            }
+            if let Some(t) = &source.service_account_token {
+                files.token(context, items, (&volume.name, index), &t.path, grouped)?;
+            }
+        }
+    } else {
+        return Err("this volume type is not supported by this node's agent; use emptyDir, hostPath, configMap, \
+                    secret, downwardAPI or projected"
+            .into());
+    }
+    let list = files.map.into_iter().map(|(path, (mode, bytes))| VolumeFile { path, mode, bytes });
+    Ok(VolumeContent::Files { files: list.collect(), secret })
+}
+
+#[derive(Default)]
+struct Files {
+    default_mode: u32,
+    map: BTreeMap<String, (u32, Vec<u8>)>,
+}
+
+impl Files {
+    fn add(&mut self, path: &str, mode: Option<u32>, bytes: Vec<u8>) -> Result<(), String> {
+        let hostile = path.is_empty()
+            || path.starts_with('/')
+            || path.len() > 4096
+            || path.split('/').any(|p| p.is_empty() || p == "." || p == "..")
+            || path.starts_with("..");
+        if hostile {
+            return Err(format!("invalid path \"{path}\" in volume: must be relative, without '..'"));
+        }
+        self.map.insert(path.to_string(), (mode.unwrap_or(self.default_mode) & 0o777, bytes));
+        Ok(())
+    }
+
+    /// All keys, or the chosen ones. `what` names the object in errors.
+    fn pick(
+        &mut self,
+        mut entries: BTreeMap<&str, Vec<u8>>,
+        wanted: &[KeyToPath],
+        optional: bool,
+    ) -> Result<(), String> {
+        if wanted.is_empty() {
+            return entries.into_iter().try_for_each(|(key, bytes)| self.add(key, None, bytes));
+        }
+        for item in wanted {
+            match entries.get_mut(item.key.as_str()) {
+                Some(bytes) => self.add(&item.path, item.mode, bytes.clone())?,
+                None if optional => {}
+                None => return Err(format!("references non-existent config key: {}", item.key)),
+            }
+        }
+        Ok(())
+    }
+
+    fn config_map(
+        &mut self,
+        context: &Context<'_>,
+        items: &Items,
+        source: &api::ConfigMapSource,
+    ) -> Result<(), String> {
+        match items.read::<ConfigMap>(ItemKind::ConfigMap, &context.pod.metadata.namespace, &source.name) {
+            Some(map) => self
+                .pick(map.entries(), &source.items, source.optional)
+                .map_err(|e| format!("configmap {e}")),
+            None if source.optional => Ok(()),
+            None => Err(format!("configmap \"{}\" not found", source.name)),
+        }
+    }
+
+    fn secret(&mut self, context: &Context<'_>, items: &Items, source: &api::SecretSource) -> Result<(), String> {
+        let name = source.object_name();
+        match items.read::<Secret>(ItemKind::Secret, &context.pod.metadata.namespace, name) {
+            Some(secret) => self
+                .pick(secret.entries(), &source.items, source.optional)
+                .map_err(|e| e.replace("config key", "secret key")),
+            None if source.optional => Ok(()),
+            None => Err(format!("secret \"{name}\" not found")),
+        }
+    }
+
+    fn downward(&mut self, context: &Context<'_>, source: &DownwardSource) -> Result<(), String> {
+        for item in &source.items {
+            let value = if let Some(field) = &item.field_ref {
+                field_value(context, &field.field_path)
+                    .ok_or_else(|| format!("unsupported fieldPath: {}", field.field_path))?
+            } else if let Some(resource) = &item.resource_field_ref {
+                let name = resource.container_name.clone().unwrap_or_default();
+                let all = context.pod.spec.containers.iter().chain(&context.pod.spec.init_containers);
+                let container = all.into_iter().find(|c| c.name == name);
+                container
+                    .and_then(|c| resource_value(context.host, c, resource))
+                    .ok_or_else(|| format!("cannot read {} of container \"{name}\"", resource.resource))?
+            } else {
+                continue;
+            };
+            self.add(&item.path, item.mode, value.into_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn token(
+        &mut self,
+        context: &Context<'_>,
+        items: &Items,
+        (volume, index): (&str, usize),
+        path: &str,
+        grouped: bool,
+    ) -> Result<(), String> {
+        let key = token_key(context.pod, volume, index);
+        // An expired token is still mounted: the pod starts offline, and the hub sends a fresh one when it can.
+        let token: Option<api::Token> = items.by_key(&key).and_then(|held| api::parse(&held.body).ok());
+        let token = token.ok_or("failed to fetch token: the hub has not sent one yet")?;
+        // As kubelet: readable by the group with fsGroup, else by the one user, else by its owner.
+        let spec = &context.pod.spec;
+        let one_user = spec.security_context.run_as_user.is_some()
+            || spec.containers.iter().any(|c| c.security_context.run_as_user.is_some());
+        let mode = if grouped { 0o640 } else if one_user { 0o644 } else { 0o600 };
+        let mode = if mode == 0o600 && self.default_mode != 0o600 { 0o644 } else { mode };
+        self.add(path, Some(mode), token.token.into_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests;

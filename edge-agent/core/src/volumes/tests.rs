@@ -1,0 +1,102 @@
+//! What volumes hold, and what is refused.
+
+use super::*;
+use crate::plan::HostFacts;
+use serde_json::{Value, json};
+
+fn items() -> Items {
+    let mut items = Items::default();
+    let mut put = |kind, name: &str, body: Value| {
+        items.put(ItemKey::new(kind, "default", name), 1, body.to_string().into_bytes().into());
+    };
+    put(ItemKind::ConfigMap, "cfg", json!({"data": {"a": "1", "b": "2"}, "binaryData": {"c": "AAE="}}));
+    put(ItemKind::ConfigMap, "kube-root-ca.crt", json!({"data": {"ca.crt": "PEM"}}));
+    put(ItemKind::Secret, "sec", json!({"data": {"k": "cGFzcw=="}}));
+    put(ItemKind::Token, "u1.kube-api-access.0", json!({"token": "JWT", "expirationTimestamp": "2020-01-01T00:00:00Z"}));
+    items
+}
+
+fn plan_of(volume: Value) -> Result<VolumeContent, String> {
+    let object = json!({"metadata": {"name": "p", "namespace": "default", "uid": "u1", "labels": {"app": "web"}},
+        "spec": {"volumes": [volume], "containers": [{"name": "c", "image": "i"}]}});
+    let pod: api::Pod = api::parse(object.to_string().as_bytes()).unwrap();
+    let host = HostFacts::default();
+    let (mut plans, mut problems) = plan(&Context { pod: &pod, host: &host, pod_ips: &[] }, &items());
+    match problems.pop() {
+        Some(problem) => Err(problem.message),
+        None => Ok(plans.remove(0).content),
+    }
+}
+
+fn files(volume: Value) -> Vec<(String, u32, String)> {
+    match plan_of(volume).unwrap() {
+        VolumeContent::Files { files, .. } => files
+            .into_iter()
+            .map(|f| (f.path, f.mode, String::from_utf8_lossy(&f.bytes).into_owned()))
+            .collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn config_maps_with_items_and_modes() {
+    let all = files(json!({"name": "v", "configMap": {"name": "cfg"}}));
+    assert_eq!(all[0], ("a".into(), 0o644, "1".into()));
+    assert_eq!(all.len(), 3);
+    let some = files(json!({"name": "v", "configMap": {"name": "cfg", "defaultMode": 256,
+        "items": [{"key": "a", "path": "x/y", "mode": 511}, {"key": "b", "path": "z"}]}}));
+    assert_eq!(some, [("x/y".into(), 0o777, "1".into()), ("z".into(), 0o400, "2".into())]);
+    assert!(files(json!({"name": "v", "configMap": {"name": "no", "optional": true}})).is_empty());
+}
+
+#[test]
+fn the_service_account_volume() {
+    let all = files(json!({"name": "kube-api-access", "projected": {"sources": [
+        {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}}]}}));
+    assert_eq!(
+        all,
+        [
+            ("ca.crt".into(), 0o644, "PEM".into()),
+            ("namespace".into(), 0o644, "default".into()),
+            ("token".into(), 0o644, "JWT".into()),
+        ]
+    );
+}
+
+#[test]
+fn what_cannot_be_made_says_why() {
+    for (volume, want) in [
+        (json!({"name": "v", "configMap": {"name": "no"}}), "configmap \"no\" not found"),
+        (json!({"name": "v", "secret": {"secretName": "no"}}), "secret \"no\" not found"),
+        (
+            json!({"name": "v", "configMap": {"name": "cfg", "items": [{"key": "q", "path": "q"}]}}),
+            "configmap references non-existent config key: q",
+        ),
+        (
+            json!({"name": "v", "secret": {"secretName": "sec", "items": [{"key": "k", "path": "../../etc/passwd"}]}}),
+            "invalid path \"../../etc/passwd\" in volume: must be relative, without '..'",
+        ),
+    ] {
+        assert_eq!(plan_of(volume).unwrap_err(), want);
+    }
+    assert!(plan_of(json!({"name": "v", "nfs": {}})).unwrap_err().contains("not supported"));
+}
+
+#[test]
+fn knows_what_it_reads() {
+    let object = json!({"metadata": {"namespace": "default", "uid": "u1"}, "spec": {"volumes": [
+        {"name": "a", "configMap": {"name": "cfg"}}, {"name": "b", "projected": {"sources": [{"secret": {"name": "sec"}}]}}]}});
+    let pod: api::Pod = api::parse(object.to_string().as_bytes()).unwrap();
+    for (kind, namespace, name, want) in [
+        (ItemKind::ConfigMap, "default", "cfg", true),
+        (ItemKind::ConfigMap, "other", "cfg", false),
+        (ItemKind::Secret, "default", "sec", true),
+        (ItemKind::Secret, "default", "cfg", false),
+        (ItemKind::Token, "default", "u1.x.0", true),
+        (ItemKind::Token, "default", "u2.x.0", false),
+    ] {
+        assert_eq!(reads(&pod, &ItemKey::new(kind, namespace, name)), want, "{kind:?} {namespace}/{name}");
+    }
+}
