@@ -1,0 +1,1 @@
+//! WebSocket and SPDY streaming for exec, attach, port-forward and logs: being written.
