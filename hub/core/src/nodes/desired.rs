@@ -3,8 +3,12 @@
 //! In: the view. Out: the set of items of one node, each with generation and hash; bodies on demand.
 //! Never: anything that the node's own pods do not reference.
 
-use crate::{Changed, ObjectStore};
-use limpet_protocol::{ItemHash, ItemKey, SetDigest};
+use crate::{
+    Changed, ObjectStore,
+    view::{ConfigMap, EndpointSlice, Key, Kind, Node, Obj, Object, Phase, Pod, PodRef, Secret, Service},
+};
+use limpet_protocol::{ItemHash, ItemKey, ItemKind, SetDigest};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,21 +41,299 @@ pub struct Wanted {
     pub digest: SetDigest,
 }
 
+impl Wanted {
+    fn add<T>(&mut self, kind: ItemKind, object: &Obj<T>)
+    where
+        Obj<T>: Kind,
+    {
+        let key = ItemKey::new(kind, &object.meta.namespace, &object.meta.name);
+        let hash = *object.item_hash.get_or_init(|| ItemHash::of(&shape::<T>(object)));
+        let state = ItemState { generation: object.meta.resource_version, hash };
+        if self.items.insert(key.clone(), state).is_none() {
+            self.digest.add(&key, hash);
+        }
+    }
+}
+
+/// The Service that every pod may use, whatever its namespace.
+const API_SERVICE: (&str, &str) = ("default", "kubernetes");
+/// Label of an EndpointSlice that names its Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
 /// What `node` must know now.
 pub fn wanted(view: &ObjectStore, node: &str) -> Wanted {
-    let _ = (view, node);
-    Wanted::default()
+    let mut wanted = Wanted::default();
+    if let Some(object) = view.node(node) {
+        wanted.add(ItemKind::Node, object);
+    }
+    let mut namespaces = BTreeSet::new();
+    for pod in view.pods_on(node) {
+        wanted.add(ItemKind::Pod, pod);
+        if matches!(pod.status.phase, Phase::Succeeded | Phase::Failed) {
+            continue;
+        }
+        namespaces.insert(&*pod.meta.namespace);
+        references(view, pod, &mut wanted);
+    }
+    for namespace in &namespaces {
+        services(view, namespace, |_| true, &mut wanted);
+    }
+    if !namespaces.is_empty() && !namespaces.contains(API_SERVICE.0) {
+        services(view, API_SERVICE.0, |name| name == API_SERVICE.1, &mut wanted);
+    }
+    wanted
+}
+
+fn references(view: &ObjectStore, pod: &Pod, wanted: &mut Wanted) {
+    let namespace = &*pod.meta.namespace;
+    for reference in &pod.spec.refs {
+        match reference {
+            PodRef::ConfigMap(name) => {
+                if let Some(object) = view.get::<ConfigMap>(namespace, name) {
+                    wanted.add(ItemKind::ConfigMap, object);
+                }
+            }
+            PodRef::Secret(name) => {
+                if let Some(object) = view.get::<Secret>(namespace, name) {
+                    wanted.add(ItemKind::Secret, object);
+                }
+            }
+            PodRef::Token { volume, index, audience, expiration_s } => {
+                let name = format!("{}.{volume}.{index}", pod.meta.uid);
+                let key = ItemKey::new(ItemKind::Token, namespace, &name);
+                let token = TokenWanted {
+                    key: key.clone(),
+                    namespace: namespace.into(),
+                    service_account: pod.spec.service_account.to_string(),
+                    pod_name: pod.meta.name.to_string(),
+                    pod_uid: pod.meta.uid.to_string(),
+                    audience: audience.to_string(),
+                    expiration_s: *expiration_s,
+                };
+                wanted.tokens.insert(key, token);
+            }
+            PodRef::Claim(_) => {}
+        }
+    }
+}
+
+fn services(view: &ObjectStore, namespace: &str, take: impl Fn(&str) -> bool, wanted: &mut Wanted) {
+    for service in view.list::<Service>(namespace).filter(|s| take(&s.meta.name)) {
+        wanted.add(ItemKind::Service, service);
+    }
+    for slice in view.list::<EndpointSlice>(namespace) {
+        if slice.meta.labels.get(SERVICE_NAME).is_some_and(&take) {
+            wanted.add(ItemKind::EndpointSlice, slice);
+        }
+    }
 }
 
 /// The content of an item as nodes get it: canonical JSON without status and managedFields. `None` when the object is
 /// gone, and for tokens.
 pub fn body(view: &ObjectStore, key: &ItemKey) -> Option<Vec<u8>> {
-    let _ = (view, key);
-    None
+    let (namespace, name) = (&*key.namespace, &*key.name);
+    match key.kind {
+        ItemKind::Node => view.node(name).map(|o| shape(o)),
+        ItemKind::Pod => view.pod(namespace, name).map(|o| shape(o)),
+        ItemKind::ConfigMap => view.get::<ConfigMap>(namespace, name).map(|o| shape(o)),
+        ItemKind::Secret => view.get::<Secret>(namespace, name).map(|o| shape(o)),
+        ItemKind::Service => view.get::<Service>(namespace, name).map(|o| shape(o)),
+        ItemKind::EndpointSlice => view.get::<EndpointSlice>(namespace, name).map(|o| shape(o)),
+        ItemKind::Token | ItemKind::Settings => None,
+    }
+}
+
+/// The object as nodes get it. A finished pod keeps its phase, so that a board without memory does not run it again.
+fn shape<T>(object: &Obj<T>) -> Vec<u8>
+where
+    Obj<T>: Kind,
+{
+    let mut value = object.value();
+    let phase = value.pointer("/status/phase").and_then(Value::as_str).unwrap_or_default().to_owned();
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("status");
+        if <Obj<T> as Kind>::RESOURCE == Pod::RESOURCE && (phase == "Succeeded" || phase == "Failed") {
+            fields.insert("status".into(), json!({"phase": phase}));
+        }
+    }
+    if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        for field in ["managedFields", "resourceVersion", "selfLink"] {
+            meta.remove(field);
+        }
+        if let Some(annotations) = meta.get_mut("annotations").and_then(Value::as_object_mut) {
+            annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+        }
+        if <Obj<T> as Kind>::RESOURCE == Node::RESOURCE {
+            // Written by the hub while the board is away; the board has no use for it.
+            if let Some(annotations) = meta.get_mut("annotations").and_then(Value::as_object_mut) {
+                annotations.remove(super::offline::OFFLINE_SINCE);
+            }
+        }
+    }
+    if <Obj<T> as Kind>::RESOURCE == Node::RESOURCE
+        && let Some(spec) = value.get_mut("spec").and_then(Value::as_object_mut)
+    {
+        spec.remove("taints");
+    }
+    serde_json::to_vec(&value).unwrap_or_default()
 }
 
 /// Nodes whose desired set an event may have changed.
 pub fn nodes_for(view: &ObjectStore, changed: &Changed) -> BTreeSet<String> {
-    let _ = (view, changed);
-    BTreeSet::new()
+    let mut nodes = BTreeSet::new();
+    let namespace = &*changed.key.namespace;
+    let name = &*changed.key.name;
+    if changed.is::<Node>() {
+        nodes.insert(name.to_string());
+    } else if changed.is::<Pod>() {
+        let (old, new) = (changed.old_as::<Pod>(), changed.new_as::<Pod>());
+        nodes.extend([old, new].into_iter().flatten().filter_map(|p| p.node.as_deref()).map(String::from));
+    } else if changed.is::<ConfigMap>() {
+        nodes.extend(users(view, namespace, &PodRef::ConfigMap(name.into())));
+    } else if changed.is::<Secret>() {
+        nodes.extend(users(view, namespace, &PodRef::Secret(name.into())));
+    } else if changed.is::<Service>() || changed.is::<EndpointSlice>() {
+        let api = namespace == API_SERVICE.0 && service_of(changed).is_some_and(|s| s == API_SERVICE.1);
+        match api {
+            true => nodes.extend(view.nodes_with_pods().map(String::from)),
+            false => nodes.extend(pods_in(view, namespace).filter_map(|p| p.node.as_deref()).map(String::from)),
+        }
+    }
+    nodes
+}
+
+fn service_of(changed: &Changed) -> Option<String> {
+    if changed.is::<Service>() {
+        return Some(changed.key.name.to_string());
+    }
+    changed.metas().find_map(|m| m.labels.get(SERVICE_NAME)).map(String::from)
+}
+
+fn pods_in<'a>(view: &'a ObjectStore, namespace: &str) -> impl Iterator<Item = &'a std::sync::Arc<Pod>> {
+    view.list::<Pod>(namespace)
+}
+
+fn users(view: &ObjectStore, namespace: &str, reference: &PodRef) -> Vec<String> {
+    let uses = |pod: &&std::sync::Arc<Pod>| pod.spec.refs.contains(reference);
+    pods_in(view, namespace).filter(uses).filter_map(|p| p.node.as_deref()).map(String::from).collect()
+}
+
+/// Whether an event leaves what nodes see of the object as it was (a status, mostly).
+pub fn looks_the_same(changed: &Changed) -> bool {
+    fn same<T>(old: Option<&std::sync::Arc<Obj<T>>>, new: Option<&std::sync::Arc<Obj<T>>>) -> bool
+    where
+        Obj<T>: Kind,
+    {
+        let (Some(old), Some(new)) = (old, new) else { return false };
+        let hash = |o: &Obj<T>| *o.item_hash.get_or_init(|| ItemHash::of(&shape::<T>(o)));
+        hash(old) == hash(new)
+    }
+    match &changed.new {
+        Some(Object::Pod(new)) => {
+            let moved = changed.old_as::<Pod>().is_none_or(|old| old.node != new.node);
+            !moved && same(changed.old_as::<Pod>(), Some(new))
+        }
+        Some(Object::Node(new)) => same(changed.old_as::<Node>(), Some(new)),
+        _ => false,
+    }
+}
+
+/// Key of an item's object in the store, for messages to people.
+pub fn object_key(key: &ItemKey) -> Key {
+    let resource = match key.kind {
+        ItemKind::Node => Node::RESOURCE,
+        ItemKind::Pod => Pod::RESOURCE,
+        ItemKind::ConfigMap => ConfigMap::RESOURCE,
+        ItemKind::Secret => Secret::RESOURCE,
+        ItemKind::Service => Service::RESOURCE,
+        ItemKind::EndpointSlice => EndpointSlice::RESOURCE,
+        ItemKind::Token => "limpet/tokens",
+        ItemKind::Settings => "limpet/settings",
+    };
+    Key::new(resource, &key.namespace, &key.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(view: &mut ObjectStore, revision: u64, resource: &str, object: Value) -> Changed {
+        let at = |p: &str| object.pointer(p).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (ns, name) = (at("/metadata/namespace"), at("/metadata/name"));
+        view.apply(revision, resource, &ns, &name, Some(object.to_string().into_bytes().into()))
+    }
+
+    fn pod(name: &str, node: &str, secret: &str, phase: &str) -> Value {
+        json!({"metadata": {"name": name, "namespace": "a", "uid": name, "resourceVersion": "7",
+                "managedFields": [{}]},
+            "spec": {"nodeName": node, "serviceAccountName": "default",
+                "containers": [{"name": "c", "envFrom": [{"configMapRef": {"name": "m"}}]}],
+                "volumes": [{"name": "s", "secret": {"secretName": secret}},
+                    {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}]},
+            "status": {"phase": phase}})
+    }
+
+    fn named(kind: &str, namespace: &str, name: &str) -> Value {
+        json!({"kind": kind, "metadata": {"name": name, "namespace": namespace, "uid": name, "resourceVersion": "3"}})
+    }
+
+    fn world() -> ObjectStore {
+        let mut view = ObjectStore::new();
+        put(&mut view, 1, "/nodes", json!({"metadata": {"name": "n1", "uid": "n1"}}));
+        for secret in ["s1", "s2", "s3"] {
+            put(&mut view, 2, "/secrets", named("Secret", "a", secret));
+        }
+        put(&mut view, 3, "/configmaps", named("ConfigMap", "a", "m"));
+        put(&mut view, 4, "/services", named("Service", "a", "web"));
+        put(&mut view, 4, "/services", named("Service", "b", "other"));
+        put(&mut view, 4, "/services", named("Service", "default", "kubernetes"));
+        put(&mut view, 4, "/services", named("Service", "default", "private"));
+        put(&mut view, 5, "/pods", pod("p1", "n1", "s1", "Running"));
+        put(&mut view, 6, "/pods", pod("p2", "n2", "s2", "Running"));
+        view
+    }
+
+    #[test]
+    fn a_node_knows_what_its_pods_name_and_no_more() {
+        let wanted = wanted(&world(), "n1");
+        let names: Vec<String> = wanted.items.keys().map(|k| format!("{:?} {}/{}", k.kind, k.namespace, k.name)).collect();
+        assert_eq!(
+            names,
+            ["Node /n1", "Pod a/p1", "ConfigMap a/m", "Secret a/s1", "Service a/web", "Service default/kubernetes"]
+        );
+        assert_eq!(wanted.tokens.len(), 1);
+        assert_eq!(wanted.digest.count, 6);
+        let body = body(&world(), &ItemKey::new(ItemKind::Pod, "a", "p1")).unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert!(body["status"].is_null() && body["metadata"]["managedFields"].is_null());
+        assert!(body["metadata"]["resourceVersion"].is_null() && body["spec"]["nodeName"] == "n1");
+    }
+
+    #[test]
+    fn a_finished_pod_is_known_but_needs_nothing() {
+        let mut view = world();
+        put(&mut view, 9, "/pods", pod("p1", "n1", "s1", "Succeeded"));
+        let wanted = wanted(&view, "n1");
+        assert_eq!(wanted.items.len(), 2);
+        let body = body(&view, &ItemKey::new(ItemKind::Pod, "a", "p1")).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["status"], json!({"phase": "Succeeded"}));
+    }
+
+    #[test]
+    fn events_find_their_nodes() {
+        let mut view = world();
+        let changed = put(&mut view, 10, "/secrets", named("Secret", "a", "s2"));
+        assert_eq!(nodes_for(&view, &changed), BTreeSet::from(["n2".to_string()]));
+        let changed = put(&mut view, 10, "/secrets", named("Secret", "a", "s3"));
+        assert!(nodes_for(&view, &changed).is_empty());
+        let changed = put(&mut view, 11, "/services", named("Service", "default", "kubernetes"));
+        assert_eq!(nodes_for(&view, &changed).len(), 2);
+        let mut again = pod("p1", "n1", "s1", "Running");
+        again["status"]["podIP"] = json!("10.0.0.1");
+        let changed = put(&mut view, 12, "/pods", again);
+        assert!(looks_the_same(&changed));
+        let moved = put(&mut view, 13, "/pods", pod("p1", "n3", "s1", "Running"));
+        assert!(!looks_the_same(&moved));
+        assert_eq!(nodes_for(&view, &moved).len(), 2);
+    }
 }

@@ -4,5 +4,7 @@
 //! Never: evicts a pod because its node is silent.
 
 pub mod desired;
+pub mod ipam;
 pub mod offline;
 pub mod session;
+pub mod status;

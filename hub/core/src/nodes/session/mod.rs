@@ -1,0 +1,252 @@
+//! One node's session: reconciles the node's set with the desired one, and takes in its reports.
+//!
+//! In: what the shell saw (`SessionInput`), with the view and the time. Out: `SessionOutput`, to be drained with
+//! `poll` after every `handle`. The shell keeps one `Session` a node for as long as the hub runs.
+//! Never: answers a report before its change is durable; listens to an old session.
+
+mod reports;
+mod set;
+
+use super::desired::{self, TokenWanted};
+use crate::{Change, ObjectStore, Timestamp, limits};
+use limpet_protocol::{
+    Down, Envelope, Hello, ItemKey, ItemKind, StreamFrame, TokenAnswer, Up, Welcome, topic::Channel,
+};
+use reports::Reports;
+use set::SetState;
+use std::collections::VecDeque;
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SessionInput {
+    /// The broker admitted a connection of this node.
+    Connected { connection: u64 },
+    Disconnected { connection: u64 },
+    /// A decoded message (`Envelope::<Up>::decode`).
+    Message { connection: u64, envelope: Envelope<Up> },
+    /// The view changed in a way that may concern this node (`desired::nodes_for`).
+    Dirty,
+    /// All changes of a `Write` are durable, and the view has them.
+    Durable { ticket: u64 },
+    /// The changes of a `Write` were not accepted; `retry` says whether that may be different later.
+    Refused { ticket: u64, retry: bool, reason: String },
+    /// An issued token: `body` is `{"token","expirationTimestamp","audience"}`, `generation` the store's revision.
+    Token { key: ItemKey, generation: u64, body: Vec<u8> },
+    TokenRefused { key: ItemKey, error: String },
+    /// A frame for the node on the stream channel (dropped when not connected).
+    Stream(StreamFrame),
+    /// The time asked for by `wake_at` has come.
+    Tick,
+    /// The node's certificate was revoked or its object deleted.
+    Removed { reason: String },
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SessionOutput {
+    Send { connection: u64, channel: Channel, envelope: Envelope<Down> },
+    /// Close this connection.
+    Close { connection: u64, reason: String },
+    /// Apply these, then answer `Durable` or `Refused` with the ticket.
+    Write { ticket: u64, changes: Vec<Change> },
+    /// Issue this token.
+    Token(TokenWanted),
+    /// A frame from the node, for the open stream of that id.
+    Stream(StreamFrame),
+    /// The session began (after `Hello`): streams of the one before are over.
+    Opened { session: u64 },
+    /// The node is without a session: open streams end.
+    Closed { reason: String },
+    /// Something that people should know (log and Event on the Node).
+    Notice { reason: &'static str, message: String },
+}
+
+/// The hub's side of one node's session.
+#[derive(Debug)]
+pub struct Session {
+    node: String,
+    out: VecDeque<SessionOutput>,
+    connection: Option<u64>,
+    /// Number of the open session on the current connection.
+    open: Option<u64>,
+    /// `Hello::instance` of the last session: a change means another device with the same identity.
+    instance: Option<[u8; 16]>,
+    set: SetState,
+    reports: Reports,
+}
+
+impl Session {
+    pub fn new(node: &str) -> Session {
+        Session {
+            node: node.into(),
+            out: VecDeque::new(),
+            connection: None,
+            open: None,
+            instance: None,
+            set: SetState::default(),
+            reports: Reports::default(),
+        }
+    }
+
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Whether a session is open: a `Hello` was answered on the current connection.
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Whether the node has acknowledged all that it should know.
+    pub fn in_sync(&self) -> bool {
+        self.is_open() && self.set.in_sync()
+    }
+
+    pub fn handle(&mut self, now: Timestamp, view: &ObjectStore, input: SessionInput) {
+        match input {
+            SessionInput::Connected { connection } => {
+                self.close("replaced by a newer connection");
+                self.connection = Some(connection);
+            }
+            SessionInput::Disconnected { connection } => {
+                if self.connection == Some(connection) {
+                    self.connection = None;
+                    self.close("the connection was lost");
+                }
+            }
+            SessionInput::Message { connection, envelope } => {
+                if self.connection == Some(connection) {
+                    self.message(now, view, envelope);
+                }
+            }
+            SessionInput::Dirty => self.set.dirty(),
+            SessionInput::Durable { ticket } => self.reports.durable(now, view, &self.node, ticket),
+            SessionInput::Refused { ticket, retry, reason } => {
+                self.reports.refused(now, ticket, retry, reason);
+            }
+            SessionInput::Token { key, generation, body } => self.set.token(key, generation, body),
+            SessionInput::TokenRefused { key, error } => {
+                self.set.token_refused(now, &key);
+                self.send(Channel::State, Down::TokenAnswer(TokenAnswer { key, error }));
+            }
+            SessionInput::Stream(frame) => self.send(Channel::Stream, Down::Stream(frame)),
+            SessionInput::Tick => self.reports.tick(now, view, &self.node),
+            SessionInput::Removed { reason } => self.goodbye(reason),
+        }
+        self.settle(now, view);
+    }
+
+    pub fn poll(&mut self) -> Option<SessionOutput> {
+        self.out.pop_front()
+    }
+
+    /// When `Tick` is wanted, and what for.
+    pub fn wake_at(&self) -> Option<(Timestamp, &'static str)> {
+        let reports = self.reports.wake_at().map(|at| (at, "a report is to be written again"));
+        let tokens = self.set.wake_at().map(|at| (at, "a token is to be asked for again"));
+        [reports, tokens].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    fn message(&mut self, now: Timestamp, view: &ObjectStore, envelope: Envelope<Up>) {
+        if let Up::Hello(hello) = envelope.message {
+            self.hello(now, view, envelope.session, hello);
+            return;
+        }
+        if self.open != Some(envelope.session) {
+            return;
+        }
+        match envelope.message {
+            Up::Hello(_) | Up::Alive => {}
+            Up::Inventory(inventory) => self.set.inventory(inventory),
+            Up::Ack(ack) => self.set.acknowledged(ack.seq),
+            Up::PodReport(report) => self.reports.pod(now, view, &self.node, report),
+            Up::PodGone(gone) => self.reports.gone(now, view, &self.node, gone),
+            Up::NodeReport(report) => self.reports.node(now, view, &self.node, report),
+            Up::Event(json) => self.reports.event(view, &self.node, &json),
+            Up::TokenAsk(ask) => self.set.renew_token(&ask.key),
+            Up::Stream(frame) => self.out.push_back(SessionOutput::Stream(frame)),
+        }
+    }
+
+    fn hello(&mut self, now: Timestamp, view: &ObjectStore, session: u64, hello: Hello) {
+        if self.instance.is_some_and(|before| before != hello.instance) {
+            self.out.push_back(SessionOutput::Notice {
+                reason: "DuplicateIdentity",
+                message: format!(
+                    "another device uses the certificate of node {}: two devices may be running from copies of one \
+                     card; give one of them a name of its own (remove its data directory and join it again)",
+                    self.node
+                ),
+            });
+        }
+        self.instance = Some(hello.instance);
+        self.open = Some(session);
+        self.out.push_back(SessionOutput::Opened { session });
+        let digest = self.set.opened(desired::wanted(view, &self.node), hello.digest);
+        let welcome = Welcome {
+            time_ms: u64::try_from(now.as_millisecond()).unwrap_or(0),
+            digest,
+            alive_every_s: limits::ALIVE_EVERY_S,
+        };
+        self.send(Channel::State, Down::Welcome(welcome));
+    }
+
+    /// Sends what there is to send after any input.
+    fn settle(&mut self, now: Timestamp, view: &ObjectStore) {
+        for output in self.reports.drain() {
+            match output {
+                reports::Out::Write { ticket, changes } => {
+                    self.out.push_back(SessionOutput::Write { ticket, changes });
+                }
+                reports::Out::Reported { uid, version } => {
+                    self.send(Channel::Status, Down::Reported { uid, version });
+                }
+                reports::Out::Notice { reason, message } => {
+                    self.out.push_back(SessionOutput::Notice { reason, message });
+                }
+            }
+        }
+        if !self.is_open() {
+            return;
+        }
+        for change in self.set.steps(now, view, &self.node) {
+            self.send(Channel::State, Down::Change(change));
+        }
+        for wanted in self.set.tokens_to_issue() {
+            self.out.push_back(SessionOutput::Token(wanted));
+        }
+    }
+
+    fn send(&mut self, channel: Channel, message: Down) {
+        if let (Some(connection), Some(session)) = (self.connection, self.open) {
+            let envelope = Envelope { session, message };
+            self.out.push_back(SessionOutput::Send { connection, channel, envelope });
+        }
+    }
+
+    fn close(&mut self, reason: &str) {
+        if self.open.take().is_some() {
+            self.out.push_back(SessionOutput::Closed { reason: reason.into() });
+        }
+        self.set.closed();
+    }
+
+    fn goodbye(&mut self, reason: String) {
+        let connection = self.connection;
+        // A stranger to this session still hears why.
+        self.open = self.open.or(Some(0));
+        self.send(Channel::State, Down::Goodbye { reason: reason.clone() });
+        self.close(&reason);
+        if let Some(connection) = connection {
+            self.out.push_back(SessionOutput::Close { connection, reason });
+        }
+    }
+}
+
+/// Tokens are not objects of the store; what is known of them is what was issued or what the node holds.
+fn is_token(key: &ItemKey) -> bool {
+    key.kind == ItemKind::Token
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,229 @@
+//! What the node reports, on its way into the store.
+//!
+//! In: reports with versions, verdicts of the store. Out: writes with tickets, and confirmations once they are durable.
+//! One write a subject is under way at a time; of what comes meanwhile the latest waits (latest wins).
+//! Never: confirms what is not durable; more waiting reports than `REPORTS_PENDING_MAX`.
+
+use crate::{
+    Change, ObjectStore, Timestamp, limits,
+    nodes::status::{self, Effect},
+    view::Pod,
+};
+use limpet_protocol::{NodeReport, PodGone, PodReport};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+const AGAIN_S: i64 = 2;
+
+pub(super) enum Out {
+    Write { ticket: u64, changes: Vec<Change> },
+    Reported { uid: String, version: u64 },
+    Notice { reason: &'static str, message: String },
+}
+
+#[derive(Clone, Debug)]
+enum Report {
+    Pod(PodReport),
+    Gone(PodGone),
+    Node(NodeReport),
+}
+
+impl Report {
+    /// The pod's uid; empty for the node itself.
+    fn subject(&self) -> &str {
+        match self {
+            Report::Pod(r) => &r.uid,
+            Report::Gone(r) => &r.uid,
+            Report::Node(_) => "",
+        }
+    }
+
+    fn version(&self) -> u64 {
+        match self {
+            Report::Pod(r) => r.version,
+            Report::Gone(r) => r.version,
+            Report::Node(r) => r.version,
+        }
+    }
+
+    fn effect(&self, view: &ObjectStore, node: &str) -> Effect {
+        match self {
+            Report::Pod(r) => status::pod_report(view, node, r),
+            Report::Gone(r) => status::pod_gone(view, node, r),
+            Report::Node(r) => status::node_report(view, node, &r.body),
+        }
+    }
+}
+
+/// Where one subject's reporting stands.
+#[derive(Debug, Default)]
+struct Subject {
+    /// Newest version that is durable.
+    durable: u64,
+    writing: Option<(u64, Report)>,
+    waiting: Option<Report>,
+    again_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Reports {
+    subjects: BTreeMap<String, Subject>,
+    /// Subjects by ticket; tickets of Events are not here.
+    tickets: BTreeMap<u64, String>,
+    next_ticket: u64,
+    out: Vec<Out>,
+}
+
+impl std::fmt::Debug for Out {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Out::Write { .. } => "Write",
+            Out::Reported { .. } => "Reported",
+            Out::Notice { .. } => "Notice",
+        })
+    }
+}
+
+impl Reports {
+    pub(super) fn pod(&mut self, now: Timestamp, view: &ObjectStore, node: &str, report: PodReport) {
+        self.take(now, view, node, Report::Pod(report));
+    }
+
+    pub(super) fn gone(&mut self, now: Timestamp, view: &ObjectStore, node: &str, gone: PodGone) {
+        self.take(now, view, node, Report::Gone(gone));
+    }
+
+    pub(super) fn node(&mut self, now: Timestamp, view: &ObjectStore, node: &str, report: NodeReport) {
+        self.take(now, view, node, Report::Node(report));
+    }
+
+    pub(super) fn drain(&mut self) -> Vec<Out> {
+        std::mem::take(&mut self.out)
+    }
+
+    fn take(&mut self, now: Timestamp, view: &ObjectStore, node: &str, report: Report) {
+        let key = report.subject().to_owned();
+        if !self.subjects.contains_key(&key) && self.subjects.len() >= limits::REPORTS_PENDING_MAX {
+            // The node sends again what is not confirmed.
+            return;
+        }
+        let subject = self.subjects.entry(key).or_default();
+        if report.version() <= subject.durable {
+            let (uid, version) = (report.subject().to_owned(), report.version());
+            self.out.push(Out::Reported { uid, version });
+            return;
+        }
+        let newest = subject.waiting.as_ref().or(subject.writing.as_ref().map(|(_, r)| r));
+        if newest.is_some_and(|n| n.version() >= report.version()) {
+            return;
+        }
+        if subject.writing.is_some() || subject.again_at.is_some_and(|at| at > now) {
+            subject.waiting = Some(report);
+            return;
+        }
+        self.write(now, view, node, report);
+    }
+
+    fn write(&mut self, now: Timestamp, view: &ObjectStore, node: &str, report: Report) {
+        match report.effect(view, node) {
+            Effect::Write(changes) => {
+                self.next_ticket += 1;
+                let ticket = self.next_ticket;
+                self.tickets.insert(ticket, report.subject().to_owned());
+                let subject = self.subjects.entry(report.subject().to_owned()).or_default();
+                subject.again_at = None;
+                subject.writing = Some((ticket, report));
+                self.out.push(Out::Write { ticket, changes });
+            }
+            Effect::Nothing => self.confirmed(now, view, node, &report),
+            Effect::Refused(message) => {
+                self.out.push(Out::Notice { reason: "ReportRefused", message });
+                self.confirmed(now, view, node, &report);
+            }
+        }
+    }
+
+    /// The report needs no more writing.
+    fn confirmed(&mut self, now: Timestamp, view: &ObjectStore, node: &str, report: &Report) {
+        let (uid, version) = (report.subject().to_owned(), report.version());
+        self.out.push(Out::Reported { uid: uid.clone(), version });
+        let ended = !uid.is_empty() && matches!(report, Report::Gone(_));
+        let subject = self.subjects.entry(uid.clone()).or_default();
+        subject.durable = subject.durable.max(version);
+        (subject.writing, subject.again_at) = (None, None);
+        match subject.waiting.take() {
+            Some(next) => self.write(now, view, node, next),
+            None if ended => {
+                self.subjects.remove(&uid);
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn durable(&mut self, now: Timestamp, view: &ObjectStore, node: &str, ticket: u64) {
+        let Some(subject) = self.tickets.remove(&ticket).and_then(|s| self.subjects.get_mut(&s)) else { return };
+        if let Some((_, report)) = subject.writing.take_if(|(t, _)| *t == ticket) {
+            self.confirmed(now, view, node, &report);
+        }
+    }
+
+    pub(super) fn refused(&mut self, now: Timestamp, ticket: u64, retry: bool, reason: String) {
+        let Some(subject) = self.tickets.remove(&ticket).and_then(|s| self.subjects.get_mut(&s)) else { return };
+        let Some((_, report)) = subject.writing.take_if(|(t, _)| *t == ticket) else { return };
+        if retry {
+            subject.waiting = Some(subject.waiting.take().unwrap_or(report));
+            subject.again_at = now.checked_add(jiff::SignedDuration::from_secs(AGAIN_S)).ok();
+            return;
+        }
+        subject.durable = subject.durable.max(report.version());
+        self.out.push(Out::Notice { reason: "ReportRefused", message: reason });
+        self.out.push(Out::Reported { uid: report.subject().to_owned(), version: report.version() });
+    }
+
+    pub(super) fn wake_at(&self) -> Option<Timestamp> {
+        self.subjects.values().filter_map(|s| s.again_at).min()
+    }
+
+    pub(super) fn tick(&mut self, now: Timestamp, view: &ObjectStore, node: &str) {
+        let due: Vec<Report> = self
+            .subjects
+            .values_mut()
+            .filter(|s| s.again_at.is_some_and(|at| at <= now))
+            .filter_map(|s| {
+                s.again_at = None;
+                s.waiting.take()
+            })
+            .collect();
+        for report in due {
+            self.write(now, view, node, report);
+        }
+    }
+
+    /// An Event of the node about itself or one of its pods. Not confirmed, not tried again.
+    pub(super) fn event(&mut self, view: &ObjectStore, node: &str, json: &[u8]) {
+        let Ok(mut event) = serde_json::from_slice::<Value>(json) else { return };
+        let text = |v: &Value, key: &str| v[key].as_str().unwrap_or_default().to_owned();
+        let about = &event["involvedObject"];
+        let (kind, namespace, name) = (text(about, "kind"), text(about, "namespace"), text(about, "name"));
+        let own = match kind.as_str() {
+            // An Event about a pod that has gone meanwhile is history and welcome.
+            "Pod" => view.pod(&namespace, &name).is_none_or(|p: &std::sync::Arc<Pod>| p.node.as_deref() == Some(node)),
+            "Node" => name == node,
+            _ => false,
+        };
+        let Some(fields) = event.as_object_mut().filter(|_| own) else { return };
+        let namespace = if namespace.is_empty() { "default".to_string() } else { namespace };
+        fields.insert("apiVersion".into(), json!("v1"));
+        fields.insert("kind".into(), json!("Event"));
+        fields.insert("source".into(), json!({"component": "kubelet", "host": node}));
+        fields.insert("reportingComponent".into(), json!("kubelet"));
+        fields.insert("reportingInstance".into(), json!(node));
+        if let Some(meta) = event["metadata"].as_object_mut() {
+            meta.insert("namespace".into(), json!(namespace));
+        }
+        self.next_ticket += 1;
+        let changes = vec![Change::Create { resource: "/events".into(), namespace, object: event }];
+        self.out.push(Out::Write { ticket: self.next_ticket, changes });
+    }
+}
+

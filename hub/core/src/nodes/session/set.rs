@@ -1,0 +1,234 @@
+//! The node's set as the hub believes it to be, and the steps from there to the desired one.
+//!
+//! In: what is wanted, inventories, acknowledgements, issued tokens. Out: numbered `SetChange`s.
+//! After `Hello` with another digest nothing is sent until the inventory comes: it says what the node holds.
+//! Never: sends a body that the node holds already; keeps a token longer than until it is sent.
+
+use super::is_token;
+use crate::{
+    ObjectStore, Timestamp,
+    limits,
+    nodes::desired::{self, ItemState, TokenWanted, Wanted},
+};
+use limpet_protocol::{Inventory, Item, ItemHash, ItemKey, Removal, SetChange, SetDigest, limits as wire};
+use std::collections::{BTreeMap, BTreeSet};
+
+const TOKEN_AGAIN_S: i64 = 30;
+
+#[derive(Debug, Default)]
+pub(super) struct SetState {
+    wanted: Wanted,
+    dirty: bool,
+    /// What the node holds once it has taken in everything sent; `None` until that is known.
+    held: Option<Held>,
+    seq: u64,
+    acknowledged: u64,
+    tokens: BTreeMap<ItemKey, Token>,
+    /// Asked of the shell, not answered yet.
+    issuing: BTreeSet<ItemKey>,
+    to_issue: Vec<TokenWanted>,
+    failed: BTreeMap<ItemKey, Timestamp>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    items: BTreeMap<ItemKey, ItemState>,
+    digest: SetDigest,
+}
+
+#[derive(Debug)]
+struct Token {
+    state: ItemState,
+    /// Until it is sent; afterwards only the node has it.
+    body: Option<Vec<u8>>,
+}
+
+impl Held {
+    fn put(&mut self, key: &ItemKey, state: ItemState) {
+        if let Some(old) = self.items.insert(key.clone(), state) {
+            self.digest.remove(key, old.hash);
+        }
+        self.digest.add(key, state.hash);
+    }
+
+    fn remove(&mut self, key: &ItemKey) {
+        if let Some(old) = self.items.remove(key) {
+            self.digest.remove(key, old.hash);
+        }
+    }
+}
+
+impl SetState {
+    /// A session begins. Returns the digest that the node should have.
+    pub(super) fn opened(&mut self, wanted: Wanted, theirs: SetDigest) -> SetDigest {
+        self.wanted = wanted;
+        self.dirty = false;
+        (self.seq, self.acknowledged) = (0, 0);
+        self.issuing.clear();
+        self.tokens.retain(|key, _| self.wanted.tokens.contains_key(key));
+        let mut target = Held { items: self.wanted.items.clone(), digest: self.wanted.digest };
+        for (key, token) in &self.tokens {
+            target.put(key, token.state);
+        }
+        let digest = target.digest;
+        self.held = (digest == theirs).then_some(target);
+        digest
+    }
+
+    pub(super) fn closed(&mut self) {
+        self.held = None;
+    }
+
+    pub(super) fn dirty(&mut self) {
+        self.dirty = true;
+    }
+
+    pub(super) fn in_sync(&self) -> bool {
+        self.held.is_some() && !self.dirty && self.acknowledged >= self.seq && self.issuing.is_empty()
+    }
+
+    /// What the node holds, in its own words.
+    pub(super) fn inventory(&mut self, inventory: Inventory) {
+        let mut held = Held::default();
+        for entry in inventory.entries {
+            let state = ItemState { generation: entry.generation, hash: entry.hash };
+            // A token that this hub does not remember (it restarted) but the node still holds is as good as issued.
+            if is_token(&entry.key) && self.wanted.tokens.contains_key(&entry.key) {
+                self.tokens.entry(entry.key.clone()).or_insert(Token { state, body: None });
+            }
+            held.put(&entry.key, state);
+        }
+        // One that was sent but is not there was lost: it has to be issued again.
+        self.tokens.retain(|key, token| token.body.is_some() || held.items.contains_key(key));
+        self.held = Some(held);
+        self.acknowledged = self.seq;
+        self.dirty = true;
+    }
+
+    pub(super) fn acknowledged(&mut self, seq: u64) {
+        if seq <= self.seq {
+            self.acknowledged = self.acknowledged.max(seq);
+        }
+    }
+
+    pub(super) fn token(&mut self, key: ItemKey, generation: u64, body: Vec<u8>) {
+        self.issuing.remove(&key);
+        self.failed.remove(&key);
+        if self.wanted.tokens.contains_key(&key) && body.len() <= wire::ITEM_BYTES_MAX {
+            let state = ItemState { generation, hash: ItemHash::of(&body) };
+            self.tokens.insert(key, Token { state, body: Some(body) });
+            self.dirty = true;
+        }
+    }
+
+    pub(super) fn token_refused(&mut self, now: Timestamp, key: &ItemKey) {
+        self.issuing.remove(key);
+        self.failed.insert(key.clone(), now);
+    }
+
+    /// The node asks for a fresh token before the one it has ends.
+    pub(super) fn renew_token(&mut self, key: &ItemKey) {
+        if let Some(wanted) = self.wanted.tokens.get(key)
+            && self.issuing.insert(key.clone())
+        {
+            self.to_issue.push(wanted.clone());
+        }
+    }
+
+    pub(super) fn tokens_to_issue(&mut self) -> Vec<TokenWanted> {
+        std::mem::take(&mut self.to_issue)
+    }
+
+    pub(super) fn wake_at(&self) -> Option<Timestamp> {
+        self.failed.values().min().and_then(|at| at.checked_add(jiff::SignedDuration::from_secs(TOKEN_AGAIN_S)).ok())
+    }
+
+    /// The next steps, as far as unacknowledged ones leave room.
+    pub(super) fn steps(&mut self, now: Timestamp, view: &ObjectStore, node: &str) -> Vec<SetChange> {
+        let mut steps = Vec::new();
+        self.retry_tokens(now);
+        if !self.dirty || self.held.is_none() {
+            return steps;
+        }
+        let room = (limits::CHANGES_IN_FLIGHT_MAX as u64).saturating_sub(self.seq - self.acknowledged);
+        if room == 0 {
+            return steps;
+        }
+        self.wanted = desired::wanted(view, node);
+        self.tokens.retain(|key, _| self.wanted.tokens.contains_key(key));
+        self.failed.retain(|key, _| self.wanted.tokens.contains_key(key));
+        self.want_tokens();
+        for _ in 0..room {
+            match self.step(view) {
+                Some(step) => steps.push(step),
+                None => {
+                    self.dirty = false;
+                    break;
+                }
+            }
+        }
+        steps
+    }
+
+    fn retry_tokens(&mut self, now: Timestamp) {
+        let before = self.failed.len();
+        self.failed.retain(|_, at| now.duration_since(*at).as_secs() < TOKEN_AGAIN_S);
+        self.dirty |= before != self.failed.len();
+    }
+
+    fn want_tokens(&mut self) {
+        for (key, wanted) in &self.wanted.tokens {
+            let known = self.tokens.contains_key(key) || self.failed.contains_key(key);
+            if !known && self.issuing.insert(key.clone()) {
+                self.to_issue.push(wanted.clone());
+            }
+        }
+    }
+
+    /// One bounded step; `None` when nothing differs.
+    fn step(&mut self, view: &ObjectStore) -> Option<SetChange> {
+        let held = self.held.as_mut()?;
+        let mut change = SetChange::default();
+        let surplus: Vec<ItemKey> = held
+            .items
+            .keys()
+            .filter(|k| !self.wanted.items.contains_key(*k) && !self.tokens.contains_key(*k))
+            .take(wire::ITEMS_PER_CHANGE_MAX)
+            .cloned()
+            .collect();
+        for key in surplus {
+            held.remove(&key);
+            change.removals.push(Removal { key, generation: view.revision() });
+        }
+        let mut bytes = 0;
+        let tokens = self.tokens.iter().map(|(key, token)| (key, token.state));
+        for (key, state) in self.wanted.items.iter().map(|(k, s)| (k, *s)).chain(tokens) {
+            if held.items.get(key).is_some_and(|h| h.hash == state.hash) {
+                continue;
+            }
+            if change.puts.len() >= wire::ITEMS_PER_CHANGE_MAX || bytes >= wire::SET_CHANGE_BYTES_TARGET {
+                break;
+            }
+            let body = match is_token(key) {
+                true => self.tokens.get(key).and_then(|t| t.body.clone()),
+                false => desired::body(view, key),
+            };
+            let Some(body) = body.filter(|b| b.len() <= wire::ITEM_BYTES_MAX) else { continue };
+            bytes += body.len();
+            held.put(key, state);
+            change.puts.push(Item { key: key.clone(), generation: state.generation, body });
+        }
+        if change.puts.is_empty() && change.removals.is_empty() {
+            return None;
+        }
+        for put in change.puts.iter().filter(|p| is_token(&p.key)) {
+            if let Some(token) = self.tokens.get_mut(&put.key) {
+                token.body = None;
+            }
+        }
+        self.seq += 1;
+        change.seq = self.seq;
+        change.digest = held.digest;
+        Some(change)
+    }
+}

@@ -1,0 +1,249 @@
+//! From what a node reports to changes of the store.
+//!
+//! In: a report and the view. Out: a merge patch, or nothing when the store has it already.
+//! A node speaks for pods that are bound to it and for itself, and only about status; conditions that others keep
+//! (PodScheduled, readiness gates) stay as they are.
+//! Never: takes back a finished phase, or a label that only operators give.
+
+use crate::{
+    Change, ObjectStore, Propagation, json_diff,
+    view::{Kind, Node, Phase, Pod},
+};
+use limpet_protocol::{PodGone, PodReport};
+use serde_json::{Map, Value, json};
+
+/// Fields of PodStatus that the hub keeps when a report does not have them.
+const KEPT: [&str; 5] =
+    ["nominatedNodeName", "qosClass", "resize", "resourceClaimStatuses", "extendedResourceClaimStatus"];
+
+/// What a report means for the store.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Write this, and confirm when it is durable.
+    Write(Vec<Change>),
+    /// Confirm: there is nothing (more) to write.
+    Nothing,
+    /// Not a report that this node may make, or not readable.
+    Refused(String),
+}
+
+fn own_pod<'a>(view: &'a ObjectStore, node: &str, namespace: &str, name: &str, uid: &str) -> Option<&'a Pod> {
+    let pod = view.pod(namespace, name)?;
+    (&*pod.meta.uid == uid && pod.node.as_deref() == Some(node)).then_some(pod)
+}
+
+/// A pod's status.
+pub fn pod_report(view: &ObjectStore, node: &str, report: &PodReport) -> Effect {
+    let Ok(Value::Object(reported)) = serde_json::from_slice::<Value>(&report.status) else {
+        return Effect::Refused(format!("the status of pod {}/{} is not an object", report.namespace, report.name));
+    };
+    let Some(pod) = own_pod(view, node, &report.namespace, &report.name, &report.uid) else {
+        return Effect::Nothing;
+    };
+    let finished = |phase: &str| matches!(phase, "Succeeded" | "Failed");
+    let phase = reported.get("phase").and_then(Value::as_str).unwrap_or_default();
+    if matches!(pod.status.phase, Phase::Succeeded | Phase::Failed) && !finished(phase) {
+        return Effect::Nothing;
+    }
+    let old = pod.field("/status");
+    let mut new = reported;
+    for key in KEPT {
+        if !new.contains_key(key) && !old[key].is_null() {
+            new.insert(key.into(), old[key].clone());
+        }
+    }
+    let conditions = merge_conditions(&old["conditions"], new.get("conditions"), &["PodScheduled"]);
+    new.insert("conditions".into(), conditions);
+    patch(Pod::RESOURCE, &report.namespace, &report.name, &report.uid, &old, new)
+}
+
+/// All containers of a pod that was being deleted have ended.
+pub fn pod_gone(view: &ObjectStore, node: &str, gone: &PodGone) -> Effect {
+    match own_pod(view, node, &gone.namespace, &gone.name, &gone.uid) {
+        Some(pod) if pod.meta.deleting.is_some() => Effect::Write(vec![Change::Delete {
+            resource: Pod::RESOURCE.into(),
+            namespace: gone.namespace.clone(),
+            name: gone.name.clone(),
+            uid: gone.uid.clone(),
+            grace: Some(0),
+            propagation: Some(Propagation::Background),
+        }]),
+        _ => Effect::Nothing,
+    }
+}
+
+/// The node's own status and labels. The Node object must exist.
+pub fn node_report(view: &ObjectStore, node: &str, body: &[u8]) -> Effect {
+    let Ok(mut body) = serde_json::from_slice::<Value>(body) else {
+        return Effect::Refused("the node's status is not JSON".into());
+    };
+    let Value::Object(mut new) = body["status"].take() else {
+        return Effect::Refused("the node's report has no status".into());
+    };
+    let Some(object) = view.node(node) else { return Effect::Nothing };
+    let old = object.field("/status");
+    let conditions = merge_conditions(&old["conditions"], new.get("conditions"), &[]);
+    new.insert("conditions".into(), conditions);
+    let mut changes = match patch(Node::RESOURCE, "", node, &object.meta.uid, &old, new) {
+        Effect::Write(changes) => changes,
+        _ => Vec::new(),
+    };
+    let mut labels = Map::new();
+    for (key, value) in allowed_labels(&body["labels"]) {
+        if object.meta.labels.get(&key) != value.as_str() {
+            labels.insert(key, value);
+        }
+    }
+    if !labels.is_empty() {
+        changes.push(Change::Patch {
+            resource: Node::RESOURCE.into(),
+            namespace: String::new(),
+            name: node.into(),
+            uid: object.meta.uid.to_string(),
+            resource_version: None,
+            subresource: None,
+            merge: json!({"metadata": {"labels": labels}}),
+        });
+    }
+    if changes.is_empty() { Effect::Nothing } else { Effect::Write(changes) }
+}
+
+fn patch(
+    resource: &str,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+    old: &Value,
+    new: Map<String, Value>,
+) -> Effect {
+    let empty = Value::Object(Map::new());
+    let old = if old.is_null() { &empty } else { old };
+    match json_diff(old, &Value::Object(new)) {
+        None => Effect::Nothing,
+        Some(status) => Effect::Write(vec![Change::Patch {
+            resource: resource.into(),
+            namespace: namespace.into(),
+            name: name.into(),
+            uid: uid.into(),
+            resource_version: None,
+            subresource: Some("status"),
+            merge: json!({"status": status}),
+        }]),
+    }
+}
+
+/// Reported conditions by type over the ones that are there; those in `hubs` stay as they are when they are there.
+fn merge_conditions(old: &Value, reported: Option<&Value>, hubs: &[&str]) -> Value {
+    let type_of = |c: &Value| c["type"].as_str().unwrap_or_default().to_owned();
+    let old = old.as_array().map(Vec::as_slice).unwrap_or_default();
+    let reported = reported.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let mut merged: Vec<Value> = Vec::with_capacity(old.len() + reported.len());
+    for condition in reported {
+        let kept = old.iter().find(|o| type_of(o) == type_of(condition));
+        match kept {
+            Some(kept) if hubs.contains(&&*type_of(condition)) => merged.push(kept.clone()),
+            _ => merged.push(condition.clone()),
+        }
+    }
+    for condition in old {
+        if !reported.iter().any(|r| type_of(r) == type_of(condition)) {
+            merged.push(condition.clone());
+        }
+    }
+    Value::Array(merged)
+}
+
+/// The labels that a device may give itself.
+pub fn allowed_labels(labels: &Value) -> Map<String, Value> {
+    let own = |key: &str| {
+        ["kubernetes.io/arch", "kubernetes.io/os", "kubernetes.io/hostname"].contains(&key)
+            || key.starts_with("beta.kubernetes.io/")
+            || key.starts_with("node.kubernetes.io/")
+            || key.starts_with("topology.kubernetes.io/")
+            || key.starts_with("limpet.dev/")
+    };
+    let labels = labels.as_object().into_iter().flatten();
+    labels
+        .filter(|(key, value)| own(key) && value.as_str().is_some_and(|v| v.len() <= 63))
+        .take(64)
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(status: Value, deleting: bool) -> ObjectStore {
+        let mut view = ObjectStore::new();
+        let mut pod = json!({"metadata": {"name": "p", "namespace": "a", "uid": "u"},
+            "spec": {"nodeName": "n1", "containers": []}, "status": status});
+        if deleting {
+            pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        }
+        view.apply(1, "/pods", "a", "p", Some(pod.to_string().into_bytes().into()));
+        let node = json!({"metadata": {"name": "n1", "uid": "nu", "labels": {"kubernetes.io/arch": "arm64"}}});
+        view.apply(2, "/nodes", "", "n1", Some(node.to_string().into_bytes().into()));
+        view
+    }
+
+    fn report(uid: &str, status: Value) -> PodReport {
+        let (namespace, name) = ("a".into(), "p".into());
+        PodReport { uid: uid.into(), namespace, name, version: 1, status: status.to_string().into_bytes() }
+    }
+
+    fn merge_of(effect: Effect) -> Value {
+        match effect {
+            Effect::Write(changes) => match &changes[0] {
+                Change::Patch { merge, .. } => merge["status"].clone(),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn conditions_of_others_stay() {
+        let scheduled = json!({"type": "PodScheduled", "status": "True", "reason": "by the hub"});
+        let gate = json!({"type": "example.com/gate", "status": "True"});
+        let view = view(json!({"phase": "Pending", "conditions": [scheduled, gate], "message": "old"}), false);
+        let new = json!({"phase": "Running", "conditions": [
+            {"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}]});
+        let merge = merge_of(pod_report(&view, "n1", &report("u", new)));
+        assert_eq!(merge["conditions"], json!([scheduled, {"type": "Ready", "status": "True"}, gate]));
+        assert_eq!((&merge["phase"], &merge["message"]), (&json!("Running"), &Value::Null));
+        assert!(merge.as_object().unwrap().contains_key("message"), "what is no longer reported goes");
+    }
+
+    #[test]
+    fn only_its_own_pods_and_never_back_from_finished() {
+        let view_done = view(json!({"phase": "Succeeded"}), false);
+        let running = json!({"phase": "Running"});
+        assert_eq!(pod_report(&view_done, "n1", &report("u", running.clone())), Effect::Nothing);
+        let view = view(json!({"phase": "Pending"}), false);
+        assert_eq!(pod_report(&view, "n2", &report("u", running.clone())), Effect::Nothing);
+        assert_eq!(pod_report(&view, "n1", &report("other", running)), Effect::Nothing);
+        assert!(matches!(pod_report(&view, "n1", &report("u", json!([]))), Effect::Refused(_)));
+        let same = json!({"phase": "Pending", "conditions": []});
+        assert!(matches!(pod_report(&view, "n1", &report("u", same)), Effect::Write(_) | Effect::Nothing));
+    }
+
+    #[test]
+    fn only_a_pod_that_is_being_deleted_goes() {
+        let gone = PodGone { uid: "u".into(), namespace: "a".into(), name: "p".into(), version: 3 };
+        assert_eq!(pod_gone(&view(json!({}), false), "n1", &gone), Effect::Nothing);
+        assert_eq!(pod_gone(&view(json!({}), true), "n2", &gone), Effect::Nothing);
+        assert!(matches!(pod_gone(&view(json!({}), true), "n1", &gone), Effect::Write(_)));
+    }
+
+    #[test]
+    fn a_node_gives_itself_no_role() {
+        let view = view(json!({}), false);
+        let body = json!({"status": {"phase": "x"}, "labels": {"kubernetes.io/arch": "arm64",
+            "limpet.dev/board": "pi-4", "node-role.kubernetes.io/control-plane": ""}});
+        let Effect::Write(changes) = node_report(&view, "n1", body.to_string().as_bytes()) else { panic!() };
+        let Change::Patch { merge, .. } = &changes[1] else { panic!() };
+        assert_eq!(*merge, json!({"metadata": {"labels": {"limpet.dev/board": "pi-4"}}}));
+        assert!(matches!(node_report(&view, "n1", b"[]"), Effect::Refused(_)));
+    }
+}
