@@ -17,6 +17,8 @@ pub mod schedule;
 mod canonical;
 mod names;
 mod quantity;
+#[cfg(test)]
+mod world;
 
 pub use canonical::{json_diff, merge as json_merge};
 pub use jiff::Timestamp;

@@ -5,7 +5,11 @@
 //! same key again (read your writes); so no controller has to remember what it did.
 //! Never: a plan at a fixed point.
 
-use crate::{Changed, Key, ObjectStore, Plan, Timestamp};
+mod common;
+mod deployment;
+mod replicaset;
+
+use crate::{Change, Changed, Key, ObjectStore, Plan, Timestamp};
 
 /// One controller. `reconcile` for an object that no longer exists gives an empty plan.
 pub trait Controller: Send + Sync {
@@ -17,6 +21,11 @@ pub trait Controller: Send + Sync {
     fn keys_for(&self, view: &ObjectStore, changed: &Changed) -> Vec<Key>;
     /// `seed`: random, new for each call; only names are made of it.
     fn reconcile(&self, view: &ObjectStore, key: &Key, now: Timestamp, seed: u64) -> Plan;
+    /// What to say when the API refused a change of this key's plan (quota, admission, invalid): Events, conditions.
+    fn refused(&self, view: &ObjectStore, key: &Key, change: &Change, error: &str, now: Timestamp) -> Plan {
+        let _ = (view, key, change, error, now);
+        Plan::default()
+    }
 }
 
 /// What controllers need to know that is not in the store.
@@ -29,5 +38,5 @@ pub struct Settings {
 /// All controllers, in no particular order.
 pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
     let _ = settings;
-    vec![]
+    vec![Box::new(deployment::DeploymentController), Box::new(replicaset::ReplicaSetController)]
 }

@@ -75,8 +75,7 @@ impl<'de> Deserialize<'de> for Labels {
                         map.next_value::<IgnoredAny>()?;
                         continue;
                     }
-                    let value = map.next_value::<Option<Box<str>>>()?;
-                    pairs.push((key, value.unwrap_or_default()));
+                    pairs.push((key, map.next_value::<Scalar>()?.0));
                 }
                 Ok(pairs.into_iter().collect())
             }
@@ -85,6 +84,40 @@ impl<'de> Deserialize<'de> for Labels {
             }
         }
         d.deserialize_any(Pairs)
+    }
+}
+
+/// A text; numbers (quantities may be written so) and booleans as they are printed, null as nothing.
+struct Scalar(Box<str>);
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl Visitor<'_> for Any {
+            type Value = Scalar;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_str<E>(self, v: &str) -> Result<Scalar, E> {
+                Ok(Scalar(v.into()))
+            }
+            fn visit_i64<E>(self, v: i64) -> Result<Scalar, E> {
+                Ok(Scalar(v.to_string().into()))
+            }
+            fn visit_u64<E>(self, v: u64) -> Result<Scalar, E> {
+                Ok(Scalar(v.to_string().into()))
+            }
+            fn visit_f64<E>(self, v: f64) -> Result<Scalar, E> {
+                Ok(Scalar(v.to_string().into()))
+            }
+            fn visit_bool<E>(self, v: bool) -> Result<Scalar, E> {
+                Ok(Scalar(v.to_string().into()))
+            }
+            fn visit_unit<E>(self) -> Result<Scalar, E> {
+                Ok(Scalar("".into()))
+            }
+        }
+        d.deserialize_any(Any)
     }
 }
 

@@ -4,7 +4,7 @@
 //! Never: waits, writes, or copies an object's bytes (they are shared with the store).
 
 mod changed;
-mod kinds;
+pub mod kinds;
 mod meta;
 mod object;
 mod selector;
@@ -12,6 +12,7 @@ mod store;
 
 pub use changed::Changed;
 pub use kinds::*;
+pub(crate) use kinds::conditions;
 pub use meta::{Labels, Meta, OwnerRef};
 pub use object::*;
 pub use selector::{Requirement, Selector};

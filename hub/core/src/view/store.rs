@@ -3,7 +3,7 @@
 //! In: `apply` for every event, in the order of revisions. Out: look-ups by name, namespace, node, owner.
 //! Never: partial updates of an index; every event removes the old entries and adds the new ones.
 
-use super::{Changed, Key, Kind, Node, Object, Pod};
+use super::{Changed, ControllerRevision, Key, Kind, Node, Object, Pod, ReplicaSet};
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,6 +22,8 @@ pub struct ObjectStore {
     pods_by_node: BTreeMap<Box<str>, BTreeMap<Arc<Key>, Arc<Pod>>>,
     uids: BTreeMap<Box<str>, Arc<Key>>,
     by_owner: BTreeMap<Box<str>, BTreeSet<Arc<Key>>>,
+    /// Pods and ReplicaSets without a controller, by resource and namespace: what may be adopted.
+    loose: BTreeMap<(Arc<str>, Box<str>), BTreeSet<Arc<Key>>>,
 }
 
 impl ObjectStore {
@@ -92,6 +94,10 @@ impl ObjectStore {
         for owner in &meta.owners {
             self.by_owner.entry(owner.uid.clone()).or_default().insert(key.clone());
         }
+        if meta.controller().is_none() && adoptable(&key.resource) {
+            let place = (key.resource.clone(), key.namespace.clone());
+            self.loose.entry(place).or_default().insert(key.clone());
+        }
         if let Some(pod) = Pod::of(object) {
             let node = pod.node.clone().unwrap_or_default();
             self.pods_by_node.entry(node).or_default().insert(key.clone(), pod.clone());
@@ -109,6 +115,13 @@ impl ObjectStore {
                 if children.is_empty() {
                     self.by_owner.remove(&owner.uid);
                 }
+            }
+        }
+        let place = (key.resource.clone(), key.namespace.clone());
+        if let Some(loose) = self.loose.get_mut(&place) {
+            loose.remove(key);
+            if loose.is_empty() {
+                self.loose.remove(&place);
             }
         }
         if let Some(pod) = Pod::of(object) {
@@ -193,6 +206,12 @@ impl ObjectStore {
             .filter_map(K::of)
     }
 
+    /// Objects of a kind in a namespace that nothing controls (kinds that controllers adopt only).
+    pub fn loose<'a, K: Kind + 'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Arc<K>> {
+        let keys = self.loose.get(&(K::RESOURCE.into(), namespace.into()));
+        keys.into_iter().flatten().filter_map(|k| K::of(self.object(k)?))
+    }
+
     /// Uids that some object names as its owner.
     pub fn owner_uids(&self) -> impl Iterator<Item = &str> {
         self.by_owner.keys().map(|u| &**u)
@@ -211,6 +230,10 @@ impl ObjectStore {
     pub fn counts(&self) -> impl Iterator<Item = (&str, usize)> {
         self.resources.iter().map(|(r, n)| (&**r, n.values().map(BTreeMap::len).sum()))
     }
+}
+
+fn adoptable(resource: &str) -> bool {
+    [Pod::RESOURCE, ReplicaSet::RESOURCE, ControllerRevision::RESOURCE].contains(&resource)
 }
 
 #[cfg(test)]

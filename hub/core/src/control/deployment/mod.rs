@@ -1,0 +1,167 @@
+//! Decides how the ReplicaSets of a Deployment are sized.
+//!
+//! In: one Deployment and its ReplicaSets, from the view. Out: ReplicaSets to create, scale and clean up; the
+//! Deployment's status and revision; Events. One step at a time: each step waits for the view to show the last.
+//! Semantics: https://kubernetes.io/docs/concepts/workloads/controllers/deployment/
+//! Never: touches pods.
+
+mod replicasets;
+mod rolling;
+mod scale;
+mod status;
+
+use super::{
+    Controller,
+    common::{claim, owners_of},
+};
+use crate::{
+    Changed, Key, ObjectStore, Plan, Timestamp,
+    view::{Deployment, IntOrString, Kind, Pod, ReplicaSet},
+};
+use std::sync::Arc;
+
+pub(super) const NAME: &str = "deployment-controller";
+const REVISION: &str = "deployment.kubernetes.io/revision";
+const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
+const DESIRED_REPLICAS: &str = "deployment.kubernetes.io/desired-replicas";
+const MAX_REPLICAS: &str = "deployment.kubernetes.io/max-replicas";
+
+#[derive(Debug)]
+pub struct DeploymentController;
+
+impl Controller for DeploymentController {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn resources(&self) -> &'static [&'static str] {
+        &[Deployment::RESOURCE, ReplicaSet::RESOURCE, Pod::RESOURCE]
+    }
+
+    fn keys_for(&self, view: &ObjectStore, changed: &Changed) -> Vec<Key> {
+        if changed.is::<Deployment>() {
+            return vec![changed.key.clone()];
+        }
+        if changed.is::<Pod>() {
+            return recreating_owner(view, changed).into_iter().collect();
+        }
+        owners_of::<Deployment>(view, changed, |d| (&d.meta, d.spec.selector.as_ref()))
+    }
+
+    fn reconcile(&self, view: &ObjectStore, key: &Key, now: Timestamp, _seed: u64) -> Plan {
+        let mut plan = Plan::default();
+        let Some(d) = view.get::<Deployment>(&key.namespace, &key.name) else { return plan };
+        let Some(selector) = d.spec.selector.as_ref().filter(|s| !s.is_empty()) else { return plan };
+        let all = claim::<ReplicaSet, _>(view, d, selector, &mut plan, |rs| &rs.meta);
+        Step::new(view, d, all, now, plan).run()
+    }
+}
+
+/// A pod that ended concerns a Deployment only when it waits for all old pods to be gone.
+fn recreating_owner(view: &ObjectStore, changed: &Changed) -> Option<Key> {
+    let pod = changed.old_as::<Pod>()?;
+    if changed.new_as::<Pod>().is_some_and(|p| !p.is_finished()) {
+        return None;
+    }
+    let owner = pod.meta.controller().filter(|o| &*o.kind == ReplicaSet::KIND)?;
+    let rs = view.get::<ReplicaSet>(&pod.meta.namespace, &owner.name)?;
+    let owner = rs.meta.controller().filter(|o| &*o.kind == Deployment::KIND)?;
+    let d = view.get::<Deployment>(&pod.meta.namespace, &owner.name)?;
+    let recreate = &*d.spec.strategy.type_ == "Recreate";
+    recreate.then(|| Key::new(Deployment::RESOURCE, &d.meta.namespace, &d.meta.name))
+}
+
+/// One look at a Deployment: what is there, and the plan so far.
+struct Step<'a> {
+    view: &'a ObjectStore,
+    d: &'a Deployment,
+    /// The ReplicaSet of the current template.
+    new: Option<&'a Arc<ReplicaSet>>,
+    /// All others, oldest first.
+    old: Vec<&'a Arc<ReplicaSet>>,
+    now: Timestamp,
+    plan: Plan,
+}
+
+impl<'a> Step<'a> {
+    fn new(
+        view: &'a ObjectStore,
+        d: &'a Deployment,
+        mut all: Vec<&'a Arc<ReplicaSet>>,
+        now: Timestamp,
+        plan: Plan,
+    ) -> Step<'a> {
+        all.sort_by_key(|rs| (rs.meta.created_at(), rs.meta.name.clone()));
+        let at = all.iter().position(|rs| rs.spec.template.digest == d.spec.template.digest);
+        let new = at.map(|i| all.remove(i));
+        Step { view, d, new, old: all, now, plan }
+    }
+
+    fn run(mut self) -> Plan {
+        if self.d.meta.deleting.is_some() {
+            self.sync_status();
+            return self.plan;
+        }
+        if self.pause_condition() {
+            return self.plan;
+        }
+        if self.d.spec.paused {
+            self.refresh_new();
+            self.scale_all();
+            self.clean_up();
+            self.sync_status();
+        } else if self.is_scaling() {
+            self.refresh_new();
+            self.scale_all();
+            self.sync_status();
+        } else if &*self.d.spec.strategy.type_ == "Recreate" {
+            self.recreate();
+        } else {
+            self.roll();
+        }
+        self.plan
+    }
+
+    fn replicas(&self) -> i32 {
+        self.d.spec.replicas.unwrap_or(1).max(0)
+    }
+
+    fn is_rolling(&self) -> bool {
+        &*self.d.spec.strategy.type_ != "Recreate"
+    }
+
+    /// (maxSurge, maxUnavailable) in pods.
+    fn fence(&self) -> (i32, i32) {
+        if !self.is_rolling() {
+            return (0, 0);
+        }
+        let update = &self.d.spec.strategy.rolling_update;
+        let quarter = IntOrString::Text("25%".into());
+        let given = |v: &IntOrString, up| {
+            v.of_total(self.replicas(), up).or(quarter.of_total(self.replicas(), up)).unwrap_or(1).max(0)
+        };
+        let surge = given(&update.max_surge, true);
+        let unavailable = given(&update.max_unavailable, false);
+        let unavailable = if surge == 0 && unavailable == 0 { 1 } else { unavailable };
+        (surge, unavailable.min(self.replicas()))
+    }
+
+    fn all(&self) -> impl Iterator<Item = &'a Arc<ReplicaSet>> {
+        self.old.iter().copied().chain(self.new)
+    }
+}
+
+fn size(rs: &ReplicaSet) -> i32 {
+    rs.spec.replicas.unwrap_or(1).max(0)
+}
+
+fn total(sets: impl Iterator<Item = impl AsRef<ReplicaSet>>) -> i32 {
+    sets.fold(0, |n, rs| n.saturating_add(size(rs.as_ref())))
+}
+
+fn number(rs: &ReplicaSet, annotation: &str) -> Option<i64> {
+    rs.meta.annotations.get(annotation)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! What is left on a node.
+//!
+//! In: a node and the pods bound to it. Out: what they use, which ports they hold.
+//! Never: counts pods that are finished.
+
+use crate::{
+    ObjectStore,
+    view::{Node, Pod, PodPort, Requests},
+};
+
+/// What a container without requests counts as when nodes are compared, as upstream.
+const CPU_MILLI_ASSUMED: i64 = 100;
+const MEMORY_ASSUMED: i64 = 200 * 1024 * 1024;
+
+/// What the pods of a node use.
+#[derive(Clone, Debug, Default)]
+pub struct Used {
+    pub requests: Requests,
+    /// CPU and memory with assumed amounts for pods without requests: for scores only.
+    pub assumed_cpu_milli: i64,
+    pub assumed_memory: i64,
+}
+
+pub fn used(view: &ObjectStore, node: &Node) -> Used {
+    let mut used = Used::default();
+    for pod in running(view, &node.meta.name) {
+        used.add(pod);
+    }
+    used
+}
+
+/// Pods that count on a node.
+pub fn running<'a>(view: &'a ObjectStore, node: &str) -> impl Iterator<Item = &'a Pod> {
+    view.pods_on(node).map(|p| &**p).filter(|p| !p.is_finished())
+}
+
+impl Used {
+    pub fn add(&mut self, pod: &Pod) {
+        self.requests.add(&pod.spec.requests);
+        self.requests.pods += 1;
+        let or = |n: i64, assumed: i64| if n == 0 { assumed } else { n };
+        self.assumed_cpu_milli += or(pod.spec.requests.cpu_milli, CPU_MILLI_ASSUMED);
+        self.assumed_memory += or(pod.spec.requests.memory, MEMORY_ASSUMED);
+    }
+}
+
+/// Names of the resources that a node has too little of.
+pub fn lacking(node: &Node, used: &Used, wanted: &Requests) -> Vec<(String, bool)> {
+    let can = &node.status.allocatable;
+    let mut out = Vec::new();
+    if used.requests.pods + 1 > can.pods {
+        out.push(("Too many pods".to_owned(), can.pods >= 1));
+    }
+    let basics = [
+        ("cpu", wanted.cpu_milli, can.cpu_milli, used.requests.cpu_milli),
+        ("memory", wanted.memory, can.memory, used.requests.memory),
+        ("ephemeral-storage", wanted.ephemeral, can.ephemeral, used.requests.ephemeral),
+    ];
+    let others = wanted.extended.iter().map(|(n, w)| (&**n, *w, can.get(n), used.requests.get(n)));
+    for (name, want, can, used) in basics.into_iter().chain(others) {
+        if want > 0 && want > can.saturating_sub(used) {
+            out.push((format!("Insufficient {name}"), want <= can));
+        }
+    }
+    out
+}
+
+/// Whether a port of the node that `pod` wants is held by another.
+pub fn ports_taken(view: &ObjectStore, node: &Node, pod: &Pod) -> bool {
+    let wanted = || pod.spec.ports.iter().filter(|p| p.host_port != 0);
+    wanted().next().is_some()
+        && running(view, &node.meta.name)
+            .flat_map(|p| p.spec.ports.iter().filter(|p| p.host_port != 0))
+            .any(|held| wanted().any(|w| clash(w, held)))
+}
+
+fn clash(a: &PodPort, b: &PodPort) -> bool {
+    let any = |ip: &str| ip.is_empty() || ip == "0.0.0.0" || ip == "::";
+    a.host_port == b.host_port
+        && a.protocol == b.protocol
+        && (a.host_ip == b.host_ip || any(&a.host_ip) || any(&b.host_ip))
+}

@@ -1,0 +1,211 @@
+//! What the API server does with changes, as far as controllers can tell.
+//!
+//! In: `Change`s. Out: objects, and the events that follow. Never: validation.
+
+use super::World;
+use crate::{
+    Change, Key, Propagation,
+    canonical::merge,
+    view::{Kind, conditions::rfc3339, kind_of},
+};
+use serde_json::{Value, json};
+
+impl World {
+    pub fn create(&mut self, resource: &str, object: Value) -> Key {
+        self.try_create(resource, object).unwrap()
+    }
+
+    fn try_create(&mut self, resource: &str, mut object: Value) -> Result<Key, String> {
+        let text = |p: &str| object.pointer(p).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let key = Key::new(resource, &text("/metadata/namespace"), &text("/metadata/name"));
+        if self.objects.contains_key(&key) {
+            return Err(format!("{resource} \"{}\" already exists", key.name));
+        }
+        if let Some((version, kind)) = kind_of(resource) {
+            object["apiVersion"] = json!(version);
+            object["kind"] = json!(kind);
+        }
+        let serial = self.revision + 1;
+        object["metadata"]["uid"] = json!(format!("{serial:08x}-0000-4000-8000-000000000000"));
+        object["metadata"]["creationTimestamp"] = json!(rfc3339(self.now));
+        object["metadata"]["generation"] = json!(1);
+        self.default(resource, &mut object);
+        self.put(key.clone(), object);
+        Ok(key)
+    }
+
+    fn default(&mut self, resource: &str, o: &mut Value) {
+        let mut set = |path: &[&str], v: Value| {
+            let mut at = &mut *o;
+            for p in path {
+                at = &mut at[*p];
+            }
+            if at.is_null() {
+                *at = v;
+            }
+        };
+        match resource {
+            "/pods" => {
+                set(&["spec", "schedulerName"], json!("default-scheduler"));
+                set(&["spec", "restartPolicy"], json!("Always"));
+                set(&["status", "phase"], json!("Pending"));
+            }
+            "apps/deployments" => {
+                set(&["spec", "replicas"], json!(1));
+                set(&["spec", "progressDeadlineSeconds"], json!(600));
+                set(&["spec", "strategy", "type"], json!("RollingUpdate"));
+            }
+            "batch/jobs" => {
+                let uid = o["metadata"]["uid"].clone();
+                o["spec"]["selector"] = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
+                o["spec"]["template"]["metadata"]["labels"]["batch.kubernetes.io/controller-uid"] = uid;
+            }
+            "/namespaces" => {
+                set(&["spec", "finalizers"], json!(["kubernetes"]));
+                set(&["status", "phase"], json!("Active"));
+            }
+            _ => {}
+        }
+    }
+
+    fn put(&mut self, key: Key, mut object: Value) {
+        self.revision += 1;
+        object["metadata"]["resourceVersion"] = json!(self.revision.to_string());
+        crate::canonical::strip_nulls(&mut object);
+        let raw = serde_json::to_vec(&object).unwrap();
+        let changed = self.view.apply(self.revision, &key.resource, &key.namespace, &key.name, Some(raw.into()));
+        self.changed.push(changed);
+        self.objects.insert(key, object);
+    }
+
+    fn remove(&mut self, key: &Key) {
+        self.revision += 1;
+        self.objects.remove(key);
+        let changed = self.view.apply(self.revision, &key.resource, &key.namespace, &key.name, None);
+        self.changed.push(changed);
+    }
+
+    pub fn get(&self, resource: &str, ns: &str, name: &str) -> &Value {
+        let key = Key::new(resource, ns, name);
+        self.objects.get(&key).unwrap_or_else(|| panic!("no {key}"))
+    }
+
+    pub fn exists(&self, resource: &str, ns: &str, name: &str) -> bool {
+        self.objects.contains_key(&Key::new(resource, ns, name))
+    }
+
+    pub fn list(&self, resource: &str) -> Vec<&Value> {
+        self.objects.iter().filter(|(k, _)| &*k.resource == resource).map(|(_, v)| v).collect()
+    }
+
+    /// As `kubectl patch --type=merge`.
+    pub fn patch(&mut self, resource: &str, ns: &str, name: &str, patch: Value) {
+        self.edit(&Key::new(resource, ns, name), &patch);
+    }
+
+    fn edit(&mut self, key: &Key, patch: &Value) {
+        let old = self.objects[key].clone();
+        let mut new = old.clone();
+        merge(&mut new, patch);
+        if new == old {
+            return;
+        }
+        if new["spec"] != old["spec"] {
+            new["metadata"]["generation"] = json!(old["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
+        }
+        let going = !new["metadata"]["deletionTimestamp"].is_null();
+        let pod_waits = &*key.resource == "/pods" && new["metadata"]["deletionGracePeriodSeconds"] != 0;
+        if going && !pod_waits && no_finalizers(&new) && &*key.resource != "/namespaces" {
+            return self.remove(key);
+        }
+        if going && &*key.resource == "/namespaces" && is_empty(&new["spec"]["finalizers"]) {
+            return self.remove(key);
+        }
+        self.put(key.clone(), new);
+    }
+
+    pub fn delete(&mut self, resource: &str, ns: &str, name: &str) {
+        self.delete_with(&Key::new(resource, ns, name), None, None);
+    }
+
+    pub fn delete_with(&mut self, key: &Key, grace: Option<i64>, propagation: Option<Propagation>) {
+        let Some(old) = self.objects.get(key).cloned() else { return };
+        let mut new = old.clone();
+        let extra = match propagation {
+            Some(Propagation::Foreground) => Some("foregroundDeletion"),
+            Some(Propagation::Orphan) => Some("orphan"),
+            _ => None,
+        };
+        if let Some(f) = extra {
+            let mut list = new["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+            list.push(json!(f));
+            new["metadata"]["finalizers"] = json!(list);
+        }
+        let bound = &*key.resource == "/pods" && old["spec"]["nodeName"].is_string();
+        let done = ["Succeeded", "Failed"].contains(&old["status"]["phase"].as_str().unwrap_or(""));
+        let grace = if bound && !done { grace.unwrap_or(30) } else { 0 };
+        let namespace = &*key.resource == "/namespaces" && !is_empty(&new["spec"]["finalizers"]);
+        if grace == 0 && no_finalizers(&new) && !namespace {
+            return self.remove(key);
+        }
+        new["metadata"]["deletionTimestamp"] = json!(rfc3339(self.now));
+        new["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
+        if namespace {
+            new["status"]["phase"] = json!("Terminating");
+        }
+        if new != old {
+            self.put(key.clone(), new);
+        }
+    }
+
+    pub fn apply(&mut self, change: &Change) -> Result<(), String> {
+        match change {
+            Change::Create { resource, object, .. } => self.try_create(resource, object.clone()).map(|_| ()),
+            Change::Patch { resource, namespace, name, uid, resource_version, subresource, merge } => {
+                let key = Key::new(resource, namespace, name);
+                let old = self.objects.get(&key).ok_or(format!("{key} not found"))?;
+                if old["metadata"]["uid"] != **uid {
+                    return Err(format!("uid of {key} differs"));
+                }
+                let version = old["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse().ok());
+                if resource_version.is_some() && *resource_version != version {
+                    return Err(format!("conflict on {key}"));
+                }
+                assert_eq!(*subresource == Some("status"), merge.get("status").is_some(), "{key} {merge}");
+                let before = self.revision;
+                self.edit(&key, merge);
+                assert_ne!(before, self.revision, "a patch of {key} that changes nothing: {merge}");
+                Ok(())
+            }
+            Change::Delete { resource, namespace, name, uid, grace, propagation } => {
+                let key = Key::new(resource, namespace, name);
+                let before = self.revision;
+                if self.objects.get(&key).is_some_and(|o| o["metadata"]["uid"] == **uid || uid.is_empty()) {
+                    self.delete_with(&key, *grace, *propagation);
+                    assert_ne!(before, self.revision, "a delete of {key} that changes nothing");
+                }
+                Ok(())
+            }
+            Change::Event { regarding, reason, message, .. } => {
+                let r = regarding;
+                self.events.push((r.kind.clone(), r.name.clone(), reason.clone(), message.clone()));
+                Ok(())
+            }
+            Change::Bind { namespace, name, node, .. } => {
+                let since = rfc3339(self.now);
+                let bound = json!({"type": "PodScheduled", "status": "True", "lastTransitionTime": since});
+                let patch = json!({"spec": {"nodeName": node}, "status": {"conditions": [bound]}});
+                self.edit(&Key::new(crate::view::Pod::RESOURCE, namespace, name), &patch);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn is_empty(v: &Value) -> bool {
+    v.as_array().is_none_or(Vec::is_empty)
+}
+
+fn no_finalizers(o: &Value) -> bool {
+    is_empty(&o["metadata"]["finalizers"])
+}

@@ -1,0 +1,186 @@
+//! A world for tests: objects, all controllers, the scheduler and a pretend kubelet, without any clock or network.
+//!
+//! In: objects and changes. Out: the state in which nothing changes any more, or a panic when there is none.
+//! Never: forgives a controller that was not woken for something that it would have changed.
+
+mod api;
+mod kubelet;
+
+use crate::{
+    Change, Changed, Key, ObjectStore, Plan, Timestamp,
+    control::{self, Controller, Settings},
+    schedule::{Scheduler, Wake},
+};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Changes after which a world that still moves counts as never settling.
+const CHANGES_MAX: usize = 20_000;
+
+pub struct World {
+    pub view: ObjectStore,
+    pub now: Timestamp,
+    pub objects: BTreeMap<Key, Value>,
+    /// (kind, name, reason, message) of all Events.
+    pub events: Vec<(String, String, String, String)>,
+    /// Whether the pretend kubelet runs pods.
+    pub kubelet: bool,
+    /// Names of pods that never become ready contain one of these.
+    pub sick: Vec<String>,
+    /// Exit code of pods that end, by a part of their name.
+    pub exit_codes: Vec<(String, i32)>,
+    revision: u64,
+    seed: u64,
+    changed: Vec<Changed>,
+    controllers: Vec<Box<dyn Controller>>,
+    timers: BTreeMap<(usize, Key), Timestamp>,
+}
+
+impl World {
+    pub fn new() -> World {
+        let settings = Settings { ca_pem: "CA".into() };
+        World {
+            view: ObjectStore::new(),
+            now: "2026-11-23T10:00:00Z".parse().unwrap(),
+            objects: BTreeMap::new(),
+            events: vec![],
+            kubelet: true,
+            sick: vec![],
+            exit_codes: vec![],
+            revision: 0,
+            seed: 1,
+            changed: vec![],
+            controllers: control::all(&settings),
+            timers: BTreeMap::new(),
+        }
+    }
+
+    pub fn with_nodes(n: usize) -> World {
+        let mut w = World::new();
+        for i in 0..n {
+            w.node(&format!("n{i}"), json!({}), json!([]));
+        }
+        w
+    }
+
+    pub fn node(&mut self, name: &str, labels: Value, taints: Value) {
+        let mut labels = labels;
+        labels["kubernetes.io/hostname"] = json!(name);
+        self.create("/nodes", json!({
+            "metadata": {"name": name, "labels": labels}, "spec": {"taints": taints},
+            "status": {"allocatable": {"cpu": "4", "memory": "4Gi", "pods": "110", "ephemeral-storage": "10Gi"},
+                "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}]}}));
+    }
+
+    /// Runs controllers until nothing changes, and asserts that it is a fixed point for all of them.
+    pub fn settle(&mut self) {
+        let mut budget = CHANGES_MAX;
+        loop {
+            let moved = self.controllers_step() || self.schedule_step() || self.kubelet_step();
+            if !moved {
+                break;
+            }
+            budget = budget.checked_sub(1).unwrap_or_else(|| panic!("never settles: {}", self.last_events()));
+        }
+        self.assert_fixed_point();
+    }
+
+    /// Lets time pass to each timer in turn, for `seconds` in all.
+    pub fn pass(&mut self, seconds: i64) {
+        let end = self.now.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap();
+        self.settle();
+        while let Some(t) = self.timers.values().min().copied().filter(|t| *t <= end) {
+            self.now = self.now.max(t);
+            self.settle();
+        }
+        self.now = end;
+        self.settle();
+    }
+
+    fn controllers_step(&mut self) -> bool {
+        let mut todo: BTreeSet<(usize, Key)> = BTreeSet::new();
+        let changed = std::mem::take(&mut self.changed);
+        for (i, c) in self.controllers.iter().enumerate() {
+            for change in &changed {
+                let resource = &*change.key.resource;
+                if c.resources().contains(&resource) || c.resources() == ["*"] {
+                    todo.extend(c.keys_for(&self.view, change).into_iter().map(|k| (i, k)));
+                }
+            }
+        }
+        let due: Vec<_> = self.timers.iter().filter(|(_, t)| **t <= self.now).map(|(k, _)| k.clone()).collect();
+        todo.extend(due);
+        let mut moved = false;
+        for (i, key) in todo {
+            self.seed += 1;
+            let plan = self.controllers[i].reconcile(&self.view, &key, self.now, self.seed);
+            self.timers.remove(&(i, key.clone()));
+            if let Some(t) = plan.again_at {
+                self.timers.insert((i, key.clone()), t);
+            }
+            moved |= self.carry_out(i, &key, plan);
+        }
+        moved || !self.changed.is_empty()
+    }
+
+    fn carry_out(&mut self, controller: usize, key: &Key, plan: Plan) -> bool {
+        let moved = !plan.changes.is_empty();
+        for change in plan.changes {
+            if let Err(error) = self.apply(&change) {
+                let plan = self.controllers[controller].refused(&self.view, key, &change, &error, self.now);
+                plan.changes.iter().for_each(|c| self.apply(c).unwrap());
+                self.timers.insert((controller, key.clone()), self.now);
+                break;
+            }
+        }
+        moved
+    }
+
+    fn schedule_step(&mut self) -> bool {
+        let scheduler = Scheduler::default();
+        let mut moved = false;
+        for key in scheduler.pending(&self.view) {
+            self.seed += 1;
+            let plan = scheduler.plan(&self.view, &key, self.now, self.seed);
+            for change in plan.changes {
+                moved = true;
+                if let Change::Bind { namespace, name, uid, node } = &change {
+                    self.view.assume_bound(namespace, name, uid, node);
+                }
+                self.apply(&change).unwrap();
+            }
+        }
+        moved
+    }
+
+    /// Every controller, asked about every object, has nothing to do.
+    fn assert_fixed_point(&mut self) {
+        for (i, c) in self.controllers.iter().enumerate() {
+            let mut keys = BTreeSet::new();
+            for key in self.objects.keys() {
+                let new = self.view.object(key).cloned();
+                let changed = Changed { key: key.clone(), old: new.clone(), new };
+                if c.resources().contains(&&*key.resource) || c.resources() == ["*"] {
+                    keys.extend(c.keys_for(&self.view, &changed));
+                }
+            }
+            for key in keys {
+                let plan = c.reconcile(&self.view, &key, self.now, 7);
+                assert!(plan.changes.is_empty(), "{} was not woken for {key}: {:#?}", c.name(), plan.changes);
+                let armed = self.timers.get(&(i, key.clone())).copied();
+                if let Some(t) = plan.again_at {
+                    assert!(t > self.now, "{} wants {key} again at once", c.name());
+                    assert!(armed.is_some_and(|a| a <= t), "{} has no timer for {key} at {t}: {armed:?}", c.name());
+                }
+            }
+        }
+    }
+
+    pub fn wakes(&self, changed: &Changed) -> Wake {
+        Scheduler::default().wakes(&self.view, changed)
+    }
+
+    fn last_events(&self) -> String {
+        self.events.iter().rev().take(12).map(|e| format!("{} {}: {} {}\n", e.0, e.1, e.2, e.3)).collect()
+    }
+}
