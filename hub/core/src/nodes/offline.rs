@@ -2,13 +2,24 @@
 //!
 //! In: when each node was last heard of (`Liveness`, kept by the shell in memory), and the view. Out: conditions,
 //! taints, annotation and Events of the Node, and the Lease, written rarely.
-//! Never: deletes a pod of a silent node.
+//! Never: deletes a pod of a silent node. So there is no NoExecute taint here: the pods run on where they are.
 
-use crate::{ObjectStore, Plan, Timestamp};
+use crate::{
+    EventType, ObjectStore, Plan, Regarding, Timestamp, limits,
+    view::{Kind, Lease, Node, conditions::rfc3339},
+};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Annotation on a Node that is not there: since when (RFC 3339).
 pub const OFFLINE_SINCE: &str = "limpet.dev/offline-since";
+
+const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+const NOT_READY: &str = "node.kubernetes.io/not-ready";
+const UNKNOWN_REASON: &str = "NodeStatusUnknown";
+const LEASES: &str = "kube-node-lease";
+const COMPONENT: &str = "node-controller";
+const CONDITIONS: [&str; 4] = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
 
 /// When nodes were heard of. The shell calls these on every connection, message and disconnection.
 #[derive(Clone, Debug)]
@@ -49,11 +60,259 @@ impl Liveness {
     pub fn is_connected(&self, node: &str) -> bool {
         self.nodes.get(node).is_some_and(|s| s.connected)
     }
+
+    /// When the node counts as offline if nothing is heard until then.
+    fn deadline(&self, node: &str) -> Timestamp {
+        let seconds = match self.is_connected(node) {
+            true => limits::OFFLINE_AFTER_S,
+            false => limits::OFFLINE_AFTER_CLOSE_S,
+        };
+        let patience = jiff::SignedDuration::from_secs(seconds);
+        self.last_heard(node).checked_add(patience).unwrap_or(Timestamp::MAX)
+    }
 }
 
 /// What is to be said about one node now. Call it for every node at start, when a session opens or closes, when the
 /// Node object changes, and at `again_at`.
 pub fn reconcile(view: &ObjectStore, liveness: &Liveness, node: &str, now: Timestamp) -> Plan {
-    let _ = (view, liveness, node, now);
-    Plan::default()
+    let mut plan = Plan::default();
+    let Some(object) = view.node(node) else { return plan };
+    let deadline = liveness.deadline(node);
+    let alive = now < deadline;
+    let ready = object.status.condition("Ready");
+    let silenced = ready.is_some_and(|c| &*c.status == "Unknown");
+    if alive {
+        plan.wake_at(deadline);
+        if silenced && liveness.is_connected(node) {
+            say(&mut plan, object, now, true);
+        }
+        if liveness.is_connected(node) {
+            lease(&mut plan, view, object, now);
+        }
+    } else if !silenced {
+        say(&mut plan, object, now, false);
+        plan.because("Offline", format!("nothing heard since {}", rfc3339(liveness.last_heard(node))));
+    }
+    let ready_now = match (alive, silenced) {
+        (false, _) => None,
+        (true, true) => liveness.is_connected(node).then_some(true),
+        (true, false) => Some(ready.is_some_and(|c| &*c.status == "True")),
+    };
+    mark(&mut plan, object, liveness, ready_now);
+    plan
+}
+
+/// Conditions and the Event.
+fn say(plan: &mut Plan, object: &Node, now: Timestamp, there: bool) {
+    let old = object.field("/status/conditions");
+    let old = old.as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut conditions: Vec<Value> = old
+        .iter()
+        .filter(|c| !CONDITIONS.contains(&c["type"].as_str().unwrap_or_default()))
+        .cloned()
+        .collect();
+    for type_ in CONDITIONS {
+        let mut condition = old.iter().find(|c| c["type"] == type_).cloned().unwrap_or(json!({"type": type_}));
+        let (status, reason, message) = match (there, type_) {
+            (false, _) => ("Unknown", UNKNOWN_REASON, "Kubelet stopped posting node status."),
+            (true, "Ready") => ("True", "KubeletReady", "limpet-agent is posting ready status"),
+            (true, _) if condition["reason"] != UNKNOWN_REASON => {
+                conditions.push(condition);
+                continue;
+            }
+            (true, _) => ("False", "KubeletHasSufficient", "limpet-agent is back"),
+        };
+        condition["status"] = json!(status);
+        condition["reason"] = json!(reason);
+        condition["message"] = json!(message);
+        condition["lastTransitionTime"] = json!(rfc3339(now));
+        conditions.push(condition);
+    }
+    plan.patch_exact(Node::RESOURCE, &object.meta, Some("status"), json!({"status": {"conditions": conditions}}));
+    let reason = if there { "NodeReady" } else { "NodeNotReady" };
+    let name = &object.meta.name;
+    let message = format!("Node {name} status is now: {reason}");
+    plan.event(Regarding::of(object), EventType::Normal, reason, message, COMPONENT);
+}
+
+/// Taints and the annotation. `ready`: `None` = not there.
+fn mark(plan: &mut Plan, object: &Node, liveness: &Liveness, ready: Option<bool>) {
+    let wanted = match ready {
+        None => Some(UNREACHABLE),
+        Some(false) => Some(NOT_READY),
+        Some(true) => None,
+    };
+    let old = object.field("/spec/taints");
+    let old = old.as_array().cloned().unwrap_or_default();
+    let ours = |t: &Value| t["key"] == UNREACHABLE || t["key"] == NOT_READY;
+    let right = |t: &Value| wanted.is_some_and(|w| t["key"] == w && t["effect"] == "NoSchedule");
+    let mut taints: Vec<Value> = old.iter().filter(|t| !ours(t) || right(t)).cloned().collect();
+    if let Some(key) = wanted.filter(|_| !taints.iter().any(right)) {
+        taints.push(json!({"key": key, "effect": "NoSchedule"}));
+    }
+    let mut merge = json!({});
+    if taints != old {
+        merge["spec"] = json!({"taints": if taints.is_empty() { Value::Null } else { json!(taints) }});
+    }
+    let annotated = object.meta.annotations.contains_key(OFFLINE_SINCE);
+    if ready.is_none() != annotated {
+        let since = match ready {
+            None => json!(rfc3339(liveness.last_heard(&object.meta.name))),
+            Some(_) => Value::Null,
+        };
+        merge["metadata"] = json!({"annotations": {OFFLINE_SINCE: since}});
+    }
+    if merge != json!({}) {
+        plan.patch(Node::RESOURCE, &object.meta, None, merge);
+    }
+}
+
+/// Leases are for tools that look at them; the hub itself knows from the connection.
+fn lease(plan: &mut Plan, view: &ObjectStore, object: &Node, now: Timestamp) {
+    let name = &*object.meta.name;
+    let renewed = json!(now.round(jiff::Unit::Microsecond).unwrap_or(now).to_string());
+    let spec = json!({"holderIdentity": name, "leaseDurationSeconds": limits::LEASE_EVERY_S * 2, "renewTime": renewed});
+    match view.get::<Lease>(LEASES, name) {
+        None => {
+            let owner = json!([{"apiVersion": "v1", "kind": "Node", "name": name, "uid": object.meta.uid}]);
+            let metadata = json!({"name": name, "namespace": LEASES, "ownerReferences": owner});
+            let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec});
+            plan.create(Lease::RESOURCE, LEASES, lease);
+        }
+        Some(lease) => {
+            let due = lease.spec.renew_time.map(|t| {
+                t.checked_add(jiff::SignedDuration::from_secs(limits::LEASE_EVERY_S)).unwrap_or(Timestamp::MAX)
+            });
+            match due {
+                Some(due) if due > now => plan.wake_at(due),
+                _ => plan.patch(Lease::RESOURCE, &lease.meta, None, json!({"spec": spec})),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Change, json_merge};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_795_000_000 + second).unwrap()
+    }
+
+    struct World {
+        view: ObjectStore,
+        node: Value,
+        lease: Option<Value>,
+        revision: u64,
+    }
+
+    impl World {
+        fn new(ready: &str) -> World {
+            let node = json!({"metadata": {"name": "n1", "uid": "u"}, "spec": {"taints": [
+                {"key": "mine", "effect": "NoExecute"}]}, "status": {"conditions": [
+                {"type": "Ready", "status": ready, "reason": "KubeletReady"},
+                {"type": "example.com/x", "status": "True"}]}});
+            let mut world = World { view: ObjectStore::new(), node, lease: None, revision: 0 };
+            world.feed();
+            world
+        }
+
+        fn feed(&mut self) {
+            self.revision += 1;
+            let raw = self.node.to_string().into_bytes();
+            self.view.apply(self.revision, "/nodes", "", "n1", Some(raw.into()));
+            if let Some(lease) = &self.lease {
+                let raw = lease.to_string().into_bytes();
+                self.view.apply(self.revision, Lease::RESOURCE, LEASES, "n1", Some(raw.into()));
+            }
+        }
+
+        /// Reconciles until nothing is left; returns the reasons of Events.
+        fn settle(&mut self, liveness: &Liveness, now: Timestamp) -> Vec<String> {
+            let mut events = Vec::new();
+            for _ in 0..5 {
+                let plan = reconcile(&self.view, liveness, "n1", now);
+                if plan.is_empty() {
+                    return events;
+                }
+                for change in plan.changes {
+                    match change {
+                        Change::Patch { resource, merge, .. } if resource == "/nodes" => {
+                            json_merge(&mut self.node, &merge);
+                        }
+                        Change::Patch { merge, .. } => json_merge(self.lease.as_mut().unwrap(), &merge),
+                        Change::Create { object, .. } => self.lease = Some(object),
+                        Change::Event { reason, .. } => events.push(reason),
+                        other => panic!("{other:?}"),
+                    }
+                }
+                self.feed();
+            }
+            panic!("does not settle");
+        }
+
+        fn ready(&self) -> &str {
+            let conditions = self.node["status"]["conditions"].as_array().unwrap();
+            conditions.iter().find(|c| c["type"] == "Ready").unwrap()["status"].as_str().unwrap()
+        }
+
+        fn taints(&self) -> Vec<&str> {
+            self.node["spec"]["taints"].as_array().into_iter().flatten().map(|t| t["key"].as_str().unwrap()).collect()
+        }
+    }
+
+    #[test]
+    fn a_node_goes_offline_and_comes_back() {
+        let mut world = World::new("True");
+        let mut liveness = Liveness::new(at(0));
+        liveness.heard("n1", at(0));
+        assert!(world.settle(&liveness, at(1)).is_empty());
+        assert_eq!((world.ready(), world.taints()), ("True", vec!["mine"]));
+        liveness.disconnected("n1", at(10));
+        assert!(world.settle(&liveness, at(10 + limits::OFFLINE_AFTER_CLOSE_S - 1)).is_empty());
+        assert_eq!(world.settle(&liveness, at(10 + limits::OFFLINE_AFTER_CLOSE_S)), ["NodeNotReady"]);
+        assert_eq!((world.ready(), world.taints()), ("Unknown", vec!["mine", UNREACHABLE]));
+        assert_eq!(world.node["metadata"]["annotations"][OFFLINE_SINCE], rfc3339(at(10)));
+        assert!(world.node["spec"]["taints"].to_string().matches("NoExecute").count() == 1, "nobody is evicted");
+        assert_eq!(world.node["status"]["conditions"].as_array().unwrap().len(), 5, "others' conditions stay");
+        liveness.heard("n1", at(1000));
+        assert_eq!(world.settle(&liveness, at(1000)), ["NodeReady"]);
+        assert_eq!((world.ready(), world.taints()), ("True", vec!["mine"]));
+        assert!(world.node["metadata"]["annotations"][OFFLINE_SINCE].is_null());
+    }
+
+    #[test]
+    fn a_restarted_hub_gives_nodes_time_and_silence_on_a_connection_counts() {
+        let mut world = World::new("True");
+        let mut liveness = Liveness::new(at(0));
+        assert!(world.settle(&liveness, at(1)).is_empty());
+        liveness.heard("n1", at(5));
+        assert!(world.settle(&liveness, at(100)).is_empty());
+        assert_eq!(world.settle(&liveness, at(5 + limits::OFFLINE_AFTER_S)), ["NodeNotReady"]);
+    }
+
+    #[test]
+    fn leases_are_renewed_rarely() {
+        let mut world = World::new("True");
+        let mut liveness = Liveness::new(at(0));
+        liveness.heard("n1", at(0));
+        world.settle(&liveness, at(1));
+        let first = world.lease.clone().unwrap();
+        liveness.heard("n1", at(200));
+        world.settle(&liveness, at(200));
+        assert_eq!(world.lease.clone().unwrap(), first);
+        liveness.heard("n1", at(400));
+        world.settle(&liveness, at(400));
+        assert_ne!(world.lease.clone().unwrap(), first);
+    }
+
+    #[test]
+    fn a_node_that_says_it_is_not_ready_takes_no_new_pods() {
+        let mut world = World::new("False");
+        let mut liveness = Liveness::new(at(0));
+        liveness.heard("n1", at(0));
+        world.settle(&liveness, at(1));
+        assert_eq!((world.ready(), world.taints()), ("False", vec!["mine", NOT_READY]));
+    }
 }
