@@ -1,0 +1,152 @@
+//! Control groups: v1, hybrid and v2 behind one face.
+//!
+//! In: group names relative to every hierarchy, limits. Out: groups with exactly those controllers, counts of OOM
+//! kills, usage. Never: enables a controller that it does not set, or touches a group outside its own parent.
+//!
+//! A controller that the machine does not offer is left out and shows in `Controllers`; it fails no container.
+
+mod devices;
+mod hierarchy;
+mod limits;
+
+pub use devices::DeviceRule;
+pub use limits::Usage;
+
+use crate::runtime::spec::{Qos, Resources};
+use hierarchy::Hierarchies;
+use std::io::Result;
+use std::path::PathBuf;
+
+/// What this machine can limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Controllers {
+    pub cpu: bool,
+    pub memory: bool,
+    pub pids: bool,
+    pub devices: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Cgroups {
+    hierarchies: Hierarchies,
+    parent: String,
+}
+
+impl Cgroups {
+    /// Looks at /proc/self/mountinfo once. `parent` is this agent's own group (`limpet`, or another for a second
+    /// agent on the machine).
+    pub fn probe(parent: &str) -> Result<Cgroups> {
+        let parent = parent.trim_matches('/');
+        if parent.is_empty() || parent.split('/').any(|part| part.is_empty() || part == "..") {
+            return Err(std::io::Error::other(format!("`{parent}` cannot be the agent's cgroup")));
+        }
+        Ok(Cgroups { hierarchies: Hierarchies::find()?, parent: parent.to_owned() })
+    }
+
+    pub fn controllers(&self) -> Controllers {
+        self.hierarchies.controllers()
+    }
+
+    pub fn is_v2(&self) -> bool {
+        self.hierarchies.is_v2()
+    }
+
+    /// Name of a pod's group, as kubelet's cgroupfs driver nests them.
+    pub fn pod_group(&self, qos: Qos, pod_uid: &str) -> String {
+        match qos {
+            Qos::Guaranteed => format!("{}/pod{pod_uid}", self.parent),
+            Qos::Burstable => format!("{}/burstable/pod{pod_uid}", self.parent),
+            Qos::BestEffort => format!("{}/besteffort/pod{pod_uid}", self.parent),
+        }
+    }
+
+    /// Makes the pod's group with its limits; containers come below.
+    pub fn prepare_pod(&self, group: &str, resources: &Resources) -> Result<()> {
+        self.hierarchies.create(group, true)?;
+        limits::apply(&self.hierarchies, group, resources)
+    }
+
+    /// Makes a container's group (its pod's too when it is missing). `devices: None` allows every device.
+    pub fn prepare_container(&self, group: &str, resources: &Resources, devices: Option<&[DeviceRule]>) -> Result<()> {
+        self.hierarchies.create(group, false)?;
+        limits::apply(&self.hierarchies, group, resources)?;
+        devices::apply(&self.hierarchies, group, devices)
+    }
+
+    /// Moves a process into the group.
+    pub fn attach(&self, group: &str, pid: i32) -> Result<()> {
+        for place in self.hierarchies.places(group) {
+            std::fs::write(place.join("cgroup.procs"), pid.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// SIGKILL to every process of the group and below.
+    pub fn kill(&self, group: &str) {
+        self.hierarchies.kill(group);
+    }
+
+    /// Pids in the group and below.
+    pub fn pids(&self, group: &str) -> Vec<i32> {
+        self.hierarchies.pids(group)
+    }
+
+    /// Removes the group and what is below from every hierarchy. An error while processes live in it.
+    pub fn remove(&self, group: &str) -> Result<()> {
+        self.hierarchies.remove(group)
+    }
+
+    /// How many processes of the group the kernel has killed for want of memory.
+    pub fn oom_kills(&self, group: &str) -> u64 {
+        limits::oom_kills(&self.hierarchies, group)
+    }
+
+    pub fn usage(&self, group: &str) -> Usage {
+        limits::usage(&self.hierarchies, group)
+    }
+
+    /// Every group that is a container's by its place.
+    pub fn container_groups(&self) -> Vec<String> {
+        self.pods().flat_map(|pod| self.children(&pod)).collect()
+    }
+
+    /// The groups of one pod (more than one only when its class changed).
+    pub fn pod_groups(&self, pod_uid: &str) -> Vec<String> {
+        let name = format!("pod{pod_uid}");
+        self.pods().filter(|group| group.rsplit('/').next() == Some(&name)).collect()
+    }
+
+    fn pods(&self) -> impl Iterator<Item = String> {
+        let classes = [self.parent.clone(), format!("{}/burstable", self.parent), format!("{}/besteffort", self.parent)];
+        let found: Vec<String> = classes.iter().flat_map(|class| self.children(class)).collect();
+        found.into_iter().filter(|group| group.rsplit('/').next().is_some_and(|name| name.starts_with("pod")))
+    }
+
+    fn children(&self, group: &str) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .hierarchies
+            .places(group)
+            .iter()
+            .filter_map(|dir| std::fs::read_dir(dir).ok())
+            .flat_map(|entries| entries.flatten())
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .filter_map(|entry| Some(format!("{group}/{}", entry.file_name().to_str()?)))
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Where a group is in the hierarchy that counts memory, or in the first one.
+    pub fn memory_dir(&self, group: &str) -> Option<PathBuf> {
+        self.hierarchies.dir("memory", group)
+    }
+
+    /// Removes the agent's own group when it is empty (tests, and an agent that leaves a machine).
+    pub fn remove_parent(&self) {
+        let _ = self.hierarchies.remove(&self.parent);
+    }
+}
+
+#[cfg(test)]
+mod tests;

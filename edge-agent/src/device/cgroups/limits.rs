@@ -1,0 +1,118 @@
+//! Limits and counters of a group, in the files of either version.
+//!
+//! In: `Resources`. Out: written files; OOM kills; usage. Never: fails for a controller that the machine lacks.
+
+use super::hierarchy::Hierarchies;
+use crate::runtime::spec::Resources;
+use std::io::{Error, ErrorKind, Result};
+use std::path::Path;
+
+/// What a group uses now; absent where the machine does not count it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    pub cpu_ns: Option<u64>,
+    pub memory_bytes: Option<u64>,
+    /// Memory without the file cache that could go at once: what the kubelet calls the working set.
+    pub working_set_bytes: Option<u64>,
+    pub pids: Option<u64>,
+}
+
+pub fn apply(hierarchies: &Hierarchies, group: &str, wanted: &Resources) -> Result<()> {
+    if let Some(dir) = hierarchies.dir("memory", group) {
+        memory(&dir, hierarchies.is_v2(), wanted)?;
+    }
+    if let Some(dir) = hierarchies.dir("cpu", group) {
+        cpu(&dir, hierarchies.is_v2(), wanted)?;
+    }
+    if let (Some(dir), Some(limit)) = (hierarchies.dir("pids", group), wanted.pids_limit) {
+        set(&dir, "pids.max", &limit.to_string())?;
+    }
+    Ok(())
+}
+
+fn memory(dir: &Path, v2: bool, wanted: &Resources) -> Result<()> {
+    let Some(limit) = wanted.memory_limit_bytes else { return Ok(()) };
+    let text = limit.to_string();
+    if v2 {
+        set(dir, "memory.max", &text)?;
+        optional(dir, "memory.swap.max", "0")?;
+        // One process of a container killed means the container is broken: all go (the kubelet's default).
+        return optional(dir, "memory.oom.group", "1");
+    }
+    set(dir, "memory.limit_in_bytes", &text)?;
+    optional(dir, "memory.memsw.limit_in_bytes", &text)
+}
+
+fn cpu(dir: &Path, v2: bool, wanted: &Resources) -> Result<()> {
+    let period = wanted.cpu_period_us.unwrap_or(100_000);
+    if let Some(shares) = wanted.cpu_shares {
+        let shares = shares.clamp(2, 262_144);
+        if v2 {
+            set(dir, "cpu.weight", &weight(shares).to_string())?;
+        } else {
+            set(dir, "cpu.shares", &shares.to_string())?;
+        }
+    }
+    match (wanted.cpu_quota_us, v2) {
+        (Some(quota), true) if quota > 0 => optional(dir, "cpu.max", &format!("{quota} {period}")),
+        (Some(quota), false) if quota > 0 => {
+            optional(dir, "cpu.cfs_period_us", &period.to_string())?;
+            optional(dir, "cpu.cfs_quota_us", &quota.to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Shares of v1 as a weight of v2 (KEP-2254).
+pub fn weight(shares: u64) -> u64 {
+    1 + (shares.saturating_sub(2) * 9999) / 262_142
+}
+
+pub fn oom_kills(hierarchies: &Hierarchies, group: &str) -> u64 {
+    let Some(dir) = hierarchies.dir("memory", group) else { return 0 };
+    let file = if hierarchies.is_v2() { "memory.events" } else { "memory.oom_control" };
+    field(&dir.join(file), "oom_kill").unwrap_or(0)
+}
+
+pub fn usage(hierarchies: &Hierarchies, group: &str) -> Usage {
+    let number = |controller: &str, file: &str| number(&hierarchies.dir(controller, group)?.join(file));
+    let mut usage = Usage { pids: number("pids", "pids.current"), ..Usage::default() };
+    let inactive = if hierarchies.is_v2() {
+        usage.memory_bytes = number("memory", "memory.current");
+        usage.cpu_ns = hierarchies
+            .dir("cpu", group)
+            .and_then(|dir| field(&dir.join("cpu.stat"), "usage_usec"))
+            .map(|micros| micros.saturating_mul(1000));
+        "inactive_file"
+    } else {
+        usage.memory_bytes = number("memory", "memory.usage_in_bytes");
+        usage.cpu_ns = number("cpuacct", "cpuacct.usage");
+        "total_inactive_file"
+    };
+    let idle = hierarchies.dir("memory", group).and_then(|dir| field(&dir.join("memory.stat"), inactive)).unwrap_or(0);
+    usage.working_set_bytes = usage.memory_bytes.map(|bytes| bytes.saturating_sub(idle));
+    usage
+}
+
+fn number(path: &Path) -> Option<u64> {
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// The number after a word, in files of `word number` lines.
+fn field(path: &Path, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(path).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+pub fn set(dir: &Path, file: &str, value: &str) -> Result<()> {
+    std::fs::write(dir.join(file), value)
+        .map_err(|err| Error::new(err.kind(), format!("write {value} to {}: {err}", dir.join(file).display())))
+}
+
+/// Kernels are built without some of these files.
+fn optional(dir: &Path, file: &str, value: &str) -> Result<()> {
+    match set(dir, file, value) {
+        Err(err) if err.kind() == ErrorKind::NotFound || err.kind() == ErrorKind::PermissionDenied => Ok(()),
+        other => other,
+    }
+}

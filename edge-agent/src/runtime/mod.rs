@@ -1,0 +1,283 @@
+//! Runs containers: sandboxes, starts, execs, stops, adoption.
+//!
+//! In: specs with everything resolved, exits from the keeper. Out: running processes, their pipes, `Exited`.
+//! Never: decides whether a container should run, reads Kubernetes objects, or calls libcontainer in this process
+//! (the helper `limpet-agent rt …` does, single-threaded and short-lived).
+
+pub mod adopt;
+mod exits;
+mod helper;
+mod record;
+pub mod rt;
+pub mod seccomp;
+pub mod spec;
+mod stop;
+pub(crate) mod sys;
+#[cfg(test)]
+mod tests;
+
+pub use adopt::{Found, State};
+pub use exits::Exited;
+pub use spec::{
+    CapabilityChange, ContainerSpec, Device, Dns, ExecSpec, HostPort, Mount, Propagation, Protocol, Qos, Resources,
+    SandboxInfo, SandboxSpec, Seccomp, User,
+};
+
+use crate::device::cgroups::Cgroups;
+use crate::keeper::client::{Exit, Keeper, KeeperError, Restored};
+use exits::Exits;
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use tokio::sync::mpsc;
+
+/// Most bytes of JSON on the helper's socket, either way.
+pub const SPEC_BYTES_MAX: usize = 4 << 20;
+/// Most bytes of a container's id.
+pub const ID_BYTES_MAX: usize = 128;
+
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The container could not be made (mounts, cgroups, rootfs): the pod's back-off retries.
+    #[error("{0}")]
+    Create(String),
+    /// The container was made but its program could not be run; text as runc's.
+    #[error("{0}")]
+    Start(String),
+    /// No such container or sandbox, or it does not run.
+    #[error("{0}")]
+    NotFound(String),
+    /// A spec that cannot be right; a retry does not help.
+    #[error("{0}")]
+    Invalid(String),
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+    /// The machine's own trouble (files, processes): a retry may help.
+    #[error("{what}: {err}")]
+    Io { what: String, err: std::io::Error },
+}
+
+impl RuntimeError {
+    pub(crate) fn io(what: impl Into<String>, err: impl Into<std::io::Error>) -> RuntimeError {
+        RuntimeError::Io { what: what.into(), err: err.into() }
+    }
+
+    /// Reason word of the container's waiting state, as the kubelet names it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            RuntimeError::Start(_) => "RunContainerError",
+            _ => "CreateContainerError",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct RuntimeOptions {
+    /// `--run-dir`: records, pinned namespaces, FIFOs. A tmpfs.
+    pub run_dir: PathBuf,
+    /// `--data-dir`: writable layers.
+    pub data_dir: PathBuf,
+    /// Name of the agent's group in every cgroup hierarchy; agents on one machine need different ones.
+    pub cgroup_parent: String,
+    /// Pod addresses; `None` until the hub gave the node a range (only host-network pods then).
+    pub pod_cidr: Option<crate::net::Cidr>,
+    /// The program to start helpers with; `None` is this program itself.
+    pub helper: Option<PathBuf>,
+}
+
+/// What a start gives back. Pipes are the ends of this side.
+#[derive(Debug)]
+pub struct Started {
+    pub pid: i32,
+    /// Field 22 of /proc/PID/stat: with the pid it names the process for ever.
+    pub start_time: u64,
+    pub streams: Streams,
+}
+
+/// Ends of a container's or exec's stdio; all non-blocking.
+#[derive(Debug, Default)]
+pub struct Streams {
+    pub stdin: Option<OwnedFd>,
+    pub stdout: Option<OwnedFd>,
+    pub stderr: Option<OwnedFd>,
+    /// The pty's master, instead of the other three.
+    pub tty: Option<OwnedFd>,
+}
+
+/// A running exec.
+#[derive(Debug)]
+pub struct ExecStarted {
+    pub pid: i32,
+    pub streams: Streams,
+    /// Exit code (128 + signal when killed).
+    pub exit: tokio::sync::oneshot::Receiver<i32>,
+}
+
+/// Handle to the runtime; cheap to clone.
+#[derive(Clone)]
+pub struct Runtime {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    options: RuntimeOptions,
+    pod_cidr: Mutex<Option<crate::net::Cidr>>,
+    cgroups: Cgroups,
+    keeper: Keeper,
+    helper: helper::Helper,
+    exits: Exits,
+}
+
+impl Runtime {
+    /// Opens the runtime over what the keeper handed back. What ended before this call is in `list()`; what ends
+    /// later comes out of the channel, each end once and already on record. Must run inside a tokio runtime.
+    pub async fn open(
+        options: RuntimeOptions,
+        keeper: Keeper,
+        restored: Restored,
+        exits: mpsc::UnboundedReceiver<Exit>,
+    ) -> Result<(Runtime, mpsc::UnboundedReceiver<Exited>), RuntimeError> {
+        for dir in ["containers", "pods", "bundles", "fifos"] {
+            let path = options.run_dir.join(dir);
+            std::fs::create_dir_all(&path).map_err(|err| RuntimeError::io(format!("create {}", path.display()), err))?;
+        }
+        let cgroups = Cgroups::probe(&options.cgroup_parent).map_err(|err| RuntimeError::io("probe cgroups", err))?;
+        let helper = helper::Helper::new(options.helper.clone());
+        let (registry, exited) = Exits::new(restored.fds);
+        let pod_cidr = Mutex::new(options.pod_cidr);
+        let shared = Arc::new(Shared { options, pod_cidr, cgroups, keeper, helper, exits: registry });
+        let runtime = Runtime { shared };
+        runtime.adopt_records(restored.exits).await;
+        tokio::spawn(exits::pump(runtime.shared.clone(), exits));
+        Ok((runtime, exited))
+    }
+
+    /// The hub gave the node its range of pod addresses.
+    pub fn set_pod_cidr(&self, cidr: crate::net::Cidr) {
+        *lock(&self.shared.pod_cidr) = Some(cidr);
+    }
+
+    /// Which controllers this machine offers, for node conditions.
+    pub fn cgroups(&self) -> &Cgroups {
+        &self.shared.cgroups
+    }
+
+    /// Makes the pod's cgroup, namespaces, network and /etc files. Again for the same pod it repairs and returns the
+    /// same address.
+    pub async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<SandboxInfo, RuntimeError> {
+        check_id(&spec.pod_uid)?;
+        let cidr = *lock(&self.shared.pod_cidr);
+        let address = match (spec.host_network, cidr) {
+            (true, _) => None,
+            (false, Some(cidr)) => Some((self.ipam(cidr).lease(&spec.pod_uid)?, cidr)),
+            (false, None) => {
+                return Err(RuntimeError::Create(
+                    "the node has no range of pod addresses yet: it comes with the first connection to the hub".into(),
+                ));
+            }
+        };
+        let request = rt::Request::Sandbox {
+            run_dir: self.shared.options.run_dir.clone(),
+            cgroup_parent: self.shared.options.cgroup_parent.clone(),
+            spec: spec.clone(),
+            address,
+        };
+        self.shared.helper.call(&request, &[]).await?;
+        Ok(SandboxInfo { ip: address.map(|(ip, _)| ip) })
+    }
+
+    /// Whether the pod's sandbox stands (namespaces pinned); false after a reboot.
+    pub fn sandbox_exists(&self, pod_uid: &str) -> bool {
+        rt::sandbox::stands(&self.shared.options.run_dir, pod_uid)
+    }
+
+    /// The pod's address as leased, also before the sandbox stands.
+    pub fn pod_ip(&self, pod_uid: &str) -> Option<Ipv4Addr> {
+        let cidr = (*lock(&self.shared.pod_cidr))?;
+        self.ipam(cidr).leased(pod_uid)
+    }
+
+    /// Starts a container in its pod's sandbox. When this returns the program runs (execve succeeded).
+    pub async fn start_container(&self, spec: &ContainerSpec) -> Result<Started, RuntimeError> {
+        check_id(&spec.id)?;
+        check_id(&spec.pod_uid)?;
+        if !self.sandbox_exists(&spec.pod_uid) {
+            return Err(RuntimeError::NotFound(format!("pod {} has no sandbox", spec.pod_uid)));
+        }
+        let mut pipes = helper::Pipes::for_container(&self.shared.options.run_dir, spec)
+            .map_err(|err| RuntimeError::io("make the container's pipes", err))?;
+        let keys = pipes.keys(&spec.id);
+        for (key, fd) in &keys {
+            self.shared.keeper.put_fd(key, fd.as_fd()).await?;
+        }
+        let request = rt::Request::Start {
+            run_dir: self.shared.options.run_dir.clone(),
+            data_dir: self.shared.options.data_dir.clone(),
+            cgroup_parent: self.shared.options.cgroup_parent.clone(),
+            spec: spec.clone(),
+        };
+        let reply = self.shared.helper.call(&request, &pipes.theirs()).await;
+        let mut reply = match reply {
+            Ok(reply) => reply,
+            Err(err) => {
+                self.forget_failed(&spec.id).await;
+                return Err(err);
+            }
+        };
+        if let Some(master) = reply.fds.pop() {
+            helper::set_nonblocking(&master).map_err(|err| RuntimeError::io("the pty", err))?;
+            self.shared.keeper.put_fd(&format!("{}/tty", spec.id), master.as_fd()).await?;
+            pipes.streams.tty = Some(master);
+        }
+        self.shared.exits.register_container(reply.pid, &spec.id);
+        Ok(Started { pid: reply.pid, start_time: reply.start_time, streams: std::mem::take(&mut pipes.streams) })
+    }
+
+    /// Runs a program in a running container. Dropping the streams does not end it.
+    pub async fn exec(&self, spec: &ExecSpec) -> Result<ExecStarted, RuntimeError> {
+        check_id(&spec.container_id)?;
+        let record = record::read(&self.shared.options.run_dir, &spec.container_id)?;
+        if !record.alive() {
+            return Err(RuntimeError::NotFound(format!("container {} does not run", spec.container_id)));
+        }
+        let mut pipes = helper::Pipes::for_exec(spec).map_err(|err| RuntimeError::io("make the exec's pipes", err))?;
+        let request = rt::Request::Exec { run_dir: self.shared.options.run_dir.clone(), spec: spec.clone() };
+        let mut reply = self.shared.helper.call(&request, &pipes.theirs()).await?;
+        if let Some(master) = reply.fds.pop() {
+            helper::set_nonblocking(&master).map_err(|err| RuntimeError::io("the pty", err))?;
+            pipes.streams.tty = Some(master);
+        }
+        let exit = self.shared.exits.register_exec(reply.pid);
+        Ok(ExecStarted { pid: reply.pid, streams: std::mem::take(&mut pipes.streams), exit })
+    }
+
+    /// The pipes that the keeper held for this container when the agent came (once).
+    pub fn take_streams(&self, container_id: &str) -> Streams {
+        self.shared.exits.take_streams(container_id)
+    }
+
+    fn ipam(&self, cidr: crate::net::Cidr) -> crate::net::ipam::Ipam {
+        crate::net::ipam::Ipam::new(self.shared.options.run_dir.join("ips"), cidr)
+    }
+}
+
+/// Sets the size of a pty (columns, rows); its foreground process gets SIGWINCH.
+pub fn resize(tty: impl AsFd, columns: u16, rows: u16) -> std::io::Result<()> {
+    rt::console::set_size(tty.as_fd(), columns, rows)
+}
+
+fn check_id(id: &str) -> Result<(), RuntimeError> {
+    let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if id.is_empty() || id.len() > ID_BYTES_MAX || id.starts_with('.') || !id.bytes().all(fine) {
+        return Err(RuntimeError::Invalid(format!("`{}` is not an id", id.escape_default())));
+    }
+    Ok(())
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+pub(crate) type FdMap = HashMap<String, OwnedFd>;

@@ -1,0 +1,146 @@
+//! The last steps inside the container, after libcontainer's and before the program's.
+//!
+//! In: the program, the final capabilities, the filter. Out: the running program, or an error in runc's words on the
+//! error pipe (which closes by itself when execve succeeds). Never: leaves a signal ignored, an fd open, a capability
+//! that was only borrowed, or a program without its filter.
+
+use super::super::sys;
+use super::caps;
+use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::rc::Rc;
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+#[derive(Clone)]
+pub struct Program {
+    pub args: Vec<String>,
+    pub env: Vec<String>,
+    /// Final capabilities.
+    pub caps: u64,
+    pub last_cap: u32,
+    pub filter: Option<Rc<Vec<libc::sock_filter>>>,
+    /// Write end of the error pipe, close-on-exec.
+    pub errors: Rc<OwnedFd>,
+    pub home: Rc<RefCell<Option<String>>>,
+}
+
+impl Program {
+    fn fail(&self, why: &str) -> String {
+        let _ = nix::unistd::write(self.errors.as_fd(), why.as_bytes());
+        why.to_owned()
+    }
+
+    /// The file to execute, found as execvp(3) and runc find it.
+    fn find(&self) -> Result<CString, String> {
+        let Some(name) = self.args.first().filter(|name| !name.is_empty()) else {
+            return Err("no command specified".into());
+        };
+        if name.contains('/') {
+            return check(Path::new(name)).map_err(|why| format!("exec: \"{name}\": {why}"));
+        }
+        let path = self.env.iter().rev().find_map(|pair| pair.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
+        let mut refused = None;
+        for dir in path.split(':') {
+            let file = Path::new(if dir.is_empty() { "." } else { dir }).join(name);
+            match check(&file) {
+                Ok(found) => return Ok(found),
+                Err(why) if why == "permission denied" => refused = Some(why),
+                Err(_) => {}
+            }
+        }
+        Err(match refused {
+            Some(why) => format!("exec: \"{name}\": {why}"),
+            None => format!("exec: \"{name}\": executable file not found in $PATH"),
+        })
+    }
+
+    fn run(&self) -> Result<(), String> {
+        let text = |what: &'static str| move |err: std::io::Error| format!("{what}: {err}");
+        let file = self.find()?;
+        let words = |words: &[String]| -> std::io::Result<Vec<CString>> {
+            words.iter().map(|word| sys::c_str(OsStr::new(word))).collect()
+        };
+        let args = words(&self.args).map_err(text("exec"))?;
+        let mut env = words(&self.env).map_err(text("exec"))?;
+        if let Some(home) = self.home.borrow().as_ref().filter(|_| !self.env.iter().any(|e| e.starts_with("HOME="))) {
+            env.push(sys::c_str(OsStr::new(&format!("HOME={home}"))).map_err(text("exec"))?);
+        }
+        sys::close_on_exec_from(3).map_err(text("close fds"))?;
+        sys::reset_signals().map_err(text("reset signals"))?;
+        sys::limit_bounding(self.caps, self.last_cap).map_err(text("limit capabilities"))?;
+        if let Some(filter) = &self.filter {
+            sys::load_seccomp(filter).map_err(text("load the seccomp filter"))?;
+        }
+        sys::set_capabilities(self.caps).map_err(text("set capabilities"))?;
+        let err = sys::exec(&file, &args, &env);
+        Err(format!("exec {}: {}", file.to_string_lossy(), plain(&err)))
+    }
+}
+
+fn check(file: &Path) -> Result<CString, String> {
+    let found = std::fs::metadata(file).map_err(|err| format!("stat {}: {}", file.display(), plain(&err)))?;
+    if found.is_dir() {
+        return Err("is a directory".into());
+    }
+    // The kernel's own check counts (owner, group, capabilities); a file without any x bit nobody may execute.
+    let may = nix::unistd::access(file, nix::unistd::AccessFlags::X_OK).is_ok();
+    if !may || found.permissions().mode() & 0o111 == 0 {
+        return Err("permission denied".into());
+    }
+    sys::c_path(file).map_err(|err| err.to_string())
+}
+
+/// The error's words without Rust's "(os error 2)", in small letters as Go prints them.
+fn plain(err: &std::io::Error) -> String {
+    match err.raw_os_error().map(nix::errno::Errno::from_raw) {
+        Some(errno) => errno.desc().to_lowercase(),
+        None => err.to_string(),
+    }
+}
+
+impl Executor for Program {
+    fn validate(&self, _: &libcontainer::oci_spec::runtime::Spec) -> Result<(), ExecutorValidationError> {
+        match self.find() {
+            Ok(_) => Ok(()),
+            Err(why) => Err(ExecutorValidationError::ArgValidationError(self.fail(&why))),
+        }
+    }
+
+    fn setup_envs(&self, envs: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
+        // The environment is handed to execve as given; only HOME of the container's passwd is new here.
+        *self.home.borrow_mut() = envs.get("HOME").cloned();
+        Ok(())
+    }
+
+    fn exec(&self, _: &libcontainer::oci_spec::runtime::Spec) -> Result<(), ExecutorError> {
+        match self.run() {
+            Ok(()) => Ok(()),
+            Err(why) => Err(ExecutorError::Other(self.fail(&why))),
+        }
+    }
+}
+
+/// Capabilities to hand to libcontainer: the final ones and those that the executor borrows.
+pub fn during_setup(caps: u64) -> u64 {
+    caps | caps::TRANSIENT
+}
+
+/// What the error pipe says after the start: empty when the program runs.
+pub fn outcome(reader: &OwnedFd) -> std::io::Result<String> {
+    let mut text = Vec::new();
+    let mut chunk = [0u8; 4096];
+    loop {
+        match nix::unistd::read(reader, &mut chunk) {
+            Ok(0) => return Ok(String::from_utf8_lossy(&text).into_owned()),
+            Ok(n) if text.len() < 64 * 1024 => text.extend_from_slice(&chunk[..n]),
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(err) => return Err(err.into()),
+        }
+    }
+}

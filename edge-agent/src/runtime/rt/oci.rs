@@ -1,0 +1,171 @@
+//! Builds config.json of the OCI runtime specification for one container.
+//!
+//! In: the container's spec, its sandbox. Out: a JSON value; libcontainer reads it from the bundle.
+//! Never: resources (our own cgroups code sets them) or seccomp (our executor loads it).
+
+use super::super::record::Record;
+use super::super::spec::{ContainerSpec, ExecSpec, Mount, Propagation, SandboxSpec};
+use super::{caps, executor, sandbox};
+use serde_json::{Value, json};
+use std::path::Path;
+
+const MASKED: [&str; 12] = [
+    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+    "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+pub struct Parts<'a> {
+    pub spec: &'a ContainerSpec,
+    pub sandbox: &'a SandboxSpec,
+    pub run_dir: &'a Path,
+    pub group: &'a str,
+    pub caps: u64,
+    /// Sources with sub paths resolved, in the order of `spec.mounts`.
+    pub sources: Vec<std::path::PathBuf>,
+    pub devices: Vec<Value>,
+    pub cgroup_v2: bool,
+}
+
+pub fn config(parts: &Parts<'_>) -> Value {
+    let spec = parts.spec;
+    let (masked, read_only): (&[&str], &[&str]) =
+        if spec.privileged || spec.unmasked_proc { (&[], &[]) } else { (&MASKED, &READ_ONLY) };
+    let shared = spec.mounts.iter().any(|mount| mount.propagation == Propagation::Bidirectional);
+    let mut config = json!({
+        "ociVersion": "1.0.2",
+        "root": { "path": "rootfs", "readonly": spec.read_only_root },
+        "process": process(&Process {
+            tty: spec.tty, args: &spec.args, env: &spec.env, cwd: &spec.cwd, user: &spec.user, caps: parts.caps,
+            no_new_privileges: spec.no_new_privileges, oom_score_adj: Some(spec.oom_score_adj),
+        }),
+        "mounts": mounts(parts),
+        "linux": {
+            "cgroupsPath": format!("/{}", parts.group),
+            "namespaces": namespaces(parts),
+            "maskedPaths": masked,
+            "readonlyPaths": read_only,
+            "devices": parts.devices,
+        },
+    });
+    if shared {
+        config["linux"]["rootfsPropagation"] = json!("shared");
+    }
+    config
+}
+
+struct Process<'a> {
+    tty: bool,
+    args: &'a [String],
+    env: &'a [String],
+    cwd: &'a str,
+    user: &'a super::super::spec::User,
+    caps: u64,
+    no_new_privileges: bool,
+    oom_score_adj: Option<i32>,
+}
+
+fn process(process: &Process<'_>) -> Value {
+    let names = caps::names(executor::during_setup(process.caps));
+    let mut value = json!({
+        "terminal": process.tty,
+        "args": process.args,
+        "env": process.env,
+        "cwd": if process.cwd.is_empty() { "/" } else { process.cwd },
+        "user": { "uid": process.user.uid, "gid": process.user.gid, "additionalGids": process.user.groups },
+        "capabilities": { "bounding": names, "effective": names, "permitted": names },
+    });
+    // Explicit `false` is not the same as absence in libcontainer.
+    if process.no_new_privileges {
+        value["noNewPrivileges"] = json!(true);
+    }
+    if let Some(score) = process.oom_score_adj {
+        value["oomScoreAdj"] = json!(score);
+    }
+    value
+}
+
+/// process.json of an exec.
+pub fn exec_process(record: &Record, exec: &ExecSpec, caps: u64, env: &[String]) -> Value {
+    process(&Process {
+        tty: exec.tty,
+        args: &exec.args,
+        env,
+        cwd: exec.cwd.as_deref().unwrap_or(&record.spec.cwd),
+        user: exec.user.as_ref().unwrap_or(&record.spec.user),
+        caps,
+        no_new_privileges: record.spec.no_new_privileges,
+        oom_score_adj: Some(record.spec.oom_score_adj),
+    })
+}
+
+fn namespaces(parts: &Parts<'_>) -> Vec<Value> {
+    let pinned = |kind: &str, file: &str| {
+        json!({ "type": kind, "path": sandbox::pin(parts.run_dir, &parts.spec.pod_uid, file) })
+    };
+    let sandbox = parts.sandbox;
+    let mut list = vec![json!({ "type": "mount" })];
+    if !sandbox.host_network {
+        list.push(pinned("network", "net"));
+        list.push(pinned("uts", "uts"));
+    }
+    if !sandbox.host_ipc {
+        list.push(pinned("ipc", "ipc"));
+    }
+    if sandbox.share_pid && !sandbox.host_pid {
+        list.push(pinned("pid", "pid"));
+    } else if !sandbox.host_pid {
+        list.push(json!({ "type": "pid" }));
+    }
+    if parts.cgroup_v2 && !parts.spec.privileged {
+        list.push(json!({ "type": "cgroup" }));
+    }
+    list
+}
+
+fn mounts(parts: &Parts<'_>) -> Vec<Value> {
+    let spec = parts.spec;
+    let mount = |destination: &str, kind: &str, options: &[&str]| {
+        json!({ "destination": destination, "type": kind, "source": kind, "options": options })
+    };
+    let access = if spec.privileged { "rw" } else { "ro" };
+    let mut list = vec![
+        mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", access]),
+        mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]),
+    ];
+    let taken = |path: &str| spec.mounts.iter().any(|mount| mount.destination == Path::new(path));
+    let etc = sandbox::etc_dir(parts.run_dir, &spec.pod_uid);
+    for (name, path) in [("hosts", "/etc/hosts"), ("hostname", "/etc/hostname"), ("resolv.conf", "/etc/resolv.conf")] {
+        if !taken(path) {
+            list.push(bind(&etc.join(name), Path::new(path), &Mount::default(), spec.read_only_root));
+        }
+    }
+    if !taken("/dev/shm") {
+        let shm = sandbox::shm_dir(parts.run_dir, parts.sandbox);
+        list.push(bind(&shm, Path::new("/dev/shm"), &Mount::default(), false));
+    }
+    let mut wanted: Vec<(&Mount, &std::path::PathBuf)> = spec.mounts.iter().zip(&parts.sources).collect();
+    // Parents before children, whatever the order in the pod's spec.
+    wanted.sort_by_key(|(mount, _)| mount.destination.components().count());
+    for (wish, source) in wanted {
+        list.push(bind(source, &wish.destination, wish, wish.read_only));
+    }
+    list
+}
+
+fn bind(source: &Path, destination: &Path, wish: &Mount, read_only: bool) -> Value {
+    let propagation = match wish.propagation {
+        Propagation::None => "rprivate",
+        Propagation::HostToContainer => "rslave",
+        Propagation::Bidirectional => "rshared",
+    };
+    let access = if read_only { "ro" } else { "rw" };
+    json!({
+        "destination": destination, "type": "bind", "source": source, "options": ["rbind", propagation, access],
+    })
+}

@@ -1,0 +1,101 @@
+//! The container's root: an overlay of the image's layers, mounted in the helper's own mount namespace.
+//!
+//! In: layer directories. Out: a mounted `<bundle>/rootfs` that nobody else sees and that ends with the container.
+//! Never: follows a link of the image when it prepares mount points.
+
+use super::super::spec::{ContainerSpec, Propagation};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use std::io::{Error, Result};
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+
+/// The kernel's own limit is 500.
+const LAYERS_MAX: usize = 500;
+const NONE: Option<&str> = None;
+
+/// Whether something that the container mounts must reach the host: then the root is mounted on the host too.
+pub fn shares_mounts(spec: &ContainerSpec) -> bool {
+    spec.mounts.iter().any(|mount| mount.propagation == Propagation::Bidirectional)
+}
+
+/// From here on this process's mounts are its own; the host's still arrive.
+pub fn own_mounts() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)?;
+    Ok(())
+}
+
+/// Mounts the overlay on `<bundle>/rootfs`.
+pub fn mount_overlay(bundle: &Path, layers: &[PathBuf], writable: &Path) -> Result<PathBuf> {
+    if layers.is_empty() || layers.len() > LAYERS_MAX {
+        return Err(Error::other(format!("an image of {} layers; 1 to {LAYERS_MAX} can be mounted", layers.len())));
+    }
+    let root = bundle.join("rootfs");
+    for dir in [root.as_path(), &bundle.join("l")] {
+        std::fs::create_dir_all(dir)?;
+    }
+    for (name, place) in [("u", "upper"), ("w", "work")] {
+        let target = writable.join(place);
+        std::fs::create_dir_all(&target)?;
+        link(&target, &bundle.join(name))?;
+    }
+    // The upper directory becomes `/` of the container.
+    std::fs::set_permissions(writable.join("upper"), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    // Short relative names: the options must fit one page whatever the length of the layers' paths.
+    for (index, layer) in layers.iter().enumerate() {
+        link(layer, &bundle.join("l").join(index.to_string()))?;
+    }
+    std::env::set_current_dir(bundle)?;
+    let lower = (0..layers.len()).map(|i| format!("l/{i}")).collect::<Vec<_>>().join(":");
+    let options = format!("lowerdir={lower},upperdir=u,workdir=w");
+    let overlay = |options: &str| mount(Some("overlay"), "rootfs", Some("overlay"), MsFlags::empty(), Some(options));
+    // `volatile`: the layer ends with the container, so nothing is gained by forcing it onto the flash.
+    let mounted = overlay(&format!("{options},volatile")).or_else(|_| overlay(&options));
+    std::env::set_current_dir("/")?;
+    mounted.map_err(|err| Error::other(format!("mount the overlay of {} layers: {}", layers.len(), err.desc())))?;
+    Ok(root)
+}
+
+fn link(target: &Path, name: &Path) -> Result<()> {
+    let _ = std::fs::remove_file(name);
+    std::os::unix::fs::symlink(target, name)
+}
+
+/// Makes the places of the kernel's file systems real directories; an image may not point them elsewhere.
+pub fn check_mount_points(root: &Path) -> Result<()> {
+    for name in ["dev", "proc", "sys", "etc"] {
+        let path = root.join(name);
+        match std::fs::symlink_metadata(&path) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Err(Error::other(format!("/{name} of the image is not a directory"))),
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => std::fs::create_dir(&path)?,
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(())
+}
+
+/// Resolves sub paths: the returned sources cannot be exchanged for a link any more (they are mounts of this
+/// namespace on what was opened). CVE-2021-25741 is the class of hole that this closes.
+pub fn resolve_sources(bundle: &Path, spec: &ContainerSpec) -> Result<Vec<PathBuf>> {
+    let mut sources = Vec::with_capacity(spec.mounts.len());
+    for (index, wish) in spec.mounts.iter().enumerate() {
+        let Some(sub_path) = wish.sub_path.as_deref().filter(|path| !path.is_empty()) else {
+            sources.push(wish.source.clone());
+            continue;
+        };
+        let opened = crate::volumes::subpath::open(&wish.source, sub_path)?;
+        let place = bundle.join(format!("sub{index}"));
+        let kind = nix::sys::stat::fstat(opened.as_fd())?.st_mode & libc::S_IFMT;
+        if kind == libc::S_IFDIR {
+            std::fs::create_dir_all(&place)?;
+        } else {
+            std::fs::write(&place, b"")?;
+        }
+        let source = format!("/proc/self/fd/{}", opened.as_raw_fd());
+        mount(Some(source.as_str()), &place, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;
+        sources.push(place);
+    }
+    Ok(sources)
+}

@@ -1,0 +1,188 @@
+//! Creates and starts one container.
+//!
+//! In: its spec, the ends of its pipes. Out: a running program on record, or an error and nothing left behind.
+//! Never: returns success before execve has succeeded.
+
+use super::super::record::{self, Record};
+use super::super::spec::{ContainerSpec, Seccomp};
+use super::super::{adopt::now_ms, seccomp};
+use super::console::Console;
+use super::executor::{self, Program};
+use super::{Failure, Outcome, bundle, caps, chain, devices, group, oci, rootfs, sandbox, writable_layer};
+use crate::device::cgroups::Cgroups;
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+use nix::fcntl::OFlag;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::rc::Rc;
+
+pub fn start(
+    run_dir: &Path,
+    data_dir: &Path,
+    cgroup_parent: &str,
+    spec: &ContainerSpec,
+    fds: Vec<OwnedFd>,
+) -> Result<Outcome, Failure> {
+    let cgroups = Cgroups::probe(cgroup_parent).map_err(|err| Failure::create("probe cgroups", err))?;
+    let group = group(&cgroups, spec);
+    let made = make(run_dir, data_dir, &cgroups, &group, spec, fds);
+    if made.is_err() {
+        clean_up(run_dir, data_dir, &cgroups, &group, spec);
+    }
+    made
+}
+
+fn make(
+    run_dir: &Path,
+    data_dir: &Path,
+    cgroups: &Cgroups,
+    group: &str,
+    spec: &ContainerSpec,
+    fds: Vec<OwnedFd>,
+) -> Result<Outcome, Failure> {
+    let last_cap = caps::last_cap();
+    let final_caps = caps::wanted(spec, last_cap).map_err(Failure::Create)?;
+    let devices = devices::of(spec).map_err(|err| Failure::create("devices", err))?;
+    let sandbox = sandbox::read(run_dir, &spec.pod_uid).map_err(|err| Failure::create("the pod's sandbox", err))?;
+    cgroups
+        .prepare_container(group, &spec.resources, devices.rules.as_deref())
+        .map_err(|err| Failure::create(format_args!("cgroup {group}"), err))?;
+    let bundle_dir = bundle(run_dir, &spec.id);
+    let shares = rootfs::shares_mounts(spec);
+    if !shares {
+        rootfs::own_mounts().map_err(|err| Failure::create("a mount namespace", err))?;
+    }
+    std::fs::create_dir_all(&bundle_dir).map_err(|err| Failure::create("the bundle", err))?;
+    let root = rootfs::mount_overlay(&bundle_dir, &spec.layers, &writable_layer(data_dir, &spec.pod_uid, &spec.id))
+        .map_err(|err| Failure::create("root file system", err))?;
+    rootfs::check_mount_points(&root).map_err(|err| Failure::create("root file system", err))?;
+    let sources = rootfs::resolve_sources(&bundle_dir, spec).map_err(|err| Failure::create("subPath", err))?;
+    let config = oci::config(&oci::Parts {
+        spec,
+        sandbox: &sandbox,
+        run_dir,
+        group,
+        caps: final_caps,
+        sources,
+        devices: devices.nodes,
+        cgroup_v2: cgroups.is_v2(),
+    });
+    let text = serde_json::to_vec(&config).map_err(|err| Failure::create("config.json", err))?;
+    record::write_file(&bundle_dir.join("config.json"), &text, 0o600)
+        .map_err(|err| Failure::create("config.json", err))?;
+    let outcome = run(run_dir, &bundle_dir, group, spec, fds, final_caps, last_cap);
+    if shares {
+        let _ = nix::mount::umount2(&root, nix::mount::MntFlags::MNT_DETACH);
+    }
+    outcome
+}
+
+fn run(
+    run_dir: &Path,
+    bundle_dir: &Path,
+    group: &str,
+    spec: &ContainerSpec,
+    fds: Vec<OwnedFd>,
+    final_caps: u64,
+    last_cap: u32,
+) -> Result<Outcome, Failure> {
+    let (errors, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|err| Failure::create("pipe", err))?;
+    let program = Program {
+        args: spec.args.clone(),
+        env: spec.env.clone(),
+        caps: final_caps,
+        last_cap,
+        filter: filter(spec, final_caps),
+        errors: Rc::new(writer),
+        home: Rc::default(),
+    };
+    let console = spec.tty.then(|| Console::listen(bundle_dir)).transpose();
+    let console = console.map_err(|err| Failure::create("the terminal", err))?;
+    let state_dir = run_dir.join("state");
+    std::fs::create_dir_all(&state_dir).map_err(|err| Failure::create("the state directory", err))?;
+    let mut builder = ContainerBuilder::new(spec.id.clone(), SyscallType::default())
+        .with_root_path(&state_dir)
+        .map_err(|err| Failure::create("the state directory", chain(&err)))?
+        .with_executor(program)
+        .with_console_socket(console.as_ref().map(|console| &console.path));
+    if !spec.tty {
+        let [stdin, stdout, stderr] = stdio(spec.stdin, fds)?;
+        builder = builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr);
+    }
+    let built = builder.as_init(bundle_dir).with_systemd(false).with_detach(true).as_sibling(false).build();
+    let mut container = match built {
+        Ok(container) => container,
+        Err(err) => return Err(refused(&errors, chain(&err))),
+    };
+    let pid = container.pid().map_or(0, |pid| pid.as_raw());
+    let start_time = record::start_time(pid).unwrap_or(0);
+    let begun = Record {
+        spec: spec.clone(),
+        pid,
+        start_time,
+        boot_id: record::boot_id(),
+        cgroup: group.to_owned(),
+        started_ms: now_ms(),
+        exit: None,
+    };
+    record::write(run_dir, &begun).map_err(|err| Failure::create("the container's record", err))?;
+    container.start().map_err(|err| Failure::create("start", chain(&err)))?;
+    let said = executor::outcome(&errors).map_err(|err| Failure::create("start", err))?;
+    if !said.is_empty() {
+        return Err(Failure::Start(format!("unable to start container process: {said}")));
+    }
+    let master = console.map(Console::master).transpose().map_err(|err| Failure::create("the terminal", err))?;
+    Ok(Outcome { pid, start_time, master })
+}
+
+/// The executor's own words when it has any, libcontainer's otherwise. Both writers of the pipe are gone by now.
+pub fn refused(errors: &OwnedFd, why: String) -> Failure {
+    match executor::outcome(errors) {
+        Ok(said) if !said.is_empty() => Failure::Start(format!("unable to start container process: {said}")),
+        _ => Failure::Create(why),
+    }
+}
+
+pub fn filter(spec: &ContainerSpec, caps: u64) -> Option<Rc<Vec<libc::sock_filter>>> {
+    match spec.seccomp {
+        _ if spec.privileged => None,
+        Seccomp::Unconfined => None,
+        Seccomp::RuntimeDefault => seccomp::runtime_default(caps).map(Rc::new),
+    }
+}
+
+/// Stdin (or /dev/null), stdout, stderr.
+pub fn stdio(has_stdin: bool, fds: Vec<OwnedFd>) -> Result<[OwnedFd; 3], Failure> {
+    let mut fds = fds.into_iter();
+    let stdin = if has_stdin {
+        fds.next()
+    } else {
+        let null = std::fs::File::open("/dev/null").map_err(|err| Failure::create("/dev/null", err))?;
+        Some(null.into())
+    };
+    match (stdin, fds.next(), fds.next()) {
+        (Some(stdin), Some(stdout), Some(stderr)) => Ok([stdin, stdout, stderr]),
+        _ => Err(Failure::Create("the container's pipes did not come with the request".into())),
+    }
+}
+
+fn clean_up(run_dir: &Path, data_dir: &Path, cgroups: &Cgroups, group: &str, spec: &ContainerSpec) {
+    let pid = record::read(run_dir, &spec.id).map_or(0, |record| record.pid);
+    cgroups.kill(group);
+    if pid > 0 {
+        let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
+    }
+    let _ = cgroups.remove(group);
+    let layer = writable_layer(data_dir, &spec.pod_uid, &spec.id);
+    // The overlay may still be mounted on the bundle in this namespace: detach it before anything is removed.
+    let bundle_dir = bundle(run_dir, &spec.id);
+    let _ = nix::mount::umount2(&bundle_dir.join("rootfs"), nix::mount::MntFlags::MNT_DETACH);
+    for index in 0..spec.mounts.len() {
+        let _ = nix::mount::umount2(&bundle_dir.join(format!("sub{index}")), nix::mount::MntFlags::MNT_DETACH);
+    }
+    for dir in [bundle_dir, run_dir.join("state").join(&spec.id), layer] {
+        let _ = std::fs::remove_dir_all(dir);
+    }
+    let _ = std::fs::remove_file(record::path(run_dir, &spec.id));
+}

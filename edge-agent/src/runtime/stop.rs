@@ -1,0 +1,137 @@
+//! Ends and removes: signals, groups, sandboxes.
+//!
+//! In: container and pod ids. Out: nothing left of them (processes, groups, mounts, FIFOs, records, addresses).
+//! Never: signals a pid without checking that it still is the recorded process.
+
+use super::record::{self, Record};
+use super::{Runtime, RuntimeError, check_id, rt, sys};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long a killed container may take to die before its removal gives up (the caller retries).
+const DEATH_WAIT: Duration = Duration::from_secs(10);
+const STEP: Duration = Duration::from_millis(5);
+
+impl Runtime {
+    /// Sends a signal to the container's first process. `NotFound` when it does not run.
+    pub fn signal(&self, container_id: &str, signal: i32) -> Result<(), RuntimeError> {
+        check_id(container_id)?;
+        let record = record::read(&self.shared.options.run_dir, container_id)?;
+        let gone = || RuntimeError::NotFound(format!("container {container_id} does not run"));
+        let pidfd = sys::pidfd_open(record.pid).map_err(|_| gone())?;
+        if !record.alive() {
+            return Err(gone());
+        }
+        sys::pidfd_send_signal(&pidfd, signal)
+            .map_err(|err| RuntimeError::io(format!("signal {signal} to container {container_id}"), err))
+    }
+
+    /// Kills everything in the container's group. The end comes through the channel.
+    pub fn kill(&self, container_id: &str) -> Result<(), RuntimeError> {
+        check_id(container_id)?;
+        let record = record::read(&self.shared.options.run_dir, container_id)?;
+        kill_record(self, &record);
+        Ok(())
+    }
+
+    /// Removes a container: kills what still runs, then its group, pipes, writable layer and record. Done twice it is
+    /// no error.
+    pub async fn remove_container(&self, container_id: &str) -> Result<(), RuntimeError> {
+        check_id(container_id)?;
+        let shared = &self.shared;
+        let record = match record::read(&shared.options.run_dir, container_id) {
+            Ok(record) => record,
+            Err(RuntimeError::NotFound(_)) => return Ok(()),
+            Err(err) => return Err(err),
+        };
+        kill_record(self, &record);
+        let deadline = tokio::time::Instant::now() + DEATH_WAIT;
+        while record::start_time(record.pid) == Some(record.start_time) && record.exit.is_none() {
+            if tokio::time::Instant::now() >= deadline {
+                return Err(RuntimeError::Create(format!(
+                    "container {container_id} does not die: its processes may be stuck in the kernel (a hung disk?)"
+                )));
+            }
+            tokio::time::sleep(STEP).await;
+        }
+        self.remove_group(&record.cgroup).await?;
+        for end in ["in", "out", "err", "tty"] {
+            shared.keeper.drop_fd(&format!("{container_id}/{end}")).await?;
+        }
+        drop(shared.exits.take_streams(container_id));
+        shared.exits.forget(record.pid);
+        self.remove_files(&record)
+    }
+
+    /// Removes the pod's sandbox; its containers must be gone.
+    pub async fn remove_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
+        check_id(pod_uid)?;
+        let shared = &self.shared;
+        for group in shared.cgroups.pod_groups(pod_uid) {
+            shared.cgroups.kill(&group);
+            self.remove_group(&group).await?;
+        }
+        rt::sandbox::tear_down(&shared.options.run_dir, pod_uid)
+            .map_err(|err| RuntimeError::io(format!("remove the sandbox of pod {pod_uid}"), err))?;
+        if let Some(cidr) = *super::lock(&shared.pod_cidr) {
+            self.ipam(cidr).release(pod_uid)?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn forget_failed(&self, id: &str) {
+        for end in ["in", "out", "err"] {
+            let _ = self.shared.keeper.drop_fd(&format!("{id}/{end}")).await;
+        }
+        remove_fifos(&self.shared.options.run_dir, id);
+    }
+
+    async fn remove_group(&self, group: &str) -> Result<(), RuntimeError> {
+        let deadline = tokio::time::Instant::now() + DEATH_WAIT;
+        loop {
+            match self.shared.cgroups.remove(group) {
+                Ok(()) => return Ok(()),
+                Err(err) if tokio::time::Instant::now() >= deadline => {
+                    return Err(RuntimeError::io(format!("remove the cgroup {group}"), err));
+                }
+                Err(_) => self.shared.cgroups.kill(group),
+            }
+            tokio::time::sleep(STEP).await;
+        }
+    }
+
+    fn remove_files(&self, record: &Record) -> Result<(), RuntimeError> {
+        let (options, id) = (&self.shared.options, &record.spec.id);
+        remove_fifos(&options.run_dir, id);
+        let layer = rt::writable_layer(&options.data_dir, &record.spec.pod_uid, id);
+        for dir in [rt::bundle(&options.run_dir, id), options.run_dir.join("state").join(id), layer] {
+            remove_tree(&dir).map_err(|err| RuntimeError::io(format!("remove {}", dir.display()), err))?;
+        }
+        match std::fs::remove_file(record::path(&options.run_dir, id)) {
+            Err(err) if err.kind() != std::io::ErrorKind::NotFound => Err(RuntimeError::io("remove the record", err)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn kill_record(runtime: &Runtime, record: &Record) {
+    runtime.shared.cgroups.kill(&record.cgroup);
+    if let Ok(pidfd) = sys::pidfd_open(record.pid)
+        && record.alive()
+    {
+        let _ = sys::pidfd_send_signal(&pidfd, libc::SIGKILL);
+    }
+}
+
+fn remove_fifos(run_dir: &Path, id: &str) {
+    for end in ["out", "err"] {
+        let _ = std::fs::remove_file(super::helper::fifo(run_dir, id, end));
+    }
+}
+
+fn remove_tree(dir: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

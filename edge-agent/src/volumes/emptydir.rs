@@ -1,0 +1,45 @@
+//! emptyDir: a directory on the disk, or a tmpfs.
+//!
+//! In: the volume's directory, medium, size, group. Out: a directory that any user of the pod may write.
+//! Never: empties what a running pod has written (a second call changes nothing).
+
+use nix::mount::{MsFlags, mount};
+use std::io::{Error, Result};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Medium {
+    #[default]
+    Disk,
+    /// Counts against the pod's memory. Secrets and tokens live here too.
+    Memory { bytes: Option<u64> },
+}
+
+pub fn set_up(dir: &Path, medium: Medium, fs_group: Option<u32>) -> Result<()> {
+    std::fs::create_dir_all(dir)?;
+    if let Medium::Memory { bytes } = medium
+        && !super::is_mount_point(dir)?
+    {
+        mount_tmpfs(dir, bytes, 0o777)?;
+    }
+    let mut mode = 0o777;
+    if let Some(gid) = fs_group {
+        std::os::unix::fs::chown(dir, None, Some(gid))?;
+        mode |= 0o2000;
+    }
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(mode))
+}
+
+/// A tmpfs without devices, programs' special rights or, when the kernel can, swap.
+pub fn mount_tmpfs(dir: &Path, bytes: Option<u64>, mode: u32) -> Result<()> {
+    let mut options = format!("mode={mode:o}");
+    if let Some(bytes) = bytes {
+        options.push_str(&format!(",size={bytes}"));
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let attempt = |options: &str| mount(Some("tmpfs"), dir, Some("tmpfs"), flags, Some(options));
+    attempt(&format!("{options},noswap"))
+        .or_else(|_| attempt(&options))
+        .map_err(|err| Error::other(format!("mount a tmpfs on {}: {}", dir.display(), err.desc())))
+}

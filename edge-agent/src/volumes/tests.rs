@@ -1,0 +1,148 @@
+//! Volumes in a temporary directory. What needs root says so and is skipped without it.
+
+use super::atomic::{File, Payload, write};
+use super::*;
+use std::os::unix::fs::PermissionsExt;
+
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Dir {
+        let path = std::env::temp_dir().join(format!("limpet-volumes-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Dir(path)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = unmount_below(&self.0);
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn payload(files: &[(&str, &str, u32)]) -> Payload {
+    files.iter().map(|(path, text, mode)| (path.to_string(), File { bytes: text.as_bytes().to_vec(), mode: *mode })).collect()
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn the_swap_is_seen_whole_and_leaves_nothing_behind() {
+    let dir = Dir::new("swap");
+    let volume = &dir.0;
+    assert!(write(volume, &payload(&[("a", "1", 0o644), ("deep/b", "1", 0o400)]), None).unwrap());
+    let first = std::fs::read_link(volume.join("..data")).unwrap();
+    assert!(first.to_str().unwrap().starts_with("..20"), "{first:?}");
+    assert_eq!(std::fs::read_link(volume.join("deep")).unwrap(), Path::new("..data/deep"));
+    let mode = std::fs::metadata(volume.join("deep/b")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o400);
+    assert!(!write(volume, &payload(&[("a", "1", 0o644), ("deep/b", "1", 0o400)]), None).unwrap(), "nothing changed");
+    assert_eq!(std::fs::read_link(volume.join("..data")).unwrap(), first);
+
+    // A reader that holds the old directory open never meets the new content through it.
+    let old = volume.join(&first);
+    assert!(write(volume, &payload(&[("a", "2", 0o644), ("c", "2", 0o644)]), None).unwrap());
+    assert!(!old.exists());
+    assert_eq!(std::fs::read_to_string(volume.join("a")).unwrap(), "2");
+    let seen = names(volume);
+    assert_eq!(seen.len(), 4, "{seen:?}");
+    assert!(seen.contains(&"a".into()) && seen.contains(&"c".into()) && seen.contains(&"..data".into()));
+
+    assert!(write(volume, &payload(&[("a", "2", 0o600), ("c", "2", 0o644)]), None).unwrap(), "a mode is a change");
+    std::fs::create_dir(volume.join("..2020_01_01_00_00_00.1")).unwrap();
+    assert!(!write(volume, &payload(&[("a", "2", 0o600), ("c", "2", 0o644)]), None).unwrap());
+    assert!(!volume.join("..2020_01_01_00_00_00.1").exists(), "what a crash left is gone");
+    assert!(write(volume, &Payload::new(), None).unwrap());
+    assert_eq!(names(volume).len(), 2, "an empty volume keeps only its data directory");
+}
+
+#[test]
+fn paths_that_leave_the_volume_are_refused() {
+    let dir = Dir::new("bad");
+    for bad in ["", "/etc/passwd", "../x", "a/../b", "..data", "a/", "..x"] {
+        let err = write(&dir.0, &payload(&[(bad, "x", 0o644)]), None).unwrap_err();
+        assert_eq!(err.kind(), ErrorKind::InvalidInput, "{bad}");
+    }
+    assert_eq!(names(&dir.0), Vec::<String>::new());
+}
+
+#[test]
+fn sub_paths_stay_inside() {
+    let dir = Dir::new("sub");
+    let volume = dir.0.join("volume");
+    std::fs::create_dir_all(volume.join("real")).unwrap();
+    std::fs::write(dir.0.join("secret"), "x").unwrap();
+    for (link, target) in [("up", ".."), ("abs", "/etc"), ("in", "real"), ("far", "../secret")] {
+        std::os::unix::fs::symlink(target, volume.join(link)).unwrap();
+    }
+    for good in ["real", "in", "new/dir/here", "./real"] {
+        subpath::open(&volume, good).unwrap_or_else(|err| panic!("{good}: {err}"));
+    }
+    assert!(volume.join("new/dir/here").is_dir());
+    for bad in ["..", "real/../..", "/etc", "up", "up/secret", "abs/passwd", "far", "up/new"] {
+        subpath::open(&volume, bad).map(|_| panic!("{bad} was opened")).unwrap_err();
+    }
+    assert_eq!(names(&dir.0), ["secret", "volume"]);
+}
+
+#[test]
+fn host_paths_are_what_their_type_says() {
+    let dir = Dir::new("host");
+    let file = dir.0.join("file");
+    std::fs::write(&file, "").unwrap();
+    let cases = [
+        ("", dir.0.clone(), true),
+        ("", dir.0.join("auto"), true),
+        ("Directory", dir.0.clone(), true),
+        ("Directory", file.clone(), false),
+        ("Directory", dir.0.join("none"), false),
+        ("DirectoryOrCreate", dir.0.join("made"), true),
+        ("File", file.clone(), true),
+        ("File", dir.0.clone(), false),
+        ("FileOrCreate", dir.0.join("made-file"), true),
+        ("Socket", file.clone(), false),
+        ("CharDevice", "/dev/null".into(), true),
+        ("CharDevice", file.clone(), false),
+        ("BlockDevice", "/dev/null".into(), false),
+        ("", "relative".into(), false),
+    ];
+    for (word, path, good) in cases {
+        let got = hostpath::set_up(&path, HostPathType::parse(word).unwrap());
+        assert_eq!(got.is_ok(), good, "{word} {}: {got:?}", path.display());
+    }
+    assert_eq!(HostPathType::parse("Fifo"), None);
+}
+
+#[test]
+fn memory_volumes_are_mounted_once_and_torn_down() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: mounting needs root");
+        return;
+    }
+    let dir = Dir::new("memory");
+    let volume = super::dir(&dir.0, "uid", "empty-dir", "cache");
+    let medium = Medium::Memory { bytes: Some(1 << 20) };
+    emptydir::set_up(&volume, medium, Some(1234)).unwrap();
+    std::fs::write(volume.join("kept"), "x").unwrap();
+    emptydir::set_up(&volume, medium, Some(1234)).unwrap();
+    assert!(volume.join("kept").exists(), "a second set-up must not hide what is there");
+    let found = std::fs::metadata(&volume).unwrap();
+    assert_eq!((std::os::unix::fs::MetadataExt::gid(&found), found.permissions().mode() & 0o7777), (1234, 0o2777));
+    assert!(std::fs::write(volume.join("big"), vec![0; 2 << 20]).is_err(), "the size is a limit");
+    tear_down_pod(&dir.0, "uid").unwrap();
+    assert!(!volume.exists() && !is_mount_point(&volume).unwrap());
+    tear_down_pod(&dir.0, "uid").unwrap();
+}
+
+#[test]
+fn mountinfo_octal_is_read() {
+    assert_eq!(unescape("/a\\040b\\134c"), "/a b\\c");
+    assert_eq!(unescape("/plain\\"), "/plain\\");
+}
