@@ -3,5 +3,7 @@
 //! In: `HubOptions`. Out: `run`, which ends when the process is asked to.
 //! Never: knows the agent; what both know stands in `limpet-protocol`.
 
+pub mod enroll;
 pub mod pki;
+pub mod run;
 pub mod streaming;

@@ -107,6 +107,13 @@ impl Broker {
         }
     }
 
+    /// Ends this connection of a node, unless a newer one has taken its place.
+    pub fn disconnect_one(&self, node: &str, connection: u64, reason: &str) {
+        if let Some(entry) = self.nodes().get(node).filter(|e| e.connection == connection) {
+            entry.end.send_replace(Some(reason.to_string()));
+        }
+    }
+
     /// Whether the node has a connection now.
     pub fn is_connected(&self, node: &str) -> bool {
         self.nodes().contains_key(node)

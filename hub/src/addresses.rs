@@ -1,0 +1,166 @@
+//! Under which names and addresses the hub is reached.
+//!
+//! In: the options and this machine's interfaces. Out: names for the certificate, `host:port` for tokens and devices,
+//! the URL for the operator's kubeconfig. The endpoints are kept in `hub.json` for `limpet token` while no hub runs.
+//! Never: asks the network.
+
+use crate::{enroll::Endpoints, hub::HubOptions};
+use serde_json::{Value, json};
+use std::{
+    io::Write,
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    path::Path,
+};
+
+const FILE: &str = "hub.json";
+
+pub(crate) struct Addresses {
+    /// In order of preference.
+    hosts: Vec<String>,
+    /// What this machine itself uses.
+    local: String,
+}
+
+impl Addresses {
+    pub fn find(options: &HubOptions) -> Addresses {
+        let listen = options.api_listen.ip();
+        let own = match listen.is_unspecified() {
+            true => own_addresses(),
+            false => vec![listen],
+        };
+        let mut hosts = options.advertise_hosts.clone();
+        if hosts.is_empty() {
+            hosts.extend(own.iter().map(IpAddr::to_string));
+            hosts.extend(host_name());
+        }
+        hosts.dedup();
+        let local = match listen.is_unspecified() {
+            true => Ipv4Addr::LOCALHOST.to_string(),
+            false => listen.to_string(),
+        };
+        if hosts.is_empty() {
+            hosts.push(local.clone());
+        }
+        Addresses { hosts, local }
+    }
+
+    /// Names for the certificate, besides the fixed ones.
+    pub fn names(&self) -> Vec<String> {
+        let mut names = self.hosts.clone();
+        names.push(self.local.clone());
+        names.extend(own_addresses().iter().map(IpAddr::to_string));
+        names.extend(host_name());
+        names
+    }
+
+    /// For `admin.kubeconfig`.
+    pub fn local_url(&self, port: u16) -> String {
+        format!("https://{}", host_port(&self.local, port))
+    }
+
+    /// Addresses of the API as pods reach it.
+    pub fn api_endpoints(&self, port: u16) -> Vec<(IpAddr, u16)> {
+        self.hosts.iter().filter_map(|h| h.parse().ok()).filter(|ip: &IpAddr| !ip.is_loopback()).map(|ip| (ip, port)).collect()
+    }
+
+    pub fn endpoints(&self, (api, mqtt, registry): (u16, u16, u16), cluster_name: &str) -> Endpoints {
+        let all = |port| self.hosts.iter().map(|h| host_port(h, port)).collect();
+        Endpoints { api: all(api), mqtt: all(mqtt), registry: all(registry), cluster_name: cluster_name.into() }
+    }
+}
+
+/// IPv6 addresses need brackets.
+fn host_port(host: &str, port: u16) -> String {
+    match host.parse() {
+        Ok(IpAddr::V6(v6)) => SocketAddr::new(v6.into(), port).to_string(),
+        _ => format!("{host}:{port}"),
+    }
+}
+
+/// Addresses of this machine that others may reach, the one of the default route first.
+fn own_addresses() -> Vec<IpAddr> {
+    let mut all: Vec<IpAddr> = default_source().into_iter().collect();
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    for address in interfaces.filter_map(|i| i.address) {
+        let ip = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+            (Some(v4), _) => IpAddr::V4(v4.ip()),
+            (_, Some(v6)) => IpAddr::V6(v6.ip()),
+            _ => continue,
+        };
+        let of_link = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        if !ip.is_loopback() && !of_link && !all.contains(&ip) {
+            all.push(ip);
+        }
+    }
+    all
+}
+
+/// Connecting a UDP socket sends nothing, but picks the address that packets to the outside would have.
+fn default_source() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
+}
+
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?.trim().to_lowercase();
+    limpet_protocol::topic::valid_node_name(&name).then_some(name)
+}
+
+/// Keeps the endpoints for `limpet token` while no hub runs.
+pub(crate) fn remember(data_dir: &Path, endpoints: &Endpoints) -> std::io::Result<()> {
+    let value = json!({
+        "api": endpoints.api,
+        "mqtt": endpoints.mqtt,
+        "registry": endpoints.registry,
+        "clusterName": endpoints.cluster_name,
+    });
+    let (path, temporary) = (data_dir.join(FILE), data_dir.join("hub.json.new"));
+    let mut file = std::fs::File::create(&temporary)?;
+    file.write_all(value.to_string().as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(temporary, path)
+}
+
+/// What the last hub of this data directory was reached under; `None` when there was none.
+pub(crate) fn recall(data_dir: &Path) -> Option<Endpoints> {
+    let bytes = std::fs::read(data_dir.join(FILE)).ok()?;
+    let value: Value = serde_json::from_slice(&bytes).ok()?;
+    let list = |name: &str| -> Vec<String> {
+        let items = value[name].as_array().into_iter().flatten();
+        items.filter_map(Value::as_str).map(String::from).collect()
+    };
+    Some(Endpoints {
+        api: list("api"),
+        mqtt: list("mqtt"),
+        registry: list("registry"),
+        cluster_name: value["clusterName"].as_str().unwrap_or_default().into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_advertised_comes_first_and_is_recalled() {
+        let options = HubOptions {
+            data_dir: "/nowhere".into(),
+            api_listen: ([0, 0, 0, 0], 6443).into(),
+            mqtt_listen: ([0, 0, 0, 0], 8883).into(),
+            registry_listen: ([0, 0, 0, 0], 5000).into(),
+            advertise_hosts: vec!["hub.example".into(), "10.1.2.3".into(), "fd00::1".into()],
+            cluster_name: "c".into(),
+        };
+        let addresses = Addresses::find(&options);
+        let endpoints = addresses.endpoints((1, 2, 3), "c");
+        assert_eq!(endpoints.api, ["hub.example:1", "10.1.2.3:1", "[fd00::1]:1"]);
+        assert_eq!(endpoints.registry[0], "hub.example:3");
+        assert_eq!(addresses.local_url(6443), "https://127.0.0.1:6443");
+        assert_eq!(addresses.api_endpoints(1)[0], ("10.1.2.3".parse().unwrap(), 1));
+        let bound = HubOptions { api_listen: ([10, 0, 0, 1], 6443).into(), advertise_hosts: vec![], ..options };
+        let addresses = Addresses::find(&bound);
+        assert_eq!(addresses.local_url(1), "https://10.0.0.1:1");
+        assert_eq!(addresses.endpoints((1, 2, 3), "c").mqtt[0], "10.0.0.1:2");
+    }
+}

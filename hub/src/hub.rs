@@ -1,0 +1,255 @@
+//! The one place where the hub's parts are put together.
+//!
+//! In: `HubOptions`. Out: a running hub; `run` returns after SIGTERM or SIGINT, when everything acknowledged is on disk.
+//! Never: a decision of its own.
+
+use crate::{
+    addresses::{self, Addresses},
+    api::{self, Api},
+    enroll::{Endpoints, Enroll},
+    pki::{Pki, PkiError},
+    run::{
+        self, Applier, Controllers, Listener, Nodes, Scheduling, Streams, World,
+        nodes::{Links, NodeGate, Offline},
+    },
+};
+use limpet_broker::{Broker, BrokerOptions};
+use limpet_hub_core::{control, schedule::Scheduler};
+use limpet_store::{Store, StoreError};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, SystemTime},
+};
+use tokio::{net::TcpListener, signal::unix, sync::watch};
+
+/// Where the hub keeps its files and listens.
+#[derive(Clone, Debug)]
+pub struct HubOptions {
+    pub data_dir: PathBuf,
+    pub api_listen: SocketAddr,
+    pub mqtt_listen: SocketAddr,
+    pub registry_listen: SocketAddr,
+    /// Names and addresses under which nodes and operators reach this hub. Empty: this machine's own.
+    pub advertise_hosts: Vec<String>,
+    pub cluster_name: String,
+}
+
+/// Why the hub does not run. The operator mends what the sentence tells.
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    #[error("cannot listen for {what} on {address}: {source}; is another hub running, or is the port taken?")]
+    Listen { what: &'static str, address: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    #[error("cannot {what}: {source}")]
+    Io { what: &'static str, source: std::io::Error },
+    #[error("cannot make the objects that every cluster has: {0}")]
+    Bootstrap(String),
+}
+
+/// How often the hub looks whether its certificate must be renewed.
+const RENEWAL_LOOK: Duration = Duration::from_secs(12 * 3600);
+/// One MQTT message: an envelope and its topic.
+const MESSAGE_BYTES_MAX: usize = limpet_protocol::limits::ENVELOPE_BYTES_MAX + 1024;
+
+/// Runs a hub until SIGTERM or SIGINT. Makes its own runtime.
+pub fn run(options: HubOptions) -> Result<(), HubError> {
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_stack_size(1024 * 1024)
+        .thread_keep_alive(Duration::from_secs(2))
+        .enable_all()
+        .build()
+        .map_err(|source| HubError::Io { what: "start the runtime", source })?;
+    runtime.block_on(serve(options))
+}
+
+/// The listeners, bound before anything else, so that a second hub fails early and ports may be 0.
+struct Doors {
+    api: TcpListener,
+    mqtt: TcpListener,
+    registry: TcpListener,
+    ports: (u16, u16, u16),
+}
+
+async fn serve(options: HubOptions) -> Result<(), HubError> {
+    let mut terminate = Terminate::new()?;
+    let store = open_store(&options.data_dir)?;
+    let doors = Doors::open(&options).await?;
+    let (stop, stopping) = watch::channel(false);
+    let hub = Hub::assemble(&options, store.clone(), doors, stopping).await?;
+    tracing::info!(api = %hub.url, data_dir = %options.data_dir.display(), "the hub is ready");
+    terminate.wait().await;
+    tracing::info!("the hub is stopping");
+    stop.send_replace(true);
+    hub.end().await;
+    store.close().await?;
+    tracing::info!("the hub has stopped");
+    Ok(())
+}
+
+pub(crate) fn store_options() -> limpet_store::Options {
+    limpet_store::Options {
+        // Heartbeats and Events do not wait for the disk, and do not wear it.
+        relaxed: vec!["coordination.k8s.io/leases", "/events"],
+        ..limpet_store::Options::default()
+    }
+}
+
+fn open_store(data_dir: &Path) -> Result<Store, HubError> {
+    Ok(Store::open(data_dir, store_options())?)
+}
+
+struct Terminate(unix::Signal, unix::Signal);
+
+impl Terminate {
+    fn new() -> Result<Terminate, HubError> {
+        let io = |source| HubError::Io { what: "listen for signals", source };
+        Ok(Terminate(
+            unix::signal(unix::SignalKind::terminate()).map_err(io)?,
+            unix::signal(unix::SignalKind::interrupt()).map_err(io)?,
+        ))
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
+}
+
+impl Doors {
+    async fn open(options: &HubOptions) -> Result<Doors, HubError> {
+        let (api, api_port) = bind("the API", options.api_listen).await?;
+        let (mqtt, mqtt_port) = bind("MQTT", options.mqtt_listen).await?;
+        let (registry, registry_port) = bind("the image registry", options.registry_listen).await?;
+        Ok(Doors { api, mqtt, registry, ports: (api_port, mqtt_port, registry_port) })
+    }
+}
+
+async fn bind(what: &'static str, address: SocketAddr) -> Result<(TcpListener, u16), HubError> {
+    let listen = |source| HubError::Listen { what, address, source };
+    let listener = TcpListener::bind(address).await.map_err(listen)?;
+    let port = listener.local_addr().map_err(listen)?.port();
+    Ok((listener, port))
+}
+
+/// What must be ended in order.
+struct Hub {
+    url: String,
+    api: tokio::task::JoinHandle<()>,
+}
+
+impl Hub {
+    async fn assemble(
+        options: &HubOptions,
+        store: Store,
+        doors: Doors,
+        stopping: watch::Receiver<bool>,
+    ) -> Result<Hub, HubError> {
+        let addresses = Addresses::find(options);
+        let endpoints = addresses.endpoints(doors.ports, &options.cluster_name);
+        let pki = open_pki(options, &addresses, doors.ports.0)?;
+        addresses::remember(&options.data_dir, &endpoints)
+            .map_err(|source| HubError::Io { what: "write hub.json", source })?;
+        let ca_pem = pki.ca_pem().to_string();
+        let tokens = api::tokens(&store, pki.token_key_der()).map_err(HubError::Bootstrap)?;
+        let https = Arc::new(pki.https_config(&["h2", "http/1.1"])?);
+        let registry_tls = Arc::new(pki.https_config(&["http/1.1"])?);
+        let mqtt_tls = Arc::new(pki.mqtt_config()?);
+        let pki = Arc::new(RwLock::new(pki));
+        let enroll = Arc::new(Enroll::new(store.clone(), Arc::clone(&pki), endpoints));
+
+        let (world, feed) = World::load(&store);
+        let (streams, to_nodes) = Streams::new();
+        let api = Api::new(api::ApiParts {
+            store: store.clone(),
+            view: world.view(),
+            tokens,
+            endpoints: addresses.api_endpoints(doors.ports.0),
+            cluster_name: options.cluster_name.clone(),
+            stopping,
+        });
+        let client: Arc<dyn run::Api> = Arc::new(api::Client::new(Arc::clone(&api)));
+        let applier = Arc::new(Applier::new(client, store.clone(), Arc::clone(&world)));
+        let controllers = Controllers::new(control::all(&control::Settings { ca_pem }), Arc::clone(&applier));
+        let scheduling = Scheduling::new(Scheduler::default(), Arc::clone(&applier));
+        let offline = Offline::new(Arc::clone(&applier));
+        let nodes = Nodes::new();
+        let listeners: Vec<Arc<dyn Listener>> =
+            vec![controllers.clone(), scheduling.clone(), offline.clone(), nodes.clone()];
+        tokio::spawn(feed.run(listeners));
+        api::bootstrap::ensure(&api).await.map_err(|e| HubError::Bootstrap(e.to_string()))?;
+
+        let gate = Arc::new(NodeGate::new(Arc::clone(&enroll), Arc::clone(&nodes)));
+        let broker_options = BrokerOptions { tls: mqtt_tls, message_bytes_max: MESSAGE_BYTES_MAX };
+        let (broker, from_nodes) = limpet_broker::serve(doors.mqtt, broker_options, gate);
+        nodes.start(Links {
+            broker: broker.clone(),
+            from_nodes,
+            streams: streams.clone(),
+            to_nodes,
+            applier: Arc::clone(&applier),
+            offline: Arc::clone(&offline),
+            enroll: Arc::clone(&enroll),
+        });
+        api.set_doors(api::Doors { streams, enroll: Arc::clone(&enroll) });
+        controllers.start();
+        scheduling.start();
+        offline.start();
+        tokio::spawn(run::events::sweep(store, Arc::clone(applier.api())));
+        let (https_sender, https_receiver) = watch::channel(https);
+        let (registry_sender, registry_receiver) = watch::channel(registry_tls);
+        crate::registry::start(options, doors.registry, registry_receiver, enroll);
+        tokio::spawn(renew(pki, broker, https_sender, registry_sender));
+        api.set_ready();
+        let api = tokio::spawn(api::server::serve(api, doors.api, https_receiver));
+        Ok(Hub { url: addresses.local_url(doors.ports.0), api })
+    }
+
+    async fn end(self) {
+        if let Err(error) = self.api.await {
+            tracing::error!(%error, "the API server did not end well");
+        }
+    }
+}
+
+fn open_pki(options: &HubOptions, addresses: &Addresses, api_port: u16) -> Result<Pki, HubError> {
+    let now = SystemTime::now();
+    let pki = Pki::open(&options.data_dir.join("pki"), addresses.names(), now)?;
+    let kubeconfig = options.data_dir.join("admin.kubeconfig");
+    pki.write_admin_kubeconfig(&kubeconfig, &options.cluster_name, &addresses.local_url(api_port), now)?;
+    Ok(pki)
+}
+
+/// Looks twice a day whether the hub's certificate ends soon; new connections get the new one.
+async fn renew(
+    pki: Arc<RwLock<Pki>>,
+    broker: Broker,
+    https: watch::Sender<Arc<rustls::ServerConfig>>,
+    registry: watch::Sender<Arc<rustls::ServerConfig>>,
+) {
+    loop {
+        tokio::time::sleep(RENEWAL_LOOK).await;
+        let mut pki = pki.write().unwrap_or_else(PoisonError::into_inner);
+        let renewed = pki.refresh_server(SystemTime::now()).and_then(|fresh| {
+            if fresh {
+                https.send_replace(Arc::new(pki.https_config(&["h2", "http/1.1"])?));
+                registry.send_replace(Arc::new(pki.https_config(&["http/1.1"])?));
+                broker.set_tls(Arc::new(pki.mqtt_config()?));
+            }
+            Ok(fresh)
+        });
+        match renewed {
+            Ok(true) => tracing::info!("the hub's certificate was renewed"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "the hub's certificate could not be renewed"),
+        }
+    }
+}

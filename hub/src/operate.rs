@@ -1,0 +1,120 @@
+//! The operator's commands on a hub's data directory.
+//!
+//! In: the directory. Out: join tokens. While a hub runs it holds the store, so it is asked over HTTPS with the
+//! directory's own `admin.kubeconfig`; otherwise the store is opened here.
+//! Never: both; the store's lock decides.
+
+mod client;
+
+use crate::{
+    addresses,
+    enroll::{EnrollError, Enroll, TokenMade, TokenRecord, TokenWish},
+    hub::store_options,
+    pki::{Pki, PkiError},
+};
+use limpet_store::{Store, StoreError};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, RwLock},
+    time::SystemTime,
+};
+
+const TOKENS_PATH: &str = "/limpet/v1/tokens";
+
+/// Nobody retries; the operator mends what the sentence tells.
+#[derive(Debug, thiserror::Error)]
+pub enum OperateError {
+    #[error("{} holds no hub yet; start one first: limpet hub --data-dir {}", .0.display(), .0.display())]
+    NoHub(PathBuf),
+    #[error("the hub of this directory runs, but cannot be asked: {0}")]
+    Client(String),
+    #[error("the hub says no: {0}")]
+    Answer(String),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    #[error(transparent)]
+    Enroll(#[from] EnrollError),
+    #[error("cannot start: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+pub fn create_token(data_dir: &Path, wish: &TokenWish) -> Result<TokenMade, OperateError> {
+    with(data_dir, async |hub| match hub {
+        Hub::Here(enroll) => Ok(enroll.create_token(wish, SystemTime::now()).await?),
+        Hub::Running(client) => ask(&client, "POST", TOKENS_PATH, Some(wish)).await,
+    })
+}
+
+/// All tokens without their secrets, oldest first.
+pub fn list_tokens(data_dir: &Path) -> Result<Vec<TokenRecord>, OperateError> {
+    with(data_dir, async |hub| match hub {
+        Hub::Here(enroll) => Ok(enroll.tokens()),
+        Hub::Running(client) => ask(&client, "GET", TOKENS_PATH, None::<&()>).await,
+    })
+}
+
+/// Whether there was such a token.
+pub fn revoke_token(data_dir: &Path, id: &str) -> Result<bool, OperateError> {
+    let known = list_tokens(data_dir)?.iter().any(|t| t.id == id);
+    if !known {
+        return Ok(false);
+    }
+    with(data_dir, async |hub| match hub {
+        Hub::Here(enroll) => Ok(enroll.revoke_token(id).await?),
+        Hub::Running(client) => {
+            let path = format!("{TOKENS_PATH}/{id}");
+            ask::<serde_json::Value>(&client, "DELETE", &path, None::<&()>).await.map(|_| true)
+        }
+    })
+}
+
+enum Hub {
+    Here(Enroll),
+    Running(client::Client),
+}
+
+fn with<T>(data_dir: &Path, work: impl AsyncFnOnce(Hub) -> Result<T, OperateError>) -> Result<T, OperateError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        if !data_dir.join("store.redb").exists() {
+            return Err(OperateError::NoHub(data_dir.into()));
+        }
+        match Store::open(data_dir, store_options()) {
+            Ok(store) => {
+                let endpoints =
+                    addresses::recall(data_dir).ok_or_else(|| OperateError::NoHub(data_dir.into()))?;
+                let names = endpoints.api.iter().filter_map(|e| Some(e.rsplit_once(':')?.0.into()));
+                let names: Vec<String> = names.collect();
+                let pki = Pki::open(&data_dir.join("pki"), &names, SystemTime::now())?;
+                let enroll = Enroll::new(store.clone(), Arc::new(RwLock::new(pki)), endpoints);
+                let outcome = work(Hub::Here(enroll)).await;
+                store.close().await?;
+                outcome
+            }
+            Err(StoreError::InUse(_)) => {
+                let client = client::Client::from_kubeconfig(&data_dir.join("admin.kubeconfig"));
+                work(Hub::Running(client.map_err(OperateError::Client)?)).await
+            }
+            Err(other) => Err(other.into()),
+        }
+    })
+}
+
+async fn ask<T: DeserializeOwned>(
+    client: &client::Client,
+    method: &str,
+    path: &str,
+    body: Option<&(impl Serialize + ?Sized)>,
+) -> Result<T, OperateError> {
+    let body = body.map(serde_json::to_vec).transpose().map_err(|e| OperateError::Client(e.to_string()))?;
+    let (code, bytes) = client.request(method, path, body).await.map_err(OperateError::Client)?;
+    if !(200..300).contains(&code) {
+        let status: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let text = status["message"].as_str().map(String::from);
+        return Err(OperateError::Answer(text.unwrap_or_else(|| format!("HTTP {code}"))));
+    }
+    serde_json::from_slice(&bytes).map_err(|e| OperateError::Client(format!("unreadable answer: {e}")))
+}

@@ -1,0 +1,93 @@
+//! A small HTTPS client for the hub of this machine.
+//!
+//! In: `admin.kubeconfig`. Out: one request, one answer. Bounds: ten seconds, a few megabytes.
+//! Never: trusts another CA than the one in the kubeconfig.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::TokioIo;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+};
+use serde_json::Value;
+use std::{path::Path, sync::Arc, time::Duration};
+use tokio::net::TcpStream;
+
+const TIME: Duration = Duration::from_secs(10);
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+pub(super) struct Client {
+    host: String,
+    port: u16,
+    tls: Arc<ClientConfig>,
+}
+
+impl Client {
+    pub fn from_kubeconfig(path: &Path) -> Result<Client, String> {
+        let text = std::fs::read_to_string(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+        let config: Value =
+            serde_saphyr::from_str(&text).map_err(|e| format!("{} is not YAML: {e}", path.display()))?;
+        let cluster = &config["clusters"][0]["cluster"];
+        let user = &config["users"][0]["user"];
+        let pem = |value: &Value| -> Option<Vec<u8>> { STANDARD.decode(value.as_str()?).ok() };
+        let broken = || format!("{} lacks a server, a CA or a client certificate", path.display());
+        let uri: http::Uri = cluster["server"].as_str().and_then(|s| s.parse().ok()).ok_or_else(broken)?;
+        let ca = pem(&cluster["certificate-authority-data"]).ok_or_else(broken)?;
+        let cert = pem(&user["client-certificate-data"]).ok_or_else(broken)?;
+        let key = pem(&user["client-key-data"]).ok_or_else(broken)?;
+        let tls = tls(&ca, &cert, &key).map_err(|e| format!("{}: {e}", path.display()))?;
+        let host = uri.host().ok_or_else(broken)?.trim_matches(['[', ']']).to_string();
+        Ok(Client { host, port: uri.port_u16().unwrap_or(443), tls: Arc::new(tls) })
+    }
+
+    /// Status code and body of one exchange.
+    pub async fn request(&self, method: &str, path: &str, body: Option<Vec<u8>>) -> Result<(u16, Bytes), String> {
+        match tokio::time::timeout(TIME, self.exchange(method, path, body)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(format!("no answer from {}:{} within {} s", self.host, self.port, TIME.as_secs())),
+        }
+    }
+
+    async fn exchange(&self, method: &str, path: &str, body: Option<Vec<u8>>) -> Result<(u16, Bytes), String> {
+        let wrong = |e: &dyn std::fmt::Display| format!("{}:{}: {e}", self.host, self.port);
+        let socket = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|e| wrong(&e))?;
+        let name = ServerName::try_from(self.host.clone()).map_err(|e| wrong(&e))?;
+        let connector = tokio_rustls::TlsConnector::from(Arc::clone(&self.tls));
+        let stream = connector.connect(name, socket).await.map_err(|e| wrong(&e))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| wrong(&e))?;
+        let connection = tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::HOST, format!("{}:{}", self.host, self.port))
+            .header(http::header::USER_AGENT, "limpet")
+            .header(http::header::ACCEPT, "application/json")
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body.unwrap_or_default())))
+            .map_err(|e| wrong(&e))?;
+        let answer = sender.send_request(request).await.map_err(|e| wrong(&e))?;
+        let code = answer.status().as_u16();
+        let bytes = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|e| wrong(&e))?;
+        connection.abort();
+        Ok((code, bytes.to_bytes()))
+    }
+}
+
+fn tls(ca: &[u8], cert: &[u8], key: &[u8]) -> Result<ClientConfig, String> {
+    let mut roots = RootCertStore::empty();
+    for ca in CertificateDer::pem_slice_iter(ca) {
+        roots.add(ca.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
+    }
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(cert).collect();
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| e.to_string())?;
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain.map_err(|e| e.to_string())?, key)
+        .map_err(|e| e.to_string())
+}

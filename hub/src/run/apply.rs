@@ -1,0 +1,158 @@
+//! Carries out the core's changes, through the same path as requests of API clients.
+//!
+//! In: `Change`s, in order. Out: writes by way of `Api`, which the API server implements; waits until the view has them.
+//! Changes of one sort that follow each other (a ReplicaSet's new pods) go at the same time and share fsyncs.
+//! Never: writes to the store by itself.
+
+use super::{World, events::Recorder};
+use futures_util::future::join_all;
+use limpet_hub_core::{Change, Propagation};
+use limpet_objects::status::Status;
+use limpet_store::{Key, Revision, Store};
+use serde_json::Value;
+use std::{future::Future, pin::Pin, sync::Arc};
+
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Status>> + Send + 'a>>;
+
+/// A merge patch with preconditions. `uid` empty: none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Patch {
+    pub resource: String,
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub resource_version: Option<u64>,
+    pub subresource: Option<&'static str>,
+    pub merge: Value,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delete {
+    pub resource: String,
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub grace: Option<i64>,
+    pub propagation: Option<Propagation>,
+}
+
+/// What the hub's own parts ask of the API server, past authentication and authorization. `by` is the field manager.
+/// Resources are store ids ("/pods", "apps/deployments"). Every answer is the revision after which the view has it.
+pub trait Api: Send + Sync + 'static {
+    fn create(&self, by: &'static str, resource: String, namespace: String, object: Value) -> Answer<'_, Revision>;
+    fn patch(&self, by: &'static str, ask: Patch) -> Answer<'_, Revision>;
+    fn delete(&self, by: &'static str, ask: Delete) -> Answer<'_, Revision>;
+    /// pods/binding.
+    fn bind(&self, by: &'static str, namespace: String, name: String, uid: String, node: String)
+    -> Answer<'_, Revision>;
+    /// serviceaccounts/token: a TokenRequest in, the same with its status out.
+    fn token(&self, namespace: String, service_account: String, request: Value) -> Answer<'_, Value>;
+}
+
+/// Changes of one sort that go at the same time.
+const TOGETHER: usize = 32;
+
+pub struct Applier {
+    api: Arc<dyn Api>,
+    store: Store,
+    world: Arc<World>,
+    events: Recorder,
+}
+
+impl Applier {
+    pub fn new(api: Arc<dyn Api>, store: Store, world: Arc<World>) -> Applier {
+        let events = Recorder::new(Arc::clone(&api));
+        Applier { api, store, world, events }
+    }
+
+    pub fn world(&self) -> &Arc<World> {
+        &self.world
+    }
+
+    pub fn api(&self) -> &Arc<dyn Api> {
+        &self.api
+    }
+
+    pub fn events(&self) -> &Recorder {
+        &self.events
+    }
+
+    /// Applies until one fails; then waits for the view, also after a failure.
+    pub async fn apply(&self, by: &'static str, changes: Vec<Change>) -> Result<Revision, Status> {
+        let mut newest = 0;
+        let mut outcome = Ok(());
+        let mut rest = changes.into_iter().peekable();
+        while let Some(first) = rest.next() {
+            let mut together = vec![first];
+            while together.len() < TOGETHER
+                && let Some(next) = rest.next_if(|next| same_sort(&together[0], next))
+            {
+                together.push(next);
+            }
+            for answer in join_all(together.into_iter().map(|c| self.one(by, c))).await {
+                match answer {
+                    Ok(revision) => newest = newest.max(revision),
+                    Err(status) => outcome = Err(status),
+                }
+            }
+            if outcome.is_err() {
+                break;
+            }
+        }
+        self.world.reached(newest).await;
+        outcome.map(|()| newest)
+    }
+
+    async fn one(&self, by: &'static str, change: Change) -> Result<Revision, Status> {
+        match change {
+            Change::Create { resource, namespace, object } => {
+                let owner = controller(&object).map(String::from);
+                let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                let key = Key::new(resource.as_str(), &namespace, name);
+                let answer = self.api.create(by, resource, namespace, object).await;
+                match answer {
+                    Err(status) if status.reason == "AlreadyExists" => self.existing(&key, owner).ok_or(status),
+                    other => other,
+                }
+            }
+            Change::Patch { resource, namespace, name, uid, resource_version, subresource, merge } => {
+                let ask = Patch { resource, namespace, name, uid, resource_version, subresource, merge };
+                self.api.patch(by, ask).await
+            }
+            Change::Delete { resource, namespace, name, uid, grace, propagation } => {
+                let ask = Delete { resource, namespace, name, uid, grace, propagation };
+                match self.api.delete(by, ask).await {
+                    Err(status) if status.code == 404 => Ok(self.store.revision()),
+                    other => other,
+                }
+            }
+            Change::Bind { namespace, name, uid, node } => self.api.bind(by, namespace, name, uid, node).await,
+            Change::Event { regarding, type_, reason, message, component } => {
+                self.events.record(&regarding, type_, &reason, &message, component).await;
+                Ok(0)
+            }
+        }
+    }
+
+    /// The revision of an object that is there already and belongs to the same controller.
+    fn existing(&self, key: &Key, owner: Option<String>) -> Option<Revision> {
+        let record = self.store.get(key)?;
+        let object: Value = serde_json::from_slice(&record.bytes).ok()?;
+        (controller(&object).map(String::from) == owner).then_some(record.revision)
+    }
+}
+
+fn same_sort(a: &Change, b: &Change) -> bool {
+    match (a, b) {
+        (Change::Create { resource: a, .. }, Change::Create { resource: b, .. })
+        | (Change::Delete { resource: a, .. }, Change::Delete { resource: b, .. }) => a == b,
+        (Change::Event { .. }, Change::Event { .. }) => true,
+        _ => false,
+    }
+}
+
+/// Uid of the controlling owner.
+fn controller(object: &Value) -> Option<&str> {
+    let owners = object["metadata"]["ownerReferences"].as_array()?;
+    owners.iter().find(|o| o["controller"] == true)?["uid"].as_str()
+}

@@ -1,0 +1,103 @@
+//! Runs the core's controllers.
+//!
+//! In: changes of the view. Out: plans, applied. A key is reconciled by one worker at a time, and again only after the
+//! view has what its last plan wrote.
+//! Never: a controller's state between two calls.
+
+use super::{Applier, Listener, clock, queue::Queue};
+use limpet_hub_core::{Changed, Key, ObjectStore, Timestamp, control::Controller};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::time::Instant;
+
+/// Reconciles at the same time: enough that their writes share fsyncs.
+const WORKERS: usize = 16;
+/// A plan that wants to be asked again sooner than this waits so long.
+const AGAIN_MIN: Duration = Duration::from_millis(10);
+
+type Work = (usize, Key);
+
+pub struct Controllers {
+    list: Vec<Box<dyn Controller>>,
+    by_resource: HashMap<&'static str, Vec<usize>>,
+    of_all: Vec<usize>,
+    queue: Queue<Work>,
+    applier: Arc<Applier>,
+}
+
+impl Controllers {
+    pub fn new(list: Vec<Box<dyn Controller>>, applier: Arc<Applier>) -> Arc<Controllers> {
+        let mut by_resource: HashMap<&'static str, Vec<usize>> = HashMap::new();
+        let mut of_all = Vec::new();
+        for (index, controller) in list.iter().enumerate() {
+            for resource in controller.resources() {
+                match *resource {
+                    "*" => of_all.push(index),
+                    resource => by_resource.entry(resource).or_default().push(index),
+                }
+            }
+        }
+        Arc::new(Controllers { list, by_resource, of_all, queue: Queue::new(), applier })
+    }
+
+    /// Starts the workers; they end with the runtime.
+    pub fn start(self: &Arc<Self>) {
+        for _ in 0..WORKERS {
+            let controllers = Arc::clone(self);
+            tokio::spawn(async move {
+                loop {
+                    let work = controllers.queue.next().await;
+                    controllers.work(work).await;
+                }
+            });
+        }
+    }
+
+    async fn work(&self, work: Work) {
+        let controller = &self.list[work.0];
+        let plan = {
+            let view = self.applier.world().read();
+            controller.reconcile(&view, &work.1, clock::now(), clock::seed())
+        };
+        for why in &plan.why {
+            tracing::debug!(controller = controller.name(), key = %work.1, "{}: {}", why.reason, why.message);
+        }
+        match self.applier.apply(controller.name(), plan.changes).await {
+            Ok(_) => {
+                if let Some(at) = plan.again_at {
+                    self.queue.add_at(work.clone(), instant(at).max(Instant::now() + AGAIN_MIN));
+                }
+                self.queue.done(work);
+            }
+            Err(status) => {
+                let (name, key) = (controller.name(), work.1.to_string());
+                let pause = self.queue.failed(work);
+                match status.code {
+                    404 | 409 => tracing::debug!(controller = name, key, ?pause, "again: {}", status.message),
+                    _ => tracing::warn!(controller = name, key, ?pause, "{}", status.message),
+                }
+            }
+        }
+    }
+
+    /// Keys that wait, for metrics.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+}
+
+/// A moment of the wall clock as one of the runtime's.
+pub(super) fn instant(at: Timestamp) -> Instant {
+    let left = at.as_millisecond() - clock::now().as_millisecond();
+    Instant::now() + Duration::from_millis(left.max(0) as u64)
+}
+
+impl Listener for Controllers {
+    fn changed(&self, view: &ObjectStore, changed: &Changed) {
+        let own = self.by_resource.get(&*changed.key.resource).into_iter().flatten();
+        for index in own.chain(&self.of_all) {
+            for key in self.list[*index].keys_for(view, changed) {
+                self.queue.add((*index, key));
+            }
+        }
+    }
+}

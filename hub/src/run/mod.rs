@@ -1,0 +1,23 @@
+//! Carries out what the core decides: feeds its view, applies its plans, runs its controllers and node sessions.
+//!
+//! In: the store's events, messages of nodes, time. Out: writes through the API's own path, messages to nodes.
+//! Never: decides what should be; that is `limpet-hub-core`.
+
+pub mod apply;
+mod clock;
+mod control;
+pub mod events;
+pub mod nodes;
+mod queue;
+mod schedule;
+pub mod streams;
+mod tokens;
+pub mod world;
+
+pub use apply::{Answer, Api, Applier, Delete, Patch};
+pub use clock::{now, seed};
+pub use control::Controllers;
+pub use nodes::Nodes;
+pub use schedule::Scheduling;
+pub use streams::{FromNode, StreamError, StreamHandle, Streams};
+pub use world::{Listener, World};

@@ -1,0 +1,37 @@
+//! The Node object of a node that came, and the end of one that was removed.
+//!
+//! In: the name of a node that the gate let in, or that was deleted. Out: its Node object; its forgotten identity.
+//! Never: changes a Node that exists.
+
+use crate::{enroll::Enroll, run::Applier};
+use limpet_hub_core::{Change, nodes::ipam::new_node};
+use serde_json::json;
+use tokio::sync::Mutex;
+
+const COMPONENT: &str = "limpet-node";
+
+/// Creates the Node when it is missing. The device's own report fills in the rest. One at a time, because each new node
+/// takes the first free range of pod addresses.
+pub(super) async fn ensure(applier: &Applier, one_at_a_time: &Mutex<()>, node: &str) {
+    let _turn = one_at_a_time.lock().await;
+    let object = {
+        let view = applier.world().read();
+        if view.node(node).is_some() {
+            return;
+        }
+        new_node(&view, node, &json!({"kubernetes.io/hostname": node, "kubernetes.io/os": "linux"}))
+    };
+    let create = Change::Create { resource: "/nodes".into(), namespace: String::new(), object };
+    if let Err(status) = applier.apply(COMPONENT, vec![create]).await {
+        tracing::error!(node, "the Node object could not be made: {}", status.message);
+    }
+}
+
+/// Forgets the key of a removed node, so that only a join token lets it in again.
+pub(super) async fn forget(enroll: &Enroll, node: &str) {
+    match enroll.remove(node).await {
+        Ok(true) => tracing::info!(node, "node removed; its certificate opens nothing any more"),
+        Ok(false) => {}
+        Err(error) => tracing::error!(node, "the removed node's key could not be forgotten: {error}"),
+    }
+}

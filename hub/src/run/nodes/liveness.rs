@@ -1,0 +1,96 @@
+//! Says of each node whether it is there.
+//!
+//! In: when nodes were heard of, changes of Node objects, time. Out: the core's plans, applied.
+//! Never: decides; `hub-core::nodes::offline` does.
+
+use crate::run::{Applier, Listener, clock, control::instant, queue::Queue};
+use limpet_hub_core::{
+    Changed, ObjectStore,
+    nodes::offline::{Liveness, reconcile},
+    view::Node,
+};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+const WORKERS: usize = 4;
+const COMPONENT: &str = "node-lifecycle";
+
+pub struct Offline {
+    liveness: Mutex<Liveness>,
+    queue: Queue<String>,
+    applier: Arc<Applier>,
+}
+
+impl Offline {
+    pub fn new(applier: Arc<Applier>) -> Arc<Offline> {
+        let liveness = Mutex::new(Liveness::new(clock::now()));
+        Arc::new(Offline { liveness, queue: Queue::new(), applier })
+    }
+
+    pub fn start(self: &Arc<Self>) {
+        for _ in 0..WORKERS {
+            let this = Arc::clone(self);
+            tokio::spawn(async move {
+                loop {
+                    let node = this.queue.next().await;
+                    this.work(node).await;
+                }
+            });
+        }
+    }
+
+    fn liveness(&self) -> MutexGuard<'_, Liveness> {
+        self.liveness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn work(&self, node: String) {
+        let plan = {
+            let liveness = self.liveness();
+            let view = self.applier.world().read();
+            reconcile(&view, &liveness, &node, clock::now())
+        };
+        match self.applier.apply(COMPONENT, plan.changes).await {
+            Ok(_) => {
+                if let Some(at) = plan.again_at {
+                    self.queue.add_at(node.clone(), instant(at));
+                }
+                self.queue.done(node);
+            }
+            Err(status) => {
+                tracing::debug!(node, "node lifecycle, again: {}", status.message);
+                self.queue.failed(node);
+            }
+        }
+    }
+
+    /// Every message counts; only the first one after silence is looked at.
+    pub(super) fn heard(&self, node: &str) {
+        let mut liveness = self.liveness();
+        let news = !liveness.is_connected(node);
+        liveness.heard(node, clock::now());
+        drop(liveness);
+        if news {
+            self.queue.add(node.into());
+        }
+    }
+
+    pub(super) fn disconnected(&self, node: &str) {
+        self.liveness().disconnected(node, clock::now());
+        self.queue.add(node.into());
+    }
+
+    pub fn is_connected(&self, node: &str) -> bool {
+        self.liveness().is_connected(node)
+    }
+}
+
+impl Listener for Offline {
+    fn changed(&self, _view: &ObjectStore, changed: &Changed) {
+        if !changed.is::<Node>() {
+            return;
+        }
+        if changed.new.is_none() {
+            self.liveness().forget(&changed.key.name);
+        }
+        self.queue.add(changed.key.name.to_string());
+    }
+}

@@ -1,0 +1,436 @@
+//! One task that owns every node's session.
+//!
+//! In: the broker's messages, dirty nodes, stream frames, outcomes of writes and tokens, timers. Out: what the sessions ask
+//! for. Writes of one node are applied one after the other, those of different nodes side by side.
+//! Never: waits for the disk or for a node.
+
+use super::{Offline, arrival};
+use crate::{
+    enroll::Enroll,
+    run::{Applier, Listener, Streams, clock, control::instant, streams, tokens},
+};
+use bytes::Bytes;
+use limpet_broker::{Broker, FromNode, SendError};
+use limpet_hub_core::{
+    Change, Changed, EventType, ObjectStore, Regarding, Timestamp,
+    nodes::{
+        desired::{TokenWanted, nodes_for},
+        session::{Session, SessionInput, SessionOutput},
+    },
+    view::Node,
+};
+use limpet_protocol::{Envelope, ItemKey, Up, topic::Channel};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::sync::{Notify, Semaphore, mpsc};
+
+const COMPONENT: &str = "limpet-node";
+/// Writes and tokens of all nodes that are under way at the same time.
+const UNDER_WAY_MAX: usize = 256;
+/// Messages kept while a new node's object is made.
+const EARLY_MAX: usize = 64;
+
+/// The outcome of something that a session asked for.
+enum Outcome {
+    Written { node: String, ticket: u64, result: Result<(), (bool, String)> },
+    Token { node: String, key: ItemKey, result: Result<(u64, Vec<u8>), String> },
+    /// The Node object of this connection exists.
+    Arrived { node: String, connection: u64 },
+}
+
+struct One {
+    session: Session,
+    wake: Option<Timestamp>,
+    /// Writes that wait for the one that is under way.
+    writes: VecDeque<(u64, Vec<Change>)>,
+    writing: bool,
+    /// What a connection said whose Node object is still being made.
+    early: Option<(u64, Vec<SessionInput>)>,
+}
+
+#[derive(Default)]
+struct Marks {
+    dirty: BTreeSet<String>,
+    removed: BTreeSet<String>,
+    /// Removed nodes whose keys are not forgotten yet: the gate is closed to them.
+    leaving: BTreeSet<String>,
+}
+
+/// Collects which nodes a change concerns; the task takes them from here.
+pub struct Nodes {
+    marks: Mutex<Marks>,
+    news: Notify,
+}
+
+/// What the sessions work with.
+pub struct Links {
+    pub broker: Broker,
+    pub from_nodes: mpsc::Receiver<FromNode>,
+    pub streams: Streams,
+    pub to_nodes: mpsc::Receiver<streams::ToNode>,
+    pub applier: Arc<Applier>,
+    pub offline: Arc<Offline>,
+    pub enroll: Arc<Enroll>,
+}
+
+struct Task {
+    nodes: Arc<Nodes>,
+    sessions: BTreeMap<String, One>,
+    wakes: BTreeSet<(Timestamp, String)>,
+    broker: Broker,
+    applier: Arc<Applier>,
+    offline: Arc<Offline>,
+    enroll: Arc<Enroll>,
+    streams: Streams,
+    outcomes: mpsc::UnboundedSender<Outcome>,
+    under_way: Arc<Semaphore>,
+    one_arrival: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Nodes {
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Arc<Nodes> {
+        Arc::new(Nodes { marks: Mutex::default(), news: Notify::new() })
+    }
+
+    /// Starts the task; it ends when the broker does.
+    pub fn start(self: &Arc<Self>, links: Links) {
+        let (outcomes, outcome_queue) = mpsc::unbounded_channel();
+        let task = Task {
+            nodes: Arc::clone(self),
+            sessions: BTreeMap::new(),
+            wakes: BTreeSet::new(),
+            broker: links.broker,
+            applier: links.applier,
+            offline: links.offline,
+            enroll: links.enroll,
+            streams: links.streams,
+            outcomes,
+            under_way: Arc::new(Semaphore::new(UNDER_WAY_MAX)),
+            one_arrival: Arc::default(),
+        };
+        tokio::spawn(task.run(links.from_nodes, links.to_nodes, outcome_queue));
+    }
+
+    /// Whether the node was removed a moment ago.
+    pub fn is_leaving(&self, node: &str) -> bool {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner).leaving.contains(node)
+    }
+
+    /// (dirty, removed) since the last time.
+    fn take(&self) -> (BTreeSet<String>, BTreeSet<String>) {
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        (std::mem::take(&mut marks.dirty), std::mem::take(&mut marks.removed))
+    }
+
+    fn mark(&self, change: impl FnOnce(&mut Marks)) {
+        change(&mut self.marks.lock().unwrap_or_else(PoisonError::into_inner));
+        self.news.notify_one();
+    }
+}
+
+impl Listener for Nodes {
+    fn changed(&self, view: &ObjectStore, changed: &Changed) {
+        let removed = changed.is::<Node>() && changed.new.is_none();
+        let replaced = changed.is::<Node>()
+            && matches!((&changed.old, &changed.new), (Some(o), Some(n)) if o.meta().uid != n.meta().uid);
+        let concerned = nodes_for(view, changed);
+        if removed || replaced || !concerned.is_empty() {
+            self.mark(|marks| {
+                marks.dirty.extend(concerned);
+                if removed || replaced {
+                    marks.removed.insert(changed.key.name.to_string());
+                    marks.leaving.insert(changed.key.name.to_string());
+                }
+            });
+        }
+    }
+}
+
+impl Task {
+    async fn run(
+        mut self,
+        mut from_nodes: mpsc::Receiver<FromNode>,
+        mut to_nodes: mpsc::Receiver<streams::ToNode>,
+        mut outcomes: mpsc::UnboundedReceiver<Outcome>,
+    ) {
+        let nodes = Arc::clone(&self.nodes);
+        loop {
+            let wake = self.wakes.first().map(|(at, _)| instant(*at));
+            let sleep = async {
+                match wake {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                Some(outcome) = outcomes.recv() => self.outcome(outcome),
+                () = nodes.news.notified() => self.marks(),
+                from = from_nodes.recv() => match from {
+                    Some(from) => self.from_node(from),
+                    None => return,
+                },
+                Some((node, frame)) = to_nodes.recv() => self.input(&node, SessionInput::Stream(frame)),
+                () = sleep => self.tick(),
+            }
+            // Let others run; a burst of one sort does not starve the rest of the process.
+            tokio::task::consume_budget().await;
+        }
+    }
+
+    fn from_node(&mut self, from: FromNode) {
+        match from {
+            FromNode::Connected { node, connection, peer, .. } => {
+                tracing::info!(node, %peer, connection, "node connected");
+                self.offline.heard(&node);
+                self.sessions.entry(node.clone()).or_insert_with(|| One {
+                    session: Session::new(&node),
+                    wake: None,
+                    writes: VecDeque::new(),
+                    writing: false,
+                    early: None,
+                });
+                self.arrive(node, connection);
+            }
+            FromNode::Disconnected { node, connection, reason } => {
+                tracing::info!(node, connection, "node disconnected: {reason}");
+                if !self.broker.is_connected(&node) {
+                    self.offline.disconnected(&node);
+                }
+                self.input(&node, SessionInput::Disconnected { connection });
+            }
+            FromNode::Message { node, connection, payload, .. } => {
+                self.offline.heard(&node);
+                match Envelope::<Up>::decode(&payload) {
+                    Ok(envelope) => self.message(&node, connection, envelope),
+                    Err(error) => {
+                        tracing::warn!(node, connection, "message refused: {error}");
+                        self.broker.disconnect_one(&node, connection, &format!("message refused: {error}"));
+                    }
+                }
+            }
+        }
+    }
+
+    fn marks(&mut self) {
+        let (dirty, removed) = self.nodes.take();
+        for node in removed {
+            let reason = "the node was deleted from the cluster";
+            self.input(&node, SessionInput::Removed { reason: reason.into() });
+            self.broker.disconnect(&node, reason);
+            self.streams.forget(&node);
+            if let Some(one) = self.sessions.remove(&node)
+                && let Some(at) = one.wake
+            {
+                self.wakes.remove(&(at, node.clone()));
+            }
+            let (enroll, nodes) = (Arc::clone(&self.enroll), Arc::clone(&self.nodes));
+            tokio::spawn(async move {
+                arrival::forget(&enroll, &node).await;
+                nodes.mark(|marks| {
+                    marks.leaving.remove(&node);
+                });
+            });
+        }
+        for node in dirty {
+            self.input(&node, SessionInput::Dirty);
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = clock::now();
+        while let Some((at, node)) = self.wakes.first().cloned() {
+            if at > now {
+                return;
+            }
+            self.wakes.pop_first();
+            if let Some(one) = self.sessions.get_mut(&node) {
+                one.wake = None;
+            }
+            self.input(&node, SessionInput::Tick);
+        }
+    }
+
+    /// The session begins once the Node object is in the view.
+    fn arrive(&mut self, node: String, connection: u64) {
+        if self.applier.world().read().node(&node).is_some() {
+            return self.input(&node, SessionInput::Connected { connection });
+        }
+        if let Some(one) = self.sessions.get_mut(&node) {
+            one.early = Some((connection, Vec::new()));
+        }
+        let (applier, outcomes) = (Arc::clone(&self.applier), self.outcomes.clone());
+        let turn = Arc::clone(&self.one_arrival);
+        tokio::spawn(async move {
+            arrival::ensure(&applier, &turn, &node).await;
+            let _ = outcomes.send(Outcome::Arrived { node, connection });
+        });
+    }
+
+    fn arrived(&mut self, node: &str, connection: u64) {
+        let Some(one) = self.sessions.get_mut(node) else { return };
+        let Some((_, early)) = one.early.take_if(|(of, _)| *of == connection) else { return };
+        self.input(node, SessionInput::Connected { connection });
+        for input in early {
+            self.input(node, input);
+        }
+    }
+
+    fn message(&mut self, node: &str, connection: u64, envelope: Envelope<Up>) {
+        let input = SessionInput::Message { connection, envelope };
+        if let Some(One { early: Some((of, early)), .. }) = self.sessions.get_mut(node)
+            && *of == connection
+        {
+            // The agent speaks once and then waits for an answer; more is resent after the first session's end.
+            if early.len() < EARLY_MAX {
+                early.push(input);
+            }
+            return;
+        }
+        self.input(node, input);
+    }
+
+    fn outcome(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Arrived { node, connection } => self.arrived(&node, connection),
+            Outcome::Written { node, ticket, result } => {
+                if let Some(one) = self.sessions.get_mut(&node) {
+                    one.writing = false;
+                }
+                let input = match result {
+                    Ok(()) => SessionInput::Durable { ticket },
+                    Err((retry, reason)) => SessionInput::Refused { ticket, retry, reason },
+                };
+                self.input(&node, input);
+                self.write_next(&node);
+            }
+            Outcome::Token { node, key, result } => {
+                let input = match result {
+                    Ok((generation, body)) => SessionInput::Token { key, generation, body },
+                    Err(error) => SessionInput::TokenRefused { key, error },
+                };
+                self.input(&node, input);
+            }
+        }
+    }
+
+    /// One input to one session, and everything that it asks for.
+    fn input(&mut self, node: &str, input: SessionInput) {
+        let Some(one) = self.sessions.get_mut(node) else { return };
+        let mut outputs = Vec::new();
+        {
+            let view = self.applier.world().read();
+            one.session.handle(clock::now(), &view, input);
+            while let Some(output) = one.session.poll() {
+                outputs.push(output);
+            }
+        }
+        let wake = one.session.wake_at().map(|(at, _)| at);
+        if wake != one.wake {
+            if let Some(at) = one.wake {
+                self.wakes.remove(&(at, node.into()));
+            }
+            if let Some(at) = wake {
+                self.wakes.insert((at, node.into()));
+            }
+            one.wake = wake;
+        }
+        for output in outputs {
+            self.output(node, output);
+        }
+    }
+
+    fn output(&mut self, node: &str, output: SessionOutput) {
+        match output {
+            SessionOutput::Send { channel, envelope, .. } => {
+                let stream = match (&envelope.message, channel) {
+                    (limpet_protocol::Down::Stream(frame), Channel::Stream) => Some(frame.id()),
+                    _ => None,
+                };
+                let sent = self.broker.send(node, channel.letter(), Bytes::from(envelope.encode()));
+                match (sent, stream) {
+                    (Err(SendError::QueueFull), Some(id)) => {
+                        self.streams.torn(node, id, "the node takes data too slowly");
+                    }
+                    // State is compared on each connection and sent again when it is not acknowledged.
+                    (Err(error), _) => tracing::debug!(node, "not sent: {error}"),
+                    (Ok(()), _) => {}
+                }
+            }
+            SessionOutput::Close { connection, reason } => self.broker.disconnect_one(node, connection, &reason),
+            SessionOutput::Write { ticket, changes } => {
+                if let Some(one) = self.sessions.get_mut(node) {
+                    one.writes.push_back((ticket, changes));
+                }
+                self.write_next(node);
+            }
+            SessionOutput::Token(wanted) => self.token(node, wanted),
+            SessionOutput::Stream(frame) => {
+                if let Some(answer) = self.streams.deliver(node, frame) {
+                    self.input(node, SessionInput::Stream(answer));
+                }
+            }
+            SessionOutput::Opened { session } => {
+                tracing::info!(node, session, "node session opened");
+                self.streams.node_opened(node);
+            }
+            SessionOutput::Closed { reason } => {
+                tracing::info!(node, "node session closed: {reason}");
+                self.streams.node_closed(node);
+            }
+            SessionOutput::Notice { reason, message } => self.notice(node, reason, message),
+        }
+    }
+
+    fn write_next(&mut self, node: &str) {
+        let Some(one) = self.sessions.get_mut(node) else { return };
+        if one.writing {
+            return;
+        }
+        let Some((ticket, changes)) = one.writes.pop_front() else { return };
+        one.writing = true;
+        let (applier, outcomes, room) = (self.applier.clone(), self.outcomes.clone(), self.under_way.clone());
+        let node = node.to_string();
+        tokio::spawn(async move {
+            let _room = room.acquire_owned().await;
+            let result = match applier.apply(COMPONENT, changes).await {
+                Ok(_) => Ok(()),
+                Err(status) => {
+                    // 404 and 422 stay so; conflicts, full disks and overload pass.
+                    let retry = status.code == 409 || status.code == 429 || status.code >= 500;
+                    Err((retry, status.message))
+                }
+            };
+            let _ = outcomes.send(Outcome::Written { node, ticket, result });
+        });
+    }
+
+    fn token(&mut self, node: &str, wanted: TokenWanted) {
+        let (applier, outcomes, room) = (self.applier.clone(), self.outcomes.clone(), self.under_way.clone());
+        let node = node.to_string();
+        tokio::spawn(async move {
+            let _room = room.acquire_owned().await;
+            let generation = applier.world().read().revision();
+            let result = match tokens::issue(&**applier.api(), &wanted).await {
+                Ok(body) => Ok((generation, body)),
+                Err(status) => Err(status.message),
+            };
+            let _ = outcomes.send(Outcome::Token { node, key: wanted.key, result });
+        });
+    }
+
+    fn notice(&self, node: &str, reason: &'static str, message: String) {
+        tracing::warn!(node, reason, "{message}");
+        let regarding = match self.applier.world().read().node(node) {
+            Some(node) => Regarding::of(&**node),
+            None => return,
+        };
+        let applier = Arc::clone(&self.applier);
+        tokio::spawn(async move {
+            applier.events().record(&regarding, EventType::Warning, reason, &message, COMPONENT).await;
+        });
+    }
+}

@@ -1,0 +1,222 @@
+//! Which streams are open on which node.
+//!
+//! In: openings by the API, frames and comings and goings of nodes. Out: frames to nodes.
+//! Never: lets a frame of one node reach a stream of another.
+
+use super::{FromNode, StreamError, StreamHandle, handle::Lanes, inbox::Inbox};
+use crate::run::clock;
+use bytes::Bytes;
+use limpet_hub_core::Timestamp;
+use limpet_protocol::{StreamFrame, StreamOpen, limits::STREAMS_PER_NODE_MAX};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// A node has so long to accept a stream.
+const OPEN: Duration = Duration::from_secs(30);
+
+/// A frame on its way to a node's session.
+pub type ToNode = (String, StreamFrame);
+
+pub(super) struct Stream {
+    pub inbox: Inbox,
+    pub lanes: Lanes,
+    opened: Mutex<Option<oneshot::Sender<Result<(), String>>>>,
+}
+
+struct Node {
+    open: bool,
+    since: Timestamp,
+    last_id: u32,
+    streams: HashMap<u32, Arc<Stream>>,
+}
+
+struct Inner {
+    nodes: Mutex<HashMap<String, Node>>,
+    started: Timestamp,
+    to_nodes: mpsc::Sender<ToNode>,
+}
+
+/// All streams of all nodes; clones share them.
+#[derive(Clone)]
+pub struct Streams {
+    inner: Arc<Inner>,
+}
+
+impl Streams {
+    /// The receiver is drained by the node sessions.
+    pub fn new() -> (Streams, mpsc::Receiver<ToNode>) {
+        let (to_nodes, receiver) = mpsc::channel(1024);
+        let inner = Inner { nodes: Mutex::default(), started: clock::now(), to_nodes };
+        (Streams { inner: Arc::new(inner) }, receiver)
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, HashMap<String, Node>> {
+        self.inner.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a stream and waits until the node accepted it.
+    pub async fn open(&self, node: &str, open: StreamOpen) -> Result<StreamHandle, StreamError> {
+        let (sender, accepted) = oneshot::channel();
+        let stream = Arc::new(Stream {
+            inbox: Inbox::default(),
+            lanes: Lanes::new(),
+            opened: Mutex::new(Some(sender)),
+        });
+        let id = self.enter(node, &stream)?;
+        // From here on, dropping the handle closes the stream at both ends.
+        let handle = StreamHandle { node: node.into(), id, stream, streams: self.clone() };
+        self.send(node, StreamFrame::Open { id, open }).await;
+        match tokio::time::timeout(OPEN, accepted).await {
+            Ok(Ok(Ok(()))) => Ok(handle),
+            Ok(Ok(Err(error))) => Err(StreamError::Refused(error)),
+            Ok(Err(_)) | Err(_) => Err(StreamError::TimedOut(node.into())),
+        }
+    }
+
+    fn enter(&self, node: &str, stream: &Arc<Stream>) -> Result<u32, StreamError> {
+        let mut nodes = self.nodes();
+        let offline = |since: Timestamp| StreamError::Offline { node: node.into(), since: text(since) };
+        let entry = match nodes.get_mut(node) {
+            Some(entry) if entry.open => entry,
+            Some(entry) => return Err(offline(entry.since)),
+            None => return Err(offline(self.inner.started)),
+        };
+        if entry.streams.len() >= STREAMS_PER_NODE_MAX {
+            return Err(StreamError::TooMany(node.into()));
+        }
+        loop {
+            entry.last_id = entry.last_id.wrapping_add(1);
+            if !entry.streams.contains_key(&entry.last_id) {
+                break;
+            }
+        }
+        entry.streams.insert(entry.last_id, Arc::clone(stream));
+        Ok(entry.last_id)
+    }
+
+    /// Hands a frame to the node's session; waits while those have much to do.
+    pub(super) async fn send(&self, node: &str, frame: StreamFrame) {
+        let _ = self.inner.to_nodes.send((node.into(), frame)).await;
+    }
+
+    /// As `send`, for `Drop`. When there is no room the node keeps the stream until its session ends.
+    pub(super) fn close(&self, node: &str, id: u32) {
+        let known = self.nodes().get_mut(node).and_then(|n| n.streams.remove(&id));
+        if known.is_none() {
+            return;
+        }
+        let frame = StreamFrame::End { id, exit_code: None, error: "closed by the client".into() };
+        if let Err(mpsc::error::TrySendError::Full(frame)) = self.inner.to_nodes.try_send((node.into(), frame)) {
+            let to_nodes = self.inner.to_nodes.clone();
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(async move { to_nodes.send(frame).await });
+            }
+        }
+    }
+
+    /// A frame came from a node. The answer, if any, is a frame to send back.
+    pub fn deliver(&self, node: &str, frame: StreamFrame) -> Option<StreamFrame> {
+        let id = frame.id();
+        let stream = self.nodes().get(node).and_then(|n| n.streams.get(&id).cloned());
+        let Some(stream) = stream else {
+            // Closed here while the node was still talking.
+            return None;
+        };
+        let pushed = match frame {
+            StreamFrame::Opened { .. } => {
+                stream.answer(Ok(()));
+                Ok(())
+            }
+            StreamFrame::Data { lane, bytes, .. } => stream.inbox.push(FromNode::Data { lane, bytes: Bytes::from(bytes) }),
+            StreamFrame::Eof { lane, .. } => stream.inbox.push(FromNode::Eof { lane }),
+            StreamFrame::Window { lane, bytes, .. } => stream.lanes.add(lane, bytes),
+            StreamFrame::End { exit_code, error, .. } => {
+                self.remove(node, id);
+                stream.answer(Err(error.clone()));
+                stream.lanes.close();
+                stream.inbox.push(FromNode::End { exit_code, error })
+            }
+            StreamFrame::Open { .. } => Err("the node tried to open a stream"),
+        };
+        let error = pushed.err()?;
+        tracing::warn!(node, id, "a stream is ended: {error}");
+        self.remove(node, id);
+        stream.end(error.into());
+        Some(StreamFrame::End { id, exit_code: None, error: error.into() })
+    }
+
+    fn remove(&self, node: &str, id: u32) {
+        if let Some(entry) = self.nodes().get_mut(node) {
+            entry.streams.remove(&id);
+        }
+    }
+
+    /// A frame could not be queued for the node: the stream is torn.
+    pub fn torn(&self, node: &str, id: u32, why: &str) {
+        let stream = self.nodes().get_mut(node).and_then(|n| n.streams.remove(&id));
+        if let Some(stream) = stream {
+            stream.end(why.into());
+        }
+    }
+
+    /// The node has a new session: streams of the one before are over.
+    pub fn node_opened(&self, node: &str) {
+        self.turn(node, true, "the node connected anew");
+    }
+
+    /// The node has no session any more.
+    pub fn node_closed(&self, node: &str) {
+        let since = clock::now();
+        let sentence = StreamError::Offline { node: node.into(), since: text(since) };
+        self.turn(node, false, &sentence.to_string());
+    }
+
+    fn turn(&self, node: &str, open: bool, sentence: &str) {
+        let mut nodes = self.nodes();
+        let fresh = || Node { open, since: clock::now(), last_id: 0, streams: HashMap::new() };
+        let entry = nodes.entry(node.into()).or_insert_with(fresh);
+        if entry.open != open {
+            entry.since = clock::now();
+        }
+        entry.open = open;
+        let over: Vec<_> = entry.streams.drain().collect();
+        drop(nodes);
+        for (_, stream) in over {
+            stream.end(sentence.into());
+        }
+    }
+
+    /// The node was removed.
+    pub fn forget(&self, node: &str) {
+        self.turn(node, false, "the node was removed");
+        self.nodes().remove(node);
+    }
+
+    /// Streams that are open, for metrics.
+    pub fn count(&self) -> usize {
+        self.nodes().values().map(|n| n.streams.len()).sum()
+    }
+}
+
+impl Stream {
+    fn answer(&self, answer: Result<(), String>) {
+        let sender = self.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(sender) = sender {
+            let _ = sender.send(answer);
+        }
+    }
+
+    fn end(&self, error: String) {
+        self.answer(Err(error.clone()));
+        self.lanes.close();
+        self.inbox.end(error);
+    }
+}
+
+fn text(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
