@@ -143,7 +143,7 @@ impl Session {
     /// When `Tick` is wanted, and what for.
     pub fn wake_at(&self) -> Option<(Timestamp, &'static str)> {
         let reports = self.reports.wake_at().map(|at| (at, "a report is to be written again"));
-        let tokens = self.set.wake_at().map(|at| (at, "a token is to be asked for again"));
+        let tokens = self.set.wake_at().map(|at| (at, "the set is to be asked after"));
         [reports, tokens].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 

@@ -23,6 +23,8 @@ pub(super) struct SetState {
     held: Option<Held>,
     seq: u64,
     acknowledged: u64,
+    /// When the last step was sent; unacknowledged steps are asked after.
+    sent_at: Option<Timestamp>,
     tokens: BTreeMap<ItemKey, Token>,
     /// Asked of the shell, not answered yet.
     issuing: BTreeSet<ItemKey>,
@@ -140,13 +142,32 @@ impl SetState {
     }
 
     pub(super) fn wake_at(&self) -> Option<Timestamp> {
-        self.failed.values().min().and_then(|at| at.checked_add(jiff::SignedDuration::from_secs(TOKEN_AGAIN_S)).ok())
+        let after = |at: Timestamp, s| at.checked_add(jiff::SignedDuration::from_secs(s)).ok();
+        let token = self.failed.values().min().and_then(|at| after(*at, TOKEN_AGAIN_S));
+        let waits = self.held.is_some() && self.acknowledged < self.seq;
+        let probe = self.sent_at.filter(|_| waits).and_then(|at| after(at, limits::RESEND_AFTER_S));
+        [token, probe].into_iter().flatten().min()
+    }
+
+    /// An empty step, when acknowledgements are overdue: a node that missed something sees the gap and sends its
+    /// inventory; one whose acknowledgement was lost acknowledges this one.
+    fn probe(&mut self, now: Timestamp) -> Option<SetChange> {
+        let held = self.held.as_ref().filter(|_| self.acknowledged < self.seq)?;
+        let sent_at = self.sent_at?;
+        if now.duration_since(sent_at).as_secs() < limits::RESEND_AFTER_S {
+            return None;
+        }
+        let digest = held.digest;
+        self.seq += 1;
+        self.sent_at = Some(now);
+        Some(SetChange { seq: self.seq, digest, ..SetChange::default() })
     }
 
     /// The next steps, as far as unacknowledged ones leave room.
     pub(super) fn steps(&mut self, now: Timestamp, view: &ObjectStore, node: &str) -> Vec<SetChange> {
         let mut steps = Vec::new();
         self.retry_tokens(now);
+        steps.extend(self.probe(now));
         if !self.dirty || self.held.is_none() {
             return steps;
         }
@@ -166,6 +187,9 @@ impl SetState {
                     break;
                 }
             }
+        }
+        if !steps.is_empty() {
+            self.sent_at = Some(now);
         }
         steps
     }

@@ -253,3 +253,21 @@ fn events_about_others_are_dropped() {
         assert!(talk.say(event(kind, name)).is_empty(), "{kind} {name}");
     }
 }
+
+#[test]
+fn lost_steps_are_asked_after() {
+    let mut talk = Talk::new();
+    talk.sync();
+    talk.put("/configmaps", json!({"metadata": {"name": "m", "namespace": "a", "uid": "m"}, "data": {"k": "3"}}));
+    let lost = talk.give(SessionInput::Dirty);
+    assert_eq!(lost.len(), 1);
+    let (at, _) = talk.session.wake_at().unwrap();
+    talk.session.handle(at, &talk.view, SessionInput::Tick);
+    let probe: Vec<_> = std::iter::from_fn(|| talk.session.poll()).collect();
+    let SessionOutput::Send { envelope: Envelope { message: Down::Change(change), .. }, .. } = &probe[0] else { panic!() };
+    assert!(change.puts.is_empty() && change.digest != talk.digest());
+    let inventory = talk.inventory();
+    let outputs = talk.say(inventory);
+    assert_eq!(talk.take(outputs), 1);
+    assert!(talk.session.in_sync());
+}
