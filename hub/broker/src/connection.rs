@@ -5,22 +5,25 @@
 
 use crate::{
     Broker, FromNode, Gate, PeerIdentity, Right, allowed, limits,
-    registry::{Outgoing, Seat},
+    registry::{Lane, Outgoing, Seat},
 };
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
 use rmqtt_codec::{
     types::{Publish, QoS},
     v3::{Codec, Connect, ConnectAck, ConnectAckReason, Packet, SubscribeReturnCode},
 };
 use std::{
     net::SocketAddr,
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 use tokio::{
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::{Instant, timeout},
+    time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::codec::Framed;
@@ -132,7 +135,8 @@ async fn send(wire: &mut Wire, packet: Packet) -> Result<(), String> {
     }
 }
 
-/// Serves a known client; returns why it ended.
+/// Serves a known client; returns why it ended. Reading and writing go on side by side: a client that is busy sending
+/// must be read even while it does not read, or both sides would wait for each other.
 async fn talk(
     wire: &mut Wire,
     seat: &mut Seat,
@@ -140,35 +144,44 @@ async fn talk(
     node: &str,
     keep_alive: Duration,
 ) -> String {
-    let patience = keep_alive + keep_alive / 2;
-    let mut deadline = Instant::now() + patience;
+    let (answers, mut answer_queue) = mpsc::channel(limits::ANSWERS_MAX);
+    let (mut sink, mut stream) = wire.split();
+    let from = Origin { node, connection: seat.connection, setting, answers };
+    let Seat { queue, bulk, end, .. } = seat;
+    tokio::select! {
+        biased;
+        _ = end.changed() => end.borrow().clone().unwrap_or_else(|| "ended by the hub".into()),
+        reason = read(&mut stream, &from, keep_alive + keep_alive / 2) => reason,
+        reason = write(&mut sink, &mut answer_queue, queue, bulk) => reason,
+    }
+}
+
+/// Writes answers first, then state, then bulk; as many as are queued share one flush.
+async fn write(
+    sink: &mut SplitSink<&mut Wire, Packet>,
+    answers: &mut mpsc::Receiver<Packet>,
+    queue: &mut Lane,
+    bulk: &mut Lane,
+) -> String {
     loop {
-        tokio::select! {
+        let packet = tokio::select! {
             biased;
-            _ = seat.end.changed() => {
-                return seat.end.borrow().clone().unwrap_or_else(|| "ended by the hub".into());
+            Some(packet) = answers.recv() => packet,
+            Some(outgoing) = queue.recv() => publish(outgoing),
+            Some(outgoing) = bulk.recv() => publish(outgoing),
+            else => return "replaced".into(),
+        };
+        let more = !answers.is_empty() || !queue.is_empty() || !bulk.is_empty();
+        let written = async {
+            match more {
+                true => sink.feed(packet).await,
+                false => sink.send(packet).await,
             }
-            packet = wire.next() => {
-                deadline = Instant::now() + patience;
-                let packet = match packet {
-                    Some(Ok((packet, _))) => packet,
-                    Some(Err(e)) => return format!("broken packet: {e:?}"),
-                    None => return "closed by the node".into(),
-                };
-                match handle(packet, wire, seat, setting, node).await {
-                    Ok(()) => {}
-                    Err(reason) => return reason,
-                }
-            }
-            Some(outgoing) = seat.queue.recv() => {
-                seat.queued_bytes.fetch_sub(outgoing.payload.len(), Ordering::Relaxed);
-                if let Err(reason) = send(wire, publish(outgoing)).await {
-                    return reason;
-                }
-            }
-            _ = tokio::time::sleep_until(deadline) => {
-                return format!("nothing heard for {} s", patience.as_secs());
-            }
+        };
+        match timeout(limits::WRITE, written).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => return format!("write failed: {e:?}"),
+            Err(_) => return "takes messages too slowly".into(),
         }
     }
 }
@@ -185,66 +198,81 @@ fn publish(outgoing: Outgoing) -> Packet {
     }))
 }
 
-async fn handle(
-    packet: Packet,
-    wire: &mut Wire,
-    seat: &Seat,
-    setting: &Setting,
-    node: &str,
-) -> Result<(), String> {
-    match packet {
-        Packet::Publish(publish) => receive(*publish, wire, seat, setting, node).await,
-        Packet::Subscribe { packet_id, topic_filters } => {
-            if topic_filters.len() > limits::FILTERS_MAX {
-                return Err("too many topic filters".into());
-            }
-            let status = topic_filters
-                .iter()
-                .map(|(filter, _)| match allowed(node, Right::Subscribe, filter) {
-                    // The hub sends to `n/<node>/d/…` only, and a node that asks for less gets the same.
-                    true => SubscribeReturnCode::Success(QoS::AtMostOnce),
-                    false => {
-                        tracing::warn!(node, "MQTT: subscription to {:?} refused", short(filter));
-                        SubscribeReturnCode::Failure
-                    }
-                })
-                .collect();
-            send(wire, Packet::SubscribeAck { packet_id, status }).await
+/// Where packets come from and where answers go.
+struct Origin<'a> {
+    node: &'a str,
+    connection: u64,
+    setting: &'a Setting,
+    answers: mpsc::Sender<Packet>,
+}
+
+async fn read(stream: &mut SplitStream<&mut Wire>, from: &Origin<'_>, patience: Duration) -> String {
+    loop {
+        let packet = match timeout(patience, stream.next()).await {
+            Err(_) => return format!("nothing heard for {} s", patience.as_secs()),
+            Ok(Some(Ok((packet, _)))) => packet,
+            Ok(Some(Err(e))) => return format!("broken packet: {e:?}"),
+            Ok(None) => return "closed by the node".into(),
+        };
+        if let Err(reason) = from.handle(packet).await {
+            return reason;
         }
-        Packet::Unsubscribe { packet_id, .. } => {
-            send(wire, Packet::UnsubscribeAck { packet_id }).await
-        }
-        Packet::PingRequest => send(wire, Packet::PingResponse).await,
-        Packet::PublishAck { .. } => Ok(()),
-        Packet::Disconnect => Err("the node said goodbye".into()),
-        other => Err(format!("unexpected packet of type {}", other.packet_type() >> 4)),
     }
 }
 
-async fn receive(
-    publish: Publish,
-    wire: &mut Wire,
-    seat: &Seat,
-    setting: &Setting,
-    node: &str,
-) -> Result<(), String> {
-    if !allowed(node, Right::Publish, &publish.topic) {
-        return Err(format!("published to {:?}, which is not its own", short(&publish.topic)));
+impl Origin<'_> {
+    async fn handle(&self, packet: Packet) -> Result<(), String> {
+        match packet {
+            Packet::Publish(publish) => self.receive(*publish).await,
+            Packet::Subscribe { packet_id, topic_filters } => {
+                if topic_filters.len() > limits::FILTERS_MAX {
+                    return Err("too many topic filters".into());
+                }
+                let status = topic_filters.iter().map(|(filter, _)| self.subscribe(filter)).collect();
+                self.answer(Packet::SubscribeAck { packet_id, status })
+            }
+            Packet::Unsubscribe { packet_id, .. } => self.answer(Packet::UnsubscribeAck { packet_id }),
+            Packet::PingRequest => self.answer(Packet::PingResponse),
+            Packet::PublishAck { .. } => Ok(()),
+            Packet::Disconnect => Err("the node said goodbye".into()),
+            other => Err(format!("unexpected packet of type {}", other.packet_type() >> 4)),
+        }
     }
-    if publish.retain || publish.qos == QoS::ExactlyOnce {
-        return Err("retained messages and QoS 2 are not part of this link".into());
+
+    fn subscribe(&self, filter: &str) -> SubscribeReturnCode {
+        match allowed(self.node, Right::Subscribe, filter) {
+            // The hub sends to `n/<node>/d/…` only, and a node that asks for less gets the same.
+            true => SubscribeReturnCode::Success(QoS::AtMostOnce),
+            false => {
+                tracing::warn!(node = self.node, "MQTT: subscription to {:?} refused", short(filter));
+                SubscribeReturnCode::Failure
+            }
+        }
     }
-    let channel = publish.topic.chars().last().unwrap_or('?');
-    let message = FromNode::Message {
-        node: node.to_string(),
-        connection: seat.connection,
-        channel,
-        payload: publish.payload,
-    };
-    setting.inbox.send(message).await.map_err(|_| "the hub is stopping".to_string())?;
-    match (publish.qos, publish.packet_id) {
-        (QoS::AtLeastOnce, Some(packet_id)) => send(wire, Packet::PublishAck { packet_id }).await,
-        _ => Ok(()),
+
+    /// A client that asks faster than it reads the answers is cut off.
+    fn answer(&self, packet: Packet) -> Result<(), String> {
+        self.answers.try_send(packet).map_err(|_| "does not read its acknowledgements".to_string())
+    }
+
+    async fn receive(&self, publish: Publish) -> Result<(), String> {
+        if !allowed(self.node, Right::Publish, &publish.topic) {
+            return Err(format!("published to {:?}, which is not its own", short(&publish.topic)));
+        }
+        if publish.retain || publish.qos == QoS::ExactlyOnce {
+            return Err("retained messages and QoS 2 are not part of this link".into());
+        }
+        let message = FromNode::Message {
+            node: self.node.to_string(),
+            connection: self.connection,
+            channel: publish.topic.chars().last().unwrap_or('?'),
+            payload: publish.payload,
+        };
+        self.setting.inbox.send(message).await.map_err(|_| "the hub is stopping".to_string())?;
+        match (publish.qos, publish.packet_id) {
+            (QoS::AtLeastOnce, Some(packet_id)) => self.answer(Packet::PublishAck { packet_id }),
+            _ => Ok(()),
+        }
     }
 }
 

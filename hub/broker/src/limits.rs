@@ -16,8 +16,14 @@ pub const CONNECTIONS_MAX: usize = 120_000;
 pub const FILTERS_MAX: usize = 16;
 /// Messages waiting for one client's socket. A full queue is told to the sender, and holds up nobody else.
 pub const QUEUE_MESSAGES_MAX: usize = 256;
-/// Bytes waiting for one client's socket.
+/// Acknowledgements waiting for one client's socket.
+pub const ANSWERS_MAX: usize = 1024;
+/// Bytes waiting for one client's socket, besides streams.
 pub const QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Frames of streams waiting for one client's socket; their credit bounds them first.
+pub const BULK_MESSAGES_MAX: usize = 4096;
+/// Bytes of streams waiting for one client's socket.
+pub const BULK_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// One write to a socket: a client that takes nothing for so long is cut off.
 pub const WRITE: Duration = Duration::from_secs(60);
 /// Keep-alive used when a client asks for none or for more.

@@ -38,19 +38,71 @@ pub(crate) struct Outgoing {
     pub payload: Bytes,
 }
 
+/// The channel of streams; everything else goes before it.
+const BULK: char = 'x';
+
+/// One bounded queue: its receiving end.
+pub(crate) struct Lane {
+    receiver: mpsc::Receiver<Outgoing>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Lane {
+    pub async fn recv(&mut self) -> Option<Outgoing> {
+        let outgoing = self.receiver.recv().await?;
+        self.bytes.fetch_sub(outgoing.payload.len(), Ordering::Relaxed);
+        Some(outgoing)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.receiver.is_empty()
+    }
+}
+
+/// Its sending end.
+struct LaneSender {
+    sender: mpsc::Sender<Outgoing>,
+    bytes: Arc<AtomicUsize>,
+    bytes_max: usize,
+}
+
+impl LaneSender {
+    fn send(&self, outgoing: Outgoing) -> Result<(), SendError> {
+        let bytes = outgoing.payload.len();
+        // Senders hold the table's lock, so that nobody comes between the look and the addition.
+        if self.bytes.load(Ordering::Relaxed) + bytes > self.bytes_max {
+            return Err(SendError::QueueFull);
+        }
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.sender.try_send(outgoing).map_err(|e| {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            match e {
+                mpsc::error::TrySendError::Full(_) => SendError::QueueFull,
+                mpsc::error::TrySendError::Closed(_) => SendError::NotConnected,
+            }
+        })
+    }
+}
+
+fn lane(messages_max: usize, bytes_max: usize) -> (LaneSender, Lane) {
+    let (sender, receiver) = mpsc::channel(messages_max);
+    let bytes = Arc::new(AtomicUsize::new(0));
+    (LaneSender { sender, bytes: Arc::clone(&bytes), bytes_max }, Lane { receiver, bytes })
+}
+
 /// A connection's own end of its registration.
 pub(crate) struct Seat {
     pub connection: u64,
-    pub queue: mpsc::Receiver<Outgoing>,
-    pub queued_bytes: Arc<AtomicUsize>,
+    pub queue: Lane,
+    pub bulk: Lane,
     /// Becomes `Some(reason)` when the connection must end.
     pub end: watch::Receiver<Option<String>>,
 }
 
 struct Entry {
     connection: u64,
-    queue: mpsc::Sender<Outgoing>,
-    queued_bytes: Arc<AtomicUsize>,
+    queue: LaneSender,
+    bulk: LaneSender,
     end: watch::Sender<Option<String>>,
 }
 
@@ -85,19 +137,11 @@ impl Broker {
     pub fn send(&self, node: &str, channel: char, payload: Bytes) -> Result<(), SendError> {
         let nodes = self.nodes();
         let entry = nodes.get(node).ok_or(SendError::NotConnected)?;
-        let bytes = payload.len();
-        if entry.queued_bytes.load(Ordering::Relaxed) + bytes > limits::QUEUE_BYTES_MAX {
-            return Err(SendError::QueueFull);
-        }
-        entry.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         let outgoing = Outgoing { topic: format!("n/{node}/d/{channel}"), payload };
-        entry.queue.try_send(outgoing).map_err(|e| {
-            entry.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            match e {
-                mpsc::error::TrySendError::Full(_) => SendError::QueueFull,
-                mpsc::error::TrySendError::Closed(_) => SendError::NotConnected,
-            }
-        })
+        match channel {
+            BULK => entry.bulk.send(outgoing),
+            _ => entry.queue.send(outgoing),
+        }
     }
 
     /// Ends a node's connection, if it has one.
@@ -126,15 +170,14 @@ impl Broker {
 
     pub(crate) fn register(&self, node: &str) -> Seat {
         let connection = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        let (sender, queue) = mpsc::channel(limits::QUEUE_MESSAGES_MAX);
+        let (queue, queue_lane) = lane(limits::QUEUE_MESSAGES_MAX, limits::QUEUE_BYTES_MAX);
+        let (bulk, bulk_lane) = lane(limits::BULK_MESSAGES_MAX, limits::BULK_BYTES_MAX);
         let (end_sender, end) = watch::channel(None);
-        let queued_bytes = Arc::new(AtomicUsize::new(0));
-        let entry =
-            Entry { connection, queue: sender, queued_bytes: queued_bytes.clone(), end: end_sender };
+        let entry = Entry { connection, queue, bulk, end: end_sender };
         if let Some(old) = self.nodes().insert(node.to_string(), entry) {
             old.end.send_replace(Some("replaced by a newer connection of the same node".into()));
         }
-        Seat { connection, queue, queued_bytes, end }
+        Seat { connection, queue: queue_lane, bulk: bulk_lane, end }
     }
 
     /// Removes the registration unless a newer connection has taken its place.
