@@ -30,6 +30,15 @@ pub fn key_sha256_of_certificate(der: &[u8]) -> Result<String, String> {
     Ok(hex(&Sha256::digest(certificate.public_key().raw)))
 }
 
+/// As `key_sha256_of_request`, when whoever made the request has the key's private half.
+pub(super) fn key_sha256_of_signed_request(pem: &str) -> Result<String, String> {
+    let key = key_sha256_of_request(pem)?;
+    let der = CertificateSigningRequestDer::from_pem_slice(pem.as_bytes()).map_err(|e| e.to_string())?;
+    let (_, request) = X509CertificationRequest::from_der(&der).map_err(|e| e.to_string())?;
+    request.verify_signature().map_err(|_| "its signature was not made with its own key".to_string())?;
+    Ok(key)
+}
+
 pub(super) fn key_sha256_of_request(pem: &str) -> Result<String, String> {
     if pem.len() > 16 * 1024 {
         return Err("longer than 16 KiB".into());

@@ -189,10 +189,22 @@ impl Enroll {
         self.answer(node, csr_pem, now)
     }
 
+    /// A new certificate for the holder of a node's key. The request's own signature proves that it has the key, so a
+    /// board whose certificate ended while it was away can renew; a copied request gains nothing without the key.
+    pub fn renew_by_key(&self, ask: &JoinAsk, now: SystemTime) -> Result<JoinAnswer, EnrollError> {
+        let key = identity::key_sha256_of_signed_request(&ask.csr_pem).map_err(PkiError::Request)?;
+        let known: Option<(Identity, u64)> = self.get(IDENTITIES, &ask.node_name)?;
+        let (identity, _) = known.ok_or_else(|| Refusal::Removed(ask.node_name.chars().take(300).collect()))?;
+        if identity.key_sha256 != key {
+            return Err(Refusal::Taken(ask.node_name.clone()).into());
+        }
+        self.answer(&ask.node_name, &ask.csr_pem, now)
+    }
+
     /// Whether a certificate is the one key that this node joined with. Removed nodes are refused here.
     pub fn admit(&self, node: &str, certificate: &[u8]) -> Result<(), EnrollError> {
         let known: Option<(Identity, u64)> = self.get(IDENTITIES, node)?;
-        let (identity, _) = known.ok_or(Refusal::Unknown)?;
+        let (identity, _) = known.ok_or_else(|| Refusal::Removed(node.into()))?;
         match key_sha256_of_certificate(certificate) {
             Ok(key) if key == identity.key_sha256 => Ok(()),
             _ => Err(Refusal::Taken(node.into()).into()),

@@ -48,9 +48,16 @@ async fn a_device_joins_renews_and_is_removed() {
     office.admit("pi-1", &der).unwrap();
     assert!(office.admit("pi-2", &der).is_err());
     office.renew("pi-1", &der, &ask.csr_pem, at(2)).unwrap();
+    let late = at(400 * 86_400);
+    let renewed = office.renew_by_key(&ask, late).unwrap();
+    assert_ne!(renewed.certificate_pem, answer.certificate_pem, "a board that was away too long renews by its key");
+    let stranger = KeyPair::generate().unwrap();
+    let other = CertificateParams::new(vec![]).unwrap().serialize_request(&stranger).unwrap().pem().unwrap();
+    assert!(office.renew_by_key(&JoinAsk { csr_pem: other, ..ask.clone() }, late).is_err());
     assert_eq!(office.tokens()[0].uses_left, Some(0));
     assert!(office.remove("pi-1").await.unwrap());
     assert!(office.admit("pi-1", &der).is_err());
+    assert!(office.renew_by_key(&ask, late).is_err());
     std::fs::remove_dir_all(&dir).unwrap();
 }
 

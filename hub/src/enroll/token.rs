@@ -45,6 +45,8 @@ pub enum Refusal {
          or choose another --node-name"
     )]
     Taken(String),
+    #[error("the node {0} is not known to this hub (any more); join again with a token: `limpet token create`")]
+    Removed(String),
 }
 
 pub fn secret_hash(secret: &str) -> String {
