@@ -21,3 +21,6 @@ pub use nodes::Nodes;
 pub use schedule::Scheduling;
 pub use streams::{FromNode, StreamError, StreamHandle, Streams};
 pub use world::{Listener, World};
+
+#[cfg(test)]
+mod tests;
