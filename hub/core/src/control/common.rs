@@ -5,8 +5,9 @@
 use crate::{
     Changed, Key, ObjectStore, Plan, Timestamp,
     canonical::json_diff,
-    view::{Kind, Meta, Obj, Pod, Selector, conditions::rfc3339},
+    view::{Kind, Meta, Namespace, Obj, Pod, Selector, conditions::rfc3339},
 };
+use jiff::SignedDuration;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -52,6 +53,16 @@ where
     if let Some(diff) = json_diff(&old, &status) {
         plan.patch(<Obj<T> as Kind>::RESOURCE, &object.meta, Some("status"), json!({"status": diff}));
     }
+}
+
+/// Whether a namespace is being deleted: nothing new can be made in it.
+pub fn is_terminating(view: &ObjectStore, namespace: &str) -> bool {
+    view.get::<Namespace>("", namespace).is_some_and(|n| n.meta.deleting.is_some())
+}
+
+/// Later by so many seconds; unchanged when that is out of range.
+pub fn after(t: Timestamp, seconds: i64) -> Timestamp {
+    t.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(t)
 }
 
 /// A number, or null for 0 (Kubernetes leaves zeros out).

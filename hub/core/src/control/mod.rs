@@ -9,6 +9,12 @@ mod common;
 mod deployment;
 mod replicaset;
 
+mod gc;
+mod namespace;
+mod podgc;
+mod serviceaccount;
+mod taints;
+
 use crate::{Change, Changed, Key, ObjectStore, Plan, Timestamp};
 
 /// One controller. `reconcile` for an object that no longer exists gives an empty plan.
@@ -37,6 +43,13 @@ pub struct Settings {
 
 /// All controllers, in no particular order.
 pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
-    let _ = settings;
-    vec![Box::new(deployment::DeploymentController), Box::new(replicaset::ReplicaSetController)]
+    vec![
+        Box::new(deployment::DeploymentController),
+        Box::new(replicaset::ReplicaSetController),
+        Box::new(namespace::NamespaceController),
+        Box::new(serviceaccount::ServiceAccountController { ca_pem: settings.ca_pem.clone() }),
+        Box::new(gc::GarbageCollector),
+        Box::new(podgc::PodGarbageCollector),
+        Box::new(taints::TaintEviction),
+    ]
 }

@@ -6,7 +6,7 @@
 
 use super::{
     Controller,
-    common::{claim, count, free_pod_name, owner_reference, owners_of, pod_of_template, set_status},
+    common::{claim, count, free_pod_name, is_terminating, owner_reference, owners_of, pod_of_template, set_status},
 };
 use crate::{
     Change, Changed, EventType, Key, ObjectStore, Plan, Regarding, Timestamp, limits,
@@ -46,7 +46,9 @@ impl Controller for ReplicaSetController {
         let mut failing = true;
         if rs.meta.deleting.is_none() {
             let wanted = rs.spec.replicas.unwrap_or(1).max(0) as usize;
-            if active.len() < wanted {
+            if active.len() < wanted && is_terminating(view, &key.namespace) {
+                failing = false;
+            } else if active.len() < wanted {
                 create(view, rs, wanted - active.len(), seed, &mut plan);
             } else {
                 failing = false;

@@ -21,6 +21,10 @@ impl World {
         if self.objects.contains_key(&key) {
             return Err(format!("{resource} \"{}\" already exists", key.name));
         }
+        let namespace = Key::new("/namespaces", "", &key.namespace);
+        if self.objects.get(&namespace).is_some_and(|n| n["metadata"]["deletionTimestamp"].is_string()) {
+            return Err(format!("namespace {} is being terminated", key.namespace));
+        }
         if let Some((version, kind)) = kind_of(resource) {
             object["apiVersion"] = json!(version);
             object["kind"] = json!(kind);

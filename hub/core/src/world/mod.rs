@@ -159,7 +159,7 @@ impl World {
             let mut keys = BTreeSet::new();
             for key in self.objects.keys() {
                 let new = self.view.object(key).cloned();
-                let changed = Changed { key: key.clone(), old: new.clone(), new };
+                let changed = Changed { key: key.clone(), old: None, new };
                 if c.resources().contains(&&*key.resource) || c.resources() == ["*"] {
                     keys.extend(c.keys_for(&self.view, &changed));
                 }

@@ -6,7 +6,7 @@
 use super::{DESIRED_REPLICAS, MAX_REPLICAS, NAME, REVISION, REVISION_HISTORY, Step, number, size, total};
 use crate::{
     EventType, Regarding,
-    control::common::{owner_reference, set_status},
+    control::common::{is_terminating, owner_reference, set_status},
     names,
     view::{Condition, Deployment, Kind, ReplicaSet, conditions},
 };
@@ -68,6 +68,9 @@ impl Step<'_> {
 
     /// Plans the ReplicaSet of the current template. Ends the step.
     pub(super) fn create_new(&mut self) {
+        if is_terminating(self.view, &self.d.meta.namespace) {
+            return;
+        }
         let (surge, _) = self.fence();
         let hash = names::template_hash(&self.d.spec.template.digest, self.d.status.collision_count);
         let name = format!("{}-{hash}", self.d.meta.name);
