@@ -9,12 +9,60 @@ use crate::behaviour::Ctx;
 use crate::field::FieldError;
 use crate::metadata;
 use crate::resource::Resource;
+use crate::schema;
 use crate::status::Status;
 
 /// Top-level fields that are not the object's "spec" for generation and status updates.
 const OUTSIDE_SPEC: [&str; 4] = ["apiVersion", "kind", "metadata", "status"];
 
-/// Fills in defaults; call it on every decoded object before admission.
+/// Brings a decoded body into the form of the resource's type: apiVersion and kind must fit, types must be right, unknown
+/// fields go. Returns the paths of unknown fields; what becomes of them (error, warning, nothing) is the caller's policy.
+pub fn conform(resource: &Resource, object: &mut Value) -> Result<Vec<String>, Status> {
+    conform_as(&resource.schema, &resource.api_version(), &resource.kind, object)
+}
+
+/// `conform` for bodies of subresources: `schema` is the definition's name (see `Subresource`).
+pub fn conform_as(schema: &str, api_version: &str, kind: &str, object: &mut Value) -> Result<Vec<String>, Status> {
+    let version = crate::resource::split_api_version(api_version).1;
+    let cannot = |why: &str| {
+        Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
+    };
+    if !object.is_object() {
+        return Err(cannot("the body is not a JSON object"));
+    }
+    let (sent_version, sent_kind) = (object["apiVersion"].as_str(), object["kind"].as_str());
+    if sent_version.is_some_and(|sent| !sent.is_empty() && sent != api_version) {
+        let sent = sent_version.unwrap_or_default();
+        let message = format!(
+            "the API version in the data ({sent}) does not match the expected API version ({api_version})"
+        );
+        return Err(Status::bad_request(message));
+    }
+    if sent_kind.is_some_and(|sent| !sent.is_empty() && sent != kind) {
+        let sent = sent_kind.unwrap_or_default();
+        return Err(Status::bad_request(format!("{sent} in version {version:?} cannot be handled as a {kind}")));
+    }
+    let Some(definition) = schema::table().get(schema) else { return Ok(Vec::new()) };
+    match schema::check(object, definition).first() {
+        Some(wrong) => Err(cannot(wrong)),
+        None => Ok(schema::prune(object, definition)),
+    }
+}
+
+/// Values of a wrong type would confuse everything after this.
+fn check_types(resource: &Resource, object: &Value) -> Result<(), Status> {
+    let wrong = schema::table().get(&resource.schema).map(|definition| schema::check(object, definition));
+    match wrong.unwrap_or_default().first() {
+        None => Ok(()),
+        Some(wrong) => {
+            let (kind, version) = (&resource.kind, &resource.version);
+            let message = format!("{kind} in version {version:?} cannot be handled as a {kind}: {wrong}");
+            Err(Status::bad_request(message))
+        }
+    }
+}
+
+/// Fills in defaults; call it on every object that passed `conform`, before admission.
 pub fn default(resource: &Resource, object: &mut Value) {
     if !object.is_object() {
         return;
@@ -32,6 +80,7 @@ pub fn create(
     namespace: Option<&str>,
     ctx: &Ctx<'_>,
 ) -> Result<(), Status> {
+    check_types(resource, object)?;
     check_namespace(object, namespace)?;
     metadata::fill_new(object, namespace, ctx);
     if resource.has_status && let Some(fields) = object.as_object_mut() {
@@ -66,13 +115,14 @@ pub fn update(
     subresource: &str,
     ctx: &Ctx<'_>,
 ) -> Result<(), Status> {
+    check_types(resource, new)?;
     check_uid(resource, new, old)?;
     metadata::carry_over(new, old);
     if let (Some(metadata), Some(namespace)) = (metadata::of(new), old["metadata"].get("namespace")) {
         metadata.entry("namespace").or_insert_with(|| namespace.clone());
     }
     if subresource == "status" {
-        keep_spec(new, old);
+        keep_spec(resource, new, old);
     } else if resource.has_status && subresource != "approval" {
         keep(new, old, "status");
     }
@@ -99,7 +149,7 @@ fn check_uid(resource: &Resource, new: &Value, old: &Value) -> Result<(), Status
 }
 
 /// A status update changes nothing but the status (and what of metadata the server allows).
-fn keep_spec(new: &mut Value, old: &Value) {
+fn keep_spec(resource: &Resource, new: &mut Value, old: &Value) {
     let Some(fields) = new.as_object_mut() else { return };
     fields.retain(|name, _| OUTSIDE_SPEC.contains(&name.as_str()));
     for (name, value) in old.as_object().into_iter().flatten() {
@@ -107,11 +157,13 @@ fn keep_spec(new: &mut Value, old: &Value) {
             fields.insert(name.clone(), value.clone());
         }
     }
-    for field in ["labels", "ownerReferences"] {
+    // Agents and controllers of other groups may label what they report about.
+    let fixed: &[&str] = if resource.group == "apps" { &["labels", "ownerReferences"] } else { &["ownerReferences"] };
+    for field in fixed {
         if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
-            match old["metadata"].get(field) {
-                Some(value) => _ = metadata.insert(field.into(), value.clone()),
-                None => _ = metadata.remove(field),
+            match old["metadata"].get(*field) {
+                Some(value) => _ = metadata.insert((*field).into(), value.clone()),
+                None => _ = metadata.remove(*field),
             }
         }
     }
@@ -188,11 +240,31 @@ mod tests {
         update(pdbs, &mut new, &old, "", &ctx()).unwrap();
         assert_eq!(new["metadata"]["generation"], 5);
         assert_eq!(new["status"], old["status"]);
-        let mut new = json!({"metadata": {"name": "a", "labels": {"x": "y"}}, "status": {"expectedPods": 9}});
+        let mut new = json!({"metadata": {"name": "a", "ownerReferences": [{}]}, "status": {"expectedPods": 9}});
         update(pdbs, &mut new, &old, "status", &ctx()).unwrap();
         assert_eq!((&new["spec"], &new["metadata"]["generation"]), (&old["spec"], &json!(4)));
         assert_eq!(new["status"]["expectedPods"], 9);
-        assert!(new["metadata"].get("labels").is_none());
+        assert!(new["metadata"].get("ownerReferences").is_none());
+    }
+
+    #[test]
+    fn bodies_must_fit_the_resource() {
+        let pods = registry().by_path("", "v1", "pods").unwrap();
+        let mut fits = json!({"spec": {"containers": [], "foo": 1}});
+        assert_eq!(conform(pods, &mut fits), Ok(vec!["spec.foo".to_owned()]));
+        let cases = [
+            (json!({"apiVersion": "v2"}), "the API version in the data (v2) does not match the expected API version (v1)"),
+            (json!({"kind": "Node"}), "Node in version \"v1\" cannot be handled as a Pod"),
+            (
+                json!({"spec": {"containers": 1}}),
+                "Pod in version \"v1\" cannot be handled as a Pod: json: cannot unmarshal number into Go struct field \
+                 PodSpec.spec.containers of type []v1.Container",
+            ),
+            (json!([]), "Pod in version \"v1\" cannot be handled as a Pod: the body is not a JSON object"),
+        ];
+        for (mut body, message) in cases {
+            assert_eq!(conform(pods, &mut body).unwrap_err().message, message);
+        }
     }
 
     #[test]

@@ -79,49 +79,61 @@ const CORE: &[Row] = &[
         api: "v1", kind: "ComponentStatus", plural: "componentstatuses", namespaced: false,
         short_names: &["cs"], verbs: &["get", "list"], ..ROW
     },
-    Row { api: "v1", kind: "ConfigMap", plural: "configmaps", short_names: &["cm"], ..ROW },
-    Row { api: "v1", kind: "Endpoints", plural: "endpoints", short_names: &["ep"], ..ROW },
-    Row { api: "v1", kind: "Event", plural: "events", short_names: &["ev"], ..ROW },
+    Row {
+        api: "v1", kind: "ConfigMap", plural: "configmaps", short_names: &["cm"],
+        behaviour: || Arc::new(kinds::ConfigMap), ..ROW
+    },
+    Row {
+        api: "v1", kind: "Endpoints", plural: "endpoints", short_names: &["ep"],
+        behaviour: || Arc::new(kinds::Endpoints), ..ROW
+    },
+    Row {
+        api: "v1", kind: "Event", plural: "events", short_names: &["ev"],
+        behaviour: || Arc::new(kinds::CoreEvent), ..ROW
+    },
     Row { api: "v1", kind: "LimitRange", plural: "limitranges", short_names: &["limits"], ..ROW },
     Row {
         api: "v1", kind: "Namespace", plural: "namespaces", namespaced: false, short_names: &["ns"],
-        verbs: NO_COLLECTION, subresources: &[FINALIZE, STATUS], ..ROW
+        verbs: NO_COLLECTION, subresources: &[FINALIZE, STATUS],
+        behaviour: || Arc::new(kinds::Namespace), ..ROW
     },
     Row {
         api: "v1", kind: "Node", plural: "nodes", namespaced: false, short_names: &["no"],
-        subresources: &[NODE_PROXY, STATUS], ..ROW
+        subresources: &[NODE_PROXY, STATUS], behaviour: || Arc::new(kinds::Node), ..ROW
     },
     Row {
         api: "v1", kind: "PersistentVolumeClaim", plural: "persistentvolumeclaims",
-        short_names: &["pvc"], subresources: &[STATUS], ..ROW
+        short_names: &["pvc"], subresources: &[STATUS],
+        behaviour: || Arc::new(kinds::PersistentVolumeClaim), ..ROW
     },
     Row {
         api: "v1", kind: "PersistentVolume", plural: "persistentvolumes", namespaced: false,
-        short_names: &["pv"], subresources: &[STATUS], ..ROW
+        short_names: &["pv"], subresources: &[STATUS],
+        behaviour: || Arc::new(kinds::PersistentVolume), ..ROW
     },
     Row {
         api: "v1", kind: "Pod", plural: "pods", short_names: &["po"], categories: ALL,
         subresources: &[ATTACH, BINDING, EPHEMERALCONTAINERS, EVICTION, EXEC, LOG, PORTFORWARD, POD_PROXY, RESIZE, STATUS],
-        generation: true, ..ROW
+        generation: true, behaviour: || Arc::new(kinds::Pod), ..ROW
     },
     Row { api: "v1", kind: "PodTemplate", plural: "podtemplates", ..ROW },
     Row {
         api: "v1", kind: "ReplicationController", plural: "replicationcontrollers",
         short_names: &["rc"], categories: ALL, subresources: &[SCALE, STATUS], generation: true,
-        ..ROW
+        behaviour: || Arc::new(kinds::ReplicationController), ..ROW
     },
     Row {
         api: "v1", kind: "ResourceQuota", plural: "resourcequotas", short_names: &["quota"],
         subresources: &[STATUS], ..ROW
     },
-    Row { api: "v1", kind: "Secret", plural: "secrets", ..ROW },
+    Row { api: "v1", kind: "Secret", plural: "secrets", behaviour: || Arc::new(kinds::Secret), ..ROW },
     Row {
         api: "v1", kind: "ServiceAccount", plural: "serviceaccounts", short_names: &["sa"],
-        subresources: &[TOKEN], ..ROW
+        subresources: &[TOKEN], behaviour: || Arc::new(kinds::ServiceAccount), ..ROW
     },
     Row {
         api: "v1", kind: "Service", plural: "services", short_names: &["svc"], categories: ALL,
-        subresources: &[SERVICE_PROXY, STATUS], ..ROW
+        subresources: &[SERVICE_PROXY, STATUS], behaviour: || Arc::new(kinds::Service), ..ROW
     },
 ];
 
@@ -137,26 +149,30 @@ const APPS: &[Row] = &[
     Row { api: "apps/v1", kind: "ControllerRevision", plural: "controllerrevisions", ..ROW },
     Row {
         api: "apps/v1", kind: "DaemonSet", plural: "daemonsets", short_names: &["ds"],
-        categories: ALL, subresources: &[STATUS], generation: true, ..ROW
+        categories: ALL, subresources: &[STATUS], generation: true,
+        behaviour: || Arc::new(kinds::DaemonSet), ..ROW
     },
     Row {
         api: "apps/v1", kind: "Deployment", plural: "deployments", short_names: &["deploy"],
-        categories: ALL, subresources: &[SCALE, STATUS], generation: true, ..ROW
+        categories: ALL, subresources: &[SCALE, STATUS], generation: true,
+        behaviour: || Arc::new(kinds::Deployment), ..ROW
     },
     Row {
         api: "apps/v1", kind: "ReplicaSet", plural: "replicasets", short_names: &["rs"],
-        categories: ALL, subresources: &[SCALE, STATUS], generation: true, ..ROW
+        categories: ALL, subresources: &[SCALE, STATUS], generation: true,
+        behaviour: || Arc::new(kinds::ReplicaSet), ..ROW
     },
     Row {
         api: "apps/v1", kind: "StatefulSet", plural: "statefulsets", short_names: &["sts"],
-        categories: ALL, subresources: &[SCALE, STATUS], generation: true, ..ROW
+        categories: ALL, subresources: &[SCALE, STATUS], generation: true,
+        behaviour: || Arc::new(kinds::StatefulSet), ..ROW
     },
 ];
 
 const EVENTS: &[Row] = &[
     Row {
         api: "events.k8s.io/v1", kind: "Event", plural: "events", short_names: &["ev"],
-        stored_api: "v1", ..ROW
+        stored_api: "v1", behaviour: || Arc::new(kinds::Event), ..ROW
     },
 ];
 
@@ -211,11 +227,11 @@ const AUTOSCALING_V1: &[Row] = &[
 const BATCH: &[Row] = &[
     Row {
         api: "batch/v1", kind: "CronJob", plural: "cronjobs", short_names: &["cj"], categories: ALL,
-        subresources: &[STATUS], generation: true, ..ROW
+        subresources: &[STATUS], generation: true, behaviour: || Arc::new(kinds::CronJob), ..ROW
     },
     Row {
         api: "batch/v1", kind: "Job", plural: "jobs", categories: ALL, subresources: &[STATUS],
-        generation: true, ..ROW
+        generation: true, behaviour: || Arc::new(kinds::Job), ..ROW
     },
 ];
 
@@ -261,14 +277,20 @@ const RBAC: &[Row] = &[
     Row {
        
         api: "rbac.authorization.k8s.io/v1", kind: "ClusterRoleBinding", plural: "clusterrolebindings",
-        namespaced: false, ..ROW
+        namespaced: false, behaviour: || Arc::new(kinds::Binding { namespaced: false }), ..ROW
     },
     Row {
         api: "rbac.authorization.k8s.io/v1", kind: "ClusterRole", plural: "clusterroles",
-        namespaced: false, ..ROW
+        namespaced: false, behaviour: || Arc::new(kinds::ClusterRole), ..ROW
     },
-    Row { api: "rbac.authorization.k8s.io/v1", kind: "RoleBinding", plural: "rolebindings", ..ROW },
-    Row { api: "rbac.authorization.k8s.io/v1", kind: "Role", plural: "roles", ..ROW },
+    Row {
+        api: "rbac.authorization.k8s.io/v1", kind: "RoleBinding", plural: "rolebindings",
+        behaviour: || Arc::new(kinds::Binding { namespaced: true }), ..ROW
+    },
+    Row {
+        api: "rbac.authorization.k8s.io/v1", kind: "Role", plural: "roles",
+        behaviour: || Arc::new(kinds::Role), ..ROW
+    },
 ];
 
 const STORAGE: &[Row] = &[
@@ -340,7 +362,10 @@ const SCHEDULING: &[Row] = &[
 ];
 
 const COORDINATION: &[Row] = &[
-    Row { api: "coordination.k8s.io/v1", kind: "Lease", plural: "leases", ..ROW },
+    Row {
+        api: "coordination.k8s.io/v1", kind: "Lease", plural: "leases",
+        behaviour: || Arc::new(kinds::Lease), ..ROW
+    },
 ];
 
 const NODE: &[Row] = &[
@@ -350,7 +375,7 @@ const NODE: &[Row] = &[
 const DISCOVERY: &[Row] = &[
     Row {
         api: "discovery.k8s.io/v1", kind: "EndpointSlice", plural: "endpointslices",
-        generation: true, ..ROW
+        generation: true, behaviour: || Arc::new(kinds::EndpointSlice), ..ROW
     },
 ];
 

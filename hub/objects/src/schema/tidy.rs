@@ -90,9 +90,9 @@ fn normalize_time(text: &mut String) {
     }
 }
 
-/// A number where a quantity is meant is the quantity of the same digits.
+/// Quantities are kept in their canonical form (`1000m` is `1`), numbers as texts.
 fn normalize_quantity(value: &mut Value) {
-    if let Value::Number(number) = value {
-        *value = Value::String(number.to_string());
+    if let Ok(text) = crate::quantity::canonical(value) {
+        *value = Value::String(text);
     }
 }

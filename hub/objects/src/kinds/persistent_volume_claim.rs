@@ -1,0 +1,177 @@
+//! PersistentVolumeClaims (v1).
+//!
+//! In: claims as JSON. Out: defaults, rules and the table row. Never: binds.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::cells::{access_modes, name};
+use super::fill::{child, copy, list, map, present, set, text};
+use super::rules::{Errors, one_of};
+use crate::behaviour::{Behaviour, Column, Ctx};
+use crate::field::FieldError;
+use crate::quantity::Quantity;
+use crate::table;
+
+pub const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+pub const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
+
+/// Defaults, also of a StatefulSet's templates.
+pub fn default_claim(claim: &mut Value) {
+    if let Some(status) = child(claim, "status") {
+        set(status, "phase", "Pending");
+    }
+    if let Some(spec) = present(claim, "spec") {
+        set(spec, "volumeMode", "Filesystem");
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct PersistentVolumeClaim;
+
+impl Behaviour for PersistentVolumeClaim {
+    fn default(&self, object: &mut Value) {
+        default_claim(object);
+    }
+
+    fn prepare_create(&self, object: &mut Value, _ctx: &Ctx<'_>) {
+        object["status"] = json!({"phase": "Pending"});
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let spec = &object["spec"];
+        let mut errors = Errors::new();
+        modes(spec, &mut errors);
+        let request = &spec["resources"]["requests"]["storage"];
+        match Quantity::from_json(request) {
+            _ if request.is_null() => errors.push(FieldError::required("spec.resources[storage]", "")),
+            Ok(size) if size.is_negative() || size.is_zero() => {
+                let words = "must be greater than zero";
+                errors.push(FieldError::invalid("spec.resources[storage]", request.clone(), words));
+            }
+            _ => {}
+        }
+        one_of(spec, "volumeMode", "spec", &["Block", "Filesystem"], &mut errors);
+        errors
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, subresource: &str) -> Vec<FieldError> {
+        if subresource == "status" {
+            return Vec::new();
+        }
+        let mut errors = self.validate_create(new);
+        let mut munged = new["spec"].clone();
+        for field in ["resources", "volumeAttributesClassName"] {
+            copy(&mut munged, &old["spec"], field);
+        }
+        if text(&old["spec"], "volumeName").is_empty() {
+            copy(&mut munged, &old["spec"], "volumeName");
+        }
+        if munged != old["spec"] {
+            let words = "spec is immutable after creation except resources.requests and volumeAttributesClassName for \
+                         bound claims";
+            errors.push(FieldError::forbidden("spec", words));
+        }
+        let size = |claim: &Value| Quantity::from_json(&claim["spec"]["resources"]["requests"]["storage"]).ok();
+        if let (Some(after), Some(before)) = (size(new), size(old))
+            && after < before
+        {
+            let words = "field can not be less than status.capacity";
+            errors.push(FieldError::forbidden("spec.resources.requests.storage", words));
+        }
+        errors
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const { &[
+            Column::NAME,
+            Column::text("Status"),
+            Column::text("Volume"),
+            Column::text("Capacity"),
+            Column::text("Access Modes"),
+            Column::text("StorageClass"),
+            Column::text("VolumeAttributesClass"),
+            Column::AGE,
+            Column::text("VolumeMode").wide(),
+        ] }
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        let (spec, status) = (&object["spec"], &object["status"]);
+        let deleting = !object["metadata"]["deletionTimestamp"].is_null();
+        let bound = !text(spec, "volumeName").is_empty();
+        let capacity = if bound { text(&status["capacity"], "storage") } else { "" };
+        let modes = if bound { access_modes(list(status, "accessModes")) } else { String::new() };
+        vec![
+            name(object),
+            json!(if deleting { "Terminating" } else { text(status, "phase") }),
+            json!(text(spec, "volumeName")),
+            json!(capacity),
+            json!(modes),
+            json!(storage_class(object)),
+            json!(or_unset(spec, "volumeAttributesClassName")),
+            table::age(object, now),
+            json!(or_unset(spec, "volumeMode")),
+        ]
+    }
+}
+
+pub fn or_unset<'a>(object: &'a Value, field: &str) -> &'a str {
+    match text(object, field) {
+        "" => "<unset>",
+        found => found,
+    }
+}
+
+pub fn storage_class(object: &Value) -> &str {
+    match map(&object["metadata"], "annotations").get(CLASS_ANNOTATION).and_then(Value::as_str) {
+        Some(class) => class,
+        None => text(&object["spec"], "storageClassName"),
+    }
+}
+
+/// Access modes of claims and volumes.
+pub fn modes(spec: &Value, errors: &mut Errors) {
+    let modes = list(spec, "accessModes");
+    if modes.is_empty() {
+        errors.push(FieldError::required("spec.accessModes", "at least 1 access mode is required"));
+    }
+    for mode in modes {
+        let mode = mode.as_str().unwrap_or_default();
+        if !ACCESS_MODES.contains(&mode) {
+            errors.push(FieldError::not_supported("spec.accessModes", mode, &ACCESS_MODES));
+        }
+    }
+    if modes.len() > 1 && modes.iter().any(|mode| mode == "ReadWriteOncePod") {
+        let words = "may not use ReadWriteOncePod with other access modes";
+        errors.push(FieldError::forbidden("spec.accessModes", words));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims() {
+        let mut object = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": "local"}});
+        PersistentVolumeClaim.default(&mut object);
+        assert_eq!(PersistentVolumeClaim.validate_create(&object), []);
+        let row = PersistentVolumeClaim.row(&object, Timestamp::UNIX_EPOCH);
+        assert_eq!(json!(row), json!(["c", "Pending", "", "", "", "local", "<unset>", "<unknown>", "Filesystem"]));
+        let mut new = object.clone();
+        new["spec"]["storageClassName"] = json!("other");
+        assert_eq!(PersistentVolumeClaim.validate_update(&new, &object, "").len(), 1);
+        let empty = json!({"spec": {}});
+        let texts: Vec<String> =
+            PersistentVolumeClaim.validate_create(&empty).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            texts,
+            [
+                "spec.accessModes: Required value: at least 1 access mode is required",
+                "spec.resources[storage]: Required value"
+            ]
+        );
+    }
+}

@@ -1,0 +1,229 @@
+//! What may change in a pod once it exists (`ValidatePodUpdate` and its subresources).
+//!
+//! In: the new and the stored pod. Out: the new one with forbidden parts put back, or field errors.
+//! Never: lets a subresource touch what is not its own.
+
+use serde_json::{Value, json};
+
+use super::spec::{self, For};
+use crate::field::FieldError;
+use crate::kinds::fill::{copy, each, list, text};
+use crate::kinds::rules::Errors;
+
+const RULE: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
+    `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing \
+    tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+
+/// Each subresource brings only its own fields; the rest is as stored.
+pub fn prepare(new: &mut Value, old: &Value, subresource: &str) {
+    match subresource {
+        "ephemeralcontainers" => {
+            let added = new["spec"]["ephemeralContainers"].clone();
+            restore(new, old);
+            if !added.is_null() {
+                new["spec"]["ephemeralContainers"] = added;
+            }
+        }
+        "resize" => {
+            let wanted = new["spec"].clone();
+            restore(new, old);
+            for field in ["containers", "initContainers"] {
+                for container in each(&mut new["spec"], field) {
+                    let found = list(&wanted, field).iter().find(|one| one["name"] == container["name"]);
+                    if let Some(found) = found {
+                        copy(container, found, "resources");
+                        copy(container, found, "resizePolicy");
+                    }
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn restore(new: &mut Value, old: &Value) {
+    let metadata = new["metadata"].clone();
+    *new = old.clone();
+    new["metadata"]["resourceVersion"] = metadata["resourceVersion"].clone();
+    new["metadata"]["managedFields"] = metadata["managedFields"].clone();
+    if new["metadata"]["managedFields"].is_null()
+        && let Some(fields) = new["metadata"].as_object_mut()
+    {
+        fields.remove("managedFields");
+    }
+}
+
+pub fn validate(new: &Value, old: &Value, subresource: &str) -> Vec<FieldError> {
+    match subresource {
+        "status" => status(new, old),
+        "ephemeralcontainers" => ephemeral(new, old),
+        "resize" => spec::validate(&new["spec"], "spec", For::Pod),
+        "binding" => Vec::new(),
+        _ => main(new, old),
+    }
+}
+
+fn status(new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    if new["spec"]["nodeName"] != old["spec"]["nodeName"] {
+        errors.push(FieldError::forbidden("status.nodeName", "may not be changed directly"));
+    }
+    errors
+}
+
+fn ephemeral(new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    let (new, old) = (list(&new["spec"], "ephemeralContainers"), list(&old["spec"], "ephemeralContainers"));
+    for container in old {
+        match new.iter().find(|one| one["name"] == container["name"]) {
+            None => {
+                let words = format!("existing ephemeral containers {:?} may not be removed\n", text(container, "name"));
+                errors.push(FieldError::forbidden("spec.ephemeralContainers", words));
+            }
+            Some(found) if found != container => {
+                let words = format!("existing ephemeral containers {:?} may not be changed\n", text(container, "name"));
+                errors.push(FieldError::forbidden("spec.ephemeralContainers", words));
+            }
+            Some(_) => {}
+        }
+    }
+    for (at, container) in new.iter().enumerate() {
+        for field in ["name", "image"] {
+            if text(container, field).is_empty() {
+                errors.push(FieldError::required(format!("spec.ephemeralContainers[{at}].{field}"), ""));
+            }
+        }
+    }
+    errors
+}
+
+fn main(new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = spec::validate(&new["spec"], "spec", For::Pod);
+    let (new, old) = (&new["spec"], &old["spec"]);
+    let mut munged = new.clone();
+    for field in ["containers", "initContainers"] {
+        if list(new, field).len() != list(old, field).len() {
+            let words = "pod updates may not add or remove containers";
+            errors.push(FieldError::forbidden(format!("spec.{field}"), words));
+            return errors;
+        }
+        for (container, before) in each(&mut munged, field).zip(list(old, field)) {
+            copy(container, before, "image");
+        }
+    }
+    deadline(new, old, &mut errors);
+    copy(&mut munged, old, "activeDeadlineSeconds");
+    if old["terminationGracePeriodSeconds"].as_i64().is_some_and(|seconds| seconds < 0)
+        && new["terminationGracePeriodSeconds"] == 1
+    {
+        copy(&mut munged, old, "terminationGracePeriodSeconds");
+    }
+    if tolerations_only_grow(new, old) {
+        copy(&mut munged, old, "tolerations");
+    }
+    if gates_only_shrink(new, old) {
+        copy(&mut munged, old, "schedulingGates");
+    }
+    if &munged != old {
+        let words = format!("{RULE}\nchanged: {}", differences(old, &munged).join(", "));
+        errors.push(FieldError::forbidden("spec", words));
+    }
+    errors
+}
+
+fn deadline(new: &Value, old: &Value, errors: &mut Errors) {
+    let (after, before) = (&new["activeDeadlineSeconds"], &old["activeDeadlineSeconds"]);
+    if let Some(before) = before.as_i64() {
+        match after.as_i64() {
+            None => {
+                let words = format!("must not update from a positive integer to nil value: {before}");
+                errors.push(FieldError::invalid("spec.activeDeadlineSeconds", Value::Null, words));
+            }
+            Some(after) if after > before => {
+                let words = format!("must be less than or equal to previous value: {before}");
+                errors.push(FieldError::invalid("spec.activeDeadlineSeconds", json!(after), words));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// New tolerations may come; old ones may only change their seconds.
+fn tolerations_only_grow(new: &Value, old: &Value) -> bool {
+    let bare = |toleration: &Value| {
+        let mut toleration = toleration.clone();
+        _ = crate::kinds::fill::remove(&mut toleration, "tolerationSeconds");
+        toleration
+    };
+    let after: Vec<Value> = list(new, "tolerations").iter().map(bare).collect();
+    list(old, "tolerations").iter().all(|before| after.contains(&bare(before)))
+}
+
+fn gates_only_shrink(new: &Value, old: &Value) -> bool {
+    let before = list(old, "schedulingGates");
+    list(new, "schedulingGates").iter().all(|gate| before.contains(gate))
+}
+
+/// Names of the fields that differ, for the reader of the error.
+fn differences(old: &Value, new: &Value) -> Vec<String> {
+    let empty = serde_json::Map::new();
+    let (old, new) = (old.as_object().unwrap_or(&empty), new.as_object().unwrap_or(&empty));
+    let mut fields: Vec<String> =
+        old.keys().chain(new.keys()).filter(|name| old.get(*name) != new.get(*name)).map(|n| format!("spec.{n}")).collect();
+    fields.sort();
+    fields.dedup();
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::pod::defaults;
+
+    fn pod() -> Value {
+        let mut pod = json!({"metadata": {"name": "a"}, "spec": {
+            "containers": [{"name": "a", "image": "b:1"}], "tolerations": [{"key": "x", "operator": "Exists"}]}});
+        defaults::pod(&mut pod);
+        pod
+    }
+
+    #[test]
+    fn images_and_more_tolerations_may_change() {
+        let old = pod();
+        let mut new = pod();
+        new["spec"]["containers"][0]["image"] = json!("b:2");
+        new["spec"]["tolerations"] = json!([{"key": "x", "operator": "Exists", "tolerationSeconds": 5,
+            "effect": "NoExecute"}, {"key": "x", "operator": "Exists"}]);
+        new["spec"]["activeDeadlineSeconds"] = json!(9);
+        assert_eq!(validate(&new, &old, ""), []);
+    }
+
+    #[test]
+    fn nothing_else_may_change() {
+        let old = pod();
+        let mut new = pod();
+        new["spec"]["containers"][0]["command"] = json!(["x"]);
+        new["spec"]["tolerations"] = json!([]);
+        let errors = validate(&new, &old, "");
+        assert_eq!(errors.len(), 1);
+        let text = errors[0].to_string();
+        assert!(text.starts_with("spec: Forbidden: pod updates may not change fields other than `spec.containers[*]"));
+        assert!(text.ends_with("changed: spec.containers, spec.tolerations"), "{text}");
+        let mut new = pod();
+        new["spec"]["containers"] = json!([]);
+        assert!(validate(&new, &old, "").iter().any(|e| e.to_string()
+            == "spec.containers: Forbidden: pod updates may not add or remove containers"));
+    }
+
+    #[test]
+    fn ephemeral_containers_only_come() {
+        let old = pod();
+        let mut new = pod();
+        new["spec"]["ephemeralContainers"] = json!([{"name": "d", "image": "busybox"}]);
+        new["spec"]["nodeName"] = json!("sneaky");
+        prepare(&mut new, &old, "ephemeralcontainers");
+        assert!(new["spec"]["nodeName"].is_null());
+        assert_eq!(validate(&new, &old, "ephemeralcontainers"), []);
+        assert_eq!(validate(&old, &new, "ephemeralcontainers").len(), 1);
+    }
+}
