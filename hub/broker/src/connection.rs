@@ -148,12 +148,26 @@ async fn talk(
     let (mut sink, mut stream) = wire.split();
     let from = Origin { node, connection: seat.connection, setting, answers };
     let Seat { queue, bulk, end, .. } = seat;
-    tokio::select! {
+    let reason = tokio::select! {
         biased;
         _ = end.changed() => end.borrow().clone().unwrap_or_else(|| "ended by the hub".into()),
-        reason = read(&mut stream, &from, keep_alive + keep_alive / 2) => reason,
-        reason = write(&mut sink, &mut answer_queue, queue, bulk) => reason,
-    }
+        reason = read(&mut stream, &from, keep_alive + keep_alive / 2) => return reason,
+        reason = write(&mut sink, &mut answer_queue, queue, bulk) => return reason,
+    };
+    // The hub's last words; then the client has a moment to take them and to close, because clients drop what they have
+    // not read when the end comes at once.
+    let last_words = async {
+        let mut said = false;
+        while let Some(outgoing) = queue.try_recv() {
+            sink.feed(publish(outgoing)).await?;
+            said = true;
+        }
+        sink.flush().await?;
+        while said && let Some(Ok(_)) = stream.next().await {}
+        Ok::<_, rmqtt_codec::error::EncodeError>(())
+    };
+    let _ = timeout(limits::LAST_WORDS, last_words).await;
+    reason
 }
 
 /// Writes answers first, then state, then bulk; as many as are queued share one flush.

@@ -26,6 +26,8 @@ pub const BULK_MESSAGES_MAX: usize = 4096;
 pub const BULK_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// One write to a socket: a client that takes nothing for so long is cut off.
 pub const WRITE: Duration = Duration::from_secs(60);
+/// When the hub ends a connection, what it said before is still written for so long.
+pub const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Keep-alive used when a client asks for none or for more.
 pub const KEEP_ALIVE_MAX: Duration = Duration::from_secs(3600);
 /// Messages of all clients that wait for the hub. When it is full, sockets are not read.

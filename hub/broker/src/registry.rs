@@ -54,6 +54,12 @@ impl Lane {
         Some(outgoing)
     }
 
+    pub fn try_recv(&mut self) -> Option<Outgoing> {
+        let outgoing = self.receiver.try_recv().ok()?;
+        self.bytes.fetch_sub(outgoing.payload.len(), Ordering::Relaxed);
+        Some(outgoing)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.receiver.is_empty()
     }

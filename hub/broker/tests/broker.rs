@@ -253,3 +253,18 @@ async fn nonsense_before_connect_is_cut_off() {
     }
     assert!(w.inbox.try_recv().is_err());
 }
+
+#[tokio::test]
+async fn the_last_words_arrive_before_the_end() {
+    let mut w = world().await;
+    let (client, mut events) = w.node("pi-1");
+    connected(&mut w, &mut events).await;
+    client.subscribe("n/pi-1/d/+", QoS::AtMostOnce).await.unwrap();
+    until(&mut events, |p| matches!(p, Packet::SubAck(_))).await.unwrap();
+    w.broker.send("pi-1", 's', Bytes::from_static(b"goodbye")).unwrap();
+    w.broker.disconnect_one("pi-1", 999, "another connection's end");
+    w.broker.disconnect("pi-1", "removed");
+    let said = until(&mut events, |p| matches!(p, Packet::Publish(_))).await.unwrap();
+    assert!(matches!(said, Packet::Publish(p) if p.payload == "goodbye"));
+    assert!(matches!(w.next().await, FromNode::Disconnected { reason, .. } if reason == "removed"));
+}
