@@ -3,7 +3,20 @@
 //! In: `HubOptions`. Out: `run`, which ends when the process is asked to.
 //! Never: knows the agent; what both know stands in `limpet-protocol`.
 
+#![allow(clippy::result_large_err)] // metav1.Status is the error of every verb; it is made where requests fail
+
+mod hub;
+
+pub mod admission;
+pub mod api;
+pub mod auth;
 pub mod enroll;
+pub mod operate;
 pub mod pki;
 pub mod run;
 pub mod streaming;
+
+mod addresses;
+mod registry;
+
+pub use hub::{HubError, HubOptions, run};

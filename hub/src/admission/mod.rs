@@ -1,0 +1,124 @@
+//! Admission: what the cluster adds to a write, and what it does not let in.
+//!
+//! In: a defaulted object on its way to the store. Out: the object with what was added, or a 403/404/422.
+//! One file a rule, in the order in which they act. Never: authorizes, stores.
+
+mod namespace;
+mod node_restriction;
+mod priority;
+mod service_account;
+mod tolerations;
+
+mod escalation;
+mod limits;
+
+mod addresses;
+mod quota;
+
+use crate::{
+    api::{Api, write::Ask},
+    auth::User,
+};
+use limpet_objects::{resource::Resource, status::Status};
+use serde_json::Value;
+use std::sync::Arc;
+use tokio::sync::MutexGuard;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+}
+
+/// One write, as the rules see it.
+pub struct Review<'a> {
+    pub api: &'a Arc<Api>,
+    pub user: &'a User,
+    pub operation: Operation,
+    pub resource: &'static Resource,
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    /// Empty when the name is still to be generated.
+    pub name: &'a str,
+    pub object: &'a mut Value,
+    pub old: Option<&'a Value>,
+    pub warnings: Vec<String>,
+}
+
+impl<'a> Review<'a> {
+    pub fn new(ask: &'a Ask, operation: Operation, object: &'a mut Value, old: Option<&'a Value>) -> Review<'a> {
+        Review {
+            api: &ask.api,
+            user: &ask.user,
+            operation,
+            resource: ask.target.resource,
+            subresource: &ask.subresource,
+            namespace: &ask.target.namespace,
+            name: &ask.target.name,
+            object,
+            old,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Whether this is about objects of this storage id themselves.
+    fn is(&self, storage: &str) -> bool {
+        self.resource.storage == storage && self.subresource.is_empty()
+    }
+
+    fn creates(&self, storage: &str) -> bool {
+        self.operation == Operation::Create && self.is(storage)
+    }
+
+    fn forbidden(&self, why: &str) -> Status {
+        Status::forbidden(&self.resource.group, &self.resource.plural, self.name, why)
+    }
+
+    /// A stored object.
+    fn stored(&self, storage: &str, namespace: &str, name: &str) -> Option<Value> {
+        let record = self.api.store.get(&limpet_store::Key::new(storage, namespace, name))?;
+        serde_json::from_slice(&record.bytes).ok()
+    }
+}
+
+/// All rules that need nothing held.
+pub async fn mutate(review: &mut Review<'_>) -> Result<(), Status> {
+    namespace::admit(review)?;
+    node_restriction::admit(review)?;
+    if review.operation == Operation::Delete {
+        return Ok(());
+    }
+    escalation::admit(review)?;
+    if review.creates("/pods") {
+        service_account::admit(review).await?;
+        priority::admit(review)?;
+        tolerations::admit(review);
+        limits::admit(review)?;
+    }
+    Ok(())
+}
+
+/// Keeps what was reserved until the object is stored.
+#[derive(Default)]
+pub struct Held<'a> {
+    _addresses: Option<MutexGuard<'a, ()>>,
+    _quota: Option<MutexGuard<'a, ()>>,
+}
+
+/// Rules about what is scarce: they are held until the store has answered. `object` is valid already.
+pub async fn reserve<'a>(ask: &'a Ask, object: &mut Value, old: Option<&Value>) -> Result<Held<'a>, Status> {
+    let mut held = Held::default();
+    if !ask.subresource.is_empty() {
+        return Ok(held);
+    }
+    if old.is_none() && quota::applies(ask) {
+        held._quota = Some(ask.api.quota_lock().await);
+        quota::check(ask, object)?;
+    }
+    if ask.target.resource.storage == "/services" {
+        held._addresses = Some(ask.api.address_lock().await);
+        addresses::allocate(ask, object, old)?;
+    }
+    Ok(held)
+}

@@ -1,0 +1,124 @@
+//! From the bytes of a request to a value: reading the body with its bounds, JSON and YAML.
+//!
+//! In: a body and its media type, hostile. Out: a value and the duplicate fields in it, or a Status.
+//! Never: more than `limits::BODY_BYTES_MAX` in memory, or YAML that grows beyond its budget.
+
+use super::{limits, negotiate};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use limpet_objects::{
+    status::Status,
+    strict::{self, Decoded},
+};
+use serde_json::Value;
+
+/// Reads the whole body, in time and within its bound.
+pub async fn read(body: Incoming) -> Result<Bytes, Status> {
+    if body.size_hint().lower() > limits::BODY_BYTES_MAX as u64 {
+        return Err(Status::too_large(limits::BODY_BYTES_MAX));
+    }
+    let reading = Limited::new(body, limits::BODY_BYTES_MAX).collect();
+    match tokio::time::timeout(limits::BODY_TIME, reading).await {
+        Err(_) => Err(Status::timeout("the request's body did not arrive in time", 1)),
+        Ok(Err(e)) if e.is::<LengthLimitError>() => Err(Status::too_large(limits::BODY_BYTES_MAX)),
+        Ok(Err(e)) => Err(Status::bad_request(format!("unable to read the request's body: {e}"))),
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+    }
+}
+
+/// An object from a create or update. A body without a type counts as JSON.
+pub fn object(bytes: &[u8], content_type: &str) -> Result<Decoded, Status> {
+    let decoded = match content_type {
+        "" | "application/json" => json(bytes)?,
+        "application/yaml" => yaml(bytes)?,
+        _ => return Err(Status::unsupported_media_type(negotiate::ACCEPTED)),
+    };
+    if !decoded.value.is_object() {
+        return Err(Status::bad_request(
+            "the object provided is unrecognized (must be a JSON object with apiVersion and kind)",
+        ));
+    }
+    Ok(decoded)
+}
+
+pub fn json(bytes: &[u8]) -> Result<Decoded, Status> {
+    strict::decode(bytes, strict::Limits::default()).map_err(|e| match e {
+        strict::DecodeError::TooLarge { limit } => Status::too_large(limit),
+        other => Status::bad_request(other.to_string()),
+    })
+}
+
+/// YAML, or JSON sent under that name (kubectl's server-side apply does).
+pub fn yaml(bytes: &[u8]) -> Result<Decoded, Status> {
+    let first = bytes.iter().find(|b| !b.is_ascii_whitespace());
+    if matches!(first, Some(b'{' | b'['))
+        && let Ok(decoded) = json(bytes)
+    {
+        return Ok(decoded);
+    }
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_events: limits::YAML_EVENTS_MAX,
+            max_aliases: limits::YAML_ALIASES_MAX,
+            max_depth: limits::YAML_DEPTH_MAX,
+            flow_nesting_limit: limits::YAML_DEPTH_MAX,
+        },
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
+        strict_booleans: true,
+    };
+    serde_saphyr::from_slice_with_options::<Value>(bytes, options)
+        .map(|value| Decoded { value, duplicates: Vec::new() })
+        .map_err(|e| Status::bad_request(format!("error converting YAML to JSON: {}", first_line(&e.to_string()))))
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+/// YAML text of a value, for answers.
+pub fn to_yaml(value: &Value) -> String {
+    serde_saphyr::to_string(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn reads_json_and_yaml() {
+        let expect = json!({"kind": "A", "list": [1, "2", true, null, "no"]});
+        let text = b"kind: A\nlist: [1, \"2\", true, null, no]\n";
+        assert_eq!(object(text, "application/yaml").unwrap().value, expect);
+        let text = serde_json::to_vec(&expect).unwrap();
+        for form in ["", "application/json", "application/yaml"] {
+            assert_eq!(object(&text, form).unwrap().value, expect, "{form}");
+        }
+    }
+
+    #[test]
+    fn refuses() {
+        for (text, form, code) in [
+            ("{", "application/json", 400),
+            ("[]", "application/json", 400),
+            ("null", "application/json", 400),
+            ("{}", "text/plain", 415),
+            ("a: &a [x]\nb: *c", "application/yaml", 400),
+        ] {
+            assert_eq!(object(text.as_bytes(), form).map(|_| ()).unwrap_err().code, code, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_yaml_bomb_is_refused() {
+        let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
+        for i in 1..12 {
+            let last = i - 1;
+            bomb.push_str(&format!("a{i}: &a{i} [{}]\n", vec![format!("*a{last}"); 10].join(",")));
+        }
+        assert_eq!(object(bomb.as_bytes(), "application/yaml").map(|_| ()).unwrap_err().code, 400);
+        let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
+        assert_eq!(yaml(deep.as_bytes()).map(|_| ()).unwrap_err().code, 400);
+    }
+}

@@ -1,0 +1,189 @@
+//! One request from its arrival to its answer: bounds, who, where, may they, and then the verb.
+//!
+//! In: a request and the peer that sent it. Out: always a reply; failures are metav1.Status.
+//! Never: does the work of a verb; never lets a request without a right get as far as its body.
+
+use super::{
+    Api, Reply, Target, decode, health, limits,
+    metrics::Labels,
+    negotiate::{self, Wanted},
+    query::Query,
+    reply, reviews,
+    route::{self, RequestInfo},
+    subresources, verbs,
+};
+use crate::auth::{self, Asked, Peer, User};
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, request};
+use hyper::body::Incoming;
+use limpet_objects::status::Status;
+use std::sync::{Arc, atomic::Ordering};
+use tokio::{sync::SemaphorePermit, time::Instant};
+
+/// A request that is routed and allowed.
+pub struct Call {
+    pub api: Arc<Api>,
+    pub user: Arc<User>,
+    pub method: Method,
+    pub info: RequestInfo,
+    pub query: Query,
+    pub headers: HeaderMap,
+    pub wanted: Wanted,
+    /// Go into `Warning` headers.
+    pub warnings: Vec<String>,
+}
+
+impl Call {
+    pub fn content_type(&self) -> String {
+        negotiate::content_type(&self.headers)
+    }
+}
+
+/// The body of a request, unread; and the request itself for those who upgrade.
+pub struct Input {
+    pub parts: request::Parts,
+    pub body: Incoming,
+}
+
+impl Input {
+    pub async fn read(self) -> Result<Bytes, Status> {
+        decode::read(self.body).await
+    }
+}
+
+pub async fn answer(api: Arc<Api>, peer: Arc<Peer>, request: Request<Incoming>) -> Reply {
+    let begin = Instant::now();
+    let mut labels = Labels::OTHER;
+    api.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
+    let mut long = false;
+    let answered = accept(&api, &peer, request, &mut labels, &mut long).await;
+    api.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
+    let reply = answered.unwrap_or_else(|status| reply::failure(&status));
+    let took = (!long).then(|| begin.elapsed());
+    api.metrics.request(labels, reply.status().as_u16(), took);
+    reply
+}
+
+async fn accept(
+    api: &Arc<Api>,
+    peer: &Peer,
+    request: Request<Incoming>,
+    labels: &mut Labels,
+    long: &mut bool,
+) -> Result<Reply, Status> {
+    let uri = request.uri();
+    let (path, query) = (uri.path(), uri.query().unwrap_or_default());
+    if path.len() + query.len() > limits::URI_BYTES_MAX {
+        return Err(Status::new(414, "", "the request's URI is too long"));
+    }
+    let malformed = || Status::bad_request("the request's path or query is malformed");
+    let query = Query::parse(query).ok_or_else(malformed)?;
+    let info = route::request_info(request.method(), path, &query).ok_or_else(malformed)?;
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    if reads && let Some(reply) = health::answer(api, &info.path, &query) {
+        return Ok(reply);
+    }
+    let user = auth::authenticate(&api.tokens, &api.authorizer, peer, request.headers(), api.now())?;
+    if info.path == limpet_protocol::join::JOIN_PATH && request.method() == Method::POST {
+        return subresources::limpet::join(api, request.into_body()).await;
+    }
+    api.authorizer.check(&user, &Asked::of(&info))?;
+    let wanted = negotiate::wanted(request.headers());
+    let (parts, body) = request.into_parts();
+    let call = Call {
+        api: Arc::clone(api),
+        user: Arc::new(user),
+        method: parts.method.clone(),
+        info,
+        query,
+        headers: parts.headers.clone(),
+        wanted: wanted.unwrap_or(Wanted::JSON),
+        warnings: Vec::new(),
+    };
+    let input = Input { parts, body };
+    if !call.info.is_resource {
+        return verbs::documents::answer(call, input).await;
+    }
+    let Some(target) = Target::of(&call.info) else { return Err(Status::no_such_resource()) };
+    *labels = labels_of(&call.info, &target);
+    *long = is_long(&call);
+    if wanted.is_none() && !is_stream(&call.info) {
+        return Err(Status::not_acceptable(negotiate::ACCEPTED));
+    }
+    let _turn = turn(api, *long).await?;
+    resource(call, target, input).await
+}
+
+/// A place among the requests that are carried out at the same time. Long ones do not take one.
+async fn turn(api: &Api, long: bool) -> Result<Option<SemaphorePermit<'_>>, Status> {
+    if long {
+        return Ok(None);
+    }
+    match tokio::time::timeout(limits::TURN_TIME, api.room.acquire()).await {
+        Ok(Ok(permit)) => Ok(Some(permit)),
+        _ => Err(Status::too_many_requests("too many requests, please try again later", 1)),
+    }
+}
+
+async fn resource(mut call: Call, target: Target, input: Input) -> Result<Reply, Status> {
+    if target.resource.namespaced && target.namespace.is_empty() && !matches!(call.info.verb, "list" | "watch") {
+        return Err(Status::no_such_resource());
+    }
+    let mut reply = if !call.info.subresource.is_empty() {
+        subresources::answer(&mut call, &target, input).await?
+    } else if reviews::is_one(&target) {
+        reviews::answer(&mut call, &target, input).await?
+    } else {
+        if !target.resource.allows(call.info.verb) {
+            return Err(not_allowed());
+        }
+        match call.info.verb {
+            "get" => verbs::get::answer(&call, &target)?,
+            "list" => verbs::list::answer(&call, &target)?,
+            "watch" => verbs::watch::answer(&call, &target)?,
+            "create" => verbs::create::answer(&mut call, &target, input).await?,
+            "update" => verbs::update::answer(&mut call, &target, input).await?,
+            "patch" => verbs::patch::answer(&mut call, &target, input).await?,
+            "delete" => verbs::delete::answer(&mut call, &target, input).await?,
+            "deletecollection" => verbs::deletecollection::answer(&mut call, &target, input).await?,
+            _ => return Err(not_allowed()),
+        }
+    };
+    reply::warn(&mut reply, &call.warnings);
+    Ok(reply)
+}
+
+pub fn not_allowed() -> Status {
+    Status::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+}
+
+/// Answers that are no objects: the Accept header does not matter.
+fn is_stream(info: &RequestInfo) -> bool {
+    matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+}
+
+fn is_long(call: &Call) -> bool {
+    call.info.verb == "watch" || is_stream(&call.info)
+}
+
+fn labels_of(info: &RequestInfo, target: &Target) -> Labels {
+    let resource = target.resource;
+    let subresource = resource.subresource(&info.subresource).map_or("", |s| s.name.as_str());
+    let verb = match info.verb {
+        "get" => "GET",
+        "list" => "LIST",
+        "watch" => "WATCH",
+        "create" => "POST",
+        "update" => "PUT",
+        "patch" => "PATCH",
+        "delete" => "DELETE",
+        "deletecollection" => "DELETECOLLECTION",
+        _ => "OTHER",
+    };
+    let scope = match (info.name.is_empty(), target.namespace.is_empty()) {
+        (false, _) => "resource",
+        (true, false) => "namespace",
+        (true, true) => "cluster",
+    };
+    Labels { verb, group: &resource.group, version: &resource.version, resource: &resource.plural, subresource, scope }
+}

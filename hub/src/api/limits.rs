@@ -1,0 +1,64 @@
+//! Every bound of the API server, in one place.
+//!
+//! In: nothing. Out: constants, in bytes, counts or seconds as their names say.
+//! Never: a bound that depends on the request.
+
+use std::time::Duration;
+
+/// The body of one request: the limit of a real API server.
+pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// All headers of one request, HTTP/1 and HTTP/2 alike.
+pub const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// Path and query of one request.
+pub const URI_BYTES_MAX: usize = 16 * 1024;
+/// Parameters in one query.
+pub const QUERY_PAIRS_MAX: usize = 64;
+/// Open connections; beyond it, new ones wait in the kernel's queue.
+pub const CONNECTIONS_MAX: usize = 8192;
+/// Requests that one HTTP/2 connection may have open (client-go multiplexes all of its watches on one).
+pub const STREAMS_PER_CONNECTION_MAX: u32 = 250;
+/// Reset streams that a peer may have pending (rapid reset, CVE-2023-44487).
+pub const PENDING_RESETS_MAX: usize = 20;
+/// Requests that are carried out at the same time, watches and streams not counted; the rest wait a little, then 429.
+pub const REQUESTS_AT_ONCE_MAX: usize = 600;
+/// How long a request waits for its turn.
+pub const TURN_TIME: Duration = Duration::from_secs(10);
+/// Receive windows of HTTP/2: bodies are small, memory is dear.
+pub const H2_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+pub const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Pings on quiet HTTP/2 connections, and how long their answer may take.
+pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(30);
+pub const KEEP_ALIVE_TIME: Duration = Duration::from_secs(30);
+/// After a failed accept.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Time for the TLS handshake.
+pub const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// Time for the headers of an HTTP/1 request.
+pub const HEADERS_TIME: Duration = Duration::from_secs(30);
+/// Time for the body of a request.
+pub const BODY_TIME: Duration = Duration::from_secs(60);
+/// Time that open requests get after the order to stop.
+pub const SHUTDOWN_TIME: Duration = Duration::from_secs(5);
+/// Bytes from which a response is compressed when the client accepts it.
+pub const GZIP_BYTES_MIN: usize = 128 * 1024;
+/// One chunk of a list on its way out.
+pub const CHUNK_BYTES: usize = 64 * 1024;
+/// Shortest life of a watch that names none; up to twice this is added at random, as upstream does.
+pub const WATCH_SECONDS_MIN: u64 = 1800;
+/// Between two bookmarks of a quiet watch.
+pub const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// Attempts of a patch whose object changed underneath it.
+pub const CONFLICT_RETRIES_MAX: usize = 5;
+/// Attempts to find a free name for `generateName`.
+pub const GENERATE_NAME_RETRIES_MAX: usize = 8;
+/// Warnings in one response, and the length of each.
+pub const WARNINGS_MAX: usize = 32;
+pub const WARNING_BYTES_MAX: usize = 512;
+/// A bearer token.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// YAML: parser events, nesting, and alias replays in one document.
+pub const YAML_EVENTS_MAX: usize = 500_000;
+pub const YAML_DEPTH_MAX: usize = 100;
+pub const YAML_ALIASES_MAX: usize = 1000;
+
+const _: () = assert!(GZIP_BYTES_MIN > CHUNK_BYTES && TOKEN_BYTES_MAX < HEADER_BYTES_MAX);

@@ -1,0 +1,183 @@
+//! The Kubernetes API server.
+//!
+//! In: HTTPS requests, and the hub's own parts through `internal::Client`. Out: objects, lists, watches, failures.
+//! The way of a request: server → dispatch (auth, route) → verbs → write → store.
+//! Never: knows what a controller wants; never answers with something that is not durable.
+
+pub mod server;
+
+mod dispatch;
+pub mod negotiate;
+pub mod query;
+pub mod route;
+pub mod selection;
+
+pub mod subresources;
+mod verbs;
+pub mod write;
+
+mod health;
+pub mod reviews;
+
+pub mod bootstrap;
+pub mod internal;
+
+pub mod body;
+mod decode;
+pub mod limits;
+pub mod metrics;
+pub mod object;
+pub mod reply;
+pub mod target;
+pub mod tls;
+
+pub use body::{Body, Reply};
+pub use internal::Client;
+pub use target::Target;
+
+use crate::{
+    auth::{Authorizer, jwt::Signer, tokens::Tokens},
+    enroll::Enroll,
+    run::Streams,
+};
+use jiff::Timestamp;
+use limpet_hub_core::ObjectStore;
+use limpet_store::Store;
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock, RwLock},
+};
+use tokio::sync::{Mutex, MutexGuard, Semaphore, watch};
+
+/// The typed cache of all objects, shared by authorization, controllers and scheduler. Whoever makes it feeds it.
+pub type View = Arc<RwLock<ObjectStore>>;
+
+/// The issuer of ServiceAccount tokens, as upstream's default.
+pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+/// Doors to other parts of the hub.
+#[derive(Clone)]
+pub struct Doors {
+    pub streams: Streams,
+    pub enroll: Arc<Enroll>,
+}
+
+/// The keeper of ServiceAccount tokens; `key` is PKCS#8 DER of a P-256 key.
+pub fn tokens(store: &Store, key: &[u8]) -> Result<Tokens, String> {
+    Ok(Tokens::new(Signer::new(key)?, ISSUER.into(), store.clone()))
+}
+
+/// What the API server is told at its start.
+pub struct ApiParts {
+    pub store: Store,
+    pub view: View,
+    pub tokens: Tokens,
+    /// Where the API is reached from pods: the `kubernetes` Service's endpoints.
+    pub endpoints: Vec<(IpAddr, u16)>,
+    pub cluster_name: String,
+    /// Becomes true when the hub stops: watches end.
+    pub stopping: watch::Receiver<bool>,
+}
+
+/// State that all requests share.
+pub struct Api {
+    pub store: Store,
+    pub tokens: Tokens,
+    pub authorizer: Authorizer,
+    pub metrics: metrics::Metrics,
+    pub endpoints: Vec<(IpAddr, u16)>,
+    pub cluster_name: String,
+    /// Exec, logs and the like; set once when the links to nodes are up.
+    pub doors: OnceLock<Doors>,
+    stopping: watch::Receiver<bool>,
+    /// Stands in drafts where the revision goes; random, so that no object can hold it.
+    marker: String,
+    /// Held while a Service gets its addresses, until it is stored.
+    addresses: Mutex<()>,
+    /// Held while a quota is charged, until the object is stored.
+    quota: Mutex<()>,
+    room: Semaphore,
+    ready: std::sync::atomic::AtomicBool,
+}
+
+impl Api {
+    pub fn new(parts: ApiParts) -> Arc<Api> {
+        Arc::new(Api {
+            store: parts.store,
+            tokens: parts.tokens,
+            authorizer: Authorizer::new(parts.view),
+            metrics: metrics::Metrics::default(),
+            endpoints: parts.endpoints,
+            cluster_name: parts.cluster_name,
+            doors: OnceLock::new(),
+            stopping: parts.stopping,
+            marker: format!("@{}@", random_hex(16)),
+            addresses: Mutex::new(()),
+            quota: Mutex::new(()),
+            room: Semaphore::new(limits::REQUESTS_AT_ONCE_MAX),
+            ready: false.into(),
+        })
+    }
+
+    /// The links to nodes and the enrolment office; set once at start.
+    pub fn set_doors(&self, doors: Doors) {
+        // A second time would be a mistake in `hub.rs` and changes nothing.
+        let _ = self.doors.set(doors);
+    }
+
+    pub(crate) async fn address_lock(&self) -> MutexGuard<'_, ()> {
+        self.addresses.lock().await
+    }
+
+    pub(crate) async fn quota_lock(&self) -> MutexGuard<'_, ()> {
+        self.quota.lock().await
+    }
+
+    pub fn set_ready(&self) {
+        self.ready.store(true, std::sync::atomic::Ordering::Release);
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    pub fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    /// Ends when the hub stops.
+    pub async fn stopped(&self) {
+        let mut stopping = self.stopping.clone();
+        // An error means that the sender is gone, which is the same.
+        let _ = stopping.wait_for(|s| *s).await;
+    }
+}
+
+/// Lower-case hex of random bytes.
+pub(crate) fn random_hex(bytes: usize) -> String {
+    let mut buffer = vec![0u8; bytes];
+    fill_random(&mut buffer);
+    crate::pki::hex(&buffer)
+}
+
+/// Fills from the kernel; it only fails where there is no kernel.
+pub(crate) fn fill_random(buffer: &mut [u8]) {
+    let _ = getrandom::fill(buffer);
+}
+
+/// A UUID, version 4.
+pub(crate) fn new_uid() -> String {
+    let mut b = [0u8; 16];
+    fill_random(&mut b);
+    b[6] = (b[6] & 0x0f) | 0x40;
+    b[8] = (b[8] & 0x3f) | 0x80;
+    let hex = crate::pki::hex(&b);
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// The five letters behind a generated name.
+pub(crate) fn new_suffix() -> String {
+    let mut b = [0u8; 5];
+    fill_random(&mut b);
+    limpet_objects::names::suffix(b)
+}

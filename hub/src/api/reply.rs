@@ -1,0 +1,98 @@
+//! Answers: values, stored bytes, texts and failures as HTTP responses.
+//!
+//! In: what a verb has to say and what the client wants. Out: a `Reply`.
+//! Never: a failure that is not a metav1.Status.
+
+use super::{
+    body::{Body, Reply},
+    decode, limits,
+    negotiate::{Format, Wanted},
+};
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use limpet_objects::status::Status;
+use serde_json::Value;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const YAML: HeaderValue = HeaderValue::from_static("application/yaml");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+fn respond(code: u16, kind: HeaderValue, body: Body) -> Reply {
+    let mut reply = Response::new(body);
+    *reply.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    reply.headers_mut().insert(header::CONTENT_TYPE, kind);
+    reply.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    reply
+}
+
+/// A value in the format that is wanted.
+pub fn value(code: u16, value: &Value, wanted: Wanted) -> Reply {
+    match wanted.format {
+        Format::Json => bytes(code, serde_json::to_vec(value).unwrap_or_default().into(), wanted),
+        Format::Yaml => respond(code, YAML, Body::full(decode::to_yaml(value))),
+    }
+}
+
+/// JSON bytes, as they come from the store.
+pub fn bytes(code: u16, bytes: Bytes, wanted: Wanted) -> Reply {
+    if wanted.format == Format::Yaml {
+        let parsed = serde_json::from_slice(&bytes).unwrap_or_default();
+        return value(code, &parsed, wanted);
+    }
+    if wanted.gzip && bytes.len() >= limits::GZIP_BYTES_MIN {
+        return zipped(respond(code, JSON, Body::chunks(std::iter::once(bytes), true)));
+    }
+    respond(code, JSON, Body::full(bytes))
+}
+
+/// JSON in pieces, of about `size` bytes in all.
+pub fn pieces(pieces: impl Iterator<Item = Bytes> + Send + 'static, size: usize, wanted: Wanted) -> Reply {
+    let gzip = wanted.gzip && size >= limits::GZIP_BYTES_MIN;
+    if size < limits::CHUNK_BYTES {
+        let mut all = Vec::with_capacity(size);
+        pieces.for_each(|piece| all.extend_from_slice(&piece));
+        return respond(200, JSON, Body::full(all));
+    }
+    let reply = respond(200, JSON, Body::chunks(pieces, gzip));
+    if gzip { zipped(reply) } else { reply }
+}
+
+fn zipped(mut reply: Reply) -> Reply {
+    reply.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    reply.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    reply
+}
+
+/// A stream of JSON values, one after the other.
+pub fn flow(body: Body, format_is_text: bool) -> Reply {
+    respond(200, if format_is_text { TEXT } else { JSON }, body)
+}
+
+pub fn text(code: u16, text: impl Into<Bytes>) -> Reply {
+    respond(code, TEXT, Body::full(text))
+}
+
+/// A failure, with the headers that belong to it.
+pub fn failure(status: &Status) -> Reply {
+    failure_as(status, Wanted::JSON)
+}
+
+pub fn failure_as(status: &Status, wanted: Wanted) -> Reply {
+    let mut reply = value(status.code, &status.to_value(), Wanted { gzip: false, ..wanted });
+    let seconds = status.details.as_ref().map_or(0, |d| d.retry_after_seconds);
+    if seconds > 0 {
+        reply.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    reply
+}
+
+/// Adds `Warning` headers; kubectl prints them.
+pub fn warn(reply: &mut Reply, warnings: &[String]) {
+    for text in warnings.iter().take(limits::WARNINGS_MAX) {
+        let mut clean: String = text.chars().filter(|c| !c.is_control()).take(limits::WARNING_BYTES_MAX).collect();
+        clean = clean.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(header) = HeaderValue::from_str(&format!("299 - \"{clean}\"")) {
+            reply.headers_mut().append(header::WARNING, header);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The HTTPS server: connections in, requests to `dispatch`, a graceful end.
+//!
+//! In: a listener, TLS settings (a channel, so that a renewed certificate needs no restart), the API's state.
+//! Out: answers over HTTP/1.1 (with upgrades) and HTTP/2. Every bound is in `limits`.
+//! Never: more connections than the limit; new ones wait in the kernel's queue.
+
+use super::{Api, dispatch, limits, tls};
+use crate::auth::Peer;
+use hyper::service::service_fn;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+
+/// Serves until the hub stops; then gives open requests `limits::SHUTDOWN_TIME`.
+pub async fn serve(api: Arc<Api>, listener: TcpListener, tls: watch::Receiver<Arc<ServerConfig>>) {
+    let room = Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok(seat) = Arc::clone(&room).acquire_owned().await else { break };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = api.stopped() => break,
+        };
+        while connections.try_join_next().is_some() {}
+        match accepted {
+            Ok((socket, address)) => {
+                let acceptor = TlsAcceptor::from(tls.borrow().clone());
+                let api = Arc::clone(&api);
+                connections.spawn(async move {
+                    connection(api, acceptor, socket, address).await;
+                    drop(seat);
+                });
+            }
+            // Out of file descriptors, or a connection that died in the queue: let others go on.
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(limits::ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    let all = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(limits::SHUTDOWN_TIME, all).await.is_err() {
+        tracing::info!("some requests did not end in time and are cut off");
+    }
+}
+
+async fn connection(api: Arc<Api>, acceptor: TlsAcceptor, socket: TcpStream, address: SocketAddr) {
+    let (stream, peer) = match tls::accept(&acceptor, socket, address).await {
+        Ok(accepted) => accepted,
+        Err(error) => {
+            tracing::debug!(%address, %error, "TLS handshake failed");
+            return;
+        }
+    };
+    let peer: Arc<Peer> = Arc::new(peer);
+    let handler = {
+        let api = Arc::clone(&api);
+        service_fn(move |request| {
+            let (api, peer) = (Arc::clone(&api), Arc::clone(&peer));
+            async move { Ok::<_, Infallible>(dispatch::answer(api, peer, request).await) }
+        })
+    };
+    let builder = builder();
+    let mut serving = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), handler));
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = api.stopped() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%address, error, "connection ended");
+    }
+}
+
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::HEADERS_TIME)
+        .max_buf_size(limits::HEADER_BYTES_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits::STREAMS_PER_CONNECTION_MAX)
+        .max_header_list_size(limits::HEADER_BYTES_MAX as u32)
+        .max_pending_accept_reset_streams(limits::PENDING_RESETS_MAX)
+        .max_send_buf_size(limits::CHUNK_BYTES)
+        .initial_stream_window_size(limits::H2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(limits::H2_CONNECTION_WINDOW_BYTES)
+        .keep_alive_interval(limits::KEEP_ALIVE_EVERY)
+        .keep_alive_timeout(limits::KEEP_ALIVE_TIME);
+    builder
+}

@@ -1,0 +1,72 @@
+//! Limpet's own doors: joining with a token, and the operator's tokens.
+//!
+//! In: `POST /limpet/v1/join` (the token is the right), `/limpet/v1/tokens` (a right in RBAC). Out: JSON, or a Status.
+//! Never: shows the secret of a token again.
+
+use crate::{
+    api::{
+        Api, Reply, decode,
+        dispatch::{Call, Input, not_allowed},
+        negotiate::Wanted,
+        reply,
+    },
+    enroll::{Enroll, EnrollError, TokenWish},
+    pki::PkiError,
+};
+use http::Method;
+use hyper::body::Incoming;
+use limpet_objects::status::Status;
+use limpet_protocol::join::JoinAsk;
+use serde::{Serialize, de::DeserializeOwned};
+use std::{sync::Arc, time::SystemTime};
+
+pub async fn join(api: &Api, body: Incoming) -> Result<Reply, Status> {
+    let ask: JoinAsk = read(decode::read(body).await?.as_ref())?;
+    let answer = enroll(api)?.join(&ask, SystemTime::now()).await;
+    let answer = answer.map_err(|error| {
+        tracing::warn!(node = %ask.node_name, token = %ask.token_id, %error, "a device may not join");
+        failed(&error)
+    })?;
+    json(200, &answer)
+}
+
+/// Paths below `/limpet`.
+pub async fn answer(call: Call, parts: &[&str], input: Input) -> Result<Reply, Status> {
+    let enroll = enroll(&call.api)?;
+    match (&call.method, parts) {
+        (&Method::GET, ["v1", "tokens"]) => json(200, &enroll.tokens()),
+        (&Method::POST, ["v1", "tokens"]) => {
+            let wish: TokenWish = read(&input.read().await?)?;
+            let made = enroll.create_token(&wish, SystemTime::now()).await.map_err(|e| failed(&e))?;
+            json(201, &made)
+        }
+        (&Method::DELETE, ["v1", "tokens", id]) => match enroll.revoke_token(id).await.map_err(|e| failed(&e))? {
+            true => json(200, &Status::success("limpet", "jointokens", id, "")),
+            false => Err(Status::not_found("limpet", "jointokens", id)),
+        },
+        (_, ["v1", "tokens", ..] | ["v1", "join"]) => Err(not_allowed()),
+        _ => Err(Status::no_such_resource()),
+    }
+}
+
+fn enroll(api: &Api) -> Result<Arc<Enroll>, Status> {
+    let doors = api.doors.get().ok_or_else(|| Status::unavailable("the hub is still starting, try again"))?;
+    Ok(Arc::clone(&doors.enroll))
+}
+
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Status> {
+    serde_json::from_slice(bytes).map_err(|e| Status::bad_request(format!("the body is not what is expected: {e}")))
+}
+
+fn json(code: u16, value: &impl Serialize) -> Result<Reply, Status> {
+    let value = serde_json::to_value(value).map_err(|e| Status::internal(e.to_string()))?;
+    Ok(reply::value(code, &value, Wanted::JSON))
+}
+
+fn failed(error: &EnrollError) -> Status {
+    match error {
+        EnrollError::Refused(_) => Status::new(403, "Forbidden", error.to_string()),
+        EnrollError::Wish(_) | EnrollError::Pki(PkiError::Request(_)) => Status::bad_request(error.to_string()),
+        _ => Status::internal(error.to_string()),
+    }
+}

@@ -1,0 +1,41 @@
+//! Subresources: status, scale, binding, eviction, tokens, streams, and Limpet's own doors.
+//!
+//! In: an allowed call on `…/{name}/{subresource}`. Out: its answer. One file each.
+//! Never: authorizes.
+
+pub mod limpet;
+
+pub mod binding;
+mod connect;
+mod eviction;
+mod scale;
+pub mod token;
+
+use super::{
+    Reply, Target,
+    dispatch::{Call, Input, not_allowed},
+    verbs,
+};
+use limpet_objects::status::Status;
+
+pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Reply, Status> {
+    let Some(subresource) = target.resource.subresource(&call.info.subresource) else {
+        return Err(Status::no_such_resource());
+    };
+    if !subresource.verbs.iter().any(|v| v == call.info.verb) {
+        return Err(not_allowed());
+    }
+    match (subresource.name.as_str(), call.info.verb) {
+        ("scale", _) => scale::answer(call, target, input).await,
+        ("binding", _) => binding::answer(call, target, input).await,
+        ("eviction", _) => eviction::answer(call, target, input).await,
+        ("token", _) => token::answer(call, target, input).await,
+        ("log" | "exec" | "attach" | "portforward", _) => connect::answer(call, target, input).await,
+        ("proxy", _) => Err(Status::new(501, "", "proxying to pods, services and nodes is not supported by this hub yet")),
+        // status, finalize, approval, ephemeralcontainers, resize: the object itself, with rules of its own.
+        (_, "get") => verbs::get::answer(call, target),
+        (_, "update") => verbs::update::answer(call, target, input).await,
+        (_, "patch") => verbs::patch::answer(call, target, input).await,
+        _ => Err(not_allowed()),
+    }
+}

@@ -1,0 +1,135 @@
+//! `scale`: the number of replicas, in one form for all kinds that have one.
+//!
+//! In: GET, PUT or PATCH of an autoscaling/v1 Scale. Out: the Scale. Never: touches anything but `spec.replicas`.
+
+use crate::api::{
+    Reply, Target, decode,
+    dispatch::{Call, Input},
+    negotiate, object, reply,
+    verbs::{ask, dry_run, patch::Patch},
+    write::{
+        self, Ask, Made,
+        form::{Form, Validation, conform},
+    },
+};
+use limpet_objects::{field::FieldError, patch::Place, schema, status::Status};
+use serde_json::{Value, json};
+
+const FORM: Form<'_> =
+    Form { api_version: "autoscaling/v1", kind: "Scale", definition: "io.k8s.api.autoscaling.v1.Scale" };
+
+pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Reply, Status> {
+    let record = call.api.store.get(&target.key()).ok_or_else(|| target.not_found())?;
+    if call.info.verb == "get" {
+        return Ok(reply::value(200, &scale_of(&target.parse(&record)?), call.wanted));
+    }
+    let validation = Validation::of(&call.query)?;
+    let mut ask = ask(call, target)?;
+    ask.dry_run = dry_run(call)?;
+    let media = call.content_type();
+    let bytes = input.read().await?;
+    let written = if call.info.verb == "update" {
+        let decoded = decode::object(&bytes, &media)?;
+        let mut scale = decoded.value;
+        conform(&mut scale, FORM, decoded.duplicates, validation, &mut call.warnings)?;
+        write::update(&mut ask, |ask, old| set(ask, old, &scale)).await?
+    } else {
+        let media = match media.as_str() {
+            // An applied Scale holds all of its one field.
+            "application/apply-patch+yaml" => "application/merge-patch+json",
+            known if negotiate::PATCHES.contains(&known) => known,
+            _ => return Err(Status::unsupported_media_type(negotiate::PATCHES)),
+        };
+        let patch = Patch::parse(media, bytes)?;
+        let place = Place::of(schema::table(), FORM.definition);
+        write::update(&mut ask, |ask, old| {
+            let mut scale = patch.apply(&scale_of(old), place)?;
+            conform(&mut scale, FORM, Vec::new(), validation, &mut Vec::new())?;
+            set(ask, old, &scale)
+        })
+        .await?
+    };
+    let value = serde_json::from_slice(&written.bytes).map_err(|e| Status::internal(e.to_string()))?;
+    Ok(reply::value(200, &scale_of(&value), call.wanted))
+}
+
+fn set(ask: &mut Ask, old: &Value, scale: &Value) -> Result<Made, Status> {
+    let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+    if replicas < 0 {
+        let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
+        return Err(Status::invalid("autoscaling", "Scale", &ask.target.name, &[error]));
+    }
+    let uid = object::uid(scale);
+    if !uid.is_empty() && uid != object::uid(old) {
+        return Err(ask.target.conflict_because(&format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            object::uid(old)
+        )));
+    }
+    let mut new = old.clone();
+    new["spec"]["replicas"] = json!(replicas);
+    object::set_meta(&mut new, "resourceVersion", object::resource_version(scale).into());
+    Ok(Made::from(new))
+}
+
+fn scale_of(object: &Value) -> Value {
+    let replicas = object["spec"]["replicas"].as_i64().unwrap_or(0);
+    let mut scale = json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": {},
+        "spec": {"replicas": replicas},
+        "status": {"replicas": object["status"]["replicas"].as_i64().unwrap_or(0)},
+    });
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = object["metadata"].get(field) {
+            scale["metadata"][field] = value.clone();
+        }
+    }
+    let selector = selector_text(&object["spec"]["selector"]);
+    if !selector.is_empty() {
+        scale["status"]["selector"] = json!(selector);
+    }
+    scale
+}
+
+/// A metav1.LabelSelector (or a plain map, for ReplicationControllers) as the text of a query.
+fn selector_text(selector: &Value) -> String {
+    let labels = selector.get("matchLabels").or_else(|| selector.get("matchExpressions").is_none().then_some(selector));
+    let labels = labels.and_then(Value::as_object);
+    let mut terms: Vec<String> = labels
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)))
+        .collect();
+    for term in selector["matchExpressions"].as_array().into_iter().flatten() {
+        let key = term["key"].as_str().unwrap_or_default();
+        let mut values: Vec<&str> = object::strings(&term["values"]).collect();
+        values.sort_unstable();
+        let values = values.join(",");
+        match term["operator"].as_str() {
+            Some("In") => terms.push(format!("{key} in ({values})")),
+            Some("NotIn") => terms.push(format!("{key} notin ({values})")),
+            Some("Exists") => terms.push(key.to_owned()),
+            Some("DoesNotExist") => terms.push(format!("!{key}")),
+            _ => {}
+        }
+    }
+    terms.sort();
+    terms.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_as_text() {
+        for (selector, expect) in [
+            (json!({"matchLabels": {"b": "2", "a": "1"}}), "a=1,b=2"),
+            (json!({"a": "1"}), "a=1"),
+            (json!({"matchExpressions": [{"key": "x", "operator": "In", "values": ["b", "a"]}]}), "x in (a,b)"),
+            (json!(null), ""),
+        ] {
+            assert_eq!(selector_text(&selector), expect);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What one request is about: a resource of the registry, a namespace, a name.
+//!
+//! In: the parts of a path. Out: keys of the store, and failures that name the target.
+//! Never: whether it exists.
+
+use super::route::RequestInfo;
+use limpet_objects::{
+    resource::{Resource, registry},
+    status::Status,
+};
+use limpet_store::{Key, Record, StoreError};
+use serde_json::Value;
+
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub resource: &'static Resource,
+    /// Empty for cluster-scoped resources, and for lists of all namespaces.
+    pub namespace: String,
+    pub name: String,
+}
+
+impl Target {
+    /// `None` when there is no such resource.
+    pub fn of(info: &RequestInfo) -> Option<Target> {
+        let resource = registry().by_path(&info.group, &info.version, &info.resource)?;
+        let namespaced = resource.namespaced;
+        if !namespaced && !info.namespace.is_empty() && info.resource != "namespaces" {
+            return None;
+        }
+        let namespace = if namespaced { info.namespace.clone() } else { String::new() };
+        Some(Target { resource, namespace, name: info.name.clone() })
+    }
+
+    /// By storage id (`/pods`, `apps/deployments`), as the hub's own parts name resources.
+    pub fn stored(resource: &str, namespace: &str, name: &str) -> Result<Target, Status> {
+        let found = registry().by_storage(resource);
+        let resource = found.ok_or_else(|| Status::internal(format!("there is no resource {resource:?}")))?;
+        let namespace = if resource.namespaced { namespace } else { "" };
+        Ok(Target { resource, namespace: namespace.into(), name: name.into() })
+    }
+
+    pub fn named(&self, name: &str) -> Target {
+        Target { name: name.to_owned(), ..self.clone() }
+    }
+
+    pub fn key(&self) -> Key {
+        Key::new(self.resource.storage.as_str(), &self.namespace, &self.name)
+    }
+
+    /// The namespace for lists; `None` is all.
+    pub fn namespace(&self) -> Option<&str> {
+        (!self.namespace.is_empty()).then_some(self.namespace.as_str())
+    }
+
+    pub fn not_found(&self) -> Status {
+        Status::not_found(&self.resource.group, &self.resource.plural, &self.name)
+    }
+
+    pub fn conflict(&self) -> Status {
+        Status::conflict(&self.resource.group, &self.resource.plural, &self.name)
+    }
+
+    pub fn conflict_because(&self, why: &str) -> Status {
+        Status::conflict_because(&self.resource.group, &self.resource.plural, &self.name, why)
+    }
+
+    pub fn forbidden(&self, why: &str) -> Status {
+        Status::forbidden(&self.resource.group, &self.resource.plural, &self.name, why)
+    }
+
+    /// What a refusal of the store means to a client.
+    pub fn refused(&self, error: &StoreError) -> Status {
+        match error {
+            StoreError::Exists(_) => {
+                Status::already_exists(&self.resource.group, &self.resource.plural, &self.name)
+            }
+            StoreError::NotFound(_) => self.not_found(),
+            StoreError::Conflict { .. } => self.conflict(),
+            StoreError::TooLarge(_) => {
+                Status::new(413, "RequestEntityTooLarge", format!("the object is too large: {error}"))
+            }
+            StoreError::Full | StoreError::Closed => Status::unavailable(error.to_string()),
+            other => Status::internal(other.to_string()),
+        }
+    }
+
+    /// The stored object in the version of this resource.
+    pub fn parse(&self, record: &Record) -> Result<Value, Status> {
+        parse(self.resource, &record.bytes)
+    }
+}
+
+/// Stored bytes as an object of the resource's version.
+pub fn parse(resource: &Resource, bytes: &[u8]) -> Result<Value, Status> {
+    let mut value: Value = serde_json::from_slice(bytes)
+        .map_err(|e| Status::internal(format!("a stored object cannot be read: {e}")))?;
+    if !resource.is_stored_form() {
+        resource.behaviour.from_storage(&mut value);
+        value["apiVersion"] = resource.api_version().into();
+    }
+    Ok(value)
+}

@@ -1,0 +1,24 @@
+//! TLS of the API's door.
+//!
+//! In: an accepted socket and the hub's TLS settings. Out: an encrypted connection and who is at its other end.
+//! Never: waits longer than `limits::HANDSHAKE_TIME`.
+
+use super::limits;
+use crate::auth::{Peer, x509};
+use std::{io, net::SocketAddr};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+pub async fn accept(
+    acceptor: &TlsAcceptor,
+    socket: TcpStream,
+    address: SocketAddr,
+) -> io::Result<(TlsStream<TcpStream>, Peer)> {
+    socket.set_nodelay(true)?;
+    let stream = tokio::time::timeout(limits::HANDSHAKE_TIME, acceptor.accept(socket))
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long"))??;
+    let certificates = stream.get_ref().1.peer_certificates();
+    let user = certificates.and_then(|c| c.first()).and_then(|c| x509::user(c));
+    Ok((stream, Peer { user, address: Some(address) }))
+}

@@ -1,0 +1,159 @@
+//! Paths that are no resources: discovery, OpenAPI, metrics, and Limpet's own doors.
+//!
+//! In: an allowed call. Out: documents; 404 for every other path. Never: an object.
+
+use crate::api::{
+    Body, Reply,
+    dispatch::{Call, Input, not_allowed},
+    negotiate::Wanted,
+    reply, subresources,
+};
+use bytes::Bytes;
+use http::{HeaderValue, Method, header};
+use limpet_objects::{discovery, status::Status};
+use serde_json::{Value, json};
+use std::{collections::HashMap, sync::{Mutex, OnceLock}};
+
+const V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+const V2BETA1: &str = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
+const OPENAPI_V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+pub async fn answer(call: Call, input: Input) -> Result<Reply, Status> {
+    let path = call.info.path.clone();
+    let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
+    if parts.first() == Some(&"limpet") {
+        return subresources::limpet::answer(call, &parts[1..], input).await;
+    }
+    if !matches!(call.method, Method::GET | Method::HEAD) {
+        return Err(if known(&parts) { not_allowed() } else { Status::no_such_resource() });
+    }
+    let json = |value: Value| Ok(reply::value(200, &value, call.wanted));
+    let found = |value: Option<Value>| value.ok_or_else(Status::no_such_resource).and_then(json);
+    match parts.as_slice() {
+        [] => json(json!({"paths": paths()})),
+        ["api"] => discovered(&call, discovery::Root::Core, || discovery::api_versions(&server(&call))),
+        ["apis"] => discovered(&call, discovery::Root::Groups, discovery::api_group_list),
+        ["api", version] => found(discovery::api_resource_list("", version)),
+        ["apis", group] => found(discovery::api_group(group)),
+        ["apis", group, version] => found(discovery::api_resource_list(group, version)),
+        ["openapi", "v3"] => json(openapi::v3_index()),
+        ["openapi", "v3", rest @ ..] => v3(&call, &rest.join("/")),
+        ["openapi", "v2"] => Ok(v2(&call)),
+        ["metrics"] => Ok(metrics(&call)),
+        _ => Err(Status::no_such_resource()),
+    }
+}
+
+fn known(parts: &[&str]) -> bool {
+    matches!(parts.first(), Some(&("api" | "apis" | "openapi" | "metrics" | "version")))
+}
+
+fn paths() -> Vec<String> {
+    let mut paths = vec!["/api".to_owned(), "/api/v1".into(), "/apis".into(), "/apis/".into()];
+    for group in limpet_objects::resource::registry().groups().iter().filter(|g| !g.name.is_empty()) {
+        paths.push(format!("/apis/{}", group.name));
+        paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{v}", group.name)));
+    }
+    paths.extend(["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(String::from));
+    paths
+}
+
+/// The address by which this client reached us.
+fn server(call: &Call) -> String {
+    let host = call.headers.get(header::HOST).and_then(|v| v.to_str().ok());
+    host.unwrap_or("localhost:6443").to_owned()
+}
+
+/// `/api` and `/apis`, aggregated when the client knows that form.
+fn discovered(call: &Call, root: discovery::Root, plain: impl FnOnce() -> Value) -> Result<Reply, Status> {
+    let accept = call.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let accept = accept.replace(' ', "");
+    let offers = |version: &str| {
+        accept.split(',').any(|clause| {
+            let has = |part: &str| clause.split(';').any(|p| p == part);
+            has("g=apidiscovery.k8s.io") && has(version) && has("as=APIGroupDiscoveryList")
+        })
+    };
+    let (value, form) = if offers("v=v2") {
+        (discovery::aggregated_v2(root), V2)
+    } else if offers("v=v2beta1") {
+        (discovery::aggregated_v2beta1(root), V2BETA1)
+    } else {
+        return Ok(reply::value(200, &plain(), call.wanted));
+    };
+    let mut reply = reply::value(200, &value, Wanted { gzip: call.wanted.gzip, ..Wanted::JSON });
+    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(form));
+    reply.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    Ok(reply)
+}
+
+/// One group version's OpenAPI v3 document; they are large and made once.
+fn v3(call: &Call, path: &str) -> Result<Reply, Status> {
+    static MADE: OnceLock<Mutex<HashMap<String, Bytes>>> = OnceLock::new();
+    let made = MADE.get_or_init(Mutex::default);
+    if let Some(bytes) = made.lock().ok().and_then(|m| m.get(path).cloned()) {
+        return Ok(cached(call, bytes));
+    }
+    let document = openapi::v3(path).ok_or_else(Status::no_such_resource)?;
+    let bytes = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
+    if let Ok(mut made) = made.lock() {
+        made.insert(path.to_owned(), bytes.clone());
+    }
+    Ok(cached(call, bytes))
+}
+
+/// With a hash in the query the client may keep the document for ever.
+fn cached(call: &Call, bytes: Bytes) -> Reply {
+    let mut reply = reply::bytes(200, bytes, Wanted { gzip: call.wanted.gzip, ..Wanted::JSON });
+    if call.query.has("hash") {
+        reply.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+    }
+    reply
+}
+
+fn v2(call: &Call) -> Reply {
+    let accept = call.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if accept.contains("proto-openapi") {
+        static MADE: OnceLock<Bytes> = OnceLock::new();
+        let bytes = MADE.get_or_init(|| openapi::v2_protobuf().into()).clone();
+        let mut reply = reply::bytes(200, bytes, Wanted { gzip: call.wanted.gzip, ..Wanted::JSON });
+        reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(OPENAPI_V2_PROTOBUF));
+        return reply;
+    }
+    static MADE: OnceLock<Bytes> = OnceLock::new();
+    let made = || serde_json::to_vec(&openapi::v2_json()).unwrap_or_default().into();
+    reply::bytes(200, MADE.get_or_init(made).clone(), Wanted { gzip: call.wanted.gzip, ..Wanted::JSON })
+}
+
+fn metrics(call: &Call) -> Reply {
+    let store = &call.api.store;
+    let stored: Vec<(String, usize)> = store
+        .resources()
+        .into_iter()
+        .map(|(id, count)| match id.split_once('/') {
+            Some((group, plural)) if !group.is_empty() => (format!("{plural}.{group}"), count),
+            _ => (id.trim_start_matches('/').to_owned(), count),
+        })
+        .collect();
+    let text = call.api.metrics.text(store.revision(), &stored);
+    let mut reply = http::Response::new(Body::full(text));
+    let form = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    reply.headers_mut().insert(header::CONTENT_TYPE, form);
+    reply
+}
+
+mod openapi {
+    use serde_json::{Value, json};
+    pub fn v3_index() -> Value {
+        json!({"paths": {}})
+    }
+    pub fn v3(_: &str) -> Option<Value> {
+        None
+    }
+    pub fn v2_json() -> Value {
+        json!({"swagger": "2.0"})
+    }
+    pub fn v2_protobuf() -> Vec<u8> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,262 @@
+//! WATCH: every change of the selected objects, once, in the order of revisions.
+//!
+//! In: a target, selectors, a revision to start from. Out: a stream of ADDED, MODIFIED, DELETED, BOOKMARK and ERROR.
+//! An object that enters or leaves the selection is ADDED or DELETED. A slow reader gets a 410 and must list again.
+//! Never: a queue that grows; what is sent waits for the reader.
+
+use super::{
+    get::not_of_the_future,
+    options::{self, ListOptions},
+    shape,
+};
+use crate::api::{
+    Api, Body, Reply, Target, decode, dispatch::Call, limits,
+    negotiate::{Format, Shape, Wanted},
+    object, reply,
+    selection::Selection,
+    target,
+};
+use bytes::Bytes;
+use futures_util::stream;
+use jiff::Timestamp;
+use limpet_objects::{
+    resource::Resource,
+    status::Status,
+    table::{self, Include},
+};
+use limpet_store::{Event, Record, Revision, Watch};
+use serde_json::{Value, json};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+};
+use tokio::time::{Instant, sleep_until};
+
+pub fn answer(call: &Call, target: &Target) -> Result<Reply, Status> {
+    let options = options::parse(&call.query, true)?;
+    let selection = Selection::parse(&call.query, target.resource)?;
+    let render = Render {
+        resource: target.resource,
+        wanted: call.wanted,
+        include: shape::include_object(call)?,
+        head_sent: false,
+    };
+    let mut feed = Feed::new(Arc::clone(&call.api), render, selection, &options);
+    feed.start(target, &options)?;
+    let text = call.wanted.format == Format::Yaml;
+    let flow = stream::unfold(feed, |mut feed| async move { feed.next().await.map(|bytes| (bytes, feed)) });
+    let reply = reply::flow(Body::flow(flow), text);
+    Ok(reply)
+}
+
+/// One open watch.
+struct Feed {
+    api: Arc<Api>,
+    render: Render,
+    selection: Selection,
+    bookmarks: bool,
+    /// The state at the start, still to be sent.
+    initial: VecDeque<Record>,
+    /// Revision of that state, when its end is to be marked.
+    mark_initial_end: Option<Revision>,
+    watch: Option<Watch>,
+    error: Option<Status>,
+    ends: Instant,
+    next_bookmark: Instant,
+}
+
+impl Feed {
+    fn new(api: Arc<Api>, render: Render, selection: Selection, options: &ListOptions) -> Feed {
+        let now = Instant::now();
+        let mut chance = [0; 2];
+        crate::api::fill_random(&mut chance);
+        let extra = u64::from(u16::from_le_bytes(chance)) * limits::WATCH_SECONDS_MIN / 65_536;
+        let life = options.timeout.unwrap_or(std::time::Duration::from_secs(limits::WATCH_SECONDS_MIN + extra));
+        api.metrics.watches.fetch_add(1, Ordering::Relaxed);
+        Feed {
+            api,
+            render,
+            selection,
+            bookmarks: options.bookmarks,
+            initial: VecDeque::new(),
+            mark_initial_end: None,
+            watch: None,
+            error: None,
+            ends: now + life,
+            next_bookmark: now + limits::BOOKMARK_EVERY,
+        }
+    }
+
+    fn start(&mut self, target: &Target, options: &ListOptions) -> Result<(), Status> {
+        let store = self.api.store.clone();
+        let (resource, namespace) = (target.resource.storage.as_str(), target.namespace());
+        let asked = options.revision.unwrap_or(0);
+        not_of_the_future(asked, store.revision())?;
+        let from = if asked == 0 || options.send_initial_events {
+            let listing = store.list(resource, namespace);
+            let chosen = listing.records.into_iter().filter(|r| self.selection.matches(target.resource, r));
+            self.initial = chosen.collect();
+            if options.send_initial_events && options.bookmarks {
+                self.mark_initial_end = Some(listing.revision);
+            }
+            listing.revision
+        } else {
+            asked
+        };
+        match store.watch(resource, namespace, from) {
+            Ok(watch) => self.watch = Some(watch),
+            Err(old) => self.error = Some(Status::too_old(old.from, old.oldest)),
+        }
+        Ok(())
+    }
+
+    /// The next bytes to send; `None` ends the watch.
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(record) = self.initial.pop_front() {
+            return Some(self.render.event("ADDED", &record.bytes));
+        }
+        if let Some(revision) = self.mark_initial_end.take() {
+            return Some(self.render.bookmark(revision, true));
+        }
+        if let Some(status) = self.error.take() {
+            self.watch = None;
+            return Some(self.render.error(&status));
+        }
+        loop {
+            let watch = self.watch.as_mut()?;
+            let event = tokio::select! {
+                biased;
+                event = watch.next() => event?,
+                () = sleep_until(self.ends) => return self.last_word(),
+                () = sleep_until(self.next_bookmark), if self.bookmarks => {
+                    self.next_bookmark = Instant::now() + limits::BOOKMARK_EVERY;
+                    return Some(self.render.bookmark(watch.revision(), false));
+                }
+                () = self.api.stopped() => return None,
+            };
+            match event {
+                Ok(event) => {
+                    if let Some(bytes) = self.change(&event) {
+                        return Some(bytes);
+                    }
+                }
+                Err(lagged) => {
+                    self.watch = None;
+                    return Some(self.render.error(&Status::too_old(lagged.at, lagged.oldest)));
+                }
+            }
+        }
+    }
+
+    /// A bookmark before the end saves the client from replaying.
+    fn last_word(&mut self) -> Option<Bytes> {
+        let revision = self.watch.take()?.revision();
+        self.bookmarks.then(|| self.render.bookmark(revision, false))
+    }
+
+    /// What one event means inside the selection.
+    fn change(&mut self, event: &Event) -> Option<Bytes> {
+        let matches = |record: &Record| self.selection.matches(self.render.resource, record);
+        let before = event.previous.as_ref().is_some_and(&matches);
+        let after = !event.is_delete() && matches(&event.record);
+        match (before, after) {
+            (false, true) => Some(self.render.event("ADDED", &event.record.bytes)),
+            (true, true) => Some(self.render.event("MODIFIED", &event.record.bytes)),
+            (true, false) if event.is_delete() => Some(self.render.event("DELETED", &event.record.bytes)),
+            // It left the selection: its last selected state, with the revision of the change.
+            (true, false) => {
+                let bytes = with_revision(&event.previous.as_ref()?.bytes, event.revision());
+                Some(self.render.event("DELETED", &bytes))
+            }
+            (false, false) => None,
+        }
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.api.metrics.watches.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn with_revision(bytes: &Bytes, revision: Revision) -> Bytes {
+    let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else { return bytes.clone() };
+    object::set_meta(&mut value, "resourceVersion", revision.to_string().into());
+    serde_json::to_vec(&value).unwrap_or_default().into()
+}
+
+/// How events look on the wire.
+struct Render {
+    resource: &'static Resource,
+    wanted: Wanted,
+    include: Include,
+    /// Only the first Table carries the columns.
+    head_sent: bool,
+}
+
+impl Render {
+    fn event(&mut self, kind: &str, bytes: &Bytes) -> Bytes {
+        let plain = self.wanted.shape == Shape::Object && self.resource.is_stored_form();
+        if plain && self.wanted.format == Format::Json {
+            let mut out = Vec::with_capacity(bytes.len() + 40);
+            out.extend_from_slice(b"{\"type\":\"");
+            out.extend_from_slice(kind.as_bytes());
+            out.extend_from_slice(b"\",\"object\":");
+            out.extend_from_slice(bytes);
+            out.extend_from_slice(b"}\n");
+            return out.into();
+        }
+        let Ok(value) = target::parse(self.resource, bytes) else { return Bytes::new() };
+        let value = match self.wanted.shape {
+            Shape::Object => value,
+            Shape::Partial(version) => object::partial(&value, version),
+            Shape::Table(version) => self.table(&value, version),
+        };
+        self.frame(kind, value)
+    }
+
+    fn table(&mut self, value: &Value, version: &str) -> Value {
+        let mut table = table::render(self.resource, std::slice::from_ref(value), Timestamp::now(), self.include);
+        table["apiVersion"] = format!("meta.k8s.io/{version}").into();
+        object::set_meta(&mut table, "resourceVersion", object::resource_version(value).into());
+        if std::mem::replace(&mut self.head_sent, true) {
+            table["columnDefinitions"] = Value::Null;
+        }
+        table
+    }
+
+    fn bookmark(&mut self, revision: Revision, initial_end: bool) -> Bytes {
+        let mut value = json!({
+            "kind": self.resource.kind, "apiVersion": self.resource.api_version(),
+            "metadata": {"resourceVersion": revision.to_string(), "creationTimestamp": null},
+        });
+        if initial_end {
+            value["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let value = match self.wanted.shape {
+            Shape::Object => value,
+            Shape::Partial(version) => object::partial(&value, version),
+            Shape::Table(version) => {
+                let mut table = self.table(&value, version);
+                table["metadata"]["resourceVersion"] = json!(revision.to_string());
+                table
+            }
+        };
+        self.frame("BOOKMARK", value)
+    }
+
+    fn error(&mut self, status: &Status) -> Bytes {
+        self.frame("ERROR", status.to_value())
+    }
+
+    fn frame(&self, kind: &str, object: Value) -> Bytes {
+        let event = json!({"type": kind, "object": object});
+        if self.wanted.format == Format::Yaml {
+            return format!("---\n{}", decode::to_yaml(&event)).into();
+        }
+        let mut out = serde_json::to_vec(&event).unwrap_or_default();
+        out.push(b'\n');
+        out.into()
+    }
+}
+

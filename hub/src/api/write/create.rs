@@ -1,0 +1,68 @@
+//! Creates an object.
+//!
+//! In: an `Ask` without a name, an object in the form of its kind. Out: the stored object. A generated name that is taken
+//! is tried again. Never: overwrites.
+
+use super::{Ask, Chance, Made, Written, to_bytes};
+use crate::{
+    admission::{self, Operation, Review},
+    api::{limits, object},
+};
+use limpet_objects::{managed, status::Status, strategy};
+use limpet_store::{Expect, StoreError, Write};
+
+pub async fn create(ask: &mut Ask, made: impl Into<Made>) -> Result<Written, Status> {
+    let Made { mut object, managed } = made.into();
+    if !object::resource_version(&object).is_empty() {
+        return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
+    }
+    let resource = ask.target.resource;
+    ask.target.name = object::name(&object).to_owned();
+    strategy::default(resource, &mut object);
+    let namespace = ask.target.namespace.clone();
+    if resource.namespaced && object::namespace(&object).is_empty() {
+        object::set_meta(&mut object, "namespace", namespace.clone().into());
+    }
+    let mut review = Review::new(ask, Operation::Create, &mut object, None);
+    let outcome = admission::mutate(&mut review).await;
+    let warnings = std::mem::take(&mut review.warnings);
+    ask.warnings.extend(warnings);
+    outcome?;
+    let generated = ask.target.name.is_empty();
+    for attempt in 0.. {
+        match attempt_create(ask, Made { object: object.clone(), managed }).await {
+            Err(status) if generated && status.reason == "AlreadyExists" => {
+                if attempt + 1 < limits::GENERATE_NAME_RETRIES_MAX {
+                    continue;
+                }
+                let (group, plural) = (&resource.group, &resource.plural);
+                return Err(Status::generated_name_taken(group, plural, &ask.target.name));
+            }
+            outcome => return outcome,
+        }
+    }
+    Err(Status::internal("no attempt was made"))
+}
+
+async fn attempt_create(ask: &mut Ask, made: Made) -> Result<Written, Status> {
+    let mut object = made.object;
+    let resource = ask.target.resource;
+    let chance = Chance::new(&ask.api);
+    let namespace = resource.namespaced.then_some(ask.target.namespace.as_str());
+    strategy::create(resource, &mut object, namespace, &chance.ctx(&ask.user))?;
+    ask.target.name = object::name(&object).to_owned();
+    if !made.managed {
+        ask.with_writer(chance.now, |writer| managed::update(None, &mut object, writer, ask.place()));
+    }
+    // From here to the store's answer, addresses and quotas are held.
+    let _held = admission::reserve(ask, &mut object, None).await?;
+    if ask.dry_run {
+        if ask.api.store.get(&ask.target.key()).is_some() {
+            return Err(ask.target.refused(&StoreError::Exists(ask.target.key().into())));
+        }
+        return Ok(Written { bytes: to_bytes(&object)?, revision: ask.api.store.revision(), created: true });
+    }
+    let write = Write::Put { key: ask.target.key(), expect: Expect::Absent, draft: ask.draft(&object)? };
+    let record = ask.api.store.write(write).await.map_err(|e| ask.target.refused(&e))?;
+    Ok(Written { bytes: ask.seen(&record.bytes)?, revision: record.revision, created: true })
+}

@@ -1,0 +1,111 @@
+//! The way of every write: decode, default, admit, prepare, validate, store. HTTP and the hub's own parts share it.
+//!
+//! In: an `Ask` (who, what, how) and an object or a change. Out: the stored bytes, durable; or a Status.
+//! Never: authorizes; skips a step for somebody.
+
+pub mod create;
+pub mod delete;
+pub mod form;
+pub mod update;
+
+pub use create::create;
+pub use delete::{DeleteOptions, Deleted, delete};
+pub use update::{Made, update};
+
+use super::{Api, Target, object};
+use crate::auth::User;
+use bytes::Bytes;
+use jiff::Timestamp;
+use limpet_objects::{behaviour::Ctx, managed::Writer, patch::Place, schema, status::Status};
+use limpet_store::{Draft, Revision};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// One write: who asks for what, and how.
+#[derive(Clone)]
+pub struct Ask {
+    pub api: Arc<Api>,
+    pub user: Arc<User>,
+    pub target: Target,
+    /// Empty for the object itself.
+    pub subresource: String,
+    pub dry_run: bool,
+    /// For managedFields.
+    pub manager: String,
+    pub warnings: Vec<String>,
+}
+
+/// What came of a write.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The object in the resource's version.
+    pub bytes: Bytes,
+    /// Revision after which the object is so; the current one when nothing needed writing.
+    pub revision: Revision,
+    pub created: bool,
+}
+
+/// Chance and time of one attempt, which outlive the `Ctx` that borrows them.
+pub(super) struct Chance {
+    pub now: Timestamp,
+    pub uid: String,
+    pub suffix: String,
+}
+
+impl Chance {
+    pub fn new(api: &Api) -> Chance {
+        Chance { now: api.now(), uid: super::new_uid(), suffix: super::new_suffix() }
+    }
+
+    pub fn ctx<'a>(&'a self, user: &'a User) -> Ctx<'a> {
+        Ctx { now: self.now, user: &user.name, groups: &user.groups, uid: &self.uid, suffix: &self.suffix }
+    }
+}
+
+impl Ask {
+    pub(super) fn place(&self) -> Place<'static> {
+        Place::of(schema::table(), &self.target.resource.schema)
+    }
+
+    /// Calls `act` with who writes, for managedFields.
+    pub(super) fn with_writer<T>(&self, now: Timestamp, act: impl FnOnce(&Writer<'_>) -> T) -> T {
+        let reset: &[&str] = match self.subresource.as_str() {
+            "status" => &["spec", "metadata.labels", "metadata.ownerReferences"],
+            "" if self.target.resource.has_status => &["status"],
+            _ => &[],
+        };
+        act(&Writer {
+            manager: &self.manager,
+            api_version: &self.target.resource.api_version(),
+            subresource: &self.subresource,
+            now,
+            reset,
+        })
+    }
+
+    /// The stored form of an object, with the place of its revision marked.
+    pub(super) fn draft(&self, object: &Value) -> Result<Draft, Status> {
+        let resource = self.target.resource;
+        let mut stored = object.clone();
+        if !resource.is_stored_form() {
+            resource.behaviour.to_storage(&mut stored);
+            stored["apiVersion"] = resource.storage_version.clone().into();
+        }
+        object::set_meta(&mut stored, "resourceVersion", self.api.marker.clone().into());
+        let json = serde_json::to_vec(&stored).map_err(|e| Status::internal(e.to_string()))?;
+        Draft::from_marked(&json, &self.api.marker)
+            .ok_or_else(|| Status::internal("the place of the resourceVersion is not unique"))
+    }
+
+    /// Stored bytes as the client sees them.
+    pub(super) fn seen(&self, stored: &Bytes) -> Result<Bytes, Status> {
+        if self.target.resource.is_stored_form() {
+            return Ok(stored.clone());
+        }
+        to_bytes(&super::target::parse(self.target.resource, stored)?)
+    }
+}
+
+pub(super) fn to_bytes(value: &Value) -> Result<Bytes, Status> {
+    serde_json::to_vec(value).map(Bytes::from).map_err(|e| Status::internal(e.to_string()))
+}

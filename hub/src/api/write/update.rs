@@ -1,0 +1,115 @@
+//! Changes an object: replacement, patch, apply, and their subresources.
+//!
+//! In: an `Ask` with a name, and a function from the stored object to the new one. Out: the stored object. When the object
+//! changed meanwhile the function is asked again, unless the client named a resourceVersion.
+//! An object that is being deleted goes away with its last finalizer.
+//! Never: writes when nothing changed.
+
+use super::{Ask, Chance, Written, to_bytes};
+use crate::{
+    admission::{self, Operation, Review},
+    api::{limits, object},
+};
+use limpet_objects::{managed, status::Status, strategy};
+use limpet_store::{Expect, Record, Write};
+use serde_json::Value;
+
+/// The new state of an object.
+pub struct Made {
+    pub object: Value,
+    /// Whether managedFields are already right (server-side apply).
+    pub managed: bool,
+}
+
+impl From<Value> for Made {
+    fn from(object: Value) -> Made {
+        Made { object, managed: false }
+    }
+}
+
+pub async fn update(
+    ask: &mut Ask,
+    mut make: impl FnMut(&mut Ask, &Value) -> Result<Made, Status>,
+) -> Result<Written, Status> {
+    let mut attempt = 0;
+    loop {
+        let record = ask.api.store.get(&ask.target.key()).ok_or_else(|| ask.target.not_found())?;
+        let old = ask.target.parse(&record)?;
+        let made = make(ask, &old)?;
+        let outcome = replace(ask, &record, &old, made).await;
+        let Err(status) = &outcome else { return outcome };
+        attempt += 1;
+        let moved = || ask.api.store.get(&ask.target.key()).is_some_and(|r| r.revision != record.revision);
+        if status.reason != "Conflict" || attempt >= limits::CONFLICT_RETRIES_MAX || !moved() {
+            return outcome;
+        }
+    }
+}
+
+async fn replace(ask: &mut Ask, record: &Record, old: &Value, made: Made) -> Result<Written, Status> {
+    let resource = ask.target.resource;
+    let mut new = made.object;
+    match object::resource_version(&new) {
+        "" => object::set_meta(&mut new, "resourceVersion", record.revision.to_string().into()),
+        version if version != record.revision.to_string() => return Err(ask.target.conflict()),
+        _ => {}
+    }
+    let name = object::name(&new);
+    if !name.is_empty() && name != ask.target.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            ask.target.name
+        )));
+    }
+    let namespace = object::namespace(&new);
+    if !namespace.is_empty() && namespace != ask.target.namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    strategy::default(resource, &mut new);
+    let mut review = Review::new(ask, Operation::Update, &mut new, Some(old));
+    let outcome = admission::mutate(&mut review).await;
+    let warnings = std::mem::take(&mut review.warnings);
+    ask.warnings.extend(warnings);
+    outcome?;
+    let chance = Chance::new(&ask.api);
+    // A binding also says in the status that the pod is scheduled.
+    let bound_status = (ask.subresource == "binding").then(|| new["status"].clone());
+    strategy::update(resource, &mut new, old, &ask.subresource, &chance.ctx(&ask.user))?;
+    if let Some(status) = bound_status {
+        new["status"] = status;
+    }
+    if !made.managed {
+        ask.with_writer(chance.now, |writer| managed::update(Some(old), &mut new, writer, ask.place()));
+    }
+    let _held = admission::reserve(ask, &mut new, Some(old)).await?;
+    store(ask, record, old, new).await
+}
+
+async fn store(ask: &Ask, record: &Record, old: &Value, new: Value) -> Result<Written, Status> {
+    let goes = may_go(&new) && object::is_deleting(old);
+    if new == *old && !goes {
+        return Ok(Written { bytes: ask.seen(&record.bytes)?, revision: record.revision, created: false });
+    }
+    if ask.dry_run {
+        return Ok(Written { bytes: to_bytes(&new)?, revision: record.revision, created: false });
+    }
+    let (key, expect, draft) = (ask.target.key(), Expect::Revision(record.revision), ask.draft(&new)?);
+    let write = match goes {
+        true => Write::Delete { key, expect, last: Some(draft) },
+        false => Write::Put { key, expect, draft },
+    };
+    let record = ask.api.store.write(write).await.map_err(|e| ask.target.refused(&e))?;
+    Ok(Written { bytes: ask.seen(&record.bytes)?, revision: record.revision, created: false })
+}
+
+/// Whether an object that is being deleted has nothing left to wait for.
+pub(super) fn may_go(object: &Value) -> bool {
+    let namespace_waits =
+        object["kind"] == "Namespace" && object["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
+    object::is_deleting(object)
+        && !object::has_finalizers(object)
+        && !namespace_waits
+        && object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+}
