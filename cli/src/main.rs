@@ -1,1 +1,86 @@
-fn main() {}
+//! `limpet`: the operator's one binary.
+//!
+//! In: a command line. Out: a running hub, join tokens, completions; results on stdout, reasons on stderr.
+//! Exit codes: 0 done, 1 it did not work, 2 the command line is wrong.
+//! Never: decides anything that the hub should.
+
+mod commands;
+mod duration;
+mod logging;
+mod table;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Kubernetes for fleets of small boards.
+///
+/// One hub speaks the Kubernetes API; every board runs one small agent and goes on without the hub for as long as it takes.
+#[derive(Parser)]
+#[command(
+    name = "limpet",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true,
+    after_help = "First steps:\n  \
+        limpet hub --data-dir /var/lib/limpet               start a hub\n  \
+        limpet token create --data-dir /var/lib/limpet      make a token for a board\n  \
+        limpet-agent --join TOKEN                           on the board\n  \
+        kubectl --kubeconfig /var/lib/limpet/admin.kubeconfig get nodes"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Hub(commands::hub::Args),
+    Token(commands::token::Args),
+    Completions(commands::completions::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Hub(args) => commands::hub::run(args),
+        Command::Token(args) => commands::token::run(args),
+        Command::Completions(args) => commands::completions::run::<Cli>(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            eprintln!("limpet: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_fixed_flags_are_there() {
+        let lines = [
+            "limpet hub --data-dir d",
+            "limpet hub --data-dir d --api-listen 1.2.3.4:1 --mqtt-listen [::]:2 --registry-listen 0.0.0.0:3 \
+             --advertise-host a --advertise-host b --cluster-name c",
+            "limpet token create --data-dir d",
+            "limpet token create --ttl 24h --uses 3 --node pi-1 --data-dir d",
+            "limpet token list --data-dir d",
+            "limpet token revoke abc --data-dir d",
+            "limpet completions zsh",
+        ];
+        for line in lines {
+            assert!(Cli::try_parse_from(line.split_whitespace()).is_ok(), "{line}");
+        }
+        for line in ["limpet", "limpet hub", "limpet hub --data-dir d --api-listen nonsense", "limpet token create --ttl x --data-dir d"] {
+            assert!(Cli::try_parse_from(line.split_whitespace()).is_err(), "{line}");
+        }
+    }
+}

@@ -6,7 +6,7 @@
 use crate::{
     addresses::{self, Addresses},
     api::{self, Api},
-    enroll::{Endpoints, Enroll},
+    enroll::Enroll,
     pki::{Pki, PkiError},
     run::{
         self, Applier, Controllers, Listener, Nodes, Scheduling, Streams, World,
@@ -222,7 +222,7 @@ impl Hub {
 
 fn open_pki(options: &HubOptions, addresses: &Addresses, api_port: u16) -> Result<Pki, HubError> {
     let now = SystemTime::now();
-    let pki = Pki::open(&options.data_dir.join("pki"), addresses.names(), now)?;
+    let pki = Pki::open(&options.data_dir.join("pki"), &addresses.names(), now)?;
     let kubeconfig = options.data_dir.join("admin.kubeconfig");
     pki.write_admin_kubeconfig(&kubeconfig, &options.cluster_name, &addresses.local_url(api_port), now)?;
     Ok(pki)

@@ -18,10 +18,11 @@ use std::{
 /// Every so many writes fail once.
 const FAIL_EVERY: usize = 7;
 
-struct PlainApi {
+pub(super) struct PlainApi {
     store: Store,
     uids: AtomicU64,
     writes: AtomicUsize,
+    fail_every: usize,
 }
 
 fn status(error: StoreError) -> Status {
@@ -44,13 +45,14 @@ fn value(record: &Record) -> Value {
 }
 
 impl PlainApi {
-    fn new(store: Store) -> PlainApi {
-        PlainApi { store, uids: AtomicU64::new(1), writes: AtomicUsize::new(1) }
+    /// `fail_every` 0: never.
+    pub fn new(store: Store, fail_every: usize) -> PlainApi {
+        PlainApi { store, uids: AtomicU64::new(1), writes: AtomicUsize::new(1), fail_every }
     }
 
     fn trouble(&self) -> Result<(), Status> {
-        match self.writes.fetch_add(1, Ordering::Relaxed) % FAIL_EVERY {
-            0 => Err(Status::internal("trouble")),
+        match self.writes.fetch_add(1, Ordering::Relaxed).checked_rem(self.fail_every) {
+            Some(0) => Err(Status::internal("trouble")),
             _ => Ok(()),
         }
     }
@@ -136,7 +138,7 @@ struct Stage {
 fn start(options: Options) -> Stage {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), options).unwrap();
-    let api = Arc::new(PlainApi::new(store.clone()));
+    let api = Arc::new(PlainApi::new(store.clone(), FAIL_EVERY));
     let (world, feed) = World::load(&store);
     let applier = Arc::new(Applier::new(api.clone(), store.clone(), world));
     let controllers = Controllers::new(control::all(&control::Settings::default()), applier.clone());

@@ -12,3 +12,6 @@ mod sessions;
 pub use gate::NodeGate;
 pub use liveness::Offline;
 pub use sessions::{Links, Nodes};
+
+#[cfg(test)]
+mod tests;

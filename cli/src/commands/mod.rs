@@ -1,0 +1,10 @@
+//! One file a command.
+//!
+//! In: parsed arguments. Out: `Ok`, or the sentence for the operator. Never: exits by itself.
+
+pub mod completions;
+pub mod hub;
+pub mod token;
+
+/// The sentence that goes to stderr.
+pub type Outcome = Result<(), String>;

@@ -1,0 +1,103 @@
+//! `limpet token`: the keys to the door for new boards.
+//!
+//! In: a hub's data directory. Out: tokens. Never: shows a secret twice; the hub keeps only its hash.
+
+use super::Outcome;
+use crate::{duration, table};
+use clap::Subcommand;
+use limpet_hub::{
+    enroll::{TokenRecord, TokenWish},
+    operate,
+};
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// Make, list and revoke join tokens.
+///
+/// A board that starts with `limpet-agent --join TOKEN` gets a certificate of its own; after that the token is not
+/// needed. Works while the hub runs and while it does not.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a token and print it
+    Create {
+        /// How long it opens the door: 90s, 15m, 24h, 30d
+        #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration::parse)]
+        ttl: Duration,
+        /// How many boards may join with it [default: any number]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        uses: Option<u32>,
+        /// Only the board of this name; also lets it join again with a new key
+        #[arg(long, value_name = "NAME")]
+        node: Option<String>,
+        #[command(flatten)]
+        dir: Dir,
+    },
+    /// List tokens, without their secrets
+    List {
+        #[command(flatten)]
+        dir: Dir,
+    },
+    /// Revoke a token; boards that joined with it stay
+    Revoke {
+        /// The token's id, as `limpet token list` shows it
+        id: String,
+        #[command(flatten)]
+        dir: Dir,
+    },
+}
+
+#[derive(clap::Args)]
+struct Dir {
+    /// The hub's data directory
+    #[arg(long, value_name = "DIR", env = "LIMPET_DATA_DIR")]
+    data_dir: PathBuf,
+}
+
+pub fn run(args: Args) -> Outcome {
+    match args.command {
+        Command::Create { ttl, uses, node, dir } => {
+            let wish = TokenWish { ttl_seconds: ttl.as_secs(), uses, node };
+            let made = operate::create_token(&dir.data_dir, &wish).map_err(|e| e.to_string())?;
+            println!("{}", made.token);
+            Ok(())
+        }
+        Command::List { dir } => {
+            let tokens = operate::list_tokens(&dir.data_dir).map_err(|e| e.to_string())?;
+            let rows: Vec<_> = tokens.iter().map(row).collect();
+            print!("{}", table::render(["ID", "EXPIRES IN", "USES LEFT", "NODE", "USED BY"], &rows));
+            Ok(())
+        }
+        Command::Revoke { id, dir } => match operate::revoke_token(&dir.data_dir, &id) {
+            Ok(true) => {
+                println!("token {id} revoked");
+                Ok(())
+            }
+            Ok(false) => Err(format!("there is no token {id}; `limpet token list` shows those that there are")),
+            Err(e) => Err(e.to_string()),
+        },
+    }
+}
+
+fn row(token: &TokenRecord) -> [String; 5] {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let left = Duration::from_millis(token.expires_ms).saturating_sub(now);
+    let expires = match left.is_zero() {
+        true => "expired".into(),
+        false => duration::text(left),
+    };
+    let uses = token.uses_left.map_or("any".into(), |n| n.to_string());
+    let node = token.node.clone().unwrap_or_else(|| "any".into());
+    let used_by = match token.used_by.is_empty() {
+        true => "-".into(),
+        false => token.used_by.join(","),
+    };
+    [token.id.clone(), expires, uses, node, used_by]
+}
