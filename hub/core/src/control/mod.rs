@@ -6,7 +6,11 @@
 //! Never: a plan at a fixed point.
 
 mod common;
+mod history;
+
+mod daemonset;
 mod deployment;
+mod endpoints;
 mod replicaset;
 
 mod gc;
@@ -46,6 +50,8 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
     vec![
         Box::new(deployment::DeploymentController),
         Box::new(replicaset::ReplicaSetController),
+        Box::new(daemonset::DaemonSetController),
+        Box::new(endpoints::EndpointsController),
         Box::new(namespace::NamespaceController),
         Box::new(serviceaccount::ServiceAccountController { ca_pem: settings.ca_pem.clone() }),
         Box::new(gc::GarbageCollector),

@@ -1,0 +1,215 @@
+//! Runs one pod of a DaemonSet on every node that fits.
+//!
+//! In: one DaemonSet, its pods, all nodes. Out: pods to create and delete, rolling updates, history as
+//! ControllerRevisions, status, Events.
+//! Semantics: https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/
+//! Never: places a pod itself: it is tied to its node by affinity and goes through the scheduler.
+
+mod fit;
+mod rolling;
+mod status;
+
+use super::{
+    Controller,
+    common::{after, claim, free_pod_name, is_terminating, owner_reference, owners_of, pod_of_template},
+    history::{self, HASH_LABEL},
+};
+use crate::{
+    Change, Changed, EventType, Key, ObjectStore, Plan, Regarding, Timestamp, limits,
+    view::{ControllerRevision, DaemonSet, Kind, Node, Object, Phase, Pod},
+};
+use serde_json::Value;
+use std::{collections::BTreeMap, sync::Arc};
+
+pub(super) const NAME: &str = "daemonset-controller";
+/// A pod that ended is made anew at this age at the earliest.
+const FAILED_AGE_S: i64 = 10;
+
+#[derive(Debug)]
+pub struct DaemonSetController;
+
+impl Controller for DaemonSetController {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn resources(&self) -> &'static [&'static str] {
+        &[DaemonSet::RESOURCE, Pod::RESOURCE, Node::RESOURCE, ControllerRevision::RESOURCE]
+    }
+
+    fn keys_for(&self, view: &ObjectStore, changed: &Changed) -> Vec<Key> {
+        if changed.is::<DaemonSet>() {
+            return vec![changed.key.clone()];
+        }
+        if changed.is::<Node>() {
+            let (old, new) = (changed.old_as::<Node>(), changed.new_as::<Node>());
+            let same = old.zip(new).is_some_and(|(o, n)| o.meta.labels == n.meta.labels && o.spec == n.spec);
+            let key = |d: &Arc<DaemonSet>| Key::new(DaemonSet::RESOURCE, &d.meta.namespace, &d.meta.name);
+            return view.all::<DaemonSet>().filter(|_| !same).map(key).collect();
+        }
+        owners_of::<DaemonSet>(view, changed, |d| (&d.meta, d.spec.selector.as_ref()))
+    }
+
+    fn reconcile(&self, view: &ObjectStore, key: &Key, now: Timestamp, seed: u64) -> Plan {
+        let mut plan = Plan::default();
+        let Some(ds) = view.get::<DaemonSet>(&key.namespace, &key.name) else { return plan };
+        let Some(selector) = ds.spec.selector.as_ref().filter(|s| !s.is_empty()) else { return plan };
+        let pods = claim::<Pod, _>(view, ds, selector, &mut plan, |p| &p.meta);
+        if ds.meta.deleting.is_some() || is_terminating(view, &key.namespace) {
+            return plan;
+        }
+        let template = ds.field("/spec/template");
+        let owner = history::Owner::daemon_set(ds, &template);
+        let Some(current) = history::current(view, &owner, &mut plan) else { return plan };
+        let mut step = Step { view, ds, template, hash: current.hash, now, seed, serial: 0, plan, nodes: vec![] };
+        step.look(&pods);
+        step.manage();
+        if step.plan.is_empty() {
+            step.roll();
+            history::clean_up(view, &owner, ds.spec.revision_history_limit, &pods, &mut step.plan);
+        }
+        step.status();
+        step.plan
+    }
+
+    fn refused(&self, view: &ObjectStore, key: &Key, change: &Change, error: &str, _now: Timestamp) -> Plan {
+        let mut plan = Plan::default();
+        let ds = view.get::<DaemonSet>(&key.namespace, &key.name);
+        if let (Some(ds), Change::Create { .. }) = (ds, change) {
+            let message = format!("Error creating: {error}");
+            plan.event(Regarding::of(&**ds), EventType::Warning, "FailedCreate", message, NAME);
+        }
+        plan
+    }
+}
+
+/// One node and what the DaemonSet has on it.
+struct Place<'a> {
+    node: &'a Node,
+    should_run: bool,
+    should_stay: bool,
+    /// Pods that are not going, oldest first.
+    pods: Vec<&'a Arc<Pod>>,
+    /// Pods that are going: nothing new until they are gone.
+    going: bool,
+}
+
+struct Step<'a> {
+    view: &'a ObjectStore,
+    ds: &'a DaemonSet,
+    template: Value,
+    /// `controller-revision-hash` of the current template.
+    hash: String,
+    now: Timestamp,
+    seed: u64,
+    serial: u64,
+    plan: Plan,
+    nodes: Vec<Place<'a>>,
+}
+
+impl<'a> Step<'a> {
+    /// Sorts the pods by node and asks for every node whether the DaemonSet wants to be there.
+    fn look(&mut self, pods: &[&'a Arc<Pod>]) {
+        let mut by_node: BTreeMap<&str, (Vec<&'a Arc<Pod>>, bool)> = BTreeMap::new();
+        for pod in pods.iter().copied() {
+            let Some(node) = fit::node_of(pod) else { continue };
+            if self.view.node(node).is_none() && pod.meta.deleting.is_none() {
+                self.plan.delete(Pod::RESOURCE, &pod.meta);
+                continue;
+            }
+            let entry = by_node.entry(node).or_default();
+            match pod.meta.deleting {
+                Some(_) => entry.1 = true,
+                None => entry.0.push(pod),
+            }
+        }
+        let probe = self.pod_for("", "probe");
+        let Some(Object::Pod(probe)) = Object::parse(Pod::RESOURCE, probe.to_string().into_bytes().into()) else {
+            return;
+        };
+        for node in self.view.all::<Node>().filter(|n| n.meta.deleting.is_none()) {
+            let (mut pods, going) = by_node.remove(&*node.meta.name).unwrap_or_default();
+            pods.sort_by_key(|p| (p.meta.created_at(), p.meta.name.clone()));
+            let (should_run, should_stay) = fit::fits(node, &probe, &self.template);
+            self.nodes.push(Place { node, should_run, should_stay, pods, going });
+        }
+    }
+
+    fn pod_for(&self, node: &str, name: &str) -> Value {
+        let owner = owner_reference(self.ds);
+        let mut pod = pod_of_template(&self.template, &self.ds.meta.namespace, name, owner);
+        pod["metadata"]["labels"][HASH_LABEL] = Value::from(self.hash.as_str());
+        fit::tie(&mut pod["spec"], node);
+        pod
+    }
+
+    fn create_on(&mut self, node: &str) {
+        let base = format!("{}-", self.ds.meta.name);
+        let name = free_pod_name(self.view, &self.ds.meta.namespace, &base, self.seed, &mut self.serial);
+        let mut pod = self.pod_for(node, &name);
+        pod["metadata"]["generateName"] = Value::from(base);
+        self.plan.create(Pod::RESOURCE, &self.ds.meta.namespace, pod);
+        self.say("SuccessfulCreate", format!("Created pod: {name}"));
+    }
+
+    fn delete(&mut self, pod: &Pod) {
+        self.plan.delete(Pod::RESOURCE, &pod.meta);
+        self.say("SuccessfulDelete", format!("Deleted pod: {}", pod.meta.name));
+    }
+
+    fn say(&mut self, reason: &str, message: String) {
+        self.plan.event(Regarding::of(self.ds), EventType::Normal, reason, message, NAME);
+    }
+
+    /// One pod where there should be one, none where there should be none, ended ones made anew.
+    fn manage(&mut self) {
+        let nodes = std::mem::take(&mut self.nodes);
+        let mut budget = limits::PODS_PER_STEP_MAX;
+        for place in &nodes {
+            if budget == 0 {
+                break;
+            }
+            let before = self.plan.changes.len();
+            self.manage_one(place);
+            budget -= usize::from(self.plan.changes.len() > before);
+        }
+        self.nodes = nodes;
+    }
+
+    fn manage_one(&mut self, place: &Place<'_>) {
+        if !place.should_stay {
+            place.pods.iter().for_each(|p| self.delete(p));
+            return;
+        }
+        let (ended, live): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) = place.pods.iter().partition(|p| p.is_finished());
+        for pod in ended {
+            self.clear_ended(pod, &place.node.meta.name);
+        }
+        if place.should_run && place.pods.is_empty() && !place.going {
+            self.create_on(&place.node.meta.name);
+        }
+        let extra = if self.surge() > 0 { self.beyond_surge(&live) } else { live.into_iter().skip(1).collect() };
+        extra.into_iter().for_each(|p| self.delete(p));
+    }
+
+    fn clear_ended(&mut self, pod: &Pod, node: &str) {
+        let due = after(pod.meta.created_at(), FAILED_AGE_S);
+        if due > self.now {
+            return self.plan.wake_at(due);
+        }
+        let at = format!("daemon pod {}/{} on node {node}", pod.meta.namespace, pod.meta.name);
+        let (reason, message) = match pod.status.phase {
+            Phase::Failed => ("FailedDaemonPod", format!("Found failed {at}, will try to kill it")),
+            _ => ("SucceededDaemonPod", format!("Found succeeded {at}, will try to delete it")),
+        };
+        self.plan.event(Regarding::of(self.ds), EventType::Warning, reason, message, NAME);
+        self.delete(pod);
+    }
+
+    fn is_current(&self, pod: &Pod) -> bool {
+        pod.meta.labels.get(HASH_LABEL) == Some(&self.hash)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,224 @@
+//! EndpointSlices of one Service.
+//!
+//! In: the Service, its pods, its slices. Out: slices to create, patch and delete.
+//! Never: moves an endpoint from one slice to another.
+
+use super::{MANAGED_BY, MANAGER, SERVICE_NAME, hostname, is_headless, ports, target_ref};
+use crate::{
+    ObjectStore, Plan,
+    control::common::owner_reference,
+    limits, names,
+    view::{EndpointSlice, Kind, Pod, Service},
+};
+use serde_json::{Map, Value, json};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// Endpoints with the same family and ports share slices.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Clone)]
+struct Group {
+    family: &'static str,
+    /// JSON text, for its order only.
+    ports: String,
+}
+
+/// A slice as it is, and as it is to be.
+struct Slice<'a> {
+    object: Option<&'a Arc<EndpointSlice>>,
+    old: Vec<Value>,
+    new: Vec<Value>,
+}
+
+pub fn reconcile(view: &ObjectStore, service: &Service, pods: &[&Pod], seed: u64, plan: &mut Plan) {
+    let mut wanted = wanted(view, service, pods);
+    let mut slices = existing(view, service);
+    if wanted.is_empty() {
+        // One empty slice says that the Service has no endpoints.
+        wanted.insert(Group { family: families(service)[0], ports: "null".into() }, BTreeMap::new());
+    }
+    let labels = labels(service);
+    let mut serial = 0;
+    for (group, endpoints) in &mut wanted {
+        let mut held = slices.remove(group).unwrap_or_default();
+        keep(&mut held, endpoints);
+        fill(&mut held, endpoints);
+        let mut empty_ones = held.iter().filter(|s| s.new.is_empty()).count();
+        let mut left = held.len();
+        for slice in held {
+            if slice.new.is_empty() && (empty_ones < left || empty_ones > 1) {
+                if let Some(object) = slice.object {
+                    plan.delete(EndpointSlice::RESOURCE, &object.meta);
+                }
+                empty_ones -= 1;
+                left -= 1;
+                continue;
+            }
+            write(view, service, group, slice, &labels, seed, &mut serial, plan);
+        }
+    }
+    for slice in slices.into_values().flatten() {
+        if let Some(object) = slice.object {
+            plan.delete(EndpointSlice::RESOURCE, &object.meta);
+        }
+    }
+}
+
+fn families(service: &Service) -> Vec<&'static str> {
+    let known = |f: &Box<str>| match &**f {
+        "IPv6" => Some("IPv6"),
+        "IPv4" => Some("IPv4"),
+        _ => None,
+    };
+    let list: Vec<_> = service.spec.ip_families.iter().filter_map(known).collect();
+    if list.is_empty() { vec!["IPv4"] } else { list }
+}
+
+fn wanted(view: &ObjectStore, service: &Service, pods: &[&Pod]) -> BTreeMap<Group, BTreeMap<String, Value>> {
+    let mut out: BTreeMap<Group, BTreeMap<String, Value>> = BTreeMap::new();
+    for family in families(service) {
+        for pod in pods {
+            let ips = pod.status.ips.iter().filter(|ip| ip.contains(':') == (family == "IPv6"));
+            let Some(ip) = ips.into_iter().next() else { continue };
+            let ports = json!(ports(service, pod, true)).to_string();
+            let endpoint = endpoint(view, service, pod, ip);
+            out.entry(Group { family, ports }).or_default().insert(identity(&endpoint), endpoint);
+        }
+    }
+    out
+}
+
+fn endpoint(view: &ObjectStore, service: &Service, pod: &Pod, ip: &str) -> Value {
+    let terminating = pod.meta.deleting.is_some();
+    let serving = pod.status.ready || service.spec.publish_not_ready_addresses;
+    let ready = service.spec.publish_not_ready_addresses || (pod.status.ready && !terminating);
+    let mut out = json!({
+        "addresses": [ip],
+        "conditions": {"ready": ready, "serving": serving, "terminating": terminating},
+        "targetRef": target_ref(pod),
+    });
+    if let Some(node) = &pod.node {
+        out["nodeName"] = json!(node);
+        let zone = view.node(node).and_then(|n| n.meta.labels.get("topology.kubernetes.io/zone"));
+        if let Some(zone) = zone {
+            out["zone"] = json!(zone);
+        }
+    }
+    if let Some(name) = hostname(service, pod) {
+        out["hostname"] = name;
+    }
+    out
+}
+
+/// What makes an endpoint the same one.
+fn identity(endpoint: &Value) -> String {
+    format!("{} {}", endpoint["targetRef"]["name"], endpoint["targetRef"]["uid"])
+}
+
+fn existing<'a>(view: &'a ObjectStore, service: &Service) -> BTreeMap<Group, Vec<Slice<'a>>> {
+    let mut out: BTreeMap<Group, Vec<Slice<'_>>> = BTreeMap::new();
+    for object in view.list::<EndpointSlice>(&service.meta.namespace) {
+        let labels = &object.meta.labels;
+        let ours = labels.get(SERVICE_NAME) == Some(&service.meta.name) && labels.get(MANAGED_BY) == Some(MANAGER);
+        if !ours || object.meta.deleting.is_some() {
+            continue;
+        }
+        let mut value = object.value();
+        let old = value["endpoints"].as_array().cloned().unwrap_or_default();
+        let family = if value["addressType"] == "IPv6" { "IPv6" } else { "IPv4" };
+        let ports = value["ports"].take();
+        let group = Group { family, ports: ports.to_string() };
+        out.entry(group).or_default().push(Slice { object: Some(object), old, new: vec![] });
+    }
+    out
+}
+
+/// Endpoints that are wanted stay in their slices, with what is new about them.
+fn keep(slices: &mut [Slice<'_>], wanted: &mut BTreeMap<String, Value>) {
+    for slice in slices {
+        slice.new = slice.old.iter().filter_map(|e| wanted.remove(&identity(e))).collect();
+    }
+}
+
+/// The rest goes where there is room, then into new slices.
+fn fill(slices: &mut Vec<Slice<'_>>, wanted: &mut BTreeMap<String, Value>) {
+    if wanted.is_empty() && slices.is_empty() {
+        slices.push(Slice { object: None, old: vec![], new: vec![] });
+    }
+    let mut rest = std::mem::take(wanted).into_values().peekable();
+    for slice in slices.iter_mut() {
+        while slice.new.len() < limits::ENDPOINTS_PER_SLICE_MAX {
+            let Some(endpoint) = rest.next() else { break };
+            slice.new.push(endpoint);
+        }
+    }
+    while rest.peek().is_some() {
+        let new = rest.by_ref().take(limits::ENDPOINTS_PER_SLICE_MAX).collect();
+        slices.push(Slice { object: None, old: vec![], new });
+    }
+}
+
+fn labels(service: &Service) -> Map<String, Value> {
+    let mut labels: Map<String, Value> =
+        service.meta.labels.iter().map(|(k, v)| (k.to_owned(), json!(v))).collect();
+    labels.insert(SERVICE_NAME.into(), json!(service.meta.name));
+    labels.insert(MANAGED_BY.into(), json!(MANAGER));
+    if is_headless(service) {
+        labels.insert("service.kubernetes.io/headless".into(), json!(""));
+    }
+    labels
+}
+
+#[allow(clippy::too_many_arguments)]
+fn write(
+    view: &ObjectStore,
+    service: &Service,
+    group: &Group,
+    slice: Slice<'_>,
+    labels: &Map<String, Value>,
+    seed: u64,
+    serial: &mut u64,
+    plan: &mut Plan,
+) {
+    let Some(object) = slice.object else {
+        let name = free_name(view, service, seed, serial);
+        let ports: Value = serde_json::from_str(&group.ports).unwrap_or_default();
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {"name": name, "generateName": format!("{}-", service.meta.name),
+                "namespace": service.meta.namespace, "labels": labels, "ownerReferences": [owner_reference(service)]},
+            "addressType": group.family,
+            "endpoints": slice.new,
+            "ports": ports,
+        });
+        return plan.create(EndpointSlice::RESOURCE, &service.meta.namespace, slice);
+    };
+    let mut patch = json!({});
+    if slice.old != slice.new {
+        patch["endpoints"] = json!(slice.new);
+    }
+    let have: BTreeSet<(&str, &str)> = object.meta.labels.iter().collect();
+    let want: BTreeSet<(&str, &str)> =
+        labels.iter().map(|(k, v)| (k.as_str(), v.as_str().unwrap_or_default())).collect();
+    if have != want {
+        let mut change = Map::new();
+        have.difference(&want).for_each(|(k, _)| drop(change.insert((*k).into(), Value::Null)));
+        want.difference(&have).for_each(|(k, v)| drop(change.insert((*k).into(), json!(v))));
+        patch["metadata"] = json!({"labels": change});
+    }
+    if patch != json!({}) {
+        plan.patch_exact(EndpointSlice::RESOURCE, &object.meta, None, patch);
+    }
+}
+
+fn free_name(view: &ObjectStore, service: &Service, seed: u64, serial: &mut u64) -> String {
+    loop {
+        let name = names::generated(&format!("{}-", service.meta.name), seed, *serial);
+        *serial += 1;
+        if view.get::<EndpointSlice>(&service.meta.namespace, &name).is_none() {
+            return name;
+        }
+    }
+}
