@@ -85,6 +85,11 @@ pub fn unpack<R: Read>(
     Ok(Unpacked { bytes: total, ..applied })
 }
 
+/// Waits until everything that was written to the file system of `file` is on disk.
+pub fn sync_file_system(file: &std::fs::File) -> std::io::Result<()> {
+    Ok(rustix::fs::syncfs(file)?)
+}
+
 /// An error of the stream; ours travel inside `io::Error` through the decoders.
 fn read_error(error: std::io::Error) -> UnpackError {
     match error.downcast::<counted::Stop>() {

@@ -1,0 +1,130 @@
+//! Frees the space of images that nobody wants.
+//!
+//! In: the names and ids of all images that pods and their containers want. Out: what was removed.
+//! Never: removes while a pull is under way, or throws away the progress of a pull that a pod still waits for.
+
+use super::error::ImageError;
+use super::files::{self, Files};
+use super::index::Index;
+use super::limits::PARTIALS_MAX;
+use super::store::Store;
+use limpet_oci::{Digest, Reference};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    pub images: usize,
+    pub layers: usize,
+    /// A pull was under way: nothing was done, try later.
+    pub busy: bool,
+}
+
+impl Store {
+    /// Removes every image that is not in `keep` (image names as pods have them, and image ids), and files of no image.
+    pub async fn collect(&self, keep: &BTreeSet<String>) -> Result<Collected, ImageError> {
+        let Ok(_gate) = self.0.gate.try_write() else {
+            return Ok(Collected { busy: true, ..Collected::default() });
+        };
+        let (wanted, waiting) = self.wanted(keep);
+        let (images, plan) = {
+            let mut index = self.0.index();
+            let before = index.len();
+            let all = self.layers(&index);
+            index.retain(|id, _| wanted.contains(id));
+            let removed = before - index.len();
+            if removed > 0 {
+                // First the index, then the files: after a power cut there are orphans, never holes.
+                index.save(&self.0.files)?;
+            }
+            let layers = self.layers(&index);
+            let blobs = index.iter().flat_map(|(id, s)| self.blobs(id, &s.digests)).collect();
+            let dropped = all.difference(&layers).cloned().collect();
+            (removed, Plan { blobs, layers, dropped, waiting })
+        };
+        let files = self.0.files.clone();
+        let layers = tokio::task::spawn_blocking(move || plan.sweep(&files)).await.unwrap_or(0);
+        Ok(Collected { images, layers, busy: false })
+    }
+
+    fn layers(&self, index: &Index) -> BTreeSet<PathBuf> {
+        index.iter().flat_map(|(_, s)| s.layers.iter().map(|l| self.0.files.layer(l))).collect()
+    }
+
+    /// Ids to keep, and whether a wanted image is not here yet.
+    fn wanted(&self, keep: &BTreeSet<String>) -> (BTreeSet<Digest>, bool) {
+        let index = self.0.index();
+        let mut wanted = BTreeSet::new();
+        let mut waiting = false;
+        for name in keep {
+            let by_id = Digest::parse(name).ok().filter(|id| index.get(id).is_some());
+            let by_name =
+                || Reference::parse(name).ok().and_then(|r| index.find(&r).map(|(id, _)| id.clone()));
+            match by_id.or_else(by_name) {
+                Some(id) => wanted.extend([id]),
+                None => waiting = true,
+            }
+        }
+        (wanted, waiting)
+    }
+
+    /// The config and every manifest that led to it.
+    fn blobs(&self, id: &Digest, names: &[String]) -> Vec<PathBuf> {
+        let manifests = names.iter().filter_map(|n| Digest::parse(n.split_once('@')?.1).ok());
+        manifests.chain([id.clone()]).map(|d| self.0.files.blob(&d)).collect()
+    }
+}
+
+/// What stays and what goes.
+struct Plan {
+    blobs: BTreeSet<PathBuf>,
+    layers: BTreeSet<PathBuf>,
+    /// Layers of the images that were removed just now.
+    dropped: Vec<PathBuf>,
+    /// A pod waits for an image: files of no image may be a part of it.
+    waiting: bool,
+}
+
+impl Plan {
+    /// The number of layers removed.
+    fn sweep(&self, files: &Files) -> usize {
+        if !self.waiting {
+            entries(&files.sub("blobs")).iter().filter(|p| !self.blobs.contains(*p)).for_each(|p| remove(p));
+        }
+        self.sweep_partials(files);
+        let layers = match self.waiting {
+            true => self.dropped.clone(),
+            false => entries(&files.sub("layers")),
+        };
+        let mut removed = 0;
+        for layer in layers.iter().filter(|l| !self.layers.contains(*l)) {
+            // By way of tmp/: what a power cut leaves is cleared at the next start, and no half layer has a real name.
+            let grave = files.temporary();
+            if fs::rename(layer, &grave).is_ok() {
+                remove(&grave);
+                removed += 1;
+            }
+        }
+        removed
+    }
+
+    fn sweep_partials(&self, files: &Files) {
+        let age = |p: &PathBuf| fs::metadata(p).and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+        let mut partials = entries(&files.sub("partial"));
+        partials.sort_by_key(age);
+        let spare = if self.waiting { partials.len().saturating_sub(PARTIALS_MAX) } else { partials.len() };
+        partials.iter().take(spare).for_each(|p| remove(p));
+    }
+}
+
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect()
+}
+
+fn remove(path: &Path) {
+    if let Err(e) = files::remove_all(path) {
+        log::warn!("images: cannot remove {}: {e}", path.display());
+    }
+}
