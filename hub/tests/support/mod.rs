@@ -1,0 +1,185 @@
+//! A real API server on loopback for tests, and kubectl in front of it.
+//!
+//! In: nothing. Out: `Cluster`: its URL, an operator's kubeconfig, raw requests. Its files go with it.
+//! Never: a node, a controller or a scheduler; what those would write, tests write themselves.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use limpet_hub::{
+    api::{self, Api, ApiParts, Client},
+    pki::{Pki, Subject},
+    run::World,
+};
+use limpet_store::{Options, Store};
+use serde_json::{Value, json};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+    time::SystemTime,
+};
+use tokio::{net::TcpListener, runtime::Runtime, sync::watch};
+
+pub struct Cluster {
+    pub api: Arc<Api>,
+    pub client: Client,
+    pub url: String,
+    pub dir: tempfile::TempDir,
+    pub kubeconfig: PathBuf,
+    pub runtime: Runtime,
+    pub pki: Pki,
+    stop: watch::Sender<bool>,
+}
+
+impl Cluster {
+    pub fn start() -> Cluster {
+        Cluster::with(Options::default())
+    }
+
+    pub fn with(options: Options) -> Cluster {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let now = SystemTime::now();
+        let pki = Pki::open(&dir.path().join("pki"), &[], now).unwrap();
+        let store = Store::open(dir.path(), options).unwrap();
+        let (stop, stopping) = watch::channel(false);
+        let (api, url) = runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let (world, feed) = World::load(&store);
+            tokio::spawn(feed.run(Vec::new()));
+            let api = Api::new(ApiParts {
+                store: store.clone(),
+                view: world.view(),
+                tokens: api::tokens(&store, pki.token_key_der()).unwrap(),
+                endpoints: vec![("192.0.2.1".parse().unwrap(), address.port())],
+                cluster_name: "test".into(),
+                stopping,
+            });
+            api::bootstrap::ensure(&api).await.unwrap();
+            for namespace in ["default", "kube-system"] {
+                account(&Client::new(Arc::clone(&api)), namespace).await;
+            }
+            let tls = Arc::new(pki.https_config(&["h2", "http/1.1"]).unwrap());
+            // The sender may go: this certificate lives longer than any test.
+            let (_, tls) = watch::channel(tls);
+            api.set_ready();
+            tokio::spawn(api::server::serve(Arc::clone(&api), listener, tls));
+            (api, format!("https://{address}"))
+        });
+        let kubeconfig = dir.path().join("admin.kubeconfig");
+        pki.write_admin_kubeconfig(&kubeconfig, "test", &url, now).unwrap();
+        let client = Client::new(Arc::clone(&api));
+        Cluster { api, client, url, dir, kubeconfig, runtime, pki, stop }
+    }
+
+    /// A kubeconfig for another user.
+    pub fn kubeconfig_of(&self, name: &str, groups: &[&str]) -> PathBuf {
+        let issued = self.pki.issue_client(&Subject::client(name, groups), 1, SystemTime::now()).unwrap();
+        let path = self.dir.path().join(format!("{name}.kubeconfig"));
+        let encode = |text: &str| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "clusters": [{"name": "c", "cluster": {
+                "server": self.url, "certificate-authority-data": encode(self.pki.ca_pem())}}],
+            "users": [{"name": "u", "user": {"client-certificate-data": encode(&issued.certificate_pem),
+                "client-key-data": encode(&issued.key_pem)}}],
+        });
+        std::fs::write(&path, config.to_string()).unwrap();
+        path
+    }
+
+    /// kubectl as the operator: its output, whatever it says.
+    pub fn kubectl(&self, arguments: &[&str]) -> Output {
+        self.kubectl_as(&self.kubeconfig, arguments, "")
+    }
+
+    pub fn kubectl_in(&self, arguments: &[&str], input: &str) -> Output {
+        self.kubectl_as(&self.kubeconfig, arguments, input)
+    }
+
+    pub fn kubectl_as(&self, kubeconfig: &Path, arguments: &[&str], input: &str) -> Output {
+        let mut child = Command::new("kubectl")
+            .arg("--kubeconfig")
+            .arg(kubeconfig)
+            .arg("--cache-dir")
+            .arg(self.dir.path().join("cache"))
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kubectl is needed for these tests");
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        Output {
+            good: output.status.success(),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// One request as the operator, without kubectl's manners.
+    pub fn raw(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> (u16, Vec<u8>) {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "-X", method, "-w", "\n%{http_code}", "--data-binary", "@-"]);
+        command.arg("--cacert").arg(self.dir.path().join("pki/ca.crt"));
+        command.arg("--cert").arg(self.dir.path().join("pki/admin.crt"));
+        command.arg("--key").arg(self.dir.path().join("pki/admin.key"));
+        for (name, value) in headers {
+            command.arg("-H").arg(format!("{name}: {value}"));
+        }
+        command.arg(format!("{}{path}", self.url)).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("curl is needed for these tests");
+        child.stdin.take().unwrap().write_all(body).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let at = output.stdout.iter().rposition(|b| *b == b'\n').unwrap();
+        let code = std::str::from_utf8(&output.stdout[at + 1..]).unwrap().parse().unwrap();
+        (code, output.stdout[..at].to_vec())
+    }
+
+    pub fn json(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let (code, bytes) =
+            self.raw(method, path, &[("Content-Type", "application/json")], body.to_string().as_bytes());
+        (code, serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+
+    pub fn get(&self, path: &str) -> (u16, Value) {
+        let (code, bytes) = self.raw("GET", path, &[], b"");
+        (code, serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+/// What the ServiceAccount controller would make.
+pub async fn account(client: &Client, namespace: &str) {
+    let object = json!({"metadata": {"name": "default"}});
+    client.create("test", "/serviceaccounts", namespace, object).await.unwrap();
+}
+
+#[derive(Debug)]
+pub struct Output {
+    pub good: bool,
+    pub out: String,
+    pub err: String,
+}
+
+impl Output {
+    /// Output of a command that must work.
+    pub fn ok(self) -> String {
+        assert!(self.good, "kubectl failed: {}\n{}", self.err, self.out);
+        self.out
+    }
+
+    /// Words of a command that must fail.
+    pub fn fails(self) -> String {
+        assert!(!self.good, "kubectl did not fail: {}", self.out);
+        self.err
+    }
+}
