@@ -48,6 +48,9 @@ pub struct BootstrapError {
 
 async fn make(client: &Client, resource: &str, namespace: &str, object: Value) -> Result<(), BootstrapError> {
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    if client.get(resource, namespace, &name).is_some() {
+        return Ok(());
+    }
     match client.create(BY, resource, namespace, object).await {
         Ok(_) => Ok(()),
         Err(status) if status.reason == "AlreadyExists" => Ok(()),
