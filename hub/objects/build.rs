@@ -40,6 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (name, definition) in &mut definitions {
         take_descriptions(name, definition, &mut descriptions);
         shorten_refs(definition);
+        free_metadata(definition);
     }
     for path in FACTS {
         println!("cargo:rerun-if-changed={path}");
@@ -131,6 +132,17 @@ fn shorten_refs(schema: &mut Value) {
     }
 }
 
+/// The typed structs always have metadata; in Kubernetes' schema it is optional.
+fn free_metadata(definition: &mut Value) {
+    let Some(definition) = definition.as_object_mut() else { return };
+    if let Some(required) = definition.get_mut("required").and_then(Value::as_array_mut) {
+        required.retain(|name| name != "metadata");
+        if required.is_empty() {
+            definition.remove("required");
+        }
+    }
+}
+
 fn add_facts(definitions: &mut Map<String, Value>, facts: &Map<String, Value>) {
     for (name, rows) in facts {
         let Some(definition) = definitions.get_mut(name) else { continue };
@@ -150,6 +162,8 @@ fn add_facts(definitions: &mut Map<String, Value>, facts: &Map<String, Value>) {
 fn add_fact(place: &mut Map<String, Value>, key: &str, value: &Value) {
     match key {
         "default" => _ = place.insert("default".to_owned(), value.clone()),
+        "required" if value.as_array().is_some_and(Vec::is_empty) => _ = place.remove("required"),
+        "required" => _ = place.insert("required".to_owned(), value.clone()),
         "enum" => {
             let of = if place.contains_key("items") { place.get_mut("items") } else { None };
             match of.and_then(Value::as_object_mut) {

@@ -18,6 +18,7 @@ pub mod kinds;
 pub mod metadata;
 
 pub mod discovery;
+pub mod openapi;
 pub mod table;
 
 pub mod managed;

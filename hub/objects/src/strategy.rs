@@ -205,7 +205,8 @@ mod tests {
     #[test]
     fn a_new_object_gets_its_metadata() {
         let secrets = registry().by_path("", "v1", "configmaps").unwrap();
-        let mut object = json!({"metadata": {"generateName": "a-", "uid": "mine", "deletionTimestamp": "x"}});
+        let mut object = json!({"metadata": {"generateName": "a-", "uid": "mine",
+            "deletionTimestamp": "1970-01-01T00:00:09Z"}});
         create(secrets, &mut object, Some("default"), &ctx()).unwrap();
         assert_eq!(
             object["metadata"],

@@ -1,0 +1,149 @@
+//! OpenAPI documents, version 3 (one for each group and version) and version 2 (one for all).
+//!
+//! In: the schema table's data, its descriptions and the registry. Out: bytes, built anew on each call: callers cache them.
+//! Never: keeps documents or descriptions in memory.
+
+mod paths;
+mod proto;
+mod schemas;
+
+use serde_json::{Map, Value, json};
+
+use crate::registry::registry;
+use crate::resource::{Resource, api_version};
+use crate::schema;
+use paths::Operations;
+use schemas::{Form, Schemas};
+
+/// What `info.version` says.
+const VERSION: &str = "v1.36.0";
+const TITLE: &str = "Kubernetes";
+
+/// `/openapi/v3`: where the documents are. The hash lets clients cache them for ever.
+pub fn v3_index() -> Value {
+    let mut paths = Map::new();
+    for group in registry().groups() {
+        for version in &group.versions {
+            let path = group_path(&group.name, version);
+            let url = format!("/openapi/v3/{path}?hash={}", schema::fingerprint());
+            paths.insert(path, json!({"serverRelativeURL": url}));
+        }
+    }
+    json!({"paths": paths})
+}
+
+/// The hash that the index gives for every document.
+pub fn hash() -> &'static str {
+    schema::fingerprint()
+}
+
+/// `/openapi/v3/<path>`: `path` is `api/v1` or `apis/apps/v1`.
+pub fn v3(path: &str) -> Option<Vec<u8>> {
+    let (group, version) = match path.split('/').collect::<Vec<_>>().as_slice() {
+        ["api", version] => ("", (*version).to_owned()),
+        ["apis", group, version] => (*group, (*version).to_owned()),
+        _ => return None,
+    };
+    v3_group(group, &version)
+}
+
+/// The document of one group and version (`""`, `v1`).
+pub fn v3_group(group: &str, version: &str) -> Option<Vec<u8>> {
+    let resources: Vec<&Resource> = registry().of_version(group, version).collect();
+    if resources.is_empty() {
+        return None;
+    }
+    let operations = Operations::new(Form::V3);
+    let schemas = Schemas::open(Form::V3);
+    let mut definitions = Map::new();
+    for name in schemas.closure(&roots(&resources)) {
+        definitions.insert(name.clone(), schemas.render(&name));
+    }
+    let mut paths = Map::new();
+    for resource in &resources {
+        operations.add(resource, &mut paths);
+    }
+    let document = json!({
+        "openapi": "3.0.0",
+        "info": {"title": TITLE, "version": VERSION},
+        "paths": paths,
+        "components": {
+            "schemas": definitions,
+            "securitySchemes": {"BearerToken": {"type": "apiKey", "name": "authorization", "in": "header"}},
+        },
+    });
+    serde_json::to_vec(&document).ok()
+}
+
+/// `/openapi/v2` as JSON.
+pub fn v2_json() -> Vec<u8> {
+    let mut out = Vec::with_capacity(2 << 20);
+    let info = json!({"title": TITLE, "version": VERSION});
+    out.extend_from_slice(format!("{{\"swagger\":\"2.0\",\"info\":{info},\"paths\":{{").as_bytes());
+    join(&mut out, v2_paths());
+    out.extend_from_slice(b"},\"definitions\":{");
+    join(&mut out, v2_definitions());
+    out.extend_from_slice(b"},\"securityDefinitions\":{\"BearerToken\":{\"type\":\"apiKey\",\"name\":\"authorization\",");
+    out.extend_from_slice(b"\"in\":\"header\"}}}");
+    out
+}
+
+fn join(out: &mut Vec<u8>, entries: impl Iterator<Item = (String, Value)>) {
+    for (at, (name, value)) in entries.enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        // Names and values are JSON already: writing them cannot fail.
+        out.extend_from_slice(format!("{}:{value}", Value::String(name)).as_bytes());
+    }
+}
+
+/// `/openapi/v2` as `application/com.github.proto-openapi.spec.v2@v1.0+protobuf`.
+pub fn v2_protobuf() -> Vec<u8> {
+    proto::document(TITLE, VERSION, v2_paths(), v2_definitions())
+}
+
+fn v2_paths() -> impl Iterator<Item = (String, Value)> {
+    let operations = Operations::new(Form::V2);
+    let mut paths = Map::new();
+    for resource in registry().resources() {
+        operations.add(resource, &mut paths);
+    }
+    paths.into_iter()
+}
+
+/// One definition at a time, so that the whole document never exists as a tree.
+fn v2_definitions() -> impl Iterator<Item = (String, Value)> {
+    let schemas = Schemas::open(Form::V2);
+    let all: Vec<&Resource> = registry().resources().iter().collect();
+    let names = schemas.closure(&roots(&all));
+    names.into_iter().map(move |name| {
+        let value = schemas.render(&name);
+        (name, value)
+    })
+}
+
+/// Definitions that the paths of these resources name.
+fn roots(resources: &[&Resource]) -> Vec<String> {
+    const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
+    let mut roots: Vec<String> = ["DeleteOptions", "Status", "Patch", "WatchEvent", "APIResourceList", "ListMeta"]
+        .iter()
+        .map(|name| format!("{META}{name}"))
+        .collect();
+    for resource in resources {
+        roots.push(resource.schema.clone());
+        if resource.allows("list") {
+            roots.push(schemas::list_name(resource));
+        }
+        roots.extend(resource.subresources.iter().filter_map(|sub| sub.schema.clone()));
+    }
+    roots
+}
+
+/// `api/v1`, `apis/apps/v1`.
+fn group_path(group: &str, version: &str) -> String {
+    if group.is_empty() { format!("api/{version}") } else { format!("apis/{}", api_version(group, version)) }
+}
+
+#[cfg(test)]
+mod tests;
