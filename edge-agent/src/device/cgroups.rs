@@ -81,6 +81,11 @@ impl Cgroups {
         Ok(())
     }
 
+    /// What a container shall see of its group on v1: names for it below /sys/fs/cgroup, and the directory.
+    pub fn view_v1(&self, group: &str) -> Vec<(Vec<String>, PathBuf)> {
+        self.hierarchies.view_v1(group)
+    }
+
     /// SIGKILL to every process of the group and below.
     pub fn kill(&self, group: &str) {
         self.hierarchies.kill(group);

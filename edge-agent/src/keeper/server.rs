@@ -53,6 +53,8 @@ struct Agent {
     hand_over: Option<usize>,
     ready_due: bool,
     greeted: bool,
+    /// It closed its end: its death follows.
+    closed: bool,
     replies: VecDeque<Reply>,
 }
 
@@ -129,6 +131,7 @@ impl Keeper {
                     hand_over: None,
                     ready_due: false,
                     greeted: false,
+                    closed: false,
                     replies: VecDeque::new(),
                 });
                 for (_, sent) in &mut self.exits {
@@ -169,7 +172,7 @@ impl Keeper {
         };
         let mut fds = Vec::with_capacity(2);
         fds.push(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
-        if let Some(agent) = &self.agent {
+        if let Some(agent) = self.agent.as_ref().filter(|agent| !agent.closed) {
             let mut events = PollFlags::POLLIN;
             events.set(PollFlags::POLLOUT, self.has_output(agent));
             fds.push(PollFd::new(agent.socket.as_fd(), events));
@@ -302,15 +305,17 @@ impl Keeper {
 
     /// One packet; `Ok(false)` when there is none now.
     fn receive(&mut self) -> Result<bool, &'static str> {
-        let Some(agent) = &self.agent else { return Ok(false) };
+        let Some(agent) = self.agent.as_mut().filter(|agent| !agent.closed) else { return Ok(false) };
         let mut bytes = [0u8; PACKET_BYTES_MAX];
         let (len, fd) = match receive_packet(&agent.socket, &mut bytes) {
             Ok(got) => got,
             Err(Errno::EAGAIN | Errno::EINTR) => return Ok(false),
+            Err(Errno::ECONNRESET) => (0, None),
             Err(_) => return Err("the agent's socket broke"),
         };
         if len == 0 {
-            return Ok(false); // closed: SIGCHLD tells the rest
+            agent.closed = true; // SIGCHLD tells the rest
+            return Ok(false);
         }
         let Some(packet) = Packet::decode(&bytes[..len]) else { return Err("the agent sent a packet that is none") };
         match packet {
@@ -373,7 +378,7 @@ impl Keeper {
 
     fn send(&mut self) -> Result<(), &'static str> {
         let Some(agent) = &mut self.agent else { return Ok(()) };
-        if !agent.greeted {
+        if !agent.greeted || agent.closed {
             return Ok(());
         }
         let socket = &agent.socket;

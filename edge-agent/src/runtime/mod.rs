@@ -7,6 +7,7 @@
 pub mod adopt;
 mod exits;
 mod helper;
+mod network;
 mod record;
 pub mod rt;
 pub mod seccomp;
@@ -27,7 +28,6 @@ use crate::device::cgroups::Cgroups;
 use crate::keeper::client::{Exit, Keeper, KeeperError, Restored};
 use exits::Exits;
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -123,7 +123,7 @@ pub struct Runtime {
 
 pub(crate) struct Shared {
     options: RuntimeOptions,
-    pod_cidr: Mutex<Option<crate::net::Cidr>>,
+    network: Mutex<network::Network>,
     cgroups: Cgroups,
     keeper: Keeper,
     helper: helper::Helper,
@@ -146,17 +146,15 @@ impl Runtime {
         let cgroups = Cgroups::probe(&options.cgroup_parent).map_err(|err| RuntimeError::io("probe cgroups", err))?;
         let helper = helper::Helper::new(options.helper.clone());
         let (registry, exited) = Exits::new(restored.fds);
-        let pod_cidr = Mutex::new(options.pod_cidr);
-        let shared = Arc::new(Shared { options, pod_cidr, cgroups, keeper, helper, exits: registry });
+        let (network, pod_cidr) = (Mutex::default(), options.pod_cidr);
+        let shared = Arc::new(Shared { options, network, cgroups, keeper, helper, exits: registry });
         let runtime = Runtime { shared };
+        if let Some(cidr) = pod_cidr {
+            runtime.set_pod_cidr(cidr)?;
+        }
         runtime.adopt_records(restored.exits).await;
         tokio::spawn(exits::pump(runtime.shared.clone(), exits));
         Ok((runtime, exited))
-    }
-
-    /// The hub gave the node its range of pod addresses.
-    pub fn set_pod_cidr(&self, cidr: crate::net::Cidr) {
-        *lock(&self.shared.pod_cidr) = Some(cidr);
     }
 
     /// Which controllers this machine offers, for node conditions.
@@ -168,16 +166,7 @@ impl Runtime {
     /// same address.
     pub async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<SandboxInfo, RuntimeError> {
         check_id(&spec.pod_uid)?;
-        let cidr = *lock(&self.shared.pod_cidr);
-        let address = match (spec.host_network, cidr) {
-            (true, _) => None,
-            (false, Some(cidr)) => Some((self.ipam(cidr).lease(&spec.pod_uid)?, cidr)),
-            (false, None) => {
-                return Err(RuntimeError::Create(
-                    "the node has no range of pod addresses yet: it comes with the first connection to the hub".into(),
-                ));
-            }
-        };
+        let address = if spec.host_network { None } else { Some(self.lease(&spec.pod_uid)?) };
         let request = rt::Request::Sandbox {
             run_dir: self.shared.options.run_dir.clone(),
             cgroup_parent: self.shared.options.cgroup_parent.clone(),
@@ -185,18 +174,15 @@ impl Runtime {
             address,
         };
         self.shared.helper.call(&request, &[]).await?;
+        if !spec.host_ports.is_empty() {
+            self.apply_rules(true)?;
+        }
         Ok(SandboxInfo { ip: address.map(|(ip, _)| ip) })
     }
 
     /// Whether the pod's sandbox stands (namespaces pinned); false after a reboot.
     pub fn sandbox_exists(&self, pod_uid: &str) -> bool {
         rt::sandbox::stands(&self.shared.options.run_dir, pod_uid)
-    }
-
-    /// The pod's address as leased, also before the sandbox stands.
-    pub fn pod_ip(&self, pod_uid: &str) -> Option<Ipv4Addr> {
-        let cidr = (*lock(&self.shared.pod_cidr))?;
-        self.ipam(cidr).leased(pod_uid)
     }
 
     /// Starts a container in its pod's sandbox. When this returns the program runs (execve succeeded).
@@ -256,10 +242,6 @@ impl Runtime {
     /// The pipes that the keeper held for this container when the agent came (once).
     pub fn take_streams(&self, container_id: &str) -> Streams {
         self.shared.exits.take_streams(container_id)
-    }
-
-    fn ipam(&self, cidr: crate::net::Cidr) -> crate::net::ipam::Ipam {
-        crate::net::ipam::Ipam::new(self.shared.options.run_dir.join("ips"), cidr)
     }
 }
 

@@ -67,14 +67,16 @@ impl Runtime {
     pub async fn remove_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
         check_id(pod_uid)?;
         let shared = &self.shared;
+        let had_ports = rt::sandbox::read(&shared.options.run_dir, pod_uid).is_ok_and(|spec| !spec.host_ports.is_empty());
         for group in shared.cgroups.pod_groups(pod_uid) {
             shared.cgroups.kill(&group);
             self.remove_group(&group).await?;
         }
         rt::sandbox::tear_down(&shared.options.run_dir, pod_uid)
             .map_err(|err| RuntimeError::io(format!("remove the sandbox of pod {pod_uid}"), err))?;
-        if let Some(cidr) = *super::lock(&shared.pod_cidr) {
-            self.ipam(cidr).release(pod_uid)?;
+        self.release(pod_uid)?;
+        if had_ports {
+            self.apply_rules(true)?;
         }
         Ok(())
     }

@@ -154,12 +154,13 @@ pub fn limit_bounding(keep: u64, last_cap: u32) -> Result<()> {
 
 /// Every signal to its default, none blocked: what a new program expects.
 pub fn reset_signals() -> Result<()> {
-    for signal in 1..=64 {
-        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
-            continue;
-        }
-        // SAFETY: SIG_DFL is always a valid disposition; reserved numbers answer EINVAL, which is harmless.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // Past the C library: it hides two numbers, and its posix_spawn leaves just those ignored.
+    let default = [0usize; 8];
+    for signal in (1..=64).filter(|signal| *signal != libc::SIGKILL && *signal != libc::SIGSTOP) {
+        let none: *mut usize = std::ptr::null_mut();
+        // SAFETY: a zeroed kernel sigaction (handler SIG_DFL, no flags, empty mask), larger than any layout of it.
+        let result = unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, 8) };
+        Errno::result(result)?;
     }
     nix::sys::signal::SigSet::empty().thread_set_mask()?;
     Ok(())

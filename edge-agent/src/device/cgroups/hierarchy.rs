@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 /// Controllers that pods get on v2; nothing else is switched on below the root.
 const WANTED_V2: [&str; 3] = ["cpu", "memory", "pids"];
+/// Controllers that a container sees of v1: what runtimes of languages look for.
+const SEEN_V1: [&str; 4] = ["cpu", "cpuacct", "memory", "pids"];
 const PIDS_MAX: usize = 65_536;
 const DEPTH_MAX: usize = 16;
 
@@ -88,6 +90,20 @@ impl Hierarchies {
             }
             Hierarchies::V2 { root, .. } => vec![root.join(group)],
         }
+    }
+
+    /// The hierarchies that programs in containers read, with all names of each. Empty on v2.
+    pub fn view_v1(&self, group: &str) -> Vec<(Vec<String>, PathBuf)> {
+        let Hierarchies::V1(mounts) = self else { return Vec::new() };
+        let mut view: Vec<(Vec<String>, PathBuf)> = Vec::new();
+        for (name, point) in mounts.iter().filter(|(name, _)| SEEN_V1.contains(&name.as_str())) {
+            let dir = point.join(group);
+            match view.iter_mut().find(|(_, seen)| *seen == dir) {
+                Some((names, _)) => names.push(name.clone()),
+                None => view.push((vec![name.clone()], dir)),
+            }
+        }
+        view
     }
 
     /// Makes the group and its parents. `inner`: it will have children with limits of their own (v2).

@@ -50,7 +50,8 @@ const fn same(a: &[u8], b: &[u8]) -> bool {
 
 /// The container's final set.
 pub fn wanted(spec: &ContainerSpec, last_cap: u32) -> Result<u64, String> {
-    let all = all(last_cap);
+    // What this machine keeps from the agent itself cannot be given on.
+    let all = all(last_cap) & held();
     if spec.privileged {
         return Ok(all);
     }
@@ -79,6 +80,13 @@ pub fn all(last_cap: u32) -> u64 {
     if last_cap >= 63 { u64::MAX } else { (1 << (last_cap + 1)) - 1 }
 }
 
+/// What this process may have at most.
+pub fn held() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapPrm:")?.trim(), 16).ok());
+    mask.unwrap_or(u64::MAX)
+}
+
 pub fn last_cap() -> u32 {
     std::fs::read_to_string("/proc/sys/kernel/cap_last_cap")
         .ok()
@@ -102,7 +110,7 @@ mod tests {
             (&[], &[], 0xa80425fb),
             (&[], &["ALL"], 0),
             (&["NET_BIND_SERVICE"], &["ALL"], 1 << 10),
-            (&["ALL"], &["SYS_ADMIN"], all(40) & !bit("SYS_ADMIN")),
+            (&["ALL"], &["SYS_ADMIN"], all(40) & !bit("SYS_ADMIN") & held()),
             (&["CAP_SYS_TIME"], &["KILL"], (0xa80425fb | bit("SYS_TIME")) & !bit("KILL")),
         ];
         for (add, drop, expect) in cases {

@@ -128,16 +128,17 @@ impl Executor for Program {
 
 /// Capabilities to hand to libcontainer: the final ones and those that the executor borrows.
 pub fn during_setup(caps: u64) -> u64 {
-    caps | caps::TRANSIENT
+    caps | (caps::TRANSIENT & caps::held())
 }
 
-/// What the error pipe says after the start: empty when the program runs.
+/// What the error pipe says after the start: empty when the program runs. Waits for its end unless the reader is
+/// non-blocking.
 pub fn outcome(reader: &OwnedFd) -> std::io::Result<String> {
     let mut text = Vec::new();
     let mut chunk = [0u8; 4096];
     loop {
         match nix::unistd::read(reader, &mut chunk) {
-            Ok(0) => return Ok(String::from_utf8_lossy(&text).into_owned()),
+            Ok(0) | Err(nix::errno::Errno::EAGAIN) => return Ok(String::from_utf8_lossy(&text).into_owned()),
             Ok(n) if text.len() < 64 * 1024 => text.extend_from_slice(&chunk[..n]),
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(err) => return Err(err.into()),

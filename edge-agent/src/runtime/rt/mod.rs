@@ -3,6 +3,7 @@
 //! In: a frame of JSON on fd 0 and the container's fds beside it. Out: a frame of JSON, and a pty's master.
 //! Never: started by hand, kept alive after its reply, or run inside the agent (libcontainer forks).
 
+mod blame;
 mod caps;
 pub mod console;
 mod devices;
@@ -79,6 +80,7 @@ pub fn main(args: &[std::ffi::OsString]) -> i32 {
             return 2;
         }
     };
+    let blame = blame::Blame::collect();
     let outcome = match request {
         Request::Sandbox { run_dir, cgroup_parent, spec, address } => {
             sandbox::create(&run_dir, &cgroup_parent, &spec, address)
@@ -90,7 +92,10 @@ pub fn main(args: &[std::ffi::OsString]) -> i32 {
     };
     let (reply, master) = match outcome {
         Ok(done) => (Reply::Done { pid: done.pid, start_time: done.start_time }, done.master),
-        Err(Failure::Create(why)) => (Reply::NotCreated(why), None),
+        Err(Failure::Create(why)) => match blame.and_then(|blame| blame.first()) {
+            Some(cause) if !why.contains(&cause) => (Reply::NotCreated(format!("{why}: {cause}")), None),
+            _ => (Reply::NotCreated(why), None),
+        },
         Err(Failure::Start(why)) => (Reply::NotStarted(why), None),
     };
     i32::from(send(&socket, &reply, master.as_ref()).is_err())

@@ -26,6 +26,8 @@ pub struct Parts<'a> {
     pub sources: Vec<std::path::PathBuf>,
     pub devices: Vec<Value>,
     pub cgroup_v2: bool,
+    /// A prepared directory for /sys/fs/cgroup (v1); libcontainer mounts it itself otherwise.
+    pub cgroup_view: Option<&'a Path>,
 }
 
 pub fn config(parts: &Parts<'_>) -> Value {
@@ -68,12 +70,15 @@ struct Process<'a> {
 
 fn process(process: &Process<'_>) -> Value {
     let names = caps::names(executor::during_setup(process.caps));
+    // The primary group is a supplementary one too, so that dropping it takes nothing away (CVE-2022-2989).
+    let mut groups = vec![process.user.gid];
+    groups.extend(process.user.groups.iter().filter(|gid| **gid != process.user.gid));
     let mut value = json!({
         "terminal": process.tty,
         "args": process.args,
         "env": process.env,
         "cwd": if process.cwd.is_empty() { "/" } else { process.cwd },
-        "user": { "uid": process.user.uid, "gid": process.user.gid, "additionalGids": process.user.groups },
+        "user": { "uid": process.user.uid, "gid": process.user.gid, "additionalGids": groups },
         "capabilities": { "bounding": names, "effective": names, "permitted": names },
     });
     // Explicit `false` is not the same as absence in libcontainer.
@@ -136,7 +141,10 @@ fn mounts(parts: &Parts<'_>) -> Vec<Value> {
         mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
         mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", access]),
-        mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]),
+        match parts.cgroup_view {
+            Some(view) => bind(view, Path::new("/sys/fs/cgroup"), &Mount::default(), !spec.privileged),
+            None => mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]),
+        },
     ];
     let taken = |path: &str| spec.mounts.iter().any(|mount| mount.destination == Path::new(path));
     let etc = sandbox::etc_dir(parts.run_dir, &spec.pod_uid);

@@ -19,11 +19,36 @@ pub fn shares_mounts(spec: &ContainerSpec) -> bool {
     spec.mounts.iter().any(|mount| mount.propagation == Propagation::Bidirectional)
 }
 
-/// From here on this process's mounts are its own; the host's still arrive.
-pub fn own_mounts() -> Result<()> {
+/// From here on this process's mounts are its own. libcontainer knows no propagation of single mounts: when one of
+/// them wants what the host mounts later, all get it.
+pub fn own_mounts(spec: &ContainerSpec) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
-    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)?;
+    let follows = spec.mounts.iter().any(|mount| mount.propagation == Propagation::HostToContainer);
+    let propagation = if follows { MsFlags::MS_SLAVE } else { MsFlags::MS_PRIVATE };
+    mount(NONE, "/", NONE, MsFlags::MS_REC | propagation, NONE)?;
     Ok(())
+}
+
+/// Prepares /sys/fs/cgroup of a container on cgroup v1: its own group in the hierarchies that matter.
+pub fn cgroup_view(bundle: &Path, view: &[(Vec<String>, PathBuf)], writable: bool) -> Result<PathBuf> {
+    let place = bundle.join("cgroup");
+    std::fs::create_dir_all(&place)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("tmpfs"), &place, Some("tmpfs"), flags, Some("mode=755,size=64k"))?;
+    let read_only = if writable { MsFlags::empty() } else { MsFlags::MS_RDONLY };
+    let again = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | flags | read_only;
+    for (names, group) in view {
+        let name = names.join(",");
+        let target = place.join(&name);
+        std::fs::create_dir(&target)?;
+        mount(Some(group), &target, NONE, MsFlags::MS_BIND, NONE)?;
+        mount(NONE, &target, NONE, again, NONE)?;
+        for other in names.iter().filter(|_| names.len() > 1) {
+            std::os::unix::fs::symlink(&name, place.join(other))?;
+        }
+    }
+    mount(NONE, &place, NONE, again, NONE)?;
+    Ok(place)
 }
 
 /// Mounts the overlay on `<bundle>/rootfs`.

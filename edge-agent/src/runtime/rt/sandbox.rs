@@ -13,6 +13,7 @@ use nix::sched::{CloneFlags, unshare};
 use std::io::{Error, ErrorKind, Result};
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -161,6 +162,7 @@ fn start_init(cgroups: &Cgroups, pod_group: &str, base: &Path) -> Result<()> {
     cgroups.prepare_container(&group, &small, Some(&[]))?;
     unshare(CloneFlags::CLONE_NEWPID)?;
     let child = Command::new("/proc/self/exe")
+        .arg0("limpet-agent")
         .args(["rt", "init"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())

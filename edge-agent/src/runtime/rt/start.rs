@@ -51,13 +51,19 @@ fn make(
     let bundle_dir = bundle(run_dir, &spec.id);
     let shares = rootfs::shares_mounts(spec);
     if !shares {
-        rootfs::own_mounts().map_err(|err| Failure::create("a mount namespace", err))?;
+        rootfs::own_mounts(spec).map_err(|err| Failure::create("a mount namespace", err))?;
     }
     std::fs::create_dir_all(&bundle_dir).map_err(|err| Failure::create("the bundle", err))?;
     let root = rootfs::mount_overlay(&bundle_dir, &spec.layers, &writable_layer(data_dir, &spec.pod_uid, &spec.id))
         .map_err(|err| Failure::create("root file system", err))?;
     rootfs::check_mount_points(&root).map_err(|err| Failure::create("root file system", err))?;
     let sources = rootfs::resolve_sources(&bundle_dir, spec).map_err(|err| Failure::create("subPath", err))?;
+    let cgroup_view = if cgroups.is_v2() || shares {
+        None
+    } else {
+        let view = rootfs::cgroup_view(&bundle_dir, &cgroups.view_v1(group), spec.privileged);
+        Some(view.map_err(|err| Failure::create("/sys/fs/cgroup", err))?)
+    };
     let config = oci::config(&oci::Parts {
         spec,
         sandbox: &sandbox,
@@ -67,6 +73,7 @@ fn make(
         sources,
         devices: devices.nodes,
         cgroup_v2: cgroups.is_v2(),
+        cgroup_view: cgroup_view.as_deref(),
     });
     let text = serde_json::to_vec(&config).map_err(|err| Failure::create("config.json", err))?;
     record::write_file(&bundle_dir.join("config.json"), &text, 0o600)
@@ -136,8 +143,10 @@ fn run(
     Ok(Outcome { pid, start_time, master })
 }
 
-/// The executor's own words when it has any, libcontainer's otherwise. Both writers of the pipe are gone by now.
+/// The executor's own words when it has any, libcontainer's otherwise.
 pub fn refused(errors: &OwnedFd, why: String) -> Failure {
+    // What was said is there by now; a process that hangs must not hold this one.
+    let _ = super::super::helper::set_nonblocking(errors);
     match executor::outcome(errors) {
         Ok(said) if !said.is_empty() => Failure::Start(format!("unable to start container process: {said}")),
         _ => Failure::Create(why),
@@ -177,7 +186,9 @@ fn clean_up(run_dir: &Path, data_dir: &Path, cgroups: &Cgroups, group: &str, spe
     let layer = writable_layer(data_dir, &spec.pod_uid, &spec.id);
     // The overlay may still be mounted on the bundle in this namespace: detach it before anything is removed.
     let bundle_dir = bundle(run_dir, &spec.id);
-    let _ = nix::mount::umount2(&bundle_dir.join("rootfs"), nix::mount::MntFlags::MNT_DETACH);
+    for place in ["rootfs", "cgroup"] {
+        let _ = nix::mount::umount2(&bundle_dir.join(place), nix::mount::MntFlags::MNT_DETACH);
+    }
     for index in 0..spec.mounts.len() {
         let _ = nix::mount::umount2(&bundle_dir.join(format!("sub{index}")), nix::mount::MntFlags::MNT_DETACH);
     }

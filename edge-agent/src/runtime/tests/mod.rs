@@ -1,1 +1,51 @@
-//! Containers, for real.
+//! Containers, for real: needs root, busybox (Debian's `busybox-static`) and nothing else.
+//!
+//! Every test runs in a world of its own: this test binary starts itself again as a keeper in new network and mount
+//! namespaces; the keeper starts it as the agent, which runs the case. The world's end takes links and mounts along;
+//! the group that is named after it is killed and removed in any case.
+
+mod cases;
+mod net_cases;
+mod security;
+mod survive;
+mod world;
+
+use world::in_world;
+
+macro_rules! worlds {
+    ($($name:ident => $case:path),* $(,)?) => {
+        $(
+            #[test]
+            fn $name() {
+                in_world(stringify!($name));
+            }
+        )*
+
+        fn case(name: &str) -> Option<world::Case> {
+            match name {
+                $(stringify!($name) => Some(|world| Box::pin($case(world))),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+worlds! {
+    a_container_writes_and_ends => cases::writes_and_ends,
+    two_containers_share_their_pod => cases::share_the_pod,
+    exec_joins_and_reports => cases::exec,
+    a_terminal_has_a_size => cases::terminal,
+    stop_signals_arrive => cases::stop,
+    memory_limits_kill_and_are_told => cases::out_of_memory,
+    start_errors_are_in_runcs_words => cases::start_errors,
+    mounts_are_as_asked => cases::mounts,
+    nothing_is_left_after_many => cases::nothing_left,
+    host_network_and_shared_processes => cases::other_namespaces,
+    the_container_is_locked_in => security::locked_in,
+    without_no_new_privileges_the_filter_holds => security::filter_without_nnp,
+    privileged_is_privileged => security::privileged,
+    hostile_images_are_refused => security::hostile_images,
+    a_killed_agent_loses_nothing => survive::killed_agent,
+    a_stopped_keeper_leaves_containers => survive::stopped_keeper,
+    services_reach_their_pods => net_cases::services,
+}

@@ -1,0 +1,319 @@
+//! What every container must do.
+
+use super::world::{World, read_all, read_until};
+use crate::runtime::*;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+
+pub async fn writes_and_ends(mut world: World) {
+    let info = world.pod("pod-a").await;
+    assert_eq!(info.ip.map(|ip| ip.to_string()).as_deref(), Some("10.77.0.2"));
+    assert_eq!(world.pod("pod-a").await, info, "a second call finds the same sandbox");
+    let spec = world.container("pod-a", "c1", "echo out; echo err >&2; echo $GREETING $HOME; hostname; pwd; exit 7");
+    let (text, ended) = world.run(&spec).await;
+    assert_eq!(text, "out\nhello /root\npod-a\n/\nerr\n");
+    assert_eq!((ended.code, ended.signal, ended.oom_killed), (7, None, false));
+    let found = world.runtime.list();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].state, State::Exited(ended));
+    assert!(world.runtime.signal("c1", libc::SIGTERM).is_err());
+    world.runtime.remove_container("c1").await.unwrap();
+    world.runtime.remove_container("c1").await.unwrap();
+    assert!(world.runtime.list().is_empty());
+    world.runtime.remove_sandbox("pod-a").await.unwrap();
+    world.runtime.remove_sandbox("pod-a").await.unwrap();
+    assert!(!world.runtime.sandbox_exists("pod-a"));
+}
+
+pub async fn share_the_pod(mut world: World) {
+    let info = world.pod("pod-b").await;
+    let server = world.container("pod-b", "server", "echo up; while true; do echo served | nc -l -p 8080; done");
+    let started = world.runtime.start_container(&server).await.unwrap();
+    let out = sys::watch(started.streams.stdout.unwrap()).unwrap();
+    read_until(&out, "up").await;
+    let client = world.container("pod-b", "client", "while ! nc 127.0.0.1 8080; do :; done; cat /etc/hosts; ls /dev/shm");
+    let text = world.output(&client).await;
+    assert!(text.contains("served\n"), "{text}");
+    assert!(text.contains("10.77.0.2\tpod-b"), "{text}");
+    // From the node to the pod, over the bridge.
+    let address = std::net::SocketAddr::from((info.ip.unwrap(), 8080));
+    let mut stream = loop {
+        match tokio::net::TcpStream::connect(address).await {
+            Ok(stream) => break stream,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    let mut text = String::new();
+    tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut text).await.unwrap();
+    assert_eq!(text, "served\n");
+    world.runtime.kill("server").unwrap();
+    assert_eq!(world.ended("server").await.code, 137);
+    world.runtime.remove_container("server").await.unwrap();
+    world.runtime.remove_sandbox("pod-b").await.unwrap();
+}
+
+pub async fn exec(mut world: World) {
+    world.pod("pod-c").await;
+    let spec = world.container("pod-c", "main", "echo ready; exec sleep 1000");
+    let started = world.runtime.start_container(&spec).await.unwrap();
+    let out = sys::watch(started.streams.stdout.unwrap()).unwrap();
+    read_until(&out, "ready").await;
+    assert_eq!(world.exec("main", &["sh", "-c", "echo $GREETING; echo e >&2; exit 3"]).await, ("hello\ne\n".into(), 3));
+    assert_eq!(world.exec("main", &["true"]).await, (String::new(), 0));
+    // Sees the container's processes and group.
+    let (text, _) = world.exec("main", &["ps"]).await;
+    assert!(text.contains("sleep 1000"), "{text}");
+    let with_stdin = ExecSpec {
+        container_id: "main".into(),
+        args: vec!["cat".into()],
+        stdin: true,
+        ..ExecSpec::default()
+    };
+    let exec = world.runtime.exec(&with_stdin).await.unwrap();
+    nix::unistd::write(exec.streams.stdin.as_ref().unwrap(), b"through").unwrap();
+    drop(exec.streams.stdin);
+    assert_eq!(read_all(exec.streams.stdout.unwrap()).await, "through");
+    assert_eq!(exec.exit.await.unwrap(), 0);
+    let as_user = ExecSpec {
+        container_id: "main".into(),
+        args: vec!["id".into(), "-u".into()],
+        user: Some(User { uid: 1000, gid: 1000, groups: vec![] }),
+        ..ExecSpec::default()
+    };
+    let exec = world.runtime.exec(&as_user).await.unwrap();
+    assert_eq!(read_all(exec.streams.stdout.unwrap()).await, "1000\n");
+    let missing = ExecSpec { container_id: "main".into(), args: vec!["nope".into()], ..ExecSpec::default() };
+    let err = world.runtime.exec(&missing).await.unwrap_err();
+    assert!(err.to_string().contains("exec: \"nope\": executable file not found in $PATH"), "{err}");
+    let killed = world.exec("main", &["sh", "-c", "kill -9 $$"]).await;
+    assert_eq!(killed.1, 137);
+    assert_eq!(std::fs::read_dir(world.base.join("run/execs")).unwrap().count(), 0, "no exec leaves a file behind");
+    assert_eq!(std::fs::read_dir(world.base.join("run/state/main")).unwrap().count(), 3);
+    world.runtime.kill("main").unwrap();
+    world.ended("main").await;
+    assert!(matches!(world.runtime.exec(&missing).await, Err(RuntimeError::NotFound(_))));
+}
+
+pub async fn terminal(mut world: World) {
+    world.pod("pod-t").await;
+    let mut spec = world.container("pod-t", "tty", "tty; read line; stty size; echo got $line");
+    (spec.tty, spec.stdin) = (true, true);
+    let started = world.runtime.start_container(&spec).await.unwrap();
+    let tty = sys::watch(started.streams.tty.unwrap()).unwrap();
+    read_until(&tty, "/dev/pts/0").await;
+    resize(tty.get_ref().as_fd(), 123, 45).unwrap();
+    nix::unistd::write(tty.get_ref(), b"word\n").unwrap();
+    let text = read_until(&tty, "got word").await;
+    assert!(text.contains("45 123"), "{text}");
+    assert_eq!(world.ended("tty").await.code, 0);
+    let main = world.container("pod-t", "main", "echo ready; exec sleep 1000");
+    let started = world.runtime.start_container(&main).await.unwrap();
+    read_until(&sys::watch(started.streams.stdout.unwrap()).unwrap(), "ready").await;
+    let exec = ExecSpec {
+        container_id: "main".into(),
+        args: ["sh", "-c", "stty size; tty; exit 4"].map(String::from).to_vec(),
+        tty: true,
+        size: Some((99, 33)),
+        ..ExecSpec::default()
+    };
+    let exec = world.runtime.exec(&exec).await.unwrap();
+    let text = read_all(exec.streams.tty.unwrap()).await;
+    assert!(text.contains("/dev/pts/"), "{text}");
+    assert_eq!(exec.exit.await.unwrap(), 4);
+}
+
+pub async fn stop(mut world: World) {
+    world.pod("pod-s").await;
+    let spec = world.container("pod-s", "trap", "trap 'echo bye; exit 9' TERM; echo ready; while true; do sleep 0.01; done");
+    let started = world.runtime.start_container(&spec).await.unwrap();
+    let out = sys::watch(started.streams.stdout.unwrap()).unwrap();
+    read_until(&out, "ready").await;
+    world.runtime.signal("trap", libc::SIGTERM).unwrap();
+    assert_eq!(world.ended("trap").await.code, 9);
+    read_until(&out, "bye").await;
+    let deaf = world.container("pod-s", "deaf", "trap '' TERM; echo ready; (sleep 1000 &) ; while true; do sleep 1; done");
+    let started = world.runtime.start_container(&deaf).await.unwrap();
+    read_until(&sys::watch(started.streams.stdout.unwrap()).unwrap(), "ready").await;
+    world.runtime.signal("deaf", libc::SIGTERM).unwrap();
+    world.runtime.remove_container("deaf").await.unwrap();
+    let ended = world.ended("deaf").await;
+    assert_eq!((ended.code, ended.signal, ended.oom_killed), (137, Some(9), false));
+}
+
+pub async fn out_of_memory(mut world: World) {
+    world.pod("pod-m").await;
+    if !world.runtime.cgroups().controllers().memory {
+        println!("skipped: no memory controller");
+        return;
+    }
+    let mut spec = world.container("pod-m", "eater", "cat /dev/zero | head -c 100000000 | tail -c 100000000 | wc -c");
+    spec.args = ["tail", "-c", "200000000", "/dev/zero"].map(String::from).to_vec();
+    spec.resources = Resources {
+        memory_limit_bytes: Some(16 << 20),
+        cpu_quota_us: Some(50_000),
+        cpu_shares: Some(512),
+        pids_limit: Some(50),
+        ..Resources::default()
+    };
+    let (_, ended) = world.run(&spec).await;
+    assert_eq!((ended.code, ended.signal, ended.oom_killed), (137, Some(9), true));
+    world.runtime.remove_container("eater").await.unwrap();
+    let mut forks = world.container("pod-m", "forks", "for i in 1 2 3 4 5 6 7 8 9; do sleep 5 & done; echo $?");
+    forks.resources.pids_limit = Some(5);
+    let started = world.runtime.start_container(&forks).await.unwrap();
+    let text = read_until(&sys::watch(started.streams.stderr.unwrap()).unwrap(), "fork").await;
+    assert!(text.contains("can't fork"), "{text}");
+    world.runtime.remove_container("forks").await.unwrap();
+}
+
+pub async fn start_errors(world: World) {
+    world.pod("pod-e").await;
+    let layer = world.base.join("layer");
+    std::fs::write(layer.join("bin/text"), "no program").unwrap();
+    std::fs::write(layer.join("bin/strange"), "no program").unwrap();
+    std::fs::set_permissions(layer.join("bin/strange"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let cases: [(&[&str], &str); 6] = [
+        (&["nope"], "exec: \"nope\": executable file not found in $PATH"),
+        (&["/nope"], "exec: \"/nope\": stat /nope: no such file or directory"),
+        (&["text"], "exec: \"text\": permission denied"),
+        (&["/etc"], "exec: \"/etc\": is a directory"),
+        (&["strange"], "exec /bin/strange: exec format error"),
+        (&[], "no command specified"),
+    ];
+    for (index, (args, expect)) in cases.into_iter().enumerate() {
+        let mut spec = world.container("pod-e", &format!("bad{index}"), "");
+        spec.args = args.iter().map(|arg| arg.to_string()).collect();
+        let err = world.runtime.start_container(&spec).await.unwrap_err();
+        assert!(matches!(err, RuntimeError::Start(_)), "{args:?}: {err:?}");
+        assert_eq!(err.to_string(), format!("unable to start container process: {expect}"), "{args:?}");
+    }
+    let mut spec = world.container("pod-e", "badmount", "true");
+    spec.mounts = vec![Mount { source: "/does/not/exist".into(), destination: "/mnt".into(), ..Mount::default() }];
+    let err = world.runtime.start_container(&spec).await.unwrap_err();
+    assert!(matches!(err, RuntimeError::Create(_)), "{err:?}");
+    println!("a missing mount source: {err}");
+    let mut spec = world.container("pod-e", "badcwd", "true");
+    spec.cwd = "relative".into();
+    println!("a relative cwd: {}", world.runtime.start_container(&spec).await.unwrap_err());
+    let spec = world.container("no-pod", "nopod", "true");
+    assert!(matches!(world.runtime.start_container(&spec).await, Err(RuntimeError::NotFound(_))));
+    for id in ["", "../x", "a/b", ".hidden"] {
+        let spec = world.container("pod-e", id, "true");
+        assert!(matches!(world.runtime.start_container(&spec).await, Err(RuntimeError::Invalid(_))), "{id}");
+    }
+    assert!(world.runtime.list().is_empty(), "a failed start leaves no record");
+    for dir in ["run/bundles", "run/state", "run/fifos", "run/containers", "data/pods/pod-e/containers"] {
+        let left = std::fs::read_dir(world.base.join(dir)).unwrap().count();
+        assert_eq!(left, 0, "{dir}");
+    }
+}
+
+pub async fn mounts(mut world: World) {
+    world.pod("pod-v").await;
+    let volume = world.base.join("volume");
+    std::fs::create_dir_all(volume.join("inner")).unwrap();
+    std::fs::write(volume.join("inner/file"), "content").unwrap();
+    std::os::unix::fs::symlink("/etc", volume.join("trap")).unwrap();
+    let mount = |destination: &str, sub_path: Option<&str>, read_only| Mount {
+        source: volume.clone(),
+        sub_path: sub_path.map(str::to_owned),
+        destination: destination.into(),
+        read_only,
+        propagation: Propagation::None,
+    };
+    let script = "cat /whole/inner/file /sub/file /one; echo; echo w > /whole/new && echo rw; \
+                  echo w > /ro/new || echo ro; ls -d /sub/made; grep ' /ro ' /proc/mounts | cut -d' ' -f4 | cut -c1-2";
+    let mut spec = world.container("pod-v", "mounts", script);
+    spec.mounts = vec![
+        mount("/sub/made", Some("made/here"), false),
+        mount("/sub", Some("inner"), false),
+        mount("/whole", None, false),
+        mount("/one", Some("inner/file"), false),
+        mount("/ro", None, true),
+    ];
+    let text = world.output(&spec).await;
+    assert!(text.starts_with("contentcontentcontent\nrw\nro\n/sub/made\nro\n"), "{text}");
+    assert!(volume.join("new").exists() && volume.join("made/here").is_dir());
+    let mut spec = world.container("pod-v", "escape", "true");
+    spec.mounts = vec![mount("/x", Some("trap"), false)];
+    let err = world.runtime.start_container(&spec).await.unwrap_err();
+    assert!(err.to_string().contains("leads out of the volume"), "{err}");
+    let mut spec = world.container("pod-v", "readonly", "echo x > /file || echo refused; echo y > /tmp/file || echo refused");
+    spec.read_only_root = true;
+    assert!(world.output(&spec).await.starts_with("refused\nrefused\n"));
+    // Two layers: the upper one hides and adds; writes do not reach them.
+    let top = world.base.join("top");
+    std::fs::create_dir_all(top.join("data")).unwrap();
+    std::fs::write(top.join("data/from-top"), "top").unwrap();
+    let mut spec = world.container("pod-v", "layers", "cat /data/from-top; echo changed > /data/from-top; cat /data/from-top");
+    spec.layers.insert(0, top.clone());
+    assert_eq!(world.output(&spec).await, "topchanged\n");
+    assert_eq!(std::fs::read_to_string(top.join("data/from-top")).unwrap(), "top");
+}
+
+pub async fn nothing_left(mut world: World) {
+    let counts = |world: &World| {
+        let files = |dir: &str| std::fs::read_dir(world.base.join(dir)).map_or(0, Iterator::count);
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap().lines().count();
+        let fds = std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let keeper = std::os::unix::process::parent_id();
+        let keeper_fds = std::fs::read_dir(format!("/proc/{keeper}/fd")).unwrap().count();
+        let dirs = ["run/containers", "run/bundles", "run/state", "run/fifos", "run/pods", "run/execs", "data/pods"];
+        (dirs.map(files), mounts, fds, keeper_fds)
+    };
+    let round = async |world: &mut World, n: usize| {
+        let (pod, id) = (format!("pod-{n}"), format!("c-{n}"));
+        world.pod(&pod).await;
+        let spec = world.container(&pod, &id, "echo ready; exec sleep 1000");
+        let started = world.runtime.start_container(&spec).await.unwrap();
+        read_until(&sys::watch(started.streams.stdout.unwrap()).unwrap(), "ready").await;
+        assert_eq!(world.exec(&id, &["true"]).await.1, 0);
+        world.runtime.remove_container(&id).await.unwrap();
+        world.ended(&id).await;
+        world.runtime.remove_sandbox(&pod).await.unwrap();
+        let _ = std::fs::remove_dir_all(world.base.join("data/pods").join(&pod));
+    };
+    round(&mut world, 0).await;
+    let before = counts(&world);
+    for n in 1..8 {
+        round(&mut world, n).await;
+    }
+    assert_eq!(counts(&world), before);
+}
+
+pub async fn other_namespaces(mut world: World) {
+    let host = SandboxSpec { host_network: true, host_pid: true, host_ipc: true, ..world.sandbox("pod-h") };
+    assert_eq!(world.runtime.create_sandbox(&host).await.unwrap().ip, None);
+    let own = |kind: &str| std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap().display().to_string();
+    let spec = world.container("pod-h", "host", "for n in net uts ipc pid; do readlink /proc/self/ns/$n; done");
+    let expect = ["net", "uts", "ipc", "pid"].map(own).join("\n") + "\n";
+    assert_eq!(world.output(&spec).await, expect);
+    world.runtime.remove_sandbox("pod-h").await.unwrap();
+
+    let shared = SandboxSpec { share_pid: true, ..world.sandbox("pod-p") };
+    world.runtime.create_sandbox(&shared).await.unwrap();
+    assert!(world.runtime.sandbox_exists("pod-p"));
+    let first = world.container("pod-p", "first", "echo ready; exec sleep 1234");
+    let started = world.runtime.start_container(&first).await.unwrap();
+    read_until(&sys::watch(started.streams.stdout.unwrap()).unwrap(), "ready").await;
+    let second = world.container("pod-p", "second", "ps; echo > /proc/1/exe && echo wri''tten; readlink /proc/1/exe");
+    let text = world.output(&second).await;
+    assert!(text.contains("sleep 1234") && !text.contains("written"), "{text}");
+    world.runtime.remove_container("first").await.unwrap();
+    world.runtime.remove_sandbox("pod-p").await.unwrap();
+
+    let sysctl = SandboxSpec {
+        sysctls: [("net.ipv4.tcp_syncookies".to_owned(), "0".to_owned())].into(),
+        ..world.sandbox("pod-y")
+    };
+    world.runtime.create_sandbox(&sysctl).await.unwrap();
+    let text = world.output(&world.container("pod-y", "sys", "cat /proc/sys/net/ipv4/tcp_syncookies")).await;
+    assert_eq!(text, "0\n");
+    let bad = SandboxSpec {
+        sysctls: [("kernel.panic".to_owned(), "1".to_owned())].into(),
+        ..world.sandbox("pod-z")
+    };
+    let err = world.runtime.create_sandbox(&bad).await.unwrap_err();
+    assert!(err.to_string().contains("kernel.panic"), "{err}");
+    assert!(!world.runtime.sandbox_exists("pod-z"));
+}

@@ -1,0 +1,80 @@
+//! What containers outlive.
+
+use super::world::{World, read_until};
+use crate::runtime::*;
+use std::time::Duration;
+
+/// The agent kills itself twice; the third one finds every line and every exit code.
+pub async fn killed_agent(mut world: World) {
+    let log = world.base.join("log");
+    if world.restarts == 0 {
+        world.pod("pod-k").await;
+        let script = "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); [ $((i % 100)) = 0 ] && sleep 0.05; done; exit 42";
+        let started = world.runtime.start_container(&world.container("pod-k", "lines", script)).await.unwrap();
+        let quick = world.container("pod-k", "quick", "sleep 0.3; exit 5");
+        world.runtime.start_container(&quick).await.unwrap();
+        let out = sys::watch(started.streams.stdout.unwrap()).unwrap();
+        let text = read_until(&out, "line 150\n").await;
+        std::fs::write(&log, text).unwrap();
+        die();
+    }
+    let found = world.runtime.list();
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(world.runtime.sandbox_exists("pod-k"));
+    let mut text = std::fs::read_to_string(&log).unwrap();
+    let streams = world.runtime.take_streams("lines");
+    let out = sys::watch(streams.stdout.expect("the keeper held the pipe")).unwrap();
+    if world.restarts == 1 {
+        assert_eq!(found[0].state, State::Running);
+        text.push_str(&read_until(&out, "00\n").await);
+        std::fs::write(&log, text).unwrap();
+        // Long enough that `quick` ends while no agent runs.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        die();
+    }
+    let end = found.iter().find(|found| found.id == "quick").unwrap();
+    match end.state {
+        State::Exited(ended) => assert_eq!((ended.code, ended.unseen), (5, false)),
+        State::Running => assert_eq!(world.ended("quick").await.code, 5),
+    }
+    text.push_str(&read_until(&out, "line 2999\n").await);
+    let expect: String = (0..3000).map(|i| format!("line {i}\n")).collect();
+    assert_eq!(text, expect, "no line is lost or doubled");
+    let lines = found.iter().find(|found| found.id == "lines").unwrap();
+    if lines.state == State::Running {
+        assert_eq!(world.ended("lines").await.code, 42);
+    }
+    for id in ["lines", "quick"] {
+        world.runtime.remove_container(id).await.unwrap();
+    }
+    world.runtime.remove_sandbox("pod-k").await.unwrap();
+}
+
+fn die() -> ! {
+    let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
+    unreachable!("SIGKILL cannot be survived");
+}
+
+/// Without a keeper a container goes on writing: its FIFO has a reader as long as it lives itself.
+pub async fn stopped_keeper(mut world: World) {
+    world.pod("pod-g").await;
+    let proof = world.base.join("proof");
+    std::fs::create_dir_all(&proof).unwrap();
+    let script = "echo ready; while [ ! -e /proof/go ]; do sleep 0.01; done; echo more; echo alive > /proof/alive; exec sleep 1000";
+    let mut spec = world.container("pod-g", "main", script);
+    spec.mounts = vec![Mount { source: proof.clone(), destination: "/proof".into(), ..Mount::default() }];
+    let started = world.runtime.start_container(&spec).await.unwrap();
+    let out = sys::watch(started.streams.stdout.unwrap()).unwrap();
+    read_until(&out, "ready").await;
+    // Close every other end: the agent's and the keeper's.
+    drop(out);
+    world.runtime.shared.keeper.drop_fd("main/out").await.unwrap();
+    world.runtime.shared.keeper.drop_fd("main/err").await.unwrap();
+    std::fs::write(proof.join("go"), "").unwrap();
+    while !proof.join("alive").exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    world.runtime.remove_container("main").await.unwrap();
+    let ended = world.ended("main").await;
+    assert_eq!(ended.signal, Some(libc::SIGKILL), "not SIGPIPE");
+}
