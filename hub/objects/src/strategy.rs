@@ -15,40 +15,6 @@ use crate::status::Status;
 /// Top-level fields that are not the object's "spec" for generation and status updates.
 const OUTSIDE_SPEC: [&str; 4] = ["apiVersion", "kind", "metadata", "status"];
 
-/// Brings a decoded body into the form of the resource's type: apiVersion and kind must fit, types must be right, unknown
-/// fields go. Returns the paths of unknown fields; what becomes of them (error, warning, nothing) is the caller's policy.
-pub fn conform(resource: &Resource, object: &mut Value) -> Result<Vec<String>, Status> {
-    conform_as(&resource.schema, &resource.api_version(), &resource.kind, object)
-}
-
-/// `conform` for bodies of subresources: `schema` is the definition's name (see `Subresource`).
-pub fn conform_as(schema: &str, api_version: &str, kind: &str, object: &mut Value) -> Result<Vec<String>, Status> {
-    let version = crate::resource::split_api_version(api_version).1;
-    let cannot = |why: &str| {
-        Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
-    };
-    if !object.is_object() {
-        return Err(cannot("the body is not a JSON object"));
-    }
-    let (sent_version, sent_kind) = (object["apiVersion"].as_str(), object["kind"].as_str());
-    if sent_version.is_some_and(|sent| !sent.is_empty() && sent != api_version) {
-        let sent = sent_version.unwrap_or_default();
-        let message = format!(
-            "the API version in the data ({sent}) does not match the expected API version ({api_version})"
-        );
-        return Err(Status::bad_request(message));
-    }
-    if sent_kind.is_some_and(|sent| !sent.is_empty() && sent != kind) {
-        let sent = sent_kind.unwrap_or_default();
-        return Err(Status::bad_request(format!("{sent} in version {version:?} cannot be handled as a {kind}")));
-    }
-    let Some(definition) = schema::table().get(schema) else { return Ok(Vec::new()) };
-    match schema::check(object, definition).first() {
-        Some(wrong) => Err(cannot(wrong)),
-        None => Ok(schema::prune(object, definition)),
-    }
-}
-
 /// Values of a wrong type would confuse everything after this.
 fn check_types(resource: &Resource, object: &Value) -> Result<(), Status> {
     let wrong = schema::table().get(&resource.schema).map(|definition| schema::check(object, definition));
@@ -62,7 +28,7 @@ fn check_types(resource: &Resource, object: &Value) -> Result<(), Status> {
     }
 }
 
-/// Fills in defaults; call it on every object that passed `conform`, before admission.
+/// Fills in defaults; call it on every object of checked types, before admission.
 pub fn default(resource: &Resource, object: &mut Value) {
     if !object.is_object() {
         return;
@@ -249,22 +215,12 @@ mod tests {
     }
 
     #[test]
-    fn bodies_must_fit_the_resource() {
+    fn wrong_types_never_reach_a_kind() {
         let pods = registry().by_path("", "v1", "pods").unwrap();
-        let mut fits = json!({"spec": {"containers": [], "foo": 1}});
-        assert_eq!(conform(pods, &mut fits), Ok(vec!["spec.foo".to_owned()]));
-        let cases = [
-            (json!({"apiVersion": "v2"}), "the API version in the data (v2) does not match the expected API version (v1)"),
-            (json!({"kind": "Node"}), "Node in version \"v1\" cannot be handled as a Pod"),
-            (
-                json!({"spec": {"containers": 1}}),
-                "Pod in version \"v1\" cannot be handled as a Pod: json: cannot unmarshal number into Go struct field \
-                 PodSpec.spec.containers of type []v1.Container",
-            ),
-            (json!([]), "Pod in version \"v1\" cannot be handled as a Pod: the body is not a JSON object"),
-        ];
-        for (mut body, message) in cases {
-            assert_eq!(conform(pods, &mut body).unwrap_err().message, message);
+        for body in [json!({"metadata": {"name": "a"}, "spec": {"containers": 1}}), json!({"spec": []}), json!([])] {
+            let old = json!({"metadata": {"name": "a"}});
+            assert_eq!(create(pods, &mut body.clone(), Some("d"), &ctx()).unwrap_err().code, 400, "{body}");
+            assert_eq!(update(pods, &mut body.clone(), &old, "", &ctx()).unwrap_err().code, 400, "{body}");
         }
     }
 

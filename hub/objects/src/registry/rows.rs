@@ -77,7 +77,8 @@ const CORE: &[Row] = &[
     Row { api: "v1", kind: "Binding", plural: "bindings", verbs: CREATE, ..ROW },
     Row {
         api: "v1", kind: "ComponentStatus", plural: "componentstatuses", namespaced: false,
-        short_names: &["cs"], verbs: &["get", "list"], ..ROW
+        short_names: &["cs"], verbs: &["get", "list"],
+        behaviour: || Arc::new(kinds::ComponentStatus), ..ROW
     },
     Row {
         api: "v1", kind: "ConfigMap", plural: "configmaps", short_names: &["cm"],
@@ -91,7 +92,10 @@ const CORE: &[Row] = &[
         api: "v1", kind: "Event", plural: "events", short_names: &["ev"],
         behaviour: || Arc::new(kinds::CoreEvent), ..ROW
     },
-    Row { api: "v1", kind: "LimitRange", plural: "limitranges", short_names: &["limits"], ..ROW },
+    Row {
+        api: "v1", kind: "LimitRange", plural: "limitranges", short_names: &["limits"],
+        behaviour: || Arc::new(kinds::LimitRange), ..ROW
+    },
     Row {
         api: "v1", kind: "Namespace", plural: "namespaces", namespaced: false, short_names: &["ns"],
         verbs: NO_COLLECTION, subresources: &[FINALIZE, STATUS],
@@ -116,7 +120,10 @@ const CORE: &[Row] = &[
         subresources: &[ATTACH, BINDING, EPHEMERALCONTAINERS, EVICTION, EXEC, LOG, PORTFORWARD, POD_PROXY, RESIZE, STATUS],
         generation: true, behaviour: || Arc::new(kinds::Pod), ..ROW
     },
-    Row { api: "v1", kind: "PodTemplate", plural: "podtemplates", ..ROW },
+    Row {
+        api: "v1", kind: "PodTemplate", plural: "podtemplates",
+        behaviour: || Arc::new(kinds::PodTemplate), ..ROW
+    },
     Row {
         api: "v1", kind: "ReplicationController", plural: "replicationcontrollers",
         short_names: &["rc"], categories: ALL, subresources: &[SCALE, STATUS], generation: true,
@@ -124,7 +131,7 @@ const CORE: &[Row] = &[
     },
     Row {
         api: "v1", kind: "ResourceQuota", plural: "resourcequotas", short_names: &["quota"],
-        subresources: &[STATUS], ..ROW
+        subresources: &[STATUS], behaviour: || Arc::new(kinds::ResourceQuota), ..ROW
     },
     Row { api: "v1", kind: "Secret", plural: "secrets", behaviour: || Arc::new(kinds::Secret), ..ROW },
     Row {
@@ -141,12 +148,15 @@ const APIREGISTRATION: &[Row] = &[
     Row {
         api: "apiregistration.k8s.io/v1", kind: "APIService", plural: "apiservices",
         namespaced: false, categories: API_EXTENSIONS, subresources: &[STATUS], generation: true,
-        ..ROW
+        behaviour: || Arc::new(kinds::ApiService), ..ROW
     },
 ];
 
 const APPS: &[Row] = &[
-    Row { api: "apps/v1", kind: "ControllerRevision", plural: "controllerrevisions", ..ROW },
+    Row {
+        api: "apps/v1", kind: "ControllerRevision", plural: "controllerrevisions",
+        behaviour: || Arc::new(kinds::ControllerRevision), ..ROW
+    },
     Row {
         api: "apps/v1", kind: "DaemonSet", plural: "daemonsets", short_names: &["ds"],
         categories: ALL, subresources: &[STATUS], generation: true,
@@ -212,7 +222,8 @@ const AUTHORIZATION: &[Row] = &[
 const AUTOSCALING_V2: &[Row] = &[
     Row {
         api: "autoscaling/v2", kind: "HorizontalPodAutoscaler", plural: "horizontalpodautoscalers",
-        short_names: &["hpa"], categories: ALL, subresources: &[STATUS], ..ROW
+        short_names: &["hpa"], categories: ALL, subresources: &[STATUS],
+        behaviour: || Arc::new(kinds::Autoscaler), ..ROW
     },
 ];
 
@@ -220,7 +231,7 @@ const AUTOSCALING_V1: &[Row] = &[
     Row {
         api: "autoscaling/v1", kind: "HorizontalPodAutoscaler", plural: "horizontalpodautoscalers",
         short_names: &["hpa"], categories: ALL, subresources: &[STATUS],
-        stored_api: "autoscaling/v2", ..ROW
+        stored_api: "autoscaling/v2", behaviour: || Arc::new(kinds::AutoscalerV1), ..ROW
     },
 ];
 
@@ -239,37 +250,41 @@ const CERTIFICATES: &[Row] = &[
     Row {
        
         api: "certificates.k8s.io/v1", kind: "CertificateSigningRequest", plural: "certificatesigningrequests",
-        namespaced: false, short_names: &["csr"], subresources: &[APPROVAL, STATUS], ..ROW
+        namespaced: false, short_names: &["csr"], subresources: &[APPROVAL, STATUS],
+        behaviour: || Arc::new(kinds::CertificateSigningRequest), ..ROW
     },
 ];
 
 const NETWORKING: &[Row] = &[
     Row {
         api: "networking.k8s.io/v1", kind: "IngressClass", plural: "ingressclasses",
-        namespaced: false, generation: true, ..ROW
+        namespaced: false, generation: true, behaviour: || Arc::new(kinds::IngressClass), ..ROW
     },
     Row {
         api: "networking.k8s.io/v1", kind: "Ingress", plural: "ingresses", short_names: &["ing"],
-        subresources: &[STATUS], generation: true, ..ROW
+        subresources: &[STATUS], generation: true, behaviour: || Arc::new(kinds::Ingress), ..ROW
     },
     Row {
         api: "networking.k8s.io/v1", kind: "IPAddress", plural: "ipaddresses", namespaced: false,
-        short_names: &["ip"], generation: true, ..ROW
+        short_names: &["ip"], generation: true, behaviour: || Arc::new(kinds::IpAddress), ..ROW
     },
     Row {
         api: "networking.k8s.io/v1", kind: "NetworkPolicy", plural: "networkpolicies",
-        short_names: &["netpol"], generation: true, ..ROW
+        short_names: &["netpol"], generation: true, behaviour: || Arc::new(kinds::NetworkPolicy),
+        ..ROW
     },
     Row {
         api: "networking.k8s.io/v1", kind: "ServiceCIDR", plural: "servicecidrs", namespaced: false,
-        subresources: &[STATUS], generation: true, ..ROW
+        subresources: &[STATUS], generation: true, behaviour: || Arc::new(kinds::ServiceCidr),
+        ..ROW
     },
 ];
 
 const POLICY: &[Row] = &[
     Row {
         api: "policy/v1", kind: "PodDisruptionBudget", plural: "poddisruptionbudgets",
-        short_names: &["pdb"], subresources: &[STATUS], generation: true, ..ROW
+        short_names: &["pdb"], subresources: &[STATUS], generation: true,
+        behaviour: || Arc::new(kinds::PodDisruptionBudget), ..ROW
     },
 ];
 
@@ -294,20 +309,28 @@ const RBAC: &[Row] = &[
 ];
 
 const STORAGE: &[Row] = &[
-    Row { api: "storage.k8s.io/v1", kind: "CSIDriver", plural: "csidrivers", namespaced: false, ..ROW },
-    Row { api: "storage.k8s.io/v1", kind: "CSINode", plural: "csinodes", namespaced: false, ..ROW },
+    Row {
+        api: "storage.k8s.io/v1", kind: "CSIDriver", plural: "csidrivers", namespaced: false,
+        behaviour: || Arc::new(kinds::CsiDriver), ..ROW
+    },
+    Row {
+        api: "storage.k8s.io/v1", kind: "CSINode", plural: "csinodes", namespaced: false,
+        behaviour: || Arc::new(kinds::CsiNode), ..ROW
+    },
     Row { api: "storage.k8s.io/v1", kind: "CSIStorageCapacity", plural: "csistoragecapacities", ..ROW },
     Row {
         api: "storage.k8s.io/v1", kind: "StorageClass", plural: "storageclasses", namespaced: false,
-        short_names: &["sc"], ..ROW
+        short_names: &["sc"], behaviour: || Arc::new(kinds::StorageClass), ..ROW
     },
     Row {
         api: "storage.k8s.io/v1", kind: "VolumeAttachment", plural: "volumeattachments",
-        namespaced: false, subresources: &[STATUS], ..ROW
+        namespaced: false, subresources: &[STATUS], behaviour: || Arc::new(kinds::VolumeAttachment),
+        ..ROW
     },
     Row {
         api: "storage.k8s.io/v1", kind: "VolumeAttributesClass", plural: "volumeattributesclasses",
-        namespaced: false, short_names: &["vac"], ..ROW
+        namespaced: false, short_names: &["vac"],
+        behaviour: || Arc::new(kinds::VolumeAttributesClass), ..ROW
     },
 ];
 
@@ -315,33 +338,38 @@ const ADMISSIONREGISTRATION: &[Row] = &[
     Row {
        
         api: "admissionregistration.k8s.io/v1", kind: "MutatingAdmissionPolicy", plural: "mutatingadmissionpolicies",
-        namespaced: false, categories: API_EXTENSIONS, generation: true, ..ROW
+        namespaced: false, categories: API_EXTENSIONS, generation: true,
+        behaviour: || Arc::new(kinds::Policy { mutating: true }), ..ROW
     },
     Row {
        
         api: "admissionregistration.k8s.io/v1", kind: "MutatingAdmissionPolicyBinding", plural: "mutatingadmissionpolicybindings",
-        namespaced: false, categories: API_EXTENSIONS, generation: true, ..ROW
+        namespaced: false, categories: API_EXTENSIONS, generation: true,
+        behaviour: || Arc::new(kinds::PolicyBinding), ..ROW
     },
     Row {
        
         api: "admissionregistration.k8s.io/v1", kind: "MutatingWebhookConfiguration", plural: "mutatingwebhookconfigurations",
-        namespaced: false, categories: API_EXTENSIONS, generation: true, ..ROW
+        namespaced: false, categories: API_EXTENSIONS, generation: true,
+        behaviour: || Arc::new(kinds::Webhooks { mutating: true }), ..ROW
     },
     Row {
        
         api: "admissionregistration.k8s.io/v1", kind: "ValidatingAdmissionPolicy", plural: "validatingadmissionpolicies",
         namespaced: false, categories: API_EXTENSIONS, subresources: &[STATUS], generation: true,
-        ..ROW
+        behaviour: || Arc::new(kinds::Policy { mutating: false }), ..ROW
     },
     Row {
        
         api: "admissionregistration.k8s.io/v1", kind: "ValidatingAdmissionPolicyBinding", plural: "validatingadmissionpolicybindings",
-        namespaced: false, categories: API_EXTENSIONS, generation: true, ..ROW
+        namespaced: false, categories: API_EXTENSIONS, generation: true,
+        behaviour: || Arc::new(kinds::PolicyBinding), ..ROW
     },
     Row {
        
         api: "admissionregistration.k8s.io/v1", kind: "ValidatingWebhookConfiguration", plural: "validatingwebhookconfigurations",
-        namespaced: false, categories: API_EXTENSIONS, generation: true, ..ROW
+        namespaced: false, categories: API_EXTENSIONS, generation: true,
+        behaviour: || Arc::new(kinds::Webhooks { mutating: false }), ..ROW
     },
 ];
 
@@ -350,14 +378,16 @@ const APIEXTENSIONS: &[Row] = &[
        
         api: "apiextensions.k8s.io/v1", kind: "CustomResourceDefinition", plural: "customresourcedefinitions",
         namespaced: false, short_names: &["crd", "crds"], categories: API_EXTENSIONS,
-        subresources: &[STATUS], generation: true, ..ROW
+        subresources: &[STATUS], generation: true,
+        behaviour: || Arc::new(kinds::CustomResourceDefinition), ..ROW
     },
 ];
 
 const SCHEDULING: &[Row] = &[
     Row {
         api: "scheduling.k8s.io/v1", kind: "PriorityClass", plural: "priorityclasses",
-        namespaced: false, short_names: &["pc"], generation: true, ..ROW
+        namespaced: false, short_names: &["pc"], generation: true,
+        behaviour: || Arc::new(kinds::PriorityClass), ..ROW
     },
 ];
 
@@ -369,7 +399,10 @@ const COORDINATION: &[Row] = &[
 ];
 
 const NODE: &[Row] = &[
-    Row { api: "node.k8s.io/v1", kind: "RuntimeClass", plural: "runtimeclasses", namespaced: false, ..ROW },
+    Row {
+        api: "node.k8s.io/v1", kind: "RuntimeClass", plural: "runtimeclasses", namespaced: false,
+        behaviour: || Arc::new(kinds::RuntimeClass), ..ROW
+    },
 ];
 
 const DISCOVERY: &[Row] = &[
@@ -382,30 +415,32 @@ const DISCOVERY: &[Row] = &[
 const RESOURCE: &[Row] = &[
     Row {
         api: "resource.k8s.io/v1", kind: "DeviceClass", plural: "deviceclasses", namespaced: false,
-        generation: true, ..ROW
+        generation: true, behaviour: || Arc::new(kinds::NameAndAge), ..ROW
     },
     Row {
         api: "resource.k8s.io/v1", kind: "ResourceClaim", plural: "resourceclaims",
-        subresources: &[STATUS], ..ROW
+        subresources: &[STATUS], behaviour: || Arc::new(kinds::ResourceClaim), ..ROW
     },
     Row {
         api: "resource.k8s.io/v1", kind: "ResourceClaimTemplate", plural: "resourceclaimtemplates",
-        ..ROW
+        behaviour: || Arc::new(kinds::NameAndAge), ..ROW
     },
     Row {
         api: "resource.k8s.io/v1", kind: "ResourceSlice", plural: "resourceslices",
-        namespaced: false, generation: true, ..ROW
+        namespaced: false, generation: true, behaviour: || Arc::new(kinds::ResourceSlice), ..ROW
     },
 ];
 
 const FLOWCONTROL: &[Row] = &[
     Row {
         api: "flowcontrol.apiserver.k8s.io/v1", kind: "FlowSchema", plural: "flowschemas",
-        namespaced: false, subresources: &[STATUS], generation: true, ..ROW
+        namespaced: false, subresources: &[STATUS], generation: true,
+        behaviour: || Arc::new(kinds::FlowSchema), ..ROW
     },
     Row {
        
         api: "flowcontrol.apiserver.k8s.io/v1", kind: "PriorityLevelConfiguration", plural: "prioritylevelconfigurations",
-        namespaced: false, subresources: &[STATUS], generation: true, ..ROW
+        namespaced: false, subresources: &[STATUS], generation: true,
+        behaviour: || Arc::new(kinds::PriorityLevel), ..ROW
     },
 ];

@@ -1,0 +1,107 @@
+//! CertificateSigningRequests (certificates.k8s.io/v1).
+//!
+//! In: requests as JSON. Out: who asked, rules and the table row. Never: signs or approves.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::cells::{NONE, name};
+use super::fill::{child, copy, list, text};
+use super::rules::{Errors, immutable, required};
+use crate::behaviour::{Behaviour, Column, Ctx};
+use crate::field::FieldError;
+use crate::table;
+
+#[derive(Debug, Clone, Copy)]
+pub struct CertificateSigningRequest;
+
+impl Behaviour for CertificateSigningRequest {
+    fn prepare_create(&self, object: &mut Value, ctx: &Ctx<'_>) {
+        let Some(spec) = child(object, "spec") else { return };
+        // Who asks is what the server knows, never what the request says.
+        spec["username"] = json!(ctx.user);
+        spec["groups"] = json!(ctx.groups);
+        for field in ["uid", "extra"] {
+            _ = super::fill::remove(spec, field);
+        }
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value, subresource: &str, _ctx: &Ctx<'_>) {
+        if subresource == "approval" {
+            // Approval brings conditions and nothing else.
+            let conditions = new["status"]["conditions"].clone();
+            copy(new, old, "spec");
+            copy(new, old, "status");
+            if let (false, Some(status)) = (conditions.is_null(), child(new, "status")) {
+                status["conditions"] = conditions;
+            }
+        }
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let spec = &object["spec"];
+        let mut errors = Errors::new();
+        _ = required(spec, "request", "spec", &mut errors);
+        _ = required(spec, "signerName", "spec", &mut errors);
+        if list(spec, "usages").is_empty() {
+            errors.push(FieldError::required("spec.usages", ""));
+        }
+        if spec["expirationSeconds"].as_i64().is_some_and(|seconds| seconds < 600) {
+            let words = "may not specify a duration less than 600 seconds (10 minutes)";
+            errors.push(FieldError::invalid("spec.expirationSeconds", spec["expirationSeconds"].clone(), words));
+        }
+        errors
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, _subresource: &str) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        immutable(new, old, "spec", "", &mut errors);
+        errors
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const {
+            &[
+                Column::NAME,
+                Column::AGE,
+                Column::text("SignerName"),
+                Column::text("Requestor"),
+                Column::text("RequestedDuration"),
+                Column::text("Condition"),
+            ]
+        }
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        let spec = &object["spec"];
+        let duration = spec["expirationSeconds"].as_i64().map_or(NONE.to_owned(), table::human);
+        vec![
+            name(object),
+            table::age(object, now),
+            json!(text(spec, "signerName")),
+            json!(text(spec, "username")),
+            json!(duration),
+            json!(condition_words(&object["status"])),
+        ]
+    }
+
+    fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+        vec![("spec.signerName", text(&object["spec"], "signerName").to_owned())]
+    }
+}
+
+fn condition_words(status: &Value) -> String {
+    let is = |type_: &str| list(status, "conditions").iter().any(|condition| condition["type"] == type_);
+    let mut words = vec![match (is("Denied"), is("Approved")) {
+        (true, _) => "Denied",
+        (false, true) => "Approved",
+        (false, false) => "Pending",
+    }];
+    if is("Failed") {
+        words.push("Failed");
+    }
+    if !text(status, "certificate").is_empty() {
+        words.push("Issued");
+    }
+    words.join(",")
+}

@@ -1,0 +1,173 @@
+//! Ingresses and IngressClasses (networking.k8s.io/v1).
+//!
+//! In: objects as JSON. Out: defaults, rules and table rows. Never: routes.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::cells::{NONE, name};
+use super::fill::{list, map, present, set, text};
+use super::rules::{Errors, join, required};
+use crate::behaviour::{Behaviour, Column};
+use crate::field::FieldError;
+use crate::{names, table};
+
+const PATH_TYPES: [&str; 3] = ["Exact", "ImplementationSpecific", "Prefix"];
+const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
+const HOSTS_SHOWN_MAX: usize = 3;
+
+#[derive(Debug, Clone, Copy)]
+pub struct Ingress;
+
+impl Behaviour for Ingress {
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let spec = &object["spec"];
+        let mut errors = Errors::new();
+        if list(spec, "rules").is_empty() && !spec["defaultBackend"].is_object() {
+            let words = "either `defaultBackend` or `rules` must be specified";
+            errors.push(FieldError::invalid("spec", spec.clone(), words));
+        }
+        if spec["defaultBackend"].is_object() {
+            backend(&spec["defaultBackend"], "spec.defaultBackend", &mut errors);
+        }
+        for (at, rule) in list(spec, "rules").iter().enumerate() {
+            let path = format!("spec.rules[{at}]");
+            let host = text(rule, "host");
+            if !host.is_empty() {
+                for wrong in names::dns_subdomain(host.strip_prefix("*.").unwrap_or(host)) {
+                    errors.push(FieldError::invalid(join(&path, "host"), host, wrong));
+                }
+            }
+            if rule["http"].is_object() {
+                paths(&rule["http"], &join(&path, "http"), &mut errors);
+            }
+        }
+        errors
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const {
+            &[
+                Column::NAME,
+                Column::text("Class"),
+                Column::text("Hosts"),
+                Column::text("Address"),
+                Column::text("Ports"),
+                Column::AGE,
+            ]
+        }
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        let spec = &object["spec"];
+        let class = match text(spec, "ingressClassName") {
+            "" => map(&object["metadata"], "annotations").get(CLASS_ANNOTATION).and_then(Value::as_str).unwrap_or(NONE),
+            class => class,
+        };
+        let ingress = list(&object["status"]["loadBalancer"], "ingress").iter();
+        let address: Vec<&str> =
+            ingress.map(|entry| if text(entry, "ip").is_empty() { text(entry, "hostname") } else { text(entry, "ip") }).collect();
+        let ports = if list(spec, "tls").is_empty() { "80" } else { "80, 443" };
+        vec![
+            name(object),
+            json!(class),
+            json!(hosts(list(spec, "rules"))),
+            json!(address.join(",")),
+            json!(ports),
+            table::age(object, now),
+        ]
+    }
+}
+
+fn paths(http: &Value, path: &str, errors: &mut Errors) {
+    let entries = list(http, "paths");
+    if entries.is_empty() {
+        errors.push(FieldError::required(join(path, "paths"), ""));
+    }
+    for (at, entry) in entries.iter().enumerate() {
+        let path = format!("{path}.paths[{at}]");
+        match text(entry, "pathType") {
+            "" => errors.push(FieldError::required(join(&path, "pathType"), "pathType must be specified")),
+            type_ if !PATH_TYPES.contains(&type_) => {
+                errors.push(FieldError::not_supported(join(&path, "pathType"), type_, &PATH_TYPES));
+            }
+            type_ => {
+                let place = text(entry, "path");
+                if !place.starts_with('/') && (type_ != "ImplementationSpecific" || !place.is_empty()) {
+                    errors.push(FieldError::invalid(join(&path, "path"), place, "must be an absolute path"));
+                }
+            }
+        }
+        backend(&entry["backend"], &join(&path, "backend"), errors);
+    }
+}
+
+fn backend(backend: &Value, path: &str, errors: &mut Errors) {
+    let (service, resource) = (&backend["service"], &backend["resource"]);
+    match (service.is_object(), resource.is_object()) {
+        (true, true) => {
+            errors.push(FieldError::invalid(path, "", "cannot set both resource and service backends"));
+        }
+        (false, false) => errors.push(FieldError::required(path, "resource or service backend is required")),
+        (false, true) => {}
+        (true, false) => {
+            let path = join(path, "service");
+            _ = required(service, "name", &path, errors);
+            let (port_name, number) = (text(&service["port"], "name"), service["port"]["number"].as_i64().unwrap_or(0));
+            match (port_name.is_empty(), number) {
+                (true, 0) => {
+                    errors.push(FieldError::required(path, "port name or number is required"));
+                }
+                (false, n) if n != 0 => {
+                    errors.push(FieldError::invalid(path, "", "cannot set both port name & port number"));
+                }
+                (true, n) => {
+                    for wrong in names::port_number(n) {
+                        errors.push(FieldError::invalid(join(&path, "port.number"), n, wrong));
+                    }
+                }
+                (false, _) => {
+                    for wrong in names::port_name(port_name) {
+                        errors.push(FieldError::invalid(join(&path, "port.name"), port_name, wrong));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn hosts(rules: &[Value]) -> String {
+    let hosts: Vec<&str> = rules.iter().map(|rule| text(rule, "host")).filter(|host| !host.is_empty()).collect();
+    match hosts.len() {
+        0 => "*".to_owned(),
+        count if count > HOSTS_SHOWN_MAX => {
+            format!("{} + {} more...", hosts[..HOSTS_SHOWN_MAX].join(","), count - HOSTS_SHOWN_MAX)
+        }
+        _ => hosts.join(","),
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct IngressClass;
+
+impl Behaviour for IngressClass {
+    fn default(&self, object: &mut Value) {
+        if let Some(parameters) = present(object, "spec").and_then(|spec| present(spec, "parameters")) {
+            set(parameters, "scope", "Cluster");
+        }
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const { &[Column::NAME, Column::text("Controller"), Column::text("Parameters"), Column::AGE] }
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        let (spec, parameters) = (&object["spec"], &object["spec"]["parameters"]);
+        let kind = match (parameters.is_object(), text(parameters, "apiGroup")) {
+            (false, _) => NONE.to_owned(),
+            (true, "") => format!("{}/{}", text(parameters, "kind"), text(parameters, "name")),
+            (true, group) => format!("{}.{group}/{}", text(parameters, "kind"), text(parameters, "name")),
+        };
+        vec![name(object), json!(text(spec, "controller")), json!(kind), table::age(object, now)]
+    }
+}

@@ -1,0 +1,303 @@
+//! Kinds with little of their own: mostly a table row, sometimes a default.
+//!
+//! In: objects as JSON. Out: rows (and defaults) of PriorityClass, RuntimeClass, ResourceQuota, PodTemplate,
+//! ControllerRevision, APIService, ComponentStatus and DRA's kinds. Never: more than fits a screen for each.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::cells::{condition, containers, labels, name, number};
+use super::fill::{child, each, list, map, present, set, set_absent, set_number, text};
+use super::pod::defaults;
+use super::rules::{Errors, IMMUTABLE};
+use crate::behaviour::{Behaviour, Column};
+use crate::field::FieldError;
+use crate::table;
+
+#[derive(Debug, Clone, Copy)]
+pub struct PriorityClass;
+
+impl Behaviour for PriorityClass {
+    fn default(&self, object: &mut Value) {
+        set(object, "preemptionPolicy", "PreemptLowerPriority");
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        const USER_MAX: i64 = 1_000_000_000;
+        let (value, own) = (object["value"].as_i64().unwrap_or(0), text(&object["metadata"], "name"));
+        if value > USER_MAX && !own.starts_with("system-") {
+            let words = format!("maximum allowed value of a user defined priority is {USER_MAX}");
+            return vec![FieldError::forbidden("value", words)];
+        }
+        Vec::new()
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, _subresource: &str) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        for field in ["value", "preemptionPolicy"] {
+            if new[field] != old[field] {
+                errors.push(FieldError::forbidden(field, "may not be changed in an update."));
+            }
+        }
+        errors
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const {
+            &[
+                Column::NAME,
+                Column::integer("Value"),
+                Column::boolean("Global-Default"),
+                Column::AGE,
+                Column::text("PreemptionPolicy"),
+            ]
+        }
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        vec![
+            name(object),
+            number(object, "value"),
+            json!(object["globalDefault"] == true),
+            table::age(object, now),
+            json!(text(object, "preemptionPolicy")),
+        ]
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct RuntimeClass;
+
+impl Behaviour for RuntimeClass {
+    fn validate_update(&self, new: &Value, old: &Value, _subresource: &str) -> Vec<FieldError> {
+        if new["handler"] == old["handler"] {
+            return Vec::new();
+        }
+        vec![FieldError::invalid("handler", new["handler"].clone(), IMMUTABLE)]
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const { &[Column::NAME, Column::text("Handler"), Column::AGE] }
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        vec![name(object), json!(text(object, "handler")), table::age(object, now)]
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct ResourceQuota;
+
+impl Behaviour for ResourceQuota {
+    fn columns(&self) -> &'static [Column] {
+        const { &[Column::NAME, Column::text("Request"), Column::text("Limit"), Column::AGE] }
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        let (hard, used) = (map(&object["status"], "hard"), map(&object["status"], "used"));
+        let (mut requests, mut limits) = (Vec::new(), Vec::new());
+        for (resource, wanted) in hard {
+            let used = used.get(resource).and_then(Value::as_str).unwrap_or("0");
+            let entry = format!("{resource}: {used}/{}", wanted.as_str().unwrap_or_default());
+            if resource.starts_with("limits.") { limits.push(entry) } else { requests.push(entry) }
+        }
+        vec![name(object), json!(requests.join(", ")), json!(limits.join(", ")), table::age(object, now)]
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct PodTemplate;
+
+impl Behaviour for PodTemplate {
+    fn default(&self, object: &mut Value) {
+        if let Some(spec) = present(object, "template").and_then(|template| present(template, "spec")) {
+            defaults::pod_spec(spec);
+        }
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        super::pod::spec::validate_template(&object["template"], "template")
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const { &[Column::NAME, Column::text("Containers"), Column::text("Images"), Column::text("Pod Labels")] }
+    }
+
+    fn row(&self, object: &Value, _now: Timestamp) -> Vec<Value> {
+        let [names, images] = containers(&object["template"]["spec"]);
+        vec![name(object), names, images, json!(labels(map(&object["template"]["metadata"], "labels")))]
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct ControllerRevision;
+
+impl Behaviour for ControllerRevision {
+    fn validate_update(&self, new: &Value, old: &Value, _subresource: &str) -> Vec<FieldError> {
+        if new["data"] == old["data"] {
+            return Vec::new();
+        }
+        vec![FieldError::invalid("data", new["data"].clone(), IMMUTABLE)]
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const { &[Column::NAME, Column::text("Controller"), Column::text("Revision"), Column::AGE] }
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        let owner = list(&object["metadata"], "ownerReferences").iter().find(|owner| owner["controller"] == true);
+        let controller = owner.map_or("<none>".to_owned(), |owner| {
+            let (group, _) = crate::resource::split_api_version(text(owner, "apiVersion"));
+            let kind = text(owner, "kind").to_lowercase();
+            let kind = if group.is_empty() { kind } else { format!("{kind}.{group}") };
+            format!("{kind}/{}", text(owner, "name"))
+        });
+        vec![name(object), json!(controller), number(object, "revision"), table::age(object, now)]
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct ApiService;
+
+impl Behaviour for ApiService {
+    fn default(&self, object: &mut Value) {
+        if let Some(service) = present(object, "spec").and_then(|spec| present(spec, "service")) {
+            set_number(service, "port", 443);
+        }
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const { &[Column::NAME, Column::text("Service"), Column::text("Available"), Column::AGE] }
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        let service = &object["spec"]["service"];
+        let place = match service.is_object() {
+            true => format!("{}/{}", text(service, "namespace"), text(service, "name")),
+            false => "Local".to_owned(),
+        };
+        let available = match condition(&object["status"], "Available") {
+            None => "Unknown".to_owned(),
+            Some(found) if found["status"] == "True" => "True".to_owned(),
+            Some(found) => format!("{} ({})", text(found, "status"), text(found, "reason")),
+        };
+        vec![name(object), json!(place), json!(available), table::age(object, now)]
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct ComponentStatus;
+
+impl Behaviour for ComponentStatus {
+    fn columns(&self) -> &'static [Column] {
+        const { &[Column::NAME, Column::text("Status"), Column::text("Message"), Column::text("Error")] }
+    }
+
+    fn row(&self, object: &Value, _now: Timestamp) -> Vec<Value> {
+        let found = list(object, "conditions").iter().find(|condition| condition["type"] == "Healthy");
+        let healthy = found.unwrap_or(&Value::Null);
+        let word = match text(healthy, "status") {
+            "True" => "Healthy",
+            "False" => "Unhealthy",
+            _ => "Unknown",
+        };
+        vec![name(object), json!(word), json!(text(healthy, "message")), json!(text(healthy, "error"))]
+    }
+}
+
+/// Kinds that show their name and age only (DeviceClass, ResourceClaimTemplate).
+#[derive(Debug, Clone, Copy)]
+pub struct NameAndAge;
+
+impl Behaviour for NameAndAge {
+    fn columns(&self) -> &'static [Column] {
+        const { &[Column::NAME, Column::AGE] }
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        vec![name(object), table::age(object, now)]
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct ResourceClaim;
+
+impl Behaviour for ResourceClaim {
+    fn columns(&self) -> &'static [Column] {
+        const { &[Column::NAME, Column::text("State"), Column::AGE] }
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        let status = &object["status"];
+        let mut states = Vec::new();
+        if !object["metadata"]["deletionTimestamp"].is_null() {
+            states.push("deleted");
+        }
+        if status["allocation"].is_object() {
+            states.push("allocated");
+        } else if object["metadata"]["deletionTimestamp"].is_null() {
+            states.push("pending");
+        }
+        if !list(status, "reservedFor").is_empty() {
+            states.push("reserved");
+        }
+        vec![name(object), json!(states.join(",")), table::age(object, now)]
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct ResourceSlice;
+
+impl Behaviour for ResourceSlice {
+    fn columns(&self) -> &'static [Column] {
+        const {
+            &[
+                Column::NAME,
+                Column::text("Node"),
+                Column::text("Driver"),
+                Column::text("Pool"),
+                Column::AGE,
+            ]
+        }
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        let spec = &object["spec"];
+        let node = if text(spec, "nodeName").is_empty() { "<unset>" } else { text(spec, "nodeName") };
+        vec![
+            name(object),
+            json!(node),
+            json!(text(spec, "driver")),
+            json!(text(&spec["pool"], "name")),
+            table::age(object, now),
+        ]
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct LimitRange;
+
+impl Behaviour for LimitRange {
+    /// For containers: a limit's default is its maximum, a request's default its limit's default or minimum.
+    fn default(&self, object: &mut Value) {
+        let Some(spec) = present(object, "spec") else { return };
+        for limit in each(spec, "limits").filter(|limit| limit["type"] == "Container") {
+            let (max, min) = (map(limit, "max").clone(), map(limit, "min").clone());
+            fill_all(limit, "default", &max);
+            let defaults = map(limit, "default").clone();
+            fill_all(limit, "defaultRequest", &defaults);
+            fill_all(limit, "defaultRequest", &min);
+        }
+    }
+}
+
+fn fill_all(limit: &mut Value, field: &str, from: &Map<String, Value>) {
+    if from.is_empty() {
+        return;
+    }
+    if let Some(target) = child(limit, field) {
+        for (resource, quantity) in from {
+            set_absent(target, resource, quantity.clone());
+        }
+    }
+}

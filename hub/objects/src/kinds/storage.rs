@@ -1,0 +1,187 @@
+//! StorageClasses, CSI objects and VolumeAttachments (storage.k8s.io/v1).
+//!
+//! In: objects as JSON. Out: defaults, rules and table rows. Never: attaches anything.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::cells::{flag, name};
+use super::fill::{list, map, present, set, set_absent, text};
+use super::persistent_volume_claim::or_unset;
+use super::rules::{Errors, immutable, one_of, required};
+use crate::behaviour::{Behaviour, Column};
+use crate::field::FieldError;
+use crate::table;
+
+const DEFAULT_CLASS: [&str; 2] =
+    ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
+
+#[derive(Debug, Clone, Copy)]
+pub struct StorageClass;
+
+impl Behaviour for StorageClass {
+    fn default(&self, object: &mut Value) {
+        set(object, "reclaimPolicy", "Delete");
+        set(object, "volumeBindingMode", "Immediate");
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        _ = required(object, "provisioner", "", &mut errors);
+        one_of(object, "reclaimPolicy", "", &["Delete", "Retain"], &mut errors);
+        one_of(object, "volumeBindingMode", "", &["Immediate", "WaitForFirstConsumer"], &mut errors);
+        errors
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, _subresource: &str) -> Vec<FieldError> {
+        let mut errors = self.validate_create(new);
+        for field in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
+            if new[field] != old[field] {
+                let words = format!("updates to {field} are forbidden.");
+                errors.push(FieldError::forbidden(field, words));
+            }
+        }
+        errors
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const {
+            &[
+                Column::NAME,
+                Column::text("Provisioner"),
+                Column::text("ReclaimPolicy"),
+                Column::text("VolumeBindingMode"),
+                Column::text("AllowVolumeExpansion"),
+                Column::AGE,
+            ]
+        }
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        let annotations = map(&object["metadata"], "annotations");
+        let default = DEFAULT_CLASS.iter().any(|key| annotations.get(*key).is_some_and(|value| value == "true"));
+        let own = text(&object["metadata"], "name");
+        vec![
+            json!(if default { format!("{own} (default)") } else { own.to_owned() }),
+            json!(text(object, "provisioner")),
+            json!(text(object, "reclaimPolicy")),
+            json!(text(object, "volumeBindingMode")),
+            json!(object["allowVolumeExpansion"] == true),
+            table::age(object, now),
+        ]
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct CsiDriver;
+
+impl Behaviour for CsiDriver {
+    fn default(&self, object: &mut Value) {
+        let Some(spec) = present(object, "spec") else { return };
+        set_absent(spec, "attachRequired", true);
+        for field in ["podInfoOnMount", "storageCapacity", "requiresRepublish", "seLinuxMount"] {
+            set_absent(spec, field, false);
+        }
+        set(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
+        if list(spec, "volumeLifecycleModes").is_empty() {
+            spec["volumeLifecycleModes"] = json!(["Persistent"]);
+        }
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const {
+            &[
+                Column::NAME,
+                Column::boolean("AttachRequired"),
+                Column::boolean("PodInfoOnMount"),
+                Column::boolean("StorageCapacity"),
+                Column::text("TokenRequests"),
+                Column::text("RequiresRepublish"),
+                Column::text("Modes"),
+                Column::AGE,
+            ]
+        }
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        let spec = &object["spec"];
+        let texts = |entries: Vec<&str>| if entries.is_empty() { "<unset>".to_owned() } else { entries.join(",") };
+        let modes = list(spec, "volumeLifecycleModes").iter().filter_map(Value::as_str).collect();
+        let tokens = list(spec, "tokenRequests").iter().map(|request| text(request, "audience")).collect();
+        let on = |field: &str| spec[field] != false && !spec[field].is_null();
+        vec![
+            name(object),
+            json!(spec["attachRequired"] != false),
+            json!(on("podInfoOnMount")),
+            json!(on("storageCapacity")),
+            json!(texts(tokens)),
+            flag(&spec["requiresRepublish"]),
+            json!(texts(modes)),
+            table::age(object, now),
+        ]
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct CsiNode;
+
+impl Behaviour for CsiNode {
+    fn columns(&self) -> &'static [Column] {
+        const { &[Column::NAME, Column::integer("Drivers"), Column::AGE] }
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        vec![name(object), json!(list(&object["spec"], "drivers").len()), table::age(object, now)]
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct VolumeAttachment;
+
+impl Behaviour for VolumeAttachment {
+    fn validate_update(&self, new: &Value, old: &Value, subresource: &str) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        if subresource != "status" {
+            immutable(new, old, "spec", "", &mut errors);
+        }
+        errors
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const {
+            &[
+                Column::NAME,
+                Column { format: "name", ..Column::text("Attacher") },
+                Column::text("PV"),
+                Column::text("Node"),
+                Column::boolean("Attached"),
+                Column::AGE,
+            ]
+        }
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        let spec = &object["spec"];
+        vec![
+            name(object),
+            json!(text(spec, "attacher")),
+            json!(text(&spec["source"], "persistentVolumeName")),
+            json!(text(spec, "nodeName")),
+            json!(object["status"]["attached"] == true),
+            table::age(object, now),
+        ]
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct VolumeAttributesClass;
+
+impl Behaviour for VolumeAttributesClass {
+    fn columns(&self) -> &'static [Column] {
+        const { &[Column::NAME, Column::text("DriverName"), Column::AGE] }
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        vec![name(object), json!(or_unset(object, "driverName")), table::age(object, now)]
+    }
+}
