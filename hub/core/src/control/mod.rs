@@ -11,6 +11,7 @@ mod history;
 mod daemonset;
 mod deployment;
 mod endpoints;
+mod job;
 mod replicaset;
 
 mod gc;
@@ -51,6 +52,7 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(deployment::DeploymentController),
         Box::new(replicaset::ReplicaSetController),
         Box::new(daemonset::DaemonSetController),
+        Box::new(job::JobController),
         Box::new(endpoints::EndpointsController),
         Box::new(namespace::NamespaceController),
         Box::new(serviceaccount::ServiceAccountController { ca_pem: settings.ca_pem.clone() }),

@@ -61,7 +61,8 @@ impl Controller for DaemonSetController {
         let template = ds.field("/spec/template");
         let owner = history::Owner::daemon_set(ds, &template);
         let Some(current) = history::current(view, &owner, &mut plan) else { return plan };
-        let mut step = Step { view, ds, template, hash: current.hash, now, seed, serial: 0, plan, nodes: vec![] };
+        let hash = current.hash;
+        let mut step = Step { view, ds, template, hash, now, seed, serial: 0, plan, nodes: vec![], surge: 0 };
         step.look(&pods);
         step.manage();
         if step.plan.is_empty() {
@@ -105,6 +106,7 @@ struct Step<'a> {
     serial: u64,
     plan: Plan,
     nodes: Vec<Place<'a>>,
+    surge: i32,
 }
 
 impl<'a> Step<'a> {
@@ -133,6 +135,7 @@ impl<'a> Step<'a> {
             let (should_run, should_stay) = fit::fits(node, &probe, &self.template);
             self.nodes.push(Place { node, should_run, should_stay, pods, going });
         }
+        self.surge = self.surge_of(&self.nodes);
     }
 
     fn pod_for(&self, node: &str, name: &str) -> Value {
@@ -188,7 +191,7 @@ impl<'a> Step<'a> {
         if place.should_run && place.pods.is_empty() && !place.going {
             self.create_on(&place.node.meta.name);
         }
-        let extra = if self.surge() > 0 { self.beyond_surge(&live) } else { live.into_iter().skip(1).collect() };
+        let extra = if self.surge > 0 { self.beyond_surge(&live) } else { live.into_iter().skip(1).collect() };
         extra.into_iter().for_each(|p| self.delete(p));
     }
 

@@ -4,17 +4,14 @@
 //! Never: more pods away at a time than `maxUnavailable`, or more besides than `maxSurge`.
 
 use super::{Place, Step};
-use crate::view::{Available, IntOrString, Pod};
+use crate::view::{Available, Pod};
 use std::sync::Arc;
 
 impl Step<'_> {
-    fn limit(&self, of: &IntOrString, default: i32) -> i32 {
-        let desired = self.nodes.iter().filter(|p| p.should_run).count() as i32;
-        of.of_total(desired, true).unwrap_or(default).max(0)
-    }
-
-    pub(super) fn surge(&self) -> i32 {
-        self.limit(&self.ds.spec.update_strategy.rolling_update.max_surge, 0)
+    /// `maxSurge` in pods.
+    pub(super) fn surge_of(&self, nodes: &[Place<'_>]) -> i32 {
+        let desired = nodes.iter().filter(|p| p.should_run).count() as i32;
+        self.ds.spec.update_strategy.rolling_update.max_surge.of_total(desired, true).unwrap_or(0).max(0)
     }
 
     fn is_available(&mut self, pod: &Pod) -> bool {
@@ -32,9 +29,8 @@ impl Step<'_> {
         if &*self.ds.spec.update_strategy.type_ == "OnDelete" {
             return;
         }
-        let surge = self.surge();
         let nodes = std::mem::take(&mut self.nodes);
-        if surge > 0 { self.surge_over(&nodes, surge) } else { self.replace(&nodes) }
+        if self.surge > 0 { self.surge_over(&nodes) } else { self.replace(&nodes) }
         self.nodes = nodes;
     }
 
@@ -65,8 +61,8 @@ impl Step<'_> {
     }
 
     /// Makes new pods beside old ones; the old one goes when the new one is available (`beyond_surge`).
-    fn surge_over(&mut self, nodes: &[Place<'_>], surge: i32) {
-        let mut room = surge;
+    fn surge_over(&mut self, nodes: &[Place<'_>]) {
+        let mut room = self.surge;
         let mut candidates = Vec::new();
         for place in nodes.iter().filter(|p| p.should_run && !p.going) {
             let has_new = place.pods.iter().any(|p| self.is_current(p));

@@ -118,7 +118,7 @@ fn on_delete_waits_for_people() {
 #[test]
 fn a_surge_brings_the_new_before_the_old_goes() {
     let mut w = started(2);
-    let strategy = json!({"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
+    let strategy = json!({"rollingUpdate": {"maxSurge": "40%", "maxUnavailable": 0}});
     w.sick = vec!["d-".into()];
     set(&mut w, json!({"updateStrategy": strategy, "template": template("two")}));
     w.settle();
