@@ -4,11 +4,11 @@
 //! directory's own `admin.kubeconfig`; otherwise the store is opened here.
 //! Never: both; the store's lock decides.
 
-mod client;
+pub mod client;
 
 use crate::{
     addresses,
-    enroll::{EnrollError, Enroll, TokenMade, TokenRecord, TokenWish},
+    enroll::{Enroll, EnrollError, TokenMade, TokenRecord, TokenWish},
     hub::store_options,
     pki::{Pki, PkiError},
 };

@@ -19,7 +19,9 @@ use tokio::net::TcpStream;
 const TIME: Duration = Duration::from_secs(10);
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-pub(super) struct Client {
+/// One connection a request; good enough for commands and tests.
+#[derive(Clone)]
+pub struct Client {
     host: String,
     port: u16,
     tls: Arc<ClientConfig>,

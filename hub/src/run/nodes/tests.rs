@@ -11,7 +11,7 @@ use crate::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use limpet_broker::{Broker, BrokerOptions, serve};
 use limpet_protocol::{
-    Ack, Down, Envelope, Hello, ItemKind, StreamFrame, StreamKind, StreamOpen, Up,
+    Ack, Down, Envelope, Hello, Inventory, ItemKind, StreamFrame, StreamKind, StreamOpen, Up,
     join::{JoinAnswer, JoinAsk, JoinToken, TOKEN_PREFIX},
     topic::{self, Channel},
 };
@@ -160,6 +160,7 @@ async fn a_device_joins_works_and_is_removed() {
     let mut device = Device::new(&hub, "pi-1", &papers);
     device.hello().await;
     device.hear(|d| matches!(d, Down::Welcome(_))).await.unwrap();
+    device.say(Channel::State, Up::Inventory(Inventory::default())).await;
     let node = hub.get("/nodes", "", "pi-1").unwrap();
     assert_eq!(node["spec"]["podCIDR"], "10.42.0.0/24");
 

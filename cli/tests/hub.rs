@@ -1,0 +1,188 @@
+//! The real binary: start, stop, tokens, and kill -9 in the middle of writing.
+//!
+//! In: a data directory of its own, ports chosen by the kernel. Out: what a user of the command line sees.
+//! Never: waits for time to pass; always for a condition.
+
+#![allow(clippy::unwrap_used)]
+
+use limpet_hub::operate::client::Client;
+use serde_json::{Value, json};
+use std::{
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn limpet(args: &[&str], dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_limpet"));
+    command.args(args).arg("--data-dir").arg(dir).env_remove("LIMPET_LOG");
+    command
+}
+
+fn output(args: &[&str], dir: &Path) -> Output {
+    limpet(args, dir).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+struct Hub {
+    child: Child,
+    client: Client,
+}
+
+const PORTS: [&str; 6] =
+    ["--api-listen", "127.0.0.1:0", "--mqtt-listen", "127.0.0.1:0", "--registry-listen", "127.0.0.1:0"];
+
+impl Hub {
+    fn start(dir: &Path) -> Hub {
+        let mut arguments = vec!["hub"];
+        arguments.extend(PORTS);
+        // The port is a new one at each start: the old kubeconfig would lead nowhere.
+        let kubeconfig = dir.join("admin.kubeconfig");
+        let _ = std::fs::remove_file(&kubeconfig);
+        let mut child = limpet(&arguments, dir).stderr(Stdio::inherit()).spawn().unwrap();
+        let begin = Instant::now();
+        loop {
+            assert!(begin.elapsed() < LONG, "the hub does not become ready");
+            assert!(child.try_wait().unwrap().is_none(), "the hub ended");
+            if let Ok(client) = Client::from_kubeconfig(&kubeconfig)
+                && matches!(ask(&client, "GET", "/readyz", None), Ok((200, _)))
+            {
+                return Hub { child, client };
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    fn signal(&self, signal: i32) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args([format!("-{signal}"), pid]).status().unwrap();
+        assert!(sent.success());
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn ask(client: &Client, method: &str, path: &str, body: Option<Value>) -> Result<(u16, Value), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let body = body.map(|b| b.to_string().into_bytes());
+    let (code, bytes) = runtime.block_on(client.request(method, path, body))?;
+    Ok((code, serde_json::from_slice(&bytes).unwrap_or_default()))
+}
+
+const CONFIGMAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+#[test]
+fn the_hub_starts_answers_and_stops() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut hub = Hub::start(dir.path());
+    let (code, version) = ask(&hub.client, "GET", "/version", None).unwrap();
+    assert_eq!((code, version["major"].as_str()), (200, Some("1")));
+    let mut second = vec!["hub"];
+    second.extend(PORTS);
+    let second = output(&second, dir.path());
+    assert_eq!(second.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&second.stderr).to_string();
+    assert!(said.contains("is a hub running with the same --data-dir?"), "{said}");
+    hub.signal(libc::SIGTERM);
+    assert!(hub.child.wait().unwrap().success());
+    drop(hub);
+    let hub = Hub::start(dir.path());
+    let (code, _) = ask(&hub.client, "GET", "/api/v1/namespaces/default", None).unwrap();
+    assert_eq!(code, 200);
+}
+
+#[test]
+fn tokens_are_made_listed_and_revoked_whether_or_not_the_hub_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let nothing = output(&["token", "create"], dir.path());
+    assert_eq!(nothing.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&nothing.stderr).contains("start one first"));
+    for running in [true, false] {
+        let hub = Hub::start(dir.path());
+        if !running {
+            hub.signal(libc::SIGTERM);
+            let mut hub = hub;
+            hub.child.wait().unwrap();
+            check_tokens(dir.path());
+            continue;
+        }
+        check_tokens(dir.path());
+    }
+}
+
+fn check_tokens(dir: &Path) {
+    let token = stdout(&output(&["token", "create", "--node", "pi-1", "--uses", "2", "--ttl", "2h"], dir));
+    assert!(token.starts_with("limpet1.") && token.trim().len() < 2048, "{token}");
+    let listed = stdout(&output(&["token", "list"], dir));
+    let row = listed.lines().find(|l| l.contains("pi-1")).unwrap_or_else(|| panic!("{listed}"));
+    let id = row.split_whitespace().next().unwrap();
+    assert!(row.contains(" 2 "), "{row}");
+    stdout(&output(&["token", "revoke", id], dir));
+    assert_eq!(output(&["token", "revoke", id], dir).status.code(), Some(1));
+    assert_eq!(stdout(&output(&["token", "list"], dir)).lines().count(), 1);
+}
+
+#[test]
+fn kill_nine_loses_nothing_that_was_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let acknowledged: Arc<Mutex<Vec<String>>> = Arc::default();
+    for round in 0..3 {
+        let hub = Hub::start(dir.path());
+        let stop = Arc::new(AtomicBool::new(false));
+        let writers: Vec<_> = (0..4)
+            .map(|writer| {
+                let (client, acknowledged, stop) = (hub.client.clone(), acknowledged.clone(), stop.clone());
+                std::thread::spawn(move || {
+                    for i in 0.. {
+                        let name = format!("c-{round}-{writer}-{i}");
+                        let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
+                        match ask(&client, "POST", CONFIGMAPS, Some(body)) {
+                            Ok((201, _)) => acknowledged.lock().unwrap().push(name),
+                            // Requests that the kill cut off.
+                            _ if stop.load(Ordering::Relaxed) => return,
+                            other => panic!("{other:?}"),
+                        }
+                    }
+                })
+            })
+            .collect();
+        while acknowledged.lock().unwrap().len() < (round + 1) * 40 {
+            std::thread::yield_now();
+        }
+        stop.store(true, Ordering::Relaxed);
+        hub.signal(libc::SIGKILL);
+        for writer in writers {
+            writer.join().unwrap();
+        }
+    }
+    let hub = Hub::start(dir.path());
+    let (_, list) = ask(&hub.client, "GET", CONFIGMAPS, None).unwrap();
+    let present: Vec<&str> =
+        list["items"].as_array().unwrap().iter().filter_map(|i| i["metadata"]["name"].as_str()).collect();
+    for name in acknowledged.lock().unwrap().iter() {
+        assert!(present.contains(&name.as_str()), "{name} was acknowledged and is gone");
+    }
+}
+
+#[test]
+fn completions_are_printed_for_every_shell() {
+    for (shell, marker) in [("bash", "complete -F"), ("zsh", "#compdef limpet"), ("fish", "complete -c limpet")] {
+        let output = Command::new(env!("CARGO_BIN_EXE_limpet")).args(["completions", shell]).output().unwrap();
+        assert!(stdout(&output).contains(marker), "{shell}");
+    }
+}
