@@ -78,16 +78,21 @@ async fn collect(connection: &mut Connection, request: &ExecRequest, resizes: bo
 async fn inputs(stdin: Option<Stream>, resize: Option<Stream>, handle: &StreamHandle) {
     let stdin = async {
         let Some(mut stdin) = stdin else { return };
-        while let Some(Piece::Data(bytes)) = stdin.read().await {
-            if handle.send(STDIN, bytes).await.is_err() {
+        loop {
+            let sent = match stdin.read().await {
+                Piece::Data(bytes) => handle.send(STDIN, bytes).await,
+                Piece::End => handle.eof(STDIN).await,
+                // What was cut off must not look complete.
+                Piece::Reset => return,
+            };
+            if sent.is_err() {
                 return;
             }
         }
-        let _ = handle.eof(STDIN).await;
     };
     let resize = async {
         let Some(mut resize) = resize else { return };
-        while let Some(Piece::Data(bytes)) = resize.read().await {
+        while let Piece::Data(bytes) = resize.read().await {
             let _ = handle.send(RESIZE, bytes).await;
         }
     };

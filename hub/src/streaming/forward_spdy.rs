@@ -91,17 +91,16 @@ async fn forward(port: u16, data: Stream, error: Stream, pod: &PodPlace, streams
 /// Returns when the client resets the stream; after its orderly end the other direction goes on.
 async fn up(mut data: Stream, handle: &StreamHandle) {
     loop {
-        match data.read().await {
-            Some(Piece::Data(bytes)) => {
-                if handle.send(LANE, bytes).await.is_err() {
-                    break;
-                }
-            }
-            Some(Piece::Reset) => return,
-            None => {
+        let sent = match data.read().await {
+            Piece::Data(bytes) => handle.send(LANE, bytes).await,
+            Piece::End => {
                 let _ = handle.eof(LANE).await;
                 break;
             }
+            Piece::Reset => return,
+        };
+        if sent.is_err() {
+            break;
         }
     }
     std::future::pending().await

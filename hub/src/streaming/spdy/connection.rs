@@ -23,7 +23,9 @@ pub struct Incoming {
 
 pub enum Piece {
     Data(Bytes),
-    /// The client wants nothing more of this stream, in either direction.
+    /// The client has said all that it had to say.
+    End,
+    /// The client wants nothing more of this stream, in either direction; or its connection is lost.
     Reset,
 }
 
@@ -39,9 +41,9 @@ impl Stream {
         self.id
     }
 
-    /// What the client sends; None when it has finished.
-    pub async fn read(&mut self) -> Option<Piece> {
-        self.pieces.recv().await
+    /// What the client sends. Nothing comes after `End` or `Reset`.
+    pub async fn read(&mut self) -> Piece {
+        self.pieces.recv().await.unwrap_or(Piece::Reset)
     }
 
     pub fn writer(&self) -> StreamWriter {
@@ -187,6 +189,9 @@ impl Reader {
                 if let Some(stream) = self.streams.get(&id) {
                     // Whoever read this stream may be gone; then the data is nobody's.
                     let taken = bytes.is_empty() || stream.send(Piece::Data(bytes)).await.is_ok();
+                    if fin && taken {
+                        let _ = stream.send(Piece::End).await;
+                    }
                     if fin || !taken {
                         self.streams.remove(&id);
                     }
@@ -215,7 +220,9 @@ impl Reader {
             return self.send(Frame::Reset { id, status: REFUSED_STREAM }).await;
         }
         let (sender, pieces) = mpsc::channel(SPDY_QUEUE);
-        if !fin {
+        if fin {
+            let _ = sender.send(Piece::End).await;
+        } else {
             self.streams.insert(id, sender);
         }
         self.send(Frame::SynReply { id, fin: false, headers: Headers::default() }).await?;

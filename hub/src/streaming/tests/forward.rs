@@ -67,11 +67,13 @@ async fn resets_and_leaving_end_the_nodes_streams() {
     let (_, data) = pair(&mut client, "80", "0").await;
     let (id, _) = node.accept().await;
     client.send(Frame::Reset { id: data, status: 5 }).await;
-    assert!(matches!(node.next().await, StreamFrame::End { id: ended, .. } if ended == id));
+    let last = node.next().await;
+    assert!(matches!(&last, StreamFrame::End { id: ended, .. } if *ended == id), "{last:?}");
     pair(&mut client, "80", "1").await;
     let (id, _) = node.accept().await;
     drop(client);
-    assert!(matches!(node.next().await, StreamFrame::End { id: ended, .. } if ended == id));
+    let last = node.next().await;
+    assert!(matches!(&last, StreamFrame::End { id: ended, .. } if *ended == id), "{last:?}");
 }
 
 #[tokio::test]
