@@ -1,7 +1,7 @@
 //! Makes the schema table's data at build time.
 //!
 //! In: k8s-openapi's generated JSON schemas (types, required fields, descriptions) and the facts under schema/ (list types,
-//! merge keys, defaults, enums). Out: `definitions.json.z` (all but prose), `descriptions.json.z`, `fingerprint` in OUT_DIR.
+//! merge keys, defaults, enums). Out: `definitions.z` (all but prose), `descriptions.z`, `fingerprint` in OUT_DIR.
 //! Never: fetches anything; descriptions never enter the repository.
 
 use std::error::Error;
@@ -48,11 +48,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         add_facts(&mut definitions, &facts);
     }
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
-    let definitions = serde_json::to_vec(&definitions)?;
-    let descriptions = serde_json::to_vec(&descriptions)?;
-    std::fs::write(out.join("definitions.json.z"), deflate(&definitions)?)?;
-    std::fs::write(out.join("descriptions.json.z"), deflate(&descriptions)?)?;
-    std::fs::write(out.join("fingerprint"), fingerprint(&definitions, &descriptions)?)?;
+    let definitions = lines(&definitions);
+    let descriptions = lines(&descriptions);
+    std::fs::write(out.join("definitions.z"), deflate(definitions.as_bytes())?)?;
+    std::fs::write(out.join("descriptions.z"), deflate(descriptions.as_bytes())?)?;
+    std::fs::write(out.join("fingerprint"), fingerprint(definitions.as_bytes(), descriptions.as_bytes())?)?;
     Ok(())
 }
 
@@ -173,6 +173,13 @@ fn add_fact(place: &mut Map<String, Value>, key: &str, value: &Value) {
         }
         _ => _ = place.insert(format!("x-kubernetes-{key}"), value.clone()),
     }
+}
+
+/// One line an entry, sorted by name: `name<TAB>JSON`. A reader parses only the entries that it needs.
+fn lines(entries: &Map<String, Value>) -> String {
+    let mut lines: Vec<String> = entries.iter().map(|(name, value)| format!("{name}\t{value}\n")).collect();
+    lines.sort();
+    lines.concat()
 }
 
 fn deflate(bytes: &[u8]) -> std::io::Result<Vec<u8>> {

@@ -74,11 +74,6 @@ pub fn condition<'a>(status: &'a Value, type_: &str) -> Option<&'a Value> {
     list(status, "conditions").iter().find(|condition| condition["type"] == type_)
 }
 
-/// `true`/`false` as text or `<unset>`.
-pub fn flag(value: &Value) -> Value {
-    json!(value.as_bool().map_or("<unset>".to_owned(), |flag| flag.to_string()))
-}
-
 /// Short names of access modes: `RWO,ROX`.
 pub fn access_modes(modes: &[Value]) -> String {
     let short = |mode: &Value| match mode.as_str() {

@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::cells::{flag, name};
+use super::cells::name;
 use super::fill::{list, map, present, set, set_absent, text};
 use super::persistent_volume_claim::or_unset;
 use super::rules::{Errors, immutable, one_of, required};
@@ -96,7 +96,7 @@ impl Behaviour for CsiDriver {
                 Column::boolean("PodInfoOnMount"),
                 Column::boolean("StorageCapacity"),
                 Column::text("TokenRequests"),
-                Column::text("RequiresRepublish"),
+                Column::boolean("RequiresRepublish"),
                 Column::text("Modes"),
                 Column::AGE,
             ]
@@ -115,7 +115,7 @@ impl Behaviour for CsiDriver {
             json!(on("podInfoOnMount")),
             json!(on("storageCapacity")),
             json!(texts(tokens)),
-            flag(&spec["requiresRepublish"]),
+            json!(on("requiresRepublish")),
             json!(texts(modes)),
             table::age(object, now),
         ]

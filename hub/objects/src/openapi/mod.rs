@@ -53,70 +53,57 @@ pub fn v3_group(group: &str, version: &str) -> Option<Vec<u8>> {
     if resources.is_empty() {
         return None;
     }
-    let operations = Operations::new(Form::V3);
-    let schemas = Schemas::open(Form::V3);
-    let mut definitions = Map::new();
-    for name in schemas.closure(&roots(&resources)) {
-        definitions.insert(name.clone(), schemas.render(&name));
-    }
-    let mut paths = Map::new();
-    for resource in &resources {
-        operations.add(resource, &mut paths);
-    }
-    let document = json!({
-        "openapi": "3.0.0",
-        "info": {"title": TITLE, "version": VERSION},
-        "paths": paths,
-        "components": {
-            "schemas": definitions,
-            "securitySchemes": {"BearerToken": {"type": "apiKey", "name": "authorization", "in": "header"}},
-        },
-    });
-    serde_json::to_vec(&document).ok()
+    let info = json!({"title": TITLE, "version": VERSION});
+    let mut out = format!("{{\"openapi\":\"3.0.0\",\"info\":{info},\"paths\":{{").into_bytes();
+    join(&mut out, paths_of(Form::V3, &resources));
+    out.extend_from_slice(b"},\"components\":{\"schemas\":{");
+    join(&mut out, definitions_of(Form::V3, &resources));
+    let security = json!({"BearerToken": {"type": "apiKey", "name": "authorization", "in": "header"}});
+    out.extend_from_slice(format!("}},\"securitySchemes\":{security}}}}}").as_bytes());
+    Some(out)
 }
 
 /// `/openapi/v2` as JSON.
 pub fn v2_json() -> Vec<u8> {
-    let mut out = Vec::with_capacity(2 << 20);
+    let all: Vec<&Resource> = registry().resources().iter().collect();
     let info = json!({"title": TITLE, "version": VERSION});
-    out.extend_from_slice(format!("{{\"swagger\":\"2.0\",\"info\":{info},\"paths\":{{").as_bytes());
-    join(&mut out, v2_paths());
+    let mut out = format!("{{\"swagger\":\"2.0\",\"info\":{info},\"paths\":{{").into_bytes();
+    join(&mut out, paths_of(Form::V2, &all));
     out.extend_from_slice(b"},\"definitions\":{");
-    join(&mut out, v2_definitions());
-    out.extend_from_slice(b"},\"securityDefinitions\":{\"BearerToken\":{\"type\":\"apiKey\",\"name\":\"authorization\",");
-    out.extend_from_slice(b"\"in\":\"header\"}}}");
+    join(&mut out, definitions_of(Form::V2, &all));
+    let security = json!({"BearerToken": {"type": "apiKey", "name": "authorization", "in": "header"}});
+    out.extend_from_slice(format!("}},\"securityDefinitions\":{security}}}").as_bytes());
     out
 }
 
+/// `/openapi/v2` as `application/com.github.proto-openapi.spec.v2@v1.0+protobuf`.
+pub fn v2_protobuf() -> Vec<u8> {
+    let all: Vec<&Resource> = registry().resources().iter().collect();
+    proto::document(TITLE, VERSION, paths_of(Form::V2, &all), definitions_of(Form::V2, &all))
+}
+
+/// Entries of a JSON object. One at a time, so that a whole document never exists as a tree.
 fn join(out: &mut Vec<u8>, entries: impl Iterator<Item = (String, Value)>) {
     for (at, (name, value)) in entries.enumerate() {
         if at > 0 {
             out.push(b',');
         }
-        // Names and values are JSON already: writing them cannot fail.
         out.extend_from_slice(format!("{}:{value}", Value::String(name)).as_bytes());
     }
 }
 
-/// `/openapi/v2` as `application/com.github.proto-openapi.spec.v2@v1.0+protobuf`.
-pub fn v2_protobuf() -> Vec<u8> {
-    proto::document(TITLE, VERSION, v2_paths(), v2_definitions())
-}
-
-fn v2_paths() -> impl Iterator<Item = (String, Value)> {
-    let operations = Operations::new(Form::V2);
-    let mut paths = Map::new();
-    for resource in registry().resources() {
+fn paths_of(form: Form, resources: &[&Resource]) -> impl Iterator<Item = (String, Value)> {
+    let operations = Operations::new(form);
+    resources.iter().flat_map(move |resource| {
+        let mut paths = Map::new();
         operations.add(resource, &mut paths);
-    }
-    paths.into_iter()
+        paths
+    })
 }
 
-/// One definition at a time, so that the whole document never exists as a tree.
-fn v2_definitions() -> impl Iterator<Item = (String, Value)> {
-    let schemas = Schemas::open(Form::V2);
-    let all: Vec<&Resource> = registry().resources().iter().collect();
-    let names = schemas.closure(&roots(&all));
+fn definitions_of(form: Form, resources: &[&Resource]) -> impl Iterator<Item = (String, Value)> + use<> {
+    let schemas = Schemas::open(form);
+    let names = schemas.closure(&roots(resources));
     names.into_iter().map(move |name| {
         let value = schemas.render(&name);
         (name, value)

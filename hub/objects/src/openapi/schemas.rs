@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::registry::registry;
 use crate::resource::Resource;
-use crate::schema::{Docs, raw_definitions};
+use crate::schema::{Docs, Lines};
 
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 
@@ -40,7 +40,7 @@ pub fn list_name(resource: &Resource) -> String {
 
 pub struct Schemas {
     form: Form,
-    definitions: Map<String, Value>,
+    definitions: Lines,
     docs: Docs,
     /// List definitions, by name: k8s-openapi has one generic type for all.
     lists: BTreeMap<String, &'static Resource>,
@@ -50,7 +50,7 @@ impl Schemas {
     pub fn open(form: Form) -> Self {
         let resources = registry().resources().iter().filter(|resource| resource.allows("list"));
         let lists = resources.map(|resource| (list_name(resource), resource)).collect();
-        Self { form, definitions: raw_definitions(), docs: Docs::open(), lists }
+        Self { form, definitions: Lines::definitions(), docs: Docs::open(), lists }
     }
 
     /// The names that are reachable from the roots, sorted.
@@ -61,9 +61,9 @@ impl Schemas {
             if !seen.insert(name.clone()) {
                 continue;
             }
-            match (self.lists.get(&name), self.definitions.get(&name)) {
+            match (self.lists.get(&name), self.definitions.value(&name)) {
                 (Some(resource), _) => todo.extend([resource.schema.clone(), LIST_META.to_owned()]),
-                (None, Some(definition)) => references(definition, &mut todo),
+                (None, Some(definition)) => references(&definition, &mut todo),
                 (None, None) => _ = seen.remove(&name),
             }
         }
@@ -85,7 +85,7 @@ impl Schemas {
     }
 
     fn definition(&self, name: &str) -> Value {
-        let mut out = self.definitions.get(name).cloned().unwrap_or_default();
+        let mut out = self.definitions.value(name).unwrap_or_default();
         for (property, schema) in out.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
             self.point(schema);
             if let Some(text) = self.docs.property(name, property)

@@ -9,14 +9,13 @@ mod parse;
 mod tidy;
 
 use std::collections::HashMap;
-use std::io::Read;
 use std::sync::OnceLock;
 
 use serde_json::Value;
 
 pub use check::check;
-pub use docs::{Docs, raw_definitions};
-pub use parse::{ParseError, parse_definitions};
+pub use docs::{Docs, Lines};
+pub use parse::ParseError;
 pub use tidy::{prune, tidy};
 
 /// Index of a definition in its table.
@@ -191,26 +190,18 @@ impl Table {
     }
 }
 
-static DEFINITIONS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/definitions.json.z"));
-
 /// The table of all built-in types. The first call parses it (some milliseconds); it stays.
 pub fn table() -> &'static Table {
     static TABLE: OnceLock<Table> = OnceLock::new();
     TABLE.get_or_init(|| {
         // The blob is made by build.rs and covered by tests: it cannot be wrong at run time.
-        inflate(DEFINITIONS).ok().and_then(|text| parse_definitions(&text).ok()).unwrap_or_default()
+        parse::parse(&Lines::definitions()).unwrap_or_default()
     })
 }
 
 /// Changes whenever a served OpenAPI document changes.
 pub fn fingerprint() -> &'static str {
     include_str!(concat!(env!("OUT_DIR"), "/fingerprint"))
-}
-
-fn inflate(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    flate2::read::ZlibDecoder::new(bytes).read_to_end(&mut text)?;
-    Ok(text)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Reads OpenAPI-shaped definitions into a `Table`.
 //!
-//! In: a JSON object, definition name -> schema, with short references (`{"$ref":"io.k8s…"}`). Out: `Table`.
+//! In: names and schemas with short references (`{"$ref":"io.k8s…"}`). Out: `Table`.
 //! Never: keeps what the table does not need (descriptions).
 
 use std::collections::{BTreeMap, HashMap};
@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{DefId, Definition, GroupVersionKind, ListType, MapType, Object, PatchStrategy, Property, Schema, Table, Type};
+use super::{DefId, Definition, GroupVersionKind, Lines, ListType, MapType, Object, PatchStrategy, Property, Schema, Table, Type};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ParseError {
@@ -59,18 +59,19 @@ struct RawKind {
     kind: Box<str>,
 }
 
-/// Parses definitions; every reference must lead to one of them.
-pub fn parse_definitions(text: &[u8]) -> Result<Table, ParseError> {
-    let raw: BTreeMap<Box<str>, Raw> = serde_json::from_slice(text)?;
-    let by_name: HashMap<Box<str>, DefId> = raw.keys().cloned().zip(0..).collect();
-    let mut definitions = Vec::with_capacity(raw.len());
-    for (name, mut raw) in raw {
+/// Parses definitions one after the other; every reference must lead to one of them.
+pub(super) fn parse(lines: &Lines) -> Result<Table, ParseError> {
+    let by_name: HashMap<Box<str>, DefId> = lines.entries().map(|(name, _)| Box::from(name)).zip(0..).collect();
+    let mut definitions = Vec::with_capacity(by_name.len());
+    for (name, json) in lines.entries() {
+        let mut raw: Raw = serde_json::from_str(json)?;
         let kinds = std::mem::take(&mut raw.kinds);
-        let schema = match special(&name) {
+        let schema = match special(name) {
             Some(kind) => Schema { kind, ..Schema::default() },
             None => schema(raw, &by_name)?,
         };
-        definitions.push(Definition { name, schema, kinds: kinds.into_iter().map(Into::into).collect() });
+        let kinds = kinds.into_iter().map(Into::into).collect();
+        definitions.push(Definition { name: name.into(), schema, kinds });
     }
     Ok(Table { definitions, by_name })
 }
