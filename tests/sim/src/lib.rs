@@ -1,1 +1,16 @@
-//! To be written.
+//! The fleet simulator: the real cores of hub and agents under a seeded queue of events.
+//!
+//! In: a seed, a number of boards, a length. Out: statistics, or the first broken invariant with its seed.
+//! Messages travel as real protocol bytes through a network that delays, loses, doubles, reorders and cuts; boards and
+//! hub crash between any two steps. At the end the faults stop: desired = actual must be reached, and stay.
+//! Never: a clock, a thread, a source of chance other than the seed.
+
+mod board;
+mod hub;
+mod invariants;
+mod operator;
+mod rng;
+mod world;
+
+pub use rng::Rng;
+pub use world::{Report, Settings, run};

@@ -77,7 +77,7 @@ pub fn node_report(view: &ObjectStore, node: &str, body: &[u8]) -> Effect {
     let Ok(mut body) = serde_json::from_slice::<Value>(body) else {
         return Effect::Refused("the node's status is not JSON".into());
     };
-    let Value::Object(mut new) = body["status"].take() else {
+    let Some(Value::Object(mut new)) = body.get_mut("status").map(Value::take) else {
         return Effect::Refused("the node's report has no status".into());
     };
     let Some(object) = view.node(node) else { return Effect::Nothing };

@@ -148,12 +148,12 @@ impl Session {
     }
 
     fn message(&mut self, now: Timestamp, view: &ObjectStore, envelope: Envelope<Up>) {
-        if let Up::Hello(hello) = envelope.message {
-            self.hello(now, view, envelope.session, hello);
-            return;
-        }
-        if self.open != Some(envelope.session) {
-            return;
+        let current = self.open == Some(envelope.session);
+        match envelope.message {
+            // A greeting that comes twice must not make the hub forget what it has learned since.
+            Up::Hello(hello) if !current => return self.hello(now, view, envelope.session, hello),
+            _ if !current => return,
+            _ => {}
         }
         match envelope.message {
             Up::Hello(_) | Up::Alive => {}

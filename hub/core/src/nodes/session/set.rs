@@ -25,6 +25,8 @@ pub(super) struct SetState {
     acknowledged: u64,
     /// When the last step was sent; unacknowledged steps are asked after.
     sent_at: Option<Timestamp>,
+    /// An inventory came: the next step goes out even when it is empty, because its digest is the answer.
+    asked: bool,
     tokens: BTreeMap<ItemKey, Token>,
     /// Asked of the shell, not answered yet.
     issuing: BTreeSet<ItemKey>,
@@ -104,7 +106,7 @@ impl SetState {
         self.tokens.retain(|key, token| token.body.is_some() || held.items.contains_key(key));
         self.held = Some(held);
         self.acknowledged = self.seq;
-        self.dirty = true;
+        (self.dirty, self.asked) = (true, true);
     }
 
     pub(super) fn acknowledged(&mut self, seq: u64) {
@@ -152,14 +154,13 @@ impl SetState {
     /// An empty step, when acknowledgements are overdue: a node that missed something sees the gap and sends its
     /// inventory; one whose acknowledgement was lost acknowledges this one.
     fn probe(&mut self, now: Timestamp) -> Option<SetChange> {
-        let held = self.held.as_ref().filter(|_| self.acknowledged < self.seq)?;
-        let sent_at = self.sent_at?;
-        if now.duration_since(sent_at).as_secs() < limits::RESEND_AFTER_S {
-            return None;
-        }
-        let digest = held.digest;
+        let overdue = self.sent_at.is_some_and(|at| now.duration_since(at).as_secs() >= limits::RESEND_AFTER_S);
+        (overdue && self.acknowledged < self.seq).then(|| self.empty_step()).flatten()
+    }
+
+    fn empty_step(&mut self) -> Option<SetChange> {
+        let digest = self.held.as_ref()?.digest;
         self.seq += 1;
-        self.sent_at = Some(now);
         Some(SetChange { seq: self.seq, digest, ..SetChange::default() })
     }
 
@@ -168,6 +169,9 @@ impl SetState {
         let mut steps = Vec::new();
         self.retry_tokens(now);
         steps.extend(self.probe(now));
+        if !steps.is_empty() {
+            self.sent_at = Some(now);
+        }
         if !self.dirty || self.held.is_none() {
             return steps;
         }
@@ -187,6 +191,9 @@ impl SetState {
                     break;
                 }
             }
+        }
+        if std::mem::take(&mut self.asked) && steps.is_empty() {
+            steps.extend(self.empty_step());
         }
         if !steps.is_empty() {
             self.sent_at = Some(now);
