@@ -3,7 +3,7 @@
 //! In: a body and its media type, hostile. Out: a value and the duplicate fields in it, or a Status.
 //! Never: more than `limits::BODY_BYTES_MAX` in memory, or YAML that grows beyond its budget.
 
-use super::{limits, negotiate};
+use super::{limits, negotiate, protobuf};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
@@ -32,7 +32,11 @@ pub fn object(bytes: &[u8], content_type: &str) -> Result<Decoded, Status> {
     let decoded = match content_type {
         "" | "application/json" => json(bytes)?,
         "application/yaml" => yaml(bytes)?,
-        _ => return Err(Status::unsupported_media_type(negotiate::ACCEPTED)),
+        protobuf::MEDIA_TYPE => match protobuf::decode(bytes) {
+            Ok(value) => Decoded { value, duplicates: Vec::new() },
+            Err(why) => return Err(Status::bad_request(format!("unable to decode the request's body: {why}"))),
+        },
+        _ => return Err(Status::unsupported_media_type(negotiate::SENT)),
     };
     if !decoded.value.is_object() {
         return Err(Status::bad_request(

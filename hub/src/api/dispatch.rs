@@ -140,7 +140,7 @@ async fn resource(mut call: Call, target: Target, input: Input) -> Result<Reply,
         match call.info.verb {
             "get" => verbs::get::answer(&call, &target)?,
             "list" => verbs::list::answer(&call, &target)?,
-            "watch" => verbs::watch::answer(&call, &target)?,
+            "watch" => verbs::watch::answer(&call, &target, input)?,
             "create" => verbs::create::answer(&mut call, &target, input).await?,
             "update" => verbs::update::answer(&mut call, &target, input).await?,
             "patch" => verbs::patch::answer(&mut call, &target, input).await?,

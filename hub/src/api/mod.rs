@@ -27,6 +27,7 @@ mod decode;
 pub mod limits;
 pub mod metrics;
 pub mod object;
+mod protobuf;
 pub mod reply;
 pub mod target;
 pub mod tls;

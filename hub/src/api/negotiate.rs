@@ -7,6 +7,8 @@ use http::{HeaderMap, header};
 
 /// Media types that answers can have, for the text of a 406.
 pub const ACCEPTED: &[&str] = &["application/json", "application/yaml"];
+/// Media types of objects in requests, for the text of a 415.
+pub const SENT: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 /// Media types of patches, for the text of a 415.
 pub const PATCHES: &[&str] = &[
     "application/json-patch+json",

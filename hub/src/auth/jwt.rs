@@ -111,7 +111,7 @@ mod tests {
             (format!("{none}.{}.", parts[1]), TokenError::Key),
             (format!("{}.{other}.{}", parts[0], parts[2]), TokenError::Signature),
             (format!("{}.{}.", parts[0], parts[1]), TokenError::Signature),
-            (format!("{token}."), TokenError::Form),
+            (format!("{token}."), TokenError::Signature),
         ] {
             assert_eq!(signer.verify(&forged), Err(expect), "{forged}");
         }

@@ -9,10 +9,15 @@ use crate::api::{
     reply, subresources,
 };
 use bytes::Bytes;
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use http::{HeaderValue, Method, header};
-use limpet_objects::{discovery, status::Status};
+use limpet_objects::{discovery, openapi, status::Status};
 use serde_json::{Value, json};
-use std::{collections::HashMap, sync::{Mutex, OnceLock}};
+use std::{
+    collections::HashMap,
+    io::{Read, Write},
+    sync::{Mutex, OnceLock},
+};
 
 const V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 const V2BETA1: &str = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
@@ -87,42 +92,58 @@ fn discovered(call: &Call, root: discovery::Root, plain: impl FnOnce() -> Value)
     Ok(reply)
 }
 
-/// One group version's OpenAPI v3 document; they are large and made once.
+/// One group version's OpenAPI v3 document.
 fn v3(call: &Call, path: &str) -> Result<Reply, Status> {
-    static MADE: OnceLock<Mutex<HashMap<String, Bytes>>> = OnceLock::new();
-    let made = MADE.get_or_init(Mutex::default);
-    if let Some(bytes) = made.lock().ok().and_then(|m| m.get(path).cloned()) {
-        return Ok(cached(call, bytes));
-    }
-    let document = openapi::v3(path).ok_or_else(Status::no_such_resource)?;
-    let bytes = Bytes::from(document);
-    if let Ok(mut made) = made.lock() {
-        made.insert(path.to_owned(), bytes.clone());
-    }
-    Ok(cached(call, bytes))
-}
-
-/// With a hash in the query the client may keep the document for ever.
-fn cached(call: &Call, bytes: Bytes) -> Reply {
-    let mut reply = reply::bytes(200, bytes, Wanted { gzip: call.wanted.gzip, ..Wanted::JSON });
+    let zipped = made(path, || openapi::v3(path)).ok_or_else(Status::no_such_resource)?;
+    let mut reply = unzipped_for(call, zipped, "application/json");
+    // With a hash in the query the client may keep the document for ever.
     if call.query.has("hash") {
         reply.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
     }
-    reply
+    Ok(reply)
 }
 
 fn v2(call: &Call) -> Reply {
     let accept = call.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    if accept.contains("proto-openapi") {
-        static MADE: OnceLock<Bytes> = OnceLock::new();
-        let bytes = MADE.get_or_init(|| openapi::v2_protobuf().into()).clone();
-        let mut reply = reply::bytes(200, bytes, Wanted { gzip: call.wanted.gzip, ..Wanted::JSON });
-        reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(OPENAPI_V2_PROTOBUF));
-        return reply;
+    let (name, form): (_, fn() -> Vec<u8>) = match accept.contains("proto-openapi") {
+        true => (OPENAPI_V2_PROTOBUF, openapi::v2_protobuf),
+        false => ("application/json", openapi::v2_json),
+    };
+    let zipped = made(name, || Some(form())).unwrap_or_default();
+    unzipped_for(call, zipped, name)
+}
+
+/// The documents are large and seldom asked for: made once, kept compressed.
+fn made(name: &str, make: impl FnOnce() -> Option<Vec<u8>>) -> Option<Bytes> {
+    static MADE: OnceLock<Mutex<HashMap<String, Bytes>>> = OnceLock::new();
+    let known = MADE.get_or_init(Mutex::default);
+    if let Some(bytes) = known.lock().ok().and_then(|m| m.get(name).cloned()) {
+        return Some(bytes);
     }
-    static MADE: OnceLock<Bytes> = OnceLock::new();
-    let made = || Bytes::from(openapi::v2_json());
-    reply::bytes(200, MADE.get_or_init(made).clone(), Wanted { gzip: call.wanted.gzip, ..Wanted::JSON })
+    let mut zip = GzEncoder::new(Vec::new(), Compression::default());
+    // Writing into a Vec cannot fail.
+    zip.write_all(&make()?).ok()?;
+    let bytes = Bytes::from(zip.finish().ok()?);
+    if let Ok(mut known) = known.lock() {
+        known.insert(name.to_owned(), bytes.clone());
+    }
+    Some(bytes)
+}
+
+fn unzipped_for(call: &Call, zipped: Bytes, form: &'static str) -> Reply {
+    let mut reply = if call.wanted.gzip {
+        let mut reply = http::Response::new(Body::full(zipped));
+        reply.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        reply
+    } else {
+        let mut plain = Vec::new();
+        // These bytes are our own.
+        let _ = GzDecoder::new(&zipped[..]).read_to_end(&mut plain);
+        http::Response::new(Body::full(plain))
+    };
+    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(form));
+    reply.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept-Encoding, Accept"));
+    reply
 }
 
 fn metrics(call: &Call) -> Reply {
@@ -140,20 +161,4 @@ fn metrics(call: &Call) -> Reply {
     let form = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     reply.headers_mut().insert(header::CONTENT_TYPE, form);
     reply
-}
-
-mod openapi {
-    use serde_json::{Value, json};
-    pub fn v3_index() -> Value {
-        json!({"paths": {}})
-    }
-    pub fn v3(_: &str) -> Option<Value> {
-        None
-    }
-    pub fn v2_json() -> Value {
-        json!({"swagger": "2.0"})
-    }
-    pub fn v2_protobuf() -> Vec<u8> {
-        Vec::new()
-    }
 }

@@ -9,15 +9,21 @@ use super::{
     options::{self, ListOptions},
     shape,
 };
-use crate::api::{
-    Api, Body, Reply, Target, decode, dispatch::Call, limits,
-    negotiate::{Format, Shape, Wanted},
-    object, reply,
-    selection::Selection,
-    target,
+use crate::{
+    api::{
+        Api, Body, Reply, Target, decode,
+        dispatch::{Call, Input},
+        limits,
+        negotiate::{Format, Shape, Wanted},
+        object, reply,
+        selection::Selection,
+        target,
+    },
+    streaming::{self, Framing},
 };
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{Stream, stream};
+use http::header;
 use jiff::Timestamp;
 use limpet_objects::{
     resource::Resource,
@@ -32,7 +38,15 @@ use std::{
 };
 use tokio::time::{Instant, sleep_until};
 
-pub fn answer(call: &Call, target: &Target) -> Result<Reply, Status> {
+pub fn answer(call: &Call, target: &Target, mut input: Input) -> Result<Reply, Status> {
+    let flow = events(call, target)?;
+    if input.parts.headers.contains_key(header::UPGRADE) {
+        return Ok(streaming::flow(&mut input.parts, Framing::Text, flow)?.map(|()| Body::empty()));
+    }
+    Ok(reply::flow(Body::flow(flow), call.wanted.format == Format::Yaml))
+}
+
+fn events(call: &Call, target: &Target) -> Result<impl Stream<Item = Bytes> + Send + use<>, Status> {
     let options = options::parse(&call.query, true)?;
     let selection = Selection::parse(&call.query, target.resource)?;
     let render = Render {
@@ -43,10 +57,7 @@ pub fn answer(call: &Call, target: &Target) -> Result<Reply, Status> {
     };
     let mut feed = Feed::new(Arc::clone(&call.api), render, selection, &options);
     feed.start(target, &options)?;
-    let text = call.wanted.format == Format::Yaml;
-    let flow = stream::unfold(feed, |mut feed| async move { feed.next().await.map(|bytes| (bytes, feed)) });
-    let reply = reply::flow(Body::flow(flow), text);
-    Ok(reply)
+    Ok(stream::unfold(feed, |mut feed| async move { feed.next().await.map(|bytes| (bytes, feed)) }))
 }
 
 /// One open watch.
