@@ -16,7 +16,6 @@ pub mod schedule;
 
 mod canonical;
 mod names;
-mod quantity;
 #[cfg(test)]
 mod world;
 

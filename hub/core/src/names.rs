@@ -3,30 +3,24 @@
 //! In: a seed or a number. Out: text without vowels, safe in every name and label.
 //! Never: random by itself; the seed is the shell's.
 
+use limpet_objects::names::suffix;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
-/// Bytes that a name before the suffix may have (63 - 5), as upstream's generator.
-const BASE_BYTES_MAX: usize = 58;
-
 /// Five characters from a seed, the place it is for and a counter.
 pub fn random_suffix(seed: u64, salt: &str, n: u64) -> String {
     let mut h = Sha256::new();
     h.update(seed.to_le_bytes());
     h.update(n.to_le_bytes());
     h.update(salt.as_bytes());
-    let bytes = h.finalize();
-    bytes.iter().take(5).map(|b| ALPHABET[*b as usize % ALPHABET.len()] as char).collect()
+    let b = h.finalize();
+    suffix([b[0], b[1], b[2], b[3], b[4]])
 }
 
 /// `base` (usually with a trailing dash), cut so that a suffix fits, and the suffix.
 pub fn generated(base: &str, seed: u64, n: u64) -> String {
-    let mut end = base.len().min(BASE_BYTES_MAX);
-    while !base.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}{}", &base[..end], random_suffix(seed, base, n))
+    limpet_objects::names::generated(base, &random_suffix(seed, base, n))
 }
 
 /// A number as text that holds no accidental words.

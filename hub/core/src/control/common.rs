@@ -93,7 +93,7 @@ where
     let going = owner.meta.deleting.is_some();
     for object in view.controlled_by::<K>(&owner.meta.uid) {
         let m = meta(object);
-        if &*m.namespace != &*owner.meta.namespace {
+        if m.namespace != owner.meta.namespace {
             continue;
         }
         if selector.matches(&m.labels) {

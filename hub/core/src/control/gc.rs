@@ -13,7 +13,7 @@ use crate::{
     Change, Changed, Key, ObjectStore, Plan, Propagation, Timestamp, limits,
     view::{Meta, OwnerRef},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
@@ -180,6 +180,7 @@ fn owner_blocks(view: &ObjectStore, dependent: &Key, m: &Meta, going: &Meta) -> 
 mod tests {
     use super::*;
     use crate::world::World;
+    use serde_json::json;
 
     fn chain() -> World {
         let mut w = World::with_nodes(1);

@@ -81,7 +81,7 @@ pub fn current(view: &ObjectStore, owner: &Owner<'_>, plan: &mut Plan) -> Option
     let mut data = owner.data.clone();
     crate::canonical::strip_nulls(&mut data);
     let same = |r: &&&Arc<ControllerRevision>| r.field("/data") == data;
-    if let Some(found) = all.iter().filter(same).next_back() {
+    if let Some(found) = all.iter().rfind(same) {
         if found.revision < newest {
             plan.patch(ControllerRevision::RESOURCE, &found.meta, None, json!({"revision": newest + 1}));
         }

@@ -6,12 +6,15 @@
 //! Never: a plan at a fixed point.
 
 mod common;
+mod cron;
 mod history;
 
 mod daemonset;
 mod deployment;
 mod endpoints;
+mod cronjob;
 mod job;
+mod statefulset;
 mod replicaset;
 
 mod gc;
@@ -52,7 +55,9 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(deployment::DeploymentController),
         Box::new(replicaset::ReplicaSetController),
         Box::new(daemonset::DaemonSetController),
+        Box::new(statefulset::StatefulSetController),
         Box::new(job::JobController),
+        Box::new(cronjob::CronJobController),
         Box::new(endpoints::EndpointsController),
         Box::new(namespace::NamespaceController),
         Box::new(serviceaccount::ServiceAccountController { ca_pem: settings.ca_pem.clone() }),

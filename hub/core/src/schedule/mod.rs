@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use std::cmp::Reverse;
 pub use why_not::WhyNot;
 
-pub(crate) use filter::{affinity_matches, against_itself, untolerated};
+pub(crate) use filter::{affinity_matches, untolerated};
 
 pub const SCHEDULER_NAME: &str = "default-scheduler";
 const GATED: &str = "Scheduling is blocked due to non-empty scheduling gates";

@@ -10,6 +10,7 @@ use crate::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
+type Near = (Box<str>, Option<BTreeSet<Box<str>>>);
 type Domain = (Box<str>, Box<str>);
 
 /// What the other pods mean for the placement of one pod.
@@ -17,7 +18,7 @@ type Domain = (Box<str>, Box<str>);
 pub struct PodRules {
     /// A required affinity term: its topology key and the values where it holds. `None`: holds nowhere yet and the pod
     /// is the first of its kind, so every value will do.
-    near: Vec<(Box<str>, Option<BTreeSet<Box<str>>>)>,
+    near: Vec<Near>,
     /// Values that the pod itself must not share.
     away: BTreeSet<Domain>,
     /// Values where pods that run there do not want it.
@@ -73,7 +74,7 @@ impl PodRules {
     pub fn against(&self, node: &Node) -> Option<Reason> {
         let labels = &node.meta.labels;
         let here = |d: &Domain| labels.get(&d.0) == Some(&*d.1);
-        let met = |(key, values): &(Box<str>, Option<BTreeSet<Box<str>>>)| match (labels.get(key), values) {
+        let met = |(key, values): &Near| match (labels.get(key), values) {
             (None, _) => false,
             (Some(_), None) => true,
             (Some(v), Some(values)) => values.contains(v),
@@ -97,7 +98,7 @@ impl PodRules {
     }
 }
 
-fn required(view: &ObjectStore, pod: &Pod, term: &PodTerm) -> (Box<str>, Option<BTreeSet<Box<str>>>) {
+fn required(view: &ObjectStore, pod: &Pod, term: &PodTerm) -> Near {
     let values = values_where(view, pod, term);
     let first = values.is_empty() && matches(view, pod, term, pod);
     (term.topology_key.clone(), (!first).then_some(values))
@@ -119,11 +120,11 @@ fn values_where(view: &ObjectStore, pod: &Pod, term: &PodTerm) -> BTreeSet<Box<s
 /// Whether a term of `owner` means `other`.
 fn matches(view: &ObjectStore, owner: &Pod, term: &PodTerm, other: &Pod) -> bool {
     let same = |k: &str| other.meta.labels.get(k) == owner.meta.labels.get(k);
-    let given = |k: &&Box<str>| owner.meta.labels.contains_key(k);
+    let given = |k: &str| owner.meta.labels.contains_key(k);
     in_namespaces(view, owner, term, &other.meta.namespace)
         && term.label_selector.as_ref().is_some_and(|s| s.matches(&other.meta.labels))
-        && term.match_label_keys.iter().filter(given).all(|k| same(k))
-        && !term.mismatch_label_keys.iter().filter(given).any(|k| same(k))
+        && term.match_label_keys.iter().filter(|k| given(k)).all(|k| same(k))
+        && !term.mismatch_label_keys.iter().filter(|k| given(k)).any(|k| same(k))
 }
 
 fn in_namespaces(view: &ObjectStore, owner: &Pod, term: &PodTerm, namespace: &str) -> bool {

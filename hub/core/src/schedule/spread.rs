@@ -96,7 +96,7 @@ fn takes_part(node: &Node, pod: &Pod, constraint: &SpreadConstraint) -> bool {
 }
 
 fn matches(constraint: &SpreadConstraint, pod: &Pod, labels: &Labels) -> bool {
-    let given = |k: &&Box<str>| pod.meta.labels.contains_key(k);
+    let given = |k: &str| pod.meta.labels.contains_key(k);
     constraint.label_selector.as_ref().is_some_and(|s| s.matches(labels))
-        && constraint.match_label_keys.iter().filter(given).all(|k| labels.get(k) == pod.meta.labels.get(k))
+        && constraint.match_label_keys.iter().filter(|k| given(k)).all(|k| labels.get(k) == pod.meta.labels.get(k))
 }

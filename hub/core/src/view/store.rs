@@ -11,6 +11,8 @@ use std::{
 };
 
 type Names = BTreeMap<Box<str>, Object>;
+/// (resource, namespace)
+type Place = (Arc<str>, Box<str>);
 type Namespaces = BTreeMap<Box<str>, Names>;
 
 /// All objects, by (resource, namespace, name), with indexes.
@@ -23,7 +25,7 @@ pub struct ObjectStore {
     uids: BTreeMap<Box<str>, Arc<Key>>,
     by_owner: BTreeMap<Box<str>, BTreeSet<Arc<Key>>>,
     /// Pods and ReplicaSets without a controller, by resource and namespace: what may be adopted.
-    loose: BTreeMap<(Arc<str>, Box<str>), BTreeSet<Arc<Key>>>,
+    loose: BTreeMap<Place, BTreeSet<Arc<Key>>>,
 }
 
 impl ObjectStore {

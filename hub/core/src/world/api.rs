@@ -111,6 +111,7 @@ impl World {
         let old = self.objects[key].clone();
         let mut new = old.clone();
         merge(&mut new, patch);
+        crate::canonical::strip_nulls(&mut new);
         if new == old {
             return;
         }

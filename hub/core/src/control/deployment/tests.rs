@@ -174,7 +174,7 @@ fn scales_to_zero_and_takes_in_orphans() {
 
 #[test]
 fn a_taken_name_counts_as_a_collision() {
-    let mut w = started(1);
+    let w = started(1);
     let name = w.list("apps/replicasets")[0]["metadata"]["name"].as_str().unwrap().to_owned();
     let mut w = World::with_nodes(1);
     w.create("apps/replicasets", json!({"metadata": {"name": name, "namespace": "a"},

@@ -66,12 +66,12 @@ pub fn reconcile(view: &ObjectStore, service: &Service, pods: &[&Pod], seed: u64
 }
 
 fn families(service: &Service) -> Vec<&'static str> {
-    let known = |f: &Box<str>| match &**f {
+    let known = |f: &str| match f {
         "IPv6" => Some("IPv6"),
         "IPv4" => Some("IPv4"),
         _ => None,
     };
-    let list: Vec<_> = service.spec.ip_families.iter().filter_map(known).collect();
+    let list: Vec<_> = service.spec.ip_families.iter().filter_map(|f| known(f)).collect();
     if list.is_empty() { vec!["IPv4"] } else { list }
 }
 

@@ -4,10 +4,8 @@
 //! Never: capacity (only allocatable counts).
 
 use super::{Condition, Taint};
-use crate::{
-    quantity,
-    view::{Labels, meta::or_default},
-};
+use crate::view::{Labels, meta::or_default};
+use limpet_objects::quantity::Quantity;
 use serde::Deserialize;
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -81,10 +79,11 @@ impl From<Labels> for Requests {
     fn from(map: Labels) -> Requests {
         let mut r = Requests::default();
         for (name, text) in map.iter() {
-            let units = || quantity::units(text).unwrap_or(0);
+            let amount = text.parse().unwrap_or(Quantity::ZERO);
+            let units = || amount.value();
             match name {
                 "cpu" => {
-                    r.cpu_milli = quantity::milli(text).unwrap_or(0);
+                    r.cpu_milli = amount.milli_value();
                     r.named |= 1;
                 }
                 "memory" => {

@@ -1,0 +1,127 @@
+//! Runs pods with names and volumes of their own, in order.
+//!
+//! In: one StatefulSet, its pods and claims. Out: pods and claims to create, pods to delete, history, status, Events.
+//! Semantics: https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/
+//! Never: two pods of one name, and with OrderedReady never a pod before its predecessor is ready.
+
+mod pods;
+mod status;
+
+use super::{
+    Controller,
+    common::{claim, is_terminating, owners_of},
+    history::{self, HASH_LABEL},
+};
+use crate::{
+    Change, Changed, EventType, Key, ObjectStore, Plan, Regarding, Timestamp,
+    view::{Available, ControllerRevision, Kind, PersistentVolumeClaim, Pod, StatefulSet},
+};
+use serde_json::Value;
+use std::{collections::BTreeMap, sync::Arc};
+
+pub(super) const NAME: &str = "statefulset-controller";
+
+#[derive(Debug)]
+pub struct StatefulSetController;
+
+impl Controller for StatefulSetController {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn resources(&self) -> &'static [&'static str] {
+        &[StatefulSet::RESOURCE, Pod::RESOURCE, ControllerRevision::RESOURCE, PersistentVolumeClaim::RESOURCE]
+    }
+
+    fn keys_for(&self, view: &ObjectStore, changed: &Changed) -> Vec<Key> {
+        if changed.is::<StatefulSet>() {
+            return vec![changed.key.clone()];
+        }
+        owners_of::<StatefulSet>(view, changed, |s| (&s.meta, s.spec.selector.as_ref()))
+    }
+
+    fn reconcile(&self, view: &ObjectStore, key: &Key, now: Timestamp, _seed: u64) -> Plan {
+        let mut plan = Plan::default();
+        let Some(set) = view.get::<StatefulSet>(&key.namespace, &key.name) else { return plan };
+        let Some(selector) = set.spec.selector.as_ref().filter(|s| !s.is_empty()) else { return plan };
+        let all = claim::<Pod, _>(view, set, selector, &mut plan, |p| &p.meta);
+        if set.meta.deleting.is_some() || is_terminating(view, &key.namespace) {
+            return plan;
+        }
+        let template = set.field("/spec/template");
+        let owner = history::Owner::stateful_set(set, &template);
+        let Some(update) = history::current(view, &owner, &mut plan) else { return plan };
+        let current = match &*set.status.current_revision {
+            "" => update.name.clone(),
+            name => name.to_owned(),
+        };
+        let pods = all.iter().filter_map(|p| Some((ordinal(set, &p.meta.name)?, *p))).collect();
+        let mut step = Step { view, set, template, current, update: update.name, pods, now, plan };
+        if step.plan.is_empty() {
+            step.manage();
+            history::clean_up(view, &owner, set.spec.revision_history_limit, &all, &mut step.plan);
+        }
+        step.status();
+        step.plan
+    }
+
+    fn refused(&self, view: &ObjectStore, key: &Key, change: &Change, error: &str, _now: Timestamp) -> Plan {
+        let mut plan = Plan::default();
+        let set = view.get::<StatefulSet>(&key.namespace, &key.name);
+        if let (Some(set), Change::Create { object, .. }) = (set, change) {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            let message = format!("create Pod {name} in StatefulSet {} failed error: {error}", set.meta.name);
+            plan.event(Regarding::of(&**set), EventType::Warning, "FailedCreate", message, NAME);
+        }
+        plan
+    }
+}
+
+/// The number at the end of a pod's name, when the pod is one of the set's.
+fn ordinal(set: &StatefulSet, pod: &str) -> Option<i32> {
+    let digits = pod.strip_prefix(&*set.meta.name)?.strip_prefix('-')?;
+    let canonical = digits == "0" || !digits.starts_with('0');
+    digits.parse().ok().filter(|n| *n >= 0 && canonical)
+}
+
+struct Step<'a> {
+    view: &'a ObjectStore,
+    set: &'a StatefulSet,
+    template: Value,
+    /// Names of the revision that was rolled out last, and of the template's.
+    current: String,
+    update: String,
+    pods: BTreeMap<i32, &'a Arc<Pod>>,
+    now: Timestamp,
+    plan: Plan,
+}
+
+impl<'a> Step<'a> {
+    fn ordinals(&self) -> std::ops::Range<i32> {
+        let start = self.set.spec.ordinals.start.max(0);
+        start..start.saturating_add(self.set.spec.replicas.unwrap_or(1).max(0))
+    }
+
+    fn is_ordered(&self) -> bool {
+        &*self.set.spec.pod_management_policy != "Parallel"
+    }
+
+    fn revision_of(&self, pod: &'a Pod) -> &'a str {
+        pod.meta.labels.get(HASH_LABEL).unwrap_or_default()
+    }
+
+    /// Runs, is ready for long enough, and is not going.
+    fn is_healthy(&mut self, pod: &Pod) -> bool {
+        match pod.available(self.set.spec.min_ready_seconds, self.now) {
+            Available::Yes => pod.is_active(),
+            Available::At(t) => {
+                self.plan.wake_at(t);
+                false
+            }
+            Available::No => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+//! Which pods of a StatefulSet to create and delete, and what they look like.
+//!
+//! In: a `Step`. Out: one move when ordered, all moves at once when parallel.
+//! Never: deletes a claim.
+
+use super::{NAME, Step};
+use crate::{
+    EventType, Regarding,
+    control::{
+        common::{owner_reference, pod_of_template},
+        history::{self, HASH_LABEL},
+    },
+    limits,
+    view::{Kind, PersistentVolumeClaim, Pod},
+};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+impl<'a> Step<'a> {
+    /// Brings up what is missing, takes down what is too much, then rolls.
+    pub(super) fn manage(&mut self) {
+        if !self.bring_up() || !self.take_down() {
+            return;
+        }
+        self.roll();
+    }
+
+    /// False: the rest has to wait.
+    fn bring_up(&mut self) -> bool {
+        let mut budget = limits::PODS_PER_STEP_MAX;
+        for ordinal in self.ordinals() {
+            let healthy = match self.pods.get(&ordinal).copied() {
+                None => {
+                    self.create(ordinal);
+                    budget -= 1;
+                    false
+                }
+                Some(pod) if pod.is_finished() && pod.meta.deleting.is_none() => {
+                    self.delete(pod);
+                    false
+                }
+                Some(pod) => {
+                    let healthy = self.is_healthy(pod);
+                    if !healthy && self.is_abandoned(pod) {
+                        self.delete(pod);
+                    }
+                    healthy
+                }
+            };
+            if (!healthy && self.is_ordered()) || budget == 0 {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Of a revision that neither was rolled out nor is to be: an update that was taken back. Waiting for such a pod to
+    /// become ready would wait for ever (upstream asks people to delete it by hand).
+    fn is_abandoned(&self, pod: &'a Pod) -> bool {
+        let revision = self.revision_of(pod);
+        let rolling = &*self.set.spec.update_strategy.type_ != "OnDelete";
+        rolling && pod.meta.deleting.is_none() && revision != self.current && revision != self.update
+    }
+
+    /// Highest ordinal first.
+    fn take_down(&mut self) -> bool {
+        let wanted = self.ordinals();
+        let condemned: Vec<&Arc<Pod>> =
+            self.pods.iter().rev().filter(|(n, _)| !wanted.contains(n)).map(|(_, p)| *p).collect();
+        for pod in &condemned {
+            if pod.meta.deleting.is_none() {
+                self.delete(pod);
+            }
+            if self.is_ordered() {
+                return false;
+            }
+        }
+        condemned.is_empty() || !self.is_ordered()
+    }
+
+    /// Replaces pods of other revisions from the highest ordinal down to the partition, as many at a time as may be
+    /// unavailable (one, unless `maxUnavailable` says otherwise).
+    fn roll(&mut self) {
+        let strategy = &self.set.spec.update_strategy;
+        if &*strategy.type_ == "OnDelete" {
+            return;
+        }
+        let wanted = self.ordinals();
+        let max = strategy.rolling_update.max_unavailable.of_total(wanted.len() as i32, true).unwrap_or(1).max(1);
+        let first = wanted.start.saturating_add(strategy.rolling_update.partition.max(0));
+        let mut away = 0;
+        for ordinal in wanted.clone() {
+            let healthy = self.pods.get(&ordinal).copied().is_some_and(|p| self.is_healthy(p));
+            away += i32::from(!healthy);
+        }
+        for ordinal in (first..wanted.end).rev() {
+            let Some(pod) = self.pods.get(&ordinal).copied() else { continue };
+            let healthy = self.is_healthy(pod);
+            if self.revision_of(pod) == self.update || pod.meta.deleting.is_some() {
+                if !healthy && self.is_ordered() && max == 1 {
+                    return;
+                }
+                continue;
+            }
+            if healthy && away >= max {
+                return;
+            }
+            self.delete(pod);
+            away += i32::from(healthy);
+            if away >= max {
+                return;
+            }
+        }
+    }
+
+    /// Whether a new pod of this ordinal is to be of the revision before the update.
+    fn is_of_current(&self, ordinal: i32) -> bool {
+        let strategy = &self.set.spec.update_strategy;
+        if &*strategy.type_ == "OnDelete" || self.current == self.update {
+            return false;
+        }
+        let start = self.ordinals().start;
+        let partition = strategy.rolling_update.partition;
+        let old = if partition > 0 { partition } else { self.old_pods() };
+        ordinal < start.saturating_add(old)
+    }
+
+    fn old_pods(&self) -> i32 {
+        let current = self.set.field("/status/currentReplicas");
+        current.as_i64().and_then(|n| i32::try_from(n).ok()).unwrap_or(0)
+    }
+
+    fn create(&mut self, ordinal: i32) {
+        let (template, revision) = if self.is_of_current(ordinal) {
+            match history::template(self.view, &self.set.meta.namespace, &self.current) {
+                Value::Null => (self.template.clone(), self.update.clone()),
+                old => (old, self.current.clone()),
+            }
+        } else {
+            (self.template.clone(), self.update.clone())
+        };
+        self.create_claims(ordinal);
+        let name = format!("{}-{ordinal}", self.set.meta.name);
+        let pod = self.pod(&template, &revision, &name, ordinal);
+        self.plan.create(Pod::RESOURCE, &self.set.meta.namespace, pod);
+        self.say("SuccessfulCreate", format!("create Pod {name} in StatefulSet {} successful", self.set.meta.name));
+    }
+
+    fn pod(&self, template: &Value, revision: &str, name: &str, ordinal: i32) -> Value {
+        let mut pod = pod_of_template(template, &self.set.meta.namespace, name, owner_reference(self.set));
+        pod["metadata"]["generateName"] = json!(format!("{}-", self.set.meta.name));
+        let labels = &mut pod["metadata"]["labels"];
+        labels[HASH_LABEL] = json!(revision);
+        labels["statefulset.kubernetes.io/pod-name"] = json!(name);
+        labels["apps.kubernetes.io/pod-index"] = json!(ordinal.to_string());
+        pod["spec"]["hostname"] = json!(name);
+        if !self.set.spec.service_name.is_empty() {
+            pod["spec"]["subdomain"] = json!(self.set.spec.service_name);
+        }
+        let mut volumes = pod["spec"]["volumes"].as_array().cloned().unwrap_or_default();
+        for claim in &self.set.spec.volume_claim_templates {
+            let volume = claim["metadata"]["name"].clone();
+            volumes.retain(|v| v["name"] != volume);
+            let claim = self.claim_name(claim, ordinal);
+            volumes.push(json!({"name": volume, "persistentVolumeClaim": {"claimName": claim}}));
+        }
+        if !volumes.is_empty() {
+            pod["spec"]["volumes"] = json!(volumes);
+        }
+        pod
+    }
+
+    fn claim_name(&self, claim: &Value, ordinal: i32) -> String {
+        let volume = claim["metadata"]["name"].as_str().unwrap_or_default();
+        format!("{volume}-{}-{ordinal}", self.set.meta.name)
+    }
+
+    fn create_claims(&mut self, ordinal: i32) {
+        for template in &self.set.spec.volume_claim_templates {
+            let name = self.claim_name(template, ordinal);
+            if self.view.get::<PersistentVolumeClaim>(&self.set.meta.namespace, &name).is_some() {
+                continue;
+            }
+            let mut claim = template.clone();
+            claim["apiVersion"] = json!("v1");
+            claim["kind"] = json!("PersistentVolumeClaim");
+            claim["metadata"]["name"] = json!(name);
+            claim["metadata"]["namespace"] = json!(self.set.meta.namespace);
+            let selector = self.set.spec.selector.iter().flat_map(|s| s.match_labels.iter());
+            for (k, v) in selector {
+                claim["metadata"]["labels"][k] = json!(v);
+            }
+            if let Some(fields) = claim.as_object_mut() {
+                fields.remove("status");
+            }
+            self.plan.create(PersistentVolumeClaim::RESOURCE, &self.set.meta.namespace, claim);
+        }
+    }
+
+    fn delete(&mut self, pod: &Pod) {
+        self.plan.delete(Pod::RESOURCE, &pod.meta);
+        let (pod, set) = (&pod.meta.name, &self.set.meta.name);
+        self.say("SuccessfulDelete", format!("delete Pod {pod} in StatefulSet {set} successful"));
+    }
+
+    fn say(&mut self, reason: &str, message: String) {
+        self.plan.event(Regarding::of(self.set), EventType::Normal, reason, message, NAME);
+    }
+}

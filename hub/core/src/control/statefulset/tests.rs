@@ -1,0 +1,120 @@
+use crate::world::World;
+use serde_json::{Value, json};
+
+fn template(image: &str) -> Value {
+    json!({"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "c", "image": image}]}})
+}
+
+fn started(replicas: i32, spec: Value) -> World {
+    let mut w = World::with_nodes(2);
+    let mut s = json!({"replicas": replicas, "selector": {"matchLabels": {"app": "x"}}, "serviceName": "svc",
+        "template": template("one")});
+    crate::json_merge(&mut s, &spec);
+    w.create("apps/statefulsets", json!({"metadata": {"name": "s", "namespace": "a"}, "spec": s}));
+    w.settle();
+    w
+}
+
+fn set(w: &mut World, spec: Value) {
+    w.patch("apps/statefulsets", "a", "s", json!({"spec": spec}));
+}
+
+/// (name, image) by name.
+fn pods(w: &World) -> Vec<(String, String)> {
+    let text = |v: &Value| v.as_str().unwrap_or("-").to_owned();
+    let one = |p: &&Value| (text(&p["metadata"]["name"]), text(&p["spec"]["containers"][0]["image"]));
+    w.list("/pods").iter().map(one).collect()
+}
+
+fn want(list: &[(&str, &str)]) -> Vec<(String, String)> {
+    list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+}
+
+#[test]
+fn comes_up_in_order_and_waits_for_the_sick() {
+    let mut w = World::with_nodes(1);
+    w.sick = vec!["s-1".into()];
+    w.create("apps/statefulsets", json!({"metadata": {"name": "s", "namespace": "a"}, "spec": {"replicas": 3,
+        "selector": {"matchLabels": {"app": "x"}}, "serviceName": "svc", "template": template("one")}}));
+    w.settle();
+    assert_eq!(pods(&w), want(&[("s-0", "one"), ("s-1", "one")]));
+    w.heal("s-1");
+    w.settle();
+    let p = w.get("/pods", "a", "s-2");
+    assert_eq!((&p["spec"]["hostname"], &p["spec"]["subdomain"]), (&json!("s-2"), &json!("svc")));
+    assert_eq!(p["metadata"]["labels"]["statefulset.kubernetes.io/pod-name"], "s-2");
+    let status = &w.get("apps/statefulsets", "a", "s")["status"];
+    assert_eq!((&status["readyReplicas"], &status["currentReplicas"]), (&json!(3), &json!(3)));
+    assert_eq!(status["currentRevision"], status["updateRevision"]);
+}
+
+#[test]
+fn parallel_does_not_wait() {
+    let mut w = World::with_nodes(1);
+    w.sick = vec!["s-".into()];
+    w.create("apps/statefulsets", json!({"metadata": {"name": "s", "namespace": "a"}, "spec": {"replicas": 3,
+        "podManagementPolicy": "Parallel", "selector": {"matchLabels": {"app": "x"}}, "template": template("one")}}));
+    w.settle();
+    assert_eq!(pods(&w).len(), 3);
+    set(&mut w, json!({"replicas": 0}));
+    w.settle();
+    assert_eq!(pods(&w).len(), 0);
+}
+
+#[test]
+fn rolls_from_the_top_down_to_the_partition() {
+    let mut w = started(3, json!({}));
+    set(&mut w, json!({"updateStrategy": {"rollingUpdate": {"partition": 1}}, "template": template("two")}));
+    w.settle();
+    assert_eq!(pods(&w), want(&[("s-0", "one"), ("s-1", "two"), ("s-2", "two")]));
+    w.delete("/pods", "a", "s-0");
+    w.settle();
+    assert_eq!(pods(&w)[0].1, "one", "below the partition the old revision comes back");
+    set(&mut w, json!({"updateStrategy": {"rollingUpdate": {"partition": 0}}}));
+    w.settle();
+    assert_eq!(pods(&w), want(&[("s-0", "two"), ("s-1", "two"), ("s-2", "two")]));
+    let status = &w.get("apps/statefulsets", "a", "s")["status"];
+    assert_eq!(status["currentRevision"], status["updateRevision"]);
+    assert_eq!(status["updatedReplicas"], 3);
+}
+
+#[test]
+fn a_sick_update_stops_at_the_first_pod_and_can_be_taken_back() {
+    let mut w = started(3, json!({}));
+    w.sick = vec!["s-2".into()];
+    set(&mut w, json!({"template": template("bad")}));
+    w.settle();
+    assert_eq!(pods(&w), want(&[("s-0", "one"), ("s-1", "one"), ("s-2", "bad")]));
+    w.sick.clear();
+    set(&mut w, json!({"template": template("one")}));
+    w.settle();
+    assert_eq!(pods(&w), want(&[("s-0", "one"), ("s-1", "one"), ("s-2", "one")]));
+}
+
+#[test]
+fn scales_down_from_the_top_and_keeps_claims() {
+    let claims = json!([{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}]);
+    let mut w = started(2, json!({"volumeClaimTemplates": claims}));
+    assert!(w.exists("/persistentvolumeclaims", "a", "data-s-0"));
+    assert!(!w.exists("/persistentvolumeclaims", "a", "data-s-1"), "the first pod waits for its volume");
+    for i in 0..2 {
+        w.patch("/persistentvolumeclaims", "a", &format!("data-s-{i}"), json!({"status": {"phase": "Bound"}}));
+        w.settle();
+    }
+    assert_eq!(pods(&w).len(), 2);
+    let volume = &w.get("/pods", "a", "s-1")["spec"]["volumes"][0];
+    assert_eq!(*volume, json!({"name": "data", "persistentVolumeClaim": {"claimName": "data-s-1"}}));
+    set(&mut w, json!({"replicas": 1}));
+    w.settle();
+    assert_eq!(pods(&w).len(), 1);
+    assert!(w.exists("/persistentvolumeclaims", "a", "data-s-1"));
+}
+
+#[test]
+fn a_failed_pod_comes_back_under_its_name() {
+    let mut w = started(2, json!({"ordinals": {"start": 5}}));
+    w.patch("/pods", "a", "s-5", json!({"status": {"phase": "Failed"}}));
+    w.settle();
+    assert_eq!(w.get("/pods", "a", "s-5")["status"]["phase"], "Running");
+    assert_eq!(pods(&w).len(), 2);
+}
