@@ -206,7 +206,7 @@ impl Hub {
         tokio::spawn(run::events::sweep(store, Arc::clone(applier.api())));
         let (https_sender, https_receiver) = watch::channel(https);
         let (registry_sender, registry_receiver) = watch::channel(registry_tls);
-        crate::registry::start(options, doors.registry, registry_receiver, enroll);
+        crate::registry::start(&options.data_dir, doors.registry, registry_receiver, Arc::clone(&api), enroll)?;
         tokio::spawn(renew(pki, broker, https_sender, registry_sender));
         api.set_ready();
         let api = tokio::spawn(api::server::serve(api, doors.api, https_receiver));
