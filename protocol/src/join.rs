@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 pub const TOKEN_PREFIX: &str = "limpet1.";
 /// Path of the enrolment door on the API port.
 pub const JOIN_PATH: &str = "/limpet/v1/join";
+/// Path of the renewal door: a `JoinAsk` without a token, whose request is signed with the key that the node joined with.
+/// That signature is the right to enter, so a device renews also after its certificate has ended.
+pub const RENEW_PATH: &str = "/limpet/v1/renew";
 
 /// The content of a join token, as compact JSON.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

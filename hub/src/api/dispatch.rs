@@ -87,6 +87,9 @@ async fn accept(
     if info.path == limpet_protocol::join::JOIN_PATH && request.method() == Method::POST {
         return subresources::limpet::join(api, request.into_body()).await;
     }
+    if info.path == limpet_protocol::join::RENEW_PATH && request.method() == Method::POST {
+        return subresources::limpet::renew(api, request.into_body()).await;
+    }
     api.authorizer.check(&user, &Asked::of(&info))?;
     let wanted = negotiate::wanted(request.headers());
     let (parts, body) = request.into_parts();

@@ -1,6 +1,6 @@
 //! Limpet's own doors: joining with a token, and the operator's tokens.
 //!
-//! In: `POST /limpet/v1/join` (the token is the right), `/limpet/v1/tokens` (a right in RBAC). Out: JSON, or a Status.
+//! In: `POST /limpet/v1/join` (the token is the right), `POST /limpet/v1/renew` (the key is), `/limpet/v1/tokens` (a right in RBAC). Out: JSON, or a Status.
 //! Never: shows the secret of a token again.
 
 use crate::{
@@ -30,6 +30,16 @@ pub async fn join(api: &Api, body: Incoming) -> Result<Reply, Status> {
     json(200, &answer)
 }
 
+/// The signature of the request is the right; a certificate that has ended does not matter.
+pub async fn renew(api: &Api, body: Incoming) -> Result<Reply, Status> {
+    let ask: JoinAsk = read(decode::read(body).await?.as_ref())?;
+    let answer = enroll(api)?.renew_by_key(&ask, SystemTime::now()).map_err(|error| {
+        tracing::warn!(node = %ask.node_name, %error, "a device may not renew");
+        failed(&error)
+    })?;
+    json(200, &answer)
+}
+
 /// Paths below `/limpet`.
 pub async fn answer(call: Call, parts: &[&str], input: Input) -> Result<Reply, Status> {
     let enroll = enroll(&call.api)?;
@@ -44,7 +54,7 @@ pub async fn answer(call: Call, parts: &[&str], input: Input) -> Result<Reply, S
             true => json(200, &Status::success("limpet", "jointokens", id, "")),
             false => Err(Status::not_found("limpet", "jointokens", id)),
         },
-        (_, ["v1", "tokens", ..] | ["v1", "join"]) => Err(not_allowed()),
+        (_, ["v1", "tokens", ..] | ["v1", "join" | "renew"]) => Err(not_allowed()),
         _ => Err(Status::no_such_resource()),
     }
 }
