@@ -1,7 +1,9 @@
 //! Makes the schema table's data at build time.
 //!
-//! In: k8s-openapi's generated JSON schemas (types, required fields, descriptions) and the facts under schema/ (list types,
-//! merge keys, defaults, enums). Out: `definitions.z` (all but prose), `descriptions.z`, `fingerprint` in OUT_DIR.
+//! In: k8s-openapi's generated JSON schemas (types, required fields, descriptions) and the facts under
+//! schema/ (list types,
+//! merge keys, defaults, enums). Out: `definitions.z` (all but prose), `descriptions.z`, `fingerprint`
+//! in OUT_DIR.
 //! Never: fetches anything; descriptions never enter the repository.
 
 use std::error::Error;

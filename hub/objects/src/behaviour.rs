@@ -1,6 +1,7 @@
 //! What makes one kind different from another: the trait that files under `kinds` implement.
 //!
-//! In: objects as JSON and the circumstances of a request (`Ctx`). Out: changed objects, field errors, table rows.
+//! In: objects as JSON and the circumstances of a request (`Ctx`). Out: changed objects, field errors,
+//! table rows.
 //! Never: does what is the same for all kinds (see `strategy`), waits, reads the clock.
 
 use std::sync::Arc;
@@ -64,7 +65,8 @@ pub trait Behaviour: Send + Sync {
     /// Fills in what the user left out. Must be idempotent.
     fn default(&self, _object: &mut Value) {}
 
-    /// Puts a new object into its first state. Metadata is already filled in, the status already removed.
+    /// Puts a new object into its first state. Metadata is already filled in, the status already
+    /// removed.
     fn prepare_create(&self, _object: &mut Value, _ctx: &Ctx<'_>) {}
 
     /// Carries over what this update must not change. Metadata, status and spec are already kept apart.
@@ -96,7 +98,8 @@ pub trait Behaviour: Send + Sync {
         vec![metadata["name"].clone(), metadata["creationTimestamp"].clone()]
     }
 
-    /// Fields for field selectors beyond `metadata.name` and `metadata.namespace`. Always all labels, also when empty:
+    /// Fields for field selectors beyond `metadata.name` and `metadata.namespace`. Always all labels,
+    /// also when empty:
     /// a label that is not in the list is not supported.
     fn selectable_fields(&self, _object: &Value) -> Vec<(&'static str, String)> {
         Vec::new()
@@ -106,6 +109,7 @@ pub trait Behaviour: Send + Sync {
     fn to_storage(&self, _object: &mut Value) {}
 
     /// Turns a stored object into this version.
+    #[allow(clippy::wrong_self_convention)] // "from storage" is the direction, not a constructor
     fn from_storage(&self, _object: &mut Value) {}
 }
 

@@ -1,6 +1,7 @@
 //! Discovery documents: what a client learns about the API before its first request.
 //!
-//! In: the registry. Out: JSON documents of /api, /apis and /apis/<group>/<version>, plain and aggregated.
+//! In: the registry. Out: JSON documents of /api, /apis and /apis/<group>/<version>, plain and
+//! aggregated.
 //! Never: caches, negotiates (the server chooses the document by the Accept header).
 
 use serde_json::{Map, Value, json};
@@ -36,7 +37,8 @@ fn named_groups() -> impl Iterator<Item = &'static Group> {
 }
 
 fn group_value(group: &Group) -> Value {
-    let entry = |version: &String| json!({"groupVersion": api_version(&group.name, version), "version": version});
+    let entry =
+        |version: &String| json!({"groupVersion": api_version(&group.name, version), "version": version});
     let versions: Vec<Value> = group.versions.iter().map(entry).collect();
     json!({"name": group.name, "preferredVersion": versions.first(), "versions": versions})
 }
@@ -196,12 +198,17 @@ mod tests {
         assert_eq!(core["items"].as_array().unwrap().len(), 1);
         let groups = aggregated_v2beta1(Root::Groups);
         assert_eq!(groups["apiVersion"], "apidiscovery.k8s.io/v2beta1");
-        let apps =
-            groups["items"].as_array().unwrap().iter().find(|item| item["metadata"]["name"] == "apps").unwrap();
+        let apps = groups["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|item| item["metadata"]["name"] == "apps")
+            .unwrap();
         let resources = apps["versions"][0]["resources"].as_array().unwrap();
         let deployments = resources.iter().find(|entry| entry["resource"] == "deployments").unwrap();
         assert_eq!(deployments["scope"], "Namespaced");
-        let scale = deployments["subresources"].as_array().unwrap().iter().find(|sub| sub["subresource"] == "scale");
+        let scale =
+            deployments["subresources"].as_array().unwrap().iter().find(|sub| sub["subresource"] == "scale");
         assert_eq!(scale.unwrap()["responseKind"]["group"], "autoscaling");
     }
 }

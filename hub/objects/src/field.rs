@@ -1,6 +1,7 @@
 //! Errors about fields of objects, in Kubernetes' own words (apimachinery `field.Error`).
 //!
-//! In: a path, a kind of error, the bad value and a reason. Out: text and the pieces of `Status.details.causes`.
+//! In: a path, a kind of error, the bad value and a reason. Out: text and the pieces of
+//! `Status.details.causes`.
 //! Never: decides what is wrong (see `kinds`).
 
 use std::fmt;
@@ -68,7 +69,12 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    fn new(problem: Problem, field: impl Into<String>, bad: Option<Value>, detail: impl Into<String>) -> Self {
+    fn new(
+        problem: Problem,
+        field: impl Into<String>,
+        bad: Option<Value>,
+        detail: impl Into<String>,
+    ) -> Self {
         Self { problem, field: field.into(), bad, detail: detail.into() }
     }
 
@@ -103,7 +109,11 @@ impl FieldError {
     /// `choices` are printed in the given order.
     pub fn not_supported(field: impl Into<String>, bad: impl Into<Value>, choices: &[&str]) -> Self {
         let quoted: Vec<String> = choices.iter().map(|choice| format!("{choice:?}")).collect();
-        let detail = if choices.is_empty() { String::new() } else { format!("supported values: {}", quoted.join(", ")) };
+        let detail = if choices.is_empty() {
+            String::new()
+        } else {
+            format!("supported values: {}", quoted.join(", "))
+        };
         Self::new(Problem::NotSupported, field, Some(bad.into()), detail)
     }
 

@@ -1,6 +1,8 @@
-//! Kubernetes objects as data: schema table, registry of resources, defaults, validation, patches, tables.
+//! Kubernetes objects as data: schema table, registry of resources, defaults, validation, patches,
+//! tables.
 //!
-//! In: JSON values from the API or the store. Out: JSON values, field errors, documents for discovery and OpenAPI.
+//! In: JSON values from the API or the store. Out: JSON values, field errors, documents for discovery
+//! and OpenAPI.
 //! Never: reads the clock, allocates randomness, does I/O.
 
 pub mod schema;

@@ -1,6 +1,7 @@
 //! ObjectMeta: first filling, what an update may change, and its validation, the same for all kinds.
 //!
-//! In: objects as JSON. Out: changed metadata, field errors in the words of apimachinery's `ValidateObjectMeta`.
+//! In: objects as JSON. Out: changed metadata, field errors in the words of apimachinery's
+//! `ValidateObjectMeta`.
 //! Never: knows kinds.
 
 use std::collections::BTreeSet;
@@ -37,7 +38,9 @@ pub fn text<'a>(object: &'a Value, field: &str) -> &'a str {
 /// What the system writes into a new object.
 pub fn fill_new(object: &mut Value, namespace: Option<&str>, ctx: &Ctx<'_>) {
     let Some(metadata) = of(object) else { return };
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation", "resourceVersion"] {
+    for field in
+        ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation", "resourceVersion"]
+    {
         metadata.remove(field);
     }
     metadata.insert("uid".into(), json!(ctx.uid));
@@ -196,17 +199,25 @@ pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
     let (new, old) = (&new["metadata"], &old["metadata"]);
     let mut errors = validate_common(new);
     for field in ["name", "namespace", "uid"] {
-        let (before, after) = (old[field].as_str().unwrap_or_default(), new[field].as_str().unwrap_or_default());
+        let (before, after) =
+            (old[field].as_str().unwrap_or_default(), new[field].as_str().unwrap_or_default());
         if before != after {
             errors.push(FieldError::invalid(format!("metadata.{field}"), after, IMMUTABLE));
         }
     }
     if !old["deletionTimestamp"].is_null() {
         let set = |value: &Value| -> BTreeSet<String> {
-            value.as_array().into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()
+            value
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|name| name.as_str().map(str::to_owned))
+                .collect()
         };
-        let added: Vec<String> =
-            set(&new["finalizers"]).difference(&set(&old["finalizers"])).map(|name| format!("{name:?}")).collect();
+        let added: Vec<String> = set(&new["finalizers"])
+            .difference(&set(&old["finalizers"]))
+            .map(|name| format!("{name:?}"))
+            .collect();
         if !added.is_empty() {
             let words = format!(
                 "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",

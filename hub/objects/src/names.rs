@@ -164,7 +164,10 @@ pub fn env_name(text: &str) -> Vec<String> {
     if !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=') {
         return Vec::new();
     }
-    vec!["a valid environment variable name must consist only of printable ASCII characters other than '='".to_owned()]
+    vec![
+        "a valid environment variable name must consist only of printable ASCII characters other than '='"
+            .to_owned(),
+    ]
 }
 
 /// Names of ports (IANA_SVC_NAME).
@@ -186,17 +189,23 @@ pub fn port_name(text: &str) -> Vec<String> {
 
 /// Port numbers.
 pub fn port_number(port: i64) -> Vec<String> {
-    if (1..=65535).contains(&port) { Vec::new() } else { vec!["must be between 1 and 65535, inclusive".to_owned()] }
+    if (1..=65535).contains(&port) {
+        Vec::new()
+    } else {
+        vec!["must be between 1 and 65535, inclusive".to_owned()]
+    }
 }
 
-/// The five letters that complete `generateName`, from random bytes. Vowels are left out so that no words appear.
+/// The five letters that complete `generateName`, from random bytes. Vowels are left out so that no
+/// words appear.
 pub fn suffix(random: [u8; 5]) -> String {
     random.iter().map(|byte| char::from(SUFFIX_LETTERS[usize::from(*byte) % SUFFIX_LETTERS.len()])).collect()
 }
 
 /// `generateName` and a suffix, short enough to be a label.
 pub fn generated(base: &str, suffix: &str) -> String {
-    let end = (0..=base.len().min(GENERATED_BASE_MAX)).rev().find(|at| base.is_char_boundary(*at)).unwrap_or(0);
+    let end =
+        (0..=base.len().min(GENERATED_BASE_MAX)).rev().find(|at| base.is_char_boundary(*at)).unwrap_or(0);
     format!("{}{suffix}", &base[..end])
 }
 

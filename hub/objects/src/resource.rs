@@ -1,6 +1,7 @@
 //! A resource of the API: its names, verbs, subresources and behaviour.
 //!
-//! In: rows of `registry`, later CustomResourceDefinitions. Out: what routing, discovery, OpenAPI and tables ask.
+//! In: rows of `registry`, later CustomResourceDefinitions. Out: what routing, discovery, OpenAPI and
+//! tables ask.
 //! Never: holds objects.
 
 use crate::behaviour::SharedBehaviour;

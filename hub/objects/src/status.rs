@@ -14,7 +14,7 @@ pub struct Status {
     /// Empty when Kubernetes gives none.
     pub reason: &'static str,
     pub message: String,
-    pub details: Option<Details>,
+    pub details: Option<Box<Details>>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -46,8 +46,9 @@ impl Status {
     }
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
-        self.details =
-            Some(Details { name: name.into(), group: group.into(), kind: kind.into(), ..Details::default() });
+        let details =
+            Details { name: name.into(), group: group.into(), kind: kind.into(), ..Details::default() };
+        self.details = Some(Box::new(details));
         self
     }
 
@@ -59,7 +60,7 @@ impl Status {
     /// For paths that lead nowhere.
     pub fn no_such_resource() -> Self {
         let mut status = Self::new(404, "NotFound", "the server could not find the requested resource");
-        status.details = Some(Details::default());
+        status.details = Some(Box::default());
         status
     }
 
@@ -82,20 +83,22 @@ impl Status {
     }
 
     pub fn conflict_because(group: &str, resource: &str, name: &str, why: &str) -> Self {
-        let message = format!("Operation cannot be fulfilled on {} {name:?}: {why}", group_resource(group, resource));
+        let message =
+            format!("Operation cannot be fulfilled on {} {name:?}: {why}", group_resource(group, resource));
         Self::new(409, "Conflict", message).about(group, resource, name)
     }
 
     /// The write was based on an old resourceVersion.
     pub fn conflict(group: &str, resource: &str, name: &str) -> Self {
-        let why = "the object has been modified; please apply your changes to the latest version and try again";
+        let why =
+            "the object has been modified; please apply your changes to the latest version and try again";
         Self::conflict_because(group, resource, name, why)
     }
 
     /// Server-side apply found fields that other managers own.
     pub fn apply_conflict(message: impl Into<String>, causes: Vec<Cause>) -> Self {
         let mut status = Self::new(409, "Conflict", message);
-        status.details = Some(Details { causes, ..Details::default() });
+        status.details = Some(Box::new(Details { causes, ..Details::default() }));
         status
     }
 
@@ -125,7 +128,8 @@ impl Status {
         Self::new(401, "Unauthorized", "Unauthorized")
     }
 
-    /// `why` for instance: `User "jane" cannot list resource "pods" in API group "" in the namespace "default"`.
+    /// `why` for instance: `User "jane" cannot list resource "pods" in API group "" in the namespace
+    /// "default"`.
     pub fn forbidden(group: &str, resource: &str, name: &str, why: &str) -> Self {
         let what = group_resource(group, resource);
         let message = match (what.is_empty(), name.is_empty()) {
@@ -185,12 +189,12 @@ impl Status {
         let why = why.into();
         let mut status = Self::new(500, "InternalError", format!("Internal error occurred: {why}"));
         let cause = Cause { message: why, ..Cause::default() };
-        status.details = Some(Details { causes: vec![cause], ..Details::default() });
+        status.details = Some(Box::new(Details { causes: vec![cause], ..Details::default() }));
         status
     }
 
     fn retry_after(mut self, seconds: u32) -> Self {
-        self.details = Some(Details { retry_after_seconds: seconds, ..self.details.unwrap_or_default() });
+        self.details.get_or_insert_default().retry_after_seconds = seconds;
         self
     }
 
@@ -218,7 +222,9 @@ impl Status {
 impl Details {
     fn to_value(&self) -> Value {
         let mut map = Map::new();
-        for (key, text) in [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)] {
+        for (key, text) in
+            [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)]
+        {
             if !text.is_empty() {
                 map.insert(key.to_owned(), json!(text));
             }
@@ -259,7 +265,11 @@ mod tests {
         let selector = FieldError::required("spec.selector", "");
         let cases = [
             (Status::not_found("", "pods", "web"), 404, "pods \"web\" not found"),
-            (Status::already_exists("apps", "deployments", "x"), 409, "deployments.apps \"x\" already exists"),
+            (
+                Status::already_exists("apps", "deployments", "x"),
+                409,
+                "deployments.apps \"x\" already exists",
+            ),
             (
                 Status::conflict("", "pods", "x"),
                 409,

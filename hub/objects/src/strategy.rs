@@ -1,6 +1,7 @@
 //! The way of a write, the same for all kinds: default, prepare, validate.
 //!
-//! In: decoded objects and the circumstances of the request. Out: the object as it is stored, or a Status that says no.
+//! In: decoded objects and the circumstances of the request. Out: the object as it is stored, or a
+//! Status that says no.
 //! Never: stores, authorizes, or admits (admission comes between `default` and `create`/`update`).
 
 use serde_json::{Value, json};
@@ -49,10 +50,14 @@ pub fn create(
     check_types(resource, object)?;
     check_namespace(object, namespace)?;
     metadata::fill_new(object, namespace, ctx);
-    if resource.has_status && let Some(fields) = object.as_object_mut() {
+    if resource.has_status
+        && let Some(fields) = object.as_object_mut()
+    {
         fields.remove("status");
     }
-    if resource.has_generation && let Some(metadata) = metadata::of(object) {
+    if resource.has_generation
+        && let Some(metadata) = metadata::of(object)
+    {
         metadata.insert("generation".into(), json!(1));
     }
     resource.behaviour.prepare_create(object, ctx);
@@ -124,7 +129,8 @@ fn keep_spec(resource: &Resource, new: &mut Value, old: &Value) {
         }
     }
     // Agents and controllers of other groups may label what they report about.
-    let fixed: &[&str] = if resource.group == "apps" { &["labels", "ownerReferences"] } else { &["ownerReferences"] };
+    let fixed: &[&str] =
+        if resource.group == "apps" { &["labels", "ownerReferences"] } else { &["ownerReferences"] };
     for field in fixed {
         if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
             match old["metadata"].get(*field) {
@@ -203,11 +209,13 @@ mod tests {
         let pdbs = registry().by_path("policy", "v1", "poddisruptionbudgets").unwrap();
         let old = json!({"metadata": {"name": "a", "namespace": "d", "uid": "u", "generation": 4},
             "spec": {"minAvailable": 1}, "status": {"expectedPods": 1}});
-        let mut new = json!({"metadata": {"name": "a"}, "spec": {"minAvailable": 2}, "status": {"expectedPods": 9}});
+        let mut new =
+            json!({"metadata": {"name": "a"}, "spec": {"minAvailable": 2}, "status": {"expectedPods": 9}});
         update(pdbs, &mut new, &old, "", &ctx()).unwrap();
         assert_eq!(new["metadata"]["generation"], 5);
         assert_eq!(new["status"], old["status"]);
-        let mut new = json!({"metadata": {"name": "a", "ownerReferences": [{}]}, "status": {"expectedPods": 9}});
+        let mut new =
+            json!({"metadata": {"name": "a", "ownerReferences": [{}]}, "status": {"expectedPods": 9}});
         update(pdbs, &mut new, &old, "status", &ctx()).unwrap();
         assert_eq!((&new["spec"], &new["metadata"]["generation"]), (&old["spec"], &json!(4)));
         assert_eq!(new["status"]["expectedPods"], 9);
@@ -217,7 +225,9 @@ mod tests {
     #[test]
     fn wrong_types_never_reach_a_kind() {
         let pods = registry().by_path("", "v1", "pods").unwrap();
-        for body in [json!({"metadata": {"name": "a"}, "spec": {"containers": 1}}), json!({"spec": []}), json!([])] {
+        for body in
+            [json!({"metadata": {"name": "a"}, "spec": {"containers": 1}}), json!({"spec": []}), json!([])]
+        {
             let old = json!({"metadata": {"name": "a"}});
             assert_eq!(create(pods, &mut body.clone(), Some("d"), &ctx()).unwrap_err().code, 400, "{body}");
             assert_eq!(update(pods, &mut body.clone(), &old, "", &ctx()).unwrap_err().code, 400, "{body}");

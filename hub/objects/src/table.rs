@@ -1,6 +1,7 @@
 //! meta.k8s.io/v1 Table: what `kubectl get` prints.
 //!
-//! In: objects as JSON and the time. Out: a Table with the resource's own columns. Also the words for durations.
+//! In: objects as JSON and the time. Out: a Table with the resource's own columns. Also the words for
+//! durations.
 //! Never: reads the clock; sets the list's resourceVersion (the caller knows it).
 
 use jiff::Timestamp;
@@ -143,12 +144,16 @@ mod tests {
     #[test]
     fn renders_rows_with_metadata() {
         let resource = crate::registry::registry().by_path("", "v1", "limitranges").unwrap();
-        let object = json!({"metadata": {"name": "a", "creationTimestamp": "1970-01-01T00:00:00Z"}, "spec": {}});
-        let table = render(resource, &[object.clone()], Timestamp::UNIX_EPOCH, Include::Metadata);
+        let object =
+            json!({"metadata": {"name": "a", "creationTimestamp": "1970-01-01T00:00:00Z"}, "spec": {}});
+        let table = render(resource, std::slice::from_ref(&object), Timestamp::UNIX_EPOCH, Include::Metadata);
         assert_eq!(table["rows"][0]["cells"], json!(["a", "1970-01-01T00:00:00Z"]));
         assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
         assert_eq!(table["rows"][0]["object"]["metadata"]["name"], "a");
         assert_eq!(table["columnDefinitions"][0]["format"], "name");
-        assert_eq!(render(resource, &[object.clone()], Timestamp::UNIX_EPOCH, Include::Object)["rows"][0]["object"], object);
+        assert_eq!(
+            render(resource, std::slice::from_ref(&object), Timestamp::UNIX_EPOCH, Include::Object)["rows"][0]["object"],
+            object
+        );
     }
 }

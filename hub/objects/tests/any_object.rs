@@ -1,6 +1,8 @@
-//! Every kind meets arbitrary objects of its schema: nothing panics, and what comes out still fits the schema.
+//! Every kind meets arbitrary objects of its schema: nothing panics, and what comes out still fits the
+//! schema.
 //!
-//! In: objects made from the schema table by a seeded generator. Out: a panic or a broken rule fails the test.
+//! In: objects made from the schema table by a seeded generator. Out: a panic or a broken rule fails
+//! the test.
 //! Never: random without a seed: a failure names the seed that repeats it.
 
 use limpet_objects::behaviour::Ctx;
@@ -34,8 +36,20 @@ impl Chance {
     }
 }
 
-const TEXTS: [&str; 12] =
-    ["", "a", "web", "A B", "..", "/x/../y", "é", "a=b", "Always", "kubernetes.io/tls", "%", "2026-01-01T00:00:00Z"];
+const TEXTS: [&str; 12] = [
+    "",
+    "a",
+    "web",
+    "A B",
+    "..",
+    "/x/../y",
+    "é",
+    "a=b",
+    "Always",
+    "kubernetes.io/tls",
+    "%",
+    "2026-01-01T00:00:00Z",
+];
 
 fn make(table: &Table, schema: &Schema, chance: &mut Chance, depth: usize) -> Value {
     let schema = table.resolve(schema);
@@ -47,7 +61,9 @@ fn make(table: &Table, schema: &Schema, chance: &mut Chance, depth: usize) -> Va
         }
         Type::String => json!(chance.pick(&TEXTS)),
         Type::Bytes => json!(chance.pick(&["", "YQ==", "AAAA"])),
-        Type::Time => json!(chance.pick(&["2026-01-01T00:00:00Z", "1970-01-01T00:00:00+01:00", "9999-12-30T00:00:00Z"])),
+        Type::Time => {
+            json!(chance.pick(&["2026-01-01T00:00:00Z", "1970-01-01T00:00:00+01:00", "9999-12-30T00:00:00Z"]))
+        }
         Type::MicroTime => json!("2026-01-01T00:00:00.123456Z"),
         Type::Quantity => chance.pick(&["1", "100m", "-1", "1Gi", "1e3", "0"]).into(),
         Type::IntOrString => match chance.below(2) {
@@ -64,7 +80,8 @@ fn make(table: &Table, schema: &Schema, chance: &mut Chance, depth: usize) -> Va
         },
         Type::Map(values) => {
             let keys = (0..chance.below(3)).map(|_| chance.pick(&TEXTS)).collect::<Vec<_>>();
-            let entries = keys.into_iter().map(|key| (key.to_owned(), make(table, values, chance, depth + 1)));
+            let entries =
+                keys.into_iter().map(|key| (key.to_owned(), make(table, values, chance, depth + 1)));
             Value::Object(entries.collect())
         }
         Type::Object(object) => {
@@ -72,7 +89,8 @@ fn make(table: &Table, schema: &Schema, chance: &mut Chance, depth: usize) -> Va
             for property in &object.properties {
                 // Deeper objects have fewer fields, so that objects stay small.
                 if depth == 0 || (depth < DEPTH_MAX && chance.below(2 + depth as u64) < 2) {
-                    fields.insert(property.name.to_string(), make(table, &property.schema, chance, depth + 1));
+                    fields
+                        .insert(property.name.to_string(), make(table, &property.schema, chance, depth + 1));
                 }
             }
             Value::Object(fields)
@@ -101,7 +119,8 @@ fn assert_fits(resource: &Resource, object: &Value, seed: u64, when: &str) {
 #[test]
 fn nothing_panics_and_everything_fits() {
     let now = "2026-11-23T00:00:00Z".parse().unwrap();
-    let ctx = Ctx { now, user: "jane", groups: &[], uid: "5f0e3d2c-0000-4000-8000-000000000000", suffix: "bcdfg" };
+    let ctx =
+        Ctx { now, user: "jane", groups: &[], uid: "5f0e3d2c-0000-4000-8000-000000000000", suffix: "bcdfg" };
     let namespace = |resource: &Resource| resource.namespaced.then_some("default");
     for resource in registry().resources().iter().filter(|resource| resource.is_persistent()) {
         for seed in 0..ROUNDS {

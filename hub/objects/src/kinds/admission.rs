@@ -30,7 +30,9 @@ impl Behaviour for Webhooks {
             for rule in each(webhook, "rules") {
                 set(rule, "scope", "*");
             }
-            if let Some(service) = present(webhook, "clientConfig").and_then(|config| present(config, "service")) {
+            if let Some(service) =
+                present(webhook, "clientConfig").and_then(|config| present(config, "service"))
+            {
                 set_number(service, "port", 443);
             }
         }

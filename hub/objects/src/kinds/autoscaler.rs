@@ -1,4 +1,5 @@
-//! HorizontalPodAutoscalers: autoscaling/v2, which is what is stored, and autoscaling/v1, a narrower view.
+//! HorizontalPodAutoscalers: autoscaling/v2, which is what is stored, and autoscaling/v1, a narrower
+//! view.
 //!
 //! In: autoscalers as JSON. Out: conversion, defaults, rules and the table row. Never: scales.
 
@@ -42,7 +43,8 @@ impl Behaviour for Autoscaler {
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let spec = &object["spec"];
         let mut errors = Errors::new();
-        let (min, max) = (spec["minReplicas"].as_i64().unwrap_or(1), spec["maxReplicas"].as_i64().unwrap_or(0));
+        let (min, max) =
+            (spec["minReplicas"].as_i64().unwrap_or(1), spec["maxReplicas"].as_i64().unwrap_or(0));
         if min < 1 {
             errors.push(FieldError::invalid("spec.minReplicas", min, "must be greater than or equal to 1"));
         }
@@ -82,7 +84,8 @@ fn targets(wanted: &[Value], current: &[Value]) -> String {
     if wanted.is_empty() {
         return "<none>".to_owned();
     }
-    let shown: Vec<String> = wanted.iter().take(TARGETS_SHOWN_MAX).map(|metric| target(metric, current)).collect();
+    let shown: Vec<String> =
+        wanted.iter().take(TARGETS_SHOWN_MAX).map(|metric| target(metric, current)).collect();
     match wanted.len().saturating_sub(TARGETS_SHOWN_MAX) {
         0 => shown.join(", "),
         more => format!("{} + {more} more...", shown.join(", ")),
@@ -161,7 +164,8 @@ impl Behaviour for AutoscalerV1 {
             && let Some(percent) = remove(status, "currentCPUUtilizationPercentage")
         {
             let current = json!({"averageUtilization": percent});
-            status["currentMetrics"] = json!([{"type": "Resource", "resource": {"name": "cpu", "current": current}}]);
+            status["currentMetrics"] =
+                json!([{"type": "Resource", "resource": {"name": "cpu", "current": current}}]);
         }
         Autoscaler.default(object);
     }
@@ -184,7 +188,8 @@ impl Behaviour for AutoscalerV1 {
             _ = remove(status, "conditions");
             let current = remove(status, "currentMetrics");
             let cpu = current.as_ref().and_then(Value::as_array).into_iter().flatten().find_map(|metric| {
-                (metric["resource"]["name"] == "cpu").then(|| metric["resource"]["current"]["averageUtilization"].clone())
+                (metric["resource"]["name"] == "cpu")
+                    .then(|| metric["resource"]["current"]["averageUtilization"].clone())
             });
             if let Some(percent) = cpu.filter(|percent| !percent.is_null()) {
                 status["currentCPUUtilizationPercentage"] = percent;

@@ -28,7 +28,11 @@ pub fn or_none(object: &Value, field: &str) -> Value {
 /// Names and images of the containers, separated by commas.
 pub fn containers(pod_spec: &Value) -> [Value; 2] {
     let column = |field: &str| -> String {
-        list(pod_spec, "containers").iter().map(|container| text(container, field)).collect::<Vec<_>>().join(",")
+        list(pod_spec, "containers")
+            .iter()
+            .map(|container| text(container, field))
+            .collect::<Vec<_>>()
+            .join(",")
     };
     [json!(column("name")), json!(column("image"))]
 }

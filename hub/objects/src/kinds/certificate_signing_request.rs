@@ -48,7 +48,11 @@ impl Behaviour for CertificateSigningRequest {
         }
         if spec["expirationSeconds"].as_i64().is_some_and(|seconds| seconds < 600) {
             let words = "may not specify a duration less than 600 seconds (10 minutes)";
-            errors.push(FieldError::invalid("spec.expirationSeconds", spec["expirationSeconds"].clone(), words));
+            errors.push(FieldError::invalid(
+                "spec.expirationSeconds",
+                spec["expirationSeconds"].clone(),
+                words,
+            ));
         }
         errors
     }

@@ -88,7 +88,8 @@ mod tests {
         let old = json!({"data": {"a": "1"}, "immutable": true});
         assert_eq!(ConfigMap.validate_update(&old, &old, ""), []);
         let new = json!({"data": {"a": "2"}});
-        let texts: Vec<String> = ConfigMap.validate_update(&new, &old, "").iter().map(ToString::to_string).collect();
+        let texts: Vec<String> =
+            ConfigMap.validate_update(&new, &old, "").iter().map(ToString::to_string).collect();
         assert_eq!(
             texts,
             [
@@ -101,7 +102,11 @@ mod tests {
     #[test]
     fn keys_are_file_names() {
         let errors = ConfigMap.validate_create(&json!({"data": {"a/b": "1"}}));
-        assert!(errors[0].to_string().starts_with("data[a/b]: Invalid value: \"a/b\": a valid config key must consist of"));
+        assert!(
+            errors[0]
+                .to_string()
+                .starts_with("data[a/b]: Invalid value: \"a/b\": a valid config key must consist of")
+        );
         let big = "x".repeat(DATA_BYTES_MAX + 1);
         assert_eq!(ConfigMap.validate_create(&json!({"data": {"a": big}})).len(), 1);
     }

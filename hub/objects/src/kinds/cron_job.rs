@@ -56,18 +56,20 @@ impl Behaviour for CronJob {
     }
 
     fn columns(&self) -> &'static [Column] {
-        const { &[
-            Column::NAME,
-            Column::text("Schedule"),
-            Column::text("Timezone"),
-            Column::boolean("Suspend"),
-            Column::integer("Active"),
-            Column::text("Last Schedule"),
-            Column::AGE,
-            Column::text("Containers").wide(),
-            Column::text("Images").wide(),
-            Column::text("Selector").wide(),
-        ] }
+        const {
+            &[
+                Column::NAME,
+                Column::text("Schedule"),
+                Column::text("Timezone"),
+                Column::boolean("Suspend"),
+                Column::integer("Active"),
+                Column::text("Last Schedule"),
+                Column::AGE,
+                Column::text("Containers").wide(),
+                Column::text("Images").wide(),
+                Column::text("Selector").wide(),
+            ]
+        }
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
@@ -97,7 +99,8 @@ impl Behaviour for CronJob {
 
 /// Five fields of numbers, names, ranges, lists and steps, or one of the `@` words.
 pub fn check_schedule(schedule: &str) -> Result<(), String> {
-    const WORDS: [&str; 7] = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
+    const WORDS: [&str; 7] =
+        ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
     const MONTHS: [&str; 12] =
         ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
     const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
@@ -132,7 +135,9 @@ fn check_part(part: &str, low: u32, high: u32, words: &[&str]) -> Result<(), Str
         let word = words.iter().position(|word| text.eq_ignore_ascii_case(word));
         match word {
             Some(at) => Ok(at as u32 + low),
-            None => text.parse().map_err(|_| format!("failed to parse int from {text}: strconv.Atoi: parsing \"{text}\": invalid syntax")),
+            None => text.parse().map_err(|_| {
+                format!("failed to parse int from {text}: strconv.Atoi: parsing \"{text}\": invalid syntax")
+            }),
         }
     };
     let (start, end) = match range.split_once('-') {

@@ -44,7 +44,11 @@ impl Behaviour for DaemonSet {
                 let zero = |field: &str| rules::is_zero_count(&rolling[field]);
                 if !zero("maxUnavailable") && !zero("maxSurge") {
                     let words = "may not be set when maxUnavailable is non-zero";
-                    errors.push(FieldError::invalid(format!("{path}.maxSurge"), rolling["maxSurge"].clone(), words));
+                    errors.push(FieldError::invalid(
+                        format!("{path}.maxSurge"),
+                        rolling["maxSurge"].clone(),
+                        words,
+                    ));
                 } else if zero("maxUnavailable") && zero("maxSurge") {
                     let words = "cannot be 0 when maxSurge is 0";
                     errors.push(FieldError::required(format!("{path}.maxUnavailable"), words));
@@ -52,7 +56,11 @@ impl Behaviour for DaemonSet {
             }
             other => {
                 let choices = ["RollingUpdate", "OnDelete"];
-                errors.push(FieldError::not_supported("spec.updateStrategy.type", other.unwrap_or_default(), &choices));
+                errors.push(FieldError::not_supported(
+                    "spec.updateStrategy.type",
+                    other.unwrap_or_default(),
+                    &choices,
+                ));
             }
         }
         errors
@@ -60,8 +68,13 @@ impl Behaviour for DaemonSet {
 
     fn validate_update(&self, new: &Value, old: &Value, subresource: &str) -> Vec<FieldError> {
         if subresource == "status" {
-            let counts =
-                ["currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady", "numberAvailable"];
+            let counts = [
+                "currentNumberScheduled",
+                "numberMisscheduled",
+                "desiredNumberScheduled",
+                "numberReady",
+                "numberAvailable",
+            ];
             return workload::status_counts(new, &counts);
         }
         let mut errors = self.validate_create(new);
@@ -70,19 +83,21 @@ impl Behaviour for DaemonSet {
     }
 
     fn columns(&self) -> &'static [Column] {
-        const { &[
-            Column::NAME,
-            Column::integer("Desired"),
-            Column::integer("Current"),
-            Column::integer("Ready"),
-            Column::integer("Up-to-date"),
-            Column::integer("Available"),
-            Column::text("Node Selector"),
-            Column::AGE,
-            Column::text("Containers").wide(),
-            Column::text("Images").wide(),
-            Column::text("Selector").wide(),
-        ] }
+        const {
+            &[
+                Column::NAME,
+                Column::integer("Desired"),
+                Column::integer("Current"),
+                Column::integer("Ready"),
+                Column::integer("Up-to-date"),
+                Column::integer("Available"),
+                Column::text("Node Selector"),
+                Column::AGE,
+                Column::text("Containers").wide(),
+                Column::text("Images").wide(),
+                Column::text("Selector").wide(),
+            ]
+        }
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {

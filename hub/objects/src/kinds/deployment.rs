@@ -1,6 +1,7 @@
 //! Deployments (apps/v1).
 //!
-//! In: Deployments as JSON. Out: defaults, rules and the table row. Never: rolls out (see the hub's controller).
+//! In: Deployments as JSON. Out: defaults, rules and the table row. Never: rolls out (see the hub's
+//! controller).
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -40,7 +41,8 @@ impl Behaviour for Deployment {
         strategy(&spec["strategy"], &mut errors);
         rules::not_negative(spec, "progressDeadlineSeconds", "spec", &mut errors);
         let ready = spec["minReadySeconds"].as_i64().unwrap_or(0);
-        if let Some(deadline) = spec["progressDeadlineSeconds"].as_i64().filter(|deadline| *deadline <= ready) {
+        if let Some(deadline) = spec["progressDeadlineSeconds"].as_i64().filter(|deadline| *deadline <= ready)
+        {
             let words = "must be greater than minReadySeconds";
             errors.push(FieldError::invalid("spec.progressDeadlineSeconds", deadline, words));
         }
@@ -49,7 +51,8 @@ impl Behaviour for Deployment {
 
     fn validate_update(&self, new: &Value, old: &Value, subresource: &str) -> Vec<FieldError> {
         if subresource == "status" {
-            let counts = ["replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas"];
+            let counts =
+                ["replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas"];
             return workload::status_counts(new, &counts);
         }
         let mut errors = self.validate_create(new);
@@ -58,16 +61,18 @@ impl Behaviour for Deployment {
     }
 
     fn columns(&self) -> &'static [Column] {
-        const { &[
-            Column::NAME,
-            Column::text("Ready"),
-            Column::text("Up-to-date"),
-            Column::text("Available"),
-            Column::AGE,
-            Column::text("Containers").wide(),
-            Column::text("Images").wide(),
-            Column::text("Selector").wide(),
-        ] }
+        const {
+            &[
+                Column::NAME,
+                Column::text("Ready"),
+                Column::text("Up-to-date"),
+                Column::text("Available"),
+                Column::AGE,
+                Column::text("Containers").wide(),
+                Column::text("Images").wide(),
+                Column::text("Selector").wide(),
+            ]
+        }
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
@@ -99,7 +104,8 @@ fn strategy(strategy: &Value, errors: &mut Errors) {
         Some("RollingUpdate") => {
             let path = "spec.strategy.rollingUpdate";
             workload::rolling_update(rolling, path, errors);
-            if rules::is_zero_count(&rolling["maxUnavailable"]) && rules::is_zero_count(&rolling["maxSurge"]) {
+            if rules::is_zero_count(&rolling["maxUnavailable"]) && rules::is_zero_count(&rolling["maxSurge"])
+            {
                 let words = "may not be 0 when `maxSurge` is 0";
                 let shown = rolling["maxUnavailable"].clone();
                 errors.push(FieldError::invalid("spec.strategy.rollingUpdate.maxUnavailable", shown, words));
@@ -180,7 +186,12 @@ mod tests {
                  \"Always\", \"IfNotPresent\", \"Never\"",
             ),
             (
-                |o| _ = o["spec"]["template"]["spec"]["containers"][0].as_object_mut().unwrap().remove("image"),
+                |o| {
+                    _ = o["spec"]["template"]["spec"]["containers"][0]
+                        .as_object_mut()
+                        .unwrap()
+                        .remove("image")
+                },
                 "spec.template.spec.containers[0].image: Required value",
             ),
         ];

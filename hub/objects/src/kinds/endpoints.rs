@@ -56,7 +56,9 @@ fn host_port(ip: &str, port: i64) -> String {
 pub fn shorten(entries: Vec<String>) -> String {
     match entries.len() {
         0 => NONE.to_owned(),
-        count if count > SHOWN_MAX => format!("{} + {} more...", entries[..SHOWN_MAX].join(","), count - SHOWN_MAX),
+        count if count > SHOWN_MAX => {
+            format!("{} + {} more...", entries[..SHOWN_MAX].join(","), count - SHOWN_MAX)
+        }
         _ => entries.join(","),
     }
 }
@@ -104,13 +106,15 @@ impl Behaviour for EndpointSlice {
     }
 
     fn columns(&self) -> &'static [Column] {
-        const { &[
-            Column::NAME,
-            Column::text("AddressType"),
-            Column::text("Ports"),
-            Column::text("Endpoints"),
-            Column::AGE,
-        ] }
+        const {
+            &[
+                Column::NAME,
+                Column::text("AddressType"),
+                Column::text("Ports"),
+                Column::text("Endpoints"),
+                Column::AGE,
+            ]
+        }
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
@@ -127,7 +131,8 @@ impl Behaviour for EndpointSlice {
             .flat_map(|endpoint| list(endpoint, "addresses"))
             .filter_map(|address| address.as_str().map(str::to_owned))
             .collect();
-        let or_unset = |entries: Vec<String>| if entries.is_empty() { "<unset>".to_owned() } else { shorten(entries) };
+        let or_unset =
+            |entries: Vec<String>| if entries.is_empty() { "<unset>".to_owned() } else { shorten(entries) };
         vec![
             name(object),
             json!(text(object, "addressType")),

@@ -1,6 +1,7 @@
 //! Events: core/v1, which is what is stored, and events.k8s.io/v1, another view of the same objects.
 //!
-//! In: Events as JSON. Out: conversion between the two forms, rules and the table row. Never: merges repeated events.
+//! In: Events as JSON. Out: conversion between the two forms, rules and the table row. Never: merges
+//! repeated events.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -142,7 +143,9 @@ fn rename(object: &mut Value, from: &str, to: &str) {
 }
 
 fn row(event: &Value, now: Timestamp) -> Vec<Value> {
-    let time = |fields: &[&Value]| fields.iter().find(|value| !value.is_null()).map(|value| table::since(value, now));
+    let time = |fields: &[&Value]| {
+        fields.iter().find(|value| !value.is_null()).map(|value| table::since(value, now))
+    };
     let unknown = || "<unknown>".to_owned();
     let first = time(&[&event["firstTimestamp"], &event["eventTime"]]).unwrap_or_else(unknown);
     let mut last = time(&[&event["lastTimestamp"]]).unwrap_or_else(|| first.clone());
@@ -204,7 +207,18 @@ mod tests {
     #[test]
     fn row_and_selection() {
         let now = "1970-01-01T00:01:00Z".parse().unwrap();
-        let expect = json!(["30s", "Normal", "Pulled", "pod/web", "spec.containers{a}", "agent, pi", "ok", "60s", 3, "e"]);
+        let expect = json!([
+            "30s",
+            "Normal",
+            "Pulled",
+            "pod/web",
+            "spec.containers{a}",
+            "agent, pi",
+            "ok",
+            "60s",
+            3,
+            "e"
+        ]);
         assert_eq!(json!(CoreEvent.row(&event(), now)), expect);
         let mut other = event();
         Event.from_storage(&mut other);

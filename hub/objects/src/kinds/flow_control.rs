@@ -64,7 +64,9 @@ impl Behaviour for PriorityLevel {
         let Some(limited) = present(spec, "limited") else { return };
         set_absent(limited, "nominalConcurrencyShares", 30);
         set_absent(limited, "lendablePercent", 0);
-        if let Some(queuing) = present(limited, "limitResponse").and_then(|response| present(response, "queuing")) {
+        if let Some(queuing) =
+            present(limited, "limitResponse").and_then(|response| present(response, "queuing"))
+        {
             set_number(queuing, "queues", 64);
             set_number(queuing, "handSize", 8);
             set_number(queuing, "queueLengthLimit", 50);

@@ -61,12 +61,20 @@ impl Behaviour for Ingress {
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let spec = &object["spec"];
         let class = match text(spec, "ingressClassName") {
-            "" => map(&object["metadata"], "annotations").get(CLASS_ANNOTATION).and_then(Value::as_str).unwrap_or(NONE),
+            "" => map(&object["metadata"], "annotations")
+                .get(CLASS_ANNOTATION)
+                .and_then(Value::as_str)
+                .unwrap_or(NONE),
             class => class,
         };
         let ingress = list(&object["status"]["loadBalancer"], "ingress").iter();
-        let address: Vec<&str> =
-            ingress.map(|entry| if text(entry, "ip").is_empty() { text(entry, "hostname") } else { text(entry, "ip") }).collect();
+        let address: Vec<&str> = ingress
+            .map(
+                |entry| {
+                    if text(entry, "ip").is_empty() { text(entry, "hostname") } else { text(entry, "ip") }
+                },
+            )
+            .collect();
         let ports = if list(spec, "tls").is_empty() { "80" } else { "80, 443" };
         vec![
             name(object),
@@ -113,7 +121,8 @@ fn backend(backend: &Value, path: &str, errors: &mut Errors) {
         (true, false) => {
             let path = join(path, "service");
             _ = required(service, "name", &path, errors);
-            let (port_name, number) = (text(&service["port"], "name"), service["port"]["number"].as_i64().unwrap_or(0));
+            let (port_name, number) =
+                (text(&service["port"], "name"), service["port"]["number"].as_i64().unwrap_or(0));
             match (port_name.is_empty(), number) {
                 (true, 0) => {
                     errors.push(FieldError::required(path, "port name or number is required"));
@@ -137,7 +146,8 @@ fn backend(backend: &Value, path: &str, errors: &mut Errors) {
 }
 
 fn hosts(rules: &[Value]) -> String {
-    let hosts: Vec<&str> = rules.iter().map(|rule| text(rule, "host")).filter(|host| !host.is_empty()).collect();
+    let hosts: Vec<&str> =
+        rules.iter().map(|rule| text(rule, "host")).filter(|host| !host.is_empty()).collect();
     match hosts.len() {
         0 => "*".to_owned(),
         count if count > HOSTS_SHOWN_MAX => {

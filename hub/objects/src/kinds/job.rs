@@ -25,7 +25,9 @@ pub struct Job;
 impl Behaviour for Job {
     fn default(&self, object: &mut Value) {
         let labels = object["spec"]["template"]["metadata"]["labels"].clone();
-        if map(&object["metadata"], "labels").is_empty() && labels.as_object().is_some_and(|all| !all.is_empty()) {
+        if map(&object["metadata"], "labels").is_empty()
+            && labels.as_object().is_some_and(|all| !all.is_empty())
+        {
             object["metadata"]["labels"] = labels;
         }
         if let Some(spec) = present(object, "spec") {
@@ -75,16 +77,18 @@ impl Behaviour for Job {
     }
 
     fn columns(&self) -> &'static [Column] {
-        const { &[
-            Column::NAME,
-            Column::text("Status"),
-            Column::text("Completions"),
-            Column::text("Duration"),
-            Column::AGE,
-            Column::text("Containers").wide(),
-            Column::text("Images").wide(),
-            Column::text("Selector").wide(),
-        ] }
+        const {
+            &[
+                Column::NAME,
+                Column::text("Status"),
+                Column::text("Completions"),
+                Column::text("Duration"),
+                Column::AGE,
+                Column::text("Containers").wide(),
+                Column::text("Images").wide(),
+                Column::text("Selector").wide(),
+            ]
+        }
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
@@ -148,8 +152,14 @@ fn generate_selector(object: &mut Value, uid: &str) {
 /// Rules for a Job's spec, also in a CronJob, which has no selector.
 pub fn validate_spec(spec: &Value, path: &str) -> Vec<FieldError> {
     let mut errors = Errors::new();
-    let counts =
-        ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished", "maxFailedIndexes"];
+    let counts = [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "maxFailedIndexes",
+    ];
     for field in counts {
         not_negative(spec, field, path, &mut errors);
     }
@@ -275,14 +285,23 @@ mod tests {
         let mut new = object.clone();
         new["spec"]["template"]["spec"]["containers"][0]["image"] = json!("other");
         let status = strategy::update(jobs, &mut new, &object, "", &ctx()).unwrap_err();
-        assert!(status.message.contains("spec.template: Invalid value: ") && status.message.ends_with("field is immutable"));
+        assert!(
+            status.message.contains("spec.template: Invalid value: ")
+                && status.message.ends_with("field is immutable")
+        );
     }
 
     #[test]
     fn always_is_no_restart_policy_for_jobs() {
         let mut object = job();
         object["spec"]["template"]["spec"]["restartPolicy"] = json!("Always");
-        let errors = validate_spec(&{ Job.default(&mut object); object["spec"].clone() }, "spec");
+        let errors = validate_spec(
+            &{
+                Job.default(&mut object);
+                object["spec"].clone()
+            },
+            "spec",
+        );
         assert_eq!(
             errors[0].to_string(),
             "spec.template.spec.restartPolicy: Unsupported value: \"Always\": supported values: \"OnFailure\", \"Never\""

@@ -1,6 +1,7 @@
 //! Namespaces (v1).
 //!
-//! In: Namespaces as JSON. Out: label and finalizer, rules and the table row. Never: deletes what is inside.
+//! In: Namespaces as JSON. Out: label and finalizer, rules and the table row. Never: deletes what is
+//! inside.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};

@@ -1,6 +1,7 @@
 //! NetworkPolicies, IPAddresses and ServiceCIDRs (networking.k8s.io/v1).
 //!
-//! In: objects as JSON. Out: defaults, rules and table rows. Never: filters packets or allocates addresses.
+//! In: objects as JSON. Out: defaults, rules and table rows. Never: filters packets or allocates
+//! addresses.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -37,7 +38,11 @@ impl Behaviour for NetworkPolicy {
         for (at, type_) in list(&object["spec"], "policyTypes").iter().enumerate() {
             let choices = ["Egress", "Ingress"];
             if !choices.contains(&type_.as_str().unwrap_or_default()) {
-                errors.push(FieldError::not_supported(format!("spec.policyTypes[{at}]"), type_.clone(), &choices));
+                errors.push(FieldError::not_supported(
+                    format!("spec.policyTypes[{at}]"),
+                    type_.clone(),
+                    &choices,
+                ));
             }
         }
         errors

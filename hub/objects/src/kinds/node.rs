@@ -85,18 +85,20 @@ impl Behaviour for Node {
     }
 
     fn columns(&self) -> &'static [Column] {
-        const { &[
-            Column::NAME,
-            Column::text("Status"),
-            Column::text("Roles"),
-            Column::AGE,
-            Column::text("Version"),
-            Column::text("Internal-IP").wide(),
-            Column::text("External-IP").wide(),
-            Column::text("OS-Image").wide(),
-            Column::text("Kernel-Version").wide(),
-            Column::text("Container-Runtime").wide(),
-        ] }
+        const {
+            &[
+                Column::NAME,
+                Column::text("Status"),
+                Column::text("Roles"),
+                Column::AGE,
+                Column::text("Version"),
+                Column::text("Internal-IP").wide(),
+                Column::text("External-IP").wide(),
+                Column::text("OS-Image").wide(),
+                Column::text("Kernel-Version").wide(),
+                Column::text("Container-Runtime").wide(),
+            ]
+        }
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
@@ -165,8 +167,18 @@ mod tests {
             "addresses": [{"type": "InternalIP", "address": "10.0.0.2"}]}});
         assert_eq!(
             json!(Node.row(&node, Timestamp::UNIX_EPOCH)),
-            json!(["pi", "NotReady,SchedulingDisabled", "edge", "0s", "v1.36.0", "10.0.0.2", "<none>", "<unknown>",
-                "<unknown>", "<unknown>"])
+            json!([
+                "pi",
+                "NotReady,SchedulingDisabled",
+                "edge",
+                "0s",
+                "v1.36.0",
+                "10.0.0.2",
+                "<none>",
+                "<unknown>",
+                "<unknown>",
+                "<unknown>"
+            ])
         );
     }
 

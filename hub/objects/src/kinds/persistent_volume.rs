@@ -91,19 +91,21 @@ impl Behaviour for PersistentVolume {
     }
 
     fn columns(&self) -> &'static [Column] {
-        const { &[
-            Column::NAME,
-            Column::text("Capacity"),
-            Column::text("Access Modes"),
-            Column::text("Reclaim Policy"),
-            Column::text("Status"),
-            Column::text("Claim"),
-            Column::text("StorageClass"),
-            Column::text("VolumeAttributesClass"),
-            Column::text("Reason"),
-            Column::AGE,
-            Column::text("VolumeMode").wide(),
-        ] }
+        const {
+            &[
+                Column::NAME,
+                Column::text("Capacity"),
+                Column::text("Access Modes"),
+                Column::text("Reclaim Policy"),
+                Column::text("Status"),
+                Column::text("Claim"),
+                Column::text("StorageClass"),
+                Column::text("VolumeAttributesClass"),
+                Column::text("Reason"),
+                Column::AGE,
+                Column::text("VolumeMode").wide(),
+            ]
+        }
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {

@@ -72,7 +72,8 @@ impl Behaviour for PersistentVolumeClaim {
                          bound claims";
             errors.push(FieldError::forbidden("spec", words));
         }
-        let size = |claim: &Value| Quantity::from_json(&claim["spec"]["resources"]["requests"]["storage"]).ok();
+        let size =
+            |claim: &Value| Quantity::from_json(&claim["spec"]["resources"]["requests"]["storage"]).ok();
         if let (Some(after), Some(before)) = (size(new), size(old))
             && after < before
         {
@@ -83,17 +84,19 @@ impl Behaviour for PersistentVolumeClaim {
     }
 
     fn columns(&self) -> &'static [Column] {
-        const { &[
-            Column::NAME,
-            Column::text("Status"),
-            Column::text("Volume"),
-            Column::text("Capacity"),
-            Column::text("Access Modes"),
-            Column::text("StorageClass"),
-            Column::text("VolumeAttributesClass"),
-            Column::AGE,
-            Column::text("VolumeMode").wide(),
-        ] }
+        const {
+            &[
+                Column::NAME,
+                Column::text("Status"),
+                Column::text("Volume"),
+                Column::text("Capacity"),
+                Column::text("Access Modes"),
+                Column::text("StorageClass"),
+                Column::text("VolumeAttributesClass"),
+                Column::AGE,
+                Column::text("VolumeMode").wide(),
+            ]
+        }
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
@@ -159,7 +162,10 @@ mod tests {
         PersistentVolumeClaim.default(&mut object);
         assert_eq!(PersistentVolumeClaim.validate_create(&object), []);
         let row = PersistentVolumeClaim.row(&object, Timestamp::UNIX_EPOCH);
-        assert_eq!(json!(row), json!(["c", "Pending", "", "", "", "local", "<unset>", "<unknown>", "Filesystem"]));
+        assert_eq!(
+            json!(row),
+            json!(["c", "Pending", "", "", "", "local", "<unset>", "<unknown>", "Filesystem"])
+        );
         let mut new = object.clone();
         new["spec"]["storageClassName"] = json!("other");
         assert_eq!(PersistentVolumeClaim.validate_update(&new, &object, "").len(), 1);

@@ -1,6 +1,7 @@
 //! Roles and their bindings (rbac.authorization.k8s.io/v1).
 //!
-//! In: the four kinds as JSON. Out: defaults, rules and table rows. Never: decides who may do what (see the authorizer).
+//! In: the four kinds as JSON. Out: defaults, rules and table rows. Never: decides who may do what (see
+//! the authorizer).
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -60,7 +61,10 @@ fn rules(object: &Value, namespaced: bool) -> Vec<FieldError> {
                 let words = "namespaced rules cannot apply to non-resource URLs";
                 errors.push(FieldError::invalid(join(&path, "nonResourceURLs"), json!(urls), words));
             }
-            if !list(rule, "apiGroups").is_empty() || !resources.is_empty() || !list(rule, "resourceNames").is_empty() {
+            if !list(rule, "apiGroups").is_empty()
+                || !resources.is_empty()
+                || !list(rule, "resourceNames").is_empty()
+            {
                 let words = "rules cannot apply to both regular resources and non-resource URLs";
                 errors.push(FieldError::invalid(join(&path, "nonResourceURLs"), json!(urls), words));
             }
@@ -130,14 +134,16 @@ impl Behaviour for Binding {
     }
 
     fn columns(&self) -> &'static [Column] {
-        const { &[
-            Column::NAME,
-            Column::text("Role"),
-            Column::AGE,
-            Column::text("Users").wide(),
-            Column::text("Groups").wide(),
-            Column::text("ServiceAccounts").wide(),
-        ] }
+        const {
+            &[
+                Column::NAME,
+                Column::text("Role"),
+                Column::AGE,
+                Column::text("Users").wide(),
+                Column::text("Groups").wide(),
+                Column::text("ServiceAccounts").wide(),
+            ]
+        }
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
@@ -145,7 +151,8 @@ impl Behaviour for Binding {
         let of = |kind: &str| -> Vec<&Value> {
             list(object, "subjects").iter().filter(|subject| subject["kind"] == kind).collect()
         };
-        let names = |kind: &str| of(kind).iter().map(|subject| text(subject, "name")).collect::<Vec<_>>().join(", ");
+        let names =
+            |kind: &str| of(kind).iter().map(|subject| text(subject, "name")).collect::<Vec<_>>().join(", ");
         let accounts: Vec<String> = of("ServiceAccount")
             .iter()
             .map(|subject| match text(subject, "namespace") {

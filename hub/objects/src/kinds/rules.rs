@@ -109,8 +109,9 @@ pub fn selector_is_empty(selector: &Value) -> bool {
 /// Whether a metav1.LabelSelector chooses these labels.
 pub fn selector_matches(selector: &Value, labels: &Value) -> bool {
     let label = |key: &str| labels.get(key).and_then(Value::as_str);
-    let all_equal =
-        map(selector, "matchLabels").iter().all(|(key, value)| label(key).is_some() && label(key) == value.as_str());
+    let all_equal = map(selector, "matchLabels")
+        .iter()
+        .all(|(key, value)| label(key).is_some() && label(key) == value.as_str());
     let expressions = list(selector, "matchExpressions").iter().all(|requirement| {
         let value = label(text(requirement, "key"));
         let among = value.is_some_and(|value| list(requirement, "values").iter().any(|one| one == value));

@@ -78,7 +78,12 @@ impl Behaviour for Secret {
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        vec![name(object), json!(text(object, "type")), json!(map(object, "data").len()), table::age(object, now)]
+        vec![
+            name(object),
+            json!(text(object, "type")),
+            json!(map(object, "data").len()),
+            table::age(object, now),
+        ]
     }
 
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {

@@ -36,7 +36,9 @@ impl Behaviour for Service {
         }
         for port in each(spec, "ports") {
             set(port, "protocol", "TCP");
-            let unset = matches!(&port["targetPort"], Value::Null) || port["targetPort"] == 0 || port["targetPort"] == "";
+            let unset = matches!(&port["targetPort"], Value::Null)
+                || port["targetPort"] == 0
+                || port["targetPort"] == "";
             if unset && !port["port"].is_null() {
                 port["targetPort"] = port["port"].clone();
             }
@@ -96,21 +98,27 @@ impl Behaviour for Service {
             && !old["loadBalancerClass"].is_null()
             && new["loadBalancerClass"] != old["loadBalancerClass"]
         {
-            errors.push(FieldError::invalid("spec.loadBalancerClass", new["loadBalancerClass"].clone(), IMMUTABLE));
+            errors.push(FieldError::invalid(
+                "spec.loadBalancerClass",
+                new["loadBalancerClass"].clone(),
+                IMMUTABLE,
+            ));
         }
         errors
     }
 
     fn columns(&self) -> &'static [Column] {
-        const { &[
-            Column::NAME,
-            Column::text("Type"),
-            Column::text("Cluster-IP"),
-            Column::text("External-IP"),
-            Column::text("Port(s)"),
-            Column::AGE,
-            Column::text("Selector").wide(),
-        ] }
+        const {
+            &[
+                Column::NAME,
+                Column::text("Type"),
+                Column::text("Cluster-IP"),
+                Column::text("External-IP"),
+                Column::text("Port(s)"),
+                Column::AGE,
+                Column::text("Selector").wide(),
+            ]
+        }
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
@@ -180,7 +188,8 @@ fn keep_allocated(spec: &mut Value, old: &Value) {
         return;
     }
     for port in each(spec, "ports").filter(|port| port["nodePort"].as_i64().unwrap_or(0) == 0) {
-        let key = |port: &Value| (port["port"].clone(), port["protocol"].as_str().unwrap_or("TCP").to_owned());
+        let key =
+            |port: &Value| (port["port"].clone(), port["protocol"].as_str().unwrap_or("TCP").to_owned());
         if let Some(before) = list(old, "ports").iter().find(|before| key(before) == key(port)) {
             copy(port, before, "nodePort");
         }
@@ -222,7 +231,11 @@ fn validate(spec: &Value) -> Vec<FieldError> {
     let seconds = &spec["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"];
     if let Some(seconds) = seconds.as_i64().filter(|seconds| !(1..=AFFINITY_SECONDS_MAX).contains(seconds)) {
         let words = format!("must be greater than 0 and less than {AFFINITY_SECONDS_MAX}");
-        errors.push(FieldError::invalid("spec.sessionAffinityConfig.clientIP.timeoutSeconds", seconds, words));
+        errors.push(FieldError::invalid(
+            "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
+            seconds,
+            words,
+        ));
     }
     let ip = text(spec, "clusterIP");
     if !matches!(ip, "" | "None") && ip.parse::<std::net::IpAddr>().is_err() {
@@ -245,7 +258,9 @@ fn validate_ports(ports: &[Value], kind: &str, errors: &mut Errors) {
                 if wrong.is_empty() && !names_seen.insert(name) {
                     errors.push(FieldError::duplicate(join(&path, "name"), name));
                 }
-                errors.extend(wrong.into_iter().map(|words| FieldError::invalid(join(&path, "name"), name, words)));
+                errors.extend(
+                    wrong.into_iter().map(|words| FieldError::invalid(join(&path, "name"), name, words)),
+                );
             }
         }
         let number = port["port"].as_i64().unwrap_or(0);
@@ -259,7 +274,9 @@ fn validate_ports(ports: &[Value], kind: &str, errors: &mut Errors) {
             number => names::port_number(number.as_i64().unwrap_or(0)),
         };
         let target = port["targetPort"].clone();
-        errors.extend(wrong.into_iter().map(|w| FieldError::invalid(join(&path, "targetPort"), target.clone(), w)));
+        errors.extend(
+            wrong.into_iter().map(|w| FieldError::invalid(join(&path, "targetPort"), target.clone(), w)),
+        );
         if !numbers.insert((number, text(port, "protocol").to_owned())) {
             let shown = json!({"name": port["name"], "port": number, "protocol": port["protocol"]});
             errors.push(FieldError::duplicate(path.as_str(), shown));
@@ -315,7 +332,8 @@ mod tests {
 
     #[test]
     fn defaults() {
-        let object = made(json!({"ports": [{"port": 80}], "type": "NodePort", "sessionAffinity": "ClientIP"}));
+        let object =
+            made(json!({"ports": [{"port": 80}], "type": "NodePort", "sessionAffinity": "ClientIP"}));
         assert_eq!(
             object["spec"],
             json!({"ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}], "type": "NodePort",
@@ -344,22 +362,29 @@ mod tests {
     fn rules_in_kubernetes_words() {
         let cases = [
             (json!({}), "spec.ports: Required value"),
-            (json!({"ports": [{"port": 0}]}), "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive"),
+            (
+                json!({"ports": [{"port": 0}]}),
+                "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive",
+            ),
             (json!({"ports": [{"port": 1, "name": "a"}, {"port": 2}]}), "spec.ports[1].name: Required value"),
-            (json!({"ports": [{"port": 1}], "type": "x"}),
+            (
+                json!({"ports": [{"port": 1}], "type": "x"}),
                 "spec.type: Unsupported value: \"x\": supported values: \"ClusterIP\", \"ExternalName\", \
-                 \"LoadBalancer\", \"NodePort\""),
+                 \"LoadBalancer\", \"NodePort\"",
+            ),
             (json!({"type": "ExternalName"}), "spec.externalName: Required value"),
         ];
         for (spec, expect) in cases {
-            let errors: Vec<String> = Service.validate_create(&made(spec)).iter().map(ToString::to_string).collect();
+            let errors: Vec<String> =
+                Service.validate_create(&made(spec)).iter().map(ToString::to_string).collect();
             assert!(errors.contains(&expect.to_owned()), "{errors:?}");
         }
     }
 
     #[test]
     fn row() {
-        let mut object = made(json!({"ports": [{"port": 80, "nodePort": 30001}, {"port": 53, "protocol": "UDP"}],
+        let mut object =
+            made(json!({"ports": [{"port": 80, "nodePort": 30001}, {"port": 53, "protocol": "UDP"}],
             "type": "LoadBalancer", "clusterIP": "10.0.0.1", "selector": {"a": "b"}}));
         let now = Timestamp::UNIX_EPOCH;
         assert_eq!(

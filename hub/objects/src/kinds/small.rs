@@ -1,7 +1,9 @@
 //! Kinds with little of their own: mostly a table row, sometimes a default.
 //!
-//! In: objects as JSON. Out: rows (and defaults) of PriorityClass, RuntimeClass, ResourceQuota, PodTemplate,
-//! ControllerRevision, APIService, ComponentStatus and DRA's kinds. Never: more than fits a screen for each.
+//! In: objects as JSON. Out: rows (and defaults) of PriorityClass, RuntimeClass, ResourceQuota,
+//! PodTemplate,
+//! ControllerRevision, APIService, ComponentStatus and DRA's kinds. Never: more than fits a screen for
+//! each.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -145,7 +147,8 @@ impl Behaviour for ControllerRevision {
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        let owner = list(&object["metadata"], "ownerReferences").iter().find(|owner| owner["controller"] == true);
+        let owner =
+            list(&object["metadata"], "ownerReferences").iter().find(|owner| owner["controller"] == true);
         let controller = owner.map_or("<none>".to_owned(), |owner| {
             let (group, _) = crate::resource::split_api_version(text(owner, "apiVersion"));
             let kind = text(owner, "kind").to_lowercase();
@@ -250,15 +253,7 @@ pub struct ResourceSlice;
 
 impl Behaviour for ResourceSlice {
     fn columns(&self) -> &'static [Column] {
-        const {
-            &[
-                Column::NAME,
-                Column::text("Node"),
-                Column::text("Driver"),
-                Column::text("Pool"),
-                Column::AGE,
-            ]
-        }
+        const { &[Column::NAME, Column::text("Node"), Column::text("Driver"), Column::text("Pool"), Column::AGE] }
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
@@ -278,7 +273,8 @@ impl Behaviour for ResourceSlice {
 pub struct LimitRange;
 
 impl Behaviour for LimitRange {
-    /// For containers: a limit's default is its maximum, a request's default its limit's default or minimum.
+    /// For containers: a limit's default is its maximum, a request's default its limit's default or
+    /// minimum.
     fn default(&self, object: &mut Value) {
         let Some(spec) = present(object, "spec") else { return };
         for limit in each(spec, "limits").filter(|limit| limit["type"] == "Container") {

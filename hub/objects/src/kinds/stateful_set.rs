@@ -36,7 +36,8 @@ impl Behaviour for StatefulSet {
         if let Some(strategy) = child(spec, "updateStrategy") {
             let unnamed = strategy["type"].as_str().unwrap_or_default().is_empty();
             set(strategy, "type", "RollingUpdate");
-            let rolling = strategy["type"] == "RollingUpdate" && (unnamed || strategy["rollingUpdate"].is_object());
+            let rolling =
+                strategy["type"] == "RollingUpdate" && (unnamed || strategy["rollingUpdate"].is_object());
             if rolling && let Some(rolling) = child(strategy, "rollingUpdate") {
                 set_absent(rolling, "partition", 0);
             }
@@ -57,7 +58,13 @@ impl Behaviour for StatefulSet {
         let spec = &object["spec"];
         let mut errors = workload::validate(spec, "statefulset");
         one_of(spec, "podManagementPolicy", "spec", &["OrderedReady", "Parallel"], &mut errors);
-        one_of(&spec["updateStrategy"], "type", "spec.updateStrategy", &["RollingUpdate", "OnDelete"], &mut errors);
+        one_of(
+            &spec["updateStrategy"],
+            "type",
+            "spec.updateStrategy",
+            &["RollingUpdate", "OnDelete"],
+            &mut errors,
+        );
         let path = "spec.updateStrategy.rollingUpdate";
         not_negative(&spec["updateStrategy"]["rollingUpdate"], "partition", path, &mut errors);
         not_negative(&spec["ordinals"], "start", "spec.ordinals", &mut errors);
@@ -71,7 +78,10 @@ impl Behaviour for StatefulSet {
 
     fn validate_update(&self, new: &Value, old: &Value, subresource: &str) -> Vec<FieldError> {
         if subresource == "status" {
-            return workload::status_counts(new, &["replicas", "readyReplicas", "currentReplicas", "updatedReplicas"]);
+            return workload::status_counts(
+                new,
+                &["replicas", "readyReplicas", "currentReplicas", "updatedReplicas"],
+            );
         }
         let mut errors = self.validate_create(new);
         let mut munged = new["spec"].clone();
@@ -88,13 +98,15 @@ impl Behaviour for StatefulSet {
     }
 
     fn columns(&self) -> &'static [Column] {
-        const { &[
-            Column::NAME,
-            Column::text("Ready"),
-            Column::AGE,
-            Column::text("Containers").wide(),
-            Column::text("Images").wide(),
-        ] }
+        const {
+            &[
+                Column::NAME,
+                Column::text("Ready"),
+                Column::AGE,
+                Column::text("Containers").wide(),
+                Column::text("Images").wide(),
+            ]
+        }
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
@@ -120,8 +132,14 @@ mod tests {
         let mut object = set();
         StatefulSet.default(&mut object);
         let spec = &object["spec"];
-        assert_eq!(spec["updateStrategy"], json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}));
-        assert_eq!(spec["persistentVolumeClaimRetentionPolicy"], json!({"whenDeleted": "Retain", "whenScaled": "Retain"}));
+        assert_eq!(
+            spec["updateStrategy"],
+            json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}})
+        );
+        assert_eq!(
+            spec["persistentVolumeClaimRetentionPolicy"],
+            json!({"whenDeleted": "Retain", "whenScaled": "Retain"})
+        );
         assert_eq!(spec["volumeClaimTemplates"][0]["spec"]["volumeMode"], "Filesystem");
         assert_eq!(spec["volumeClaimTemplates"][0]["status"]["phase"], "Pending");
         assert_eq!(StatefulSet.validate_create(&object), []);
@@ -136,6 +154,10 @@ mod tests {
         assert_eq!(StatefulSet.validate_update(&new, &old, ""), []);
         new["spec"]["serviceName"] = json!("t");
         let errors = StatefulSet.validate_update(&new, &old, "");
-        assert!(errors[0].to_string().starts_with("spec: Forbidden: updates to statefulset spec for fields other than"));
+        assert!(
+            errors[0]
+                .to_string()
+                .starts_with("spec: Forbidden: updates to statefulset spec for fields other than")
+        );
     }
 }

@@ -59,7 +59,8 @@ impl Behaviour for StorageClass {
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let annotations = map(&object["metadata"], "annotations");
-        let default = DEFAULT_CLASS.iter().any(|key| annotations.get(*key).is_some_and(|value| value == "true"));
+        let default =
+            DEFAULT_CLASS.iter().any(|key| annotations.get(*key).is_some_and(|value| value == "true"));
         let own = text(&object["metadata"], "name");
         vec![
             json!(if default { format!("{own} (default)") } else { own.to_owned() }),
@@ -105,7 +106,8 @@ impl Behaviour for CsiDriver {
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let spec = &object["spec"];
-        let texts = |entries: Vec<&str>| if entries.is_empty() { "<unset>".to_owned() } else { entries.join(",") };
+        let texts =
+            |entries: Vec<&str>| if entries.is_empty() { "<unset>".to_owned() } else { entries.join(",") };
         let modes = list(spec, "volumeLifecycleModes").iter().filter_map(Value::as_str).collect();
         let tokens = list(spec, "tokenRequests").iter().map(|request| text(request, "audience")).collect();
         let on = |field: &str| spec[field] != false && !spec[field].is_null();

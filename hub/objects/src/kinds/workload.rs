@@ -17,7 +17,8 @@ pub fn default_template(workload_spec: &mut Value) {
     }
 }
 
-/// `spec.selector` and `spec.template` of a Deployment, ReplicaSet, DaemonSet or StatefulSet. `kind` in lower case words.
+/// `spec.selector` and `spec.template` of a Deployment, ReplicaSet, DaemonSet or StatefulSet. `kind` in
+/// lower case words.
 pub fn validate(workload_spec: &Value, kind: &str) -> Vec<FieldError> {
     let mut errors = Errors::new();
     let (selector, template) = (&workload_spec["selector"], &workload_spec["template"]);
@@ -38,7 +39,10 @@ pub fn validate(workload_spec: &Value, kind: &str) -> Vec<FieldError> {
         return errors;
     }
     let labels = &template["metadata"]["labels"];
-    if !selector.is_null() && !rules::selector_is_empty(selector) && !rules::selector_matches(selector, labels) {
+    if !selector.is_null()
+        && !rules::selector_is_empty(selector)
+        && !rules::selector_matches(selector, labels)
+    {
         let shown = if labels.is_null() { json!({}) } else { labels.clone() };
         let words = "`selector` does not match template `labels`";
         errors.push(FieldError::invalid("spec.template.metadata.labels", shown, words));
@@ -88,6 +92,10 @@ pub fn rolling_update(rolling: &Value, path: &str, errors: &mut Errors) {
     }
     if rules::percent(&rolling["maxUnavailable"]) > 100 {
         let words = "must not be greater than 100%";
-        errors.push(FieldError::invalid(join(path, "maxUnavailable"), rolling["maxUnavailable"].clone(), words));
+        errors.push(FieldError::invalid(
+            join(path, "maxUnavailable"),
+            rolling["maxUnavailable"].clone(),
+            words,
+        ));
     }
 }

@@ -1,6 +1,7 @@
 //! OpenAPI documents, version 3 (one for each group and version) and version 2 (one for all).
 //!
-//! In: the schema table's data, its descriptions and the registry. Out: bytes, built anew on each call: callers cache them.
+//! In: the schema table's data, its descriptions and the registry. Out: bytes, built anew on each call:
+//! callers cache them.
 //! Never: keeps documents or descriptions in memory.
 
 mod paths;
@@ -113,10 +114,11 @@ fn definitions_of(form: Form, resources: &[&Resource]) -> impl Iterator<Item = (
 /// Definitions that the paths of these resources name.
 fn roots(resources: &[&Resource]) -> Vec<String> {
     const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
-    let mut roots: Vec<String> = ["DeleteOptions", "Status", "Patch", "WatchEvent", "APIResourceList", "ListMeta"]
-        .iter()
-        .map(|name| format!("{META}{name}"))
-        .collect();
+    let mut roots: Vec<String> =
+        ["DeleteOptions", "Status", "Patch", "WatchEvent", "APIResourceList", "ListMeta"]
+            .iter()
+            .map(|name| format!("{META}{name}"))
+            .collect();
     for resource in resources {
         roots.push(resource.schema.clone());
         if resource.allows("list") {

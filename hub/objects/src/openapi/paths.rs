@@ -111,11 +111,17 @@ impl Operations {
         operations: Vec<Operation<'_>>,
     ) -> Value {
         let mut item = Map::new();
-        let named = sub.is_some() || operations.iter().any(|operation| matches!(operation.method, "put" | "patch"));
+        let named =
+            sub.is_some() || operations.iter().any(|operation| matches!(operation.method, "put" | "patch"));
         let single = named || operations.iter().any(|operation| operation.verb == "read");
         let mut parameters = Vec::new();
         if single {
-            parameters.push(self.parameter("name", "path", "string", &format!("name of the {}", resource.kind)));
+            parameters.push(self.parameter(
+                "name",
+                "path",
+                "string",
+                &format!("name of the {}", resource.kind),
+            ));
         }
         if in_namespace {
             parameters.push(self.parameter("namespace", "path", "string", "namespace of the objects"));
@@ -177,12 +183,17 @@ impl Operations {
                 if let Some(body) = &operation.body {
                     let required = operation.method != "delete";
                     let schema = self.form.reference(body);
-                    parameters.push(json!({"name": "body", "in": "body", "required": required, "schema": schema}));
+                    parameters
+                        .push(json!({"name": "body", "in": "body", "required": required, "schema": schema}));
                 }
                 let patch = operation.method == "patch";
                 value["consumes"] = if patch { json!(PATCH_TYPES) } else { json!(["*/*"]) };
                 value["produces"] = json!(JSON_TYPES);
-                value["responses"] = self.responses(codes, |schema| json!({"description": "OK", "schema": schema}), &operation.answer);
+                value["responses"] = self.responses(
+                    codes,
+                    |schema| json!({"description": "OK", "schema": schema}),
+                    &operation.answer,
+                );
             }
             Form::V3 => {
                 if let Some(body) = &operation.body {
@@ -192,8 +203,11 @@ impl Operations {
                     });
                 }
                 let content = self.content(&JSON_TYPES, &operation.answer);
-                value["responses"] =
-                    self.responses(codes, |_| json!({"description": "OK", "content": content}), &operation.answer);
+                value["responses"] = self.responses(
+                    codes,
+                    |_| json!({"description": "OK", "content": content}),
+                    &operation.answer,
+                );
             }
         }
         if !parameters.is_empty() {
@@ -203,13 +217,15 @@ impl Operations {
     }
 
     fn content(&self, types: &[&str], definition: &str) -> Value {
-        let schema = if definition.is_empty() { json!({"type": "string"}) } else { self.form.reference(definition) };
+        let schema =
+            if definition.is_empty() { json!({"type": "string"}) } else { self.form.reference(definition) };
         let entries = types.iter().map(|type_| ((*type_).to_owned(), json!({"schema": schema})));
         Value::Object(entries.collect())
     }
 
     fn responses(&self, codes: &[&str], answer: impl Fn(Value) -> Value, definition: &str) -> Value {
-        let schema = if definition.is_empty() { json!({"type": "string"}) } else { self.form.reference(definition) };
+        let schema =
+            if definition.is_empty() { json!({"type": "string"}) } else { self.form.reference(definition) };
         let mut out = Map::new();
         for code in codes {
             out.insert((*code).to_owned(), answer(schema.clone()));
@@ -258,7 +274,11 @@ fn delete(method_action: &'static str, verb: &'static str, kind: &str) -> Operat
         method: "delete",
         action: method_action,
         verb,
-        description: if collection { format!("delete a collection of {kind}") } else { format!("delete a {kind}") },
+        description: if collection {
+            format!("delete a collection of {kind}")
+        } else {
+            format!("delete a {kind}")
+        },
         body: Some(format!("{META}DeleteOptions")),
         body_types: &["*/*"],
         answer: format!("{META}Status"),
@@ -320,7 +340,9 @@ fn of_subresource(resource: &Resource, sub: &Subresource) -> Vec<Operation<'stat
     for verb in &sub.verbs {
         operations.push(match verb.as_str() {
             // The log is text.
-            "get" if sub.name == "log" => Operation { description: format!("read {what}"), ..read(&sub.kind, "") },
+            "get" if sub.name == "log" => {
+                Operation { description: format!("read {what}"), ..read(&sub.kind, "") }
+            }
             "get" => Operation { description: format!("read {what}"), ..read(&sub.kind, schema) },
             "create" => write("post", "create", format!("create {what}"), schema, schema),
             "update" => write("put", "replace", format!("replace {what}"), schema, schema),
@@ -360,7 +382,8 @@ fn tag(resource: &Resource) -> String {
     format!("{}_{}", if group.is_empty() { "core" } else { group }, resource.version)
 }
 
-/// `readAppsV1NamespacedDeployment`, `listCoreV1PodForAllNamespaces`, `patchAppsV1NamespacedDeploymentScale`.
+/// `readAppsV1NamespacedDeployment`, `listCoreV1PodForAllNamespaces`,
+/// `patchAppsV1NamespacedDeploymentScale`.
 fn operation_id(resource: &Resource, sub: Option<&Subresource>, in_namespace: bool, verb: &str) -> String {
     let group = resource.group.split('.').next().filter(|group| !group.is_empty()).unwrap_or("core");
     let scope = if in_namespace { "Namespaced" } else { "" };
@@ -376,7 +399,10 @@ fn operation_id(resource: &Resource, sub: Option<&Subresource>, in_namespace: bo
 
 fn capital(text: &str) -> String {
     let mut letters = text.chars();
-    letters.next().map(|first| first.to_uppercase().collect::<String>() + letters.as_str()).unwrap_or_default()
+    letters
+        .next()
+        .map(|first| first.to_uppercase().collect::<String>() + letters.as_str())
+        .unwrap_or_default()
 }
 
 fn query_text(name: &str) -> &'static str {

@@ -94,7 +94,9 @@ fn any(value: &Value) -> Message {
 }
 
 fn extensions(out: &mut Message, field: u32, value: &Value) {
-    for (name, extension) in value.as_object().into_iter().flatten().filter(|(name, _)| name.starts_with("x-")) {
+    for (name, extension) in
+        value.as_object().into_iter().flatten().filter(|(name, _)| name.starts_with("x-"))
+    {
         out.message(field, named(name, any(extension)));
     }
 }
@@ -206,7 +208,8 @@ fn body_parameter(value: &Value) -> Message {
     out
 }
 
-/// `QueryParameterSubSchema` has one field (`allow_empty_value`) before the type that a path parameter lacks.
+/// `QueryParameterSubSchema` has one field (`allow_empty_value`) before the type that a path parameter
+/// lacks.
 fn simple_parameter(value: &Value, path: bool) -> Message {
     let mut out = Message::default();
     out.flag(1, &value["required"]);

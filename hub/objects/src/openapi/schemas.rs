@@ -1,6 +1,7 @@
 //! The `definitions` of a document: types with their descriptions and extensions.
 //!
-//! In: the raw definitions and descriptions of the schema table. Out: schemas in the form of version 2 or 3.
+//! In: the raw definitions and descriptions of the schema table. Out: schemas in the form of version 2
+//! or 3.
 //! Never: outlives the document being written.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -86,7 +87,9 @@ impl Schemas {
 
     fn definition(&self, name: &str) -> Value {
         let mut out = self.definitions.value(name).unwrap_or_default();
-        for (property, schema) in out.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
+        for (property, schema) in
+            out.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten()
+        {
             self.point(schema);
             if let Some(text) = self.docs.property(name, property)
                 && let Some(fields) = schema.as_object_mut()
@@ -135,9 +138,10 @@ impl Schemas {
             ("IntOrString", Form::V3) => {
                 Some(json!({"oneOf": [{"type": "integer"}, {"type": "string"}], "format": "int-or-string"}))
             }
-            ("JSON" | "JSONSchemaPropsOrArray" | "JSONSchemaPropsOrBool" | "JSONSchemaPropsOrStringArray", _) => {
-                Some(json!({}))
-            }
+            (
+                "JSON" | "JSONSchemaPropsOrArray" | "JSONSchemaPropsOrBool" | "JSONSchemaPropsOrStringArray",
+                _,
+            ) => Some(json!({})),
             _ => None,
         }
     }
@@ -146,7 +150,10 @@ impl Schemas {
         let text = |property: &str| self.docs.property(&resource.schema, property).unwrap_or_default();
         let mut metadata = Map::new();
         metadata.insert("$ref".into(), json!(format!("{}{LIST_META}", self.form.prefix())));
-        metadata.insert("description".into(), json!("Metadata of the list: its resourceVersion and how to continue."));
+        metadata.insert(
+            "description".into(),
+            json!("Metadata of the list: its resourceVersion and how to continue."),
+        );
         self.wrap(&mut metadata);
         json!({
             "description": format!("{} is a list of {} objects.", resource.list_kind, resource.kind),

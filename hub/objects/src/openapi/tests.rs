@@ -74,7 +74,8 @@ fn core_has_pods_and_their_streams() {
     let exec = &core["paths"]["/api/v1/namespaces/{namespace}/pods/{name}/exec"]["get"];
     assert_eq!(exec["x-kubernetes-action"], "connect");
     assert_eq!(exec["x-kubernetes-group-version-kind"]["kind"], "PodExecOptions");
-    let names: Vec<&Value> = core["paths"]["/api/v1/nodes"]["parameters"].as_array().unwrap().iter().collect();
+    let names: Vec<&Value> =
+        core["paths"]["/api/v1/nodes"]["parameters"].as_array().unwrap().iter().collect();
     assert!(names.iter().all(|one| one["name"] != "name"));
     let status = &core["components"]["schemas"]["io.k8s.api.core.v1.PodStatus"]["properties"]["conditions"];
     assert_eq!(status["x-kubernetes-patch-merge-key"], "type");
@@ -87,7 +88,13 @@ fn version_two_is_whole() {
     check_references(&json, "#/definitions/", definitions);
     assert_eq!(json["definitions"]["io.k8s.apimachinery.pkg.api.resource.Quantity"]["type"], "string");
     let patch = &json["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["patch"];
-    assert!(patch["consumes"].as_array().unwrap().iter().any(|one| one == "application/strategic-merge-patch+json"));
+    assert!(
+        patch["consumes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|one| one == "application/strategic-merge-patch+json")
+    );
 }
 
 /// Reads the top level of a protobuf message: field numbers and lengths.
@@ -107,7 +114,8 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
     };
     while !bytes.is_empty() {
         let key = varint(&mut bytes);
-        let length = if key & 7 == 2 { varint(&mut bytes) as usize } else { varint(&mut bytes).min(0) as usize };
+        let number = varint(&mut bytes);
+        let length = if key & 7 == 2 { number as usize } else { 0 };
         let (value, rest) = bytes.split_at(length);
         out.push((key >> 3, value));
         bytes = rest;

@@ -1,7 +1,8 @@
 //! The rows of the registry: one for every resource of Kubernetes 1.36's stable groups.
 //!
 //! In: names and numbers of the API. Out: `GROUPS`, read once by `registry()`.
-//! Never: behaviour: a row names the file under `kinds` that has it. Adding a kind is adding that file and one row here.
+//! Never: behaviour: a row names the file under `kinds` that has it. Adding a kind is adding that file and one
+//! row here.
 
 use std::sync::Arc;
 

@@ -29,7 +29,10 @@ fn events_and_autoscalers_are_stored_once() {
     let events = registry().by_path("events.k8s.io", "v1", "events").unwrap();
     assert_eq!((events.storage.as_str(), events.is_stored_form()), ("/events", false));
     let scalers = registry().by_path("autoscaling", "v1", "horizontalpodautoscalers").unwrap();
-    assert_eq!((scalers.storage.as_str(), scalers.is_stored_form()), ("autoscaling/horizontalpodautoscalers", false));
+    assert_eq!(
+        (scalers.storage.as_str(), scalers.is_stored_form()),
+        ("autoscaling/horizontalpodautoscalers", false)
+    );
     assert_eq!(registry().by_storage("/events").unwrap().version, "v1");
 }
 
@@ -44,7 +47,8 @@ fn groups_start_with_core_and_prefer_the_newest() {
 #[test]
 fn tables_have_a_cell_for_each_column() {
     for resource in registry().resources().iter().filter(|resource| resource.is_persistent()) {
-        let object = serde_json::json!({"metadata": {"name": "x", "creationTimestamp": "2026-01-01T00:00:00Z"}});
+        let object =
+            serde_json::json!({"metadata": {"name": "x", "creationTimestamp": "2026-01-01T00:00:00Z"}});
         let row = resource.behaviour.row(&object, jiff::Timestamp::UNIX_EPOCH);
         assert_eq!(row.len(), resource.behaviour.columns().len(), "{resource:?}");
     }

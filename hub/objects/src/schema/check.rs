@@ -10,7 +10,8 @@ use super::{Definition, Schema, Table, Type};
 /// More would not help the reader, and the answer stays bounded.
 const MESSAGES_MAX: usize = 16;
 
-/// Go-like decoding errors: `json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32`.
+/// Go-like decoding errors: `json: cannot unmarshal string into Go struct field
+/// DeploymentSpec.spec.replicas of type int32`.
 pub fn check(value: &Value, definition: &Definition) -> Vec<String> {
     let mut walk = Walk { table: super::table(), messages: Vec::new(), path: Vec::new() };
     walk.visit(value, &definition.schema, definition.short_name());
@@ -41,9 +42,15 @@ impl<'a> Walk<'a> {
                     }
                 }
             }
-            (Type::Map(values), Value::Object(fields)) => fields.values().for_each(|v| self.visit(v, values, owner)),
-            (Type::List(items), Value::Array(elements)) => elements.iter().for_each(|e| self.visit(e, items, owner)),
-            (Type::String, Value::String(_)) | (Type::Boolean, Value::Bool(_)) | (Type::Number, Value::Number(_)) => {}
+            (Type::Map(values), Value::Object(fields)) => {
+                fields.values().for_each(|v| self.visit(v, values, owner))
+            }
+            (Type::List(items), Value::Array(elements)) => {
+                elements.iter().for_each(|e| self.visit(e, items, owner))
+            }
+            (Type::String, Value::String(_))
+            | (Type::Boolean, Value::Bool(_))
+            | (Type::Number, Value::Number(_)) => {}
             (Type::IntOrString, Value::String(_)) => {}
             (Type::IntOrString | Type::Int32, Value::Number(number)) => {
                 if number.as_i64().and_then(|n| i32::try_from(n).ok()).is_none() {
@@ -51,7 +58,9 @@ impl<'a> Walk<'a> {
                 }
             }
             (Type::Int64, Value::Number(number)) if number.as_i64().is_some() => {}
-            (Type::Int64, Value::Number(number)) => self.mismatch(&format!("number {number}"), "int64", owner),
+            (Type::Int64, Value::Number(number)) => {
+                self.mismatch(&format!("number {number}"), "int64", owner)
+            }
             (Type::Time | Type::MicroTime, Value::String(text)) => self.time(text),
             (Type::Bytes, Value::String(text)) => self.base64(text),
             (Type::Quantity, Value::String(text)) => self.quantity(text),
@@ -78,9 +87,10 @@ impl<'a> Walk<'a> {
     }
 
     fn base64(&mut self, text: &str) {
-        let wrong = text.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n')).enumerate().find_map(|(at, byte)| {
-            (!(byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='))).then_some(at)
-        });
+        let wrong =
+            text.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n')).enumerate().find_map(|(at, byte)| {
+                (!(byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='))).then_some(at)
+            });
         let length = text.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n')).count();
         let wrong = wrong.or_else(|| (length % 4 != 0).then_some(length / 4 * 4));
         if let Some(at) = wrong {
@@ -91,7 +101,8 @@ impl<'a> Walk<'a> {
     fn quantity(&mut self, text: &str) {
         if !looks_like_quantity(text) {
             self.messages.push(
-                "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'".to_owned(),
+                "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+                    .to_owned(),
             );
         }
     }

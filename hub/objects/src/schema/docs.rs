@@ -1,6 +1,7 @@
 //! The blobs of build.rs: definitions and descriptions, unpacked only while they are read.
 //!
-//! In: compressed lines, `name<TAB>JSON`, sorted by name. Out: `Lines`, which parses one entry at a time, and `Docs`.
+//! In: compressed lines, `name<TAB>JSON`, sorted by name. Out: `Lines`, which parses one entry at a
+//! time, and `Docs`.
 //! Never: stays in memory after the caller drops it.
 
 use std::io::Read;
@@ -43,9 +44,9 @@ impl Lines {
     /// The JSON of an entry.
     pub fn get(&self, name: &str) -> Option<&str> {
         let line = |start: usize| self.text[start..].split_once('\n').map_or("", |(line, _)| line);
-        let found = self.starts.binary_search_by(|start| {
-            line(*start).split_once('\t').map_or("", |(found, _)| found).cmp(name)
-        });
+        let found = self
+            .starts
+            .binary_search_by(|start| line(*start).split_once('\t').map_or("", |(found, _)| found).cmp(name));
         let start = *self.starts.get(found.ok()?)?;
         line(start).split_once('\t').map(|(_, json)| json)
     }

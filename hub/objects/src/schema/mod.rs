@@ -1,6 +1,7 @@
 //! The schema table: what Kubernetes' types look like, as rows of compact data.
 //!
-//! In: the definitions that build.rs made of k8s-openapi's schemas and the facts under schema/. Out: `table()`, parsed once.
+//! In: the definitions that build.rs made of k8s-openapi's schemas and the facts under schema/. Out:
+//! `table()`, parsed once.
 //! Never: keeps descriptions in memory (see `docs`), or knows what a kind means (see `kinds`).
 
 mod check;
@@ -32,7 +33,8 @@ pub struct Table {
 #[derive(Debug)]
 pub struct Definition {
     pub name: Box<str>,
-    /// What a value of this type is. `Type::Object` for structs, a scalar for `Time`, `Quantity` and their like.
+    /// What a value of this type is. `Type::Object` for structs, a scalar for `Time`, `Quantity` and
+    /// their like.
     pub schema: Schema,
     pub kinds: Box<[GroupVersionKind]>,
 }
@@ -157,10 +159,12 @@ impl Table {
         &self.definitions
     }
 
-    /// Follows references to the schema that says what the value is. The facts of the place stay with the place.
+    /// Follows references to the schema that says what the value is. The facts of the place stay with
+    /// the place.
     pub fn resolve<'a>(&'a self, schema: &'a Schema) -> &'a Schema {
         let mut schema = schema;
-        // Definitions that only point to definitions do not exist; the bound keeps a wrong table from looping.
+        // Definitions that only point to definitions do not exist; the bound keeps a wrong table from
+        // looping.
         for _ in 0..4 {
             match schema.kind {
                 Type::Ref(id) => match self.at(id) {

@@ -8,7 +8,10 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{DefId, Definition, GroupVersionKind, Lines, ListType, MapType, Object, PatchStrategy, Property, Schema, Table, Type};
+use super::{
+    DefId, Definition, GroupVersionKind, Lines, ListType, MapType, Object, PatchStrategy, Property, Schema,
+    Table, Type,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ParseError {
@@ -61,7 +64,8 @@ struct RawKind {
 
 /// Parses definitions one after the other; every reference must lead to one of them.
 pub(super) fn parse(lines: &Lines) -> Result<Table, ParseError> {
-    let by_name: HashMap<Box<str>, DefId> = lines.entries().map(|(name, _)| Box::from(name)).zip(0..).collect();
+    let by_name: HashMap<Box<str>, DefId> =
+        lines.entries().map(|(name, _)| Box::from(name)).zip(0..).collect();
     let mut definitions = Vec::with_capacity(by_name.len());
     for (name, json) in lines.entries() {
         let mut raw: Raw = serde_json::from_str(json)?;
@@ -86,7 +90,9 @@ fn special(name: &str) -> Option<Type> {
         (Some("apis.meta.v1.Time"), _) => Some(Type::Time),
         (Some("apis.meta.v1.MicroTime"), _) => Some(Type::MicroTime),
         (Some("runtime.RawExtension" | "apis.meta.v1.FieldsV1" | "apis.meta.v1.Patch"), _) => Some(Type::Any),
-        (_, Some("" | "SchemaPropsOrArray" | "SchemaPropsOrBool" | "SchemaPropsOrStringArray")) => Some(Type::Any),
+        (_, Some("" | "SchemaPropsOrArray" | "SchemaPropsOrBool" | "SchemaPropsOrStringArray")) => {
+            Some(Type::Any)
+        }
         _ => None,
     }
 }

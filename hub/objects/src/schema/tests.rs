@@ -11,7 +11,10 @@ fn knows_list_types_merge_keys_and_defaults() {
     let container = definition("io.k8s.api.core.v1.Container");
     let ports = &container.property("ports").unwrap().schema;
     assert_eq!(ports.list_type, Some(ListType::Map));
-    assert_eq!(ports.list_keys.iter().map(AsRef::as_ref).collect::<Vec<&str>>(), ["containerPort", "protocol"]);
+    assert_eq!(
+        ports.list_keys.iter().map(AsRef::as_ref).collect::<Vec<&str>>(),
+        ["containerPort", "protocol"]
+    );
     assert_eq!(ports.patch_merge_key.as_deref(), Some("containerPort"));
     assert!(ports.patch.merge);
     let protocol = definition("io.k8s.api.core.v1.ContainerPort").property("protocol").unwrap();

@@ -1,13 +1,15 @@
 //! Brings a decoded object into the form in which Go would have kept it: no unknown fields, no nulls.
 //!
-//! In: a JSON value and its definition. Out: the value changed in place, and the paths of fields that were unknown.
+//! In: a JSON value and its definition. Out: the value changed in place, and the paths of fields that
+//! were unknown.
 //! Never: adds defaults, judges values (see `check`).
 
 use serde_json::Value;
 
 use super::{Definition, Schema, Table, Type};
 
-/// Removes fields that the definition does not know. Returns their paths: `spec.foo`, `spec.containers[0].imagee`.
+/// Removes fields that the definition does not know. Returns their paths: `spec.foo`,
+/// `spec.containers[0].imagee`.
 pub fn prune(value: &mut Value, definition: &Definition) -> Vec<String> {
     let mut walk = Walk { table: super::table(), unknown: Vec::new(), path: String::new() };
     walk.visit(value, &definition.schema, definition.name.as_ref());

@@ -96,6 +96,6 @@ fn refused(budget: &Value) -> Status {
         number("currentHealthy")
     );
     let cause = Cause { reason: "DisruptionBudget".into(), message, field: String::new() };
-    status.details = Some(Details { causes: vec![cause], ..Details::default() });
+    status.details = Some(Box::new(Details { causes: vec![cause], ..Details::default() }));
     status
 }

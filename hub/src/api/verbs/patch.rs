@@ -126,7 +126,7 @@ fn rejected(why: &str) -> Status {
     let message = "the server rejected our request due to an error in our request";
     let mut status = Status::new(422, "Invalid", message);
     let cause = Cause { reason: "UnexpectedServerResponse".into(), message: why.into(), field: String::new() };
-    status.details = Some(Details { causes: vec![cause], ..Details::default() });
+    status.details = Some(Box::new(Details { causes: vec![cause], ..Details::default() }));
     status
 }
 

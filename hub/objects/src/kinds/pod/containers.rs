@@ -46,7 +46,13 @@ pub fn validate(spec: &Value, path: &str, volumes: &BTreeSet<String>, errors: &m
     }
 }
 
-fn one(container: &Value, path: &str, volumes: &BTreeSet<String>, seen: &mut BTreeSet<String>, errors: &mut Errors) {
+fn one(
+    container: &Value,
+    path: &str,
+    volumes: &BTreeSet<String>,
+    seen: &mut BTreeSet<String>,
+    errors: &mut Errors,
+) {
     if let Some(name) = required(container, "name", path, errors) {
         for wrong in names::dns_label(name) {
             errors.push(FieldError::invalid(join(path, "name"), name, wrong));
@@ -85,7 +91,8 @@ fn ports(container: &Value, path: &str, host_ports: &mut BTreeSet<(String, i64)>
             if wrong.is_empty() && !seen.insert(name) {
                 errors.push(FieldError::duplicate(join(&path, "name"), name));
             }
-            errors.extend(wrong.into_iter().map(|words| FieldError::invalid(join(&path, "name"), name, words)));
+            errors
+                .extend(wrong.into_iter().map(|words| FieldError::invalid(join(&path, "name"), name, words)));
         }
         match port["containerPort"].as_i64().unwrap_or(0) {
             0 => errors.push(FieldError::required(join(&path, "containerPort"), "")),
@@ -176,7 +183,8 @@ fn field_ref(reference: &Value, path: &str, errors: &mut Errors) {
         "status.podIPs",
     ];
     let Some(field) = required(reference, "fieldPath", path, errors) else { return };
-    let subscript = ["metadata.labels['", "metadata.annotations['"].iter().any(|start| field.starts_with(start));
+    let subscript =
+        ["metadata.labels['", "metadata.annotations['"].iter().any(|start| field.starts_with(start));
     if !(FIELDS.contains(&field) || subscript && field.ends_with("']")) {
         errors.push(FieldError::not_supported(join(path, "fieldPath"), field, &FIELDS));
     }
@@ -257,7 +265,9 @@ fn probes(container: &Value, path: &str, errors: &mut Errors) {
         }
         let path = join(path, name);
         handler(probe, &path, errors);
-        for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
+        for field in
+            ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
+        {
             not_negative(probe, field, &path, errors);
         }
         positive(probe, "terminationGracePeriodSeconds", &path, errors);

@@ -1,6 +1,8 @@
-//! What Kubernetes fills into pods and pod templates (`SetDefaults_Pod`, `_PodSpec`, `_Container`, `_Probe`, volumes).
+//! What Kubernetes fills into pods and pod templates (`SetDefaults_Pod`, `_PodSpec`, `_Container`,
+//! `_Probe`, volumes).
 //!
-//! In: a pod or the spec of a template. Out: the same with defaults. Never: what admission adds (tolerations, tokens).
+//! In: a pod or the spec of a template. Out: the same with defaults. Never: what admission adds
+//! (tolerations, tokens).
 
 use serde_json::{Value, json};
 
@@ -34,7 +36,8 @@ fn requests_from_limits(container: &mut Value) {
     if limits.is_empty() {
         return;
     }
-    let Some(requests) = child(container, "resources").and_then(|resources| child(resources, "requests")) else {
+    let Some(requests) = child(container, "resources").and_then(|resources| child(resources, "requests"))
+    else {
         return;
     };
     for (name, quantity) in limits {
@@ -157,10 +160,9 @@ fn volume_source(volume: &mut Value) {
         let policy = pull_policy(text(image, "reference"));
         set(image, "pullPolicy", policy);
     }
-    if let Some(claim) = present(volume, "ephemeral").and_then(|source| present(source, "volumeClaimTemplate")) {
-        if let Some(spec) = present(claim, "spec") {
-            set(spec, "volumeMode", "Filesystem");
-        }
+    let claim = present(volume, "ephemeral").and_then(|source| present(source, "volumeClaimTemplate"));
+    if let Some(spec) = claim.and_then(|claim| present(claim, "spec")) {
+        set(spec, "volumeMode", "Filesystem");
     }
     rare_sources(volume);
 }

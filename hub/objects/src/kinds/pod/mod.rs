@@ -76,3 +76,6 @@ impl Behaviour for Pod {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests;

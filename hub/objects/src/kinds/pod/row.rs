@@ -1,6 +1,7 @@
 //! The table row of a pod: what a user sees of its life.
 //!
-//! In: a pod and the time. Out: ready count, status word and restarts exactly as `kubectl get pods` shows them.
+//! In: a pod and the time. Out: ready count, status word and restarts exactly as `kubectl get pods`
+//! shows them.
 //! Never: reads the clock.
 
 use jiff::Timestamp;
@@ -39,7 +40,8 @@ struct Seen {
 pub fn row(pod: &Value, now: Timestamp) -> Vec<Value> {
     let (spec, status) = (&pod["spec"], &pod["status"]);
     let seen = look(pod);
-    let sidecars = list(spec, "initContainers").iter().filter(|container| container["restartPolicy"] == "Always");
+    let sidecars =
+        list(spec, "initContainers").iter().filter(|container| container["restartPolicy"] == "Always");
     let total = list(spec, "containers").len() + sidecars.count();
     let mut restarts = seen.restarts.to_string();
     if seen.restarts != 0 && !seen.last_restart.is_empty() {
@@ -89,9 +91,8 @@ fn look(pod: &Value) -> Seen {
 fn look_at_init(pod: &Value, seen: &mut Seen) {
     let specs = list(&pod["spec"], "initContainers");
     for (at, container) in list(&pod["status"], "initContainerStatuses").iter().enumerate() {
-        let sidecar = specs
-            .iter()
-            .any(|spec| spec["name"] == container["name"] && spec["restartPolicy"] == "Always");
+        let sidecar =
+            specs.iter().any(|spec| spec["name"] == container["name"] && spec["restartPolicy"] == "Always");
         let finished = text(&container["lastState"]["terminated"], "finishedAt");
         let count = container["restartCount"].as_i64().unwrap_or(0);
         seen.restarts += count;
@@ -159,9 +160,9 @@ fn readiness_gates(spec: &Value, status: &Value) -> String {
     if gates.is_empty() {
         return NONE.to_owned();
     }
-    let open = gates
-        .iter()
-        .filter(|gate| condition(status, text(gate, "conditionType")).is_some_and(|found| found["status"] == "True"));
+    let open = gates.iter().filter(|gate| {
+        condition(status, text(gate, "conditionType")).is_some_and(|found| found["status"] == "True")
+    });
     format!("{}/{}", open.count(), gates.len())
 }
 
@@ -195,8 +196,18 @@ mod tests {
         let done = json!({"name": "b", "restartCount": 0, "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}});
         let cases = [
             (json!({"phase": "Pending"}), &one, false, ("0/1", "Pending", "0")),
-            (json!({"phase": "Running", "containerStatuses": [running]}), &one, false, ("1/1", "Running", "0")),
-            (json!({"phase": "Running", "containerStatuses": [running]}), &one, true, ("1/1", "Terminating", "0")),
+            (
+                json!({"phase": "Running", "containerStatuses": [running]}),
+                &one,
+                false,
+                ("1/1", "Running", "0"),
+            ),
+            (
+                json!({"phase": "Running", "containerStatuses": [running]}),
+                &one,
+                true,
+                ("1/1", "Terminating", "0"),
+            ),
             (
                 json!({"phase": "Running", "containerStatuses": [crashing]}),
                 &one,
@@ -204,8 +215,18 @@ mod tests {
                 ("0/1", "CrashLoopBackOff", "2 (3m ago)"),
             ),
             (json!({"phase": "Failed", "reason": "Evicted"}), &one, false, ("0/1", "Evicted", "0")),
-            (json!({"phase": "Succeeded", "containerStatuses": [done]}), &one, true, ("0/1", "Completed", "0")),
-            (json!({"phase": "Running", "containerStatuses": [running, done]}), &two, false, ("1/2", "NotReady", "0")),
+            (
+                json!({"phase": "Succeeded", "containerStatuses": [done]}),
+                &one,
+                true,
+                ("0/1", "Completed", "0"),
+            ),
+            (
+                json!({"phase": "Running", "containerStatuses": [running, done]}),
+                &two,
+                false,
+                ("1/2", "NotReady", "0"),
+            ),
             (
                 json!({"phase": "Pending", "initContainerStatuses": [
                     {"name": "i", "state": {"terminated": {"exitCode": 0}}},

@@ -54,7 +54,8 @@ fn policies(spec: &Value, path: &str, errors: &mut Errors) {
     };
     choose("restartPolicy", &["Always", "OnFailure", "Never"]);
     choose("dnsPolicy", &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"]);
-    if let Some(seconds) = spec["activeDeadlineSeconds"].as_i64().filter(|n| !(1..=2_147_483_647).contains(n)) {
+    if let Some(seconds) = spec["activeDeadlineSeconds"].as_i64().filter(|n| !(1..=2_147_483_647).contains(n))
+    {
         let words = "must be between 1 and 2147483647, inclusive";
         errors.push(FieldError::invalid(join(path, "activeDeadlineSeconds"), seconds, words));
     }
@@ -74,7 +75,11 @@ fn policies(spec: &Value, path: &str, errors: &mut Errors) {
 fn ip(value: &Value, path: &str, errors: &mut Errors) {
     let value = value.as_str().unwrap_or_default();
     if value.parse::<std::net::IpAddr>().is_err() {
-        errors.push(FieldError::invalid(path, value, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"));
+        errors.push(FieldError::invalid(
+            path,
+            value,
+            "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+        ));
     }
 }
 
@@ -106,7 +111,8 @@ fn tolerations(tolerations: &[Value], path: &str, errors: &mut Errors) {
             }
         }
         if key.is_empty() && operator != "Exists" {
-            let words = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
+            let words =
+                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
             errors.push(FieldError::invalid(join(&path, "operator"), operator, words));
         }
         if !toleration["tolerationSeconds"].is_null() && effect != "NoExecute" {
@@ -155,10 +161,14 @@ fn affinity(affinity: &Value, path: &str, errors: &mut Errors) {
     }
     for kind in ["podAffinity", "podAntiAffinity"] {
         let path = join(path, kind);
-        for (at, term) in list(&affinity[kind], "requiredDuringSchedulingIgnoredDuringExecution").iter().enumerate() {
+        for (at, term) in
+            list(&affinity[kind], "requiredDuringSchedulingIgnoredDuringExecution").iter().enumerate()
+        {
             pod_term(term, &format!("{path}.requiredDuringSchedulingIgnoredDuringExecution[{at}]"), errors);
         }
-        for (at, choice) in list(&affinity[kind], "preferredDuringSchedulingIgnoredDuringExecution").iter().enumerate() {
+        for (at, choice) in
+            list(&affinity[kind], "preferredDuringSchedulingIgnoredDuringExecution").iter().enumerate()
+        {
             let path = format!("{path}.preferredDuringSchedulingIgnoredDuringExecution[{at}]");
             weight(choice, &path, errors);
             pod_term(&choice["podAffinityTerm"], &join(&path, "podAffinityTerm"), errors);
@@ -231,7 +241,11 @@ fn spread(spec: &Value, path: &str, errors: &mut Errors) {
         if !choices.contains(&action) {
             errors.push(FieldError::not_supported(join(&path, "whenUnsatisfiable"), action, &choices));
         }
-        crate::kinds::rules::label_selector(&constraint["labelSelector"], &join(&path, "labelSelector"), errors);
+        crate::kinds::rules::label_selector(
+            &constraint["labelSelector"],
+            &join(&path, "labelSelector"),
+            errors,
+        );
     }
 }
 

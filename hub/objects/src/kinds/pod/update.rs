@@ -77,11 +77,17 @@ fn ephemeral(new: &Value, old: &Value) -> Vec<FieldError> {
     for container in old {
         match new.iter().find(|one| one["name"] == container["name"]) {
             None => {
-                let words = format!("existing ephemeral containers {:?} may not be removed\n", text(container, "name"));
+                let words = format!(
+                    "existing ephemeral containers {:?} may not be removed\n",
+                    text(container, "name")
+                );
                 errors.push(FieldError::forbidden("spec.ephemeralContainers", words));
             }
             Some(found) if found != container => {
-                let words = format!("existing ephemeral containers {:?} may not be changed\n", text(container, "name"));
+                let words = format!(
+                    "existing ephemeral containers {:?} may not be changed\n",
+                    text(container, "name")
+                );
                 errors.push(FieldError::forbidden("spec.ephemeralContainers", words));
             }
             Some(_) => {}
@@ -168,8 +174,12 @@ fn gates_only_shrink(new: &Value, old: &Value) -> bool {
 fn differences(old: &Value, new: &Value) -> Vec<String> {
     let empty = serde_json::Map::new();
     let (old, new) = (old.as_object().unwrap_or(&empty), new.as_object().unwrap_or(&empty));
-    let mut fields: Vec<String> =
-        old.keys().chain(new.keys()).filter(|name| old.get(*name) != new.get(*name)).map(|n| format!("spec.{n}")).collect();
+    let mut fields: Vec<String> = old
+        .keys()
+        .chain(new.keys())
+        .filter(|name| old.get(*name) != new.get(*name))
+        .map(|n| format!("spec.{n}"))
+        .collect();
     fields.sort();
     fields.dedup();
     fields
@@ -207,12 +217,16 @@ mod tests {
         let errors = validate(&new, &old, "");
         assert_eq!(errors.len(), 1);
         let text = errors[0].to_string();
-        assert!(text.starts_with("spec: Forbidden: pod updates may not change fields other than `spec.containers[*]"));
+        assert!(text.starts_with(
+            "spec: Forbidden: pod updates may not change fields other than `spec.containers[*]"
+        ));
         assert!(text.ends_with("changed: spec.containers, spec.tolerations"), "{text}");
         let mut new = pod();
         new["spec"]["containers"] = json!([]);
-        assert!(validate(&new, &old, "").iter().any(|e| e.to_string()
-            == "spec.containers: Forbidden: pod updates may not add or remove containers"));
+        assert!(
+            validate(&new, &old, "").iter().any(|e| e.to_string()
+                == "spec.containers: Forbidden: pod updates may not add or remove containers")
+        );
     }
 
     #[test]

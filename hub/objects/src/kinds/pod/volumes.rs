@@ -59,7 +59,11 @@ fn source(volume: &Value, path: &str, errors: &mut Errors) {
         "nfs" => {
             _ = required(source, "server", &path, errors);
             if required(source, "path", &path, errors).is_some_and(|text| !text.starts_with('/')) {
-                errors.push(FieldError::invalid(join(&path, "path"), text(source, "path"), "must be an absolute path"));
+                errors.push(FieldError::invalid(
+                    join(&path, "path"),
+                    text(source, "path"),
+                    "must be an absolute path",
+                ));
             }
         }
         "csi" => _ = required(source, "driver", &path, errors),
@@ -145,7 +149,10 @@ fn projected(source: &Value, path: &str, errors: &mut Errors) {
         let mut kinds = one.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
         let Some((kind, projection)) = kinds.next() else { continue };
         for (extra, _) in kinds {
-            errors.push(FieldError::forbidden(join(&path, extra), "may not specify more than 1 volume type per source"));
+            errors.push(FieldError::forbidden(
+                join(&path, extra),
+                "may not specify more than 1 volume type per source",
+            ));
         }
         let path = join(&path, kind);
         match kind.as_str() {
