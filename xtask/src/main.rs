@@ -1,1 +1,68 @@
-fn main() {}
+//! `cargo xtask <wish>`: the one place for every chore of a developer; CI calls the same.
+//!
+//! In: a wish. Out: an exit code, and on failure a sentence that says what to do.
+//! Never: a tool that is not installed without saying so first.
+
+mod bench;
+mod demo;
+mod dist;
+mod protobuf_facts;
+mod schema_facts;
+mod setup;
+mod sh;
+mod test;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The developer's one command", arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    wish: Wish,
+}
+
+#[derive(Subcommand)]
+enum Wish {
+    /// One hub and two boards in network namespaces, with a Deployment; Ctrl-C cleans up
+    Demo {
+        /// The same tour unattended: prints each step with its time, fails when one fails
+        #[arg(long)]
+        check: bool,
+    },
+    /// Install what tests need, and run all of them
+    Test,
+    /// What style a machine can check: door signs, widths, the cores' dependencies
+    Tidy,
+    /// Measure, and print a table
+    Bench(bench::Args),
+    /// Build the device's binary small and static
+    Dist,
+    /// Install what tests and demo need; says what and why first
+    Setup,
+    /// Make hub/objects/schema/facts-*.json anew from the published package
+    SchemaFacts,
+    /// Make the protobuf facts anew from the published packages
+    ProtobufFacts,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().wish {
+        Wish::Demo { check } => demo::run(check),
+        Wish::Test => test::run(),
+        Wish::Tidy => tidy::run(),
+        Wish::Bench(args) => bench::run(&args),
+        Wish::Dist => dist::run(),
+        Wish::Setup => setup::run(),
+        Wish::SchemaFacts => schema_facts::run(),
+        Wish::ProtobufFacts => protobuf_facts::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -6,8 +6,8 @@
 //! Never: takes back a finished phase, or a label that only operators give.
 
 use crate::{
-    Change, ObjectStore, Propagation, json_diff,
-    view::{Kind, Node, Phase, Pod},
+    Change, ObjectStore, Propagation, Timestamp, json_diff,
+    view::{Kind, Node, Phase, Pod, conditions::rfc3339},
 };
 use limpet_protocol::{PodGone, PodReport};
 use serde_json::{Map, Value, json};
@@ -73,7 +73,8 @@ pub fn pod_gone(view: &ObjectStore, node: &str, gone: &PodGone) -> Effect {
 }
 
 /// The node's own status and labels. The Node object must exist.
-pub fn node_report(view: &ObjectStore, node: &str, body: &[u8]) -> Effect {
+/// The device sends no times of conditions; they are the hub's: heartbeat = this write, transition = change of status.
+pub fn node_report(view: &ObjectStore, node: &str, body: &[u8], now: Timestamp) -> Effect {
     let Ok(mut body) = serde_json::from_slice::<Value>(body) else {
         return Effect::Refused("the node's status is not JSON".into());
     };
@@ -82,7 +83,8 @@ pub fn node_report(view: &ObjectStore, node: &str, body: &[u8]) -> Effect {
     };
     let Some(object) = view.node(node) else { return Effect::Nothing };
     let old = object.field("/status");
-    let conditions = merge_conditions(&old["conditions"], new.get("conditions"), &[]);
+    let mut conditions = merge_conditions(&old["conditions"], new.get("conditions"), &[]);
+    date(&mut conditions, &old["conditions"], now);
     new.insert("conditions".into(), conditions);
     let mut changes = match patch(Node::RESOURCE, "", node, &object.meta.uid, &old, new) {
         Effect::Write(changes) => changes,
@@ -151,6 +153,29 @@ fn merge_conditions(old: &Value, reported: Option<&Value>, hubs: &[&str]) -> Val
         }
     }
     Value::Array(merged)
+}
+
+/// Gives conditions their times. One that is as it was keeps its times, so that an equal report writes nothing.
+fn date(conditions: &mut Value, old: &Value, now: Timestamp) {
+    const TIMES: [&str; 2] = ["lastHeartbeatTime", "lastTransitionTime"];
+    let bare = |c: &Value| {
+        let mut c = c.clone();
+        if let Some(fields) = c.as_object_mut() {
+            TIMES.iter().for_each(|t| drop(fields.remove(*t)));
+        }
+        c
+    };
+    let old = old.as_array().map(Vec::as_slice).unwrap_or_default();
+    for condition in conditions.as_array_mut().into_iter().flatten() {
+        let before = old.iter().find(|o| o["type"] == condition["type"]);
+        let Some(fields) = condition.as_object_mut() else { continue };
+        let same = before.filter(|o| o["status"] == *fields.get("status").unwrap_or(&Value::Null));
+        let transition = same.map(|o| o["lastTransitionTime"].clone()).filter(|t| !t.is_null());
+        fields.insert("lastTransitionTime".into(), transition.unwrap_or_else(|| json!(rfc3339(now))));
+        let unchanged = before.filter(|o| bare(o) == bare(&Value::Object(fields.clone())));
+        let heartbeat = unchanged.map(|o| o["lastHeartbeatTime"].clone()).filter(|t| !t.is_null());
+        fields.insert("lastHeartbeatTime".into(), heartbeat.unwrap_or_else(|| json!(rfc3339(now))));
+    }
 }
 
 /// The labels that a device may give itself.
@@ -241,9 +266,9 @@ mod tests {
         let view = view(json!({}), false);
         let body = json!({"status": {"phase": "x"}, "labels": {"kubernetes.io/arch": "arm64",
             "limpet.dev/board": "pi-4", "node-role.kubernetes.io/control-plane": ""}});
-        let Effect::Write(changes) = node_report(&view, "n1", body.to_string().as_bytes()) else { panic!() };
+        let Effect::Write(changes) = node_report(&view, "n1", body.to_string().as_bytes(), Timestamp::UNIX_EPOCH) else { panic!() };
         let Change::Patch { merge, .. } = &changes[1] else { panic!() };
         assert_eq!(*merge, json!({"metadata": {"labels": {"limpet.dev/board": "pi-4"}}}));
-        assert!(matches!(node_report(&view, "n1", b"[]"), Effect::Refused(_)));
+        assert!(matches!(node_report(&view, "n1", b"[]", Timestamp::UNIX_EPOCH), Effect::Refused(_)));
     }
 }

@@ -46,11 +46,11 @@ impl Report {
         }
     }
 
-    fn effect(&self, view: &ObjectStore, node: &str) -> Effect {
+    fn effect(&self, view: &ObjectStore, node: &str, now: Timestamp) -> Effect {
         match self {
             Report::Pod(r) => status::pod_report(view, node, r),
             Report::Gone(r) => status::pod_gone(view, node, r),
-            Report::Node(r) => status::node_report(view, node, &r.body),
+            Report::Node(r) => status::node_report(view, node, &r.body, now),
         }
     }
 }
@@ -125,7 +125,7 @@ impl Reports {
     }
 
     fn write(&mut self, now: Timestamp, view: &ObjectStore, node: &str, report: Report) {
-        match report.effect(view, node) {
+        match report.effect(view, node, now) {
             Effect::Write(changes) => {
                 self.next_ticket += 1;
                 let ticket = self.next_ticket;

@@ -1,0 +1,44 @@
+//! The device's binary, small and static.
+//!
+//! In: the workspace. Out: `target/dist/limpet-agent` for this machine's architecture, and its size.
+//! For ARM boards use `cross` with Cross.toml. Never: a binary that needs a library of the device.
+
+use crate::sh;
+use std::{path::PathBuf, process::Command};
+
+/// Builds and returns the path.
+pub fn agent() -> Result<PathBuf, String> {
+    let target = host()?;
+    let variable = format!("CARGO_TARGET_{}_RUSTFLAGS", target.to_uppercase().replace('-', "_"));
+    let mut command = Command::new("cargo");
+    command
+        .current_dir(sh::root())
+        .args(["build", "--profile", "device", "-p", "limpet-agent", "--target", &target])
+        .env(variable, "-Ctarget-feature=+crt-static -Crelocation-model=static");
+    sh::status(&mut command)?;
+    let built = sh::root().join("target").join(&target).join("device/limpet-agent");
+    let dist = sh::root().join("target/dist");
+    std::fs::create_dir_all(&dist).map_err(|e| e.to_string())?;
+    let path = dist.join("limpet-agent");
+    std::fs::copy(&built, &path).map_err(|e| format!("cannot copy {}: {e}", built.display()))?;
+    Ok(path)
+}
+
+/// The hub's binary.
+pub fn hub() -> Result<PathBuf, String> {
+    sh::run("cargo", &["build", "--release", "-p", "limpet"])?;
+    Ok(sh::root().join("target/release/limpet"))
+}
+
+pub fn run() -> Result<(), String> {
+    for path in [agent()?, hub()?] {
+        let bytes = std::fs::metadata(&path).map_err(|e| e.to_string())?.len();
+        println!("{}: {bytes} bytes ({:.2} MiB)", path.display(), bytes as f64 / 1_048_576.0);
+    }
+    Ok(())
+}
+
+fn host() -> Result<String, String> {
+    let text = sh::output("rustc", &["-vV"])?;
+    text.lines().find_map(|l| l.strip_prefix("host: ")).map(String::from).ok_or_else(|| "rustc names no host".into())
+}
