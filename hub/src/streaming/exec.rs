@@ -15,7 +15,7 @@ use super::channel::{CLOSE, ERROR, EXEC_PROTOCOLS, RESIZE, STDERR, STDIN, STDOUT
 use super::limits::{CLOSE_TIME, HEARTBEAT_EVERY};
 use super::options::ExecRequest;
 use super::upgrade::{Speaks, Transport, negotiate};
-use super::wire::{Socket, socket};
+use super::wire::{Socket, goodbye, socket};
 use super::{PodPlace, exec_spdy, exit, unreachable};
 use crate::run::streams::{FromNode, StreamHandle, Streams};
 
@@ -106,7 +106,7 @@ async fn down(mut sink: SplitSink<Socket, Message>, version: Version, request: &
                 if let Some(report) = exit::report(exit_code, &error, version.status) {
                     let _ = sink.send(version.form.encode(ERROR, &report)).await;
                 }
-                let _ = sink.close().await;
+                goodbye(&mut sink).await;
                 return;
             }
             None => return,

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::Message;
 use super::exec::beat;
 use super::limits::{CLOSE_TIME, HEARTBEAT_EVERY};
 use super::upgrade::{Speaks, negotiate};
-use super::wire::{Socket, socket};
+use super::wire::{Socket, goodbye, socket};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
@@ -76,7 +76,7 @@ async fn carry(
                         }
                     }
                     None => {
-                        let _ = sink.close().await;
+                        goodbye(&mut sink).await;
                         return;
                     }
                 },

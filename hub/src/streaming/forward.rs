@@ -17,7 +17,7 @@ use super::exec::beat;
 use super::limits::{CLOSE_TIME, HEARTBEAT_EVERY};
 use super::options::PortForwardRequest;
 use super::upgrade::{Speaks, Transport, negotiate};
-use super::wire::{Socket, Wire, socket};
+use super::wire::{Socket, Wire, goodbye, socket};
 use super::{PodPlace, forward_spdy};
 use crate::run::streams::{FromNode, StreamHandle, Streams};
 
@@ -88,7 +88,7 @@ async fn carry(socket: Socket, form: Form, pod: &PodPlace, numbers: &[u16], stre
                 message = queue.recv() => match message {
                     Some(message) => sink.send(message).await.is_ok(),
                     None => {
-                        let _ = sink.close().await;
+                        goodbye(&mut sink).await;
                         return;
                     }
                 },

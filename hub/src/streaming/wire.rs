@@ -12,7 +12,8 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 
 use super::limits::MESSAGE_BYTES_MAX;
 
@@ -28,6 +29,16 @@ pub async fn socket(io: Io) -> Socket {
         .max_message_size(Some(MESSAGE_BYTES_MAX))
         .max_frame_size(Some(MESSAGE_BYTES_MAX));
     WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await
+}
+
+/// Says that all is well and over. Go's clients take a close without a code for a failure.
+pub async fn goodbye<S>(sink: &mut S)
+where
+    S: futures_util::Sink<Message> + Unpin,
+{
+    let frame = CloseFrame { code: CloseCode::Normal, reason: Default::default() };
+    // The client may be gone already.
+    let _ = sink.send(Message::Close(Some(frame))).await;
 }
 
 /// A stream of bytes.
@@ -96,10 +107,12 @@ impl WireWriter {
     }
 
     pub async fn close(&mut self) {
-        // The client may be gone already.
-        let _ = match self {
-            WireWriter::Tunnel(sink) => sink.close().await.map_err(io::Error::other),
-            WireWriter::Bare(io) => io.shutdown().await,
-        };
+        match self {
+            WireWriter::Tunnel(sink) => goodbye(sink).await,
+            WireWriter::Bare(io) => {
+                // The client may be gone already.
+                let _ = io.shutdown().await;
+            }
+        }
     }
 }

@@ -45,7 +45,11 @@ impl WsClient {
                 Some(Ok(Message::Binary(bytes))) => return Some(bytes),
                 Some(Ok(Message::Text(text))) => return Some(text.into()),
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(Message::Close(_))) | None => return None,
+                Some(Ok(Message::Close(frame))) => {
+                    assert_eq!(frame.map(|f| u16::from(f.code)), Some(1000), "Go's clients want to hear that all is well");
+                    return None;
+                }
+                None => return None,
                 other => panic!("{other:?}"),
             }
         }
