@@ -60,8 +60,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn add_workloads(g: &mut SchemaGenerator) {
     roots!(g, api::core::v1: Binding, ComponentStatus, ConfigMap, Endpoints, Event, LimitRange, Namespace, Node,
-        PersistentVolume, PersistentVolumeClaim, Pod, PodTemplate, ReplicationController, ResourceQuota, Secret, Service,
-        ServiceAccount);
+        PersistentVolume, PersistentVolumeClaim, Pod, PodTemplate, ReplicationController, ResourceQuota, Secret,
+        Service, ServiceAccount);
     roots!(g, api::apps::v1: ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet);
     roots!(g, api::batch::v1: CronJob, Job);
     roots!(g, api::autoscaling::v1: HorizontalPodAutoscaler, Scale);

@@ -1,6 +1,8 @@
-//! `cargo xtask schema-facts`: brings the list types, merge keys and group-version-kinds of Kubernetes' schema up to date.
+//! `cargo xtask schema-facts`: brings the list types, merge keys and group-version-kinds of
+//! Kubernetes' schema up to date.
 //!
-//! In: the PyPI package `kubernetes-validate`, fetched with pip (pinned version). Out: hub/objects/schema/facts-1.36.json,
+//! In: the PyPI package `kubernetes-validate`, fetched with pip (pinned version). Out:
+//! hub/objects/schema/facts-1.36.json,
 //! compact and sorted: definition -> property ("" is the definition itself) -> extension -> value.
 //! Never: takes descriptions, touches facts-by-hand-1.36.json, or runs anything from the package.
 

@@ -220,7 +220,8 @@ pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
             .collect();
         if !added.is_empty() {
             let words = format!(
-                "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                "no new finalizers can be added if the object is being deleted, found new finalizers \
+                 []string{{{}}}",
                 added.join(", ")
             );
             errors.push(FieldError::forbidden("metadata.finalizers", words));

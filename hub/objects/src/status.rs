@@ -202,7 +202,8 @@ impl Status {
     pub fn success(group: &str, resource: &str, name: &str, uid: &str) -> Value {
         let details = Details { uid: uid.into(), ..Details::default() };
         let details = Details { name: name.into(), group: group.into(), kind: resource.into(), ..details };
-        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details.to_value()})
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+            "details": details.to_value()})
     }
 
     pub fn to_value(&self) -> Value {
@@ -273,18 +274,21 @@ mod tests {
             (
                 Status::conflict("", "pods", "x"),
                 409,
-                "Operation cannot be fulfilled on pods \"x\": the object has been modified; please apply your changes \
+                "Operation cannot be fulfilled on pods \"x\": the object has been modified; please \
+                 apply your changes \
                  to the latest version and try again",
             ),
             (
                 Status::invalid("apps", "Deployment", "x", std::slice::from_ref(&replicas)),
                 422,
-                "Deployment.apps \"x\" is invalid: spec.replicas: Invalid value: -1: must be greater than or equal to 0",
+                "Deployment.apps \"x\" is invalid: spec.replicas: Invalid value: -1: must be greater \
+                 than or equal to 0",
             ),
             (
                 Status::invalid("apps", "Deployment", "x", &[selector.clone(), selector, replicas]),
                 422,
-                "Deployment.apps \"x\" is invalid: [spec.selector: Required value, spec.replicas: Invalid value: -1: \
+                "Deployment.apps \"x\" is invalid: [spec.selector: Required value, spec.replicas: \
+                 Invalid value: -1: \
                  must be greater than or equal to 0]",
             ),
             (Status::forbidden("", "pods", "", "no"), 403, "pods is forbidden: no"),

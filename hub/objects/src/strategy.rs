@@ -195,8 +195,10 @@ mod tests {
         let status = create(maps, &mut object, Some("default"), &ctx()).unwrap_err();
         assert_eq!(
             status.message,
-            "ConfigMap \"A\" is invalid: metadata.name: Invalid value: \"A\": a lowercase RFC 1123 subdomain must \
-             consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric \
+            "ConfigMap \"A\" is invalid: metadata.name: Invalid value: \"A\": a lowercase RFC 1123 \
+             subdomain must \
+             consist of lower case alphanumeric characters, '-' or '.', and must start and end with an \
+             alphanumeric \
              character (e.g. 'example.com', regex used for validation is \
              '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
         );

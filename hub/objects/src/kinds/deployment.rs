@@ -160,7 +160,8 @@ mod tests {
             ),
             (
                 |o| o["spec"]["selector"]["matchLabels"]["app"] = json!("other"),
-                "spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not match template \
+                "spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not \
+                 match template \
                  `labels`",
             ),
             (|o| o["spec"]["selector"] = Value::Null, "spec.selector: Required value"),
@@ -174,11 +175,13 @@ mod tests {
             ),
             (
                 |o| o["spec"]["strategy"] = json!({"type": "Recreate", "rollingUpdate": {}}),
-                "spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'",
+                "spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is \
+                 'Recreate'",
             ),
             (
                 |o| o["spec"]["strategy"] = json!({"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 0}}),
-                "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0",
+                "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when \
+                 `maxSurge` is 0",
             ),
             (
                 |o| o["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"] = json!("x"),

@@ -304,7 +304,8 @@ mod tests {
         );
         assert_eq!(
             errors[0].to_string(),
-            "spec.template.spec.restartPolicy: Unsupported value: \"Always\": supported values: \"OnFailure\", \"Never\""
+            "spec.template.spec.restartPolicy: Unsupported value: \"Always\": supported values: \
+             \"OnFailure\", \"Never\""
         );
     }
 

@@ -184,13 +184,15 @@ mod tests {
 
     #[test]
     fn taints() {
-        let node = json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}, {"key": "a", "effect": "NoSchedule"},
+        let node = json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"},
+            {"key": "a", "effect": "NoSchedule"},
             {"key": "b", "effect": "Never"}, {"key": "c"}]}});
         let texts: Vec<String> = Node.validate_create(&node).iter().map(ToString::to_string).collect();
         assert_eq!(
             texts,
             [
-                "spec.taints[1]: Duplicate value: {\"effect\":\"NoSchedule\",\"key\":\"a\"}: taints must be unique by \
+                "spec.taints[1]: Duplicate value: {\"effect\":\"NoSchedule\",\"key\":\"a\"}: taints \
+                 must be unique by \
                  key and effect pair",
                 "spec.taints[2].effect: Unsupported value: \"Never\": supported values: \"NoSchedule\", \
                  \"PreferNoSchedule\", \"NoExecute\"",

@@ -68,7 +68,8 @@ impl Behaviour for PersistentVolumeClaim {
             copy(&mut munged, &old["spec"], "volumeName");
         }
         if munged != old["spec"] {
-            let words = "spec is immutable after creation except resources.requests and volumeAttributesClassName for \
+            let words = "spec is immutable after creation except resources.requests and \
+             volumeAttributesClassName for \
                          bound claims";
             errors.push(FieldError::forbidden("spec", words));
         }

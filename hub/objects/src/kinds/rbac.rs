@@ -204,7 +204,8 @@ mod tests {
     #[test]
     fn bindings() {
         let mut object = json!({"metadata": {"name": "b"}, "roleRef": {"kind": "ClusterRole", "name": "view"},
-            "subjects": [{"kind": "User", "name": "jane"}, {"kind": "ServiceAccount", "name": "sa", "namespace": "d"}]});
+            "subjects": [{"kind": "User", "name": "jane"},
+                {"kind": "ServiceAccount", "name": "sa", "namespace": "d"}]});
         let binding = Binding { namespaced: false };
         binding.default(&mut object);
         assert_eq!(binding.validate_create(&object), []);
@@ -226,7 +227,8 @@ mod tests {
                 "rules[0].verbs: Required value: verbs must contain at least one value",
                 "rules[0].apiGroups: Required value: resource rules must supply at least one api group",
                 "rules[0].resources: Required value: resource rules must supply at least one resource",
-                "rules[1].nonResourceURLs: Invalid value: [\"/x\"]: namespaced rules cannot apply to non-resource URLs",
+                "rules[1].nonResourceURLs: Invalid value: [\"/x\"]: namespaced rules cannot apply to \
+                 non-resource URLs",
             ]
         );
     }

@@ -135,7 +135,8 @@ pub fn count_or_percent(object: &Value, field: &str, path: &str, errors: &mut Er
         Value::String(text) => {
             let digits = text.strip_suffix('%').unwrap_or_default();
             if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-                let words = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or \
+                let words = "a valid percent string must be a numeric string followed by an ending '%' \
+                 (e.g. '1%',  or \
                              '93%', regex used for validation is '[0-9]+%')";
                 errors.push(FieldError::invalid(join(path, field), text.as_str(), words));
             }

@@ -122,7 +122,8 @@ impl Behaviour for PodTemplate {
     }
 
     fn columns(&self) -> &'static [Column] {
-        const { &[Column::NAME, Column::text("Containers"), Column::text("Images"), Column::text("Pod Labels")] }
+        const { &[Column::NAME, Column::text("Containers"), Column::text("Images"), Column::text("Pod \
+         Labels")] }
     }
 
     fn row(&self, object: &Value, _now: Timestamp) -> Vec<Value> {

@@ -1,3 +1,5 @@
+//! The documents as kubectl and client-go read them.
+
 use serde_json::Value;
 
 use super::*;

@@ -35,8 +35,8 @@ pub(super) struct Sub {
 
 /// What most rows have in common.
 const ROW: Row = Row {
-    api: "", kind: "", plural: "", namespaced: true, short_names: &[], categories: &[], verbs: FULL, subresources: &[],
-    stored_api: "", generation: false, behaviour: || Arc::new(Plain),
+    api: "", kind: "", plural: "", namespaced: true, short_names: &[], categories: &[], verbs: FULL,
+    subresources: &[], stored_api: "", generation: false, behaviour: || Arc::new(Plain),
 };
 
 const ALL: &[&str] = &["all"];
@@ -66,6 +66,10 @@ const TOKEN: Sub = Sub { name: "token", kind: "TokenRequest", api: "authenticati
 const NODE_PROXY: Sub = Sub { name: "proxy", kind: "NodeProxyOptions", verbs: PROXY_VERBS, ..SUB };
 const POD_PROXY: Sub = Sub { name: "proxy", kind: "PodProxyOptions", verbs: PROXY_VERBS, ..SUB };
 const SERVICE_PROXY: Sub = Sub { name: "proxy", kind: "ServiceProxyOptions", verbs: PROXY_VERBS, ..SUB };
+
+const POD_SUBRESOURCES: &[Sub] = &[
+    ATTACH, BINDING, EPHEMERALCONTAINERS, EVICTION, EXEC, LOG, PORTFORWARD, POD_PROXY, RESIZE, STATUS,
+];
 
 /// All rows, group by group in the order in which discovery lists them.
 pub(super) const GROUPS: &[&[Row]] = &[
@@ -118,8 +122,7 @@ const CORE: &[Row] = &[
     },
     Row {
         api: "v1", kind: "Pod", plural: "pods", short_names: &["po"], categories: ALL,
-        subresources: &[ATTACH, BINDING, EPHEMERALCONTAINERS, EVICTION, EXEC, LOG, PORTFORWARD, POD_PROXY, RESIZE, STATUS],
-        generation: true, behaviour: || Arc::new(kinds::Pod), ..ROW
+        subresources: POD_SUBRESOURCES, generation: true, behaviour: || Arc::new(kinds::Pod), ..ROW
     },
     Row {
         api: "v1", kind: "PodTemplate", plural: "podtemplates",
@@ -200,9 +203,8 @@ const AUTHENTICATION: &[Row] = &[
 
 const AUTHORIZATION: &[Row] = &[
     Row {
-       
-        api: "authorization.k8s.io/v1", kind: "LocalSubjectAccessReview", plural: "localsubjectaccessreviews",
-        verbs: CREATE, ..ROW
+        api: "authorization.k8s.io/v1", kind: "LocalSubjectAccessReview",
+        plural: "localsubjectaccessreviews", verbs: CREATE, ..ROW
     },
     Row {
        
@@ -249,10 +251,10 @@ const BATCH: &[Row] = &[
 
 const CERTIFICATES: &[Row] = &[
     Row {
-       
-        api: "certificates.k8s.io/v1", kind: "CertificateSigningRequest", plural: "certificatesigningrequests",
-        namespaced: false, short_names: &["csr"], subresources: &[APPROVAL, STATUS],
-        behaviour: || Arc::new(kinds::CertificateSigningRequest), ..ROW
+        api: "certificates.k8s.io/v1", kind: "CertificateSigningRequest",
+        plural: "certificatesigningrequests", namespaced: false, short_names: &["csr"],
+        subresources: &[APPROVAL, STATUS], behaviour: || Arc::new(kinds::CertificateSigningRequest),
+        ..ROW
     },
 ];
 
@@ -337,49 +339,43 @@ const STORAGE: &[Row] = &[
 
 const ADMISSIONREGISTRATION: &[Row] = &[
     Row {
-       
-        api: "admissionregistration.k8s.io/v1", kind: "MutatingAdmissionPolicy", plural: "mutatingadmissionpolicies",
-        namespaced: false, categories: API_EXTENSIONS, generation: true,
-        behaviour: || Arc::new(kinds::Policy { mutating: true }), ..ROW
+        api: "admissionregistration.k8s.io/v1", kind: "MutatingAdmissionPolicy",
+        plural: "mutatingadmissionpolicies", namespaced: false, categories: API_EXTENSIONS,
+        generation: true, behaviour: || Arc::new(kinds::Policy { mutating: true }), ..ROW
     },
     Row {
-       
-        api: "admissionregistration.k8s.io/v1", kind: "MutatingAdmissionPolicyBinding", plural: "mutatingadmissionpolicybindings",
-        namespaced: false, categories: API_EXTENSIONS, generation: true,
-        behaviour: || Arc::new(kinds::PolicyBinding), ..ROW
+        api: "admissionregistration.k8s.io/v1", kind: "MutatingAdmissionPolicyBinding",
+        plural: "mutatingadmissionpolicybindings", namespaced: false, categories: API_EXTENSIONS,
+        generation: true, behaviour: || Arc::new(kinds::PolicyBinding), ..ROW
     },
     Row {
-       
-        api: "admissionregistration.k8s.io/v1", kind: "MutatingWebhookConfiguration", plural: "mutatingwebhookconfigurations",
-        namespaced: false, categories: API_EXTENSIONS, generation: true,
-        behaviour: || Arc::new(kinds::Webhooks { mutating: true }), ..ROW
+        api: "admissionregistration.k8s.io/v1", kind: "MutatingWebhookConfiguration",
+        plural: "mutatingwebhookconfigurations", namespaced: false, categories: API_EXTENSIONS,
+        generation: true, behaviour: || Arc::new(kinds::Webhooks { mutating: true }), ..ROW
     },
     Row {
-       
-        api: "admissionregistration.k8s.io/v1", kind: "ValidatingAdmissionPolicy", plural: "validatingadmissionpolicies",
-        namespaced: false, categories: API_EXTENSIONS, subresources: &[STATUS], generation: true,
+        api: "admissionregistration.k8s.io/v1", kind: "ValidatingAdmissionPolicy",
+        plural: "validatingadmissionpolicies", namespaced: false, categories: API_EXTENSIONS,
+        subresources: &[STATUS], generation: true,
         behaviour: || Arc::new(kinds::Policy { mutating: false }), ..ROW
     },
     Row {
-       
-        api: "admissionregistration.k8s.io/v1", kind: "ValidatingAdmissionPolicyBinding", plural: "validatingadmissionpolicybindings",
-        namespaced: false, categories: API_EXTENSIONS, generation: true,
-        behaviour: || Arc::new(kinds::PolicyBinding), ..ROW
+        api: "admissionregistration.k8s.io/v1", kind: "ValidatingAdmissionPolicyBinding",
+        plural: "validatingadmissionpolicybindings", namespaced: false, categories: API_EXTENSIONS,
+        generation: true, behaviour: || Arc::new(kinds::PolicyBinding), ..ROW
     },
     Row {
-       
-        api: "admissionregistration.k8s.io/v1", kind: "ValidatingWebhookConfiguration", plural: "validatingwebhookconfigurations",
-        namespaced: false, categories: API_EXTENSIONS, generation: true,
-        behaviour: || Arc::new(kinds::Webhooks { mutating: false }), ..ROW
+        api: "admissionregistration.k8s.io/v1", kind: "ValidatingWebhookConfiguration",
+        plural: "validatingwebhookconfigurations", namespaced: false, categories: API_EXTENSIONS,
+        generation: true, behaviour: || Arc::new(kinds::Webhooks { mutating: false }), ..ROW
     },
 ];
 
 const APIEXTENSIONS: &[Row] = &[
     Row {
-       
-        api: "apiextensions.k8s.io/v1", kind: "CustomResourceDefinition", plural: "customresourcedefinitions",
-        namespaced: false, short_names: &["crd", "crds"], categories: API_EXTENSIONS,
-        subresources: &[STATUS], generation: true,
+        api: "apiextensions.k8s.io/v1", kind: "CustomResourceDefinition",
+        plural: "customresourcedefinitions", namespaced: false, short_names: &["crd", "crds"],
+        categories: API_EXTENSIONS, subresources: &[STATUS], generation: true,
         behaviour: || Arc::new(kinds::CustomResourceDefinition), ..ROW
     },
 ];
@@ -439,9 +435,8 @@ const FLOWCONTROL: &[Row] = &[
         behaviour: || Arc::new(kinds::FlowSchema), ..ROW
     },
     Row {
-       
-        api: "flowcontrol.apiserver.k8s.io/v1", kind: "PriorityLevelConfiguration", plural: "prioritylevelconfigurations",
-        namespaced: false, subresources: &[STATUS], generation: true,
-        behaviour: || Arc::new(kinds::PriorityLevel), ..ROW
+        api: "flowcontrol.apiserver.k8s.io/v1", kind: "PriorityLevelConfiguration",
+        plural: "prioritylevelconfigurations", namespaced: false, subresources: &[STATUS],
+        generation: true, behaviour: || Arc::new(kinds::PriorityLevel), ..ROW
     },
 ];

@@ -1,3 +1,5 @@
+//! The registry finds what the schema table has, by every way in.
+
 use super::*;
 use crate::schema;
 

@@ -1,3 +1,5 @@
+//! The schema table against cases that matter to its readers.
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -62,7 +64,8 @@ fn says_wrong_types_like_go() {
         (
             "io.k8s.api.core.v1.Pod",
             json!({"spec": {"containers": [{"env": [{"name": "A", "value": 1}]}]}}),
-            "json: cannot unmarshal number into Go struct field EnvVar.spec.containers.env.value of type string",
+            "json: cannot unmarshal number into Go struct field EnvVar.spec.containers.env.value of \
+             type string",
         ),
         (
             "io.k8s.api.core.v1.Pod",
@@ -72,7 +75,8 @@ fn says_wrong_types_like_go() {
         (
             "io.k8s.api.core.v1.Pod",
             json!({"spec": {"terminationGracePeriodSeconds": 1.5}}),
-            "json: cannot unmarshal number 1.5 into Go struct field PodSpec.spec.terminationGracePeriodSeconds of type int64",
+            "json: cannot unmarshal number 1.5 into Go struct field \
+             PodSpec.spec.terminationGracePeriodSeconds of type int64",
         ),
         (
             "io.k8s.api.core.v1.Pod",

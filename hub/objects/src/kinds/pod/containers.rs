@@ -140,7 +140,8 @@ fn env(container: &Value, path: &str, errors: &mut Errors) {
         }
         match sources.as_slice() {
             [] => {
-                let words = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or \
+                let words = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, \
+                 `secretKeyRef` or \
                              `fileKeyRef`";
                 errors.push(FieldError::invalid(path.as_str(), "", words));
             }

@@ -193,7 +193,8 @@ mod tests {
         let crashing = json!({"name": "a", "ready": false, "restartCount": 2,
             "state": {"waiting": {"reason": "CrashLoopBackOff"}},
             "lastState": {"terminated": {"finishedAt": "2026-01-01T00:07:00Z"}}});
-        let done = json!({"name": "b", "restartCount": 0, "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}});
+        let done = json!({"name": "b", "restartCount": 0,
+            "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}});
         let cases = [
             (json!({"phase": "Pending"}), &one, false, ("0/1", "Pending", "0")),
             (

@@ -1,3 +1,5 @@
+//! Pods: rules in Kubernetes' words, and the first state of a new one.
+
 use serde_json::{Value, json};
 
 use super::*;
