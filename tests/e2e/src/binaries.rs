@@ -1,0 +1,69 @@
+//! The programs under test, built from this workspace.
+//!
+//! In: cargo. Out: paths. `LIMPET_BIN_DIR` names a directory with ready ones instead.
+//! Never: another profile than the one asked for; the demo's server is static, so that its image needs nothing else.
+
+use crate::Result;
+use crate::process::run;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+#[derive(Clone, Debug)]
+pub struct Binaries {
+    pub hub: PathBuf,
+    pub agent: PathBuf,
+    pub demo_web: PathBuf,
+}
+
+/// The root of this workspace.
+pub fn workspace() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.ancestors().nth(2).unwrap_or(own).to_path_buf()
+}
+
+pub fn target_dir() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => PathBuf::from(dir),
+        None => workspace().join("target"),
+    }
+}
+
+/// The machine's own target, for static linking with an explicit `--target`.
+pub fn host_target() -> Result<String> {
+    let text = run(Command::new("rustc").arg("-vV"))?.ok("rustc -vV")?;
+    let host = text.lines().find_map(|l| l.strip_prefix("host: "));
+    host.map(str::to_string).ok_or_else(|| "rustc -vV names no host".to_string())
+}
+
+impl Binaries {
+    /// Builds what is missing; cargo knows what that is.
+    pub fn build(profile: &str) -> Result<Binaries> {
+        if let Some(dir) = std::env::var_os("LIMPET_BIN_DIR").map(PathBuf::from) {
+            let at = |name: &str| dir.join(name);
+            return Ok(Binaries { hub: at("limpet"), agent: at("limpet-agent"), demo_web: at("limpet-demo-web") });
+        }
+        let dir = if profile == "dev" { "debug" } else { profile };
+        cargo(&["build", "--profile", profile, "-p", "limpet", "-p", "limpet-agent"], None)?;
+        let target = host_target()?;
+        let flags = "-C target-feature=+crt-static -C relocation-model=static";
+        cargo(&["build", "--profile", "release", "--target", &target, "-p", "limpet-demo-web"], Some(flags))?;
+        let out = target_dir();
+        Ok(Binaries {
+            hub: out.join(dir).join("limpet"),
+            agent: out.join(dir).join("limpet-agent"),
+            demo_web: out.join(target).join("release/limpet-demo-web"),
+        })
+    }
+}
+
+/// Cargo's progress goes to the terminal.
+pub fn cargo(words: &[&str], rust_flags: Option<&str>) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(words).current_dir(workspace()).stdin(Stdio::null());
+    if let Some(flags) = rust_flags {
+        command.env("RUSTFLAGS", flags);
+    }
+    let status = command.status().map_err(|e| format!("cannot run cargo: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("cargo {} failed", words.join(" "))) }
+}

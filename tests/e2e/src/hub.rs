@@ -1,0 +1,103 @@
+//! A hub: the real binary on the bridge's address.
+//!
+//! In: a binary, a directory. Out: readiness, tokens, kubeconfig; stopped, killed and started again at will.
+//! Never: another way to it than people have.
+
+use crate::process::{Daemon, run};
+use crate::{Result, Slot, until};
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+pub struct Hub {
+    program: PathBuf,
+    mark: (&'static str, String),
+    pub address: String,
+    pub dir: PathBuf,
+    pub log: PathBuf,
+    process: Option<Daemon>,
+}
+
+impl Hub {
+    pub fn new(slot: &Slot, program: PathBuf, address: &str) -> Hub {
+        let dir = slot.dir().join("hub");
+        let log = slot.dir().join("hub.log");
+        Hub { program, mark: slot.mark(), address: address.to_string(), dir, log, process: None }
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir.join("admin.kubeconfig")
+    }
+
+    /// Starts and waits until it answers.
+    pub fn start(&mut self) -> Result<()> {
+        let listen = |port: u16| format!("{}:{port}", self.address);
+        let (api, mqtt, registry) = (listen(6443), listen(8883), listen(5000));
+        let words: Vec<&OsStr> = vec![
+            self.program.as_os_str(),
+            "hub".as_ref(),
+            "--data-dir".as_ref(),
+            self.dir.as_os_str(),
+            "--api-listen".as_ref(),
+            api.as_ref(),
+            "--mqtt-listen".as_ref(),
+            mqtt.as_ref(),
+            "--registry-listen".as_ref(),
+            registry.as_ref(),
+            "--advertise-host".as_ref(),
+            self.address.as_ref(),
+        ];
+        let environment = [(self.mark.0, self.mark.1.as_str())];
+        let mut process = Daemon::start(&words, &environment, &self.log)?;
+        let ready = until("the hub", Duration::from_secs(60), || {
+            // Once it has ended, waiting is pointless: that is an answer, too.
+            if let Err(why) = process.check() {
+                return Ok(Err(why));
+            }
+            self.ready().map(Ok)
+        });
+        ready??;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    fn ready(&self) -> Result<()> {
+        let url = format!("https://{}:6443/readyz", self.address);
+        let out = run(Command::new("curl").args(["--silent", "--show-error", "--insecure", "--max-time", "5", &url]))?;
+        match out.stdout.trim() {
+            "ok" => Ok(()),
+            other => Err(format!("/readyz says {other:?} {}", out.stderr.trim())),
+        }
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.process.as_ref().map_or(-1, Daemon::pid)
+    }
+
+    /// kill -9
+    pub fn kill(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// SIGTERM; its exit code.
+    pub fn stop(&mut self) -> Result<i32> {
+        match self.process.take() {
+            Some(process) => process.stop(Duration::from_secs(20)),
+            None => Ok(0),
+        }
+    }
+
+    /// A join token.
+    pub fn token(&self, words: &[&str]) -> Result<String> {
+        let mut command = Command::new(&self.program);
+        command.args(["token", "create", "--data-dir"]).arg(&self.dir).args(words);
+        run(&mut command)?.ok("limpet token create").map(|t| t.trim().to_string())
+    }
+}

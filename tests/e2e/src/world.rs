@@ -1,0 +1,95 @@
+//! Hub, boards and kubectl together.
+//!
+//! In: binaries, how many boards. Out: a running world; the parts are public, to be broken at will.
+//! Never: half a world: what fails to start takes everything down.
+
+use crate::images::{self, Target};
+use crate::{Agent, Binaries, Hub, Kubectl, Result, Slot, net, until, wait};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// The order of the fields is the order of the end: agents, hub, then everything with the slot's number.
+pub struct World {
+    pub agents: Vec<Agent>,
+    pub hub: Hub,
+    pub kubectl: Kubectl,
+    pub binaries: Binaries,
+    pub slot: Slot,
+}
+
+impl World {
+    /// Network, hub and boards that are not started yet.
+    pub fn new(binaries: &Binaries, boards: usize) -> Result<World> {
+        World::with(binaries, boards, &json!({}))
+    }
+
+    /// `settings` go into every agent's configuration.
+    pub fn with(binaries: &Binaries, boards: usize, settings: &Value) -> Result<World> {
+        let slot = Slot::take()?;
+        let address = net::bridge(&slot)?;
+        let mut hub = Hub::new(&slot, binaries.hub.clone(), &address);
+        hub.start()?;
+        let kubectl = Kubectl::new(&hub.kubeconfig())?;
+        let mut agents = Vec::new();
+        for number in 1..=boards {
+            let address = net::board(&slot, number)?;
+            agents.push(Agent::new(&slot, binaries.agent.clone(), number, address, settings.clone())?);
+        }
+        Ok(World { agents, hub, kubectl, binaries: binaries.clone(), slot })
+    }
+
+    /// Joins every board and waits until all are Ready.
+    pub fn join(&mut self) -> Result<()> {
+        let token = self.hub.token(&[])?;
+        for agent in &mut self.agents {
+            agent.start(Some(&token))?;
+        }
+        self.nodes_ready(Duration::from_secs(60))
+    }
+
+    pub fn nodes_ready(&mut self, limit: Duration) -> Result<()> {
+        let names: Vec<String> = self.agents.iter().map(|a| a.name.clone()).collect();
+        let (agents, kubectl) = (&mut self.agents, &self.kubectl);
+        until("boards Ready", limit, || {
+            if let Some(why) = agents.iter_mut().find_map(|a| a.check().err()) {
+                return Ok(Err(why));
+            }
+            let nodes = kubectl.items("get nodes")?;
+            let ready = |name: &String| nodes.iter().any(|n| n["metadata"]["name"] == *name && is_ready(n));
+            wait::yes(names.iter().all(ready), || kubectl.say("get nodes").unwrap_or_default()).map(Ok)
+        })
+        .and_then(|inner| inner)
+        .map_err(|why| format!("{why}\n{}", self.logs()))
+    }
+
+    /// Puts the demo's image into the hub's registry: `hub.limpet/demo-web:1`.
+    pub fn push_demo_image(&self) -> Result<()> {
+        let image = images::demo_web(&self.binaries.demo_web)?;
+        Target::hub(&self.hub, &self.slot.dir())?.push("demo-web", "1", &image)
+    }
+
+    /// `hub.limpet/busybox:1`
+    pub fn push_busybox(&self) -> Result<()> {
+        Target::hub(&self.hub, &self.slot.dir())?.push("busybox", "1", &images::busybox()?)
+    }
+
+    /// Processes of this name on all boards.
+    pub fn named(&self, name: &str) -> Vec<crate::process::Process> {
+        self.agents.iter().flat_map(|a| a.named(name)).collect()
+    }
+
+    /// The last words of everybody, for a failure's report.
+    pub fn logs(&self) -> String {
+        let mut text = format!("--- hub\n{}", crate::process::tail(&self.hub.log, 3000));
+        for agent in &self.agents {
+            text.push_str(&format!("--- {}\n{}", agent.name, agent.log_tail()));
+        }
+        text
+    }
+}
+
+/// Condition Ready is True.
+pub fn is_ready(object: &Value) -> bool {
+    let conditions = object["status"]["conditions"].as_array();
+    conditions.is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
+}
