@@ -1,6 +1,7 @@
 //! managedFields: who owns which fields of an object, kept at every write.
 //!
-//! In: the object before and after a write, who writes and when. Out: the object's `metadata.managedFields`.
+//! In: the object before and after a write, who writes and when. Out: the object's
+//! `metadata.managedFields`.
 //! Source: the Kubernetes documentation's "Server-Side Apply"; FieldsV1 in `patch::fields`.
 //! Never: decides conflicts (see `patch::apply`), reads the clock.
 
@@ -32,8 +33,8 @@ pub struct Writer<'a> {
     /// `status`, `scale`, or empty.
     pub subresource: &'a str,
     pub now: Timestamp,
-    /// Top fields that this endpoint does not write (`status` for the main resource, `spec` for `/status`): never owned
-    /// through it. Nested ones with dots: `metadata.labels`.
+    /// Top fields that this endpoint does not write (`status` for the main resource, `spec` for
+    /// `/status`): never owned through it. Nested ones with dots: `metadata.labels`.
     pub reset: &'a [&'a str],
 }
 
@@ -87,9 +88,10 @@ pub fn check_manager_name(name: &str) -> Option<String> {
 
 /// Keeps managedFields at a create, update or patch that is no server-side apply.
 ///
-/// `new` is the object as it will be stored, `old` the stored one (None for a create). A `new` that carries managedFields
-/// of its own sets them (that is how clients edit them); `[{}]` resets them; through a subresource they are not settable.
-/// Objects that track nothing (stored before, without managedFields) keep tracking nothing.
+/// `new` is the object as it will be stored, `old` the stored one (None for a create). A `new` that
+/// carries managedFields of its own sets them (that is how clients edit them); `[{}]` resets them; through
+/// a subresource they are not settable. Objects that track nothing (stored before, without managedFields)
+/// keep tracking nothing.
 pub fn update(old: Option<&Value>, new: &mut Value, writer: &Writer<'_>, place: Place<'_>) {
     let sent = take(new);
     let old_stripped = old.map(stripped);
@@ -144,7 +146,15 @@ pub(crate) fn unowned() -> Set {
         set.insert(&[Element::field(top)]);
     }
     let meta = [
-        "name", "namespace", "creationTimestamp", "selfLink", "uid", "clusterName", "generation", "managedFields", "resourceVersion",
+        "name",
+        "namespace",
+        "creationTimestamp",
+        "selfLink",
+        "uid",
+        "clusterName",
+        "generation",
+        "managedFields",
+        "resourceVersion",
     ];
     for name in meta {
         set.insert(&[Element::field("metadata"), Element::field(name)]);
@@ -190,7 +200,10 @@ impl Managers {
                 other => return Err(FieldsError(format!("invalid operation {other:?} in managedFields"))),
             };
             if text("fieldsType") != "FieldsV1" {
-                return Err(FieldsError(format!("unsupported fieldsType {:?} in managedFields", text("fieldsType"))));
+                return Err(FieldsError(format!(
+                    "unsupported fieldsType {:?} in managedFields",
+                    text("fieldsType")
+                )));
             }
             let api_version = text("apiVersion");
             let fields = match entry.get("fieldsV1") {
@@ -212,7 +225,9 @@ impl Managers {
     /// Sorted as upstream: Apply before Update, then by time and name.
     pub fn encode(&self) -> Vec<Value> {
         let mut entries: Vec<(&ManagerId, &Entry)> = self.entries.iter().collect();
-        entries.sort_by_key(|(id, e)| (!id.apply, e.time.clone(), id.manager.clone(), e.api_version.clone(), id.subresource.clone()));
+        entries.sort_by_key(|(id, e)| {
+            (!id.apply, e.time.clone(), id.manager.clone(), e.api_version.clone(), id.subresource.clone())
+        });
         entries.into_iter().map(|(id, entry)| encode_entry(id, entry)).collect()
     }
 
@@ -269,8 +284,12 @@ impl Managers {
 
     /// Folds the oldest Update entries of each version into one.
     pub(crate) fn cap(&mut self) {
-        let mut updaters: Vec<(Option<String>, ManagerId)> =
-            self.entries.iter().filter(|(id, _)| !id.apply).map(|(id, e)| (e.time.clone(), id.clone())).collect();
+        let mut updaters: Vec<(Option<String>, ManagerId)> = self
+            .entries
+            .iter()
+            .filter(|(id, _)| !id.apply)
+            .map(|(id, e)| (e.time.clone(), id.clone()))
+            .collect();
         let mut count = updaters.len();
         updaters.sort();
         let mut first: BTreeMap<String, ManagerId> = BTreeMap::new();
@@ -283,7 +302,12 @@ impl Managers {
                 first.insert(version, id);
                 continue;
             };
-            let bucket = ManagerId { manager: ANCIENT.into(), apply: false, api_version: version, subresource: String::new() };
+            let bucket = ManagerId {
+                manager: ANCIENT.into(),
+                apply: false,
+                api_version: version,
+                subresource: String::new(),
+            };
             let older = self.entries.remove(earlier).or_else(|| self.entries.remove(&bucket));
             let (Some(mut newer), older) = (self.entries.remove(&id), older) else { continue };
             if let Some(older) = older {

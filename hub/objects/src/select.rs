@@ -1,7 +1,7 @@
 //! Label selectors and field selectors.
 //!
-//! In: `labelSelector=` and `fieldSelector=` texts, or a metav1.LabelSelector object. Out: what matches, or an error in
-//! Kubernetes' words.
+//! In: `labelSelector=` and `fieldSelector=` texts, or a metav1.LabelSelector object. Out: what matches,
+//! or an error in Kubernetes' words.
 //! Never: knows which fields a kind can be selected by; the kind's row does.
 
 mod field;
@@ -175,7 +175,10 @@ fn requirement(key: &str, operator: Operator, mut values: Vec<String>) -> Result
     for (i, value) in values.iter().enumerate() {
         let findings = words::label_value(value);
         if !findings.is_empty() {
-            return Err(SelectorError(format!("values[{i}][{key}]: Invalid value: {value:?}: {}", findings.join("; "))));
+            return Err(SelectorError(format!(
+                "values[{i}][{key}]: Invalid value: {value:?}: {}",
+                findings.join("; ")
+            )));
         }
     }
     Ok(Requirement { key: key.to_string(), operator, values })

@@ -1,7 +1,7 @@
 //! Decodes JSON from outside into a value, with bounds, and tells which fields came twice.
 //!
-//! In: the bytes of a request's body. Out: the value (the last of two equal fields wins, as Kubernetes has it) and the
-//! paths of duplicates in Kubernetes' words; or an error in the words of Go's decoder.
+//! In: the bytes of a request's body. Out: the value (the last of two equal fields wins, as Kubernetes has
+//! it) and the paths of duplicates in Kubernetes' words; or an error in the words of Go's decoder.
 //! Never: knows schemas (unknown fields are the schema's matter), reads YAML, or recurses without a bound.
 
 use std::collections::HashSet;
@@ -10,8 +10,8 @@ use std::fmt;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// Nesting that is accepted. Kubernetes takes 10,000; every walk over values here is recursive, and no known kind
-/// nests deeper than about 40, so a smaller number costs nobody anything.
+/// Nesting that is accepted. Kubernetes takes 10,000; every walk over values here is recursive, and no
+/// known kind nests deeper than about 40, so a smaller number costs nobody anything.
 pub const DEPTH_MAX: usize = 100;
 /// So many strict errors are collected; the rest is dropped, as upstream does.
 pub const STRICT_ERRORS_MAX: usize = 100;
@@ -37,7 +37,8 @@ pub struct Decoded {
     pub duplicates: Vec<String>,
 }
 
-/// Why a body is no JSON value. The texts follow Go's `encoding/json`; the caller puts its own words in front.
+/// Why a body is no JSON value. The texts follow Go's `encoding/json`; the caller puts its own words in
+/// front.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DecodeError {
     /// The client sends less (413).
@@ -57,7 +58,12 @@ pub fn decode(bytes: &[u8], limits: Limits) -> Result<Decoded, DecodeError> {
         return Err(DecodeError::TooLarge { limit: limits.bytes_max });
     }
     let text = String::from_utf8_lossy(bytes);
-    let mut state = State { path: Vec::new(), found: Vec::new(), seen: HashSet::new(), depth_max: limits.depth_max.min(DEPTH_MAX) };
+    let mut state = State {
+        path: Vec::new(),
+        found: Vec::new(),
+        seen: HashSet::new(),
+        depth_max: limits.depth_max.min(DEPTH_MAX),
+    };
     let mut decoder = serde_json::Deserializer::from_str(&text);
     let parsed = Seed { state: &mut state, depth: 0 }.deserialize(&mut decoder);
     let value = parsed.map_err(|e| describe(&text, &e, limits.depth_max.min(DEPTH_MAX)))?;
@@ -65,7 +71,8 @@ pub fn decode(bytes: &[u8], limits: Limits) -> Result<Decoded, DecodeError> {
     Ok(Decoded { value, duplicates: state.found })
 }
 
-/// Removes `null` members of objects at every depth: for Kubernetes' typed kinds a null field is an unset one.
+/// Removes `null` members of objects at every depth: for Kubernetes' typed kinds a null field is an unset
+/// one.
 pub fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(map) => {
@@ -274,8 +281,16 @@ mod tests {
         let cases: &[(&str, Value, &[&str])] = &[
             (r#"{"a":1}"#, json!({"a":1}), &[]),
             (r#"{"a":1,"a":2}"#, json!({"a":2}), &[r#"duplicate field "a""#]),
-            (r#"{"spec":{"bar":1,"bar":null}}"#, json!({"spec":{"bar":null}}), &[r#"duplicate field "spec.bar""#]),
-            (r#"{"s":{"c":[{"i":1},{"i":1,"i":2}]}}"#, json!({"s":{"c":[{"i":1},{"i":2}]}}), &[r#"duplicate field "s.c[1].i""#]),
+            (
+                r#"{"spec":{"bar":1,"bar":null}}"#,
+                json!({"spec":{"bar":null}}),
+                &[r#"duplicate field "spec.bar""#],
+            ),
+            (
+                r#"{"s":{"c":[{"i":1},{"i":1,"i":2}]}}"#,
+                json!({"s":{"c":[{"i":1},{"i":2}]}}),
+                &[r#"duplicate field "s.c[1].i""#],
+            ),
             (r#"{"a":1,"a":2,"a":3}"#, json!({"a":3}), &[r#"duplicate field "a""#]),
             (r#"[[{"x":1,"x":2}]]"#, json!([[{"x":2}]]), &[r#"duplicate field "[0][0].x""#]),
             (r#"{"a":{"b":1},"a":{"c":1}}"#, json!({"a":{"c":1}}), &[r#"duplicate field "a""#]),

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 /// `2026-11-23T10:00:00Z`: metav1.Time, truncated to seconds.
 pub fn rfc3339(time: Timestamp) -> String {
-    let seconds = Timestamp::from_second(time.as_second() - i64::from(time.subsec_nanosecond() < 0)).unwrap_or(time);
+    let seconds =
+        Timestamp::from_second(time.as_second() - i64::from(time.subsec_nanosecond() < 0)).unwrap_or(time);
     format!("{seconds:.0}")
 }
 
@@ -28,7 +29,8 @@ pub fn parse_value(value: Option<&Value>) -> Option<Timestamp> {
     parse(value?.as_str()?)
 }
 
-/// How `kubectl get` shows an age (upstream's `duration.HumanDuration`): 45s, 3m12s, 17m, 5h30m, 2d4h, 400d, 2y1d.
+/// How `kubectl get` shows an age (upstream's `duration.HumanDuration`): 45s, 3m12s, 17m, 5h30m, 2d4h,
+/// 400d, 2y1d.
 pub fn human(duration: SignedDuration) -> String {
     let seconds = duration.as_secs();
     if seconds < -1 {
@@ -90,10 +92,28 @@ mod tests {
     #[test]
     fn ages_read_like_upstream() {
         let cases = [
-            (-5, "<invalid>"), (-1, "0s"), (0, "0s"), (45, "45s"), (119, "119s"), (120, "2m"), (121, "2m1s"),
-            (599, "9m59s"), (600, "10m"), (3600, "60m"), (10799, "179m"), (10800, "3h"), (10860, "3h1m"),
-            (8 * 3600, "8h"), (47 * 3600, "47h"), (48 * 3600, "2d"), (49 * 3600, "2d1h"), (8 * 86400, "8d"),
-            (729 * 86400, "729d"), (730 * 86400, "2y"), (731 * 86400, "2y1d"), (3000 * 86400, "8y"),
+            (-5, "<invalid>"),
+            (-1, "0s"),
+            (0, "0s"),
+            (45, "45s"),
+            (119, "119s"),
+            (120, "2m"),
+            (121, "2m1s"),
+            (599, "9m59s"),
+            (600, "10m"),
+            (3600, "60m"),
+            (10799, "179m"),
+            (10800, "3h"),
+            (10860, "3h1m"),
+            (8 * 3600, "8h"),
+            (47 * 3600, "47h"),
+            (48 * 3600, "2d"),
+            (49 * 3600, "2d1h"),
+            (8 * 86400, "8d"),
+            (729 * 86400, "729d"),
+            (730 * 86400, "2y"),
+            (731 * 86400, "2y1d"),
+            (3000 * 86400, "8y"),
         ];
         for (seconds, text) in cases {
             assert_eq!(human(SignedDuration::from_secs(seconds)), text, "{seconds}");

@@ -1,6 +1,8 @@
-//! Kubernetes' channel protocols over WebSocket: the first byte of a message says which stream it belongs to.
+//! Kubernetes' channel protocols over WebSocket: the first byte of a message says which stream it belongs
+//! to.
 //!
-//! In: messages, or channel and bytes. Out: the one from the other; binary, or base64 with the channel as a digit.
+//! In: messages, or channel and bytes. Out: the one from the other; binary, or base64 with the channel as
+//! a digit.
 //! Never: knows what the channels are for.
 
 use base64::Engine;
@@ -34,14 +36,25 @@ pub struct Version {
 }
 
 pub const EXEC_PROTOCOLS: &[&str] = &[
-    "v5.channel.k8s.io", "v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io",
-    "v4.base64.channel.k8s.io", "v3.base64.channel.k8s.io", "v2.base64.channel.k8s.io", "base64.channel.k8s.io", "",
+    "v5.channel.k8s.io",
+    "v4.channel.k8s.io",
+    "v3.channel.k8s.io",
+    "v2.channel.k8s.io",
+    "channel.k8s.io",
+    "v4.base64.channel.k8s.io",
+    "v3.base64.channel.k8s.io",
+    "v2.base64.channel.k8s.io",
+    "base64.channel.k8s.io",
+    "",
 ];
 
 impl Version {
     pub fn of(protocol: &str) -> Version {
         let form = if protocol.contains("base64.") { Form::Base64 } else { Form::Binary };
-        let number = protocol.strip_prefix('v').and_then(|rest| rest.split('.').next()?.parse::<u8>().ok()).unwrap_or(1);
+        let number = protocol
+            .strip_prefix('v')
+            .and_then(|rest| rest.split('.').next()?.parse::<u8>().ok())
+            .unwrap_or(1);
         Version { form, status: number >= 4, close: number >= 5, number }
     }
 
@@ -96,9 +109,12 @@ mod tests {
     #[test]
     fn versions() {
         let cases = [
-            ("", Form::Binary, false, false), ("channel.k8s.io", Form::Binary, false, false),
-            ("base64.channel.k8s.io", Form::Base64, false, false), ("v2.channel.k8s.io", Form::Binary, false, false),
-            ("v4.channel.k8s.io", Form::Binary, true, false), ("v4.base64.channel.k8s.io", Form::Base64, true, false),
+            ("", Form::Binary, false, false),
+            ("channel.k8s.io", Form::Binary, false, false),
+            ("base64.channel.k8s.io", Form::Base64, false, false),
+            ("v2.channel.k8s.io", Form::Binary, false, false),
+            ("v4.channel.k8s.io", Form::Binary, true, false),
+            ("v4.base64.channel.k8s.io", Form::Base64, true, false),
             ("v5.channel.k8s.io", Form::Binary, true, true),
         ];
         for (protocol, form, status, close) in cases {

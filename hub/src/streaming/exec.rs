@@ -1,7 +1,7 @@
 //! exec and attach over the WebSocket channel protocols.
 //!
-//! In: what to run and where, the client's WebSocket. Out: stdin and sizes of the terminal to the node; stdout, stderr and
-//! the end to the client.
+//! In: what to run and where, the client's WebSocket. Out: stdin and sizes of the terminal to the node;
+//! stdout, stderr and the end to the client.
 //! Never: buffers more than one message in each direction.
 
 use futures_util::stream::{SplitSink, SplitStream};
@@ -26,7 +26,8 @@ const SPEAKS: Speaks = Speaks {
 /// A size of a terminal is some 30 bytes.
 const RESIZE_BYTES_MAX: usize = 256;
 
-/// Runs a command, or attaches to a container (`request.command` is None). The node's side is open when this returns.
+/// Runs a command, or attaches to a container (`request.command` is None). The node's side is open when
+/// this returns.
 pub async fn exec(
     parts: &mut Parts,
     pod: &PodPlace,
@@ -54,8 +55,8 @@ async fn carry(socket: Socket, version: Version, request: &ExecRequest, handle: 
     tokio::select! {
         // The client left: dropping the handle tells the node.
         () = &mut up => {}
-        // The client reads the end and closes; what it still sends must be taken until then, or its system would drop
-        // what it has not read yet.
+        // The client reads the end and closes; what it still sends must be taken until then, or its system
+        // would drop what it has not read yet.
         () = down(sink, version, request, &handle) => {
             let _ = timeout(CLOSE_TIME, up).await;
         }
@@ -71,7 +72,9 @@ async fn up(mut stream: SplitStream<Socket>, version: Version, request: &ExecReq
         // Errors of the node's side come to the client with the end, not here.
         let _ = match version.form.decode(message) {
             Some((STDIN, bytes)) if request.stdin && !bytes.is_empty() => handle.send(STDIN, bytes).await,
-            Some((RESIZE, bytes)) if request.tty && bytes.len() <= RESIZE_BYTES_MAX => handle.send(RESIZE, bytes).await,
+            Some((RESIZE, bytes)) if request.tty && bytes.len() <= RESIZE_BYTES_MAX => {
+                handle.send(RESIZE, bytes).await
+            }
             Some((CLOSE, bytes)) if version.close && bytes.as_ref() == [STDIN] => handle.eof(STDIN).await,
             _ => Ok(()),
         };
@@ -79,9 +82,20 @@ async fn up(mut stream: SplitStream<Socket>, version: Version, request: &ExecReq
 }
 
 /// From the node to the client, until the node says that it is over.
-async fn down(mut sink: SplitSink<Socket, Message>, version: Version, request: &ExecRequest, handle: &StreamHandle) {
+async fn down(
+    mut sink: SplitSink<Socket, Message>,
+    version: Version,
+    request: &ExecRequest,
+    handle: &StreamHandle,
+) {
     // Tells clients that the streams are up, as upstream does.
-    let lowest = if request.stdout { STDOUT } else if request.stderr { STDERR } else { ERROR };
+    let lowest = if request.stdout {
+        STDOUT
+    } else if request.stderr {
+        STDERR
+    } else {
+        ERROR
+    };
     if sink.send(version.form.encode(lowest, &[])).await.is_err() {
         return;
     }
@@ -118,8 +132,8 @@ async fn down(mut sink: SplitSink<Socket, Message>, version: Version, request: &
     }
 }
 
-/// A ping finds out whether the client is still there; a pong nobody asked for keeps its own timer from running out
-/// while it is we who cannot take its data.
+/// A ping finds out whether the client is still there; a pong nobody asked for keeps its own timer from
+/// running out while it is we who cannot take its data.
 pub(super) async fn beat(sink: &mut SplitSink<Socket, Message>) -> bool {
     let empty = bytes::Bytes::new;
     sink.feed(Message::Ping(empty())).await.is_ok() && sink.send(Message::Pong(empty())).await.is_ok()

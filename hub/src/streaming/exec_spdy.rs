@@ -1,6 +1,7 @@
 //! exec and attach over SPDY/3.1 streams, for clients from before WebSockets.
 //!
-//! In: the upgraded connection; the client opens one stream for each of error, stdin, stdout, stderr, resize.
+//! In: the upgraded connection; the client opens one stream for each of error, stdin, stdout, stderr,
+//! resize.
 //! Out: the same bytes as over WebSocket channels.
 //! Never: waits for the client's streams longer than `STREAMS_TIME`.
 
@@ -124,7 +125,10 @@ impl Outputs {
                     if let Some(report) = exit::report(exit_code, &error, version.status) {
                         self.error.write(report).await;
                     }
-                    for writer in [self.stdout.as_mut(), self.stderr.as_mut(), Some(&mut self.error)].into_iter().flatten() {
+                    for writer in [self.stdout.as_mut(), self.stderr.as_mut(), Some(&mut self.error)]
+                        .into_iter()
+                        .flatten()
+                    {
                         writer.finish().await;
                     }
                     return;

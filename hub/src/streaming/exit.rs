@@ -38,14 +38,23 @@ mod tests {
 
     #[test]
     fn ends() {
-        let text = |code, error, status| report(code, error, status).map(|b| String::from_utf8_lossy(&b).into_owned());
+        let text = |code, error, status| {
+            report(code, error, status).map(|b| String::from_utf8_lossy(&b).into_owned())
+        };
         assert_eq!(text(Some(0), "", true).as_deref(), Some(r#"{"metadata":{},"status":"Success"}"#));
         assert_eq!(text(Some(0), "", false), None);
         assert_eq!(text(None, "", true).as_deref(), Some(r#"{"metadata":{},"status":"Success"}"#));
         let failed: serde_json::Value = serde_json::from_str(&text(Some(3), "", true).unwrap()).unwrap();
         assert_eq!(failed["details"]["causes"][0], json!({"reason":"ExitCode","message":"3"}));
         assert_eq!(failed["reason"], "NonZeroExitCode");
-        assert_eq!(text(Some(3), "", false).as_deref(), Some("command terminated with non-zero exit code: exit status 3"));
-        assert!(text(None, "no such file", true).unwrap().contains("error executing command in container: no such file"));
+        assert_eq!(
+            text(Some(3), "", false).as_deref(),
+            Some("command terminated with non-zero exit code: exit status 3")
+        );
+        assert!(
+            text(None, "no such file", true)
+                .unwrap()
+                .contains("error executing command in container: no such file")
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Port-forward: the entry, and the `v4.channel.k8s.io` protocol (two channels a port: data and error).
 //!
-//! In: a request that wants its connection upgraded, the pod. Out: one node stream for each forwarded connection.
+//! In: a request that wants its connection upgraded, the pod. Out: one node stream for each forwarded
+//! connection.
 //! Never: connects anywhere itself; the node does, inside the pod's network.
 
 use futures_util::stream::{FuturesUnordered, SplitStream};
@@ -101,7 +102,8 @@ async fn carry(socket: Socket, form: Form, pod: &PodPlace, numbers: &[u16], stre
     };
     let reading = up(client, form, &ports);
     let all = async {
-        let mut each: FuturesUnordered<_> = ports.iter().map(|port| down(port, form, pod, out.clone())).collect();
+        let mut each: FuturesUnordered<_> =
+            ports.iter().map(|port| down(port, form, pod, out.clone())).collect();
         while each.next().await.is_some() {}
         drop(each);
         drop(out);

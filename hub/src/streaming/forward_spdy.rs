@@ -1,7 +1,7 @@
 //! Port-forward over SPDY streams, tunnelled in a WebSocket or on the bare connection.
 //!
-//! In: pairs of streams that the client opens, one pair a forwarded connection: headers `streamtype` (error, data), `port`,
-//! `requestid`. Out: one node stream a pair; many at the same time.
+//! In: pairs of streams that the client opens, one pair a forwarded connection: headers `streamtype`
+//! (error, data), `port`, `requestid`. Out: one node stream a pair; many at the same time.
 //! Never: keeps a half pair longer than `STREAMS_TIME`.
 
 use std::collections::HashMap;
@@ -41,7 +41,9 @@ pub async fn carry(wire: Wire, pod: PodPlace, streams: Streams) {
             Some(other) if other.is_data != half.is_data && other.port == half.port => {
                 let (data, error) = if half.is_data { (half, other) } else { (other, half) };
                 let (pod, streams) = (pod.clone(), streams.clone());
-                forwards.spawn(async move { forward(data.port, data.stream, error.stream, &pod, &streams).await });
+                forwards.spawn(
+                    async move { forward(data.port, data.stream, error.stream, &pod, &streams).await },
+                );
             }
             Some(other) => {
                 other.stream.writer().reset().await;

@@ -1,8 +1,9 @@
 //! Streaming for API clients: exec, attach, port-forward and logs over WebSocket and SPDY/3.1.
 //!
-//! In: the head of a request that wants an upgrade, what its URL asks for, the pod (already found, allowed and checked).
-//! Out: the 101 answer; a task that carries bytes between the client and the pod's node until either ends. Failures
-//! before the upgrade are metav1.Status.
+//! In: the head of a request that wants an upgrade, what its URL asks for, the pod (already found, allowed
+//! and checked).
+//! Out: the 101 answer; a task that carries bytes between the client and the pod's node until either ends.
+//! Failures before the upgrade are metav1.Status.
 //! Never: decides who may do what, reads the store.
 
 mod limits;
@@ -50,7 +51,9 @@ impl PodPlace {
 /// What a client hears when the node's side cannot be opened.
 pub fn unreachable(error: &StreamError) -> Status {
     match error {
-        StreamError::Offline { .. } => Status::new(500, "InternalError", format!("error dialing backend: {error}")),
+        StreamError::Offline { .. } => {
+            Status::new(500, "InternalError", format!("error dialing backend: {error}"))
+        }
         StreamError::TimedOut(_) => Status::timeout(&format!("error dialing backend: {error}"), 0),
         StreamError::TooMany(_) => Status::too_many_requests(error.to_string(), 1),
         StreamError::Refused(_) | StreamError::Ended => {

@@ -89,7 +89,11 @@ impl PortForwardRequest {
         for text in query("ports").iter().flat_map(|v| v.split(',')).filter(|t| !t.is_empty()) {
             match text.trim().parse::<u16>() {
                 Ok(port) if port > 0 => ports.push(port),
-                _ => return Err(Status::bad_request(format!("invalid port {text:?}: must be a number from 1 to 65535"))),
+                _ => {
+                    return Err(Status::bad_request(format!(
+                        "invalid port {text:?}: must be a number from 1 to 65535"
+                    )));
+                }
             }
             if ports.len() > PORTS_MAX {
                 return Err(Status::bad_request(format!("more than {PORTS_MAX} ports in one request")));
@@ -113,7 +117,10 @@ mod tests {
     fn exec_and_attach() {
         let exec = run("command=ls&command=-l&stdout=true&stdin=1&container=c", ExecRequest::exec).unwrap();
         assert_eq!(exec.command.as_deref(), Some(&["ls".to_string(), "-l".to_string()][..]));
-        assert_eq!((exec.stdin, exec.stdout, exec.stderr, exec.tty, exec.container.as_str()), (true, true, false, false, "c"));
+        assert_eq!(
+            (exec.stdin, exec.stdout, exec.stderr, exec.tty, exec.container.as_str()),
+            (true, true, false, false, "c")
+        );
         let tty = run("command=sh&stdin=true&stdout=true&stderr=true&tty=true", ExecRequest::exec).unwrap();
         assert!(tty.tty && !tty.stderr);
         let none = "you must specify at least 1 of stdin, stdout, stderr";
@@ -126,7 +133,10 @@ mod tests {
 
     #[test]
     fn ports() {
-        assert_eq!(run("ports=80&ports=443,8080", PortForwardRequest::read).map(|r| r.ports), Ok(vec![80, 443, 8080]));
+        assert_eq!(
+            run("ports=80&ports=443,8080", PortForwardRequest::read).map(|r| r.ports),
+            Ok(vec![80, 443, 8080])
+        );
         assert_eq!(run("", PortForwardRequest::read).map(|r| r.ports), Ok(vec![]));
         for bad in ["ports=0", "ports=x", "ports=70000", "ports=-1"] {
             assert!(run(bad, PortForwardRequest::read).is_err());

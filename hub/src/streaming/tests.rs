@@ -18,7 +18,8 @@ pub fn pod() -> PodPlace {
 
 pub type Answer = Result<http::Response<()>, Status>;
 
-/// Serves one connection: each request goes to `handler`; refusals are answered with their code and message.
+/// Serves one connection: each request goes to `handler`; refusals are answered with their code and
+/// message.
 pub fn serve<F, Fut>(handler: F) -> tokio::io::DuplexStream
 where
     F: Fn(http::request::Parts) -> Fut + Send + Sync + 'static,
@@ -33,7 +34,8 @@ where
             Ok::<_, Infallible>(match handler(parts).await {
                 Ok(response) => response.map(|()| http_body_util::Full::new(Bytes::new())),
                 Err(status) => {
-                    let mut response = http::Response::new(http_body_util::Full::new(Bytes::from(status.message)));
+                    let mut response =
+                        http::Response::new(http_body_util::Full::new(Bytes::from(status.message)));
                     *response.status_mut() = http::StatusCode::from_u16(status.code).unwrap();
                     response
                 }
@@ -42,7 +44,8 @@ where
     });
     tokio::spawn(async move {
         let io = hyper_util::rt::TokioIo::new(server);
-        let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).with_upgrades().await;
+        let _ =
+            hyper::server::conn::http1::Builder::new().serve_connection(io, service).with_upgrades().await;
     });
     client
 }
@@ -77,7 +80,10 @@ impl Node {
     pub async fn accept(&mut self) -> (u32, StreamKind) {
         match self.next().await {
             StreamFrame::Open { id, open } => {
-                assert_eq!((open.namespace.as_str(), open.pod.as_str(), open.uid.as_str()), ("d", "web", "u"));
+                assert_eq!(
+                    (open.namespace.as_str(), open.pod.as_str(), open.uid.as_str()),
+                    ("d", "web", "u")
+                );
                 self.say(StreamFrame::Opened { id });
                 (id, open.kind)
             }

@@ -1,10 +1,13 @@
 //! The handshake: which upgrade a client asks for, and the answer to it.
 //!
-//! In: the head of a request, the protocols that an endpoint speaks. Out: the chosen protocol, the 101 answer and the
-//! connection to come; or a metav1.Status.
+//! In: the head of a request, the protocols that an endpoint speaks. Out: the chosen protocol, the 101
+//! answer and the connection to come; or a metav1.Status.
 //! Never: answers 101 before the caller has what it needs (the node's stream is open by then).
 
-use http::header::{CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::header::{
+    CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, request::Parts};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -56,7 +59,8 @@ pub fn negotiate(parts: &mut Parts, speaks: &Speaks) -> Result<Offer, Status> {
     let protocol = choose(&tokens(headers, name), spoken)?;
     let accept_key = if transport == Transport::WebSocket { websocket_key(headers)? } else { String::new() };
     let upgrade = parts.extensions.remove::<OnUpgrade>();
-    let upgrade = upgrade.ok_or_else(|| Status::bad_request("this connection cannot be upgraded: use HTTP/1.1"))?;
+    let upgrade =
+        upgrade.ok_or_else(|| Status::bad_request("this connection cannot be upgraded: use HTTP/1.1"))?;
     Ok(Offer { transport, protocol, accept_key, upgrade })
 }
 
@@ -67,7 +71,8 @@ fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Vec<&'h str> {
 
 fn choose(offered: &[&str], spoken: &'static [&'static str]) -> Result<&'static str, Status> {
     // A token may travel as a protocol of its own; it is not one.
-    let offered: Vec<&&str> = offered.iter().filter(|o| !o.starts_with("base64url.bearer.authorization.k8s.io.")).collect();
+    let offered: Vec<&&str> =
+        offered.iter().filter(|o| !o.starts_with("base64url.bearer.authorization.k8s.io.")).collect();
     if offered.is_empty()
         && let Some(unnamed) = spoken.iter().find(|s| s.is_empty())
     {
@@ -79,7 +84,8 @@ fn choose(offered: &[&str], spoken: &'static [&'static str]) -> Result<&'static 
         let client = list(offered.iter().map(|o| **o).collect());
         let server = list(spoken.iter().copied().filter(|s| !s.is_empty()).collect());
         Status::bad_request(format!(
-            "unable to upgrade: unable to negotiate protocol: client supports [{client}], server accepts [{server}]"
+            "unable to upgrade: unable to negotiate protocol: client supports [{client}], server accepts \
+                [{server}]"
         ))
     })
 }
@@ -143,7 +149,8 @@ impl Pending {
 mod tests {
     use super::*;
 
-    const SPEAKS: Speaks = Speaks { websocket: &["v5.channel.k8s.io", "v4.channel.k8s.io", ""], spdy: &["v4.channel.k8s.io"] };
+    const SPEAKS: Speaks =
+        Speaks { websocket: &["v5.channel.k8s.io", "v4.channel.k8s.io", ""], spdy: &["v4.channel.k8s.io"] };
 
     fn refusal(headers: &[(&'static str, &'static str)]) -> String {
         let mut request = http::Request::builder();
@@ -167,7 +174,8 @@ mod tests {
             (&[up, ws, version], "unable to upgrade: Sec-WebSocket-Key is missing"),
             (
                 &[up, ("upgrade", "SPDY/3.1"), ("x-stream-protocol-version", "v9.channel.k8s.io")],
-                "unable to upgrade: unable to negotiate protocol: client supports [v9.channel.k8s.io], server accepts [v4.channel.k8s.io]",
+                "unable to upgrade: unable to negotiate protocol: client supports [v9.channel.k8s.io], \
+                    server accepts [v4.channel.k8s.io]",
             ),
         ];
         for (headers, words) in cases {

@@ -1,6 +1,7 @@
 //! A client's connection after its upgrade: WebSocket messages, or bare bytes.
 //!
-//! In: the upgraded connection. Out: bytes both ways; for WebSockets the messages' payloads, pings answered.
+//! In: the upgraded connection. Out: bytes both ways; for WebSockets the messages' payloads, pings
+//! answered.
 //! Never: understands what the bytes mean.
 
 use std::io;

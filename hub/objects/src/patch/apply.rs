@@ -1,7 +1,7 @@
 //! Server-side apply: an applied configuration is the whole of what its manager wants, and only that.
 //!
-//! In: the live object (or none), the configuration, who applies. Out: the new object with its managedFields, or the
-//! conflicts with other managers in Kubernetes' words.
+//! In: the live object (or none), the configuration, who applies. Out: the new object with its
+//! managedFields, or the conflicts with other managers in Kubernetes' words.
 //! Source: the Kubernetes documentation's "Server-Side Apply".
 //! Never: defaults or validates beyond the schema; stores nothing.
 
@@ -70,7 +70,10 @@ fn manager_text(id: &ManagerId) -> String {
 fn conflict_message(conflicts: &[Conflict]) -> String {
     if let [only] = conflicts {
         let path = path_text(&only.path);
-        return format!("Apply failed with 1 conflict: conflict with {}: {path}", manager_text(&only.manager));
+        return format!(
+            "Apply failed with 1 conflict: conflict with {}: {path}",
+            manager_text(&only.manager)
+        );
     }
     let mut lines = Vec::new();
     let mut last = None;
@@ -107,13 +110,22 @@ pub fn apply(
             // What client-side apply set last is kubectl's own.
             let allowed = live.map(|live| last_applied_fields(live, place)).unwrap_or_default();
             let rest: Vec<Conflict> = conflicts.into_iter().filter(|c| !allowed.has(&c.path)).collect();
-            if rest.is_empty() { attempt(live, applied, writer, true, place) } else { Err(ApplyError::Conflicts(rest)) }
+            if rest.is_empty() {
+                attempt(live, applied, writer, true, place)
+            } else {
+                Err(ApplyError::Conflicts(rest))
+            }
         }
         outcome => outcome,
     }
 }
 
-fn precheck(live: Option<&Value>, applied: &Value, writer: &Writer<'_>, place: Place<'_>) -> Result<(), ApplyError> {
+fn precheck(
+    live: Option<&Value>,
+    applied: &Value,
+    writer: &Writer<'_>,
+    place: Place<'_>,
+) -> Result<(), ApplyError> {
     if !applied.is_object() {
         return Err(ApplyError::BadRequest("error decoding YAML: the configuration is not an object".into()));
     }
@@ -162,7 +174,8 @@ fn attempt(
         Some(live) => managed::stripped(live),
         None => json!({}),
     };
-    let mut managers = live.map(|l| Managers::decode(managed::entries_of(l)).unwrap_or_default()).unwrap_or_default();
+    let mut managers =
+        live.map(|l| Managers::decode(managed::entries_of(l)).unwrap_or_default()).unwrap_or_default();
     managers.reconcile(&base, place);
     if live.is_some() && managers.entries.is_empty() {
         let earlier = Writer { manager: BEFORE_FIRST_APPLY, subresource: "", ..*writer };
@@ -224,7 +237,12 @@ fn prune(place: Place<'_>, joined: Value, managers: &Managers, last: Option<&Set
 }
 
 /// Finds conflicts; with force takes the fields from the others.
-fn settle(managers: &mut Managers, id: &ManagerId, change: &Comparison, force: bool) -> Result<(), ApplyError> {
+fn settle(
+    managers: &mut Managers,
+    id: &ManagerId,
+    change: &Comparison,
+    force: bool,
+) -> Result<(), ApplyError> {
     let set = change.modified.union(&change.added);
     let mut conflicts = Vec::new();
     for (other, entry) in managers.entries.iter().filter(|(other, _)| *other != id) {
@@ -244,10 +262,14 @@ fn settle(managers: &mut Managers, id: &ManagerId, change: &Comparison, force: b
 
 /// The fields that `kubectl apply` set last on its own side, as far as the live object still has them so.
 fn last_applied_fields(live: &Value, place: Place<'_>) -> Set {
-    let Some(text) = live.pointer("/metadata/annotations").and_then(|a| a.get(LAST_APPLIED)).and_then(Value::as_str) else {
+    let Some(text) =
+        live.pointer("/metadata/annotations").and_then(|a| a.get(LAST_APPLIED)).and_then(Value::as_str)
+    else {
         return Set::default();
     };
-    let Ok(decoded) = crate::strict::decode(text.as_bytes(), Default::default()) else { return Set::default() };
+    let Ok(decoded) = crate::strict::decode(text.as_bytes(), Default::default()) else {
+        return Set::default();
+    };
     let last = decoded.value;
     if last.get("apiVersion") != live.get("apiVersion") {
         return Set::default();
@@ -261,7 +283,9 @@ fn keep_last_applied(object: &mut Value, applied: &Value, writer: &Writer<'_>) {
     if writer.manager != KUBECTL {
         return;
     }
-    let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) else { return };
+    let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) else {
+        return;
+    };
     if !annotations.contains_key(LAST_APPLIED) {
         return;
     }

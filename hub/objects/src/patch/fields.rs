@@ -1,7 +1,7 @@
 //! Sets of field paths: who owns which fields of an object, and their JSON form, FieldsV1.
 //!
-//! In: paths, or the `fieldsV1` of a managedFields entry (`f:` field, `k:` keys, `v:` value, `i:` index, `.` the place
-//! itself). Out: set algebra, JSON, paths as text (`.spec.containers[name="web"].image`).
+//! In: paths, or the `fieldsV1` of a managedFields entry (`f:` field, `k:` keys, `v:` value, `i:` index,
+//! `.` the place itself). Out: set algebra, JSON, paths as text (`.spec.containers[name="web"].image`).
 //! Never: knows schemas.
 
 use std::cmp::Ordering;
@@ -100,7 +100,9 @@ impl Element {
             "i" => Element::Index(rest.parse().map_err(|_| bad())?),
             "v" => Element::Value(Literal::new(json()?)),
             "k" => match json()? {
-                Value::Object(map) => Element::Key(map.into_iter().map(|(k, v)| (k, Literal::new(v))).collect()),
+                Value::Object(map) => {
+                    Element::Key(map.into_iter().map(|(k, v)| (k, Literal::new(v))).collect())
+                }
                 _ => return Err(bad()),
             },
             _ => return Ok(None),
@@ -291,7 +293,8 @@ mod tests {
             json!({"f:spec": {"f:replicas": {}}}),
             json!({"f:metadata": {"f:labels": {".": {}, "f:app": {}}}}),
             json!({"f:spec": {"f:containers": {"k:{\"name\":\"web\"}": {".": {}, "f:image": {}}}}}),
-            json!({"f:ports": {"k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}, "f:containerPort": {}}}}),
+            json!({"f:ports": {"k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {},
+                "f:containerPort": {}}}}),
             json!({"f:metadata": {"f:finalizers": {".": {}, "v:\"a/b\"": {}}}}),
             json!({"f:l": {"i:0": {}, "v:true": {}, "v:3": {}}}),
             json!({"f:a:b": {}}),
@@ -300,7 +303,14 @@ mod tests {
             assert_eq!(set(case.clone()).to_json(), case);
         }
         assert_eq!(set(json!({"x:future": {}, "f:a": {}})).to_json(), json!({"f:a": {}}));
-        for bad in [json!([]), json!({"f": {}}), json!({"k:[]": {}}), json!({"i:x": {}}), json!({"v:{": {}}), json!({"f:a": 1})] {
+        for bad in [
+            json!([]),
+            json!({"f": {}}),
+            json!({"k:[]": {}}),
+            json!({"i:x": {}}),
+            json!({"v:{": {}}),
+            json!({"f:a": 1}),
+        ] {
             assert!(Set::from_json(&bad).is_err(), "{bad}");
         }
     }
@@ -321,8 +331,11 @@ mod tests {
 
     #[test]
     fn paths_read_like_upstream() {
-        let s = set(json!({"f:spec": {".": {}, "f:containers": {"k:{\"name\":\"w\"}": {"f:ports": {"k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}}}}},
-            "f:set": {"v:\"x\"": {}}, "f:list": {"i:2": {}}}}));
+        let s = set(
+            json!({"f:spec": {".": {},
+                "f:containers": {"k:{\"name\":\"w\"}": {"f:ports": {"k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}}}}},
+            "f:set": {"v:\"x\"": {}}, "f:list": {"i:2": {}}}}),
+        );
         let texts: Vec<String> = s.paths().iter().map(|p| path_text(p)).collect();
         let expected = [
             ".spec",

@@ -1,7 +1,8 @@
 //! Lays an applied configuration over the live object along the schema.
 //!
-//! In: the live value and the applied one. Out: what the object becomes, before anything is removed: leaves, atomic maps and
-//! atomic lists come from the configuration, everything else merges; keyed items keep an order that suits both.
+//! In: the live value and the applied one. Out: what the object becomes, before anything is removed:
+//! leaves, atomic maps and atomic lists come from the configuration, everything else merges; keyed items
+//! keep an order that suits both.
 //! Never: removes a field.
 
 use std::collections::BTreeMap;
@@ -64,8 +65,9 @@ impl<'t, 'v> Lists<'t, 'v> {
         }
     }
 
-    /// Both orders are walked at once. The configuration's order rules among its own items, the live order among those
-    /// that only the live object has; live-only items stay in front of the shared item that they stood before.
+    /// Both orders are walked at once. The configuration's order rules among its own items, the live order
+    /// among those that only the live object has; live-only items stay in front of the shared item that
+    /// they stood before.
     fn join(&self) -> Vec<Value> {
         let mut out = Vec::with_capacity(self.live.len().max(self.applied.len()));
         let mut shared = self.applied.iter().map(|(e, _)| e).filter(|e| self.live_by.contains_key(*e));
@@ -109,17 +111,22 @@ impl<'t, 'v> Lists<'t, 'v> {
     }
 }
 
-/// What an object of this kind has before anybody wrote to it, as far as `value` has it too: Go's structs that are no
-/// pointers are there even when empty, so nobody comes to own their mere existence.
+/// What an object of this kind has before anybody wrote to it, as far as `value` has it too: Go's structs
+/// that are no pointers are there even when empty, so nobody comes to own their mere existence.
 pub fn zero(place: Place<'_>, value: &Value) -> Value {
-    const ALWAYS: [&str; 7] = ["metadata", "spec", "status", "template", "strategy", "updateStrategy", "jobTemplate"];
-    let (Atom::Map(map), Value::Object(members)) = (place.atom(value), value) else { return Value::Object(Map::new()) };
+    const ALWAYS: [&str; 7] =
+        ["metadata", "spec", "status", "template", "strategy", "updateStrategy", "jobTemplate"];
+    let (Atom::Map(map), Value::Object(members)) = (place.atom(value), value) else {
+        return Value::Object(Map::new());
+    };
     let mut result = Map::new();
     for (name, member) in members {
         let required = map.object.is_some_and(|o| o.required.iter().any(|r| r.as_ref() == name));
         let Some(place) = map.member(name) else { continue };
         match (place.atom(member), member) {
-            (Atom::Map(below), Value::Object(_)) if ALWAYS.contains(&name.as_str()) && below.object.is_some() && !below.atomic => {
+            (Atom::Map(below), Value::Object(_))
+                if ALWAYS.contains(&name.as_str()) && below.object.is_some() && !below.atomic =>
+            {
                 result.insert(name.clone(), zero(place, member));
             }
             (Atom::List(below), Value::Array(_)) if required && !below.atomic => {

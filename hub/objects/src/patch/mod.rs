@@ -1,6 +1,7 @@
 //! Patches: JSON patch, JSON merge patch, strategic merge patch and server-side apply.
 //!
-//! In: an object as a JSON value, a patch body, the schema's list types and merge keys. Out: the patched object.
+//! In: an object as a JSON value, a patch body, the schema's list types and merge keys. Out: the patched
+//! object.
 //! Never: defaults, validates or stores; the caller does that with the result.
 
 pub mod json;

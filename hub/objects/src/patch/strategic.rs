@@ -1,7 +1,8 @@
 //! Strategic merge patch: merges lists by the keys that the schema names, with directives in the patch.
 //!
 //! In: an object, a patch and the place of the object's kind. Out: the patched object.
-//! Directives: `$patch: replace|delete`, `$deleteFromPrimitiveList/<field>`, `$setElementOrder/<field>`, `$retainKeys`.
+//! Directives: `$patch: replace|delete`, `$deleteFromPrimitiveList/<field>`, `$setElementOrder/<field>`,
+//! `$retainKeys`.
 //! Source: the Kubernetes documentation's "strategic merge patch", and the observable order of its results.
 //! Never: applies to kinds without a schema (upstream answers 415 for custom resources).
 
@@ -65,7 +66,11 @@ fn member<'t>(place: Option<Place<'t>>, map: &Map<String, Value>, name: &str) ->
     Member { place: item.or(below), strategy, merge_key: merge_key.unwrap_or_default() }
 }
 
-fn merge_map(mut original: Map<String, Value>, mut patch: Map<String, Value>, place: Option<Place<'_>>) -> Outcome<Map<String, Value>> {
+fn merge_map(
+    mut original: Map<String, Value>,
+    mut patch: Map<String, Value>,
+    place: Option<Place<'_>>,
+) -> Outcome<Map<String, Value>> {
     if let Some(directive) = patch.get(MARKER) {
         return match directive.as_str() {
             Some("replace") => {
@@ -137,7 +142,11 @@ fn retain_keys(original: &mut Map<String, Value>, patch: &mut Map<String, Value>
 }
 
 /// `$setElementOrder/<field>`: merges that field's list at once and puts it in order.
-fn set_orders(original: &mut Map<String, Value>, patch: &mut Map<String, Value>, place: Option<Place<'_>>) -> Outcome<()> {
+fn set_orders(
+    original: &mut Map<String, Value>,
+    patch: &mut Map<String, Value>,
+    place: Option<Place<'_>>,
+) -> Outcome<()> {
     let directives: Vec<String> = patch.keys().filter(|k| k.starts_with(SET_ORDER)).cloned().collect();
     for directive in directives {
         let order = patch.remove(&directive).unwrap_or_default();
@@ -185,15 +194,21 @@ fn list_name(rest: &str, bad: &str) -> Outcome<String> {
     }
 }
 
-fn merge_field(current: Vec<Value>, change: Vec<Value>, member: &Member<'_>, deletes: bool) -> Outcome<Vec<Value>> {
-    if member.strategy.merge || deletes {
-        merge_list(current, change, member, deletes)
-    } else {
-        Ok(change)
-    }
+fn merge_field(
+    current: Vec<Value>,
+    change: Vec<Value>,
+    member: &Member<'_>,
+    deletes: bool,
+) -> Outcome<Vec<Value>> {
+    if member.strategy.merge || deletes { merge_list(current, change, member, deletes) } else { Ok(change) }
 }
 
-fn merge_list(current: Vec<Value>, change: Vec<Value>, member: &Member<'_>, deletes: bool) -> Outcome<Vec<Value>> {
+fn merge_list(
+    current: Vec<Value>,
+    change: Vec<Value>,
+    member: &Member<'_>,
+    deletes: bool,
+) -> Outcome<Vec<Value>> {
     if current.is_empty() && change.is_empty() {
         return Ok(current);
     }
@@ -227,7 +242,11 @@ fn merge_list(current: Vec<Value>, change: Vec<Value>, member: &Member<'_>, dele
 }
 
 /// Handles items with `$patch`; what is left of the original and of the patch.
-fn special_items(mut current: Vec<Value>, change: Vec<Value>, key: &str) -> Outcome<(Vec<Value>, Vec<Value>)> {
+fn special_items(
+    mut current: Vec<Value>,
+    change: Vec<Value>,
+    key: &str,
+) -> Outcome<(Vec<Value>, Vec<Value>)> {
     let mut plain = Vec::new();
     let mut replace = false;
     for item in change {
@@ -242,7 +261,9 @@ fn special_items(mut current: Vec<Value>, change: Vec<Value>, key: &str) -> Outc
             }
             Some("replace") => replace = true,
             Some("merge") => {
-                return Err(StrategicError::Unmergeable("merging lists cannot yet be specified in the patch".into()));
+                return Err(StrategicError::Unmergeable(
+                    "merging lists cannot yet be specified in the patch".into(),
+                ));
             }
             _ => return Err(bad_directive(directive, item.as_object().unwrap_or(&Map::new()))),
         }
@@ -250,7 +271,12 @@ fn special_items(mut current: Vec<Value>, change: Vec<Value>, key: &str) -> Outc
     Ok(if replace { (plain, Vec::new()) } else { (current, plain) })
 }
 
-fn merge_items(mut current: Vec<Value>, change: &[Value], key: &str, place: Option<Place<'_>>) -> Outcome<Vec<Value>> {
+fn merge_items(
+    mut current: Vec<Value>,
+    change: &[Value],
+    key: &str,
+    place: Option<Place<'_>>,
+) -> Outcome<Vec<Value>> {
     for item in change {
         if item.get(key).is_none() {
             return Err(no_merge_key(item, key));
@@ -260,7 +286,9 @@ fn merge_items(mut current: Vec<Value>, change: &[Value], key: &str, place: Opti
         }
         match index(&current, item, key) {
             Some(i) => {
-                let (Value::Object(mine), Value::Object(theirs)) = (std::mem::take(&mut current[i]), item.clone()) else {
+                let (Value::Object(mine), Value::Object(theirs)) =
+                    (std::mem::take(&mut current[i]), item.clone())
+                else {
                     continue;
                 };
                 current[i] = Value::Object(merge_map(mine, theirs, place)?);
@@ -287,7 +315,12 @@ fn without_directives(value: Value) -> Value {
             let directive = |k: &str| {
                 k == MARKER || k == RETAIN_KEYS || k.starts_with(DELETE_FROM) || k.starts_with(SET_ORDER)
             };
-            Value::Object(map.into_iter().filter(|(k, _)| !directive(k)).map(|(k, v)| (k, without_directives(v))).collect())
+            Value::Object(
+                map.into_iter()
+                    .filter(|(k, _)| !directive(k))
+                    .map(|(k, v)| (k, without_directives(v)))
+                    .collect(),
+            )
         }
         Value::Array(list) => {
             let marked = |v: &Value| match v.get(MARKER).and_then(Value::as_str) {

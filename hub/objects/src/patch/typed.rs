@@ -1,4 +1,5 @@
-//! What patches must know about a place in an object: is it a leaf, a map whose members count one by one, a list with keys.
+//! What patches must know about a place in an object: is it a leaf, a map whose members count one by one,
+//! a list with keys.
 //!
 //! In: the schema table and a value. Out: `Atom`s, children's places, the path element of a list's item.
 //! Never: changes a value.
@@ -107,7 +108,9 @@ impl<'t> Place<'t> {
             Type::String | Type::Bytes => Atom::Scalar(Scalar::String),
             Type::Int32 | Type::Int64 | Type::Number => Atom::Scalar(Scalar::Number),
             Type::Boolean => Atom::Scalar(Scalar::Boolean),
-            Type::Time | Type::MicroTime | Type::Quantity | Type::IntOrString | Type::Ref(_) => Atom::Scalar(Scalar::Untyped),
+            Type::Time | Type::MicroTime | Type::Quantity | Type::IntOrString | Type::Ref(_) => {
+                Atom::Scalar(Scalar::Untyped)
+            }
             Type::List(item) => Atom::List(self.list(schema, resolved, item)),
             Type::Map(values) => Atom::Map(MapAtom {
                 atomic: atomic_map(schema, resolved),
@@ -128,7 +131,9 @@ impl<'t> Place<'t> {
         let below = Place { table: self.table, kind: Known::Deduced };
         match value {
             Value::Array(_) => Atom::List(ListAtom { atomic: true, keys: Keys::None, item: below }),
-            Value::Object(_) => Atom::Map(MapAtom { atomic: false, object: None, place: self, values: Some(below) }),
+            Value::Object(_) => {
+                Atom::Map(MapAtom { atomic: false, object: None, place: self, values: Some(below) })
+            }
             _ => Atom::Scalar(Scalar::Untyped),
         }
     }
@@ -140,7 +145,9 @@ impl<'t> Place<'t> {
             Some(ListType::Atomic) => (true, Keys::None),
             Some(ListType::Set) => (false, Keys::None),
             Some(ListType::Map) => (false, Keys::Many(&facts.list_keys)),
-            None if schema.patch.merge => (false, schema.patch_merge_key.as_deref().map_or(Keys::None, Keys::One)),
+            None if schema.patch.merge => {
+                (false, schema.patch_merge_key.as_deref().map_or(Keys::None, Keys::One))
+            }
             None => (true, Keys::None),
         };
         ListAtom { atomic, keys, item: self.at(item) }
@@ -202,7 +209,8 @@ impl<'t> ListAtom<'t> {
         Ok(Element::Key(found))
     }
 
-    /// What stands for a key that an item lacks: the field's default, or nothing for an optional key beside others.
+    /// What stands for a key that an item lacks: the field's default, or nothing for an optional key
+    /// beside others.
     fn key_default(&self, map: &Map<String, Value>, key: &str) -> Result<Option<Value>, String> {
         if let Some(default) = self.item.default_of(key) {
             return Ok(Some(default));
@@ -214,7 +222,9 @@ impl<'t> ListAtom<'t> {
         if keyed && !self.required(key) {
             return Ok(None);
         }
-        Err(format!("associative list with keys has an element that omits key field {key:?} (and doesn't have default value)"))
+        Err(format!(
+            "associative list with keys has an element that omits key field {key:?} (and doesn't have default value)"
+        ))
     }
 
     fn required(&self, key: &str) -> bool {
@@ -243,8 +253,8 @@ pub fn equal(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// What does not fit the schema, as server-side apply reports it: unknown fields, wrong types, items without or with
-/// equal keys. Each finding starts with its path.
+/// What does not fit the schema, as server-side apply reports it: unknown fields, wrong types, items
+/// without or with equal keys. Each finding starts with its path.
 pub fn check(place: Place<'_>, value: &Value) -> Vec<String> {
     let mut findings = Vec::new();
     check_at(place, value, &mut Vec::new(), &mut findings);
@@ -272,7 +282,8 @@ fn check_at(place: Place<'_>, value: &Value, path: &mut Vec<Element>, findings: 
                 path.push(Element::Field(name.clone()));
                 match map.member(name) {
                     Some(place) => check_at(place, member, path, findings),
-                    None => findings.push(format!("{}: field not declared in schema", super::fields::path_text(path))),
+                    None => findings
+                        .push(format!("{}: field not declared in schema", super::fields::path_text(path))),
                 }
                 path.pop();
             }
@@ -313,7 +324,9 @@ fn scalar_finding(scalar: Scalar, value: &Value) -> Option<String> {
         Scalar::Number if !value.is_number() => Some(format!("expected numeric (int or float), got {go}")),
         Scalar::String if !value.is_string() => Some(format!("expected string, got {value}")),
         Scalar::Boolean if !value.is_boolean() => Some(format!("expected boolean, got {value}")),
-        Scalar::Untyped if value.is_object() || value.is_array() => Some(format!("expected any scalar, got {go}")),
+        Scalar::Untyped if value.is_object() || value.is_array() => {
+            Some(format!("expected any scalar, got {go}"))
+        }
         _ => None,
     }
 }

@@ -1,4 +1,5 @@
-//! Walks over values along the schema: which fields a value has, how two values differ, a value without some fields.
+//! Walks over values along the schema: which fields a value has, how two values differ, a value without
+//! some fields.
 //!
 //! In: values and their place. Out: sets of paths, or a value.
 //! Never: fails; items that have no proper element count by their index.
@@ -78,7 +79,13 @@ pub fn compare(place: Place<'_>, old: &Value, new: &Value) -> Comparison {
     result
 }
 
-fn compare_at(place: Place<'_>, old: Option<&Value>, new: Option<&Value>, path: &mut Path, result: &mut Comparison) {
+fn compare_at(
+    place: Place<'_>,
+    old: Option<&Value>,
+    new: Option<&Value>,
+    path: &mut Path,
+    result: &mut Comparison,
+) {
     let Some(shape) = new.filter(|v| !v.is_null()).or(old.filter(|v| !v.is_null())) else {
         // Two nulls are equal; a null that came or went is a leaf.
         return leaf(old, new, path, result);
@@ -105,7 +112,13 @@ fn leaf(old: Option<&Value>, new: Option<&Value>, path: &Path, result: &mut Comp
     }
 }
 
-fn compare_maps(map: MapAtom<'_>, old: Option<&Value>, new: Option<&Value>, path: &mut Path, result: &mut Comparison) {
+fn compare_maps(
+    map: MapAtom<'_>,
+    old: Option<&Value>,
+    new: Option<&Value>,
+    path: &mut Path,
+    result: &mut Comparison,
+) {
     let members = |v: Option<&Value>| v.and_then(Value::as_object).cloned().unwrap_or_default();
     let (old, new) = (members(old), members(new));
     let mut names: Vec<&String> = old.keys().chain(new.keys().filter(|k| !old.contains_key(*k))).collect();
@@ -127,7 +140,13 @@ fn by_element<'v>(list: &ListAtom<'_>, value: Option<&'v Value>) -> BTreeMap<Ele
     found
 }
 
-fn compare_lists(list: ListAtom<'_>, old: Option<&Value>, new: Option<&Value>, path: &mut Path, result: &mut Comparison) {
+fn compare_lists(
+    list: ListAtom<'_>,
+    old: Option<&Value>,
+    new: Option<&Value>,
+    path: &mut Path,
+    result: &mut Comparison,
+) {
     let (old, new) = (by_element(&list, old), by_element(&list, new));
     let elements = old.keys().chain(new.keys().filter(|k| !old.contains_key(*k)));
     for element in elements {
@@ -162,7 +181,9 @@ pub fn without(place: Place<'_>, value: &Value, remove: &Set) -> Option<Value> {
                 let element = element_or_index(&list, item, i);
                 if !remove.members.contains(&element) {
                     kept.push(match remove.below(&element) {
-                        Some(below) => without(list.item, item, below).unwrap_or_else(|| Value::Object(Map::new())),
+                        Some(below) => {
+                            without(list.item, item, below).unwrap_or_else(|| Value::Object(Map::new()))
+                        }
                         None => item.clone(),
                     });
                 }
@@ -219,7 +240,11 @@ pub fn with_named_fields(place: Place<'_>, value: &Value, set: &Set) -> Set {
 
 fn find_item<'v>(list: &ListAtom<'_>, value: &'v Value, element: &Element) -> Option<&'v Value> {
     let items = value.as_array()?;
-    items.iter().enumerate().find(|(i, item)| element_or_index(list, item, *i) == *element).map(|(_, item)| item)
+    items
+        .iter()
+        .enumerate()
+        .find(|(i, item)| element_or_index(list, item, *i) == *element)
+        .map(|(_, item)| item)
 }
 
 /// A set in the terms of the schema as it is now: below an atomic place only the place itself is owned.

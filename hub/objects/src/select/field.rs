@@ -104,10 +104,20 @@ fn unescape(value: &str) -> Result<String, SelectorError> {
         match c {
             '\\' => match chars.next() {
                 Some(c @ ('\\' | ',' | '=')) => out.push(c),
-                Some(c) => return Err(SelectorError(format!("invalid field selector: invalid escape sequence: \\{c}"))),
-                None => return Err(SelectorError("invalid field selector: invalid escape sequence: \\".into())),
+                Some(c) => {
+                    return Err(SelectorError(format!(
+                        "invalid field selector: invalid escape sequence: \\{c}"
+                    )));
+                }
+                None => {
+                    return Err(SelectorError("invalid field selector: invalid escape sequence: \\".into()));
+                }
             },
-            '=' => return Err(SelectorError(format!("invalid field selector: unescaped '=' in value: {value}"))),
+            '=' => {
+                return Err(SelectorError(format!(
+                    "invalid field selector: unescaped '=' in value: {value}"
+                )));
+            }
             c => out.push(c),
         }
     }

@@ -119,13 +119,17 @@ impl Parser {
                         (Token::End, _) => return Ok(found),
                         (Token::Comma, _) => match self.peek() {
                             (Token::Identifier | Token::Not, _) => {}
-                            (_, text) => return Err(format!("found '{text}', expected: identifier after ','")),
+                            (_, text) => {
+                                return Err(format!("found '{text}', expected: identifier after ','"));
+                            }
                         },
                         (_, text) => return Err(format!("found '{text}', expected: ',' or 'end of string'")),
                     }
                 }
                 (Token::End, _) => return Ok(found),
-                (_, text) => return Err(format!("found '{text}', expected: !, identifier, or 'end of string'")),
+                (_, text) => {
+                    return Err(format!("found '{text}', expected: !, identifier, or 'end of string'"));
+                }
             }
         }
     }

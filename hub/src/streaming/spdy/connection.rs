@@ -1,6 +1,7 @@
 //! One SPDY connection: reads and writes frames, keeps the streams that the client opened.
 //!
-//! In: a `Wire`. Out: `Incoming` streams. A stream whose reader is slow holds up the connection, as upstream.
+//! In: a `Wire`. Out: `Incoming` streams. A stream whose reader is slow holds up the connection, as
+//! upstream.
 //! Never: holds more than the bounds say; ends streams that the client did not end.
 
 use std::collections::HashMap;
@@ -102,8 +103,9 @@ impl Connection {
         self.incoming.recv().await
     }
 
-    /// Writes what is queued, closes this direction, and takes what the client still sends until it closes too: its
-    /// system would otherwise drop what it has not read yet. A client that does not read is not waited for for ever.
+    /// Writes what is queued, closes this direction, and takes what the client still sends until it closes
+    /// too: its system would otherwise drop what it has not read yet. A client that does not read is not
+    /// waited for for ever.
     pub async fn close(mut self) {
         drop(self.stop.take());
         self.incoming.close();
@@ -174,7 +176,8 @@ impl Reader {
                     }
                     Err(error) => {
                         tracing::debug!(%error, "a client's SPDY connection is closed");
-                        let _ = self.out.send(Frame::GoAway { last: self.last, status: PROTOCOL_ERROR }).await;
+                        let _ =
+                            self.out.send(Frame::GoAway { last: self.last, status: PROTOCOL_ERROR }).await;
                         return;
                     }
                 }
@@ -206,7 +209,9 @@ impl Reader {
             }
             // Clients' pings have odd numbers; even ones would be answers to ours.
             Frame::Ping { id } if id % 2 == 1 => self.send(Frame::Ping { id }).await,
-            Frame::Ping { .. } | Frame::GoAway { .. } | Frame::SynReply { .. } | Frame::Ignored { .. } => Ok(()),
+            Frame::Ping { .. } | Frame::GoAway { .. } | Frame::SynReply { .. } | Frame::Ignored { .. } => {
+                Ok(())
+            }
         }
     }
 

@@ -1,7 +1,8 @@
 //! SPDY/3.1 frames (draft-mbelshe-httpbis-spdy-00, section 2.2), as far as Kubernetes' clients use them.
 //!
 //! In: bytes in pieces of any size, or frames. Out: frames, or bytes.
-//! Never: keeps more than one frame; SETTINGS and WINDOW_UPDATE are read and mean nothing (no peer counts windows).
+//! Never: keeps more than one frame; SETTINGS and WINDOW_UPDATE are read and mean nothing (no peer counts
+//! windows).
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -11,14 +12,36 @@ use super::headers::{Deflater, Headers, Inflater};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
-    SynStream { id: u32, fin: bool, headers: Headers },
-    SynReply { id: u32, fin: bool, headers: Headers },
-    Data { id: u32, fin: bool, bytes: Bytes },
-    Reset { id: u32, status: u32 },
-    Ping { id: u32 },
-    GoAway { last: u32, status: u32 },
+    SynStream {
+        id: u32,
+        fin: bool,
+        headers: Headers,
+    },
+    SynReply {
+        id: u32,
+        fin: bool,
+        headers: Headers,
+    },
+    Data {
+        id: u32,
+        fin: bool,
+        bytes: Bytes,
+    },
+    Reset {
+        id: u32,
+        status: u32,
+    },
+    Ping {
+        id: u32,
+    },
+    GoAway {
+        last: u32,
+        status: u32,
+    },
     /// SETTINGS, HEADERS, WINDOW_UPDATE and what is unknown.
-    Ignored { kind: u16 },
+    Ignored {
+        kind: u16,
+    },
 }
 
 pub const PROTOCOL_ERROR: u32 = 1;
@@ -211,7 +234,10 @@ mod tests {
     #[test]
     fn the_bytes_of_frames_without_headers_are_golden() {
         let cases: [(Frame, &[u8]); 5] = [
-            (Frame::Data { id: 5, fin: true, bytes: Bytes::from_static(b"hi") }, &[0, 0, 0, 5, 1, 0, 0, 2, b'h', b'i']),
+            (
+                Frame::Data { id: 5, fin: true, bytes: Bytes::from_static(b"hi") },
+                &[0, 0, 0, 5, 1, 0, 0, 2, b'h', b'i'],
+            ),
             (Frame::Reset { id: 3, status: 5 }, &[0x80, 3, 0, 3, 0, 0, 0, 8, 0, 0, 0, 3, 0, 0, 0, 5]),
             (Frame::Ping { id: 1 }, &[0x80, 3, 0, 6, 0, 0, 0, 4, 0, 0, 0, 1]),
             (Frame::GoAway { last: 9, status: 0 }, &[0x80, 3, 0, 7, 0, 0, 0, 8, 0, 0, 0, 9, 0, 0, 0, 0]),
@@ -225,8 +251,8 @@ mod tests {
         }
     }
 
-    /// A SYN_STREAM as another implementation of zlib writes it: made with Python's zlib and the draft's dictionary from
-    /// {"streamtype": "error", "port": "80", "requestid": "0"}.
+    /// A SYN_STREAM as another implementation of zlib writes it: made with Python's zlib and the draft's
+    /// dictionary from {"streamtype": "error", "port": "80", "requestid": "0"}.
     #[test]
     fn a_foreign_syn_stream_is_read() {
         let mut decoder = Decoder::new();

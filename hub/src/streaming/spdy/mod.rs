@@ -1,6 +1,8 @@
-//! SPDY/3.1: what kubectl's port-forward speaks inside a WebSocket, and older clients speak on the bare connection.
+//! SPDY/3.1: what kubectl's port-forward speaks inside a WebSocket, and older clients speak on the bare
+//! connection.
 //!
-//! In: a `Wire`. Out: the streams that the client opens, with their headers, each readable and writable by itself.
+//! In: a `Wire`. Out: the streams that the client opens, with their headers, each readable and writable by
+//! itself.
 //! Never: opens streams, counts windows (no Kubernetes client does).
 
 mod connection;

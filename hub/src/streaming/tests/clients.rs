@@ -23,7 +23,8 @@ impl WsClient {
         }
         match tokio_tungstenite::client_async(request, io).await {
             Ok((socket, response)) => {
-                let protocol = response.headers().get("sec-websocket-protocol").map(|v| v.to_str().unwrap().to_owned());
+                let protocol =
+                    response.headers().get("sec-websocket-protocol").map(|v| v.to_str().unwrap().to_owned());
                 Ok(WsClient { socket, protocol: protocol.unwrap_or_default() })
             }
             Err(Error::Http(response)) => {
@@ -46,7 +47,11 @@ impl WsClient {
                 Some(Ok(Message::Text(text))) => return Some(text.into()),
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(Message::Close(frame))) => {
-                    assert_eq!(frame.map(|f| u16::from(f.code)), Some(1000), "Go's clients want to hear that all is well");
+                    assert_eq!(
+                        frame.map(|f| u16::from(f.code)),
+                        Some(1000),
+                        "Go's clients want to hear that all is well"
+                    );
                     return None;
                 }
                 None => return None,
@@ -76,7 +81,8 @@ impl SpdyClient {
     /// The upgrade of the bare connection, by hand.
     pub async fn upgrade(mut io: DuplexStream, protocol: &str) -> SpdyClient {
         let head = format!(
-            "POST /x HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: {protocol}\r\n\r\n"
+            "POST /x HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade\r\nUpgrade: \
+                SPDY/3.1\r\nX-Stream-Protocol-Version: {protocol}\r\n\r\n"
         );
         io.write_all(head.as_bytes()).await.unwrap();
         let mut answer = Vec::new();

@@ -36,7 +36,10 @@ async fn v5_carries_everything_and_ends_with_the_exit_code() {
     let mut node = Node::online();
     let (mut client, id, kind) = connect(&mut node, request(false), ALL).await;
     assert_eq!(client.protocol, "v5.channel.k8s.io");
-    assert!(matches!(kind, StreamKind::Exec { stdin: true, stdout: true, stderr: true, tty: false, .. }), "{kind:?}");
+    assert!(
+        matches!(kind, StreamKind::Exec { stdin: true, stdout: true, stderr: true, tty: false, .. }),
+        "{kind:?}"
+    );
     assert_eq!(client.next().await.as_deref(), Some(&[1][..]), "the streams are up");
     client.send(b"\x00hello").await;
     assert_eq!(node.next().await, StreamFrame::Data { id, lane: 0, bytes: b"hello".to_vec() });
@@ -60,7 +63,10 @@ async fn terminals_have_sizes_and_success_is_said() {
     let mut node = Node::online();
     let (mut client, id, _) = connect(&mut node, request(true), "v4.channel.k8s.io").await;
     client.send(b"\x04{\"Width\":80,\"Height\":24}").await;
-    assert_eq!(node.next().await, StreamFrame::Data { id, lane: 4, bytes: b"{\"Width\":80,\"Height\":24}".to_vec() });
+    assert_eq!(
+        node.next().await,
+        StreamFrame::Data { id, lane: 4, bytes: b"{\"Width\":80,\"Height\":24}".to_vec() }
+    );
     // No close channel in v4.
     client.send(b"\xff\x00").await;
     client.send(b"\x00x").await;
@@ -114,7 +120,10 @@ async fn refusals_come_before_the_upgrade() {
         }
     };
     let (client, ()) = tokio::join!(WsClient::connect(io, ALL), refusing);
-    assert_eq!(client.err().as_deref(), Some("400: unable to upgrade connection: container not found (\"c\")"));
+    assert_eq!(
+        client.err().as_deref(),
+        Some("400: unable to upgrade connection: container not found (\"c\")")
+    );
 }
 
 #[tokio::test]

@@ -37,7 +37,10 @@ async fn both_ways(mut client: SpdyClient, mut node: Node) {
     assert_eq!(got, [(error, String::new(), true), (data, "200 OK".into(), true)]);
     node.end(id2, None, "connection refused");
     let words = "error forwarding port 81 to pod d/web, uid u: connection refused".to_string();
-    assert_eq!(client.until_finished(&[error2, data2]).await, [(error2, words, true), (data2, String::new(), true)]);
+    assert_eq!(
+        client.until_finished(&[error2, data2]).await,
+        [(error2, words, true), (data2, String::new(), true)]
+    );
     client.send(Frame::Ping { id: 1 }).await;
     assert_eq!(client.next().await, Some(Frame::Ping { id: 1 }));
     drop(client);
@@ -101,7 +104,10 @@ async fn an_unreachable_node_is_told_on_the_error_stream() {
     let mut client = SpdyClient::upgrade(server(&node, vec![]), "portforward.k8s.io").await;
     let (error, data) = pair(&mut client, "80", "0").await;
     let got = client.until_finished(&[error, data]).await;
-    assert!(got[0].1.starts_with("error forwarding port 80 to pod d/web, uid u: node n1 is offline since "), "{got:?}");
+    assert!(
+        got[0].1.starts_with("error forwarding port 80 to pod d/web, uid u: node n1 is offline since "),
+        "{got:?}"
+    );
 }
 
 #[tokio::test]

@@ -21,10 +21,17 @@ fn writer(manager: &str, minute: i64) -> Writer<'_> {
 }
 
 fn config(spec: Value) -> Value {
-    json!({"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"web","namespace":"default"},"spec":spec})
+    json!({"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"web","namespace":"default"},
+        "spec":spec})
 }
 
-fn run(live: Option<&Value>, applied: &Value, manager: &str, minute: i64, force: bool) -> Result<Applied, ApplyError> {
+fn run(
+    live: Option<&Value>,
+    applied: &Value,
+    manager: &str,
+    minute: i64,
+    force: bool,
+) -> Result<Applied, ApplyError> {
     apply(live, applied, &writer(manager, minute), force, place())
 }
 
@@ -42,12 +49,14 @@ fn updated(live: &Value, manager: &str, change: impl FnOnce(&mut Value)) -> Valu
 
 #[test]
 fn creates_and_owns_what_it_says() {
-    let spec = json!({"replicas":3,"template":{"spec":{"containers":[{"name":"c","image":"i","ports":[{"containerPort":80}]}]}}});
+    let spec = json!({"replicas":3,"template":{"spec":{"containers":[{"name":"c","image":"i",
+        "ports":[{"containerPort":80}]}]}}});
     let made = run(None, &config(spec), "me", 0, false).unwrap();
     assert!(made.changed);
     let entry = &managed::entries_of(&made.object)[0];
     let expected = json!({
-        "manager":"me","operation":"Apply","apiVersion":"apps/v1","time":"2026-11-23T12:00:00Z","fieldsType":"FieldsV1",
+        "manager":"me","operation":"Apply","apiVersion":"apps/v1","time":"2026-11-23T12:00:00Z",
+            "fieldsType":"FieldsV1",
         "fieldsV1":{"f:spec":{"f:replicas":{},"f:template":{"f:spec":{"f:containers":{"k:{\"name\":\"c\"}":{
             ".":{},"f:name":{},"f:image":{},
             "f:ports":{"k:{\"containerPort\":80,\"protocol\":\"TCP\"}":{".":{},"f:containerPort":{}}}}}}}}}
@@ -74,10 +83,13 @@ fn conflicts_are_named_in_upstream_words() {
     );
     let by_update = updated(&first, "kubectl-client-side-apply", |o| o["spec"]["replicas"] = json!(4));
     let error = run(Some(&by_update), &config(json!({"replicas":5})), "two", 1, false).unwrap_err();
-    let words = "Apply failed with 1 conflict: conflict with \"kubectl-client-side-apply\" using apps/v1: .spec.replicas";
+    let words = "Apply failed with 1 conflict: conflict with \"kubectl-client-side-apply\" using apps/v1: \
+        .spec.replicas";
     assert_eq!(error.to_string(), words);
-    let error = run(Some(&by_update), &config(json!({"replicas":5,"paused":false})), "two", 1, false).unwrap_err();
-    let words = "Apply failed with 2 conflicts: conflicts with \"kubectl-client-side-apply\" using apps/v1:\n- .spec.replicas\n\
+    let error =
+        run(Some(&by_update), &config(json!({"replicas":5,"paused":false})), "two", 1, false).unwrap_err();
+    let words = "Apply failed with 2 conflicts: conflicts with \"kubectl-client-side-apply\" using \
+        apps/v1:\n- .spec.replicas\n\
          conflicts with \"one\":\n- .spec.paused";
     assert_eq!(error.to_string(), words);
 }
@@ -102,11 +114,15 @@ fn the_same_value_is_shared_and_force_takes() {
 
 #[test]
 fn what_is_no_longer_applied_goes_but_strangers_stay() {
-    let containers = |names: &[&str]| -> Value { names.iter().map(|n| json!({"name":n,"image":"i"})).collect() };
+    let containers =
+        |names: &[&str]| -> Value { names.iter().map(|n| json!({"name":n,"image":"i"})).collect() };
     let spec = |c: Value| json!({"template":{"metadata":{"labels":{"a":"1"}},"spec":{"containers":c}}});
     let first = run(None, &config(spec(containers(&["x", "y"]))), "me", 0, false).unwrap().object;
     let live = updated(&first, "sidecar", |o| {
-        o["spec"]["template"]["spec"]["containers"].as_array_mut().unwrap().push(json!({"name":"s","image":"s"}));
+        o["spec"]["template"]["spec"]["containers"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"name":"s","image":"s"}));
         o["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"] = json!("Always");
     });
     let next = run(Some(&live), &config(spec(containers(&["x"]))), "me", 1, false).unwrap().object;
@@ -141,9 +157,20 @@ fn atomic_places_are_owned_whole() {
 
 #[test]
 fn keyed_lists_keep_an_order_that_suits_both() {
-    let env = |names: &str| -> Value { names.chars().map(|n| json!({"name":n.to_string(),"value":"v"})).collect() };
-    let spec = |names: &str| config(json!({"template":{"spec":{"containers":[{"name":"c","env":env(names)}]}}}));
-    let cases = [("abc", "abc"), ("ab", "ba"), ("sab", "ab"), ("asb", "ab"), ("abs", "acb"), ("xayb", "ba"), ("", "ab"), ("xy", "ab")];
+    let env =
+        |names: &str| -> Value { names.chars().map(|n| json!({"name":n.to_string(),"value":"v"})).collect() };
+    let spec =
+        |names: &str| config(json!({"template":{"spec":{"containers":[{"name":"c","env":env(names)}]}}}));
+    let cases = [
+        ("abc", "abc"),
+        ("ab", "ba"),
+        ("sab", "ab"),
+        ("asb", "ab"),
+        ("abs", "acb"),
+        ("xayb", "ba"),
+        ("", "ab"),
+        ("xy", "ab"),
+    ];
     let expected = ["abc", "ba", "sab", "asb", "acbs", "xyba", "ab", "xyab"];
     for ((live, applied), expected) in cases.into_iter().zip(expected) {
         let first = updated(&run(None, &spec(""), "z", 0, false).unwrap().object, "u", |o| {
@@ -165,8 +192,14 @@ fn refusals() {
         apply(None, &applied, &writer("me", 0), false, place).unwrap_err().to_string()
     };
     let typed = "failed to create typed patch object (default/web; apps/v1, Kind=Deployment): ";
-    assert_eq!(bad(|o| o["spec"]["foo"] = json!(1)), format!("{typed}.spec.foo: field not declared in schema"));
-    assert_eq!(bad(|o| o["spec"]["replicas"] = json!("3")), format!("{typed}.spec.replicas: expected numeric (int or float), got string"));
+    assert_eq!(
+        bad(|o| o["spec"]["foo"] = json!(1)),
+        format!("{typed}.spec.foo: field not declared in schema")
+    );
+    assert_eq!(
+        bad(|o| o["spec"]["replicas"] = json!("3")),
+        format!("{typed}.spec.replicas: expected numeric (int or float), got string")
+    );
     assert_eq!(bad(|o| o["metadata"]["managedFields"] = json!([])), "metadata.managedFields must be nil");
     assert_eq!(
         bad(|o| o["apiVersion"] = json!("apps/v1beta1")),
@@ -174,13 +207,22 @@ fn refusals() {
     );
     assert_eq!(
         bad(|o| o["spec"] = json!({"template":{"spec":{"containers":[{"image":"x"}]}}})),
-        format!("{typed}.spec.template.spec.containers: element 0: associative list with keys has an element that omits key field \"name\" (and doesn't have default value)")
+        format!(
+            "{typed}.spec.template.spec.containers: element 0: associative list with keys has an element \
+                that omits key field \"name\" (and doesn't have default value)"
+        )
     );
     assert_eq!(
         bad(|o| o["spec"] = json!({"template":{"spec":{"containers":[{"name":"x"},{"name":"x"}]}}})),
         format!("{typed}.spec.template.spec.containers: duplicate entries for key [name=\"x\"]")
     );
-    assert!(bad(|o| { o["spec"]["a"] = json!(1); o["spec"]["b"] = json!(1) }).contains("errors:\n  .spec.a: field"));
+    assert!(
+        bad(|o| {
+            o["spec"]["a"] = json!(1);
+            o["spec"]["b"] = json!(1)
+        })
+        .contains("errors:\n  .spec.a: field")
+    );
 }
 
 #[test]
@@ -188,7 +230,10 @@ fn objects_that_were_never_applied_are_before_first_apply() {
     let mut live = config(json!({"replicas":3}));
     live["metadata"]["uid"] = json!("u");
     let error = run(Some(&live), &config(json!({"replicas":4})), "me", 0, false).unwrap_err();
-    assert_eq!(error.to_string(), "Apply failed with 1 conflict: conflict with \"before-first-apply\" using apps/v1: .spec.replicas");
+    assert_eq!(
+        error.to_string(),
+        "Apply failed with 1 conflict: conflict with \"before-first-apply\" using apps/v1: .spec.replicas"
+    );
     let next = run(Some(&live), &config(json!({"replicas":3})), "me", 0, false).unwrap().object;
     assert!(fields(&next, "me").is_some() && fields(&next, BEFORE_FIRST_APPLY).is_some());
 }
@@ -214,9 +259,11 @@ fn kubectl_takes_over_from_its_client_side_past() {
 fn objects_without_schema() {
     let place = Place::deduced(table());
     let w = |m: &'static str| Writer { api_version: "x.io/v1", reset: &[], ..writer(m, 0) };
-    let object = |spec: Value| json!({"apiVersion":"x.io/v1","kind":"Foo","metadata":{"name":"f","finalizers":["a/b"]},"spec":spec});
+    let object = |spec: Value| json!({"apiVersion":"x.io/v1","kind":"Foo","metadata":{"name":"f",
+        "finalizers":["a/b"]},"spec":spec});
     let first = apply(None, &object(json!({"a":{"b":1},"l":[1,2]})), &w("me"), false, place).unwrap().object;
-    let expected = json!({"f:metadata":{"f:finalizers":{"v:\"a/b\"":{}}},"f:spec":{".":{},"f:a":{".":{},"f:b":{}},"f:l":{}}});
+    let expected = json!({"f:metadata":{"f:finalizers":{"v:\"a/b\"":{}}},"f:spec":{".":{},"f:a":{".":{},
+        "f:b":{}},"f:l":{}}});
     assert_eq!(fields(&first, "me"), Some(expected));
     let error = apply(Some(&first), &object(json!({"l":[3]})), &w("two"), false, place).unwrap_err();
     assert_eq!(error.to_string(), "Apply failed with 1 conflict: conflict with \"me\": .spec.l");

@@ -21,12 +21,16 @@ impl Kind {
         for value in a.iter().chain(b) {
             let kind = match value {
                 Value::Object(_) => Kind::Maps,
-                Value::Array(_) => return Err(StrategicError::Rejected("lists of lists are not supported".into())),
+                Value::Array(_) => {
+                    return Err(StrategicError::Rejected("lists of lists are not supported".into()));
+                }
                 Value::Null => return Err(StrategicError::Malformed("list contains a null item".into())),
                 _ => Kind::Scalars,
             };
             if *found.get_or_insert(kind) != kind {
-                return Err(StrategicError::Malformed("expected all elements of the list to be of the same kind".into()));
+                return Err(StrategicError::Malformed(
+                    "expected all elements of the list to be of the same kind".into(),
+                ));
             }
         }
         Ok(found.unwrap_or(Kind::Scalars))
@@ -92,7 +96,8 @@ pub fn check_order(change: &[Value], order: &[Value], key: &str) -> Outcome<()> 
     if change.is_empty() || order.is_empty() {
         return Ok(());
     }
-    let mut wanted = change.iter().filter(|v| v.get(MARKER).and_then(Value::as_str) != Some("delete")).peekable();
+    let mut wanted =
+        change.iter().filter(|v| v.get(MARKER).and_then(Value::as_str) != Some("delete")).peekable();
     for ordered in order {
         if wanted.peek().is_some_and(|item| same(item, ordered, key)) {
             wanted.next();
