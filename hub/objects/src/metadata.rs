@@ -44,7 +44,7 @@ pub fn fill_new(object: &mut Value, namespace: Option<&str>, ctx: &Ctx<'_>) {
         metadata.remove(field);
     }
     metadata.insert("uid".into(), json!(ctx.uid));
-    metadata.insert("creationTimestamp".into(), json!(format!("{:.0}", ctx.now)));
+    metadata.insert("creationTimestamp".into(), json!(crate::time::rfc3339(ctx.now)));
     match namespace {
         Some(namespace) => _ = metadata.insert("namespace".into(), json!(namespace)),
         None => _ = metadata.remove("namespace"),

@@ -4,10 +4,11 @@
 //! durations.
 //! Never: reads the clock; sets the list's resourceVersion (the caller knows it).
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::resource::Resource;
+use crate::time;
 
 /// What of the object goes into each row (`?includeObject=`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -74,7 +75,7 @@ fn row(resource: &Resource, object: &Value, now: Timestamp, include: Include) ->
 
 /// Time since an RFC 3339 text, as tables print it; `<unknown>` when there is none.
 pub fn since(time: &Value, now: Timestamp) -> String {
-    match time.as_str().and_then(|text| text.parse::<Timestamp>().ok()) {
+    match time::parse_value(Some(time)) {
         Some(time) => human(now.as_second() - time.as_second()),
         None => "<unknown>".to_owned(),
     }
@@ -87,26 +88,7 @@ pub fn age(object: &Value, now: Timestamp) -> Value {
 
 /// Seconds as Kubernetes prints durations: `45s`, `2m5s`, `3h4m`, `2d3h`, `400d`, `2y5d`.
 pub fn human(seconds: i64) -> String {
-    if seconds < -1 {
-        return "<invalid>".to_owned();
-    }
-    let seconds = seconds.max(0);
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
-    let pair = |whole: i64, unit: &str, rest: i64, small: &str| match rest {
-        0 => format!("{whole}{unit}"),
-        rest => format!("{whole}{unit}{rest}{small}"),
-    };
-    match () {
-        () if seconds < 120 => format!("{seconds}s"),
-        () if minutes < 10 => pair(minutes, "m", seconds % 60, "s"),
-        () if minutes < 180 => format!("{minutes}m"),
-        () if hours < 8 => pair(hours, "h", minutes % 60, "m"),
-        () if hours < 48 => format!("{hours}h"),
-        () if hours < 192 => pair(days, "d", hours % 24, "h"),
-        () if hours < 24 * 365 * 2 => format!("{days}d"),
-        () if hours < 24 * 365 * 8 => pair(days / 365, "y", days % 365, "d"),
-        () => format!("{}y", days / 365),
-    }
+    time::human(SignedDuration::from_secs(seconds))
 }
 
 #[cfg(test)]

@@ -99,9 +99,13 @@ fn make(table: &Table, schema: &Schema, chance: &mut Chance, depth: usize) -> Va
     }
 }
 
+fn definition(resource: &Resource) -> &'static schema::Definition {
+    schema::table().get(&resource.schema).unwrap_or_else(|| panic!("{} is not in the table", resource.schema))
+}
+
 fn object_of(resource: &Resource, chance: &mut Chance) -> Value {
     let table = schema::table();
-    let definition = table.get(&resource.schema).unwrap();
+    let definition = definition(resource);
     let mut object = make(table, &definition.schema, chance, 0);
     schema::prune(&mut object, definition);
     object["metadata"] = json!({"name": chance.pick(&TEXTS), "generateName": chance.pick(&["", "a-"]),
@@ -110,7 +114,7 @@ fn object_of(resource: &Resource, chance: &mut Chance) -> Value {
 }
 
 fn assert_fits(resource: &Resource, object: &Value, seed: u64, when: &str) {
-    let definition = schema::table().get(&resource.schema).unwrap();
+    let definition = definition(resource);
     assert_eq!(schema::check(object, definition), Vec::<String>::new(), "{resource:?} seed {seed} {when}");
     let mut copy = object.clone();
     assert_eq!(schema::prune(&mut copy, definition), Vec::<String>::new(), "{resource:?} seed {seed} {when}");

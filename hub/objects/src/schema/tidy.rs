@@ -88,7 +88,7 @@ fn normalize_time(text: &mut String) {
         return;
     }
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
-        *text = format!("{time:.0}");
+        *text = crate::time::rfc3339(time);
     }
 }
 
