@@ -13,24 +13,67 @@ use limpet_objects::{
 };
 use serde_json::Value;
 
-/// Reads the whole body, in time and within its bound.
-pub async fn read(body: Incoming) -> Result<Bytes, Status> {
-    if body.size_hint().lower() > limits::BODY_BYTES_MAX as u64 {
-        return Err(Status::too_large(limits::BODY_BYTES_MAX));
+/// A request's body. When it is dropped before its end the rest is read and thrown away for a while: over HTTP/2 a client
+/// that is still sending would otherwise lose the answer.
+pub struct Inflow(Option<Incoming>);
+
+impl Inflow {
+    pub fn new(body: Incoming) -> Inflow {
+        Inflow(Some(body))
     }
-    let reading = Limited::new(body, limits::BODY_BYTES_MAX).collect();
-    match tokio::time::timeout(limits::BODY_TIME, reading).await {
-        Err(_) => Err(Status::timeout("the request's body did not arrive in time", 1)),
-        Ok(Err(e)) if e.is::<LengthLimitError>() => Err(Status::too_large(limits::BODY_BYTES_MAX)),
-        Ok(Err(e)) => Err(Status::bad_request(format!("unable to read the request's body: {e}"))),
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+
+    /// Reads the whole body, in time and within its bound.
+    pub async fn read(mut self) -> Result<Bytes, Status> {
+        let Some(body) = &mut self.0 else { return Ok(Bytes::new()) };
+        if body.size_hint().lower() > limits::BODY_BYTES_MAX as u64 {
+            return Err(Status::too_large(limits::BODY_BYTES_MAX));
+        }
+        let reading = Limited::new(body, limits::BODY_BYTES_MAX).collect();
+        match tokio::time::timeout(limits::BODY_TIME, reading).await {
+            Err(_) => Err(Status::timeout("the request's body did not arrive in time", 1)),
+            Ok(Err(e)) if e.is::<LengthLimitError>() => Err(Status::too_large(limits::BODY_BYTES_MAX)),
+            Ok(Err(e)) => Err(Status::bad_request(format!("unable to read the request's body: {e}"))),
+            Ok(Ok(collected)) => {
+                self.0 = None;
+                Ok(collected.to_bytes())
+            }
+        }
     }
 }
 
-/// An object from a create or update. A body without a type counts as JSON.
-pub fn object(bytes: &[u8], content_type: &str) -> Result<Decoded, Status> {
+impl Drop for Inflow {
+    fn drop(&mut self) {
+        let Some(body) = self.0.take().filter(|b| !b.is_end_stream()) else { return };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(tokio::time::timeout(limits::DRAIN_TIME, drain(body)));
+        }
+    }
+}
+
+async fn drain(mut body: Incoming) {
+    let mut left = limits::DRAIN_BYTES_MAX;
+    while let Some(Ok(frame)) = body.frame().await {
+        let size = frame.data_ref().map_or(0, Bytes::len);
+        match left.checked_sub(size) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
+}
+
+/// An object of a kind from a create or update. A body without a type counts as JSON.
+pub fn object(bytes: &[u8], content_type: &str, kind: &str) -> Result<Decoded, Status> {
+    let unrecognized = |why: &str| {
+        Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: \
+             {why} ({})",
+            summary(bytes)
+        ))
+    };
     let decoded = match content_type {
-        "" | "application/json" => json(bytes)?,
+        "" | "application/json" => {
+            json(bytes).map_err(|s| if s.code == 400 { unrecognized(&s.message) } else { s })?
+        }
         "application/yaml" => yaml(bytes)?,
         protobuf::MEDIA_TYPE => match protobuf::decode(bytes) {
             Ok(value) => Decoded { value, duplicates: Vec::new() },
@@ -39,11 +82,23 @@ pub fn object(bytes: &[u8], content_type: &str) -> Result<Decoded, Status> {
         _ => return Err(Status::unsupported_media_type(negotiate::SENT)),
     };
     if !decoded.value.is_object() {
-        return Err(Status::bad_request(
-            "the object provided is unrecognized (must be a JSON object with apiVersion and kind)",
-        ));
+        return Err(unrecognized("it is not a JSON object"));
     }
     Ok(decoded)
+}
+
+/// The beginning of a body, as upstream shows it.
+fn summary(bytes: &[u8]) -> String {
+    const SHOWN: usize = 30;
+    let (head, dots) = match bytes.get(..SHOWN) {
+        Some(head) if bytes.len() > SHOWN => (head, " ..."),
+        _ => (bytes, ""),
+    };
+    match bytes.first() {
+        None => "<empty>".into(),
+        Some(b'{') => format!("{}{dots}", String::from_utf8_lossy(head)),
+        Some(_) => format!("{}{dots}", crate::pki::hex(head)),
+    }
 }
 
 pub fn json(bytes: &[u8]) -> Result<Decoded, Status> {
@@ -94,10 +149,10 @@ mod tests {
     fn reads_json_and_yaml() {
         let expect = json!({"kind": "A", "list": [1, "2", true, null, "no"]});
         let text = b"kind: A\nlist: [1, \"2\", true, null, no]\n";
-        assert_eq!(object(text, "application/yaml").unwrap().value, expect);
+        assert_eq!(object(text, "application/yaml", "A").unwrap().value, expect);
         let text = serde_json::to_vec(&expect).unwrap();
         for form in ["", "application/json", "application/yaml"] {
-            assert_eq!(object(&text, form).unwrap().value, expect, "{form}");
+            assert_eq!(object(&text, form, "A").unwrap().value, expect, "{form}");
         }
     }
 
@@ -110,7 +165,7 @@ mod tests {
             ("{}", "text/plain", 415),
             ("a: &a [x]\nb: *c", "application/yaml", 400),
         ] {
-            assert_eq!(object(text.as_bytes(), form).map(|_| ()).unwrap_err().code, code, "{text}");
+            assert_eq!(object(text.as_bytes(), form, "A").map(|_| ()).unwrap_err().code, code, "{text}");
         }
     }
 
@@ -121,7 +176,7 @@ mod tests {
             let last = i - 1;
             bomb.push_str(&format!("a{i}: &a{i} [{}]\n", vec![format!("*a{last}"); 10].join(",")));
         }
-        assert_eq!(object(bomb.as_bytes(), "application/yaml").map(|_| ()).unwrap_err().code, 400);
+        assert_eq!(object(bomb.as_bytes(), "application/yaml", "A").map(|_| ()).unwrap_err().code, 400);
         let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
         assert_eq!(yaml(deep.as_bytes()).map(|_| ()).unwrap_err().code, 400);
     }

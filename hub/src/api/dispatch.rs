@@ -4,7 +4,9 @@
 //! Never: does the work of a verb; never lets a request without a right get as far as its body.
 
 use super::{
-    Api, Reply, Target, decode, health, limits,
+    Api, Reply, Target,
+    decode::Inflow,
+    health, limits,
     metrics::Labels,
     negotiate::{self, Wanted},
     query::Query,
@@ -42,12 +44,12 @@ impl Call {
 /// The body of a request, unread; and the request itself for those who upgrade.
 pub struct Input {
     pub parts: request::Parts,
-    pub body: Incoming,
+    pub body: Inflow,
 }
 
 impl Input {
     pub async fn read(self) -> Result<Bytes, Status> {
-        decode::read(self.body).await
+        self.body.read().await
     }
 }
 
@@ -71,28 +73,28 @@ async fn accept(
     labels: &mut Labels,
     long: &mut bool,
 ) -> Result<Reply, Status> {
-    let uri = request.uri();
-    let (path, query) = (uri.path(), uri.query().unwrap_or_default());
+    let (parts, body) = request.into_parts();
+    let body = Inflow::new(body);
+    let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
     if path.len() + query.len() > limits::URI_BYTES_MAX {
         return Err(Status::new(414, "", "the request's URI is too long"));
     }
     let malformed = || Status::bad_request("the request's path or query is malformed");
     let query = Query::parse(query).ok_or_else(malformed)?;
-    let info = route::request_info(request.method(), path, &query).ok_or_else(malformed)?;
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let info = route::request_info(&parts.method, path, &query).ok_or_else(malformed)?;
+    let reads = matches!(parts.method, Method::GET | Method::HEAD);
     if reads && let Some(reply) = health::answer(api, &info.path, &query) {
         return Ok(reply);
     }
-    let user = auth::authenticate(&api.tokens, &api.authorizer, peer, request.headers(), api.now())?;
-    if info.path == limpet_protocol::join::JOIN_PATH && request.method() == Method::POST {
-        return subresources::limpet::join(api, request.into_body()).await;
+    let user = auth::authenticate(&api.tokens, &api.authorizer, peer, &parts.headers, api.now())?;
+    if info.path == limpet_protocol::join::JOIN_PATH && parts.method == Method::POST {
+        return subresources::limpet::join(api, body).await;
     }
-    if info.path == limpet_protocol::join::RENEW_PATH && request.method() == Method::POST {
-        return subresources::limpet::renew(api, request.into_body()).await;
+    if info.path == limpet_protocol::join::RENEW_PATH && parts.method == Method::POST {
+        return subresources::limpet::renew(api, body).await;
     }
     api.authorizer.check(&user, &Asked::of(&info))?;
-    let wanted = negotiate::wanted(request.headers());
-    let (parts, body) = request.into_parts();
+    let wanted = negotiate::wanted(&parts.headers);
     let call = Call {
         api: Arc::clone(api),
         user: Arc::new(user),
@@ -129,9 +131,7 @@ async fn turn(api: &Api, long: bool) -> Result<Option<SemaphorePermit<'_>>, Stat
 }
 
 async fn resource(mut call: Call, target: Target, input: Input) -> Result<Reply, Status> {
-    if target.resource.namespaced && target.namespace.is_empty() && !matches!(call.info.verb, "list" | "watch") {
-        return Err(Status::no_such_resource());
-    }
+    check_place(&call.info, &target)?;
     let mut reply = if !call.info.subresource.is_empty() {
         subresources::answer(&mut call, &target, input).await?
     } else if reviews::is_one(&target) {
@@ -154,6 +154,19 @@ async fn resource(mut call: Call, target: Target, input: Input) -> Result<Reply,
     };
     reply::warn(&mut reply, &call.warnings);
     Ok(reply)
+}
+
+/// Whether the path is one on which the verb exists at all.
+fn check_place(info: &RequestInfo, target: &Target) -> Result<(), Status> {
+    let everywhere = target.resource.namespaced && target.namespace.is_empty();
+    match info.verb {
+        "list" | "watch" => Ok(()),
+        "create" | "deletecollection" if everywhere => Err(not_allowed()),
+        _ if everywhere => Err(Status::no_such_resource()),
+        "create" if !info.name.is_empty() && info.subresource.is_empty() => Err(not_allowed()),
+        "update" | "patch" if info.name.is_empty() => Err(not_allowed()),
+        _ => Ok(()),
+    }
 }
 
 pub fn not_allowed() -> Status {

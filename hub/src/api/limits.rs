@@ -37,6 +37,9 @@ pub const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 pub const HEADERS_TIME: Duration = Duration::from_secs(30);
 /// Time for the body of a request.
 pub const BODY_TIME: Duration = Duration::from_secs(60);
+/// What is still read of a body after its answer is known.
+pub const DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub const DRAIN_TIME: Duration = Duration::from_secs(10);
 /// Time that open requests get after the order to stop.
 pub const SHUTDOWN_TIME: Duration = Duration::from_secs(5);
 /// Bytes from which a response is compressed when the client accepts it.
@@ -47,8 +50,8 @@ pub const CHUNK_BYTES: usize = 64 * 1024;
 pub const WATCH_SECONDS_MIN: u64 = 1800;
 /// Between two bookmarks of a quiet watch.
 pub const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
-/// Attempts of a patch whose object changed underneath it.
-pub const CONFLICT_RETRIES_MAX: usize = 5;
+/// Attempts of a write whose object changed underneath it; one of the writers always gets through.
+pub const CONFLICT_RETRIES_MAX: usize = 64;
 /// Attempts to find a free name for `generateName`.
 pub const GENERATE_NAME_RETRIES_MAX: usize = 8;
 /// Warnings in one response, and the length of each.

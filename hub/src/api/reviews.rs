@@ -32,7 +32,7 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
     }
     let validation = Validation::of(&call.query)?;
     dry_run(call)?;
-    let decoded = decode::object(&input.read().await?, &call.content_type())?;
+    let decoded = decode::object(&input.read().await?, &call.content_type(), &target.resource.kind)?;
     let mut review = decoded.value;
     let api_version = target.resource.api_version();
     conform(&mut review, form(target, &api_version), decoded.duplicates, validation, &mut call.warnings)?;

@@ -28,9 +28,7 @@ impl Selection {
 
     pub fn parse(query: &Query, resource: &Resource) -> Result<Selection, Status> {
         let labels = query.get("labelSelector").unwrap_or_default();
-        let labels = LabelSelector::parse(labels).map_err(|e| {
-            Status::bad_request(format!("unable to parse requirement: {e}"))
-        })?;
+        let labels = LabelSelector::parse(labels).map_err(|e| Status::bad_request(e.to_string()))?;
         let fields = query.get("fieldSelector").unwrap_or_default();
         let fields = FieldSelector::parse(fields).map_err(|e| Status::bad_request(e.to_string()))?;
         let known = resource.behaviour.selectable_fields(&Value::Null);
@@ -39,8 +37,8 @@ impl Selection {
         if resource.namespaced {
             known.push("metadata.namespace");
         }
-        if let Some(field) = fields.unsupported(&known) {
-            return Err(Status::bad_request(format!("field label not supported: {field}")));
+        if let Some(words) = fields.unsupported(&known) {
+            return Err(Status::bad_request(words));
         }
         let by_key = fields.terms.iter().all(|t| t.field.starts_with("metadata.name"));
         Ok(Selection { labels, fields, by_key })

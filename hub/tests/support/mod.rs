@@ -139,6 +139,18 @@ impl Cluster {
         (code, output.stdout[..at].to_vec())
     }
 
+    /// Opens a watch as the operator.
+    pub fn watch(&self, path: &str, accept: &str) -> Watching {
+        let mut command = Command::new("curl");
+        command.args(["-sSN", "-H", &format!("Accept: {accept}")]);
+        command.arg("--cacert").arg(self.dir.path().join("pki/ca.crt"));
+        command.arg("--cert").arg(self.dir.path().join("pki/admin.crt"));
+        command.arg("--key").arg(self.dir.path().join("pki/admin.key"));
+        let mut child = command.arg(format!("{}{path}", self.url)).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+        Watching { child, lines }
+    }
+
     pub fn json(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
         let (code, bytes) =
             self.raw(method, path, &[("Content-Type", "application/json")], body.to_string().as_bytes());
@@ -148,6 +160,34 @@ impl Cluster {
     pub fn get(&self, path: &str) -> (u16, Value) {
         let (code, bytes) = self.raw("GET", path, &[], b"");
         (code, serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+}
+
+/// An open watch: its events, one line each. Ends with the value.
+pub struct Watching {
+    child: std::process::Child,
+    lines: std::io::Lines<std::io::BufReader<std::process::ChildStdout>>,
+}
+
+impl Watching {
+    /// The next event as (type, object); waits for it.
+    pub fn next(&mut self) -> (String, Value) {
+        let line = self.lines.next().expect("the watch ended").unwrap();
+        let event: Value = serde_json::from_str(&line).unwrap();
+        (event["type"].as_str().unwrap().to_owned(), event["object"].clone())
+    }
+
+    /// The type and the object's name of the next event.
+    pub fn next_name(&mut self) -> (String, String) {
+        let (kind, object) = self.next();
+        (kind, object["metadata"]["name"].as_str().unwrap_or_default().to_owned())
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

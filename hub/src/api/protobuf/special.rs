@@ -12,6 +12,7 @@ use limpet_objects::time;
 use serde_json::{Value, json};
 
 /// Whether the message is one of those here.
+#[cfg(test)]
 pub fn is_one(name: &str) -> bool {
     matches!(
         name.rsplit('.').next(),

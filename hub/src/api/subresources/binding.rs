@@ -22,7 +22,7 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
     let validation = Validation::of(&call.query)?;
     let mut ask = ask(call, target)?;
     ask.dry_run = dry_run(call)?;
-    let decoded = decode::object(&input.read().await?, &call.content_type())?;
+    let decoded = decode::object(&input.read().await?, &call.content_type(), FORM.kind)?;
     let mut binding = decoded.value;
     conform(&mut binding, FORM, decoded.duplicates, validation, &mut call.warnings)?;
     let name = object::name(&binding);

@@ -28,7 +28,7 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
     let validation = Validation::of(&call.query)?;
     let mut ask = ask(call, target)?;
     ask.subresource = String::new();
-    let decoded = decode::object(&input.read().await?, &call.content_type())?;
+    let decoded = decode::object(&input.read().await?, &call.content_type(), FORM.kind)?;
     let mut eviction = decoded.value;
     conform(&mut eviction, FORM, decoded.duplicates, validation, &mut call.warnings)?;
     let name = object::name(&eviction);

@@ -5,7 +5,8 @@
 
 use crate::{
     api::{
-        Api, Reply, decode,
+        Api, Reply,
+        decode::Inflow,
         dispatch::{Call, Input, not_allowed},
         negotiate::Wanted,
         reply,
@@ -14,14 +15,13 @@ use crate::{
     pki::PkiError,
 };
 use http::Method;
-use hyper::body::Incoming;
 use limpet_objects::status::Status;
 use limpet_protocol::join::JoinAsk;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{sync::Arc, time::SystemTime};
 
-pub async fn join(api: &Api, body: Incoming) -> Result<Reply, Status> {
-    let ask: JoinAsk = read(decode::read(body).await?.as_ref())?;
+pub async fn join(api: &Api, body: Inflow) -> Result<Reply, Status> {
+    let ask: JoinAsk = read(body.read().await?.as_ref())?;
     let answer = enroll(api)?.join(&ask, SystemTime::now()).await;
     let answer = answer.map_err(|error| {
         tracing::warn!(node = %ask.node_name, token = %ask.token_id, %error, "a device may not join");
@@ -31,8 +31,8 @@ pub async fn join(api: &Api, body: Incoming) -> Result<Reply, Status> {
 }
 
 /// The signature of the request is the right; a certificate that has ended does not matter.
-pub async fn renew(api: &Api, body: Incoming) -> Result<Reply, Status> {
-    let ask: JoinAsk = read(decode::read(body).await?.as_ref())?;
+pub async fn renew(api: &Api, body: Inflow) -> Result<Reply, Status> {
+    let ask: JoinAsk = read(body.read().await?.as_ref())?;
     let answer = enroll(api)?.renew_by_key(&ask, SystemTime::now()).map_err(|error| {
         tracing::warn!(node = %ask.node_name, %error, "a device may not renew");
         failed(&error)

@@ -29,7 +29,7 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
     let media = call.content_type();
     let bytes = input.read().await?;
     let written = if call.info.verb == "update" {
-        let decoded = decode::object(&bytes, &media)?;
+        let decoded = decode::object(&bytes, &media, FORM.kind)?;
         let mut scale = decoded.value;
         conform(&mut scale, FORM, decoded.duplicates, validation, &mut call.warnings)?;
         write::update(&mut ask, |ask, old| set(ask, old, &scale)).await?

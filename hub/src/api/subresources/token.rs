@@ -29,7 +29,7 @@ const SECONDS_MAX: i64 = 365 * 86_400;
 pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Reply, Status> {
     let validation = Validation::of(&call.query)?;
     dry_run(call)?;
-    let decoded = decode::object(&input.read().await?, &call.content_type())?;
+    let decoded = decode::object(&input.read().await?, &call.content_type(), FORM.kind)?;
     let mut request = decoded.value;
     conform(&mut request, FORM, decoded.duplicates, validation, &mut call.warnings)?;
     let answer = issue(&call.api, target, request)?;

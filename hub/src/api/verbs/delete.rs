@@ -48,7 +48,7 @@ pub async fn options(call: &mut Call, input: Input) -> Result<(DeleteOptions, bo
         });
         return Ok((DeleteOptions::of(&value)?, dry_run(call)?));
     }
-    let decoded = decode::object(&bytes, &call.content_type())?;
+    let decoded = decode::object(&bytes, &call.content_type(), "DeleteOptions")?;
     let mut value = decoded.value;
     // Clients send DeleteOptions of whatever group they talk to.
     let api_version = value["apiVersion"].as_str().unwrap_or("v1").to_owned();

@@ -31,7 +31,7 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
     let mut ask = ask(call, target)?;
     ask.dry_run = dry_run(call)?;
     let bytes = input.read().await?;
-    let decoded = decode::object(&bytes, &call.content_type())?;
+    let decoded = decode::object(&bytes, &call.content_type(), &target.resource.kind)?;
     let mut new = decoded.value;
     let api_version = target.resource.api_version();
     write::form::conform(&mut new, form(target, &api_version), decoded.duplicates, validation, &mut call.warnings)?;
