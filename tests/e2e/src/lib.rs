@@ -33,6 +33,6 @@ pub fn missing() -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
         return Some("needs root: network namespaces and containers".to_string());
     }
-    let tools = ["ip", "nsenter", "unshare", "setpriv", "curl", "kubectl"];
+    let tools = ["ip", "nsenter", "unshare", "setpriv", "curl"];
     tools.iter().find(|t| process::which(t).is_none()).map(|t| format!("needs {t}: run `cargo xtask setup`"))
 }
