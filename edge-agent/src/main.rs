@@ -1,1 +1,165 @@
-fn main() {}
+//! `limpet-agent`: a whole Kubernetes node in one small binary.
+//!
+//! One binary, several processes: without a command it is the keeper, which starts `agent`; the agent starts `rt` and
+//! `unpack` for one piece of work each. `ps`, `logs` and `doctor` are for people at the board.
+//! Never: more than this file knows of the command line.
+
+mod agent;
+mod device;
+mod images;
+mod inspect;
+mod journal;
+mod keeper;
+mod link;
+mod logger;
+mod logs;
+mod net;
+mod probes;
+mod runtime;
+mod streams;
+mod volumes;
+
+use agent::{Config, Paths, StartOptions};
+use clap::{Args, Parser, Subcommand};
+use std::{
+    ffi::OsString,
+    os::fd::{FromRawFd, OwnedFd},
+    path::PathBuf,
+};
+
+#[derive(Parser)]
+#[command(
+    name = "limpet-agent",
+    version,
+    about = "A whole Kubernetes node in one small binary: joins a hub and runs the pods that it is given, also offline",
+    after_help = "The first start needs a token: limpet-agent --join \"$(limpet token create --data-dir DIR)\""
+)]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Args, Clone)]
+struct Options {
+    /// Join token, needed at the first start only
+    #[arg(long, value_name = "TOKEN", env = "LIMPET_JOIN", hide_env_values = true)]
+    join: Option<String>,
+    /// Name of this node; the host's name when absent
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+    /// What must survive a reboot: journal, images, logs, identity
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/limpet", global = true)]
+    data_dir: PathBuf,
+    /// What must not: namespaces, pipes, records of running containers
+    #[arg(long, value_name = "DIR", default_value = "/run/limpet", global = true)]
+    run_dir: PathBuf,
+    /// Settings as JSON (docs/agent-config.md)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Lists this node's containers
+    Ps,
+    /// Prints the log of a container of this node
+    Logs {
+        /// Id of the container or the beginning of it (see `ps`)
+        container: String,
+    },
+    /// Says whether this board can be a node, and what to change
+    Doctor,
+    /// Started by the keeper
+    #[command(hide = true)]
+    Agent(AgentOptions),
+}
+
+#[derive(Args, Clone)]
+struct AgentOptions {
+    #[command(flatten)]
+    options: Options,
+}
+
+fn main() -> std::process::ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    // The helpers come first: they are started often and must stay small.
+    let code = match args.get(1).and_then(|a| a.to_str()) {
+        Some("rt") => runtime::rt::main(&args[2..]),
+        Some("unpack") => images::unpack_helper(),
+        _ => command(args),
+    };
+    std::process::ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+fn command(args: Vec<OsString>) -> i32 {
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return e.exit_code();
+        }
+    };
+    let paths = Paths { data: cli.options.data_dir.clone(), run: cli.options.run_dir.clone() };
+    match cli.command {
+        Some(Command::Ps) => inspect::ps(&paths),
+        Some(Command::Logs { container }) => inspect::logs(&paths, &container),
+        Some(Command::Doctor) => inspect::doctor(&paths),
+        Some(Command::Agent(agent)) => run_agent(agent.options),
+        None => run_keeper(&cli.options, &args[1..]),
+    }
+}
+
+/// What cannot be right is said before any process is started.
+fn run_keeper(options: &Options, args: &[OsString]) -> i32 {
+    if let Err(why) = Config::load(options.config.as_deref()) {
+        eprintln!("limpet-agent: {why}");
+        return 2;
+    }
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(e) => {
+            eprintln!("limpet-agent: cannot find its own program: {e}");
+            return 1;
+        }
+    };
+    match keeper::run(&program, args) {
+        // The agent has said why.
+        keeper::EXIT_CONFIG => 1,
+        code => code,
+    }
+}
+
+fn run_agent(options: Options) -> i32 {
+    let config = match Config::load(options.config.as_deref()) {
+        Ok(config) => config,
+        Err(why) => {
+            eprintln!("limpet-agent: {why}");
+            return keeper::EXIT_CONFIG;
+        }
+    };
+    logger::start(&config.log);
+    let Some(socket) = keeper_socket() else {
+        eprintln!("limpet-agent: `agent` is started by the keeper; run `limpet-agent` without a command");
+        return 2;
+    };
+    let start = StartOptions {
+        paths: Paths { data: options.data_dir, run: options.run_dir },
+        config,
+        join: options.join,
+        node_name: options.node_name,
+        program: PathBuf::from("/proc/self/exe"),
+    };
+    agent::run(start, socket)
+}
+
+#[allow(unsafe_code)]
+fn keeper_socket() -> Option<OwnedFd> {
+    let kind = std::fs::read_link(format!("/proc/self/fd/{}", keeper::AGENT_FD)).ok()?;
+    if !kind.as_os_str().as_encoded_bytes().starts_with(b"socket:") {
+        return None;
+    }
+    // SAFETY: the keeper placed its socket on this number before this program began; nothing else here owns it.
+    Some(unsafe { OwnedFd::from_raw_fd(keeper::AGENT_FD) })
+}

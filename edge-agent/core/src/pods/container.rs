@@ -446,19 +446,11 @@ impl Container {
 
     pub fn container_exited(&mut self, pod: &Facts, attempt: u32, exit: Exit, now: Now) {
         let current = match &self.state {
-            State::Starting { attempt: a } => *a == attempt,
             State::Running(r) | State::Stopping { running: r, .. } => r.attempt == attempt,
             _ => false,
         };
         if !current {
             return;
-        }
-        if let State::Starting { .. } = self.state {
-            if let Some(before) = self.ended.take() {
-                self.last = Some(before);
-            }
-            self.attempt = Some(attempt);
-            self.started_ms = now.wall_ms;
         }
         let reason = match (exit.oom_killed, exit.unknown, exit.code) {
             (true, _, _) => "OOMKilled",

@@ -307,9 +307,11 @@ fn apply(pod: &mut LivePod, input: Input, cx: &mut Cx<'_>) {
         Input::ContainerFailed { at, stage, message } => {
             with(pod, &at.container, |c, facts| c.container_failed(facts, at.attempt, stage, message, cx));
         }
-        Input::ContainerExited { at, exit } => {
-            with(pod, &at.container, |c, facts| c.container_exited(facts, at.attempt, exit, cx.now));
-        }
+        Input::ContainerExited { at, exit } => with(pod, &at.container, |c, facts| {
+            // A short life can be over before the news of its beginning has come.
+            c.container_started(facts, at.attempt, cx);
+            c.container_exited(facts, at.attempt, exit, cx.now);
+        }),
         Input::Probed { at, kind, ok, output } => probed(pod, &at, kind, ok, &output, cx),
         Input::HookDone { at, hook, error } => {
             with_attempt(pod, &at, |c, facts| c.hook_done(facts, hook, error, cx));

@@ -13,6 +13,8 @@ const EVENTS_BYTES_MAX: usize = 256 * 1024;
 const IN_FLIGHT_MAX: usize = 64;
 /// A report that the hub has not confirmed on a living connection is sent again after this long.
 const AGAIN_MS: u64 = 60_000;
+/// After a failure of the journal.
+const BLOCKED_MS: u64 = 10_000;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum OutboxOutput {
@@ -39,10 +41,12 @@ pub struct Outbox {
     node_known: Vec<u8>,
     events: VecDeque<Vec<u8>>,
     events_bytes: usize,
-    /// Messages of the session itself: acknowledgements, inventories, questions for tokens.
-    urgent: VecDeque<Up>,
     version: u64,
     ceiling: u64,
+    /// The ceiling before the one that is being made durable.
+    ceiling_before: u64,
+    /// The journal failed: nothing goes out until then.
+    blocked_until: u64,
     connected: bool,
 }
 
@@ -54,12 +58,6 @@ impl Outbox {
 
     pub fn snapshot(&self) -> Record {
         Record::VersionCeiling(self.ceiling)
-    }
-
-    pub fn urgent(&mut self, up: Up) {
-        if self.connected {
-            self.urgent.push_back(up);
-        }
     }
 
     pub fn pod(&mut self, uid: Uid, namespace: String, name: String, status: Vec<u8>) {
@@ -111,7 +109,6 @@ impl Outbox {
 
     pub fn disconnected(&mut self) {
         self.connected = false;
-        self.urgent.clear();
     }
 
     /// The hub has this version of the pod (of the node: empty `uid`) durably.
@@ -124,20 +121,39 @@ impl Outbox {
     }
 
     pub fn idle(&self) -> bool {
-        self.urgent.is_empty() && self.pods.is_empty() && self.node.is_none() && self.events.is_empty()
+        self.pods.is_empty() && self.node.is_none() && self.events.is_empty()
+    }
+
+    /// Whether `poll` has something to give now.
+    pub fn wants(&self, now: Now) -> bool {
+        let due = |sent: Option<u64>| sent.is_none_or(|at| now.mono_ms >= at + AGAIN_MS);
+        let something = || {
+            self.version > self.ceiling
+                || self.node.as_ref().is_some_and(|(_, _, sent)| due(*sent))
+                || self.pods.values().any(|s| due(s.sent_at))
+                || !self.events.is_empty()
+        };
+        self.connected && now.mono_ms >= self.blocked_until && something()
+    }
+
+    /// The record that `poll` gave last could not be made durable: it is tried again later.
+    pub fn unpersisted(&mut self, now: Now) {
+        self.ceiling = self.ceiling_before;
+        self.blocked_until = now.mono_ms + BLOCKED_MS;
     }
 
     /// The next message to send, or a record that must be durable first.
     pub fn poll(&mut self, now: Now) -> Option<OutboxOutput> {
+        if now.mono_ms < self.blocked_until {
+            return None;
+        }
         if self.version > self.ceiling {
+            self.ceiling_before = self.ceiling;
             self.ceiling = self.version + VERSION_BLOCK;
             return Some(OutboxOutput::Persist(Record::VersionCeiling(self.ceiling)));
         }
         if !self.connected {
             return None;
-        }
-        if let Some(up) = self.urgent.pop_front() {
-            return Some(OutboxOutput::Send(Channel::State, up));
         }
         let due = |sent: Option<u64>| sent.is_none_or(|at| now.mono_ms >= at + AGAIN_MS);
         if let Some((body, version, sent)) = &mut self.node
@@ -161,8 +177,12 @@ impl Outbox {
     pub fn wake_at(&self) -> Option<(u64, &'static str)> {
         let pods = self.pods.values().filter_map(|s| s.sent_at);
         let node = self.node.iter().filter_map(|(_, _, sent)| *sent);
-        let first = pods.chain(node).min().filter(|_| self.connected)?;
-        Some((first + AGAIN_MS, "a report is not confirmed"))
+        if !self.connected {
+            return None;
+        }
+        let blocked = (self.version > self.ceiling).then_some((self.blocked_until, "the journal failed"));
+        let again = pods.chain(node).min().map(|first| (first + AGAIN_MS, "a report is not confirmed"));
+        blocked.into_iter().chain(again).min()
     }
 }
 
@@ -218,7 +238,7 @@ mod tests {
     #[test]
     fn latest_wins_and_stays_until_it_is_confirmed() {
         let mut o = Outbox::new(0);
-        assert!(matches!(o.poll(now(0)), None));
+        assert!(o.poll(now(0)).is_none());
         for n in 0..3 {
             o.pod("u".into(), "d".into(), "p".into(), vec![n]);
         }

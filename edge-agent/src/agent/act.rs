@@ -1,0 +1,449 @@
+//! The agent's hands: carries out what the pods' machine decides, each action as a task of its own.
+//!
+//! In: `Action`s. Out: their outcomes as `Input`s, through one channel.
+//! Never: loses an outcome; what must not fail (removal) is tried again until it does not.
+
+use super::{Paths, StartOptions, convert, convert::VolumeSources};
+use crate::{
+    device::{self, Clock},
+    images::{self, ImageError as PullError},
+    logs::{self, Logs},
+    net::Cidr,
+    probes::Prober,
+    runtime::{Exited, Runtime, RuntimeError},
+    volumes,
+};
+use limpet_agent_core::{
+    Input,
+    plan::{ContainerPlan, ImageFacts, Qos, SandboxPlan},
+    pods::{Check, ContainerRef, Exit, HookKind, ImageError, ProbeKind, PullPolicy, StartStage, Uid},
+    volumes::VolumePlan,
+};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::sync::mpsc;
+
+const MESSAGE_BYTES_MAX: usize = 4096;
+const MESSAGE_FROM_LOG_BYTES_MAX: usize = 2048;
+const DRAIN: Duration = Duration::from_millis(1000);
+
+/// Everything that tasks need; cheap to clone.
+#[derive(Clone)]
+pub struct Hands {
+    pub runtime: Runtime,
+    pub images: images::Store,
+    pub logs: Logs,
+    pub clock: Clock,
+    pub paths: Paths,
+    limits: logs::Limits,
+    tell: mpsc::UnboundedSender<Input>,
+    prober: Arc<Prober>,
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Containers by id, to name exits.
+    containers: BTreeMap<String, Known>,
+    volumes: BTreeMap<Uid, VolumeSources>,
+    cidr: Option<Cidr>,
+    host_ips: Vec<String>,
+    qos: BTreeMap<Uid, Qos>,
+    /// Layers of the images that were ensured, by image id, lowest first.
+    layers: BTreeMap<String, Vec<PathBuf>>,
+}
+
+#[derive(Clone)]
+struct Known {
+    at: ContainerRef,
+    message_from_log: bool,
+}
+
+impl Hands {
+    pub fn new(
+        options: &StartOptions,
+        runtime: Runtime,
+        images: images::Store,
+        clock: Clock,
+    ) -> (Hands, mpsc::UnboundedReceiver<Input>) {
+        let (tell, outcomes) = mpsc::unbounded_channel();
+        let limits = logs::Limits {
+            file_bytes_max: options.config.container_log_bytes_max,
+            files_max: options.config.container_log_files_max,
+        };
+        let prober = Arc::new(Prober { runtime: runtime.clone(), clock: clock.clone() });
+        let hands = Hands {
+            runtime,
+            images,
+            logs: Logs::default(),
+            clock,
+            paths: options.paths.clone(),
+            limits,
+            tell,
+            prober,
+            shared: Arc::default(),
+        };
+        (hands, outcomes)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn say(&self, input: Input) {
+        let _ = self.tell.send(input);
+    }
+
+    pub fn set_network(&self, cidr: Option<Cidr>, host_ips: Vec<String>) {
+        let mut shared = self.lock();
+        shared.cidr = cidr;
+        shared.host_ips = host_ips;
+    }
+
+    fn spawn(&self, work: impl Future<Output = Input> + Send + 'static) {
+        let tell = self.tell.clone();
+        tokio::spawn(async move {
+            let _ = tell.send(work.await);
+        });
+    }
+
+    /// As `spawn`, for futures that stay on this thread.
+    fn spawn_here(&self, work: impl Future<Output = Input> + 'static) {
+        let tell = self.tell.clone();
+        tokio::task::spawn_local(async move {
+            let _ = tell.send(work.await);
+        });
+    }
+
+    pub fn set_up_volumes(&self, uid: Uid, plans: Vec<VolumePlan>) {
+        let data = &self.paths.data;
+        let mut sources = VolumeSources::new();
+        for plan in &plans {
+            if let Err(e) = convert::set_up_volume(data, &uid, plan) {
+                return self.say(Input::VolumesFailed { uid, volume: plan.name.clone(), message: e.to_string() });
+            }
+            sources.insert(plan.name.clone(), convert::volume_source(data, &uid, plan));
+        }
+        self.lock().volumes.insert(uid.clone(), sources);
+        self.say(Input::VolumesReady { uid });
+    }
+
+    pub fn update_volumes(&self, uid: &Uid, plans: &[VolumePlan]) {
+        for plan in plans {
+            match convert::set_up_volume(&self.paths.data, uid, plan) {
+                Ok(()) => log::info!("pod {uid}: volume {} shows its new content", plan.name),
+                Err(e) => log::error!("pod {uid}: volume {} keeps its old content: {e}", plan.name),
+            }
+        }
+    }
+
+    pub fn create_sandbox(&self, uid: Uid, plan: SandboxPlan) {
+        let (gateway, host_ips) = {
+            let mut shared = self.lock();
+            shared.qos.insert(uid.clone(), plan.qos);
+            (shared.cidr.map(|c| c.gateway()), shared.host_ips.clone())
+        };
+        let spec = convert::sandbox(&plan, gateway, &device::host_file("/etc/resolv.conf"));
+        let runtime = self.runtime.clone();
+        self.spawn(async move {
+            match runtime.create_sandbox(&spec).await {
+                Ok(info) => {
+                    let ips = info.ip.map_or(host_ips, |ip| vec![ip.to_string()]);
+                    Input::SandboxReady { uid, ips }
+                }
+                Err(e) => Input::SandboxFailed { uid, message: e.to_string() },
+            }
+        });
+    }
+
+    pub fn pull_image(&self, uid: Uid, container: Arc<str>, want: (String, PullPolicy), secrets: Vec<Vec<u8>>) {
+        let (image, policy) = want;
+        let policy = match policy {
+            PullPolicy::Always => images::Policy::Always,
+            PullPolicy::IfNotPresent => images::Policy::IfNotPresent,
+            PullPolicy::Never => images::Policy::Never,
+        };
+        let here = self.images.find(&image).is_some();
+        let asks = policy == images::Policy::Always || (!here && policy == images::Policy::IfNotPresent);
+        if asks {
+            self.say(Input::ImagePulling { uid: uid.clone(), container: container.clone() });
+        }
+        let hands = self.clone();
+        let begun = self.clock.mono_ms();
+        self.spawn_here(async move {
+            let want = images::Want { image, policy, pull_secrets: secrets };
+            match hands.images.ensure(&want).await {
+                Ok(image) => {
+                    hands.lock().layers.insert(image.id.clone(), image.layers.clone());
+                    let asked = image.pulled || (policy == images::Policy::Always && !image.unverified);
+                    let pulled_in_ms = asked.then(|| hands.clock.mono_ms().saturating_sub(begun));
+                    Input::ImageReady { uid, container, image: image_facts(&image), pulled_in_ms }
+                }
+                Err(e) => {
+                    log::warn!("pod {uid}: {e}");
+                    Input::ImageFailed { uid, container, error: image_error(&e), message: e.to_string() }
+                }
+            }
+        });
+    }
+
+    pub fn start_container(&self, uid: Uid, plan: ContainerPlan) {
+        let at = ContainerRef { uid: uid.clone(), container: plan.name.as_str().into(), attempt: plan.attempt };
+        let (sources, qos) = {
+            let mut shared = self.lock();
+            let message_from_log = plan.termination_message_from_log;
+            shared.containers.insert(plan.id.clone(), Known { at: at.clone(), message_from_log });
+            let sources = shared.volumes.get(&uid).cloned().unwrap_or_default();
+            (sources, shared.qos.get(&uid).copied().unwrap_or_default())
+        };
+        let hands = self.clone();
+        self.spawn(async move {
+            let (stage, message) = match hands.try_start(&plan, &sources, qos).await {
+                Ok(()) => return Input::ContainerStarted(at),
+                Err(failure) => failure,
+            };
+            log::warn!("pod {}: container {}: {message}", plan.pod_name, plan.name);
+            hands.lock().containers.remove(&plan.id);
+            Input::ContainerFailed { at, stage, message }
+        });
+    }
+
+    async fn try_start(
+        &self,
+        plan: &ContainerPlan,
+        sources: &VolumeSources,
+        qos: Qos,
+    ) -> Result<(), (StartStage, String)> {
+        let create = |message: String| (StartStage::Create, message);
+        let layers = self.lock().layers.get(&plan.image.id).cloned();
+        let layers = layers.ok_or_else(|| create(format!("image {} is no longer here", plan.image.id)))?;
+        let spec = convert::container(plan, qos, &layers, sources, &self.paths).map_err(create)?;
+        let message = convert::termination_file(&self.paths.data, &plan.pod_uid, &plan.name, plan.attempt);
+        make_message_file(&message).map_err(|e| create(format!("termination message: {e}")))?;
+        let path = logs::file(&self.paths.data, &plan.pod_uid, &plan.name, plan.attempt);
+        logs::forget_old_attempts(&self.paths.data, &plan.pod_uid, &plan.name, plan.attempt);
+        let started = self.runtime.start_container(&spec).await.map_err(|e| match e {
+            RuntimeError::Start(why) => (StartStage::Run, why),
+            other => (StartStage::Create, other.to_string()),
+        })?;
+        self.logs.start(&plan.id, &path, self.limits, sources_of(started.streams));
+        Ok(())
+    }
+
+    /// A container of the agent before this one.
+    pub fn adopt(&self, id: &str, at: ContainerRef) {
+        let path = logs::file(&self.paths.data, &at.uid, &at.container, at.attempt);
+        let streams = self.runtime.take_streams(id);
+        self.lock().containers.insert(id.to_string(), Known { at, message_from_log: false });
+        self.logs.start(id, &path, self.limits, sources_of(streams));
+    }
+
+    /// A container ended: first what it said, then that it ended.
+    pub fn exited(&self, exited: Exited) {
+        let Some(known) = self.lock().containers.remove(&exited.container_id) else { return };
+        let hands = self.clone();
+        self.spawn(async move {
+            hands.logs.drain(&exited.container_id, DRAIN).await;
+            let code = exited.ended.code;
+            let message = hands.last_words(&known, code);
+            Input::ContainerExited {
+                at: known.at,
+                exit: Exit {
+                    code,
+                    oom_killed: exited.ended.oom_killed,
+                    message,
+                    finished_ms: 0,
+                    unknown: exited.ended.unseen,
+                },
+            }
+        });
+    }
+
+    fn last_words(&self, known: &Known, code: i32) -> String {
+        let at = &known.at;
+        let file = convert::termination_file(&self.paths.data, &at.uid, &at.container, at.attempt);
+        let message = read_some(&file, MESSAGE_BYTES_MAX);
+        let _ = std::fs::remove_file(&file);
+        if !message.is_empty() || code == 0 || !known.message_from_log {
+            return message;
+        }
+        let path = logs::file(&self.paths.data, &at.uid, &at.container, at.attempt);
+        logs::tail_text(&path, MESSAGE_FROM_LOG_BYTES_MAX)
+    }
+
+    pub fn signal(&self, id: &str, signal: &str) {
+        let result = match signal_number(signal) {
+            Some(libc::SIGKILL) => self.runtime.kill(id),
+            Some(number) => self.runtime.signal(id, number),
+            None => self.runtime.signal(id, libc::SIGTERM),
+        };
+        if let Err(e) = result {
+            log::debug!("signal {signal} to {id}: {e}");
+        }
+    }
+
+    /// `ip`: where the pod is reached.
+    pub fn probe(&self, at: ContainerRef, kind: ProbeKind, check: Check, ip: String, timeout: Duration) {
+        let (prober, id) = (self.prober.clone(), container_id(&at));
+        self.spawn(async move {
+            let (ok, output) = match prober.run(&check, &id, &ip, timeout).await {
+                Ok(output) => (true, output),
+                Err(why) => (false, why),
+            };
+            Input::Probed { at, kind, ok, output }
+        });
+    }
+
+    pub fn hook(&self, at: ContainerRef, hook: HookKind, check: Check, ip: String, timeout: Duration) {
+        let (prober, id) = (self.prober.clone(), container_id(&at));
+        self.spawn(async move {
+            let error = prober.run(&check, &id, &ip, timeout).await.err();
+            Input::HookDone { at, hook, error }
+        });
+    }
+
+    pub fn remove_container(&self, id: String) {
+        let hands = self.clone();
+        tokio::spawn(async move {
+            hands.logs.forget(&id);
+            if let Err(e) = hands.runtime.remove_container(&id).await {
+                log::warn!("container {id} is not removed yet: {e}");
+            }
+        });
+    }
+
+    pub fn remove_sandbox(&self, uid: Uid) {
+        let hands = self.clone();
+        self.spawn(async move {
+            hands.until_done(&uid, false).await;
+            Input::SandboxRemoved { uid }
+        });
+    }
+
+    pub fn remove_pod(&self, uid: Uid) {
+        let hands = self.clone();
+        self.spawn(async move {
+            hands.until_done(&uid, true).await;
+            hands.lock().qos.remove(&uid);
+            Input::PodRemoved { uid }
+        });
+    }
+
+    async fn until_done(&self, uid: &Uid, files_too: bool) {
+        let mut wait = Duration::from_millis(200);
+        while let Err(why) = self.tear_down(uid, files_too).await {
+            log::warn!("pod {uid} is not removed yet: {why}; trying again in {} ms", wait.as_millis());
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_secs(30));
+        }
+    }
+
+    async fn tear_down(&self, uid: &Uid, files_too: bool) -> Result<(), String> {
+        let text = |e: RuntimeError| e.to_string();
+        for found in self.runtime.list().into_iter().filter(|f| *f.pod_uid == **uid) {
+            self.logs.forget(&found.id);
+            self.lock().containers.remove(&found.id);
+            self.runtime.remove_container(&found.id).await.map_err(text)?;
+        }
+        self.runtime.remove_sandbox(uid).await.map_err(text)?;
+        volumes::tear_down_pod(&self.paths.data, uid).map_err(|e| e.to_string())?;
+        self.lock().volumes.remove(uid);
+        if files_too {
+            let dir = self.paths.data.join("pods").join(&**uid);
+            match std::fs::remove_dir_all(&dir) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(format!("remove {}: {e}", dir.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+pub fn container_id(at: &ContainerRef) -> String {
+    limpet_agent_core::plan::container_id(&at.uid, &at.container, at.attempt)
+}
+
+fn sources_of(streams: crate::runtime::Streams) -> logs::Sources {
+    logs::Sources { stdin: streams.stdin, stdout: streams.stdout, stderr: streams.stderr, tty: streams.tty }
+}
+
+fn image_facts(image: &images::Image) -> ImageFacts {
+    let run = &image.config.config;
+    ImageFacts {
+        id: image.id.clone(),
+        digest_ref: image.repo_digest.clone(),
+        entrypoint: run.entrypoint.clone(),
+        cmd: run.cmd.clone(),
+        env: run.env.clone(),
+        user: run.user.clone(),
+        working_dir: run.working_dir.clone(),
+        stop_signal: run.stop_signal.clone(),
+        size_bytes: image.bytes,
+    }
+}
+
+fn image_error(error: &PullError) -> ImageError {
+    match error.reason() {
+        "InvalidImageName" => ImageError::InvalidName,
+        "ErrImageNeverPull" => ImageError::NeverPull,
+        "RegistryUnavailable" => ImageError::Unavailable,
+        _ => ImageError::Pull,
+    }
+}
+
+/// Any user of the container may write its last words.
+fn make_message_file(path: &PathBuf) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    std::fs::write(path, b"")?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))
+}
+
+fn read_some(path: &PathBuf, bytes_max: usize) -> String {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    if let Ok(file) = std::fs::File::open(path) {
+        let _ = file.take(bytes_max as u64).read_to_end(&mut bytes);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`.
+fn signal_number(name: &str) -> Option<i32> {
+    if let Ok(number) = name.parse::<i32>() {
+        return (1..=64).contains(&number).then_some(number);
+    }
+    let upper = name.to_ascii_uppercase();
+    let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(rest) = bare.strip_prefix("RTMIN") {
+        let offset: i32 = if rest.is_empty() { 0 } else { rest.strip_prefix('+')?.parse().ok()? };
+        return Some(34 + offset).filter(|n| *n <= 64);
+    }
+    format!("SIG{bare}").parse::<nix::sys::signal::Signal>().ok().map(|s| s as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn signals_by_any_name() {
+        for (name, want) in [
+            ("SIGTERM", Some(15)),
+            ("quit", Some(3)),
+            ("9", Some(9)),
+            ("SIGRTMIN+3", Some(37)),
+            ("SIGRTMIN", Some(34)),
+            ("0", None),
+            ("nonsense", None),
+        ] {
+            assert_eq!(super::signal_number(name), want, "{name}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Where the agent keeps things and how it is set.
+//!
+//! In: the command line, and `--config FILE` (JSON, see docs/agent-config.md). Out: a checked `Config`.
+//! Never: a default that differs between boards.
+
+use serde::Deserialize;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+#[derive(Clone, Debug, Default)]
+pub struct Paths {
+    pub data: PathBuf,
+    pub run: PathBuf,
+}
+
+/// The file's content; every field has a default.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct Config {
+    /// `error`, `warn`, `info`, `debug` or `trace`; LIMPET_LOG wins.
+    pub log: String,
+    /// Seconds between MQTT pings.
+    pub keepalive_seconds: u64,
+    /// The longest wait between attempts to reach the hub.
+    pub reconnect_seconds_max: u64,
+    /// `host:port` of the MQTT listener, instead of what the hub named.
+    pub mqtt: Vec<String>,
+    /// This board's address, instead of the one that its routes suggest.
+    pub node_ip: Option<String>,
+    pub pods_max: u32,
+    /// Labels that the node has from the beginning.
+    pub labels: BTreeMap<String, String>,
+    /// Memory that pods may not have, in MiB; by default a twentieth, at most 256.
+    pub reserved_memory_mib: Option<u64>,
+    pub container_log_bytes_max: u64,
+    pub container_log_files_max: usize,
+    pub cluster_domain: String,
+    /// Name of the agent's group in every cgroup hierarchy.
+    pub cgroup_parent: Option<String>,
+    /// `docker.io` to a list of `https://mirror` in order of preference.
+    pub registry_mirrors: BTreeMap<String, Vec<String>>,
+    /// Registries (`host:port`) that are spoken to without TLS.
+    pub insecure_registries: Vec<String>,
+    /// PEM files with CAs for registries, besides the system's.
+    pub registry_ca_files: Vec<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            log: "info".into(),
+            keepalive_seconds: 60,
+            reconnect_seconds_max: 60,
+            mqtt: Vec::new(),
+            node_ip: None,
+            pods_max: 110,
+            labels: BTreeMap::new(),
+            reserved_memory_mib: None,
+            container_log_bytes_max: 10 * 1024 * 1024,
+            container_log_files_max: 3,
+            cluster_domain: "cluster.local".into(),
+            cgroup_parent: None,
+            registry_mirrors: BTreeMap::new(),
+            insecure_registries: Vec::new(),
+            registry_ca_files: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// The error is a sentence for whoever wrote the file.
+    pub fn load(path: Option<&Path>) -> Result<Config, String> {
+        let Some(path) = path else { return Ok(Config::default()) };
+        let text = std::fs::read(path)
+            .map_err(|e| format!("the configuration {} cannot be read: {e}", path.display()))?;
+        let config: Config = serde_json::from_slice(&text)
+            .map_err(|e| format!("the configuration {} is not right: {e}", path.display()))?;
+        config.check().map_err(|e| format!("the configuration {} is not right: {e}", path.display()))?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if !(5..=3600).contains(&self.keepalive_seconds) {
+            return Err("keepaliveSeconds must be between 5 and 3600".into());
+        }
+        if !(1..=3600).contains(&self.reconnect_seconds_max) {
+            return Err("reconnectSecondsMax must be between 1 and 3600".into());
+        }
+        if self.container_log_bytes_max < 64 * 1024 || self.container_log_files_max < 2 {
+            return Err("containerLogBytesMax must be at least 65536 and containerLogFilesMax at least 2".into());
+        }
+        if let Some(ip) = &self.node_ip
+            && ip.parse::<std::net::IpAddr>().is_err()
+        {
+            return Err(format!("nodeIp \"{ip}\" is not an address"));
+        }
+        Ok(())
+    }
+
+    /// Agents with different data directories on one machine must not share groups.
+    pub fn cgroup_parent(&self, paths: &Paths) -> String {
+        if let Some(name) = &self.cgroup_parent {
+            return name.clone();
+        }
+        if paths.data == Path::new("/var/lib/limpet") {
+            return "limpet".into();
+        }
+        let hash = limpet_protocol::ItemHash::of(paths.data.as_os_str().as_encoded_bytes());
+        let hex: String = hash.0[..4].iter().map(|b| format!("{b:02x}")).collect();
+        format!("limpet-{hex}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_checked() {
+        for (text, want) in [
+            ("{}", None),
+            (r#"{"keepaliveSeconds": 30, "labels": {"a": "b"}}"#, None),
+            (r#"{"keepaliveSeconds": 1}"#, Some("keepaliveSeconds must be")),
+            (r#"{"keepAliveSeconds": 30}"#, Some("unknown field")),
+            (r#"{"nodeIp": "x"}"#, Some("is not an address")),
+            ("[", Some("EOF")),
+        ] {
+            let path = std::env::temp_dir().join(format!("limpet-config-{}", std::process::id()));
+            std::fs::write(&path, text).unwrap();
+            let got = Config::load(Some(&path));
+            let _ = std::fs::remove_file(&path);
+            match want {
+                None => assert!(got.is_ok(), "{text}: {got:?}"),
+                Some(words) => assert!(got.unwrap_err().contains(words), "{text}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Plans of the core in the words of the runtime.
+//!
+//! In: a plan, the directories of layers and volumes, the host's resolver. Out: specs with nothing left to look up.
+//! Never: decides anything that a plan has not decided.
+
+use super::{Paths, users};
+use crate::{
+    runtime::spec as rt,
+    volumes::{self, HostPathType},
+};
+use limpet_agent_core::{
+    plan::{ContainerPlan, DnsPlan, MountSource, PodResources, Propagation, Qos, ResourcePlan, SandboxPlan, SeccompPlan},
+    volumes::{VolumeContent, VolumePlan},
+};
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+pub fn sandbox(plan: &SandboxPlan, gateway: Option<Ipv4Addr>, host_resolv: &str) -> rt::SandboxSpec {
+    let host_ports = plan.host_ports.iter().map(|p| rt::HostPort {
+        host_ip: p.host_ip.parse().ok().filter(|ip: &Ipv4Addr| !ip.is_unspecified()),
+        host_port: p.host_port,
+        container_port: p.container_port,
+        protocol: protocol(&p.protocol),
+    });
+    rt::SandboxSpec {
+        pod_uid: plan.pod_uid.clone(),
+        pod_name: plan.pod_name.clone(),
+        namespace: plan.namespace.clone(),
+        hostname: plan.hostname.clone(),
+        fqdn: plan.fqdn.clone(),
+        host_network: plan.host_network,
+        host_pid: plan.host_pid,
+        host_ipc: plan.host_ipc,
+        share_pid: plan.share_process_namespace,
+        qos: qos(plan.qos),
+        resources: pod_resources(&plan.resources),
+        sysctls: plan.sysctls.iter().cloned().collect(),
+        host_aliases: plan.host_aliases.clone(),
+        dns: dns(&plan.dns, gateway, host_resolv),
+        host_ports: host_ports.collect(),
+    }
+}
+
+pub fn protocol(word: &str) -> rt::Protocol {
+    match word {
+        "UDP" => rt::Protocol::Udp,
+        "SCTP" => rt::Protocol::Sctp,
+        _ => rt::Protocol::Tcp,
+    }
+}
+
+fn qos(class: Qos) -> rt::Qos {
+    match class {
+        Qos::Guaranteed => rt::Qos::Guaranteed,
+        Qos::Burstable => rt::Qos::Burstable,
+        Qos::BestEffort => rt::Qos::BestEffort,
+    }
+}
+
+/// The core works out the file; the runtime wants its parts.
+fn dns(plan: &DnsPlan, gateway: Option<Ipv4Addr>, host_resolv: &str) -> rt::Dns {
+    let responder = gateway.map(|ip| ip.to_string());
+    let text = limpet_agent_core::plan::resolv_conf(plan, responder.as_deref(), host_resolv);
+    let words = |word: &str| -> Vec<String> {
+        let lines = text.lines().filter_map(|l| l.strip_prefix(word)?.strip_prefix(' '));
+        lines.flat_map(str::split_whitespace).map(String::from).collect()
+    };
+    rt::Dns { nameservers: words("nameserver"), searches: words("search"), options: words("options") }
+}
+
+fn bytes(limit: Option<i64>) -> Option<u64> {
+    limit.and_then(|n| u64::try_from(n).ok())
+}
+
+fn pod_resources(r: &PodResources) -> rt::Resources {
+    rt::Resources {
+        cpu_shares: Some(r.cpu_shares),
+        cpu_quota_us: r.cpu_quota_us,
+        cpu_period_us: Some(r.cpu_period_us),
+        memory_limit_bytes: bytes(r.memory_limit_bytes),
+        pids_limit: None,
+    }
+}
+
+fn resources(r: &ResourcePlan) -> rt::Resources {
+    rt::Resources {
+        cpu_shares: Some(r.cpu_shares),
+        cpu_quota_us: r.cpu_quota_us,
+        cpu_period_us: Some(r.cpu_period_us),
+        memory_limit_bytes: bytes(r.memory_limit_bytes),
+        pids_limit: None,
+    }
+}
+
+/// Sources of a pod's volumes by name.
+pub type VolumeSources = BTreeMap<String, PathBuf>;
+
+/// `layers`: lowest first, as the image store has them. The error is a sentence for the container's status.
+pub fn container(
+    plan: &ContainerPlan,
+    pod_qos: Qos,
+    layers: &[PathBuf],
+    sources: &VolumeSources,
+    paths: &Paths,
+) -> Result<rt::ContainerSpec, String> {
+    let user = users::resolve(&plan.user, layers)?;
+    let message = termination_file(&paths.data, &plan.pod_uid, &plan.name, plan.attempt);
+    let mut mounts = Vec::new();
+    for mount in &plan.mounts {
+        let (source, sub_path) = match &mount.source {
+            MountSource::Volume { name, sub_path } => {
+                let source = sources.get(name).cloned();
+                let source = source.ok_or_else(|| format!("volume \"{name}\" is not mounted on this node"))?;
+                (source, Some(sub_path.clone()).filter(|s| !s.is_empty()))
+            }
+            MountSource::TerminationLog => (message.clone(), None),
+            // The runtime adds these itself.
+            MountSource::EtcHosts | MountSource::EtcHostname | MountSource::ResolvConf | MountSource::Shm => continue,
+        };
+        mounts.push(rt::Mount {
+            source,
+            sub_path,
+            destination: PathBuf::from(&mount.destination),
+            read_only: mount.read_only,
+            propagation: match mount.propagation {
+                Propagation::Private => rt::Propagation::None,
+                Propagation::HostToContainer => rt::Propagation::HostToContainer,
+                Propagation::Bidirectional => rt::Propagation::Bidirectional,
+            },
+        });
+    }
+    let seccomp = match &plan.security.seccomp {
+        SeccompPlan::RuntimeDefault => rt::Seccomp::RuntimeDefault,
+        SeccompPlan::Unconfined => rt::Seccomp::Unconfined,
+        SeccompPlan::Localhost(file) => {
+            return Err(format!("seccomp profile \"{file}\": profiles of the node are not supported yet"));
+        }
+    };
+    let add = plan.security.capabilities_add.clone();
+    let drop = plan.security.capabilities_drop.clone();
+    Ok(rt::ContainerSpec {
+        id: plan.id.clone(),
+        pod_uid: plan.pod_uid.clone(),
+        pod_name: plan.pod_name.clone(),
+        namespace: plan.namespace.clone(),
+        name: plan.name.clone(),
+        attempt: plan.attempt,
+        layers: layers.iter().rev().cloned().collect(),
+        args: plan.args.clone(),
+        env: plan.env.iter().map(|(k, v)| format!("{k}={v}")).collect(),
+        cwd: plan.cwd.clone(),
+        user,
+        mounts,
+        devices: Vec::new(),
+        qos: qos(pod_qos),
+        resources: resources(&plan.resources),
+        privileged: plan.security.privileged,
+        capabilities: rt::CapabilityChange { add, drop },
+        no_new_privileges: plan.security.no_new_privileges,
+        read_only_root: plan.security.read_only_root,
+        unmasked_proc: plan.security.proc_unmasked,
+        seccomp,
+        tty: plan.tty,
+        stdin: plan.stdin,
+        oom_score_adj: plan.resources.oom_score_adj,
+        annotations: BTreeMap::new(),
+    })
+}
+
+pub fn termination_file(data: &Path, uid: &str, container: &str, attempt: u32) -> PathBuf {
+    data.join("pods").join(uid).join("termination").join(format!("{container}.{attempt}"))
+}
+
+/// The directory or file that a volume is mounted from.
+pub fn volume_source(data: &Path, uid: &str, volume: &VolumePlan) -> PathBuf {
+    match &volume.content {
+        VolumeContent::EmptyDir { .. } => volumes::dir(data, uid, "empty-dir", &volume.name),
+        VolumeContent::HostPath { path, .. } => PathBuf::from(path),
+        VolumeContent::Files { .. } => volumes::dir(data, uid, "files", &volume.name),
+    }
+}
+
+/// Makes one volume; done twice it changes nothing but what differs.
+pub fn set_up_volume(data: &Path, uid: &str, volume: &VolumePlan) -> std::io::Result<()> {
+    let dir = volume_source(data, uid, volume);
+    match &volume.content {
+        VolumeContent::EmptyDir { memory, limit_bytes } => {
+            let medium = match memory {
+                true => volumes::Medium::Memory { bytes: *limit_bytes },
+                false => volumes::Medium::Disk,
+            };
+            volumes::emptydir::set_up(&dir, medium, volume.group)
+        }
+        VolumeContent::HostPath { kind, .. } => {
+            let kind = HostPathType::parse(kind)
+                .ok_or_else(|| std::io::Error::other(format!("hostPath type \"{kind}\" is not known")))?;
+            volumes::hostpath::set_up(&dir, kind)
+        }
+        VolumeContent::Files { files, secret } => {
+            if *secret {
+                std::fs::create_dir_all(&dir)?;
+                if !volumes::is_mount_point(&dir)? {
+                    volumes::emptydir::mount_tmpfs(&dir, None, 0o755)?;
+                }
+            }
+            let file = |f: &limpet_agent_core::volumes::VolumeFile| {
+                (f.path.clone(), volumes::File { bytes: f.bytes.clone(), mode: f.mode })
+            };
+            volumes::atomic::write(&dir, &files.iter().map(file).collect(), volume.group).map(|_| ())
+        }
+    }
+}

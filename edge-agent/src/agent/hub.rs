@@ -1,0 +1,186 @@
+//! The conversation with the hub: sessions, reports, streams.
+//!
+//! In: the link's events. Out: inputs for the cores, messages for the lanes.
+//! Never: acts on a message of another session, or sends before the journal has what the message tells of.
+
+use super::{act::container_id, state::Agent};
+use crate::{
+    device,
+    link::LinkEvent,
+    streams::{Context, Streams, Target},
+};
+use limpet_agent_core::{pods::ContainerRef, status::OutboxOutput};
+use limpet_protocol::{Down, Envelope, Hello, ItemKind, StreamKind, StreamOpen, Up, topic::Channel};
+
+impl Agent {
+    pub(super) fn link_event(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Up(lanes) => {
+                let hello = Hello {
+                    agent_version: env!("CARGO_PKG_VERSION").into(),
+                    boot_id: device::boot_id(),
+                    instance: self.identity.borrow().instance,
+                    clock_ms: self.clock.wall_ms(),
+                    ..Hello::default()
+                };
+                self.urgent.clear();
+                self.sync.connected(hello);
+                let context = Context {
+                    runtime: self.hands.runtime.clone(),
+                    logs: self.hands.logs.clone(),
+                    data_dir: self.options.paths.data.clone(),
+                    run_dir: self.options.paths.run.clone(),
+                    clock: self.clock.clone(),
+                };
+                self.streams = Some(Streams::new(self.sync.session(), lanes.bulk.clone(), context));
+                self.lanes = Some(lanes);
+            }
+            LinkEvent::Message(bytes) => match Envelope::<Down>::decode(&bytes) {
+                Ok(envelope) => self.message(envelope),
+                Err(e) => log::warn!("link: a message of the hub is refused: {e}"),
+            },
+            LinkEvent::Down => {
+                self.lanes = None;
+                self.streams = None;
+                self.urgent.clear();
+                self.sync.disconnected();
+                self.outbox.disconnected();
+            }
+        }
+    }
+
+    fn message(&mut self, envelope: Envelope<Down>) {
+        if let Down::Goodbye { reason } = &envelope.message {
+            log::warn!("link: the hub ends the session: {reason}");
+            self.hang_up.notify_one();
+            return;
+        }
+        if envelope.session != self.sync.session() {
+            return;
+        }
+        let now = self.clock.now();
+        match envelope.message {
+            Down::Welcome(welcome) => {
+                log::info!("link: welcome at the hub");
+                self.sync.welcome(now, &welcome);
+                self.outbox.connected();
+            }
+            Down::Change(change) => self.sync.change(now, change),
+            Down::Reported { uid, version } => self.outbox.reported(&uid, version),
+            Down::TokenAnswer(answer) => {
+                log::warn!("the hub gives no token for {}: {}", answer.key.name, answer.error);
+            }
+            Down::Stream(frame) => {
+                if let Some(mut streams) = self.streams.take() {
+                    streams.frame(frame, |open| self.find(open));
+                    self.streams = Some(streams);
+                }
+            }
+            Down::Goodbye { .. } => {}
+        }
+    }
+
+    /// What a stream means, or a sentence why that is not there.
+    fn find(&self, open: &StreamOpen) -> Result<Target, String> {
+        if let StreamKind::NodeGet { path } = &open.kind {
+            return self.node_get(path);
+        }
+        let (name, namespace) = (&open.pod, &open.namespace);
+        let pod = self.pods.pods().find(|p| {
+            p.object.metadata.name == *name
+                && p.object.metadata.namespace == *namespace
+                && (open.uid.is_empty() || **p.uid == open.uid)
+        });
+        let pod = pod.ok_or_else(|| format!("pod \"{name}\" in namespace \"{namespace}\" is not on this node"))?;
+        let mut target = Target {
+            uid: pod.uid.to_string(),
+            host_network: pod.object.spec.host_network,
+            ..Target::default()
+        };
+        let (container, previous) = match &open.kind {
+            StreamKind::Logs { container, previous, .. } => (container, *previous),
+            StreamKind::Exec { container, .. } | StreamKind::Attach { container, .. } => (container, false),
+            StreamKind::PortForward { .. } | StreamKind::NodeGet { .. } => return Ok(target),
+        };
+        let spec = &pod.object.spec;
+        let found = spec.containers.iter().chain(&spec.init_containers).find(|c| c.name == *container);
+        let found = found.ok_or_else(|| format!("container {container} is not valid for pod {name}"))?;
+        let view = self.pods.container(pod.uid, container).ok_or("the container is not known yet")?;
+        let attempt = match (view.attempt, previous) {
+            (None, _) => {
+                return Err(format!(
+                    "container \"{container}\" in pod \"{name}\" is waiting to start: ContainerCreating"
+                ));
+            }
+            (Some(0), true) => {
+                return Err(format!("previous terminated container \"{container}\" in pod \"{name}\" not found"));
+            }
+            (Some(n), true) => n - 1,
+            (Some(n), false) => n,
+        };
+        target.running = view.running;
+        if !view.running && !matches!(open.kind, StreamKind::Logs { .. }) {
+            return Err(format!("container {container} in pod {name} is not running"));
+        }
+        target.container.clone_from(container);
+        target.attempt = attempt;
+        target.stdin_once = found.stdin_once;
+        target.container_id =
+            container_id(&ContainerRef { uid: pod.uid.clone(), container: container.as_str().into(), attempt });
+        Ok(target)
+    }
+
+    fn node_get(&self, path: &str) -> Result<Target, String> {
+        let body = match path.split('?').next().unwrap_or("") {
+            "/healthz" | "/livez" | "/readyz" => b"ok".to_vec(),
+            "/pods" => {
+                let pods = self.sync.items().of(ItemKind::Pod);
+                let bodies: Vec<String> =
+                    pods.map(|(_, held)| String::from_utf8_lossy(&held.body).into_owned()).collect();
+                format!("{{\"kind\":\"PodList\",\"apiVersion\":\"v1\",\"items\":[{}]}}", bodies.join(",")).into_bytes()
+            }
+            other => return Err(format!("the node has no page {other}")),
+        };
+        Ok(Target { body, ..Target::default() })
+    }
+
+    pub(super) fn alive_at(&self) -> Option<u64> {
+        let every = u64::from(self.sync.alive_every_s()) * 1000;
+        let there = self.lanes.is_some() && self.sync.welcomed() && every > 0;
+        there.then(|| self.last_sent_ms + every)
+    }
+
+    pub(super) fn wants_to_send(&self) -> bool {
+        !self.urgent.is_empty() || (self.sync.welcomed() && self.outbox.wants(self.clock.now()))
+    }
+
+    /// Sends what there is room for: the session's own messages first, then reports, then Events.
+    pub(super) fn send(&mut self) {
+        let now = self.clock.now();
+        while let Some(lanes) = self.lanes.clone() {
+            let Ok(permit) = lanes.state.try_reserve() else { return };
+            let (channel, message) = if let Some(up) = self.urgent.pop_front() {
+                (Channel::State, up)
+            } else {
+                match self.outbox.poll(now) {
+                    Some(OutboxOutput::Persist(record)) => {
+                        if !self.remember(&[record]) {
+                            // Without the record versions could fall: rather say nothing for now.
+                            self.outbox.unpersisted(now);
+                            return;
+                        }
+                        continue;
+                    }
+                    Some(OutboxOutput::Send(channel, up)) => (channel, up),
+                    None => return,
+                }
+            };
+            let keeps_alive = !matches!(message, Up::Stream(_));
+            let envelope = Envelope { session: self.sync.session(), message };
+            permit.send((channel, envelope.encode()));
+            if keeps_alive {
+                self.last_sent_ms = now.mono_ms;
+            }
+        }
+    }
+}

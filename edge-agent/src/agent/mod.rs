@@ -1,0 +1,18 @@
+//! The agent process: wires the cores to the link, the journal, the runtime and the images.
+//!
+//! In: the command line, fd 3 to the keeper. Out: an exit code for the keeper.
+//! `start` opens everything in the order in which it depends on each other; `state` is the loop; `act` carries out
+//! what the cores decide; the other files translate.
+//! Never: decides what should be; that is `limpet-agent-core`.
+
+mod act;
+pub mod config;
+mod convert;
+mod hub;
+mod node;
+mod start;
+mod state;
+mod users;
+
+pub use config::{Config, Paths};
+pub use start::{StartOptions, run};

@@ -1,0 +1,89 @@
+//! The node itself: its range of pod addresses, its report, the rules for Services and host ports.
+//!
+//! In: items of the set, facts of the board. Out: what the network and the hub need to know.
+//! Never: applies rules that are already in force.
+
+use super::{Config, Paths};
+use crate::{
+    device,
+    net::{Cidr, services::ServiceRule},
+    runtime::Runtime,
+};
+use limpet_agent_core::{
+    Items,
+    plan::HostFacts,
+    services::ServiceEntry,
+    status::{NodeFacts, NodeProblem},
+};
+use limpet_protocol::{ItemKind, join::JoinAnswer};
+use std::net::Ipv4Addr;
+
+/// The range that the hub gave this node; IPv4 first.
+pub fn pod_cidr(items: &Items, node: &str) -> Option<Cidr> {
+    let object: serde_json::Value = items.read(ItemKind::Node, "", node)?;
+    let spec = object.get("spec")?;
+    let several = spec.get("podCIDRs").and_then(|l| l.as_array()).into_iter().flatten();
+    let all = several.chain(spec.get("podCIDR")).filter_map(|v| v.as_str());
+    all.filter_map(|text| text.parse().ok()).next()
+}
+
+pub fn facts(answer: &JoinAnswer, config: &Config, paths: &Paths, runtime: &Runtime) -> NodeFacts {
+    let mut facts = device::node_facts(&paths.data);
+    facts.name = answer.node_name.clone();
+    facts.pods_max = config.pods_max;
+    facts.ips = match &config.node_ip {
+        Some(ip) => vec![ip.clone()],
+        None => device::primary_ips(&answer.mqtt),
+    };
+    if let Some(mib) = config.reserved_memory_mib {
+        facts.memory_reserved_bytes = mib << 20;
+    }
+    facts.labels.extend(config.labels.clone());
+    let controllers = runtime.cgroups().controllers();
+    if !controllers.memory {
+        log::warn!(
+            "the kernel's memory controller is off: memory limits have no effect; on Raspberry Pi OS add \
+             `cgroup_enable=memory` to /boot/firmware/cmdline.txt"
+        );
+    }
+    if facts.ips.is_empty() {
+        let why = "the board has no network address yet".to_string();
+        facts.problems.push(NodeProblem::NotReady(why));
+    }
+    facts
+}
+
+pub fn host_facts(facts: &NodeFacts, answer: &JoinAnswer, config: &Config) -> HostFacts {
+    let api = answer.api.first().and_then(|target| {
+        Some((crate::link::http::host_of(target).to_string(), crate::link::http::port_of(target)?))
+    });
+    HostFacts {
+        node_name: facts.name.clone(),
+        ips: facts.ips.clone(),
+        memory_bytes: facts.memory_bytes,
+        allocatable_cpu_milli: i64::from(facts.cpus) * 1000,
+        allocatable_memory_bytes: facts.memory_bytes.saturating_sub(facts.memory_reserved_bytes) as i64,
+        api,
+        cluster_domain: config.cluster_domain.clone(),
+    }
+}
+
+/// Services as rules for the kernel.
+pub fn rules(table: &[ServiceEntry]) -> Vec<ServiceRule> {
+    let mut rules = Vec::new();
+    for service in table {
+        let ips = service.cluster_ips.iter().chain(&service.external_ips);
+        for ip in ips.filter_map(|ip| ip.parse::<Ipv4Addr>().ok()) {
+            for port in service.ports.iter().filter(|p| p.port != 0) {
+                let backends = port.backends.iter().filter_map(|b| Some((b.ip.parse().ok()?, b.port)));
+                rules.push(ServiceRule {
+                    cluster_ip: ip,
+                    protocol: super::convert::protocol(&port.protocol),
+                    port: port.port,
+                    backends: backends.collect(),
+                });
+            }
+        }
+    }
+    rules
+}

@@ -1,0 +1,220 @@
+//! Opens everything: directories, journal, identity, runtime, images; joins when it must; then runs the loop.
+//!
+//! In: options. Out: the process's exit code. Offline, nothing here waits for the hub: a board that has joined before
+//! starts its pods from the journal at once.
+
+use super::{Config, Paths, act::Hands, node, state::Agent};
+use crate::{
+    device::{self, Clock},
+    images,
+    journal::{DeviceKey, Journal},
+    keeper::{self, client::Keeper},
+    link::{self, Identity, backoff::Backoff, identity, join, join::JoinError},
+    runtime::{Runtime, RuntimeOptions},
+};
+use limpet_agent_core::{Record, Sync, pods::PodMemory};
+use std::{collections::BTreeMap, os::fd::OwnedFd, path::Path, sync::Arc};
+use tokio::sync::watch;
+
+#[derive(Clone, Debug, Default)]
+pub struct StartOptions {
+    pub paths: Paths,
+    pub config: Config,
+    pub join: Option<String>,
+    pub node_name: Option<String>,
+    pub program: std::path::PathBuf,
+}
+
+/// What the journal gave back.
+pub struct Replayed {
+    pub sync: Sync,
+    pub memories: BTreeMap<String, PodMemory>,
+    pub version_ceiling: u64,
+    pub time_floor: u64,
+}
+
+/// Runs the agent until it is told to stop. `keeper_socket` is the inherited fd 3.
+pub fn run(options: StartOptions, keeper_socket: OwnedFd) -> i32 {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(2)
+        .thread_stack_size(256 * 1024)
+        .build();
+    let result = match runtime {
+        Ok(runtime) => {
+            tokio::task::LocalSet::new().block_on(&runtime, start(options, keeper_socket))
+        }
+        Err(e) => Err(Stop::Again(format!("no event loop: {e}"))),
+    };
+    match result {
+        Ok(()) => 0,
+        Err(Stop::Again(why)) => {
+            log::error!("{why}");
+            1
+        }
+        Err(Stop::Never(why)) => {
+            log::error!("{why}");
+            keeper::EXIT_CONFIG
+        }
+    }
+}
+
+/// Why the agent ends; the keeper starts it again only after `Again`.
+pub enum Stop {
+    Again(String),
+    Never(String),
+}
+
+fn again(what: &str) -> impl Fn(std::io::Error) -> Stop {
+    move |e| Stop::Again(format!("{what}: {e}"))
+}
+
+async fn start(options: StartOptions, socket: OwnedFd) -> Result<(), Stop> {
+    let paths = &options.paths;
+    make_directories(paths).map_err(Stop::Never)?;
+    let (keeper, restored, exits) =
+        Keeper::connect(socket).await.map_err(|e| Stop::Again(format!("the keeper: {e}")))?;
+    let clock = Clock::new();
+    let key = DeviceKey::load_or_create(&paths.data).map_err(again("the device's key"))?;
+    let (journal, records) = Journal::open(&paths.data, key).map_err(|e| Stop::Again(e.to_string()))?;
+    let replayed = replay(records);
+    clock.raise(replayed.time_floor);
+    let identity = identity_or_join(&options, &clock).await?;
+    let name = &identity.answer.node_name;
+    log::info!("limpet-agent {} is node {name}", env!("CARGO_PKG_VERSION"));
+    let cidr = node::pod_cidr(replayed.sync.items(), name);
+    let runtime_options = RuntimeOptions {
+        run_dir: paths.run.clone(),
+        data_dir: paths.data.clone(),
+        cgroup_parent: options.config.cgroup_parent(paths),
+        pod_cidr: cidr,
+        helper: None,
+    };
+    let (runtime, exited) = Runtime::open(runtime_options, keeper, restored, exits)
+        .await
+        .map_err(|e| Stop::Again(format!("the container runtime: {e}")))?;
+    let images = open_images(&options, &clock, &identity)?;
+    let (hands, outcomes) = Hands::new(&options, runtime, images, clock.clone());
+    let (know, identity_now) = watch::channel(Arc::new(identity));
+    let link_options = link::LinkOptions {
+        keepalive_s: options.config.keepalive_seconds,
+        backoff_s_max: options.config.reconnect_seconds_max,
+        mqtt: options.config.mqtt.clone(),
+    };
+    let link = link::session::start(identity_now, clock.clone(), link_options);
+    let mut agent = Agent::new(options, clock, journal, replayed, hands, know);
+    agent.begin(cidr);
+    agent.run(link, outcomes, exited).await
+}
+
+fn make_directories(paths: &Paths) -> Result<(), String> {
+    for (what, dir) in [("data", &paths.data), ("run", &paths.run)] {
+        std::fs::create_dir_all(dir).map_err(|e| {
+            format!("the {what} directory {} cannot be made: {e}; run as root or name another", dir.display())
+        })?;
+        use std::os::unix::fs::PermissionsExt;
+        let _ = std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o711));
+    }
+    Ok(())
+}
+
+fn replay(records: Vec<Record>) -> Replayed {
+    let mut all =
+        Replayed { sync: Sync::new(), memories: BTreeMap::new(), version_ceiling: 0, time_floor: 0 };
+    for record in records {
+        match record {
+            Record::Pod(memory) => {
+                all.memories.insert(memory.uid.clone(), memory);
+            }
+            Record::ForgetPod(uid) => {
+                all.memories.remove(&uid);
+            }
+            Record::VersionCeiling(n) => all.version_ceiling = all.version_ceiling.max(n),
+            Record::TimeFloor(n) => all.time_floor = all.time_floor.max(n),
+            other => all.sync.replay(other),
+        }
+    }
+    all
+}
+
+async fn identity_or_join(options: &StartOptions, clock: &Clock) -> Result<Identity, Stop> {
+    let data = &options.paths.data;
+    if let Some(identity) = identity::load(data).map_err(again("the identity on disk"))? {
+        if options.join.is_some() {
+            log::info!("this board has joined already as {}; the token is not used", identity.answer.node_name);
+        }
+        return Ok(identity);
+    }
+    let Some(text) = &options.join else {
+        return Err(Stop::Never(format!(
+            "this board has not joined a hub: start it with `--join TOKEN` (make one with `limpet token create`); \
+             nothing is in {}",
+            data.display()
+        )));
+    };
+    let token = join::parse_token(text).map_err(|e| Stop::Never(e.to_string()))?;
+    let name = options.node_name.clone().or_else(device::node_name_from_host).ok_or_else(|| {
+        Stop::Never("the host's name cannot be a node's name; give one with `--node-name NAME`".into())
+    })?;
+    if !limpet_protocol::topic::valid_node_name(&name) {
+        return Err(Stop::Never(format!(
+            "`{name}` cannot be a node's name: lower-case letters, digits, `-` and `.` only, at most 253"
+        )));
+    }
+    join_until_done(data, &token, &name, options, clock).await
+}
+
+async fn join_until_done(
+    data: &Path,
+    token: &limpet_protocol::join::JoinToken,
+    name: &str,
+    options: &StartOptions,
+    clock: &Clock,
+) -> Result<Identity, Stop> {
+    let mut backoff = Backoff::new(options.config.reconnect_seconds_max);
+    let facts = device::node_facts(data);
+    let description = format!("{} {} {}", facts.os_image, facts.architecture, facts.kernel);
+    loop {
+        match join::join(data, token, name, &description, clock).await {
+            Ok(identity) => {
+                log::info!("joined {} as {name}", identity.answer.cluster_name);
+                return Ok(identity);
+            }
+            Err(JoinError::Never(why)) => return Err(Stop::Never(why)),
+            Err(JoinError::Later(why)) => {
+                let wait = backoff.next();
+                log::warn!("{why}; trying again in {:.1} s", wait.as_secs_f32());
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+}
+
+fn open_images(options: &StartOptions, clock: &Clock, identity: &Identity) -> Result<images::Store, Stop> {
+    let registries = images::RegistryOptions {
+        mirrors: options.config.registry_mirrors.clone(),
+        insecure: options.config.insecure_registries.clone(),
+        ca_files: options.config.registry_ca_files.clone(),
+        time: Some(Arc::new(clock.clone())),
+    };
+    let store = images::Store::open(images::Options {
+        dir: options.paths.data.join("images"),
+        platform: limpet_oci::Platform::host(),
+        program: Some(options.program.clone()),
+        registries,
+    });
+    let store = store.map_err(|e| Stop::Again(format!("the image store: {e}")))?;
+    if let Err(e) = store.set_hub(Some(hub_access(identity))) {
+        log::error!("images: the hub's registry cannot be used: {e}");
+    }
+    Ok(store)
+}
+
+pub fn hub_access(identity: &Identity) -> images::HubAccess {
+    images::HubAccess {
+        registries: identity.answer.registry.clone(),
+        ca_pem: identity.answer.ca_pem.clone(),
+        certificate_pem: identity.answer.certificate_pem.clone(),
+        key_pem: identity.key_pem.clone(),
+    }
+}

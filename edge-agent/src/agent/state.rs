@@ -1,0 +1,427 @@
+//! The agent's loop: one thing happens, the cores decide, what must be durable is made so, the rest follows.
+//!
+//! In: the link's events, outcomes of actions, exits of containers, time. Out: records, actions, messages, in that
+//! order.
+//! Never: waits for anything inside a step.
+
+use super::{
+    StartOptions,
+    act::{Hands, container_id},
+    node,
+    start::{Replayed, Stop},
+};
+use crate::{
+    device::Clock,
+    journal::Journal,
+    link::{Identity, Lanes, Link, join},
+    net::{Cidr, dns},
+    runtime::{self, Exited},
+    streams::Streams,
+};
+use limpet_agent_core::{
+    Action, Input, PodManager, Record, Sync,
+    plan::HostFacts,
+    pods::{AdoptedContainer, AdoptedPod, ContainerRef, Exit, PodMemory},
+    services,
+    status::{self, NodeFacts, Outbox},
+    sync::SyncOutput,
+};
+use limpet_protocol::{ItemKey, ItemKind, TokenAsk, Up, topic::Channel};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::{mpsc, watch};
+
+/// Below this difference the hub's time is not worth a record.
+const FLOOR_STEP_MS: u64 = 3_600_000;
+const LOOK_AGAIN_MS: u64 = 600_000;
+
+pub struct Agent {
+    pub(super) options: StartOptions,
+    pub(super) clock: Clock,
+    pub(super) journal: Journal,
+    pub(super) sync: Sync,
+    pub(super) pods: PodManager,
+    pub(super) outbox: Outbox,
+    pub(super) hands: Hands,
+    pub(super) identity: watch::Sender<Arc<Identity>>,
+    pub(super) facts: NodeFacts,
+    memories: BTreeMap<String, PodMemory>,
+    pub(super) urgent: VecDeque<Up>,
+    pub(super) lanes: Option<Lanes>,
+    pub(super) streams: Option<Streams>,
+    pub(super) hang_up: Arc<tokio::sync::Notify>,
+    floor_ms: u64,
+    pub(super) last_sent_ms: u64,
+    look_at_ms: u64,
+    cidr: Option<Cidr>,
+    names: dns::Shared,
+    renewing: bool,
+}
+
+impl Agent {
+    pub fn new(
+        options: StartOptions,
+        clock: Clock,
+        journal: Journal,
+        replayed: Replayed,
+        hands: Hands,
+        identity: watch::Sender<Arc<Identity>>,
+    ) -> Agent {
+        let facts = node::facts(&identity.borrow().answer, &options.config, &options.paths, &hands.runtime);
+        Agent {
+            outbox: Outbox::new(replayed.version_ceiling),
+            sync: replayed.sync,
+            memories: replayed.memories,
+            floor_ms: replayed.time_floor,
+            pods: PodManager::new(),
+            urgent: VecDeque::new(),
+            lanes: None,
+            streams: None,
+            hang_up: Arc::default(),
+            last_sent_ms: 0,
+            look_at_ms: 0,
+            cidr: None,
+            names: dns::Shared::default(),
+            renewing: false,
+            options,
+            clock,
+            journal,
+            hands,
+            identity,
+            facts,
+        }
+    }
+
+    /// Before the loop: what the journal remembers and what still runs.
+    pub fn begin(&mut self, cidr: Option<Cidr>) {
+        self.set_cidr(cidr);
+        self.tell_host();
+        self.refresh_names();
+        for memory in self.memories.values().cloned().collect::<Vec<_>>() {
+            self.pods_input(Input::Remembered(memory));
+        }
+        for found in self.find_pods() {
+            self.pods_input(Input::Adopted(found));
+        }
+        self.pods_input(Input::Begin);
+    }
+
+    fn find_pods(&mut self) -> Vec<AdoptedPod> {
+        let runtime = self.hands.runtime.clone();
+        let mut pods: BTreeMap<String, AdoptedPod> = BTreeMap::new();
+        let pod_of = |uid: &str| AdoptedPod { uid: uid.into(), ..AdoptedPod::default() };
+        for uid in runtime.list_sandboxes() {
+            let mut pod = pod_of(&uid);
+            if runtime.sandbox_exists(&uid) {
+                let ip = runtime.pod_ip(&uid).map(|ip| vec![ip.to_string()]);
+                pod.sandbox = Some(ip.unwrap_or_else(|| self.facts.ips.clone()));
+            }
+            pods.insert(uid, pod);
+        }
+        let mut found = runtime.list();
+        found.sort_by_key(|f| f.attempt);
+        for f in found {
+            let pod = pods.entry(f.pod_uid.clone()).or_insert_with(|| pod_of(&f.pod_uid));
+            // Only the newest attempt of a container counts.
+            pod.containers.retain(|c| c.name != f.name);
+            let exit = match f.state {
+                runtime::State::Running => None,
+                runtime::State::Exited(ended) => Some(Exit {
+                    code: ended.code,
+                    oom_killed: ended.oom_killed,
+                    message: String::new(),
+                    finished_ms: u64::try_from(ended.at_ms).unwrap_or(0),
+                    unknown: ended.unseen,
+                }),
+            };
+            let at = ContainerRef {
+                uid: f.pod_uid.as_str().into(),
+                container: f.name.as_str().into(),
+                attempt: f.attempt,
+            };
+            if exit.is_none() {
+                log::info!("pod {}/{}: container {} still runs and is adopted", f.namespace, f.pod_name, f.name);
+            }
+            self.hands.adopt(&f.id, at);
+            pod.containers.push(AdoptedContainer {
+                name: f.name,
+                attempt: f.attempt,
+                started_ms: u64::try_from(f.started_ms).unwrap_or(0),
+                exit,
+            });
+        }
+        pods.into_values().collect()
+    }
+
+    /// The loop. Ends when the agent is told to stop, or when going on makes no sense.
+    pub async fn run(
+        &mut self,
+        mut link: Link,
+        mut outcomes: mpsc::UnboundedReceiver<Input>,
+        mut exited: mpsc::UnboundedReceiver<Exited>,
+    ) -> Result<(), Stop> {
+        let signal = |kind| tokio::signal::unix::signal(kind).map_err(|e| Stop::Again(e.to_string()));
+        let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
+        self.hang_up = link.hang_up.clone();
+        let (renewed_tell, mut renewed) = mpsc::channel::<Result<Identity, join::JoinError>>(1);
+        loop {
+            self.settle();
+            self.renew_if_due(&renewed_tell);
+            let wake = self.clock.instant(self.wake_at());
+            let waiting = self.lanes.as_ref().filter(|_| self.wants_to_send()).map(|l| l.state.clone());
+            tokio::select! {
+                biased;
+                _ = terminate.recv() => {
+                    log::info!("stopping; containers carry on");
+                    return Ok(());
+                }
+                Some(exit) = exited.recv() => self.hands.exited(exit),
+                Some(outcome) = outcomes.recv() => self.pods_input(outcome),
+                event = link.events.recv() => match event {
+                    Some(event) => self.link_event(event),
+                    None => return Err(Stop::Again("the link ended".into())),
+                },
+                Some(result) = renewed.recv() => self.renewed(result),
+                // Room on the lane to the hub: `settle` uses it.
+                _ = room(&waiting), if waiting.is_some() => {}
+                () = tokio::time::sleep_until(wake) => self.tick(),
+            }
+        }
+    }
+
+    pub(super) fn pods_input(&mut self, input: Input) {
+        self.pods.handle(self.clock.now(), self.sync.items(), input);
+    }
+
+    fn wake_at(&self) -> u64 {
+        let now = self.clock.mono_ms();
+        let alive = self.alive_at();
+        let timers = [self.sync.wake_at(), self.pods.wake_at(), self.outbox.wake_at()];
+        let core = timers.into_iter().flatten().map(|(at, _)| at);
+        core.chain(alive).chain([self.look_at_ms]).min().unwrap_or(now + LOOK_AGAIN_MS).max(now)
+    }
+
+    fn tick(&mut self) {
+        let now = self.clock.now();
+        self.sync.tick(now);
+        if self.pods.wake_at().is_some_and(|(at, _)| at <= now.mono_ms) {
+            self.pods_input(Input::Tick);
+        }
+        if self.alive_at().is_some_and(|at| at <= now.mono_ms) {
+            self.urgent.push_back(Up::Alive);
+        }
+        if self.look_at_ms <= now.mono_ms {
+            self.look_at_ms = now.mono_ms + LOOK_AGAIN_MS;
+            self.look_around();
+        }
+    }
+
+    /// Facts that change seldom: addresses, images, problems.
+    fn look_around(&mut self) {
+        let answer = self.identity.borrow().answer.clone();
+        let mut facts = node::facts(&answer, &self.options.config, &self.options.paths, &self.hands.runtime);
+        let images = self.hands.images.list();
+        facts.images = images.into_iter().map(|i| (i.names, i.bytes)).collect();
+        if facts != self.facts {
+            self.facts = facts;
+            self.tell_host();
+        }
+        self.outbox.node(status::node_report(&self.facts));
+    }
+
+    fn tell_host(&mut self) {
+        let answer = self.identity.borrow().answer.clone();
+        let host: HostFacts = node::host_facts(&self.facts, &answer, &self.options.config);
+        self.hands.set_network(self.cidr, self.facts.ips.clone());
+        self.pods_input(Input::Host(host));
+    }
+
+    /// Drains the cores until nothing more follows from what happened.
+    fn settle(&mut self) {
+        loop {
+            if let Some(output) = self.sync.poll() {
+                self.sync_output(output);
+            } else if let Some(action) = self.pods.poll() {
+                self.act(action);
+            } else {
+                break;
+            }
+        }
+        self.send();
+        self.compact_if_wanted();
+    }
+
+    fn sync_output(&mut self, output: SyncOutput) {
+        match output {
+            SyncOutput::Persist(mut records) => {
+                let now = self.clock.wall_ms();
+                if now > self.floor_ms + FLOOR_STEP_MS {
+                    records.push(Record::TimeFloor(now));
+                }
+                let result = self.journal.append(&records);
+                match &result {
+                    Ok(()) if now > self.floor_ms + FLOOR_STEP_MS => self.floor_ms = now,
+                    Ok(()) => {}
+                    Err(e) => log::error!("{e}"),
+                }
+                self.sync.persisted(result.is_ok());
+            }
+            SyncOutput::Send(up) => self.urgent.push_back(up),
+            SyncOutput::Changed(keys) => self.changed(keys),
+            SyncOutput::HubTime(ms) => {
+                self.clock.raise(ms);
+                if ms > self.floor_ms + 24 * FLOOR_STEP_MS {
+                    self.remember(&[Record::TimeFloor(ms)]);
+                    self.floor_ms = ms;
+                }
+            }
+        }
+    }
+
+    pub(super) fn remember(&mut self, records: &[Record]) -> bool {
+        match self.journal.append(records) {
+            Ok(()) => true,
+            Err(e) => {
+                log::error!("{e}");
+                false
+            }
+        }
+    }
+
+    fn changed(&mut self, keys: Vec<ItemKey>) {
+        if keys.iter().any(|k| k.kind == ItemKind::Node) {
+            let name = self.identity.borrow().answer.node_name.clone();
+            self.set_cidr(node::pod_cidr(self.sync.items(), &name));
+        }
+        if keys.iter().any(|k| matches!(k.kind, ItemKind::Service | ItemKind::EndpointSlice)) {
+            self.refresh_names();
+        }
+        self.pods_input(Input::Changed(keys));
+    }
+
+    fn set_cidr(&mut self, cidr: Option<Cidr>) {
+        let Some(cidr) = cidr.filter(|c| Some(*c) != self.cidr) else { return };
+        log::info!("pods of this node have addresses in {cidr}");
+        self.cidr = Some(cidr);
+        self.hands.set_network(Some(cidr), self.facts.ips.clone());
+        if let Err(e) = self.hands.runtime.set_pod_cidr(cidr) {
+            log::error!("the pods' network cannot be set up: {e}");
+        }
+        dns::start(cidr.gateway(), self.names.clone());
+    }
+
+    fn refresh_names(&mut self) {
+        let table = services::table(self.sync.items());
+        if let Err(e) = self.hands.runtime.set_services(node::rules(&table)) {
+            log::error!("the rules for Services cannot be set: {e}");
+        }
+        self.names.replace(services::Names::new(&self.options.config.cluster_domain, table));
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::SetupVolumes { uid, volumes, .. } => self.hands.set_up_volumes(uid, volumes),
+            Action::UpdateVolumes { uid, volumes } => self.hands.update_volumes(&uid, &volumes),
+            Action::CreateSandbox { uid, plan } => self.hands.create_sandbox(uid, *plan),
+            Action::PullImage { uid, container, image, policy, secrets } => {
+                self.hands.pull_image(uid, container, (image, policy), secrets);
+            }
+            Action::StartContainer { uid, plan } => self.hands.start_container(uid, *plan),
+            Action::Signal { at, signal } => self.hands.signal(&container_id(&at), &signal),
+            Action::RunHook { at, hook, check, timeout_ms } => {
+                let ip = self.ip_of(&at.uid);
+                self.hands.hook(at, hook, check, ip, Duration::from_millis(timeout_ms));
+            }
+            Action::RunProbe { at, kind, check, timeout_ms } => {
+                let ip = self.ip_of(&at.uid);
+                self.hands.probe(at, kind, check, ip, Duration::from_millis(timeout_ms));
+            }
+            Action::RemoveSandbox { uid } => self.hands.remove_sandbox(uid),
+            Action::RemovePod { uid } => self.hands.remove_pod(uid),
+            Action::RemoveContainer { at } => self.hands.remove_container(container_id(&at)),
+            Action::Report { uid, namespace, name, status } => self.outbox.pod(uid, namespace, name, status),
+            Action::PodGone { uid, namespace, name } => self.outbox.gone(uid, namespace, name),
+            Action::Event(event) => self.outbox.event(event),
+            Action::Remember(memory) => {
+                // Not worth a wait for the card: what a power cut loses here is a restart count.
+                let lazily = memory.terminal.is_none();
+                let records = [Record::Pod(memory)];
+                let result = if lazily { self.journal.append_lazily(&records) } else { self.journal.append(&records) };
+                if let Err(e) = result {
+                    log::error!("{e}");
+                }
+            }
+            Action::Forget { uid } => {
+                self.outbox.forget(&uid);
+                let record = Record::ForgetPod(uid.to_string());
+                if let Err(e) = self.journal.append_lazily(&[record]) {
+                    log::error!("{e}");
+                }
+            }
+            Action::AskToken(key) => self.urgent.push_back(Up::TokenAsk(TokenAsk { key })),
+        }
+    }
+
+    fn ip_of(&self, uid: &str) -> String {
+        let pod = self.pods.pods().find(|p| **p.uid == *uid);
+        match pod {
+            Some(pod) if pod.object.spec.host_network => "127.0.0.1".into(),
+            Some(pod) => pod.ips.first().cloned().unwrap_or_default(),
+            None => String::new(),
+        }
+    }
+
+    fn compact_if_wanted(&mut self) {
+        if !self.journal.wants_compaction() {
+            return;
+        }
+        let mut records: Vec<Record> = self.sync.snapshot().collect();
+        records.extend(self.pods.snapshot().cloned().map(Record::Pod));
+        records.push(self.outbox.snapshot());
+        records.push(Record::TimeFloor(self.floor_ms));
+        if let Err(e) = self.journal.compact(&records) {
+            log::error!("{e}");
+        }
+    }
+
+    fn renew_if_due(&mut self, tell: &mpsc::Sender<Result<Identity, join::JoinError>>) {
+        let identity = self.identity.borrow().clone();
+        let due = join::renew_at_ms(&identity).is_some_and(|at| at <= self.clock.wall_ms());
+        if self.renewing || !due || self.lanes.is_none() && self.last_sent_ms != 0 {
+            return;
+        }
+        self.renewing = true;
+        let (data, clock, tell) = (self.options.paths.data.clone(), self.clock.clone(), tell.clone());
+        tokio::spawn(async move {
+            let result = join::renew(&data, &identity, &clock).await;
+            if result.is_err() {
+                tokio::time::sleep(Duration::from_secs(600)).await;
+            }
+            let _ = tell.send(result).await;
+        });
+    }
+
+    fn renewed(&mut self, result: Result<Identity, join::JoinError>) {
+        self.renewing = false;
+        match result {
+            Ok(identity) => {
+                log::info!("the node's certificate was renewed");
+                let _ = self.hands.images.set_hub(Some(super::start::hub_access(&identity)));
+                self.identity.send_replace(Arc::new(identity));
+            }
+            Err(e) => log::warn!("the node's certificate is not renewed yet: {e}"),
+        }
+    }
+}
+
+async fn room(lane: &Option<mpsc::Sender<(Channel, Vec<u8>)>>) {
+    match lane {
+        Some(lane) => {
+            let _ = lane.reserve().await;
+        }
+        None => std::future::pending().await,
+    }
+}

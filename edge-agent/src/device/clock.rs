@@ -1,0 +1,74 @@
+//! The clock that the agent believes: never below the last good time known.
+//!
+//! In: the system's clocks, a floor from the journal or the hub. Out: `Now`.
+//! Never: sets the system's clock. A board that boots in 1970 counts on from the floor.
+
+use limpet_agent_core::Now;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+#[derive(Clone, Debug)]
+pub struct Clock {
+    start: Instant,
+    /// A good time and the monotonic moment at which it was good.
+    floor: Arc<Mutex<(u64, u64)>>,
+}
+
+impl Clock {
+    pub fn new() -> Clock {
+        Clock { start: Instant::now(), floor: Arc::new(Mutex::new((0, 0))) }
+    }
+
+    pub fn mono_ms(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    pub fn wall_ms(&self) -> u64 {
+        let system = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+        let (floor, at) = *self.floor.lock().unwrap_or_else(PoisonError::into_inner);
+        system.max(floor + self.mono_ms().saturating_sub(at))
+    }
+
+    pub fn now(&self) -> Now {
+        Now { mono_ms: self.mono_ms(), wall_ms: self.wall_ms() }
+    }
+
+    /// It is at least this late.
+    pub fn raise(&self, wall_ms: u64) {
+        let mono = self.mono_ms();
+        let mut floor = self.floor.lock().unwrap_or_else(PoisonError::into_inner);
+        if wall_ms > floor.0 + mono.saturating_sub(floor.1) {
+            *floor = (wall_ms, mono);
+        }
+    }
+
+    /// A monotonic moment of `Now` for tokio's timers.
+    pub fn instant(&self, mono_ms: u64) -> tokio::time::Instant {
+        let at = self.start.checked_add(std::time::Duration::from_millis(mono_ms));
+        tokio::time::Instant::from_std(at.unwrap_or_else(Instant::now))
+    }
+}
+
+impl rustls::time_provider::TimeProvider for Clock {
+    fn current_time(&self) -> Option<rustls::pki_types::UnixTime> {
+        let since = std::time::Duration::from_millis(self.wall_ms());
+        Some(rustls::pki_types::UnixTime::since_unix_epoch(since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn never_below_the_floor_and_never_back() {
+        let clock = Clock::new();
+        let real = clock.wall_ms();
+        clock.raise(real + 1_000_000);
+        assert!(clock.wall_ms() >= real + 1_000_000);
+        clock.raise(5);
+        assert!(clock.wall_ms() >= real + 1_000_000);
+    }
+}

@@ -1,0 +1,138 @@
+//! Facts of the board, read once at the start and when something asks again.
+//!
+//! In: small text files of the kernel and the distribution. Out: `NodeFacts`.
+//! Never: reads more than 64 KiB of any file.
+
+use limpet_agent_core::status::NodeFacts;
+use std::{
+    io::Read,
+    net::{IpAddr, UdpSocket},
+    path::Path,
+};
+
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+fn read(path: impl AsRef<Path>) -> String {
+    let mut text = String::new();
+    if let Ok(file) = std::fs::File::open(path) {
+        let _ = file.take(FILE_BYTES_MAX).read_to_string(&mut text);
+    }
+    text.trim().to_string()
+}
+
+pub fn boot_id() -> String {
+    read("/proc/sys/kernel/random/boot_id")
+}
+
+/// `/etc/resolv.conf` or `/etc/hosts` of the host, for pods that use them.
+pub fn host_file(path: &str) -> String {
+    read(path)
+}
+
+/// The host's name as a node name; `None` when it is not fit to be one.
+pub fn node_name_from_host() -> Option<String> {
+    let name = read("/proc/sys/kernel/hostname").to_ascii_lowercase();
+    limpet_protocol::topic::valid_node_name(&name).then_some(name)
+}
+
+/// Addresses that others reach this board at, best first: the one with which it would talk to `towards`.
+pub fn primary_ips(towards: &[String]) -> Vec<String> {
+    let mut found: Vec<IpAddr> = Vec::new();
+    let far = ["192.0.2.1:9", "[2001:db8::1]:9"].iter().map(ToString::to_string);
+    for target in towards.iter().cloned().chain(far) {
+        let v6 = target.starts_with('[');
+        let Ok(socket) = UdpSocket::bind(if v6 { "[::]:0" } else { "0.0.0.0:0" }) else { continue };
+        // A UDP connect sends nothing; it only asks the routing table.
+        let Ok(address) = target.parse::<std::net::SocketAddr>() else { continue };
+        if socket.connect(address).is_ok()
+            && let Ok(local) = socket.local_addr()
+            && !local.ip().is_unspecified()
+            && !local.ip().is_loopback()
+            && !found.iter().any(|ip| ip.is_ipv4() == local.ip().is_ipv4())
+        {
+            found.push(local.ip());
+        }
+    }
+    if found.is_empty() {
+        found.extend(first_interface_ip());
+    }
+    found.iter().map(IpAddr::to_string).collect()
+}
+
+fn first_interface_ip() -> Option<IpAddr> {
+    let all = nix::ifaddrs::getifaddrs().ok()?;
+    let addresses = all.filter_map(|i| i.address.and_then(|a| a.as_sockaddr_in().map(|s| IpAddr::V4(s.ip()))));
+    addresses.filter(|ip| !ip.is_loopback()).min()
+}
+
+/// Everything but name, labels, problems and images, which the caller knows.
+pub fn node_facts(data_dir: &Path) -> NodeFacts {
+    let system = nix::sys::utsname::uname().ok();
+    let word = |s: Option<&std::ffi::OsStr>| s.map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+    let machine = word(system.as_ref().map(|s| s.machine()));
+    let memory_bytes = memory_total_bytes();
+    NodeFacts {
+        architecture: go_arch(&machine).into(),
+        kernel: word(system.as_ref().map(|s| s.release())),
+        os_image: os_image(),
+        machine_id: read("/etc/machine-id"),
+        boot_id: boot_id(),
+        system_uuid: read("/sys/class/dmi/id/product_uuid"),
+        agent_version: env!("CARGO_PKG_VERSION").into(),
+        cpus: cpus(),
+        memory_bytes,
+        // The kernel, this agent and what else the board runs.
+        memory_reserved_bytes: (memory_bytes / 20).min(256 << 20),
+        disk_bytes: disk_total_bytes(data_dir),
+        pods_max: 110,
+        labels: board().map(|b| ("limpet.dev/board".to_string(), b)).into_iter().collect(),
+        ..NodeFacts::default()
+    }
+}
+
+/// The words that Go and so Kubernetes use.
+fn go_arch(machine: &str) -> &str {
+    match machine {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        m if m.starts_with("armv") => "arm",
+        "i686" | "i586" => "386",
+        other => other,
+    }
+}
+
+fn cpus() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| n.get() as u32)
+}
+
+fn memory_total_bytes() -> u64 {
+    let info = read("/proc/meminfo");
+    let line = info.lines().find_map(|l| l.strip_prefix("MemTotal:"));
+    let kib = line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+fn disk_total_bytes(dir: &Path) -> u64 {
+    // The widths of statvfs fields differ between targets.
+    #[allow(clippy::unnecessary_cast)]
+    nix::sys::statvfs::statvfs(dir).map_or(0, |s| s.blocks() as u64 * s.fragment_size() as u64)
+}
+
+fn os_image() -> String {
+    let release = read("/etc/os-release");
+    let line = release.lines().find_map(|l| l.strip_prefix("PRETTY_NAME="));
+    line.map_or_else(|| "Linux".into(), |l| l.trim_matches('"').to_string())
+}
+
+/// The board's model as a label value, where the firmware says one.
+fn board() -> Option<String> {
+    let model = read("/proc/device-tree/model");
+    let fit: String = model
+        .trim_end_matches('\0')
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' })
+        .take(63)
+        .collect();
+    let fit = fit.trim_matches(['-', '_', '.']).to_string();
+    (!fit.is_empty()).then_some(fit)
+}

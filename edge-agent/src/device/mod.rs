@@ -1,0 +1,11 @@
+//! What this board is: its size, its names, its addresses, its clock.
+//!
+//! In: /proc, /sys, /etc, uname. Out: facts for the node's status and for plans.
+//! Never: changes anything on the device; fails because one fact is missing.
+
+pub mod cgroups;
+pub mod clock;
+mod facts;
+
+pub use clock::Clock;
+pub use facts::{boot_id, host_file, node_facts, node_name_from_host, primary_ips};

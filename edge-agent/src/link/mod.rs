@@ -1,0 +1,15 @@
+//! The one connection to the hub.
+//!
+//! In: a join token once, an identity ever after; messages to send. Out: messages of the hub, and whether it is there.
+//! Never: opens a listening port; trusts a hub whose certificate does not come from the CA that the token named.
+
+pub mod backoff;
+mod der;
+pub mod http;
+pub mod identity;
+pub mod join;
+pub mod session;
+pub mod tls;
+
+pub use identity::Identity;
+pub use session::{Lanes, Link, LinkEvent, LinkOptions};

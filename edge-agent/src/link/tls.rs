@@ -1,0 +1,184 @@
+//! TLS towards the hub.
+//!
+//! In: the hub's CA (or its hash, before the first join), the device's certificate, the clock that never goes back.
+//! Out: rustls client configurations. TLS 1.2 and 1.3, ring, nothing else.
+//! Never: skips verification: a pinned hash replaces only the trust anchor.
+
+use crate::device::Clock;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn pem<T>(result: Result<T, rustls::pki_types::pem::Error>, what: &str) -> Result<T, Error> {
+    result.map_err(|e| Error::General(format!("{what}: {e}")))
+}
+
+/// With the device's certificate, towards a hub of this CA.
+pub fn with_certificate(
+    ca_pem: &str,
+    certificate_pem: &str,
+    key_pem: &str,
+    clock: &Clock,
+) -> Result<ClientConfig, Error> {
+    let chain = CertificateDer::pem_slice_iter(certificate_pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let chain = pem(chain, "the node's certificate")?;
+    let key = pem(PrivateKeyDer::from_pem_slice(key_pem.as_bytes()), "the node's key")?;
+    let mut config = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots_of(ca_pem)?)
+        .with_client_auth_cert(chain, key)?;
+    // One connection at a time: a cache of sessions would only cost memory.
+    config.resumption = rustls::client::Resumption::in_memory_sessions(1);
+    Ok(config)
+}
+
+/// Without a certificate of the device, towards a hub of this CA.
+pub fn with_ca(ca_pem: &str, clock: &Clock) -> Result<ClientConfig, Error> {
+    let config = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots_of(ca_pem)?)
+        .with_no_client_auth();
+    Ok(config)
+}
+
+fn roots_of(ca_pem: &str) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    for ca in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+        roots.add(pem(ca, "the hub's CA")?)?;
+    }
+    Ok(roots)
+}
+
+/// Before the first join: trusts the CA whose SHA-256 the token carries.
+pub fn pinned(ca_sha256: &str, clock: &Clock) -> Result<ClientConfig, Error> {
+    let verifier = Arc::new(Pinned { ca_sha256: ca_sha256.to_ascii_lowercase(), provider: provider() });
+    let config = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    Ok(config)
+}
+
+/// For registries and probes of others: no trust at all is needed to ask whether something answers.
+pub fn unverified(clock: &Clock) -> Result<ClientConfig, Error> {
+    let config = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody { provider: provider() }))
+        .with_no_client_auth();
+    Ok(config)
+}
+
+#[derive(Debug)]
+struct Pinned {
+    ca_sha256: String,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let hex = |der: &[u8]| Sha256::digest(der).iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let ca = chain.iter().find(|c| hex(c) == self.ca_sha256);
+        let ca = ca.ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.clone().into_owned())?;
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
+            .build()
+            .map_err(|e| Error::General(e.to_string()))?;
+        let verify = |at| verifier.verify_server_cert(leaf, chain, name, ocsp, at);
+        match verify(now) {
+            // A board without a clock knows nothing of today; the hub's own time comes with its answer.
+            Err(Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. })) => {
+                verify(not_before)
+            }
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// HTTPS probes do not look at certificates (Kubernetes "Configure Probes": `scheme: HTTPS` skips verification).
+#[derive(Debug)]
+struct Anybody {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

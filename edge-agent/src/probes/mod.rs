@@ -1,0 +1,162 @@
+//! Runs one probe or hook: exec, HTTP, TCP, sleep.
+//!
+//! In: a check with its port resolved, the pod's address. Out: good or not, and what it said (bounded).
+//! Never: decides what a result means; follows redirects to other hosts; looks at certificates (as kubelet).
+
+use crate::{
+    device::Clock,
+    link::{http, tls},
+    runtime::{ExecSpec, Runtime},
+};
+use http_body_util::Full;
+use hyper::{Request, body::Bytes};
+use limpet_agent_core::pods::Check;
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+
+const OUTPUT_BYTES_MAX: usize = 10 * 1024;
+const BODY_BYTES_MAX: usize = 10 * 1024;
+
+pub struct Prober {
+    pub runtime: Runtime,
+    pub clock: Clock,
+}
+
+/// `Ok` carries the output, `Err` the reason.
+pub type Outcome = Result<String, String>;
+
+impl Prober {
+    /// `ip`: the pod's address, or a loopback address with the host's network.
+    pub async fn run(&self, check: &Check, container_id: &str, ip: &str, timeout: Duration) -> Outcome {
+        match check {
+            Check::Exec(command) => self.exec(command, container_id, timeout).await,
+            Check::Http { host, port, path, https, headers } => {
+                let host = host.as_deref().unwrap_or(ip);
+                self.http(host, *port, path, *https, headers, timeout).await
+            }
+            Check::Tcp { host, port } => {
+                let host = host.as_deref().unwrap_or(ip);
+                let connect = tokio::net::TcpStream::connect((host, *port));
+                match tokio::time::timeout(timeout, connect).await {
+                    Ok(Ok(_)) => Ok(String::new()),
+                    Ok(Err(e)) => Err(format!("dial tcp {host}:{port}: connect: {}", plain(&e))),
+                    Err(_) => Err(format!("dial tcp {host}:{port}: i/o timeout")),
+                }
+            }
+            Check::Sleep { seconds } => {
+                tokio::time::sleep(Duration::from_secs(u64::from(*seconds)).min(timeout)).await;
+                Ok(String::new())
+            }
+            Check::Grpc { port, .. } => {
+                Err(format!("gRPC probes are not supported by this agent yet (port {port}); use tcpSocket or exec"))
+            }
+            Check::Broken(why) => Err(why.clone()),
+        }
+    }
+
+    async fn exec(&self, command: &[String], container_id: &str, timeout: Duration) -> Outcome {
+        let spec = ExecSpec { container_id: container_id.into(), args: command.to_vec(), ..ExecSpec::default() };
+        let run = async {
+            let mut started = self.runtime.exec(&spec).await.map_err(|e| e.to_string())?;
+            let streams = std::mem::take(&mut started.streams);
+            let read = async {
+                let mut output = Vec::new();
+                for fd in [streams.stdout, streams.stderr].into_iter().flatten() {
+                    collect(fd, &mut output).await;
+                }
+                output
+            };
+            let mut read = std::pin::pin!(read);
+            let mut exit = started.exit;
+            let (code, output) = tokio::select! {
+                code = &mut exit => {
+                    // Children may keep the pipes open; the command itself is over.
+                    let rest = tokio::time::timeout(Duration::from_millis(100), &mut read).await;
+                    (code, rest.unwrap_or_default())
+                }
+                output = &mut read => (exit.await, output),
+            };
+            let text = String::from_utf8_lossy(&output).trim_end().to_string();
+            Ok::<_, String>((code.unwrap_or(255), text))
+        };
+        match tokio::time::timeout(timeout, run).await {
+            Ok(Ok((0, output))) => Ok(output),
+            Ok(Ok((code, output))) if output.is_empty() => Err(format!("command exited with {code}")),
+            Ok(Ok((_, output))) => Err(output),
+            Ok(Err(why)) => Err(why),
+            Err(_) => {
+                let words = command.join(" ");
+                Err(format!("command timed out: \"{words}\" timed out after {}s", timeout.as_secs()))
+            }
+        }
+    }
+
+    async fn http(
+        &self,
+        host: &str,
+        port: u16,
+        path: &str,
+        https: bool,
+        headers: &[(String, String)],
+        timeout: Duration,
+    ) -> Outcome {
+        let literal = if host.contains(':') { format!("[{host}]") } else { host.to_string() };
+        let target = format!("{literal}:{port}");
+        let scheme = if https { "https" } else { "http" };
+        let url = format!("{scheme}://{target}{path}");
+        let path = if path.starts_with('/') { path.to_string() } else { format!("/{path}") };
+        let mut request = Request::get(path);
+        let has = |name: &str| headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
+        if !has("host") {
+            request = request.header("host", &target);
+        }
+        if !has("user-agent") {
+            request = request.header("user-agent", "kube-probe/1.36");
+        }
+        if !has("accept") {
+            request = request.header("accept", "*/*");
+        }
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let request = request.header("connection", "close").body(Full::new(Bytes::new()));
+        let request = request.map_err(|e| format!("Get \"{url}\": {e}"))?;
+        let tls = match https {
+            true => Some(Arc::new(tls::unverified(&self.clock).map_err(|e| e.to_string())?)),
+            false => None,
+        };
+        match http::send(&target, tls, request, BODY_BYTES_MAX, timeout).await {
+            Ok(answer) if (200..400).contains(&answer.status) => Ok(String::new()),
+            Ok(answer) => Err(format!("HTTP probe failed with statuscode: {}", answer.status)),
+            Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
+                Err(format!("Get \"{url}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"))
+            }
+            Err(e) => Err(format!("Get \"{url}\": dial tcp {target}: connect: {}", plain(&e))),
+        }
+    }
+}
+
+/// The system's words in lower case, as Go prints them.
+fn plain(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(code) => nix::errno::Errno::from_raw(code).desc().to_lowercase(),
+        None => error.to_string(),
+    }
+}
+
+async fn collect(fd: OwnedFd, output: &mut Vec<u8>) {
+    let Ok(fd) = crate::runtime::sys::watch(fd) else { return };
+    let mut buffer = [0; 1024];
+    loop {
+        let Ok(mut ready) = fd.readable().await else { return };
+        match ready.try_io(|fd| Ok(nix::unistd::read(fd.get_ref(), &mut buffer)?)) {
+            Ok(Ok(0)) => return,
+            Ok(Ok(n)) => {
+                let room = OUTPUT_BYTES_MAX.saturating_sub(output.len());
+                output.extend_from_slice(&buffer[..n.min(room)]);
+            }
+            Ok(Err(e)) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Ok(Err(_)) => return,
+            Err(_would_block) => {}
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! What each kind of stream does.
+//!
+//! In: an accepted `StreamOpen` with its target. Out: bytes both ways, then `End` with an exit code or a sentence.
+//! Never: runs anything that the stream did not ask for; a pod's port is reached inside the pod's own network.
+
+use super::flow::{Closed, Incoming, StreamIn, StreamIo, StreamOut};
+use crate::{
+    device::Clock,
+    logs::{self, Logs, ReadOptions},
+    runtime::{self, ExecSpec, Runtime},
+};
+use bytes::Bytes;
+use limpet_protocol::{StreamKind, StreamOpen};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, unix::AsyncFd},
+    sync::mpsc,
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const BUFFER_BYTES: usize = 8 * 1024;
+
+/// What all streams may use.
+#[derive(Clone)]
+pub struct Context {
+    pub runtime: Runtime,
+    pub logs: Logs,
+    pub data_dir: PathBuf,
+    pub run_dir: PathBuf,
+    pub clock: Clock,
+}
+
+/// What is meant, as the pods' machine knows it now.
+#[derive(Clone, Debug, Default)]
+pub struct Target {
+    pub uid: String,
+    /// The container's name and the attempt that is meant (`previous` is worked out already).
+    pub container: String,
+    pub attempt: u32,
+    pub container_id: String,
+    pub running: bool,
+    pub stdin_once: bool,
+    pub host_network: bool,
+    /// Answer to `NodeGet`.
+    pub body: Vec<u8>,
+}
+
+pub async fn serve(context: Context, open: StreamOpen, target: Result<Target, String>, io: StreamIo) {
+    let target = match target {
+        Ok(target) => target,
+        Err(why) => return io.out.end(None, &why).await,
+    };
+    let out = io.out.clone();
+    let ended = match open.kind {
+        StreamKind::Logs { .. } => serve_logs(&context, &open.kind, &target, &io.out).await,
+        StreamKind::Exec { command, stdin, tty, .. } => exec(&context, command, stdin, tty, &target, io).await,
+        StreamKind::Attach { stdin, .. } => attach(&context, stdin, &target, io).await,
+        StreamKind::PortForward { port } => forward(&context, port, &target, io).await,
+        StreamKind::NodeGet { .. } => node_get(&target, &io.out).await,
+    };
+    match ended {
+        Ok(code) => out.end(code, "").await,
+        Err(why) => out.end(None, &why).await,
+    }
+}
+
+fn closed(_: Closed) -> String {
+    "the session ended".into()
+}
+
+async fn node_get(target: &Target, out: &StreamOut) -> Result<Option<i32>, String> {
+    out.opened().await.map_err(closed)?;
+    out.data(1, &target.body).await.map_err(closed)?;
+    Ok(None)
+}
+
+async fn serve_logs(
+    context: &Context,
+    kind: &StreamKind,
+    target: &Target,
+    out: &StreamOut,
+) -> Result<Option<i32>, String> {
+    let StreamKind::Logs { follow, previous, timestamps, since_seconds, since_ms, tail_lines, limit_bytes, .. } =
+        kind
+    else {
+        return Ok(None);
+    };
+    let number = |n: &Option<i64>| n.and_then(|n| u64::try_from(n).ok());
+    let ago = number(since_seconds).map(|s| context.clock.wall_ms().saturating_sub(s.saturating_mul(1000)));
+    let options = ReadOptions {
+        follow: *follow && !previous,
+        timestamps: *timestamps,
+        since_ms: ago.or(number(since_ms)),
+        tail_lines: number(tail_lines),
+        limit_bytes: number(limit_bytes),
+    };
+    let path = logs::file(&context.data_dir, &target.uid, &target.container, target.attempt);
+    out.opened().await.map_err(closed)?;
+    let (tell, mut hear) = mpsc::channel::<Vec<u8>>(2);
+    let reading = async move {
+        // The sender ends with the reader, and with it the other half.
+        logs::read(&path, &target.container_id, &context.logs, &options, &tell).await
+    };
+    let sending = async move {
+        while let Some(chunk) = hear.recv().await {
+            if out.data(1, &chunk).await.is_err() {
+                break;
+            }
+        }
+    };
+    let (result, ()) = tokio::join!(reading, sending);
+    result.map(|()| None)
+}
+
+async fn exec(
+    context: &Context,
+    command: Vec<String>,
+    stdin: bool,
+    tty: bool,
+    target: &Target,
+    io: StreamIo,
+) -> Result<Option<i32>, String> {
+    let container_id = target.container_id.clone();
+    let env = if tty { vec!["TERM=xterm".to_string()] } else { Vec::new() };
+    let spec = ExecSpec { container_id, args: command, env, tty, stdin, ..ExecSpec::default() };
+    let mut started = context.runtime.exec(&spec).await.map_err(|e| e.to_string())?;
+    let streams = std::mem::take(&mut started.streams);
+    io.out.opened().await.map_err(closed)?;
+    let fd = |fd: Option<OwnedFd>| fd.and_then(|fd| crate::runtime::sys::watch(fd).ok()).map(Arc::new);
+    let tty = fd(streams.tty);
+    let input = tty.clone().or(fd(streams.stdin));
+    let copies = async {
+        match &tty {
+            Some(tty) => copy_out(tty, 1, &io.out).await,
+            None => {
+                let (out, err) = (fd(streams.stdout), fd(streams.stderr));
+                let one = async {
+                    if let Some(out) = out {
+                        copy_out(&out, 1, &io.out).await;
+                    }
+                };
+                let two = async {
+                    if let Some(err) = err {
+                        copy_out(&err, 2, &io.out).await;
+                    }
+                };
+                tokio::join!(one, two);
+            }
+        }
+    };
+    let mut copies = std::pin::pin!(copies);
+    let feeding = feed(io.input, input, tty.clone());
+    let mut feeding = std::pin::pin!(feeding);
+    let (mut fed, mut copied) = (false, false);
+    let code = loop {
+        tokio::select! {
+            code = &mut started.exit => break code.unwrap_or(255),
+            () = &mut copies, if !copied => copied = true,
+            () = &mut feeding, if !fed => fed = true,
+        }
+    };
+    // Children may keep the pipes open; what is there now comes across, not what they may still say.
+    if !copied {
+        let _ = tokio::time::timeout(Duration::from_millis(500), &mut copies).await;
+    }
+    Ok(Some(code))
+}
+
+async fn attach(context: &Context, stdin: bool, target: &Target, io: StreamIo) -> Result<Option<i32>, String> {
+    let name = &target.container;
+    let mut attached = context
+        .logs
+        .attach(&target.container_id)
+        .ok_or_else(|| format!("container {name} is not running: nothing to attach to"))?;
+    io.out.opened().await.map_err(closed)?;
+    let input = attached.input.take().filter(|_| stdin);
+    let had_input = input.is_some();
+    let feeding = feed(io.input, input, attached.tty.clone());
+    let mut feeding = std::pin::pin!(feeding);
+    let mut fed = false;
+    let result = loop {
+        tokio::select! {
+            chunk = attached.output.recv() => match chunk {
+                Some((lane, bytes)) => send_chunk(&io.out, lane, &bytes).await?,
+                None => break Ok(None),
+            },
+            () = &mut feeding, if !fed => fed = true,
+        }
+    };
+    if had_input && target.stdin_once {
+        context.logs.close_stdin(&target.container_id);
+    }
+    result
+}
+
+async fn send_chunk(out: &StreamOut, lane: u8, bytes: &Bytes) -> Result<(), String> {
+    out.data(lane, bytes).await.map_err(closed)
+}
+
+/// Reads until the end and sends it on.
+async fn copy_out(fd: &AsyncFd<OwnedFd>, lane: u8, out: &StreamOut) {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        let Ok(mut ready) = fd.readable().await else { break };
+        match ready.try_io(|fd| Ok(nix::unistd::read(fd.get_ref(), &mut buffer)?)) {
+            Ok(Ok(0)) => break,
+            Ok(Ok(n)) => {
+                if out.data(lane, &buffer[..n]).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Err(e)) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Ok(Err(_)) => break,
+            Err(_would_block) => {}
+        }
+    }
+    let _ = out.eof(lane).await;
+}
+
+/// Writes lane 0 into the process and sets the terminal's size from lane 4.
+async fn feed(mut input: StreamIn, to: Option<Arc<AsyncFd<OwnedFd>>>, tty: Option<Arc<AsyncFd<OwnedFd>>>) {
+    let mut to = to;
+    while let Some(incoming) = input.next().await {
+        match incoming {
+            Incoming::Data { lane: 0, bytes } => {
+                if let Some(fd) = &to
+                    && write_all(fd, &bytes).await.is_err()
+                {
+                    to = None;
+                }
+            }
+            Incoming::Data { lane: 4, bytes } => {
+                if let (Some(tty), Some((columns, rows))) = (&tty, size_of(&bytes)) {
+                    let _ = runtime::resize(tty.get_ref(), columns, rows);
+                }
+            }
+            // Without a terminal, closing the pipe is how a program learns that its input has ended.
+            Incoming::Eof { lane: 0 } => to = None,
+            _ => {}
+        }
+    }
+}
+
+fn size_of(json: &[u8]) -> Option<(u16, u16)> {
+    let value: serde_json::Value = serde_json::from_slice(json).ok()?;
+    let number = |key: &str| value.get(key).and_then(|n| n.as_u64()).and_then(|n| u16::try_from(n).ok());
+    Some((number("Width")?, number("Height")?))
+}
+
+async fn write_all(fd: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        let mut ready = fd.writable().await?;
+        match ready.try_io(|fd| Ok(nix::unistd::write(fd.get_ref(), bytes)?)) {
+            Ok(Ok(n)) => bytes = &bytes[n..],
+            Ok(Err(e)) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Ok(Err(e)) => return Err(e),
+            Err(_would_block) => {}
+        }
+    }
+    Ok(())
+}
+
+async fn forward(context: &Context, port: u16, target: &Target, io: StreamIo) -> Result<Option<i32>, String> {
+    let pin = (!target.host_network).then(|| runtime::rt::sandbox::pin(&context.run_dir, &target.uid, "net"));
+    let tcp = connect_inside(pin.as_deref(), port).await.map_err(|e| {
+        format!("failed to connect to localhost:{port} inside the pod's network namespace: {e}")
+    })?;
+    io.out.opened().await.map_err(closed)?;
+    let (mut read, mut write) = tcp.into_split();
+    let (out, mut input) = (io.out, io.input);
+    let up = async {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        loop {
+            match read.read(&mut buffer).await {
+                Ok(0) => break Ok(()),
+                Ok(n) => out.data(0, &buffer[..n]).await.map_err(closed)?,
+                Err(e) => break Err(e.to_string()),
+            }
+        }
+    };
+    let down = async {
+        while let Some(incoming) = input.next().await {
+            match incoming {
+                Incoming::Data { lane: 0, bytes } => write.write_all(&bytes).await.map_err(|e| e.to_string())?,
+                Incoming::Eof { .. } => write.shutdown().await.map_err(|e| e.to_string())?,
+                Incoming::Data { .. } => {}
+            }
+        }
+        Ok::<(), String>(())
+    };
+    let (mut up, mut down) = (std::pin::pin!(up), std::pin::pin!(down));
+    // The pod's half decides: when it has said all, the connection is over.
+    loop {
+        tokio::select! {
+            result = &mut up => return result.map(|()| None),
+            result = &mut down => {
+                result?;
+                return (&mut up).await.map(|()| None);
+            }
+        }
+    }
+}
+
+/// A connection to a loopback port of another network namespace. Only a short-lived thread of its own changes its
+/// namespace; the socket belongs to where it was made.
+async fn connect_inside(pin: Option<&Path>, port: u16) -> std::io::Result<tokio::net::TcpStream> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let Some(pin) = pin.map(Path::to_path_buf) else {
+        return tokio::net::TcpStream::connect(address).await;
+    };
+    let (tell, hear) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().stack_size(64 * 1024).spawn(move || {
+        let connect = || {
+            let namespace = std::fs::File::open(pin)?;
+            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET)?;
+            std::net::TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)
+        };
+        let _ = tell.send(connect());
+    })?;
+    let stream = hear.await.map_err(std::io::Error::other)??;
+    stream.set_nonblocking(true)?;
+    tokio::net::TcpStream::from_std(stream)
+}
