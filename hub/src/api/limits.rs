@@ -52,6 +52,8 @@ pub const WATCH_SECONDS_MIN: u64 = 1800;
 pub const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// Attempts of a write whose object changed underneath it; one of the writers always gets through.
 pub const CONFLICT_RETRIES_MAX: usize = 64;
+/// How long a write waits to see the other write that was faster.
+pub const MOVED_ON_TIME: Duration = Duration::from_secs(2);
 /// Attempts to find a free name for `generateName`.
 pub const GENERATE_NAME_RETRIES_MAX: usize = 8;
 /// Warnings in one response, and the length of each.

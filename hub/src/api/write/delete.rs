@@ -12,7 +12,7 @@ use crate::{
 use jiff::{Timestamp, ToSpan};
 use limpet_hub_core::Propagation;
 use limpet_objects::{field::FieldError, status::Status, time};
-use limpet_store::{Expect, Record, Write};
+use limpet_store::{Expect, Record, StoreError, Write};
 use serde_json::Value;
 
 const ORPHAN: &str = "orphan";
@@ -80,21 +80,22 @@ pub async fn delete(ask: &mut Ask, options: &DeleteOptions) -> Result<Deleted, S
         let now = ask.api.now();
         set_finalizers(&mut object, options.propagation);
         mark(&mut object, options, now);
-        match store(ask, &record, &old, object).await {
-            Err(status) if status.reason == "Conflict" => continue,
-            outcome => return outcome,
+        match store(ask, &record, &old, object).await? {
+            Ok(deleted) => return Ok(deleted),
+            Err(StoreError::Conflict { .. }) => ask.moved_on(record.revision).await,
+            Err(error) => return Err(ask.target.refused(&error)),
         }
     }
     Err(ask.target.conflict())
 }
 
-async fn store(ask: &Ask, record: &Record, old: &Value, new: Value) -> Result<Deleted, Status> {
+async fn store(ask: &Ask, record: &Record, old: &Value, new: Value) -> Result<Result<Deleted, StoreError>, Status> {
     let uid = object::uid(old).to_owned();
     let gone = may_go(&new);
     let unchanged = !gone && new == *old;
     if ask.dry_run || unchanged {
         let last = Written { bytes: to_bytes(&new)?, revision: record.revision, created: false };
-        return Ok(Deleted { gone, uid, last });
+        return Ok(Ok(Deleted { gone, uid, last }));
     }
     let (key, expect) = (ask.target.key(), Expect::Revision(record.revision));
     // What is gone at once was never "being deleted": its last state is as it was.
@@ -103,9 +104,12 @@ async fn store(ask: &Ask, record: &Record, old: &Value, new: Value) -> Result<De
         true => Write::Delete { key, expect, last: Some(draft) },
         false => Write::Put { key, expect, draft },
     };
-    let record = ask.api.store.write(write).await.map_err(|e| ask.target.refused(&e))?;
+    let record = match ask.api.store.write(write).await {
+        Ok(record) => record,
+        Err(error) => return Ok(Err(error)),
+    };
     let last = Written { bytes: ask.seen(&record.bytes)?, revision: record.revision, created: false };
-    Ok(Deleted { gone, uid, last })
+    Ok(Ok(Deleted { gone, uid, last }))
 }
 
 fn check_preconditions(ask: &Ask, options: &DeleteOptions, object: &Value) -> Result<(), Status> {

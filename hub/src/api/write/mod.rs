@@ -12,7 +12,7 @@ pub use create::create;
 pub use delete::{DeleteOptions, Deleted, delete};
 pub use update::{Made, update};
 
-use super::{Api, Target, object};
+use super::{Api, Target, limits, object};
 use crate::auth::User;
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -81,6 +81,21 @@ impl Ask {
             now,
             reset,
         })
+    }
+
+    /// After a conflict: waits until readers see the write that was faster (it may still be on its way to the disk).
+    pub(super) async fn moved_on(&self, from: Revision) {
+        let key = self.target.key();
+        let Ok(mut watch) = self.api.store.watch(&key.resource, Some(&key.namespace), from) else { return };
+        let seen = async {
+            while self.api.store.get(&key).is_some_and(|r| r.revision == from) {
+                if !matches!(watch.next().await, Some(Ok(_))) {
+                    return;
+                }
+            }
+        };
+        // A write that fails after all leaves nothing to wait for.
+        let _ = tokio::time::timeout(limits::MOVED_ON_TIME, seen).await;
     }
 
     /// The stored form of an object, with the place of its revision marked.

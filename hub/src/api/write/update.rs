@@ -11,7 +11,7 @@ use crate::{
     api::{limits, object},
 };
 use limpet_objects::{managed, status::Status, strategy};
-use limpet_store::{Expect, Record, Write};
+use limpet_store::{Expect, Record, StoreError, Write};
 use serde_json::Value;
 
 /// The new state of an object.
@@ -27,6 +27,9 @@ impl From<Value> for Made {
     }
 }
 
+/// What the store said; a conflict may be tried again.
+type Stored = Result<Written, StoreError>;
+
 pub async fn update(
     ask: &mut Ask,
     mut make: impl FnMut(&mut Ask, &Value) -> Result<Made, Status>,
@@ -36,17 +39,18 @@ pub async fn update(
         let record = ask.api.store.get(&ask.target.key()).ok_or_else(|| ask.target.not_found())?;
         let old = ask.target.parse(&record)?;
         let made = make(ask, &old)?;
-        let outcome = replace(ask, &record, &old, made).await;
-        let Err(status) = &outcome else { return outcome };
-        attempt += 1;
-        let moved = || ask.api.store.get(&ask.target.key()).is_some_and(|r| r.revision != record.revision);
-        if status.reason != "Conflict" || attempt >= limits::CONFLICT_RETRIES_MAX || !moved() {
-            return outcome;
+        match replace(ask, &record, &old, made).await? {
+            Ok(written) => return Ok(written),
+            Err(StoreError::Conflict { .. }) if attempt < limits::CONFLICT_RETRIES_MAX => {
+                attempt += 1;
+                ask.moved_on(record.revision).await;
+            }
+            Err(error) => return Err(ask.target.refused(&error)),
         }
     }
 }
 
-async fn replace(ask: &mut Ask, record: &Record, old: &Value, made: Made) -> Result<Written, Status> {
+async fn replace(ask: &mut Ask, record: &Record, old: &Value, made: Made) -> Result<Stored, Status> {
     let resource = ask.target.resource;
     let mut new = made.object;
     match object::resource_version(&new) {
@@ -87,21 +91,26 @@ async fn replace(ask: &mut Ask, record: &Record, old: &Value, made: Made) -> Res
     store(ask, record, old, new).await
 }
 
-async fn store(ask: &Ask, record: &Record, old: &Value, new: Value) -> Result<Written, Status> {
+async fn store(ask: &Ask, record: &Record, old: &Value, new: Value) -> Result<Stored, Status> {
     let goes = may_go(&new) && object::is_deleting(old);
+    let as_it_is = |bytes| Ok(Ok(Written { bytes, revision: record.revision, created: false }));
     if new == *old && !goes {
-        return Ok(Written { bytes: ask.seen(&record.bytes)?, revision: record.revision, created: false });
+        return as_it_is(ask.seen(&record.bytes)?);
     }
     if ask.dry_run {
-        return Ok(Written { bytes: to_bytes(&new)?, revision: record.revision, created: false });
+        return as_it_is(to_bytes(&new)?);
     }
     let (key, expect, draft) = (ask.target.key(), Expect::Revision(record.revision), ask.draft(&new)?);
     let write = match goes {
         true => Write::Delete { key, expect, last: Some(draft) },
         false => Write::Put { key, expect, draft },
     };
-    let record = ask.api.store.write(write).await.map_err(|e| ask.target.refused(&e))?;
-    Ok(Written { bytes: ask.seen(&record.bytes)?, revision: record.revision, created: false })
+    match ask.api.store.write(write).await {
+        Ok(record) => {
+            Ok(Ok(Written { bytes: ask.seen(&record.bytes)?, revision: record.revision, created: false }))
+        }
+        Err(error) => Ok(Err(error)),
+    }
 }
 
 /// Whether an object that is being deleted has nothing left to wait for.
