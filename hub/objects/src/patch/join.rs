@@ -5,7 +5,7 @@
 //! keep an order that suits both.
 //! Never: removes a field.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -39,6 +39,7 @@ struct Lists<'t, 'v> {
     applied: Vec<(Element, &'v Value)>,
     /// None for elements that come twice.
     live_by: BTreeMap<Element, Option<&'v Value>>,
+    applied_all: BTreeSet<Element>,
 }
 
 impl<'t, 'v> Lists<'t, 'v> {
@@ -51,11 +52,12 @@ impl<'t, 'v> Lists<'t, 'v> {
         for (element, value) in &live {
             live_by.entry(element.clone()).and_modify(|v| *v = None).or_insert(Some(*value));
         }
-        Lists { list, live, applied, live_by }
+        let applied_all = applied.iter().map(|(element, _)| element.clone()).collect();
+        Lists { list, live, applied, live_by, applied_all }
     }
 
     fn is_applied(&self, element: &Element) -> bool {
-        self.applied.iter().any(|(e, _)| e == element)
+        self.applied_all.contains(element)
     }
 
     fn item(&self, element: &Element, applied: &Value) -> Value {
@@ -72,13 +74,13 @@ impl<'t, 'v> Lists<'t, 'v> {
         let mut out = Vec::with_capacity(self.live.len().max(self.applied.len()));
         let mut shared = self.applied.iter().map(|(e, _)| e).filter(|e| self.live_by.contains_key(*e));
         let mut next_shared = shared.next();
-        let mut done: Vec<&Element> = Vec::new();
+        let mut done: BTreeSet<&Element> = BTreeSet::new();
         let (mut l, mut r) = (0, 0);
         while l < self.live.len() || r < self.applied.len() {
             if let (Some((left, _)), Some((right, value))) = (self.live.get(l), self.applied.get(r)) {
                 if left == right {
                     out.push(self.item(right, value));
-                    done.push(right);
+                    done.insert(right);
                     (l, r) = (l + 1, r + 1);
                     next_shared = shared.next();
                     continue;
@@ -94,13 +96,13 @@ impl<'t, 'v> Lists<'t, 'v> {
                     l += 1;
                     continue;
                 }
-                if done.contains(&left) {
+                if done.contains(left) {
                     l += 1;
                 }
             }
             if let Some((right, value)) = self.applied.get(r) {
                 out.push(self.item(right, value));
-                done.push(right);
+                done.insert(right);
                 r += 1;
                 if next_shared == Some(right) {
                     next_shared = shared.next();

@@ -14,6 +14,9 @@ pub mod join;
 pub mod typed;
 pub mod walk;
 
+#[cfg(test)]
+mod hostile;
+
 pub use apply::{Applied, ApplyError, apply};
 pub use json::{JsonPatchError, json};
 pub use merge::{MergePatchError, merge};

@@ -10,11 +10,13 @@ mod order;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
-use super::typed::{Atom, MapAtom, Place, equal};
+use super::typed::{Atom, MapAtom, Place};
 use crate::schema::PatchStrategy;
-use order::{Kind, index, partition, place_in_order};
+use order::{Kind, identity, partition, place_in_order, positions};
 
 pub const MARKER: &str = "$patch";
 pub const DELETE_FROM: &str = "$deleteFromPrimitiveList";
@@ -216,16 +218,14 @@ fn merge_list(
     let key = member.merge_key;
     let (merged, change, server_order) = match kind {
         Kind::Scalars if deletes => {
-            return Ok(current.into_iter().filter(|v| !change.iter().any(|c| equal(c, v))).collect());
+            let gone = positions(&change, "");
+            let stays = |v: &Value| identity(v, "").is_none_or(|id| !gone.contains_key(&id));
+            return Ok(current.into_iter().filter(stays).collect());
         }
         Kind::Scalars => {
-            let mut merged: Vec<Value> = Vec::new();
-            for value in current.iter().chain(&change) {
-                if !merged.iter().any(|m| equal(m, value)) {
-                    merged.push(value.clone());
-                }
-            }
-            (merged, change, current)
+            let mut seen = BTreeSet::new();
+            let both = current.iter().chain(&change).filter(|v| seen.insert(identity(v, "")));
+            (both.cloned().collect(), change, current)
         }
         Kind::Maps => {
             if key.is_empty() {
@@ -248,6 +248,7 @@ fn special_items(
     key: &str,
 ) -> Outcome<(Vec<Value>, Vec<Value>)> {
     let mut plain = Vec::new();
+    let mut gone = BTreeSet::new();
     let mut replace = false;
     for item in change {
         let Some(directive) = item.get(MARKER) else {
@@ -256,8 +257,7 @@ fn special_items(
         };
         match directive.as_str() {
             Some("delete") => {
-                let value = item.get(key).ok_or_else(|| no_merge_key(&item, key))?;
-                current.retain(|c| !c.get(key).is_some_and(|v| equal(v, value)));
+                gone.insert(identity(&item, key).ok_or_else(|| no_merge_key(&item, key))?);
             }
             Some("replace") => replace = true,
             Some("merge") => {
@@ -268,6 +268,7 @@ fn special_items(
             _ => return Err(bad_directive(directive, item.as_object().unwrap_or(&Map::new()))),
         }
     }
+    current.retain(|c| !identity(c, key).is_some_and(|id| gone.contains(&id)));
     Ok(if replace { (plain, Vec::new()) } else { (current, plain) })
 }
 
@@ -277,15 +278,14 @@ fn merge_items(
     key: &str,
     place: Option<Place<'_>>,
 ) -> Outcome<Vec<Value>> {
+    if let Some(lacking) = current.iter().chain(change).find(|item| item.get(key).is_none()) {
+        return Err(no_merge_key(lacking, key));
+    }
+    let mut places = positions(&current, key);
     for item in change {
-        if item.get(key).is_none() {
-            return Err(no_merge_key(item, key));
-        }
-        if let Some(lacking) = current.iter().find(|c| c.get(key).is_none()) {
-            return Err(no_merge_key(lacking, key));
-        }
-        match index(&current, item, key) {
-            Some(i) => {
+        let Some(id) = identity(item, key) else { continue };
+        match places.get(&id) {
+            Some(&i) => {
                 let (Value::Object(mine), Value::Object(theirs)) =
                     (std::mem::take(&mut current[i]), item.clone())
                 else {
@@ -296,6 +296,7 @@ fn merge_items(
             None => {
                 let mut item = item.clone();
                 discard_nulls(&mut item);
+                places.insert(id, current.len());
                 current.push(without_directives(item));
             }
         }

@@ -219,6 +219,7 @@ pub fn with_named_fields(place: Place<'_>, value: &Value, set: &Set) -> Set {
         Atom::List(list) => (None, Some(list)),
         Atom::Scalar(_) => return result,
     };
+    let found = items_of(items.as_ref(), value);
     for (element, below) in &set.children {
         let (child_place, child) = match (element, &fields, &items) {
             (Element::Field(name), Some(map), _) => {
@@ -227,7 +228,9 @@ pub fn with_named_fields(place: Place<'_>, value: &Value, set: &Set) -> Set {
                 }
                 (map.member(name), value.get(name))
             }
-            (element, _, Some(list)) => (Some(list.item), find_item(list, value, element)),
+            (element, _, Some(list)) => {
+                (Some(list.item), found.get(element).and_then(|v| v.first().copied()))
+            }
             _ => (None, None),
         };
         if let Some(place) = child_place {
@@ -238,13 +241,9 @@ pub fn with_named_fields(place: Place<'_>, value: &Value, set: &Set) -> Set {
     result
 }
 
-fn find_item<'v>(list: &ListAtom<'_>, value: &'v Value, element: &Element) -> Option<&'v Value> {
-    let items = value.as_array()?;
-    items
-        .iter()
-        .enumerate()
-        .find(|(i, item)| element_or_index(list, item, *i) == *element)
-        .map(|(_, item)| item)
+/// The items of a value by element, when it is a list with elements; made once for all of a set's children.
+fn items_of<'v>(list: Option<&ListAtom<'_>>, value: &'v Value) -> BTreeMap<Element, Vec<&'v Value>> {
+    list.map(|list| by_element(list, Some(value))).unwrap_or_default()
 }
 
 /// A set in the terms of the schema as it is now: below an atomic place only the place itself is owned.
@@ -254,11 +253,14 @@ pub fn reconciled(place: Place<'_>, value: &Value, set: &Set) -> Set {
         Atom::List(list) if !list.atomic => (None, Some(list)),
         _ => return Set::default(),
     };
+    let found = items_of(list.as_ref(), value);
     let mut result = Set { members: set.members.clone(), children: BTreeMap::new() };
     for (element, below) in &set.children {
         let (child_place, child) = match (element, &map, &list) {
             (Element::Field(name), Some(map), _) => (map.member(name), value.get(name)),
-            (element, _, Some(list)) => (Some(list.item), find_item(list, value, element)),
+            (element, _, Some(list)) => {
+                (Some(list.item), found.get(element).and_then(|v| v.first().copied()))
+            }
             _ => (None, None),
         };
         let Some(place) = child_place else {

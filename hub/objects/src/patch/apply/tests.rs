@@ -259,8 +259,10 @@ fn kubectl_takes_over_from_its_client_side_past() {
 fn objects_without_schema() {
     let place = Place::deduced(table());
     let w = |m: &'static str| Writer { api_version: "x.io/v1", reset: &[], ..writer(m, 0) };
-    let object = |spec: Value| json!({"apiVersion":"x.io/v1","kind":"Foo","metadata":{"name":"f",
-        "finalizers":["a/b"]},"spec":spec});
+    let object = |spec: Value| {
+        json!({"apiVersion":"x.io/v1","kind":"Foo","metadata":{"name":"f",
+        "finalizers":["a/b"]},"spec":spec})
+    };
     let first = apply(None, &object(json!({"a":{"b":1},"l":[1,2]})), &w("me"), false, place).unwrap().object;
     let expected = json!({"f:metadata":{"f:finalizers":{"v:\"a/b\"":{}}},"f:spec":{".":{},"f:a":{".":{},
         "f:b":{}},"f:l":{}}});

@@ -3,9 +3,11 @@
 //! In: merged items, the orders of patch and server. Out: one list.
 //! Never: drops or adds items.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
-use super::super::typed::equal;
+use super::super::fields::Literal;
 use super::{MARKER, Outcome, SET_ORDER, StrategicError, go_text, no_merge_key};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,19 +39,21 @@ impl Kind {
     }
 }
 
-fn same(a: &Value, b: &Value, key: &str) -> bool {
-    if key.is_empty() {
-        return equal(a, b);
-    }
-    match (a.get(key), b.get(key)) {
-        (Some(x), Some(y)) => equal(x, y),
-        _ => false,
-    }
+/// What an item is called in its list: its merge key's value, or itself. None without a merge key.
+pub fn identity(item: &Value, key: &str) -> Option<Literal> {
+    let value = if key.is_empty() { Some(item) } else { item.get(key) };
+    value.map(|v| Literal::new(v.clone()))
 }
 
-/// Where an item stands in a list.
-pub fn index(list: &[Value], item: &Value, key: &str) -> Option<usize> {
-    list.iter().position(|other| same(other, item, key))
+/// Where each item stands in a list; of equal ones the first.
+pub fn positions(list: &[Value], key: &str) -> BTreeMap<Literal, usize> {
+    let mut found = BTreeMap::new();
+    for (i, item) in list.iter().enumerate() {
+        if let Some(identity) = identity(item, key) {
+            found.entry(identity).or_insert(i);
+        }
+    }
+    found
 }
 
 /// Those that `named` has, and the others.
@@ -59,7 +63,8 @@ pub fn partition(items: Vec<Value>, named: &[Value], key: &str) -> Outcome<(Vec<
     {
         return Err(no_merge_key(lacking, key));
     }
-    Ok(items.into_iter().partition(|item| index(named, item, key).is_some()))
+    let named = positions(named, key);
+    Ok(items.into_iter().partition(|item| identity(item, key).is_some_and(|id| named.contains_key(&id))))
 }
 
 /// Sorts both parts by their orders, then inserts the server's own items where the live list had them.
@@ -72,8 +77,12 @@ pub fn place_in_order(
     kind: Kind,
 ) -> Vec<Value> {
     let key = if kind == Kind::Maps { key } else { "" };
-    patched.sort_by_key(|v| index(patch_order, v, key));
-    server_only.sort_by_key(|v| index(server_order, v, key));
+    let (patch_order, server_order) = (positions(patch_order, key), positions(server_order, key));
+    let at = |order: &BTreeMap<Literal, usize>, item: &Value| {
+        identity(item, key).and_then(|id| order.get(&id).copied())
+    };
+    patched.sort_by_cached_key(|v| at(&patch_order, v));
+    server_only.sort_by_cached_key(|v| at(&server_order, v));
     let mut result = Vec::with_capacity(patched.len() + server_only.len());
     let mut left = server_only.into_iter().peekable();
     let mut right = patched.into_iter().peekable();
@@ -82,7 +91,7 @@ pub fn place_in_order(
             (None, None) => return result,
             (Some(_), None) => true,
             (None, Some(_)) => false,
-            (Some(l), Some(r)) => match (index(server_order, l, key), index(server_order, r, key)) {
+            (Some(l), Some(r)) => match (at(&server_order, l), at(&server_order, r)) {
                 (Some(l), Some(r)) => l < r,
                 _ => false,
             },
@@ -99,7 +108,10 @@ pub fn check_order(change: &[Value], order: &[Value], key: &str) -> Outcome<()> 
     let mut wanted =
         change.iter().filter(|v| v.get(MARKER).and_then(Value::as_str) != Some("delete")).peekable();
     for ordered in order {
-        if wanted.peek().is_some_and(|item| same(item, ordered, key)) {
+        if wanted.peek().is_some_and(|item| {
+            let id = identity(item, key);
+            id.is_some() && id == identity(ordered, key)
+        }) {
             wanted.next();
         }
     }

@@ -156,10 +156,9 @@ fn retain_keys() {
     let bad = json!({"spec":{"strategy":{"$retainKeys":["type"],"rollingUpdate":{}}}});
     assert_eq!(run("apps.v1.Deployment", object, bad), Err("invalid patch format of retainKeys".into()));
     let volumes = pod(json!({"volumes":[{"name":"v","emptyDir":{}}]}));
-    let patch = pod(
-        json!({"volumes":[{"name":"v","$retainKeys":["name","hostPath"],"hostPath":{"path":"/x"},
-            "emptyDir":null}]}),
-    );
+    let patch =
+        pod(json!({"volumes":[{"name":"v","$retainKeys":["name","hostPath"],"hostPath":{"path":"/x"},
+            "emptyDir":null}]}));
     assert_eq!(
         run("core.v1.Pod", volumes, patch),
         Ok(pod(json!({"volumes":[{"name":"v","hostPath":{"path":"/x"}}]})))
