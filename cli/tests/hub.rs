@@ -186,3 +186,75 @@ fn completions_are_printed_for_every_shell() {
         assert!(stdout(&output).contains(marker), "{shell}");
     }
 }
+
+/// A small file system of its own; needs the right to mount.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<SmallDisk> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=16m", "limpet-test"]).arg(dir.path()).stderr(Stdio::null());
+        mount.status().is_ok_and(|s| s.success()).then_some(SmallDisk(dir))
+    }
+
+    /// Leaves no room, or gives it back.
+    fn fill(&self) {
+        let mut ballast = std::fs::File::create(self.0.path().join("ballast")).unwrap();
+        let piece = vec![7u8; 64 * 1024];
+        while std::io::Write::write_all(&mut ballast, &piece).is_ok() {}
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.0.path().join("ballast")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_loses_nothing_and_passes() {
+    let Some(disk) = SmallDisk::mount() else {
+        eprintln!("skipped: mounting a tmpfs needs root");
+        return;
+    };
+    let dir = disk.0.path().join("data");
+    std::fs::create_dir(&dir).unwrap();
+    let hub = Hub::start(&dir);
+    let create = |client: &Client, i: usize, bytes: usize| {
+        let metadata = json!({"name": format!("c-{i}")});
+        let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"x": "y".repeat(bytes)}});
+        ask(client, "POST", CONFIGMAPS, Some(body)).unwrap()
+    };
+    assert_eq!(create(&hub.client, 0, 10).0, 201);
+    disk.fill();
+    let mut kept = 1;
+    let refused = loop {
+        let (code, answer) = create(&hub.client, kept, 100_000);
+        match code {
+            201 => kept += 1,
+            _ => break (code, answer),
+        }
+        assert!(kept < 1000, "the disk never fills up");
+    };
+    assert_eq!(refused.0, 503, "{}", refused.1);
+    assert!(refused.1["message"].as_str().unwrap().contains("full"), "{}", refused.1);
+    let count = |client: &Client| {
+        let (code, list) = ask(client, "GET", CONFIGMAPS, None).unwrap();
+        assert_eq!(code, 200);
+        let names = list["items"].as_array().unwrap().iter().filter_map(|i| i["metadata"]["name"].as_str());
+        names.filter(|n| n.starts_with("c-")).count()
+    };
+    assert_eq!(count(&hub.client), kept, "reading goes on");
+    disk.free();
+    assert_eq!(create(&hub.client, kept, 100_000).0, 201, "there is room again");
+    kept += 1;
+    hub.signal(libc::SIGKILL);
+    drop(hub);
+    let hub = Hub::start(&dir);
+    assert_eq!(count(&hub.client), kept);
+}

@@ -12,6 +12,7 @@ use futures_util::{
     stream::{SplitSink, SplitStream},
 };
 use rmqtt_codec::{
+    error::DecodeError,
     types::{Publish, QoS},
     v3::{Codec, Connect, ConnectAck, ConnectAckReason, Packet, SubscribeReturnCode},
 };
@@ -225,8 +226,8 @@ async fn read(stream: &mut SplitStream<&mut Wire>, from: &Origin<'_>, patience: 
         let packet = match timeout(patience, stream.next()).await {
             Err(_) => return format!("nothing heard for {} s", patience.as_secs()),
             Ok(Some(Ok((packet, _)))) => packet,
+            Ok(Some(Err(DecodeError::Io(_)))) | Ok(None) => return "the connection was lost".into(),
             Ok(Some(Err(e))) => return format!("broken packet: {e:?}"),
-            Ok(None) => return "closed by the node".into(),
         };
         if let Err(reason) = from.handle(packet).await {
             return reason;
