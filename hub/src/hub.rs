@@ -9,7 +9,7 @@ use crate::{
     enroll::Enroll,
     pki::{Pki, PkiError},
     run::{
-        self, Applier, Controllers, Listener, Nodes, Scheduling, Streams, World,
+        self, Applier, Controllers, Figures, Listener, Nodes, Scheduling, Streams, World,
         nodes::{Links, NodeGate, Offline},
     },
 };
@@ -199,6 +199,13 @@ impl Hub {
             offline: Arc::clone(&offline),
             enroll: Arc::clone(&enroll),
         });
+        let figures = Figures {
+            broker: broker.clone(),
+            streams: streams.clone(),
+            controllers: Arc::clone(&controllers),
+            scheduling: Arc::clone(&scheduling),
+        };
+        api.set_figures(move || figures.text());
         api.set_doors(api::Doors { streams, enroll: Arc::clone(&enroll) });
         controllers.start();
         scheduling.start();

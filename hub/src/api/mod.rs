@@ -90,6 +90,8 @@ pub struct Api {
     pub cluster_name: String,
     /// Exec, logs and the like; set once when the links to nodes are up.
     pub doors: OnceLock<Doors>,
+    /// Figures of the hub's other parts, as Prometheus text; set once.
+    figures: OnceLock<Box<dyn Fn() -> String + Send + Sync>>,
     stopping: watch::Receiver<bool>,
     /// Stands in drafts where the revision goes; random, so that no object can hold it.
     marker: String,
@@ -111,6 +113,7 @@ impl Api {
             endpoints: parts.endpoints,
             cluster_name: parts.cluster_name,
             doors: OnceLock::new(),
+            figures: OnceLock::new(),
             stopping: parts.stopping,
             marker: format!("@{}@", random_hex(16)),
             addresses: Mutex::new(()),
@@ -124,6 +127,16 @@ impl Api {
     pub fn set_doors(&self, doors: Doors) {
         // A second time would be a mistake in `hub.rs` and changes nothing.
         let _ = self.doors.set(doors);
+    }
+
+    /// Adds to `/metrics`; set once at start.
+    pub fn set_figures(&self, figures: impl Fn() -> String + Send + Sync + 'static) {
+        let _ = self.figures.set(Box::new(figures));
+    }
+
+    /// What `set_figures` says now.
+    pub(crate) fn figures(&self) -> String {
+        self.figures.get().map(|figures| figures()).unwrap_or_default()
     }
 
     pub(crate) async fn address_lock(&self) -> MutexGuard<'_, ()> {

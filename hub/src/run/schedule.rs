@@ -51,6 +51,11 @@ impl Scheduling {
         });
     }
 
+    /// Pods that wait to be looked at, for metrics.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
     fn decide(&self, key: &Key) -> (Vec<Change>, Option<limpet_hub_core::Timestamp>) {
         let world = self.applier.world();
         let plan = {

@@ -156,7 +156,8 @@ fn metrics(call: &Call) -> Reply {
             _ => (id.trim_start_matches('/').to_owned(), count),
         })
         .collect();
-    let text = call.api.metrics.text(store.revision(), &stored);
+    let mut text = call.api.metrics.text(store.revision(), &stored);
+    text.push_str(&call.api.figures());
     let mut reply = http::Response::new(Body::full(text));
     let form = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     reply.headers_mut().insert(header::CONTENT_TYPE, form);

@@ -1,0 +1,36 @@
+//! Figures of the runners and of the process, for `/metrics`.
+//!
+//! In: the running parts. Out: Prometheus text. Never: anything that takes longer than reading a counter.
+
+use super::{Controllers, Scheduling, Streams};
+use limpet_broker::Broker;
+use std::sync::Arc;
+
+pub struct Figures {
+    pub broker: Broker,
+    pub streams: Streams,
+    pub controllers: Arc<Controllers>,
+    pub scheduling: Arc<Scheduling>,
+}
+
+impl Figures {
+    pub fn text(&self) -> String {
+        let gauges = [
+            ("limpet_nodes_connected", "Nodes that have a connection now.", self.broker.connected()),
+            ("limpet_streams_open", "Open streams to nodes (logs, exec, port-forward).", self.streams.count()),
+            ("limpet_controllers_waiting", "Keys that wait for a controller.", self.controllers.waiting()),
+            ("limpet_scheduler_waiting", "Pods that wait for the scheduler.", self.scheduling.waiting()),
+            ("process_resident_memory_bytes", "Resident memory in bytes.", resident_bytes()),
+        ];
+        let line = |(name, help, value)| format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
+        gauges.into_iter().map(line).collect()
+    }
+}
+
+/// From `/proc/self/status`; 0 where there is none.
+fn resident_bytes() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<usize>().ok());
+    kib.unwrap_or(0) * 1024
+}
