@@ -38,6 +38,7 @@ impl World {
             return true;
         }
         let exit = self.exit_codes.iter().find(|(part, _)| key.name.contains(&**part)).map(|e| e.1);
+        let exit = exit.filter(|_| pod["spec"]["restartPolicy"] != "Always");
         match (&*phase, exit) {
             ("Pending", _) => {
                 let sick = self.sick.iter().any(|s| key.name.contains(&**s));

@@ -5,6 +5,7 @@
 
 mod api;
 mod kubelet;
+mod random;
 
 use crate::{
     Change, Changed, Key, ObjectStore, Plan, Timestamp,
@@ -14,8 +15,8 @@ use crate::{
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Changes after which a world that still moves counts as never settling.
-const CHANGES_MAX: usize = 20_000;
+/// Steps after which a world that still moves counts as never settling.
+const STEPS_MAX: usize = 1_000;
 
 pub struct World {
     pub view: ObjectStore,
@@ -74,7 +75,7 @@ impl World {
 
     /// Runs controllers until nothing changes, and asserts that it is a fixed point for all of them.
     pub fn settle(&mut self) {
-        let mut budget = CHANGES_MAX;
+        let mut budget = STEPS_MAX;
         loop {
             let moved = self.controllers_step() || self.schedule_step() || self.kubelet_step();
             if !moved {
@@ -89,9 +90,12 @@ impl World {
     pub fn pass(&mut self, seconds: i64) {
         let end = self.now.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap();
         self.settle();
+        let mut budget = STEPS_MAX;
         while let Some(t) = self.timers.values().min().copied().filter(|t| *t <= end) {
             self.now = self.now.max(t);
             self.settle();
+            let timers = || self.timers.iter().filter(|(_, t)| **t <= self.now).take(3);
+            budget = budget.checked_sub(1).unwrap_or_else(|| panic!("timers never rest: {:?}", timers().collect::<Vec<_>>()));
         }
         self.now = end;
         self.settle();

@@ -26,6 +26,8 @@ use std::sync::Arc;
 
 pub(super) const NAME: &str = "job-controller";
 const TRACKING: &str = "batch.kubernetes.io/job-tracking";
+/// Name of the key under which pods that no Job will ever adopt are looked after.
+const NOBODY: &str = "";
 const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 const INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
 
@@ -42,10 +44,17 @@ impl Controller for JobController {
     }
 
     fn keys_for(&self, view: &ObjectStore, changed: &Changed) -> Vec<Key> {
+        let nobody = Key::new(Job::RESOURCE, &changed.key.namespace, NOBODY);
         if changed.is::<Job>() {
-            return vec![changed.key.clone()];
+            let stays = changed.new_as::<Job>().is_some_and(|j| j.meta.deleting.is_none());
+            return if stays { vec![changed.key.clone()] } else { vec![changed.key.clone(), nobody] };
         }
-        owners_of::<Job>(view, changed, |j| (&j.meta, j.spec.selector.as_ref()))
+        let mut keys = owners_of::<Job>(view, changed, |j| (&j.meta, j.spec.selector.as_ref()));
+        let loose = |p: &&Arc<Pod>| p.meta.controller().is_none() && p.meta.has_finalizer(TRACKING);
+        if changed.new_as::<Pod>().filter(loose).is_some() {
+            keys.push(nobody);
+        }
+        keys
     }
 
     fn reconcile(&self, view: &ObjectStore, key: &Key, now: Timestamp, seed: u64) -> Plan {
@@ -124,10 +133,14 @@ fn is_indexed(job: &Job) -> bool {
 /// Lets go of pods whose Job is not there any more: nobody counts them.
 fn release_orphans(view: &ObjectStore, key: &Key, plan: &mut Plan) {
     let uid = view.get::<Job>(&key.namespace, &key.name).map(|j| &*j.meta.uid);
+    let adopted = |pod: &Pod| {
+        let mut jobs = view.list::<Job>(&key.namespace);
+        jobs.any(|j| j.meta.deleting.is_none() && j.spec.selector.as_ref().is_some_and(|s| s.matches(&pod.meta.labels)))
+    };
     for pod in view.list::<Pod>(&key.namespace).filter(|p| p.meta.has_finalizer(TRACKING)) {
         let orphan = match pod.meta.controller() {
             Some(owner) => &*owner.kind == Job::KIND && owner.name == key.name && Some(&*owner.uid) != uid,
-            None => uid.is_none() && pod.meta.labels.get("batch.kubernetes.io/job-name") == Some(&*key.name),
+            None => &*key.name == NOBODY && !adopted(pod),
         };
         if orphan {
             plan.patch_exact(Pod::RESOURCE, &pod.meta, None, finalizers_without(&pod.meta, TRACKING));
