@@ -69,13 +69,13 @@ pub fn host_facts(facts: &NodeFacts, answer: &JoinAnswer, config: &Config) -> Ho
 }
 
 /// Services as rules for the kernel.
-pub fn rules(table: &[ServiceEntry]) -> Vec<ServiceRule> {
+pub fn rules(table: &[ServiceEntry], node: &str) -> Vec<ServiceRule> {
     let mut rules = Vec::new();
     for service in table {
         let ips = service.cluster_ips.iter().chain(&service.external_ips);
         for ip in ips.filter_map(|ip| ip.parse::<Ipv4Addr>().ok()) {
             for port in service.ports.iter().filter(|p| p.port != 0) {
-                let backends = port.backends.iter().filter_map(|b| Some((b.ip.parse().ok()?, b.port)));
+                let backends = port.reachable(node, service.local_only).filter_map(|b| Some((b.ip.parse().ok()?, b.port)));
                 rules.push(ServiceRule {
                     cluster_ip: ip,
                     protocol: super::convert::protocol(&port.protocol),

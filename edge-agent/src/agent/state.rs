@@ -315,7 +315,8 @@ impl Agent {
 
     fn refresh_names(&mut self) {
         let table = services::table(self.sync.items());
-        if let Err(e) = self.hands.runtime.set_services(node::rules(&table)) {
+        let name = self.identity.borrow().answer.node_name.clone();
+        if let Err(e) = self.hands.runtime.set_services(node::rules(&table, &name)) {
             log::error!("the rules for Services cannot be set: {e}");
         }
         self.names.replace(services::Names::new(&self.options.config.cluster_domain, table));

@@ -50,6 +50,17 @@ pub struct Backend {
     pub ready: bool,
 }
 
+impl ServicePortEntry {
+    /// Where the node's proxy sends traffic: pods of this node when there are any, so that a Service works offline and
+    /// costs no link; otherwise all, unless the Service keeps its traffic local. Addresses that belong to no node (the
+    /// API's own) count as everywhere.
+    pub fn reachable<'a>(&'a self, node: &'a str, local_only: bool) -> impl Iterator<Item = &'a Backend> {
+        let near = move |b: &&Backend| b.node == node || b.node.is_empty();
+        let any_near = self.backends.iter().any(|b| near(&b));
+        self.backends.iter().filter(move |b| near(b) || (!any_near && !local_only))
+    }
+}
+
 /// The whole table, in order of namespace and name.
 pub fn table(items: &Items) -> Vec<ServiceEntry> {
     let slices = slices_by_service(items);

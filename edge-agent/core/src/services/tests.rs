@@ -84,3 +84,18 @@ fn names_are_answered_refused_or_passed_on() {
         assert_eq!(names.lookup(name, wanted), answer, "{name}");
     }
 }
+
+#[test]
+fn pods_of_the_node_are_preferred() {
+    let backend = |ip: &str, node: &str| Backend { ip: ip.into(), node: node.into(), ..Backend::default() };
+    let port = |backends: Vec<Backend>| ServicePortEntry { backends, ..ServicePortEntry::default() };
+    let ips = |p: &ServicePortEntry, local: bool| -> Vec<String> {
+        p.reachable("n1", local).map(|b| b.ip.clone()).collect()
+    };
+    let both = port(vec![backend("10.42.0.2", "n1"), backend("10.42.1.2", "n2")]);
+    assert_eq!(ips(&both, false), ["10.42.0.2"]);
+    let far = port(vec![backend("10.42.1.2", "n2")]);
+    assert_eq!(ips(&far, false), ["10.42.1.2"]);
+    assert!(ips(&far, true).is_empty());
+    assert_eq!(ips(&port(vec![backend("192.0.2.1", "")]), true), ["192.0.2.1"]);
+}
