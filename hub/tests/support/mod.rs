@@ -100,7 +100,9 @@ impl Cluster {
     }
 
     pub fn kubectl_as(&self, kubeconfig: &Path, arguments: &[&str], input: &str) -> Output {
-        let mut child = Command::new("kubectl")
+        // Another version of kubectl: LIMPET_KUBECTL=/path/to/kubectl.
+        let program = std::env::var_os("LIMPET_KUBECTL").unwrap_or_else(|| "kubectl".into());
+        let mut child = Command::new(program)
             .arg("--kubeconfig")
             .arg(kubeconfig)
             .arg("--cache-dir")

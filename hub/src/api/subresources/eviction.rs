@@ -54,7 +54,7 @@ async fn spend_budget(ask: &Ask, pod: &Value) -> Result<(), Status> {
     let matching: Vec<Value> = records
         .iter()
         .filter_map(|r| serde_json::from_slice::<Value>(&r.bytes).ok())
-        .filter(|b| LabelSelector::from_object(&b["spec"]["selector"]).is_ok_and(|s| s.matches(&pod["metadata"]["labels"])))
+        .filter(|b| LabelSelector::from_object(&b["spec"]["selector"]).is_ok_and(|s| s.matches(pod)))
         .collect();
     let budget = match matching.as_slice() {
         [] => return Ok(()),
