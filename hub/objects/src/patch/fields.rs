@@ -332,7 +332,8 @@ mod tests {
     #[test]
     fn paths_read_like_upstream() {
         let s = set(json!({"f:spec": {".": {},
-                "f:containers": {"k:{\"name\":\"w\"}": {"f:ports": {"k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}}}}},
+                "f:containers": {"k:{\"name\":\"w\"}": {
+                "f:ports": {"k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}}}}},
             "f:set": {"v:\"x\"": {}}, "f:list": {"i:2": {}}}}));
         let texts: Vec<String> = s.paths().iter().map(|p| path_text(p)).collect();
         let expected = [

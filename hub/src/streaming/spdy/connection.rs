@@ -217,7 +217,7 @@ impl Reader {
 
     async fn open(&mut self, id: u32, fin: bool, headers: Headers) -> Result<(), Over> {
         self.streams.retain(|_, stream| !stream.is_closed());
-        if id % 2 == 0 || id <= self.last {
+        if id.is_multiple_of(2) || id <= self.last {
             return self.send(Frame::Reset { id, status: PROTOCOL_ERROR }).await;
         }
         self.last = id;

@@ -62,7 +62,7 @@ impl WsClient {
 }
 
 pub enum SpdyWire {
-    Tunnel(WsClient),
+    Tunnel(Box<WsClient>),
     Bare(DuplexStream),
 }
 

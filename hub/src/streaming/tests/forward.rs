@@ -52,7 +52,7 @@ async fn kubectls_tunnel() {
     let node = Node::online();
     let client = WsClient::connect(server(&node, vec![]), "SPDY/3.1+portforward.k8s.io").await.unwrap();
     assert_eq!(client.protocol, "SPDY/3.1+portforward.k8s.io");
-    both_ways(SpdyClient::new(SpdyWire::Tunnel(client)), node).await;
+    both_ways(SpdyClient::new(SpdyWire::Tunnel(Box::new(client))), node).await;
 }
 
 #[tokio::test]
@@ -66,7 +66,7 @@ async fn bare_spdy() {
 async fn resets_and_leaving_end_the_nodes_streams() {
     let mut node = Node::online();
     let client = WsClient::connect(server(&node, vec![]), "SPDY/3.1+portforward.k8s.io").await.unwrap();
-    let mut client = SpdyClient::new(SpdyWire::Tunnel(client));
+    let mut client = SpdyClient::new(SpdyWire::Tunnel(Box::new(client)));
     let (_, data) = pair(&mut client, "80", "0").await;
     let (id, _) = node.accept().await;
     client.send(Frame::Reset { id: data, status: 5 }).await;
