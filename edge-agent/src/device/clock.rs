@@ -9,16 +9,22 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
+/// Tests put a board into another year with this: seconds added to the system's clock, may be negative.
+const TEST_OFFSET: &str = "LIMPET_FAKE_WALL_OFFSET_S";
+
 #[derive(Clone, Debug)]
 pub struct Clock {
     start: Instant,
+    offset_ms: i64,
     /// A good time and the monotonic moment at which it was good.
     floor: Arc<Mutex<(u64, u64)>>,
 }
 
 impl Clock {
     pub fn new() -> Clock {
-        Clock { start: Instant::now(), floor: Arc::new(Mutex::new((0, 0))) }
+        let offset_s: i64 = std::env::var(TEST_OFFSET).ok().and_then(|s| s.parse().ok()).unwrap_or(0);
+        let offset_ms = offset_s.saturating_mul(1000);
+        Clock { start: Instant::now(), offset_ms, floor: Arc::new(Mutex::new((0, 0))) }
     }
 
     pub fn mono_ms(&self) -> u64 {
@@ -27,6 +33,7 @@ impl Clock {
 
     pub fn wall_ms(&self) -> u64 {
         let system = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+        let system = system.saturating_add_signed(self.offset_ms);
         let (floor, at) = *self.floor.lock().unwrap_or_else(PoisonError::into_inner);
         system.max(floor + self.mono_ms().saturating_sub(at))
     }

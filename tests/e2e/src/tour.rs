@@ -193,6 +193,9 @@ fn offline(world: &mut World) -> Result<()> {
         wait::yes(count == before[0], || format!("{count} of {} run", before[0]))
     })
     .map_err(|why| format!("{why}\n{}", world.agents[0].log_tail()))?;
+    let agent = world.agents[0].agent_process()?;
+    let environment = std::fs::read_to_string(format!("/proc/{}/environ", agent.pid)).unwrap_or_default();
+    contains(&environment, &offset)?;
     same(&untouched, &world.agents[1].named(PROGRAM))
 }
 

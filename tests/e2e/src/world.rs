@@ -88,6 +88,27 @@ impl World {
     }
 }
 
+/// A world of its own for one test: boards joined, busybox and the demo's server in the hub's registry; what fails is told with
+/// the last words of hub and boards. Says so and does nothing where worlds cannot be made.
+pub fn test(boards: usize, settings: &Value, body: impl FnOnce(&mut World) -> Result<()>) {
+    if let Some(why) = crate::missing() {
+        println!("skipped: {why}");
+        return;
+    }
+    let mut world = None;
+    let done = Binaries::build("dev").and_then(|binaries| {
+        let world = world.insert(World::with(&binaries, boards, settings)?);
+        world.push_busybox()?;
+        world.push_demo_image()?;
+        world.join()?;
+        body(world)
+    });
+    if let Err(why) = done {
+        let logs = world.as_ref().map(World::logs).unwrap_or_default();
+        panic!("{why}\n{logs}");
+    }
+}
+
 /// Condition Ready is True.
 pub fn is_ready(object: &Value) -> bool {
     let conditions = object["status"]["conditions"].as_array();
