@@ -1,0 +1,76 @@
+//! Figures, measured on the real programs and printed as a table; the same that docs/PROMISES.md keeps.
+//!
+//! In: a release hub and the device's agent, in a world of their own. Out: one line a figure, with its mark.
+//! Ratios are taken in one run, interleaved: machines are noisy. Never: a figure that was not measured just now.
+
+mod apply;
+mod create;
+mod idle;
+mod proc;
+
+use crate::{dist, setup};
+use limpet_e2e::{Binaries, World};
+use std::time::Duration;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// How long to watch an idle board, in minutes (the promise is about 10)
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
+    /// How many pods to time from apply to Running
+    #[arg(long, default_value_t = 20)]
+    pods: usize,
+}
+
+/// One row of the table.
+pub struct Figure {
+    pub what: &'static str,
+    pub measured: String,
+    pub mark: &'static str,
+}
+
+impl Figure {
+    pub fn new(what: &'static str, measured: impl Into<String>, mark: &'static str) -> Figure {
+        Figure { what, measured: measured.into(), mark }
+    }
+}
+
+pub fn run(args: &Args) -> Result<(), String> {
+    setup::run()?;
+    let ready = Binaries::build("dev")?;
+    let binaries = Binaries { hub: dist::hub()?, agent: dist::agent()?, demo_web: ready.demo_web };
+    let mut figures = vec![Figure::new("agent binary, static", mib(size(&binaries.agent)?), "≤ 6 MiB")];
+    let mut world = World::new(&binaries, 1)?;
+    proc::rest(Duration::from_secs(3));
+    figures.push(Figure::new("hub, idle, PSS", mib(proc::pss(&binaries.hub)?), "≤ 40 MiB"));
+    world.join()?;
+    world.push_demo_image()?;
+    figures.extend(idle::run(&world, &binaries, args.minutes)?);
+    figures.extend(apply::run(&world, &binaries, args.pods)?);
+    drop(world);
+    figures.extend(create::run(&binaries.agent)?);
+    print(&figures);
+    Ok(())
+}
+
+fn print(figures: &[Figure]) {
+    println!("\n| what | measured | mark |\n|---|---|---|");
+    for Figure { what, measured, mark } in figures {
+        println!("| {what} | {measured} | {mark} |");
+    }
+}
+
+fn size(path: &std::path::Path) -> Result<u64, String> {
+    std::fs::metadata(path).map(|m| m.len()).map_err(|e| format!("cannot look at {}: {e}", path.display()))
+}
+
+pub fn mib(bytes: u64) -> String {
+    format!("{:.2} MiB", bytes as f64 / 1_048_576.0)
+}
+
+/// The middle one, and the one that nine of ten stay below.
+pub fn middle(times: &mut [f64]) -> (f64, f64) {
+    times.sort_by(f64::total_cmp);
+    let at = |part: f64| times.get(((times.len() as f64 - 1.0) * part).round() as usize).copied().unwrap_or(f64::NAN);
+    (at(0.5), at(0.9))
+}
