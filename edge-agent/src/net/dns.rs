@@ -196,20 +196,27 @@ fn resolvers(own: Ipv4Addr) -> Vec<IpAddr> {
     lines.filter_map(|l| l.trim().parse().ok()).filter(|ip| *ip != IpAddr::V4(own)).take(3).collect()
 }
 
-/// Asks the host's resolvers in turn; the answer's bytes are passed on as they are.
+/// Asks the host's resolvers, all at once so that a dead one costs nothing; the first answer's bytes are passed on as they are.
 async fn forward(own: Ipv4Addr, question: &[u8], tcp: bool) -> Option<Vec<u8>> {
-    for resolver in resolvers(own) {
-        let target = SocketAddr::new(resolver, 53);
-        let ask = async {
+    use futures_util::{StreamExt, stream::FuturesUnordered};
+    let mut asked: FuturesUnordered<_> = resolvers(own)
+        .into_iter()
+        .map(|resolver| async move {
+            let target = SocketAddr::new(resolver, 53);
             if tcp { ask_tcp(target, question).await } else { ask_udp(target, question).await }
-        };
-        if let Ok(Ok(answer)) = tokio::time::timeout(FORWARD_TIMEOUT, ask).await
-            && answer.get(..2) == question.get(..2)
-        {
-            return Some(answer);
+        })
+        .collect();
+    let first = async {
+        while let Some(result) = asked.next().await {
+            if let Ok(answer) = result
+                && answer.get(..2) == question.get(..2)
+            {
+                return Some(answer);
+            }
         }
-    }
-    None
+        None
+    };
+    tokio::time::timeout(FORWARD_TIMEOUT, first).await.ok().flatten()
 }
 
 async fn ask_udp(target: SocketAddr, question: &[u8]) -> std::io::Result<Vec<u8>> {

@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 const NEW_LINK: u16 = 16;
 const DEL_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
+const SET_LINK: u16 = 19;
 const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
 
@@ -22,6 +23,9 @@ const IFLA_NET_NS_FD: u16 = 28;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
 const VETH_PEER: u16 = 1;
+const IFLA_PROTINFO: u16 = 12;
+const BRIDGE_PORT_HAIRPIN: u16 = 4;
+const FAMILY_BRIDGE: u8 = 7;
 const UP: u32 = 1;
 
 /// Makes the bridge with its address, up; all of it may be there already.
@@ -83,6 +87,8 @@ pub fn attach_pod(socket: &mut Socket, pod: &mut Socket, pod_ns: BorrowedFd<'_>,
     pod.request(vec![set_up(inside)]).map_err(|err| tell("bring up", "eth0", err))?;
     let outside = index_of(socket, host_name)?;
     socket.request(vec![set_up(outside)]).map_err(|err| tell("bring up", host_name, err))?;
+    // Where br_netfilter is loaded a pod's packet to its own Service is turned round inside the bridge.
+    socket.request(vec![hairpin(outside)]).map_err(|err| tell("set hairpin on", host_name, err))?;
     // One address, no on-link range: pods reach each other through the host, where a Service's answer is translated
     // back (a bridge alone would carry it past conntrack).
     pod.request(vec![link_route(inside, gateway), default_route(inside, gateway)])
@@ -129,6 +135,14 @@ fn link_head(family: u8, index: u32, flags: u32, change: u32) -> [u8; 16] {
 
 fn set_up(index: u32) -> Message {
     Message::new(NEW_LINK, 0, &link_head(0, index, UP, UP))
+}
+
+fn hairpin(index: u32) -> Message {
+    let mut message = Message::new(SET_LINK, 0, &link_head(FAMILY_BRIDGE, index, 0, 0));
+    message.nest(IFLA_PROTINFO, |info| {
+        info.attr(BRIDGE_PORT_HAIRPIN, &[1]);
+    });
+    message
 }
 
 fn add_address(index: u32, address: Ipv4Addr, prefix: u8) -> Message {

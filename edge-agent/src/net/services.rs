@@ -91,7 +91,7 @@ fn translate(batch: &mut Batch, chain: &str, backends: &[(Ipv4Addr, u16)]) {
     batch.chain(chain);
     let target = |(ip, port): &(Ipv4Addr, u16)| [ip.octets(), padded(*port)].concat();
     if let [backend] = backends {
-        let (ip, port) = (backend.0.octets(), padded(backend.1));
+        let (ip, port) = (backend.0.octets(), backend.1.to_be_bytes());
         batch.rule(chain, |rule| {
             rule.load(R0, &ip).load(R1, &port).dnat(R0, R1);
         });

@@ -27,7 +27,7 @@ pub async fn writes_and_ends(mut world: World) {
 
 pub async fn share_the_pod(mut world: World) {
     let info = world.pod("pod-b").await;
-    let server = world.container("pod-b", "server", "echo up; while true; do echo served | nc -l -p 8080; done");
+    let server = world.container("pod-b", "server", "echo up; exec nc -ll -p 8080 -e echo served");
     let started = world.runtime.start_container(&server).await.unwrap();
     let out = sys::watch(started.streams.stdout.unwrap()).unwrap();
     read_until(&out, "up").await;

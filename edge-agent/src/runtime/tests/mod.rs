@@ -47,5 +47,6 @@ worlds! {
     hostile_images_are_refused => security::hostile_images,
     a_killed_agent_loses_nothing => survive::killed_agent,
     a_stopped_keeper_leaves_containers => survive::stopped_keeper,
+    a_hangup_restarts_the_agent_only => survive::hangup,
     services_reach_their_pods => net_cases::services,
 }

@@ -10,7 +10,7 @@ pub async fn services(mut world: World) {
     let mut backends = Vec::new();
     for name in ["one", "two"] {
         let info = world.pod(name).await;
-        let script = format!("echo up; while true; do echo {name} | nc -l -p 8080; done");
+        let script = format!("echo up; exec nc -ll -p 8080 -e echo {name}");
         let started = world.runtime.start_container(&world.container(name, name, &script)).await.unwrap();
         read_until(&sys::watch(started.streams.stdout.unwrap()).unwrap(), "up").await;
         backends.push((info.ip.unwrap(), 8080));
@@ -24,13 +24,22 @@ pub async fn services(mut world: World) {
         backends: backends.to_vec(),
     };
     apply(cidr, &[rule(&backends)], &[]).unwrap();
-    let ask = |n: usize| format!("i=0; while [ $i -lt {n} ]; do nc -w 5 10.96.0.10 80 && i=$((i+1)); done");
+    let ask = |n: usize| format!("i=0; while [ $i -lt {n} ]; do timeout 5 nc -w 2 10.96.0.10 80 && i=$((i+1)); done");
     let text = world.output(&world.container("client", "c1", &ask(20))).await;
     assert!(text.contains("one") && text.contains("two"), "both pods answer: {text}");
-    // A pod through its own Service, alone behind it: the hairpin.
+    // A pod through its own Service, alone behind it: the hairpin, with and without br_netfilter.
     apply(cidr, &[rule(&backends[..1])], &[]).unwrap();
-    let text = world.output(&world.container("one", "c2", &ask(2))).await;
-    assert_eq!(text, "one\none\n");
+    for filter in ["1", "0"] {
+        if std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", filter).is_err() {
+            println!("br_netfilter is not loaded");
+        }
+        let text = world.output(&world.container("one", &format!("hairpin{filter}"), &ask(2))).await;
+        assert_eq!(text, "one\none\n", "br_netfilter {filter}");
+        apply(cidr, &[rule(&backends)], &[]).unwrap();
+        let text = world.output(&world.container("client", &format!("both{filter}"), &ask(20))).await;
+        assert!(text.contains("one") && text.contains("two"), "br_netfilter {filter}: {text}");
+        apply(cidr, &[rule(&backends[..1])], &[]).unwrap();
+    }
     // From the node itself, and a port of the host.
     let port = PortRule { host_ip: None, host_port: 9090, protocol: Protocol::Tcp, pod_ip: backends[1].0, pod_port: 8080 };
     apply(cidr, &[rule(&backends[..1])], std::slice::from_ref(&port)).unwrap();

@@ -78,3 +78,25 @@ pub async fn stopped_keeper(mut world: World) {
     let ended = world.ended("main").await;
     assert_eq!(ended.signal, Some(libc::SIGKILL), "not SIGPIPE");
 }
+
+/// SIGHUP to the keeper: a new agent, the same container, its input and output handed back.
+pub async fn hangup(mut world: World) {
+    let keeper = nix::unistd::Pid::parent();
+    if world.restarts == 0 {
+        world.pod("pod-u").await;
+        let mut spec = world.container("pod-u", "cat", "echo pid $$; cat");
+        spec.stdin = true;
+        let started = world.runtime.start_container(&spec).await.unwrap();
+        read_until(&sys::watch(started.streams.stdout.unwrap()).unwrap(), "pid 1").await;
+        nix::sys::signal::kill(keeper, nix::sys::signal::Signal::SIGHUP).unwrap();
+        std::future::pending::<()>().await;
+    }
+    let streams = world.runtime.take_streams("cat");
+    let input = streams.stdin.expect("the keeper held the input");
+    nix::unistd::write(&input, b"after\n").unwrap();
+    read_until(&sys::watch(streams.stdout.unwrap()).unwrap(), "after").await;
+    world.runtime.shared.keeper.drop_fd("cat/in").await.unwrap();
+    drop(input);
+    assert_eq!(world.ended("cat").await.code, 0, "the end of its input is the end of cat");
+    assert!(world.runtime.take_streams("cat").stdin.is_none(), "streams are taken once");
+}

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 pub type Case = fn(World) -> Pin<Box<dyn Future<Output = ()>>>;
 
 const WORLD: &str = "limpet-world";
+const WORLD_SECONDS_MAX: u32 = 120;
 
 /// Runs before the test harness: this binary is also keeper, agent and helper.
 #[used]
@@ -46,6 +47,8 @@ extern "C" fn roles() {
 }
 
 fn keeper(words: &[OsString]) -> i32 {
+    // A world that hangs ends: the keeper dies of SIGALRM, its agent with it.
+    nix::unistd::alarm::set(WORLD_SECONDS_MAX);
     use nix::mount::{MsFlags, mount};
     use nix::sched::{CloneFlags, unshare};
     let none: Option<&str> = None;
