@@ -14,7 +14,8 @@ use std::process::ExitCode;
 
 /// Kubernetes for fleets of small boards.
 ///
-/// One hub speaks the Kubernetes API; every board runs one small agent and goes on without the hub for as long as it takes.
+/// One hub speaks the Kubernetes API; every board runs one small agent and goes on without the hub for as long as it
+/// takes.
 #[derive(Parser)]
 #[command(
     name = "limpet",
@@ -79,7 +80,13 @@ mod tests {
         for line in lines {
             assert!(Cli::try_parse_from(line.split_whitespace()).is_ok(), "{line}");
         }
-        for line in ["limpet", "limpet hub", "limpet hub --data-dir d --api-listen nonsense", "limpet token create --ttl x --data-dir d"] {
+        let wrong = [
+            "limpet",
+            "limpet hub",
+            "limpet hub --data-dir d --api-listen nonsense",
+            "limpet token create --ttl x --data-dir d",
+        ];
+        for line in wrong {
             assert!(Cli::try_parse_from(line.split_whitespace()).is_err(), "{line}");
         }
     }

@@ -226,8 +226,8 @@ fn a_full_disk_is_told_loses_nothing_and_passes() {
     std::fs::create_dir(&dir).unwrap();
     let hub = Hub::start(&dir);
     let create = |client: &Client, i: usize, bytes: usize| {
-        let metadata = json!({"name": format!("c-{i}")});
-        let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"x": "y".repeat(bytes)}});
+        let (metadata, data) = (json!({"name": format!("c-{i}")}), json!({"x": "y".repeat(bytes)}));
+        let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data});
         ask(client, "POST", CONFIGMAPS, Some(body)).unwrap()
     };
     assert_eq!(create(&hub.client, 0, 10).0, 201);

@@ -60,7 +60,8 @@ impl Addresses {
 
     /// Addresses of the API as pods reach it.
     pub fn api_endpoints(&self, port: u16) -> Vec<(IpAddr, u16)> {
-        self.hosts.iter().filter_map(|h| h.parse().ok()).filter(|ip: &IpAddr| !ip.is_loopback()).map(|ip| (ip, port)).collect()
+        let addresses = self.hosts.iter().filter_map(|h| h.parse::<IpAddr>().ok());
+        addresses.filter(|ip| !ip.is_loopback()).map(|ip| (ip, port)).collect()
     }
 
     pub fn endpoints(&self, (api, mqtt, registry): (u16, u16, u16), cluster_name: &str) -> Endpoints {

@@ -1,6 +1,7 @@
 //! The one place where the hub's parts are put together.
 //!
-//! In: `HubOptions`. Out: a running hub; `run` returns after SIGTERM or SIGINT, when everything acknowledged is on disk.
+//! In: `HubOptions`. Out: a running hub; `run` returns after SIGTERM or SIGINT, when everything acknowledged is on
+//! disk.
 //! Never: a decision of its own.
 
 use crate::{

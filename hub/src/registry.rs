@@ -2,8 +2,8 @@
 //!
 //! In: HTTPS connections. Out: the OCI distribution API, served by `limpet-registry`. Who may do what is said here:
 //! nodes pull; others need a right to the path `/registry/<repository>` in RBAC (get, put, delete), which
-//! cluster administrators have. Identity: a client certificate of the hub, or a ServiceAccount token as bearer token or as
-//! the password of basic authentication.
+//! cluster administrators have. Identity: a client certificate of the hub, or a ServiceAccount token as bearer token
+//! or as the password of basic authentication.
 //! Never: serves a removed node, or somebody who is nobody.
 
 use crate::{

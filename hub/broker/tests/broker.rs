@@ -2,6 +2,8 @@
 //!
 //! In: certificates made by rcgen. Out: what a node may and may not do.
 
+#![allow(clippy::unwrap_used)]
+
 use bytes::Bytes;
 use limpet_broker::{Broker, BrokerOptions, FromNode, Gate, PeerIdentity, SendError, serve};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};

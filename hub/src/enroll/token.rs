@@ -41,7 +41,8 @@ pub enum Refusal {
     #[error("{0:?} is not a node name: lower-case letters, digits, '-' and '.', at most 63 between dots")]
     NodeName(String),
     #[error(
-        "a node named {0} has joined already with another key; make a token for it with `limpet token create --node {0}` \
+        "a node named {0} has joined already with another key; make a token for it \
+         with `limpet token create --node {0}` \
          or choose another --node-name"
     )]
     Taken(String),

@@ -1,7 +1,7 @@
 //! Carries out the core's changes, through the same path as requests of API clients.
 //!
-//! In: `Change`s, in order. Out: writes by way of `Api`, which the API server implements; waits until the view has them.
-//! Changes of one sort that follow each other (a ReplicaSet's new pods) go at the same time and share fsyncs.
+//! In: `Change`s, in order. Out: writes by way of `Api`, which the API server implements; waits until the view has
+//! them. Changes of one sort that follow each other (a ReplicaSet's new pods) go at the same time and share fsyncs.
 //! Never: writes to the store by itself.
 
 use super::{World, events::Recorder};

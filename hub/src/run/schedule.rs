@@ -1,7 +1,7 @@
 //! Runs the core's scheduler.
 //!
-//! In: changes of the view. Out: bindings and reasons. Pods are decided one after the other, each decision counted in the
-//! view at once, while the bindings become durable side by side.
+//! In: changes of the view. Out: bindings and reasons. Pods are decided one after the other, each decision counted
+//! in the view at once, while the bindings become durable side by side.
 //! Never: waits for one pod's binding before it decides on the next.
 
 use super::{Applier, Listener, clock, queue::Queue};

@@ -1,8 +1,9 @@
 //! Streams between API clients and nodes: logs, exec, attach, port-forward.
 //!
-//! In: `open` from the API, frames from nodes. Out: handles with bytes both ways, frames to nodes. Each lane has credit
-//! in each direction (`STREAM_WINDOW_BYTES`), so that a slow reader holds up nobody and memory stays bounded; a node that
-//! sends beyond its credit loses the stream.
+//! In: `open` from the API, frames from nodes. Out: handles with bytes both ways, frames to nodes. Each lane has
+//! credit
+//! in each direction (`STREAM_WINDOW_BYTES`), so that a slow reader holds up nobody and memory stays bounded; a node
+//! that sends beyond its credit loses the stream.
 //! Never: outlives the session that it was opened in.
 
 mod handle;
@@ -17,7 +18,9 @@ pub use table::{Streams, ToNode};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StreamError {
     /// The node has no session.
-    #[error("node {node} is offline since {since}; its containers go on, but cannot be reached from here until it returns")]
+    #[error(
+        "node {node} is offline since {since}; its containers go on, but cannot be reached from here until it returns"
+    )]
     Offline { node: String, since: String },
     #[error("node {0} has too many open streams; close some and try again")]
     TooMany(String),

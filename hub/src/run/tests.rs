@@ -204,7 +204,9 @@ fn deployment(replicas: u32) -> Value {
 
 async fn world_with(options: Options) -> Stage {
     let stage = start(options);
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}, "status": {"phase": "Active"}});
+    let namespace = json!({
+        "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}, "status": {"phase": "Active"},
+    });
     stage.create("/namespaces", "", namespace).await;
     stage.create("/nodes", "", node("a")).await;
     stage.create("/nodes", "", node("b")).await;

@@ -1,4 +1,5 @@
-//! The one thread that writes: checks expectations, gives revisions, commits a group with one fsync, publishes, answers.
+//! The one thread that writes: checks expectations, gives revisions, commits a group with one fsync, publishes,
+//! answers.
 //!
 //! In: requests from all tasks, in order of arrival. Out: durable commits, events to memory, answers.
 //! After a failed commit the file is opened again and asked whether the commit happened, so that memory and disk

@@ -97,7 +97,8 @@ async fn lists_are_sorted_cut_and_continued() {
         store.write(put("/pods", ns, name, Expect::Absent, "")).await.unwrap();
     }
     store.write(put("/podsx", "a", "1", Expect::Absent, "")).await.unwrap();
-    let names = |l: &Listing| l.records.iter().map(|r| format!("{}/{}", r.key.namespace, r.key.name)).collect::<Vec<_>>();
+    let name = |r: &Record| format!("{}/{}", r.key.namespace, r.key.name);
+    let names = |l: &Listing| l.records.iter().map(name).collect::<Vec<_>>();
     assert_eq!(names(&store.list("/pods", None)), ["a/1", "a/2", "b/1", "c/1"]);
     assert_eq!(names(&store.list("/pods", Some("a"))), ["a/1", "a/2"]);
     assert_eq!(names(&store.list("/none", None)), [""; 0]);

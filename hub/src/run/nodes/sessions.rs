@@ -1,7 +1,7 @@
 //! One task that owns every node's session.
 //!
-//! In: the broker's messages, dirty nodes, stream frames, outcomes of writes and tokens, timers. Out: what the sessions ask
-//! for. Writes of one node are applied one after the other, those of different nodes side by side.
+//! In: the broker's messages, dirty nodes, stream frames, outcomes of writes and tokens, timers. Out: what the
+//! sessions ask for. Writes of one node are applied one after the other, those of different nodes side by side.
 //! Never: waits for the disk or for a node.
 
 use super::{Offline, arrival};
@@ -170,7 +170,7 @@ impl Task {
                 Some(outcome) = outcomes.recv() => self.outcome(outcome),
                 () = nodes.news.notified() => self.marks(),
                 from = from_nodes.recv() => match from {
-                    Some(from) => self.from_node(from),
+                    Some(from) => self.take_in(from),
                     None => return,
                 },
                 Some((node, frame)) = to_nodes.recv() => self.input(&node, SessionInput::Stream(frame)),
@@ -181,7 +181,7 @@ impl Task {
         }
     }
 
-    fn from_node(&mut self, from: FromNode) {
+    fn take_in(&mut self, from: FromNode) {
         match from {
             FromNode::Connected { node, connection, peer, .. } => {
                 tracing::info!(node, %peer, connection, "node connected");

@@ -205,7 +205,10 @@ async fn a_device_joins_works_and_is_removed() {
     device.say(Channel::Stream, Up::Stream(StreamFrame::Opened { id })).await;
     let data = StreamFrame::Data { id, lane: 0, bytes: b"hi".to_vec() };
     device.say(Channel::Stream, Up::Stream(data)).await;
-    let polling = tokio::spawn(async move { device.hear(|d| matches!(d, Down::Goodbye { .. })).await.map(|d| (d, device)) });
+    let polling = tokio::spawn(async move {
+        let goodbye = device.hear(|d| matches!(d, Down::Goodbye { .. })).await;
+        goodbye.map(|d| (d, device))
+    });
     let handle = opening.await.unwrap().unwrap();
     assert_eq!(handle.recv().await, Some(Said::Data { lane: 0, bytes: "hi".into() }));
 

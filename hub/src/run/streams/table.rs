@@ -131,7 +131,9 @@ impl Streams {
                 stream.answer(Ok(()));
                 Ok(())
             }
-            StreamFrame::Data { lane, bytes, .. } => stream.inbox.push(FromNode::Data { lane, bytes: Bytes::from(bytes) }),
+            StreamFrame::Data { lane, bytes, .. } => {
+                stream.inbox.push(FromNode::Data { lane, bytes: Bytes::from(bytes) })
+            }
             StreamFrame::Eof { lane, .. } => stream.inbox.push(FromNode::Eof { lane }),
             StreamFrame::Window { lane, bytes, .. } => stream.lanes.add(lane, bytes),
             StreamFrame::End { exit_code, error, .. } => {
