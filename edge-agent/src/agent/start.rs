@@ -72,6 +72,7 @@ fn again(what: &str) -> impl Fn(std::io::Error) -> Stop {
 async fn start(options: StartOptions, socket: OwnedFd) -> Result<(), Stop> {
     let paths = &options.paths;
     make_directories(paths).map_err(Stop::Never)?;
+    let _lock = lock(&paths.data)?;
     let (keeper, restored, exits) =
         Keeper::connect(socket).await.map_err(|e| Stop::Again(format!("the keeper: {e}")))?;
     let clock = Clock::new();
@@ -116,6 +117,18 @@ fn make_directories(paths: &Paths) -> Result<(), String> {
         let _ = std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o711));
     }
     Ok(())
+}
+
+/// Two agents over one journal would each undo the other's work. The lock ends with this process.
+fn lock(data: &Path) -> Result<nix::fcntl::Flock<std::fs::File>, Stop> {
+    let path = data.join("lock");
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(&path).map_err(again("the lock"))?;
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(|_| {
+        Stop::Never(format!(
+            "another agent works in {}; stop it, or name another directory with --data-dir",
+            data.display()
+        ))
+    })
 }
 
 fn replay(records: Vec<Record>) -> Replayed {

@@ -20,7 +20,7 @@ use crate::{
 };
 use limpet_agent_core::{
     Action, Input, PodManager, Record, Sync,
-    plan::HostFacts,
+    plan::{self, HostFacts},
     pods::{AdoptedContainer, AdoptedPod, ContainerRef, Exit, PodMemory},
     services,
     status::{self, NodeFacts, Outbox},
@@ -126,7 +126,11 @@ impl Agent {
         for f in found {
             let pod = pods.entry(f.pod_uid.clone()).or_insert_with(|| pod_of(&f.pod_uid));
             // Only the newest attempt of a container counts.
-            pod.containers.retain(|c| c.name != f.name);
+            let (older, kept): (Vec<_>, Vec<_>) = pod.containers.drain(..).partition(|c| c.name == f.name);
+            pod.containers = kept;
+            for old in older {
+                self.hands.remove_container(plan::container_id(&f.pod_uid, &old.name, old.attempt));
+            }
             let exit = match f.state {
                 runtime::State::Running => None,
                 runtime::State::Exited(ended) => Some(Exit {
@@ -212,6 +216,8 @@ impl Agent {
         }
         if self.alive_at().is_some_and(|at| at <= now.mono_ms) {
             self.urgent.push_back(Up::Alive);
+            // Nothing else was said for a minute: the code that joining needed can go.
+            crate::device::memory::release_code();
         }
         if self.look_at_ms <= now.mono_ms {
             self.look_at_ms = now.mono_ms + LOOK_AGAIN_MS;
@@ -257,17 +263,17 @@ impl Agent {
     fn sync_output(&mut self, output: SyncOutput) {
         match output {
             SyncOutput::Persist(mut records) => {
-                let now = self.clock.wall_ms();
-                if now > self.floor_ms + FLOOR_STEP_MS {
-                    records.push(Record::TimeFloor(now));
+                // Only what the hub said counts: a clock that is wrong in the future must not stay so for ever.
+                let floor = self.clock.floor_ms();
+                let later = floor > self.floor_ms + FLOOR_STEP_MS;
+                if later {
+                    records.push(Record::TimeFloor(floor));
                 }
-                let result = self.journal.append(&records);
-                match &result {
-                    Ok(()) if now > self.floor_ms + FLOOR_STEP_MS => self.floor_ms = now,
-                    Ok(()) => {}
-                    Err(e) => log::error!("{e}"),
+                let good = self.remember(&records);
+                if good && later {
+                    self.floor_ms = floor;
                 }
-                self.sync.persisted(result.is_ok());
+                self.sync.persisted(good);
             }
             SyncOutput::Send(up) => self.urgent.push_back(up),
             SyncOutput::Changed(keys) => self.changed(keys),
@@ -391,7 +397,7 @@ impl Agent {
     fn renew_if_due(&mut self, tell: &mpsc::Sender<Result<Identity, join::JoinError>>) {
         let identity = self.identity.borrow().clone();
         let due = join::renew_at_ms(&identity).is_some_and(|at| at <= self.clock.wall_ms());
-        if self.renewing || !due || self.lanes.is_none() && self.last_sent_ms != 0 {
+        if self.renewing || !due {
             return;
         }
         self.renewing = true;

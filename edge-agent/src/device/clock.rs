@@ -51,6 +51,12 @@ impl Clock {
         }
     }
 
+    /// The last good time known and what has passed since; 0 when none is known.
+    pub fn floor_ms(&self) -> u64 {
+        let (floor, at) = *self.floor.lock().unwrap_or_else(PoisonError::into_inner);
+        if floor == 0 { 0 } else { floor + self.mono_ms().saturating_sub(at) }
+    }
+
     /// A monotonic moment of `Now` for tokio's timers.
     pub fn instant(&self, mono_ms: u64) -> tokio::time::Instant {
         let at = self.start.checked_add(std::time::Duration::from_millis(mono_ms));

@@ -2,7 +2,8 @@
 //!
 //! In: the hub's CA (or its hash, before the first join), the device's certificate, the clock that never goes back.
 //! Out: rustls client configurations. TLS 1.2 and 1.3, ring, nothing else.
-//! Never: skips verification: a pinned hash replaces only the trust anchor.
+//! Never: skips verification of the hub: a pinned hash replaces only the trust anchor; only "not valid yet" is
+//! forgiven, because time on a board without a clock is what it last knew.
 
 use crate::device::Clock;
 use rustls::{
@@ -37,7 +38,8 @@ pub fn with_certificate(
     let key = pem(PrivateKeyDer::from_pem_slice(key_pem.as_bytes()), "the node's key")?;
     let mut config = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots_of(ca_pem)?)
+        .dangerous()
+        .with_custom_certificate_verifier(hub_verifier(Anchor::Roots(roots_of(ca_pem)?)))
         .with_client_auth_cert(chain, key)?;
     // One connection at a time: a cache of sessions would only cost memory.
     config.resumption = rustls::client::Resumption::in_memory_sessions(1);
@@ -48,7 +50,8 @@ pub fn with_certificate(
 pub fn with_ca(ca_pem: &str, clock: &Clock) -> Result<ClientConfig, Error> {
     let config = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots_of(ca_pem)?)
+        .dangerous()
+        .with_custom_certificate_verifier(hub_verifier(Anchor::Roots(roots_of(ca_pem)?)))
         .with_no_client_auth();
     Ok(config)
 }
@@ -63,7 +66,7 @@ fn roots_of(ca_pem: &str) -> Result<RootCertStore, Error> {
 
 /// Before the first join: trusts the CA whose SHA-256 the token carries.
 pub fn pinned(ca_sha256: &str, clock: &Clock) -> Result<ClientConfig, Error> {
-    let verifier = Arc::new(Pinned { ca_sha256: ca_sha256.to_ascii_lowercase(), provider: provider() });
+    let verifier = hub_verifier(Anchor::Sha256(ca_sha256.to_ascii_lowercase()));
     let config = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
         .with_safe_default_protocol_versions()?
         .dangerous()
@@ -82,13 +85,40 @@ pub fn unverified(clock: &Clock) -> Result<ClientConfig, Error> {
     Ok(config)
 }
 
+fn hub_verifier(anchor: Anchor) -> Arc<HubVerifier> {
+    Arc::new(HubVerifier { anchor, provider: provider() })
+}
+
+/// What the hub's certificate must come from.
 #[derive(Debug)]
-struct Pinned {
-    ca_sha256: String,
+enum Anchor {
+    Roots(RootCertStore),
+    /// Lower-case hex of the CA's SHA-256; the hub sends the CA along.
+    Sha256(String),
+}
+
+#[derive(Debug)]
+struct HubVerifier {
+    anchor: Anchor,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Pinned {
+impl HubVerifier {
+    fn roots(&self, chain: &[CertificateDer<'_>]) -> Result<RootCertStore, Error> {
+        let sha256 = match &self.anchor {
+            Anchor::Roots(roots) => return Ok(roots.clone()),
+            Anchor::Sha256(sha256) => sha256,
+        };
+        let hex = |der: &[u8]| Sha256::digest(der).iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let ca = chain.iter().find(|c| hex(c) == *sha256);
+        let ca = ca.ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.clone().into_owned())?;
+        Ok(roots)
+    }
+}
+
+impl ServerCertVerifier for HubVerifier {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -97,17 +127,14 @@ impl ServerCertVerifier for Pinned {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let hex = |der: &[u8]| Sha256::digest(der).iter().map(|b| format!("{b:02x}")).collect::<String>();
-        let ca = chain.iter().find(|c| hex(c) == self.ca_sha256);
-        let ca = ca.ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
-        let mut roots = RootCertStore::empty();
-        roots.add(ca.clone().into_owned())?;
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
+        let roots = Arc::new(self.roots(chain)?);
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, self.provider.clone())
             .build()
             .map_err(|e| Error::General(e.to_string()))?;
         let verify = |at| verifier.verify_server_cert(leaf, chain, name, ocsp, at);
         match verify(now) {
-            // A board without a clock knows nothing of today; the hub's own time comes with its answer.
+            // A board without a clock knows nothing of today, and the hub's certificate may be younger than the last
+            // good time known. The hub's own time comes with its first answer.
             Err(Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. })) => {
                 verify(not_before)
             }

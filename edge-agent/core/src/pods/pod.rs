@@ -20,6 +20,9 @@ use crate::{
 use limpet_protocol::{ItemHash, ItemKey};
 use std::collections::BTreeMap;
 
+/// So long a missing token is not worth an Event.
+const TOKEN_PATIENCE_MS: u64 = 5000;
+
 /// Something the shell makes for the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -63,6 +66,8 @@ pub(super) struct LivePod {
     pub containers: Vec<Container>,
     pub initialized: bool,
     pub start_ms: u64,
+    /// When this machine began, on the monotonic clock.
+    since_ms: u64,
     pub terminal: Option<Terminal>,
     pub conditions: Conditions,
     pub last_status: Vec<u8>,
@@ -90,6 +95,7 @@ impl LivePod {
             containers,
             initialized: false,
             start_ms,
+            since_ms: now.mono_ms,
             terminal: None,
             conditions: Conditions::default(),
             last_status: Vec::new(),
@@ -328,7 +334,11 @@ impl LivePod {
         if due(self.volumes) {
             let (plans, problems) = self.volume_plans(cx);
             if let Some(problem) = problems.into_iter().next() {
-                self.volume_failed(&problem.volume, &problem.message, cx);
+                if problem.token_missing && now < self.since_ms + TOKEN_PATIENCE_MS {
+                    self.volumes = Step::Failed { until: self.since_ms + TOKEN_PATIENCE_MS };
+                } else {
+                    self.volume_failed(&problem.volume, &problem.message, cx);
+                }
             } else {
                 self.volumes = Step::Asked;
                 for plan in plans.iter().filter(|p| p.is_files()) {

@@ -51,7 +51,11 @@ impl std::fmt::Debug for VolumeFile {
 pub struct VolumeProblem {
     pub volume: String,
     pub message: String,
+    /// Only a token is missing, which the hub sends a moment after the pod.
+    pub token_missing: bool,
 }
+
+const TOKEN_MISSING: &str = "failed to fetch token: the hub has not sent one yet";
 
 impl VolumePlan {
     /// Changes when the content does.
@@ -71,7 +75,10 @@ pub fn plan(context: &Context<'_>, items: &Items) -> (Vec<VolumePlan>, Vec<Volum
     for volume in &context.pod.spec.volumes {
         match content(context, items, volume, group.is_some()) {
             Ok(content) => plans.push(VolumePlan { name: volume.name.clone(), content, group }),
-            Err(message) => problems.push(VolumeProblem { volume: volume.name.clone(), message }),
+            Err(message) => {
+                let token_missing = message == TOKEN_MISSING;
+                problems.push(VolumeProblem { volume: volume.name.clone(), message, token_missing });
+            }
         }
     }
     (plans, problems)
@@ -244,7 +251,7 @@ impl Files {
         let key = token_key(context.pod, volume, index);
         // An expired token is still mounted: the pod starts offline, and the hub sends a fresh one when it can.
         let token: Option<api::Token> = items.by_key(&key).and_then(|held| api::parse(&held.body).ok());
-        let token = token.ok_or("failed to fetch token: the hub has not sent one yet")?;
+        let token = token.ok_or(TOKEN_MISSING)?;
         // As kubelet: readable by the group with fsGroup, else by the one user, else by its owner.
         let spec = &context.pod.spec;
         let one_user = spec.security_context.run_as_user.is_some()

@@ -42,6 +42,20 @@ fn a_missing_secret_volume_holds_the_pod_and_a_changed_one_is_swapped() {
 }
 
 #[test]
+fn a_token_that_is_on_its_way_is_no_news() {
+    let mut spec = one("Always", json!({}));
+    spec["volumes"] = json!([{"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}]);
+    let mut w = World::new();
+    w.pod("p", spec);
+    w.run(1000);
+    assert_eq!((w.state("p", "c").as_str(), w.events.len()), ("ContainerCreating", 1));
+    w.put(ItemKind::Token, "uid-p.v.0", json!({"token": "x"}));
+    w.run(0);
+    assert_eq!(w.state("p", "c"), "running");
+    assert!(!w.has_event("FailedMount", ""));
+}
+
+#[test]
 fn an_image_that_does_not_come() {
     let mut w = World::new();
     w.behave.insert("c".into(), Behaviour { image_fails: true, ..Behaviour::default() });
