@@ -139,8 +139,11 @@ impl<'a> Step<'a> {
         } else {
             (self.template.clone(), self.update.clone())
         };
-        self.create_claims(ordinal);
         let name = format!("{}-{ordinal}", self.set.meta.name);
+        if self.view.pod(&self.set.meta.namespace, &name).is_some() {
+            return self.plan.because("NameTaken", format!("pod {name} belongs to somebody else"));
+        }
+        self.create_claims(ordinal);
         let pod = self.pod(&template, &revision, &name, ordinal);
         self.plan.create(Pod::RESOURCE, &self.set.meta.namespace, pod);
         self.say("SuccessfulCreate", format!("create Pod {name} in StatefulSet {} successful", self.set.meta.name));
