@@ -179,38 +179,30 @@ impl Hub {
         });
         let client: Arc<dyn run::Api> = Arc::new(api::Client::new(Arc::clone(&api)));
         let applier = Arc::new(Applier::new(client, store.clone(), Arc::clone(&world)));
-        let controllers = Controllers::new(control::all(&control::Settings { ca_pem }), Arc::clone(&applier));
-        let scheduling = Scheduling::new(Scheduler::default(), Arc::clone(&applier));
-        let offline = Offline::new(Arc::clone(&applier));
-        let nodes = Nodes::new();
-        let listeners: Vec<Arc<dyn Listener>> =
-            vec![controllers.clone(), scheduling.clone(), offline.clone(), nodes.clone()];
-        tokio::spawn(feed.run(listeners));
+        let runners = Runners::new(&applier, ca_pem);
+        tokio::spawn(feed.run(runners.listeners()));
         api::bootstrap::ensure(&api).await.map_err(|e| HubError::Bootstrap(e.to_string()))?;
 
-        let gate = Arc::new(NodeGate::new(Arc::clone(&enroll), Arc::clone(&nodes)));
+        let gate = Arc::new(NodeGate::new(Arc::clone(&enroll), Arc::clone(&runners.nodes)));
         let broker_options = BrokerOptions { tls: mqtt_tls, message_bytes_max: MESSAGE_BYTES_MAX };
         let (broker, from_nodes) = limpet_broker::serve(doors.mqtt, broker_options, gate);
-        nodes.start(Links {
+        runners.start(Links {
             broker: broker.clone(),
             from_nodes,
             streams: streams.clone(),
             to_nodes,
             applier: Arc::clone(&applier),
-            offline: Arc::clone(&offline),
+            offline: Arc::clone(&runners.offline),
             enroll: Arc::clone(&enroll),
         });
         let figures = Figures {
             broker: broker.clone(),
             streams: streams.clone(),
-            controllers: Arc::clone(&controllers),
-            scheduling: Arc::clone(&scheduling),
+            controllers: Arc::clone(&runners.controllers),
+            scheduling: Arc::clone(&runners.scheduling),
         };
         api.set_figures(move || figures.text());
         api.set_doors(api::Doors { streams, enroll: Arc::clone(&enroll) });
-        controllers.start();
-        scheduling.start();
-        offline.start();
         tokio::spawn(run::events::sweep(store, Arc::clone(applier.api())));
         let (https_sender, https_receiver) = watch::channel(https);
         let (registry_sender, registry_receiver) = watch::channel(registry_tls);
@@ -225,6 +217,37 @@ impl Hub {
         if let Err(error) = self.api.await {
             tracing::error!(%error, "the API server did not end well");
         }
+    }
+}
+
+/// Everything that acts on what is in the view.
+struct Runners {
+    controllers: Arc<Controllers>,
+    scheduling: Arc<Scheduling>,
+    offline: Arc<Offline>,
+    nodes: Arc<Nodes>,
+}
+
+impl Runners {
+    fn new(applier: &Arc<Applier>, ca_pem: String) -> Runners {
+        let controllers = control::all(&control::Settings { ca_pem });
+        Runners {
+            controllers: Controllers::new(controllers, Arc::clone(applier)),
+            scheduling: Scheduling::new(Scheduler::default(), Arc::clone(applier)),
+            offline: Offline::new(Arc::clone(applier)),
+            nodes: Nodes::new(),
+        }
+    }
+
+    fn listeners(&self) -> Vec<Arc<dyn Listener>> {
+        vec![self.controllers.clone(), self.scheduling.clone(), self.offline.clone(), self.nodes.clone()]
+    }
+
+    fn start(&self, links: Links) {
+        self.nodes.start(links);
+        self.controllers.start();
+        self.scheduling.start();
+        self.offline.start();
     }
 }
 
