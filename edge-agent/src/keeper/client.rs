@@ -131,11 +131,8 @@ async fn hear(shared: Arc<Shared>, tell: mpsc::UnboundedSender<Exit>) {
     let mut bytes = [0u8; PACKET_BYTES_MAX];
     while let Ok((len, _)) = receive(&shared.socket, &mut bytes).await {
         match Packet::decode(&bytes[..len]) {
-            Some(Packet::Exited(exit)) => {
-                if tell.send(exit).is_err() {
-                    break;
-                }
-            }
+            // Without a listener the end stays with the keeper, which tells it to the next agent.
+            Some(Packet::Exited(exit)) => drop(tell.send(exit)),
             Some(Packet::Done { request }) => answer(&shared, request, Ok(())),
             Some(Packet::Refused { request, why }) => {
                 answer(&shared, request, Err(KeeperError::Refused(why.to_owned())));

@@ -167,7 +167,10 @@ impl Keeper {
             (None, _) => self.spawn_at_ms,
         };
         let timeout = match timer {
-            None => PollTimeout::NONE,
+            None => {
+                crate::device::memory::release_code();
+                PollTimeout::NONE
+            }
             Some(at) => PollTimeout::try_from(at.saturating_sub(now).min(60_000) as i32).unwrap_or(PollTimeout::ZERO),
         };
         let mut fds = Vec::with_capacity(2);
@@ -426,7 +429,7 @@ fn start_agent(exe: &Path, args: &[OsString]) -> std::io::Result<(Pid, OwnedFd)>
     let theirs_raw = theirs.as_raw_fd();
     let mut command = Command::new(exe);
     command.arg0("limpet-agent").arg("agent").args(args);
-    // SAFETY: only dup2, fcntl and prctl, all async-signal-safe, run between fork and exec; the process has one thread.
+    // SAFETY: only dup2, fcntl, prctl and sigprocmask, all async-signal-safe, run between fork and exec; the process has one thread.
     unsafe {
         command.pre_exec(move || {
             if theirs_raw == AGENT_FD {
@@ -435,6 +438,8 @@ fn start_agent(exe: &Path, args: &[OsString]) -> std::io::Result<(Pid, OwnedFd)>
                 Errno::result(libc::dup2(theirs_raw, AGENT_FD))?;
             }
             Errno::result(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM))?;
+            // The keeper blocks what it reads from its signalfd; the agent must not inherit that.
+            SigSet::empty().thread_set_mask()?;
             Ok(())
         });
     }
@@ -510,5 +515,7 @@ fn clock(id: libc::clockid_t) -> i64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: clock_gettime fills a live local; it cannot fail for these clocks.
     unsafe { libc::clock_gettime(id, &mut time) };
-    time.tv_sec as i64 * 1000 + time.tv_nsec as i64 / 1_000_000
+    #[allow(clippy::unnecessary_cast)] // 32-bit on some targets
+    let ms = time.tv_sec as i64 * 1000 + time.tv_nsec as i64 / 1_000_000;
+    ms
 }

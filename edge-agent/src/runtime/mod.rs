@@ -5,6 +5,7 @@
 //! (the helper `limpet-agent rt …` does, single-threaded and short-lived).
 
 pub mod adopt;
+pub mod bench;
 mod exits;
 mod helper;
 mod network;

@@ -21,7 +21,7 @@ use std::process::{Command, Stdio};
 pub const INIT_GROUP: &str = "init";
 const HOSTNAME_BYTES_MAX: usize = 63;
 const RESOLV_BYTES_MAX: u64 = 64 * 1024;
-const NSFS_MAGIC: i64 = 0x6e73_6673;
+const NSFS_MAGIC: u32 = 0x6e73_6673;
 const NONE: Option<&str> = None;
 
 pub fn dir(run_dir: &Path, pod_uid: &str) -> PathBuf {
@@ -57,7 +57,7 @@ pub fn stands(run_dir: &Path, pod_uid: &str) -> bool {
 }
 
 fn is_namespace(path: &Path) -> bool {
-    nix::sys::statfs::statfs(path).is_ok_and(|found| found.filesystem_type().0 as i64 == NSFS_MAGIC)
+    nix::sys::statfs::statfs(path).is_ok_and(|found| found.filesystem_type().0 as u32 == NSFS_MAGIC)
 }
 
 fn namespaces(spec: &SandboxSpec) -> Vec<(&'static str, CloneFlags)> {
