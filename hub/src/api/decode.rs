@@ -12,26 +12,54 @@ use limpet_objects::{
     strict::{self, Decoded},
 };
 use serde_json::Value;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// A request's body. When it is dropped before its end the rest is read and thrown away for a while: over HTTP/2 a client
 /// that is still sending would otherwise lose the answer.
 pub struct Inflow(Option<Incoming>);
+
+static BODIES: Semaphore = Semaphore::const_new(limits::BODIES_KIB_MAX as usize);
+
+/// A body that was read, with its share of the room for bodies.
+pub struct Upload {
+    pub bytes: Bytes,
+    _room: SemaphorePermit<'static>,
+}
+
+impl std::ops::Deref for Upload {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
 
 impl Inflow {
     pub fn new(body: Incoming) -> Inflow {
         Inflow(Some(body))
     }
 
-    /// Reads the whole body, in time and within its bound.
-    pub async fn read(mut self) -> Result<Bytes, Status> {
-        let Some(body) = &mut self.0 else { return Ok(Bytes::new()) };
-        if body.size_hint().lower() > limits::BODY_BYTES_MAX as u64 {
-            return Err(Status::too_large(limits::BODY_BYTES_MAX));
+    /// Reads the whole body when there is room for it among all bodies.
+    pub async fn read(self) -> Result<Upload, Status> {
+        let announced = self.0.as_ref().and_then(|b| b.size_hint().exact());
+        let size = announced.unwrap_or(limits::BODY_BYTES_MAX as u64).min(limits::BODY_BYTES_MAX as u64);
+        let room = BODIES.acquire_many((size / 1024) as u32 + 1);
+        match tokio::time::timeout(limits::TURN_TIME, room).await {
+            Ok(Ok(room)) => Ok(Upload { bytes: self.read_up_to(limits::BODY_BYTES_MAX).await?, _room: room }),
+            _ => Err(Status::too_many_requests("too many large requests, please try again later", 1)),
         }
-        let reading = Limited::new(body, limits::BODY_BYTES_MAX).collect();
+    }
+
+    /// Reads the whole body, in time and within a bound.
+    pub async fn read_up_to(mut self, bytes_max: usize) -> Result<Bytes, Status> {
+        let Some(body) = &mut self.0 else { return Ok(Bytes::new()) };
+        if body.size_hint().lower() > bytes_max as u64 {
+            return Err(Status::too_large(bytes_max));
+        }
+        let reading = Limited::new(body, bytes_max).collect();
         match tokio::time::timeout(limits::BODY_TIME, reading).await {
             Err(_) => Err(Status::timeout("the request's body did not arrive in time", 1)),
-            Ok(Err(e)) if e.is::<LengthLimitError>() => Err(Status::too_large(limits::BODY_BYTES_MAX)),
+            Ok(Err(e)) if e.is::<LengthLimitError>() => Err(Status::too_large(bytes_max)),
             Ok(Err(e)) => Err(Status::bad_request(format!("unable to read the request's body: {e}"))),
             Ok(Ok(collected)) => {
                 self.0 = None;

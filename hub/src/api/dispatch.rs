@@ -5,7 +5,7 @@
 
 use super::{
     Api, Reply, Target,
-    decode::Inflow,
+    decode::{Inflow, Upload},
     health, limits,
     metrics::Labels,
     negotiate::{self, Wanted},
@@ -15,7 +15,6 @@ use super::{
     subresources, verbs,
 };
 use crate::auth::{self, Asked, Peer, User};
-use bytes::Bytes;
 use http::{HeaderMap, Method, Request, request};
 use hyper::body::Incoming;
 use limpet_objects::status::Status;
@@ -48,7 +47,7 @@ pub struct Input {
 }
 
 impl Input {
-    pub async fn read(self) -> Result<Bytes, Status> {
+    pub async fn read(self) -> Result<Upload, Status> {
         self.body.read().await
     }
 }
@@ -86,13 +85,15 @@ async fn accept(
     if reads && let Some(reply) = health::answer(api, &info.path, &query) {
         return Ok(reply);
     }
-    let user = auth::authenticate(&api.tokens, &api.authorizer, peer, &parts.headers, api.now())?;
+    // The token, or the key that signed the request, is the right for these.
     if info.path == limpet_protocol::join::JOIN_PATH && parts.method == Method::POST {
         return subresources::limpet::join(api, body).await;
     }
     if info.path == limpet_protocol::join::RENEW_PATH && parts.method == Method::POST {
         return subresources::limpet::renew(api, body).await;
     }
+    admit_node(api, peer)?;
+    let user = auth::authenticate(&api.tokens, &api.authorizer, peer, &parts.headers, api.now())?;
     api.authorizer.check(&user, &Asked::of(&info))?;
     let wanted = negotiate::wanted(&parts.headers);
     let call = Call {
@@ -119,6 +120,16 @@ async fn accept(
     resource(call, target, input).await
 }
 
+/// A node's certificate counts only as long as the node is enrolled with that key.
+fn admit_node(api: &Api, peer: &Peer) -> Result<(), Status> {
+    let Some(node) = peer.user.as_ref().and_then(User::node) else { return Ok(()) };
+    let Some(doors) = api.doors.get() else { return Ok(()) };
+    doors.enroll.admit(node, &peer.certificate).map_err(|why| {
+        tracing::warn!(node, %why, "a node's certificate is refused");
+        Status::unauthorized()
+    })
+}
+
 /// A place among the requests that are carried out at the same time. Long ones do not take one.
 async fn turn(api: &Api, long: bool) -> Result<Option<SemaphorePermit<'_>>, Status> {
     if long {
@@ -132,6 +143,7 @@ async fn turn(api: &Api, long: bool) -> Result<Option<SemaphorePermit<'_>>, Stat
 
 async fn resource(mut call: Call, target: Target, input: Input) -> Result<Reply, Status> {
     check_place(&call.info, &target)?;
+    call.warnings.extend(deprecation(&call.info));
     let mut reply = if !call.info.subresource.is_empty() {
         subresources::answer(&mut call, &target, input).await?
     } else if reviews::is_one(&target) {
@@ -154,6 +166,16 @@ async fn resource(mut call: Call, target: Target, input: Input) -> Result<Reply,
     };
     reply::warn(&mut reply, &call.warnings);
     Ok(reply)
+}
+
+/// What upstream says about old kinds.
+fn deprecation(info: &RequestInfo) -> Option<String> {
+    let text = match (info.group.as_str(), info.resource.as_str()) {
+        ("", "endpoints") => "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+        ("", "componentstatuses") => "v1 ComponentStatus is deprecated in v1.19+",
+        _ => return None,
+    };
+    Some(text.to_owned())
 }
 
 /// Whether the path is one on which the verb exists at all.

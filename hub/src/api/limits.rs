@@ -15,6 +15,10 @@ pub const URI_BYTES_MAX: usize = 16 * 1024;
 pub const QUERY_PAIRS_MAX: usize = 64;
 /// Open connections; beyond it, new ones wait in the kernel's queue.
 pub const CONNECTIONS_MAX: usize = 8192;
+/// Open connections from one address.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 1024;
+/// Open watches, all together; beyond it, 429.
+pub const WATCHES_MAX: i64 = 20_000;
 /// Requests that one HTTP/2 connection may have open (client-go multiplexes all of its watches on one).
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 250;
 /// Reset streams that a peer may have pending (rapid reset, CVE-2023-44487).
@@ -37,6 +41,10 @@ pub const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 pub const HEADERS_TIME: Duration = Duration::from_secs(30);
 /// Time for the body of a request.
 pub const BODY_TIME: Duration = Duration::from_secs(60);
+/// Bodies that are in memory at the same time, all together, in KiB.
+pub const BODIES_KIB_MAX: u32 = 96 * 1024;
+/// The body of a device that wants to join: nobody has vouched for it yet.
+pub const JOIN_BYTES_MAX: usize = 32 * 1024;
 /// What is still read of a body after its answer is known.
 pub const DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const DRAIN_TIME: Duration = Duration::from_secs(10);
@@ -66,4 +74,5 @@ pub const YAML_EVENTS_MAX: usize = 500_000;
 pub const YAML_DEPTH_MAX: usize = 100;
 pub const YAML_ALIASES_MAX: usize = 1000;
 
+const _: () = assert!(BODIES_KIB_MAX as usize * 1024 > 8 * BODY_BYTES_MAX && JOIN_BYTES_MAX < BODY_BYTES_MAX);
 const _: () = assert!(GZIP_BYTES_MIN > CHUNK_BYTES && TOKEN_BYTES_MAX < HEADER_BYTES_MAX);

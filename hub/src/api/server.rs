@@ -11,7 +11,12 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
-use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
@@ -22,6 +27,7 @@ use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 /// Serves until the hub stops; then gives open requests `limits::SHUTDOWN_TIME`.
 pub async fn serve(api: Arc<Api>, listener: TcpListener, tls: watch::Receiver<Arc<ServerConfig>>) {
     let room = Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
+    let crowd = Crowd::default();
     let mut connections = JoinSet::new();
     loop {
         let Ok(seat) = Arc::clone(&room).acquire_owned().await else { break };
@@ -32,11 +38,12 @@ pub async fn serve(api: Arc<Api>, listener: TcpListener, tls: watch::Receiver<Ar
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((socket, address)) => {
+                let Some(place) = crowd.enter(address.ip()) else { continue };
                 let acceptor = TlsAcceptor::from(tls.borrow().clone());
                 let api = Arc::clone(&api);
                 connections.spawn(async move {
                     connection(api, acceptor, socket, address).await;
-                    drop(seat);
+                    drop((seat, place));
                 });
             }
             // Out of file descriptors, or a connection that died in the queue: let others go on.
@@ -50,6 +57,42 @@ pub async fn serve(api: Arc<Api>, listener: TcpListener, tls: watch::Receiver<Ar
     let all = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(limits::SHUTDOWN_TIME, all).await.is_err() {
         tracing::info!("some requests did not end in time and are cut off");
+    }
+}
+
+/// Connections by address, so that one cannot take all seats.
+#[derive(Clone, Default)]
+struct Crowd(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One connection's place; given back when dropped.
+struct Place(Crowd, IpAddr);
+
+impl Crowd {
+    fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None` when the address has too many connections already.
+    fn enter(&self, address: IpAddr) -> Option<Place> {
+        let mut counts = self.counts();
+        let count = counts.entry(address).or_default();
+        if *count >= limits::CONNECTIONS_PER_ADDRESS_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Place(self.clone(), address))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.0.counts();
+        if let Some(count) = counts.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.1);
+            }
+        }
     }
 }
 
@@ -102,4 +145,22 @@ fn builder() -> Builder<TokioExecutor> {
         .keep_alive_interval(limits::KEEP_ALIVE_EVERY)
         .keep_alive_timeout(limits::KEEP_ALIVE_TIME);
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_cannot_take_all_seats() {
+        let (crowd, address) = (Crowd::default(), IpAddr::from([192, 0, 2, 1]));
+        let mut places: Vec<_> = (0..limits::CONNECTIONS_PER_ADDRESS_MAX).filter_map(|_| crowd.enter(address)).collect();
+        assert_eq!(places.len(), limits::CONNECTIONS_PER_ADDRESS_MAX);
+        assert!(crowd.enter(address).is_none());
+        assert!(crowd.enter(IpAddr::from([192, 0, 2, 2])).is_some());
+        places.pop();
+        assert!(crowd.enter(address).is_some());
+        drop(places);
+        assert!(crowd.counts().is_empty());
+    }
 }

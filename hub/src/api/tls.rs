@@ -19,6 +19,7 @@ pub async fn accept(
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long"))??;
     let certificates = stream.get_ref().1.peer_certificates();
-    let user = certificates.and_then(|c| c.first()).and_then(|c| x509::user(c));
-    Ok((stream, Peer { user, address: Some(address) }))
+    let leaf = certificates.and_then(|c| c.first()).map(|c| c.to_vec()).unwrap_or_default();
+    let user = x509::user(&leaf);
+    Ok((stream, Peer { user, certificate: leaf, address: Some(address) }))
 }

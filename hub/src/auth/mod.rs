@@ -24,6 +24,8 @@ use tokens::Tokens;
 pub struct Peer {
     /// The user of its client certificate.
     pub user: Option<User>,
+    /// Its DER; empty when it showed none.
+    pub certificate: Vec<u8>,
     pub address: Option<std::net::SocketAddr>,
 }
 

@@ -73,10 +73,15 @@ impl Cluster {
         Cluster { api, client, url, dir, kubeconfig, runtime, pki, stop }
     }
 
+    /// As SIGTERM does in the hub.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
     /// A kubeconfig for another user.
     pub fn kubeconfig_of(&self, name: &str, groups: &[&str]) -> PathBuf {
         let issued = self.pki.issue_client(&Subject::client(name, groups), 1, SystemTime::now()).unwrap();
-        let path = self.dir.path().join(format!("{name}.kubeconfig"));
+        let path = self.dir.path().join(format!("{}.kubeconfig", name.replace(':', "-")));
         let encode = |text: &str| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "c",
@@ -177,6 +182,11 @@ impl Watching {
         let line = self.lines.next().expect("the watch ended").unwrap();
         let event: Value = serde_json::from_str(&line).unwrap();
         (event["type"].as_str().unwrap().to_owned(), event["object"].clone())
+    }
+
+    /// Whether nothing more comes; waits for the end.
+    pub fn ended(&mut self) -> bool {
+        self.lines.next().is_none()
     }
 
     /// The type and the object's name of the next event.

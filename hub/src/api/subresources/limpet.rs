@@ -8,6 +8,7 @@ use crate::{
         Api, Reply,
         decode::Inflow,
         dispatch::{Call, Input, not_allowed},
+        limits,
         negotiate::Wanted,
         reply,
     },
@@ -21,7 +22,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::{sync::Arc, time::SystemTime};
 
 pub async fn join(api: &Api, body: Inflow) -> Result<Reply, Status> {
-    let ask: JoinAsk = read(body.read().await?.as_ref())?;
+    let ask: JoinAsk = read(&body.read_up_to(limits::JOIN_BYTES_MAX).await?)?;
     let answer = enroll(api)?.join(&ask, SystemTime::now()).await;
     let answer = answer.map_err(|error| {
         tracing::warn!(node = %ask.node_name, token = %ask.token_id, %error, "a device may not join");
@@ -32,7 +33,7 @@ pub async fn join(api: &Api, body: Inflow) -> Result<Reply, Status> {
 
 /// The signature of the request is the right; a certificate that has ended does not matter.
 pub async fn renew(api: &Api, body: Inflow) -> Result<Reply, Status> {
-    let ask: JoinAsk = read(body.read().await?.as_ref())?;
+    let ask: JoinAsk = read(&body.read_up_to(limits::JOIN_BYTES_MAX).await?)?;
     let answer = enroll(api)?.renew_by_key(&ask, SystemTime::now()).map_err(|error| {
         tracing::warn!(node = %ask.node_name, %error, "a device may not renew");
         failed(&error)

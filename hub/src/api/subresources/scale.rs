@@ -40,7 +40,7 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
             known if negotiate::PATCHES.contains(&known) => known,
             _ => return Err(Status::unsupported_media_type(negotiate::PATCHES)),
         };
-        let patch = Patch::parse(media, bytes)?;
+        let patch = Patch::parse(media, bytes.bytes.clone())?;
         let place = Place::of(schema::table(), FORM.definition);
         write::update(&mut ask, |ask, old| {
             let mut scale = patch.apply(&scale_of(old), place)?;

@@ -35,7 +35,7 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
         apply(call, &mut ask, &bytes).await?
     } else {
         let validation = Validation::of(&call.query)?;
-        let patch = Patch::parse(&media, bytes)?;
+        let patch = Patch::parse(&media, bytes.bytes.clone())?;
         let api_version = target.resource.api_version();
         let place = Place::of(schema::table(), &target.resource.schema);
         write::update(&mut ask, |ask, old| {

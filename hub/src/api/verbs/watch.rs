@@ -47,6 +47,9 @@ pub fn answer(call: &Call, target: &Target, mut input: Input) -> Result<Reply, S
 }
 
 fn events(call: &Call, target: &Target) -> Result<impl Stream<Item = Bytes> + Send + use<>, Status> {
+    if call.api.metrics.watches.load(Ordering::Relaxed) >= limits::WATCHES_MAX {
+        return Err(Status::too_many_requests("too many watches, please try again later", 5));
+    }
     let options = options::parse(&call.query, true)?;
     let selection = Selection::parse(&call.query, target.resource)?;
     let render = Render {
