@@ -88,6 +88,8 @@ fn main() -> std::process::ExitCode {
     let code = match args.get(1).and_then(|a| a.to_str()) {
         Some("rt") => runtime::rt::main(&args[2..]),
         Some("unpack") => images::unpack_helper(),
+        Some(runtime::bench::WORD) => runtime::bench::keeper(&args[2..]),
+        Some("agent") if args.get(2).is_some_and(|a| a == runtime::bench::WORD) => runtime::bench::agent(&args[3..]),
         _ => command(args),
     };
     std::process::ExitCode::from(u8::try_from(code).unwrap_or(1))
@@ -140,6 +142,10 @@ fn run_agent(options: Options) -> i32 {
         }
     };
     logger::start(&config.log);
+    // The keeper hears its signals through an fd and has them blocked; this process wants them delivered.
+    if let Err(e) = nix::sys::signal::SigSet::empty().thread_set_mask() {
+        log::warn!("signals stay blocked: {e}");
+    }
     let Some(socket) = keeper_socket() else {
         eprintln!("limpet-agent: `agent` is started by the keeper; run `limpet-agent` without a command");
         return 2;

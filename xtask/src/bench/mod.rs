@@ -20,6 +20,9 @@ pub struct Args {
     /// How many pods to time from apply to Running
     #[arg(long, default_value_t = 20)]
     pods: usize,
+    /// Time the creation of containers beside crun, and nothing else
+    #[arg(long)]
+    create: bool,
 }
 
 /// One row of the table.
@@ -37,6 +40,10 @@ impl Figure {
 
 pub fn run(args: &Args) -> Result<(), String> {
     setup::run()?;
+    if args.create {
+        print(&create::run(&dist::agent()?)?);
+        return Ok(());
+    }
     let ready = Binaries::build("dev")?;
     let binaries = Binaries { hub: dist::hub()?, agent: dist::agent()?, demo_web: ready.demo_web };
     let mut figures = vec![Figure::new("agent binary, static", mib(size(&binaries.agent)?), "≤ 6 MiB")];
