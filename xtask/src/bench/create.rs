@@ -1,12 +1,139 @@
 //! Container create → first byte written by the container, beside crun in the same run.
 //!
-//! In: the agent's binary, crun if it is there. Out: the middle of each and their ratio.
+//! In: the agent's binary, crun if it is there. Out: the middle of each and their ratio, and the CPU that each took;
+//! crun both as one `run` and as engines use it (create, start, delete).
+//! Both start the same program from the same layer with the same limits, mounts, capabilities and system call names,
+//! in the namespaces of the same pod, one after the other with the order reversed every time. Limpet's time holds
+//! its overlay mount; crun gets a plain directory. Limpet's ends in the agent, crun's here: what each caller sees.
 //! Never: a comparison of two runs.
 
-use super::Figure;
-use std::path::Path;
+mod crun;
+mod ours;
+
+use super::{Figure, middle};
+use crate::sh;
+use crun::Crun;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use ours::Ours;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+const PAIRS: usize = 30;
+const WARM_UPS: usize = 3;
+const BUSYBOX: &str = "/bin/busybox";
 
 pub fn run(agent: &Path) -> Result<Vec<Figure>, String> {
-    let _ = agent;
-    Ok(vec![])
+    if !sh::is_root() {
+        return Err("containers need root: run this as root".into());
+    }
+    // Namespaces belong to a thread: the end of this one takes links and mounts along.
+    std::thread::scope(|scope| scope.spawn(|| measure(agent)).join())
+        .unwrap_or_else(|_| Err("the thread that timed containers panicked".into()))
+}
+
+fn measure(agent: &Path) -> Result<Vec<Figure>, String> {
+    leave_the_host()?;
+    let place = Place::new()?;
+    let mut ours = Ours::start(agent, &place.0)?;
+    let mut crun = sh::find("crun").map(|program| Crun::new(program, &place.0)).transpose()?;
+    let mut sides: [Side; 3] = Default::default();
+    println!("timing {PAIRS} containers{}", if crun.is_some() { ", and crun's between them" } else { "" });
+    for round in 0..WARM_UPS + PAIRS {
+        if round == WARM_UPS {
+            sides = Default::default();
+        }
+        for turn in 0..sides.len() {
+            let which = if round % 2 == 0 { turn } else { sides.len() - 1 - turn };
+            let before = cpu_ms(which, &ours)?;
+            let took = match (which, &mut crun) {
+                (0, _) => ours.once()?,
+                (1, Some(crun)) => crun.run()?,
+                (_, Some(crun)) => crun.steps()?,
+                (_, None) => continue,
+            };
+            sides[which].times.push(took);
+            sides[which].cpu += cpu_ms(which, &ours)? - before;
+        }
+    }
+    ours.end()?;
+    Ok(figures(&mut sides, crun.map(|crun| crun.version)))
+}
+
+fn cpu_ms(which: usize, ours: &Ours) -> Result<f64, String> {
+    if which == 0 { ours.cpu_ms() } else { crun::cpu_ms() }
+}
+
+/// Limpet, `crun run`, or crun's three commands.
+#[derive(Default)]
+struct Side {
+    times: Vec<f64>,
+    cpu: f64,
+}
+
+fn figures(sides: &mut [Side; 3], version: Option<String>) -> Vec<Figure> {
+    let cpus = sides.each_ref().map(|side| side.cpu / PAIRS as f64);
+    let times = sides.each_mut().map(|side| middle(&mut side.times));
+    let time = |which: usize| format!("{:.1} ms (p90 {:.1})", times[which].0, times[which].1);
+    let (mut all_times, mut all_cpu) = (time(0), format!("{:.1} ms", cpus[0]));
+    match version {
+        None => all_times.push_str("; crun is not installed"),
+        Some(version) => {
+            for (which, way) in [(1, "run"), (2, "create + start")] {
+                let ratio = times[0].0 / times[which].0;
+                all_times += &format!("; {ratio:.2} × {version} {way}, {}", time(which));
+                all_cpu += &format!("; {:.2} × {version} {way}, {:.1} ms", cpus[0] / cpus[which], cpus[which]);
+            }
+        }
+    }
+    vec![
+        Figure::new("container create → first byte", all_times, "≤ 0.7 × crun"),
+        Figure::new("CPU to create, run and remove it", all_cpu, "report"),
+    ]
+}
+
+/// Mounts and a network of this thread's own; what it starts has them too.
+fn leave_the_host() -> Result<(), String> {
+    let none: Option<&str> = None;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).map_err(|e| format!("cannot leave the host: {e}"))?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(|e| format!("private mounts: {e}"))?;
+    // Some releases of crun refuse a unified hierarchy beside the old ones; where there is none this does nothing.
+    let _ = umount2("/sys/fs/cgroup/unified", MntFlags::MNT_DETACH);
+    Ok(())
+}
+
+/// A directory with the layer that both start from; gone at the end.
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> Result<Place, String> {
+        let place = Place(std::env::temp_dir().join(format!("limpet-bench-{}", std::process::id())));
+        for root in ["layer", "crun/rootfs"] {
+            let bin = place.0.join(root).join("bin");
+            fs::create_dir_all(&bin).map_err(|e| format!("cannot make {}: {e}", bin.display()))?;
+            fs::create_dir_all(place.0.join(root).join("etc")).map_err(|e| e.to_string())?;
+            fs::copy(BUSYBOX, bin.join("busybox"))
+                .map_err(|e| format!("cannot copy {BUSYBOX}: {e}; install it (apt-get install busybox-static)"))?;
+        }
+        Ok(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Err(e) = fs::remove_dir_all(&self.0) {
+            eprintln!("xtask: {} is left: {e}", self.0.display());
+        }
+    }
+}
+
+/// Milliseconds of processor time in /proc/PID/stat, from field `first` to 17 (14: its own, 16: of its children).
+fn stat_ms(pid: &str, first: usize) -> Result<f64, String> {
+    let path = format!("/proc/{pid}/stat");
+    let text = fs::read_to_string(&path).map_err(|e| format!("cannot read {path}: {e}"))?;
+    let fields = text.rsplit_once(')').map(|(_, rest)| rest.split_whitespace()).ok_or("a stat without a name")?;
+    // The kernel counts from 1 and the field after the name is the third; times end with the 17th, in ticks of 10 ms.
+    Ok(fields.take(15).skip(first - 3).filter_map(|f| f.parse::<f64>().ok()).sum::<f64>() * 10.0)
 }
