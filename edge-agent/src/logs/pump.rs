@@ -82,6 +82,10 @@ impl Logs {
                 .filter_map(|(lane, fd)| Some((lane, fd?)))
                 .collect(),
         };
+        // An adopted container whose pipes went with its keeper: there is nothing to read, and nothing to wait for.
+        if streams.is_empty() {
+            return;
+        }
         let state = State {
             writer: Writer::open(path, limits),
             open: streams.len(),

@@ -137,3 +137,14 @@ fn following_sees_all_lines_across_rotations_until_the_end() {
         assert!(!logs.is_open("c"));
     });
 }
+
+#[test]
+fn a_container_without_pipes_is_not_waited_for() {
+    let dir = Dir::new("adopted");
+    block(async {
+        let logs = Logs::default();
+        logs.start("c", &dir.0.join("0.log"), BIG, Sources::default());
+        assert!(!logs.is_open("c"));
+        logs.drain("c", std::time::Duration::MAX).await;
+    });
+}
