@@ -21,6 +21,13 @@ const LEASES: &str = "kube-node-lease";
 const COMPONENT: &str = "node-controller";
 const CONDITIONS: [&str; 4] = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
 
+/// Conditions that keep further pods away, and by which taint.
+const PRESSURES: [(&str, &str); 3] = [
+    ("MemoryPressure", "node.kubernetes.io/memory-pressure"),
+    ("DiskPressure", "node.kubernetes.io/disk-pressure"),
+    ("PIDPressure", "node.kubernetes.io/pid-pressure"),
+];
+
 /// When nodes were heard of. The shell calls these on every connection, message and disconnection.
 #[derive(Clone, Debug)]
 pub struct Liveness {
@@ -135,20 +142,33 @@ fn say(plan: &mut Plan, object: &Node, now: Timestamp, there: bool) {
     plan.event(Regarding::of(object), EventType::Normal, reason, message, COMPONENT);
 }
 
-/// Taints and the annotation. `ready`: `None` = not there.
-fn mark(plan: &mut Plan, object: &Node, liveness: &Liveness, ready: Option<bool>) {
-    let wanted = match ready {
+/// The taints that fit what is known of the node. `ready`: `None` = not there.
+fn wanted_taints(object: &Node, ready: Option<bool>) -> Vec<&'static str> {
+    let readiness = match ready {
         None => Some(UNREACHABLE),
         Some(false) => Some(NOT_READY),
         Some(true) => None,
     };
+    let holds = |type_: &str| object.status.condition(type_).is_some_and(|c| &*c.status == "True");
+    readiness.into_iter().chain(PRESSURES.iter().filter(|(type_, _)| holds(type_)).map(|(_, key)| *key)).collect()
+}
+
+/// Taints and the annotation. `ready`: `None` = not there.
+fn mark(plan: &mut Plan, object: &Node, liveness: &Liveness, ready: Option<bool>) {
+    let wanted = wanted_taints(object, ready);
     let old = object.field("/spec/taints");
     let old = old.as_array().cloned().unwrap_or_default();
-    let ours = |t: &Value| t["key"] == UNREACHABLE || t["key"] == NOT_READY;
-    let right = |t: &Value| wanted.is_some_and(|w| t["key"] == w && t["effect"] == "NoSchedule");
-    let mut taints: Vec<Value> = old.iter().filter(|t| !ours(t) || right(t)).cloned().collect();
-    if let Some(key) = wanted.filter(|_| !taints.iter().any(right)) {
-        taints.push(json!({"key": key, "effect": "NoSchedule"}));
+    let ours = |t: &Value| {
+        let is = |key: &str| t["key"] == key;
+        is(UNREACHABLE) || is(NOT_READY) || PRESSURES.iter().any(|(_, key)| is(key))
+    };
+    let right = |t: &Value, key: &str| t["key"] == key && t["effect"] == "NoSchedule";
+    let mut taints: Vec<Value> =
+        old.iter().filter(|t| !ours(t) || wanted.iter().any(|key| right(t, key))).cloned().collect();
+    for key in wanted {
+        if !taints.iter().any(|t| right(t, key)) {
+            taints.push(json!({"key": key, "effect": "NoSchedule"}));
+        }
     }
     let mut merge = json!({});
     if taints != old {
@@ -314,5 +334,21 @@ mod tests {
         liveness.heard("n1", at(0));
         world.settle(&liveness, at(1));
         assert_eq!((world.ready(), world.taints()), ("False", vec!["mine", NOT_READY]));
+    }
+
+    #[test]
+    fn a_full_disk_takes_no_new_pods_until_there_is_room() {
+        let mut world = World::new("True");
+        let mut liveness = Liveness::new(at(0));
+        liveness.heard("n1", at(0));
+        for (status, taints) in
+            [("True", vec!["mine", "node.kubernetes.io/disk-pressure"]), ("False", vec!["mine"])]
+        {
+            let ready = json!({"type": "Ready", "status": "True"});
+            world.node["status"]["conditions"] = json!([{"type": "DiskPressure", "status": status}, ready]);
+            world.feed();
+            world.settle(&liveness, at(1));
+            assert_eq!((world.ready(), world.taints()), ("True", taints));
+        }
     }
 }

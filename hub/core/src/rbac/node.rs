@@ -25,7 +25,9 @@ pub(super) fn allows(view: &ObjectStore, node: &str, asked: &Attributes<'_>) -> 
     }
     let one = !asked.name.is_empty();
     match (asked.api_group, asked.resource) {
-        ("", "nodes") => asked.name == node && ["get", "update", "patch"].contains(&asked.verb),
+        // A node must not take its own taints away or give itself labels: of itself it writes the status only.
+        ("", "nodes") if asked.subresource == "status" => asked.name == node && ["update", "patch"].contains(&asked.verb),
+        ("", "nodes") => asked.name == node && asked.verb == "get" && asked.subresource.is_empty(),
         ("", "pods") if one && asked.subresource.is_empty() => {
             asked.verb == "get" && view.pod(asked.namespace, asked.name).is_some_and(|p| p.node.as_deref() == Some(node))
         }
@@ -33,7 +35,7 @@ pub(super) fn allows(view: &ObjectStore, node: &str, asked: &Attributes<'_>) -> 
         ("", "secrets") if one => asked.verb == "get" && own_pod(view, node, asked, PodRef::Secret),
         ("", "persistentvolumeclaims") if one => asked.verb == "get" && own_pod(view, node, asked, PodRef::Claim),
         ("", "services") | ("discovery.k8s.io", "endpointslices") => READ.contains(&asked.verb),
-        ("" | "events.k8s.io", "events") => ["create", "update", "patch"].contains(&asked.verb),
+        ("" | "events.k8s.io", "events") => asked.verb == "create",
         ("coordination.k8s.io", "leases") => {
             asked.namespace == "kube-node-lease"
                 && asked.name == node

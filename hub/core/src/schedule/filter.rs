@@ -76,7 +76,7 @@ pub fn against(
     if room::ports_taken(view, node, pod) {
         return crowded("node(s) didn't have free ports for the requested pod ports");
     }
-    let lacking = room::lacking(node, &room::used(view, node), &pod.spec.requests);
+    let lacking = room::lacking(node, &view.used_on(&node.meta.name), &pod.spec.requests);
     if !lacking.is_empty() {
         let reason = |(text, preemptible): (String, bool)| Reason { text: text.into(), preemptible };
         return lacking.into_iter().map(reason).collect();

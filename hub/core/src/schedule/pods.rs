@@ -48,15 +48,12 @@ impl PodRules {
     }
 
     fn unwanted(&mut self, view: &ObjectStore, pod: &Pod) {
-        for node in view.nodes_with_pods() {
-            let Some(n) = view.node(node) else { continue };
-            for other in view.pods_on(node).filter(|p| !p.is_finished()) {
-                let Some(affinity) = &other.spec.affinity else { continue };
-                let terms = affinity.pod_anti_affinity.iter().flat_map(|a| &a.required);
-                for term in terms.filter(|t| matches(view, other, t, pod)) {
-                    if let Some(value) = n.meta.labels.get(&term.topology_key) {
-                        self.unwanted.insert((term.topology_key.clone(), value.into()));
-                    }
+        for (node, other) in view.pods_with_anti_affinity() {
+            let (Some(n), Some(affinity)) = (view.node(node), &other.spec.affinity) else { continue };
+            let terms = affinity.pod_anti_affinity.iter().flat_map(|a| &a.required);
+            for term in terms.filter(|t| matches(view, other, t, pod)) {
+                if let Some(value) = n.meta.labels.get(&term.topology_key) {
+                    self.unwanted.insert((term.topology_key.clone(), value.into()));
                 }
             }
         }

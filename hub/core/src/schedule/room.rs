@@ -5,43 +5,12 @@
 
 use crate::{
     ObjectStore,
-    view::{Node, Pod, PodPort, Requests},
+    view::{Node, Pod, PodPort, Requests, Used},
 };
-
-/// What a container without requests counts as when nodes are compared, as upstream.
-const CPU_MILLI_ASSUMED: i64 = 100;
-const MEMORY_ASSUMED: i64 = 200 * 1024 * 1024;
-
-/// What the pods of a node use.
-#[derive(Clone, Debug, Default)]
-pub struct Used {
-    pub requests: Requests,
-    /// CPU and memory with assumed amounts for pods without requests: for scores only.
-    pub assumed_cpu_milli: i64,
-    pub assumed_memory: i64,
-}
-
-pub fn used(view: &ObjectStore, node: &Node) -> Used {
-    let mut used = Used::default();
-    for pod in running(view, &node.meta.name) {
-        used.add(pod);
-    }
-    used
-}
 
 /// Pods that count on a node.
 pub fn running<'a>(view: &'a ObjectStore, node: &str) -> impl Iterator<Item = &'a Pod> {
     view.pods_on(node).map(|p| &**p).filter(|p| !p.is_finished())
-}
-
-impl Used {
-    pub fn add(&mut self, pod: &Pod) {
-        self.requests.add(&pod.spec.requests);
-        self.requests.pods += 1;
-        let or = |n: i64, assumed: i64| if n == 0 { assumed } else { n };
-        self.assumed_cpu_milli += or(pod.spec.requests.cpu_milli, CPU_MILLI_ASSUMED);
-        self.assumed_memory += or(pod.spec.requests.memory, MEMORY_ASSUMED);
-    }
 }
 
 /// Names of the resources that a node has too little of.

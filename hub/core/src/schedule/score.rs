@@ -3,7 +3,7 @@
 //! In: a node that would do. Out: points, 0 to 100 for each aspect, weighted as kube-scheduler does.
 //! Never: refuses a node.
 
-use super::{pods::PodRules, room, spread::SpreadRules};
+use super::{pods::PodRules, spread::SpreadRules};
 use crate::{
     ObjectStore,
     view::{Node, Pod},
@@ -29,7 +29,7 @@ pub struct Points {
 }
 
 pub fn points(view: &ObjectStore, node: &Node, pod: &Pod, pods: &PodRules, spread: &SpreadRules<'_>) -> Points {
-    let mut used = room::used(view, node);
+    let mut used = view.used_on(&node.meta.name);
     used.add(pod);
     let free = |can: i64, used: i64| if can <= 0 { 0 } else { ((can - used).max(0) * 100) / can };
     let can = &node.status.allocatable;

@@ -9,6 +9,7 @@ mod meta;
 mod object;
 mod selector;
 mod store;
+mod used;
 
 pub use changed::Changed;
 pub use kinds::*;
@@ -17,3 +18,4 @@ pub use meta::{Labels, Meta, OwnerRef};
 pub use object::*;
 pub use selector::{Requirement, Selector};
 pub use store::ObjectStore;
+pub use used::Used;

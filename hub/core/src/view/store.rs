@@ -3,7 +3,10 @@
 //! In: `apply` for every event, in the order of revisions. Out: look-ups by name, namespace, node, owner.
 //! Never: partial updates of an index; every event removes the old entries and adds the new ones.
 
-use super::{Changed, ControllerRevision, Key, Kind, Node, Object, Pod, ReplicaSet};
+use super::{
+    Changed, ControllerRevision, Key, Kind, Node, Object, Pod, ReplicaSet,
+    used::{NodePods, Used, counts_as_anti_affine},
+};
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +24,7 @@ pub struct ObjectStore {
     revision: u64,
     resources: BTreeMap<Arc<str>, Namespaces>,
     /// Pods by node name; pods without a node under "".
-    pods_by_node: BTreeMap<Box<str>, BTreeMap<Arc<Key>, Arc<Pod>>>,
+    pods_by_node: BTreeMap<Box<str>, NodePods>,
     uids: BTreeMap<Box<str>, Arc<Key>>,
     by_owner: BTreeMap<Box<str>, BTreeSet<Arc<Key>>>,
     /// Pods and ReplicaSets without a controller, by resource and namespace: what may be adopted.
@@ -130,7 +133,7 @@ impl ObjectStore {
             let node = pod.node.clone().unwrap_or_default();
             if let Some(pods) = self.pods_by_node.get_mut(&node) {
                 pods.remove(key);
-                if pods.is_empty() {
+                if pods.pods.is_empty() {
                     self.pods_by_node.remove(&node);
                 }
             }
@@ -169,7 +172,7 @@ impl ObjectStore {
 
     /// Pods that are bound to a node, finished ones included.
     pub fn pods_on<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Arc<Pod>> {
-        self.pods_by_node.get(node).into_iter().flat_map(|p| p.values())
+        self.pods_by_node.get(node).into_iter().flat_map(|p| p.pods.values())
     }
 
     /// Pods without a node.
@@ -180,6 +183,17 @@ impl ObjectStore {
     /// Names of nodes that pods are bound to, whether or not the nodes exist.
     pub fn nodes_with_pods(&self) -> impl Iterator<Item = &str> {
         self.pods_by_node.keys().map(|n| &**n).filter(|n| !n.is_empty())
+    }
+
+    /// What the unfinished pods of a node use.
+    pub fn used_on(&self, node: &str) -> Used {
+        self.pods_by_node.get(node).map(|p| p.used.clone()).unwrap_or_default()
+    }
+
+    /// Unfinished, bound pods that do not want others near them, with their nodes.
+    pub fn pods_with_anti_affinity(&self) -> impl Iterator<Item = (&str, &Arc<Pod>)> {
+        let bound = self.pods_by_node.iter().filter(|(node, pods)| !node.is_empty() && pods.used.anti_affine > 0);
+        bound.flat_map(|(node, pods)| pods.pods.values().filter(|p| counts_as_anti_affine(p)).map(|p| (&**node, p)))
     }
 
     pub fn node(&self, name: &str) -> Option<&Arc<Node>> {

@@ -159,6 +159,7 @@ impl World {
 
     /// Every controller, asked about every object, has nothing to do.
     fn assert_fixed_point(&mut self) {
+        self.assert_sums();
         for (i, c) in self.controllers.iter().enumerate() {
             let mut keys = BTreeSet::new();
             for key in self.objects.keys() {
@@ -177,6 +178,16 @@ impl World {
                     assert!(armed.is_some_and(|a| a <= t), "{} has no timer for {key} at {t}: {armed:?}", c.name());
                 }
             }
+        }
+    }
+
+    fn assert_sums(&self) {
+        for node in self.view.nodes_with_pods() {
+            let mut fresh = crate::view::Used::default();
+            self.view.pods_on(node).filter(|p| !p.is_finished()).for_each(|p| fresh.add(p));
+            let kept = self.view.used_on(node);
+            let sums = |u: &crate::view::Used| (u.requests.cpu_milli, u.requests.pods, u.assumed_memory, u.anti_affine);
+            assert_eq!(sums(&fresh), sums(&kept), "{node}");
         }
     }
 

@@ -190,7 +190,7 @@ fn check(w: &World) {
 
 #[test]
 fn every_history_comes_to_rest_and_to_what_was_wanted() {
-    let seeds = std::env::var("SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(40);
+    let seeds = std::env::var("SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(25);
     for seed in 0..seeds {
         let run = || {
             let mut w = history(seed);

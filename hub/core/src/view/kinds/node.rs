@@ -107,6 +107,10 @@ impl Requests {
         self.combine(other, i64::saturating_add);
     }
 
+    pub fn subtract(&mut self, other: &Requests) {
+        self.combine(other, i64::saturating_sub);
+    }
+
     /// The larger of both, resource by resource.
     pub fn raise(&mut self, other: &Requests) {
         self.combine(other, i64::max);

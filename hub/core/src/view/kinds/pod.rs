@@ -89,8 +89,8 @@ pub struct PodStatus {
     pub ready: bool,
     /// When condition Ready last changed.
     pub ready_since: Option<Timestamp>,
-    /// Conditions as (type, status), all of them.
-    pub conditions: Box<[(Box<str>, Box<str>)]>,
+    /// Conditions as lines of `type=status`: one allocation, since there are many pods.
+    pub conditions: Box<str>,
     /// Message of condition PodScheduled when it is not True.
     pub unscheduled: Option<Box<str>>,
     /// Newest end of a container.
@@ -108,7 +108,7 @@ impl From<RawStatus> for PodStatus {
 
 impl PodStatus {
     pub fn condition(&self, type_: &str) -> Option<&str> {
-        self.conditions.iter().find(|c| &*c.0 == type_).map(|c| &*c.1)
+        self.conditions.lines().filter_map(|l| l.split_once('=')).find(|c| c.0 == type_).map(|c| c.1)
     }
 }
 

@@ -348,7 +348,7 @@ impl RawStatus {
                 .map(|c| c.restart_count)
                 .fold(0, i32::saturating_add),
             exits: ends().map(|(c, e)| (c.name.clone(), e.exit_code)).collect(),
-            conditions: self.conditions.iter().map(|c| (c.type_.clone(), c.status.clone())).collect(),
+            conditions: self.conditions.iter().map(|c| format!("{}={}\n", c.type_, c.status)).collect(),
             reason: self.reason,
         }
     }
