@@ -47,12 +47,18 @@ fn bombs_are_refused() {
     assert_eq!(post("application/json", "[".repeat(100_000).as_bytes()), 400);
     assert_eq!(post("application/vnd.kubernetes.protobuf", b"k8s\0\x0a\xff\xff\xff\xff\x0f"), 400);
     assert_eq!(post("application/vnd.kubernetes.protobuf", b"not"), 400);
-    let wide: Vec<Value> = (0..20_000).map(|n| json!({"op": "add", "path": format!("/data/{n}"), "value": "x"})).collect();
+    let wide: Vec<Value> =
+        (0..20_000).map(|n| json!({"op": "add", "path": format!("/data/{n}"), "value": "x"})).collect();
     c.json("POST", MAPS, json!({"metadata": {"name": "a"}, "data": {}}));
-    let patch = |form: &str, body: &[u8]| c.raw("PATCH", &format!("{MAPS}/a"), &[("Content-Type", form)], body).0;
+    let patch =
+        |form: &str, body: &[u8]| c.raw("PATCH", &format!("{MAPS}/a"), &[("Content-Type", form)], body).0;
     assert_eq!(patch("application/json-patch+json", Value::Array(wide).to_string().as_bytes()), 413);
-    let doubling: Vec<Value> = (0..60).map(|_| json!({"op": "copy", "from": "/data", "path": "/data/x"})).collect();
-    assert!(matches!(patch("application/json-patch+json", Value::Array(doubling).to_string().as_bytes()), 400..=422));
+    let doubling: Vec<Value> =
+        (0..60).map(|_| json!({"op": "copy", "from": "/data", "path": "/data/x"})).collect();
+    assert!(matches!(
+        patch("application/json-patch+json", Value::Array(doubling).to_string().as_bytes()),
+        400..=422
+    ));
     assert_eq!(c.get(&format!("{MAPS}/a")).1["data"], json!({}));
 }
 
@@ -103,7 +109,11 @@ fn a_node_reaches_only_what_is_its_own() {
     let c = Cluster::start();
     for name in ["mine", "other"] {
         c.kubectl(&["create", "secret", "generic", name, "--from-literal=a=b"]).ok();
-        c.kubectl_in(&["create", "-f", "-"], &format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\n")).ok();
+        c.kubectl_in(
+            &["create", "-f", "-"],
+            &format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\n"),
+        )
+        .ok();
         let pod = format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  nodeName: {name}\n  containers:\n  \
              - {{name: c, image: i, envFrom: [{{secretRef: {{name: {name}}}}}]}}\n"

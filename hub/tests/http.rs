@@ -16,7 +16,8 @@ fn map(name: &str) -> Value {
 #[test]
 fn failures_speak_kubernetes() {
     let c = Cluster::start();
-    let post = |path: &str, form: &str, body: &str| c.raw("POST", path, &[("Content-Type", form)], body.as_bytes());
+    let post =
+        |path: &str, form: &str, body: &str| c.raw("POST", path, &[("Content-Type", form)], body.as_bytes());
     let json_form = "application/json";
     let deep = format!("{{\"data\":{}1{}}}", "{\"a\":".repeat(20_000), "}".repeat(20_000));
     let big = "a".repeat(4 * 1024 * 1024);
@@ -30,13 +31,37 @@ fn failures_speak_kubernetes() {
         (MAPS, "text/plain", "x", 415, "the body of the request was in an unknown format"),
         (MAPS, json_form, r#"{"kind":"Pod","apiVersion":"v1"}"#, 400, "cannot be handled as a ConfigMap"),
         (MAPS, json_form, r#"{"apiVersion":"v2"}"#, 400, "does not match the expected API version (v1)"),
-        (MAPS, json_form, r#"{"metadata":{"name":"x","namespace":"y"}}"#, 400, "does not match the namespace sent"),
-        (MAPS, json_form, r#"{"metadata":{"name":"x","resourceVersion":"1"}}"#, 500, "resourceVersion should not be set"),
+        (
+            MAPS,
+            json_form,
+            r#"{"metadata":{"name":"x","namespace":"y"}}"#,
+            400,
+            "does not match the namespace sent",
+        ),
+        (
+            MAPS,
+            json_form,
+            r#"{"metadata":{"name":"x","resourceVersion":"1"}}"#,
+            500,
+            "resourceVersion should not be set",
+        ),
         (MAPS, json_form, r#"{"metadata":{"name":"A_"}}"#, 422, "ConfigMap \"A_\" is invalid: metadata.name"),
         (MAPS, json_form, r#"{"metadata":{"name":"x"},"data":5}"#, 400, "cannot unmarshal number"),
-        ("/api/v1/namespaces/no/configmaps", json_form, r#"{"metadata":{"name":"x"}}"#, 404, "namespaces \"no\" not found"),
+        (
+            "/api/v1/namespaces/no/configmaps",
+            json_form,
+            r#"{"metadata":{"name":"x"}}"#,
+            404,
+            "namespaces \"no\" not found",
+        ),
         ("/api/v1/configmaps", json_form, "{}", 405, "the server does not allow this method"),
-        ("/api/v1/namespaces/default/nothings", json_form, "{}", 404, "the server could not find the requested resource"),
+        (
+            "/api/v1/namespaces/default/nothings",
+            json_form,
+            "{}",
+            404,
+            "the server could not find the requested resource",
+        ),
         ("/nowhere", json_form, "{}", 404, "the server could not find the requested resource"),
     ] {
         let (got, bytes) = post(path, form, body);
@@ -53,8 +78,14 @@ fn strict_warn_ignore() {
     let c = Cluster::start();
     let body = json!({"metadata": {"name": "a"}, "dataa": {}});
     let (code, status) = c.json("POST", &format!("{MAPS}?fieldValidation=Strict"), body.clone());
-    assert_eq!((code, status["message"].as_str().unwrap()), (400,
-        "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: unknown field \"dataa\""));
+    assert_eq!(
+        (code, status["message"].as_str().unwrap()),
+        (
+            400,
+            "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: \
+             unknown field \"dataa\""
+        )
+    );
     let (code, _) = c.json("POST", &format!("{MAPS}?fieldValidation=Never"), body.clone());
     assert_eq!(code, 422);
     let (code, object) = c.json("POST", &format!("{MAPS}?fieldValidation=Ignore"), body);
@@ -81,7 +112,12 @@ fn rights() {
         assert_eq!(code, 403, "{path}");
         assert!(body.contains(r#"User \"system:anonymous\" cannot "#), "{body}");
     }
-    for header in ["Authorization: Bearer x", "Authorization: Bearer a.b.c", "Authorization: Basic eDp5", "Authorization: x"] {
+    for header in [
+        "Authorization: Bearer x",
+        "Authorization: Bearer a.b.c",
+        "Authorization: Basic eDp5",
+        "Authorization: x",
+    ] {
         assert_eq!(curl("/api", &[header]).0, 401, "{header}");
     }
     // Headers of a nobody do not make somebody.
@@ -93,33 +129,51 @@ fn service_account_tokens() {
     let c = Cluster::start();
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
     c.json("POST", accounts, json!({"metadata": {"name": "bob"}}));
-    let ask = |name: &str, spec: Value| c.json("POST", &format!("{accounts}/{name}/token"), json!({"spec": spec}));
+    let ask =
+        |name: &str, spec: Value| c.json("POST", &format!("{accounts}/{name}/token"), json!({"spec": spec}));
     let (code, made) = ask("bob", json!({}));
     assert_eq!(code, 201);
     let review = |token: &Value, audiences: Value| {
         let spec = json!({"token": token, "audiences": audiences});
-        c.json("POST", "/apis/authentication.k8s.io/v1/tokenreviews", json!({"spec": spec})).1["status"].clone()
+        c.json("POST", "/apis/authentication.k8s.io/v1/tokenreviews", json!({"spec": spec})).1["status"]
+            .clone()
     };
     let token = made["status"]["token"].clone();
     let status = review(&token, json!([]));
-    assert_eq!((&status["authenticated"], &status["user"]["username"]), (&json!(true), &json!("system:serviceaccount:default:bob")));
-    assert_eq!(status["user"]["groups"], json!(["system:serviceaccounts", "system:serviceaccounts:default", "system:authenticated"]));
+    assert_eq!(
+        (&status["authenticated"], &status["user"]["username"]),
+        (&json!(true), &json!("system:serviceaccount:default:bob"))
+    );
+    assert_eq!(
+        status["user"]["groups"],
+        json!(["system:serviceaccounts", "system:serviceaccounts:default", "system:authenticated"])
+    );
     assert_eq!(review(&token, json!(["other"]))["authenticated"], false);
     // Bound to a pod: gone with it.
-    assert_eq!(ask("bob", json!({"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p"}})).0, 404);
-    let pod = json!({"metadata": {"name": "p"}, "spec": {"serviceAccountName": "bob", "containers": [{"name": "c", "image": "i"}]}});
+    assert_eq!(
+        ask("bob", json!({"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p"}})).0,
+        404
+    );
+    let spec = json!({"serviceAccountName": "bob", "containers": [{"name": "c", "image": "i"}]});
+    let pod = json!({"metadata": {"name": "p"}, "spec": spec});
     assert_eq!(c.json("POST", "/api/v1/namespaces/default/pods", pod).0, 201);
-    let bound = ask("bob", json!({"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p"}})).1["status"]["token"].clone();
+    let to_pod = json!({"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p"}});
+    let bound = ask("bob", to_pod).1["status"]["token"].clone();
     let status = review(&bound, json!([]));
     assert_eq!(status["user"]["extra"]["authentication.kubernetes.io/pod-name"], json!(["p"]));
-    assert_eq!(ask("default", json!({"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p"}})).0, 400);
+    assert_eq!(
+        ask("default", json!({"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p"}})).0,
+        400
+    );
     c.raw("DELETE", "/api/v1/namespaces/default/pods/p", &[], b"");
     assert_eq!(review(&bound, json!([]))["authenticated"], false);
     // An account made anew does not inherit tokens.
     c.raw("DELETE", &format!("{accounts}/bob"), &[], b"");
     c.json("POST", accounts, json!({"metadata": {"name": "bob"}}));
     assert_eq!(review(&token, json!([]))["authenticated"], false);
-    for (spec, code) in [(json!({"expirationSeconds": 1}), 422), (json!({"expirationSeconds": 1_000_000_000}), 422)] {
+    for (spec, code) in
+        [(json!({"expirationSeconds": 1}), 422), (json!({"expirationSeconds": 1_000_000_000}), 422)]
+    {
         assert_eq!(ask("bob", spec).0, code);
     }
 }
@@ -131,10 +185,18 @@ fn lists_in_pages_and_forms() {
         assert_eq!(c.json("POST", MAPS, map(name)).0, 201);
     }
     let names = |list: &Value| -> Vec<String> {
-        list["items"].as_array().unwrap().iter().map(|i| i["metadata"]["name"].as_str().unwrap().into()).collect()
+        list["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|i| i["metadata"]["name"].as_str().unwrap().into())
+            .collect()
     };
     let (_, first) = c.get(&format!("{MAPS}?limit=2"));
-    assert_eq!((names(&first), &first["metadata"]["remainingItemCount"]), (vec!["a".into(), "b".into()], &json!(3)));
+    assert_eq!(
+        (names(&first), &first["metadata"]["remainingItemCount"]),
+        (vec!["a".into(), "b".into()], &json!(3))
+    );
     c.json("POST", MAPS, map("bb"));
     let token = first["metadata"]["continue"].as_str().unwrap();
     let (_, second) = c.get(&format!("{MAPS}?limit=2&continue={token}"));
@@ -147,7 +209,10 @@ fn lists_in_pages_and_forms() {
     let (_, some) = c.get(&format!("{MAPS}?labelSelector=n%20in%20(a,e)&limit=1"));
     assert_eq!((names(&some), some["metadata"].get("remainingItemCount")), (vec!["a".into()], None));
     let token = some["metadata"]["continue"].as_str().unwrap();
-    assert_eq!(names(&c.get(&format!("{MAPS}?labelSelector=n%20in%20(a,e)&limit=1&continue={token}")).1), ["e"]);
+    assert_eq!(
+        names(&c.get(&format!("{MAPS}?labelSelector=n%20in%20(a,e)&limit=1&continue={token}")).1),
+        ["e"]
+    );
     assert_eq!(names(&c.get(&format!("{MAPS}?fieldSelector=metadata.name%3Dc")).1), ["c"]);
     for (query, code) in [
         ("fieldSelector=spec.x%3D1", 400),
@@ -168,7 +233,10 @@ fn lists_in_pages_and_forms() {
     assert_eq!((&table["kind"], &table["rows"][0]["cells"][0]), (&json!("Table"), &json!("a")));
     assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
     let partial = form("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io", MAPS).1;
-    assert_eq!((&partial["kind"], partial["items"][0].get("data")), (&json!("PartialObjectMetadataList"), None));
+    assert_eq!(
+        (&partial["kind"], partial["items"][0].get("data")),
+        (&json!("PartialObjectMetadataList"), None)
+    );
     assert_eq!(form("image/png", MAPS).0, 406);
     assert_eq!(form("application/vnd.kubernetes.protobuf", MAPS).0, 406);
     assert_eq!(form("application/vnd.kubernetes.protobuf,application/json", MAPS).1["kind"], "ConfigMapList");
@@ -203,7 +271,10 @@ fn updates_and_patches() {
     };
     let merge = "application/merge-patch+json";
     assert_eq!(patch(merge, r#"{"data":{"b":"3","a":null}}"#).1["data"], json!({"b": "3"}));
-    assert_eq!(patch("application/json-patch+json", r#"[{"op":"add","path":"/data/c","value":"4"}]"#).1["data"]["c"], "4");
+    assert_eq!(
+        patch("application/json-patch+json", r#"[{"op":"add","path":"/data/c","value":"4"}]"#).1["data"]["c"],
+        "4"
+    );
     assert_eq!(patch("application/strategic-merge-patch+json", r#"{"data":{"d":"5"}}"#).1["data"]["d"], "5");
     for (form, body, code) in [
         ("application/json", "{}", 415),
@@ -223,7 +294,8 @@ fn updates_and_patches() {
     assert_eq!(c.json("DELETE", &format!("{path}?dryRun=All"), Value::Null).0, 400);
     let (code, _) = c.raw("DELETE", &format!("{path}?dryRun=All"), &[], b"");
     assert_eq!(code, 200);
-    let (code, tried) = c.json("PUT", &format!("{path}?dryRun=All"), json!({"metadata": {"name": "a"}, "data": {}}));
+    let (code, tried) =
+        c.json("PUT", &format!("{path}?dryRun=All"), json!({"metadata": {"name": "a"}, "data": {}}));
     assert_eq!((code, tried["data"].as_object().map(|d| d.len())), (200, Some(0)));
     assert_eq!(c.get(&path).1, before);
     assert_eq!(c.json("POST", &format!("{MAPS}?dryRun=Some"), map("z")).0, 422);
@@ -238,9 +310,18 @@ fn deletes() {
     let wrong = json!({"preconditions": {"uid": "x"}});
     let (code, status) = delete(&path, wrong);
     assert_eq!(code, 409);
-    assert!(status["message"].as_str().unwrap().contains("the UID in the precondition (x) does not match"), "{status}");
-    let (code, status) = delete(&path, json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": made["metadata"]["uid"]}}));
-    assert_eq!((code, &status["status"], &status["details"]["kind"]), (200, &json!("Success"), &json!("configmaps")));
+    assert!(
+        status["message"].as_str().unwrap().contains("the UID in the precondition (x) does not match"),
+        "{status}"
+    );
+    let (code, status) = delete(
+        &path,
+        json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": made["metadata"]["uid"]}}),
+    );
+    assert_eq!(
+        (code, &status["status"], &status["details"]["kind"]),
+        (200, &json!("Success"), &json!("configmaps"))
+    );
     assert_eq!(delete(&path, json!({})).0, 404);
     assert_eq!(delete("/api/v1/namespaces/default", json!({})).0, 403);
 
@@ -252,7 +333,9 @@ fn deletes() {
     let (code, object) = delete(&path, json!({"propagationPolicy": "Foreground"}));
     assert_eq!((code, object["metadata"]["deletionTimestamp"].is_string()), (200, true));
     assert_eq!(object["metadata"]["finalizers"], json!(["example.com/wait", "foregroundDeletion"]));
-    let patch = |body: &str| c.raw("PATCH", &path, &[("Content-Type", "application/merge-patch+json")], body.as_bytes()).0;
+    let patch = |body: &str| {
+        c.raw("PATCH", &path, &[("Content-Type", "application/merge-patch+json")], body.as_bytes()).0
+    };
     assert_eq!(patch(r#"{"metadata":{"finalizers":["example.com/wait","example.com/more"]}}"#), 422);
     assert_eq!(patch(r#"{"metadata":{"finalizers":null}}"#), 200);
     assert_eq!(c.get(&path).0, 404);
@@ -280,7 +363,10 @@ fn pods_end_on_their_nodes() {
     assert_eq!(c.json("POST", &format!("{pods}/p/binding"), binding("n1")).0, 201);
     let (code, status) = c.json("POST", &format!("{pods}/p/binding"), binding("n2"));
     assert_eq!(code, 409);
-    assert!(status["message"].as_str().unwrap().contains("pod p is already assigned to node \"n1\""), "{status}");
+    assert!(
+        status["message"].as_str().unwrap().contains("pod p is already assigned to node \"n1\""),
+        "{status}"
+    );
     let (_, bound) = c.get(&format!("{pods}/p"));
     assert_eq!(bound["status"]["conditions"][0]["type"], "PodScheduled");
     let (_, going) = c.json("DELETE", &format!("{pods}/p"), json!({}));
@@ -295,7 +381,8 @@ fn pods_end_on_their_nodes() {
 fn services_get_addresses_of_their_own() {
     let c = Cluster::start();
     let services = "/api/v1/namespaces/default/services";
-    let make = |name: &str, spec: Value| c.json("POST", services, json!({"metadata": {"name": name}, "spec": spec}));
+    let make =
+        |name: &str, spec: Value| c.json("POST", services, json!({"metadata": {"name": name}, "spec": spec}));
     let ports = json!([{"port": 80}]);
     let (code, a) = make("a", json!({"ports": ports, "type": "NodePort"}));
     assert_eq!(code, 201, "{a}");
@@ -307,14 +394,20 @@ fn services_get_addresses_of_their_own() {
         (json!({"ports": ports, "clusterIP": address}), "provided IP is already allocated"),
         (json!({"ports": ports, "clusterIP": "10.96.0.1"}), "provided IP is already allocated"),
         (json!({"ports": ports, "clusterIP": "192.0.2.1"}), "not in the valid range"),
-        (json!({"ports": [{"port": 1, "nodePort": node_port}], "type": "NodePort"}), "provided port is already allocated"),
+        (
+            json!({"ports": [{"port": 1, "nodePort": node_port}], "type": "NodePort"}),
+            "provided port is already allocated",
+        ),
         (json!({"ports": [{"port": 1, "nodePort": 80}], "type": "NodePort"}), "not in the valid range"),
     ] {
         let (code, status) = make("b", spec);
         assert_eq!(code, 422, "{status}");
         assert!(status["message"].as_str().unwrap().contains(words), "{status}");
     }
-    assert_eq!(make("h", json!({"ports": ports, "clusterIP": "None"})).1["spec"]["clusterIPs"], json!(["None"]));
+    assert_eq!(
+        make("h", json!({"ports": ports, "clusterIP": "None"})).1["spec"]["clusterIPs"],
+        json!(["None"])
+    );
     // A replacement that names no address keeps it; as ClusterIP the node port goes.
     let body = json!({"metadata": {"name": "a"}, "spec": {"ports": [{"port": 80}]}});
     let (code, after) = c.json("PUT", &format!("{services}/a"), body);
@@ -326,25 +419,44 @@ fn services_get_addresses_of_their_own() {
 fn quotas_and_limits() {
     let c = Cluster::start();
     let at = |plural: &str| format!("/api/v1/namespaces/default/{plural}");
-    c.json("POST", &at("resourcequotas"), json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "1", "requests.cpu": "1"}}}));
+    c.json(
+        "POST",
+        &at("resourcequotas"),
+        json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "1", "requests.cpu": "1"}}}),
+    );
     let pod = |name: &str, cpu: &str| {
-        json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": cpu}}}]}})
+        let container = json!({"name": "c", "image": "i", "resources": {"requests": {"cpu": cpu}}});
+        json!({"metadata": {"name": name}, "spec": {"containers": [container]}})
     };
     let (code, status) = c.json("POST", &at("pods"), pod("big", "2"));
-    assert_eq!((code, status["message"].as_str().unwrap()), (403,
-        "pods \"big\" is forbidden: exceeded quota: q, requested: requests.cpu=2, used: requests.cpu=0, limited: requests.cpu=1"));
+    assert_eq!(
+        (code, status["message"].as_str().unwrap()),
+        (
+            403,
+            "pods \"big\" is forbidden: exceeded quota: q, requested: requests.cpu=2, used: requests.cpu=0, \
+             limited: requests.cpu=1"
+        )
+    );
     assert_eq!(c.json("POST", &at("pods"), pod("a", "500m")).0, 201);
     assert_eq!(c.json("POST", &at("pods"), pod("b", "100m")).0, 403);
     c.raw("DELETE", &at("resourcequotas/q"), &[], b"");
-    let range = json!({"type": "Container", "default": {"cpu": "200m"}, "defaultRequest": {"cpu": "100m"}, "max": {"cpu": "1"}});
+    let range = json!({"type": "Container", "default": {"cpu": "200m"}, "defaultRequest": {"cpu": "100m"},
+        "max": {"cpu": "1"}});
     c.json("POST", &at("limitranges"), json!({"metadata": {"name": "l"}, "spec": {"limits": [range]}}));
     let plain = json!({"metadata": {"name": "d"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     let (_, made) = c.json("POST", &at("pods"), plain);
-    assert_eq!(made["spec"]["containers"][0]["resources"], json!({"limits": {"cpu": "200m"}, "requests": {"cpu": "100m"}}));
-    let over = json!({"metadata": {"name": "o"}, "spec": {"containers": [{"name": "c", "image": "i", "resources": {"limits": {"cpu": "2"}}}]}});
+    assert_eq!(
+        made["spec"]["containers"][0]["resources"],
+        json!({"limits": {"cpu": "200m"}, "requests": {"cpu": "100m"}})
+    );
+    let container = json!({"name": "c", "image": "i", "resources": {"limits": {"cpu": "2"}}});
+    let over = json!({"metadata": {"name": "o"}, "spec": {"containers": [container]}});
     let (code, status) = c.json("POST", &at("pods"), over);
     assert_eq!(code, 403);
-    assert!(status["message"].as_str().unwrap().contains("maximum cpu usage per Container is 1, but limit is 2"), "{status}");
+    assert!(
+        status["message"].as_str().unwrap().contains("maximum cpu usage per Container is 1, but limit is 2"),
+        "{status}"
+    );
 }
 
 #[test]
@@ -357,7 +469,12 @@ fn writers_at_the_same_time_all_get_through() {
             scope.spawn(move || {
                 let body = format!("{{\"data\":{{\"k{n}\":\"v\"}}}}");
                 let path = format!("{MAPS}/a");
-                let patch = c.raw("PATCH", &path, &[("Content-Type", "application/merge-patch+json")], body.as_bytes());
+                let patch = c.raw(
+                    "PATCH",
+                    &path,
+                    &[("Content-Type", "application/merge-patch+json")],
+                    body.as_bytes(),
+                );
                 assert_eq!(patch.0, 200);
             });
         }

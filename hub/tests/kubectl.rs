@@ -41,16 +41,25 @@ fn apply_on_the_clients_side() {
     let c = Cluster::start();
     let apply = |text: &str| c.kubectl_in(&["apply", "-f", "-"], text);
     assert_eq!(apply(WEB).ok(), "deployment.apps/web created\nservice/web created\nconfigmap/conf created\n");
-    assert_eq!(apply(WEB).ok(), "deployment.apps/web unchanged\nservice/web unchanged\nconfigmap/conf unchanged\n");
+    assert_eq!(
+        apply(WEB).ok(),
+        "deployment.apps/web unchanged\nservice/web unchanged\nconfigmap/conf unchanged\n"
+    );
     let changed = WEB.replace("web:1", "web:2").replace(", b: \"2\"", "");
-    assert_eq!(apply(&changed).ok(), "deployment.apps/web configured\nservice/web unchanged\nconfigmap/conf configured\n");
+    assert_eq!(
+        apply(&changed).ok(),
+        "deployment.apps/web configured\nservice/web unchanged\nconfigmap/conf configured\n"
+    );
     assert_eq!(yaml(&c, &["cm", "conf"])["data"], json!({"a": "1"}));
     assert_eq!(yaml(&c, &["deploy", "web"])["spec"]["template"]["spec"]["containers"][0]["image"], "web:2");
     assert_eq!(c.kubectl_in(&["diff", "-f", "-"], &changed).ok(), "");
     let words = apply(&WEB.replace("replicas: 3", "replica: 3")).fails();
     assert!(words.contains("unknown field \"spec.replica\""), "{words}");
     let words = apply(&WEB.replace("replicas: 3", "replicas: -1")).fails();
-    assert!(words.contains("spec.replicas: Invalid value: -1: must be greater than or equal to 0"), "{words}");
+    assert!(
+        words.contains("spec.replicas: Invalid value: -1: must be greater than or equal to 0"),
+        "{words}"
+    );
     assert!(c.kubectl_in(&["delete", "-f", "-"], WEB).ok().contains("configmap \"conf\" deleted"));
 }
 
@@ -65,7 +74,10 @@ fn apply_on_the_servers_side() {
     assert!(apply(WEB, &[]).ok().contains("deployment.apps/web serverside-applied"));
     let before = yaml(&c, &["deploy", "web"]);
     apply(WEB, &[]).ok();
-    assert_eq!(yaml(&c, &["deploy", "web"])["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"]);
+    assert_eq!(
+        yaml(&c, &["deploy", "web"])["metadata"]["resourceVersion"],
+        before["metadata"]["resourceVersion"]
+    );
     c.kubectl(&["set", "image", "deploy/web", "web=other:1"]).ok();
     let words = apply(WEB, &[]).fails();
     assert!(words.contains("Apply failed with 1 conflict: conflict with \"kubectl-set\""), "{words}");
@@ -93,12 +105,24 @@ fn create_of_every_sort() {
         ("create cronjob k1 --image=busybox --schedule=@daily -- true", "cronjob.batch/k1 created"),
         ("create serviceaccount a1", "serviceaccount/a1 created"),
         ("create role r1 --verb=get --resource=pods", "role.rbac.authorization.k8s.io/r1 created"),
-        ("create rolebinding b1 --role=r1 --serviceaccount=default:a1", "rolebinding.rbac.authorization.k8s.io/b1 created"),
-        ("create clusterrole cr1 --verb=get --resource=nodes", "clusterrole.rbac.authorization.k8s.io/cr1 created"),
-        ("create clusterrolebinding cb1 --clusterrole=cr1 --user=u", "clusterrolebinding.rbac.authorization.k8s.io/cb1 created"),
+        (
+            "create rolebinding b1 --role=r1 --serviceaccount=default:a1",
+            "rolebinding.rbac.authorization.k8s.io/b1 created",
+        ),
+        (
+            "create clusterrole cr1 --verb=get --resource=nodes",
+            "clusterrole.rbac.authorization.k8s.io/cr1 created",
+        ),
+        (
+            "create clusterrolebinding cb1 --clusterrole=cr1 --user=u",
+            "clusterrolebinding.rbac.authorization.k8s.io/cb1 created",
+        ),
         ("create service clusterip v1 --tcp=80", "service/v1 created"),
         ("create service nodeport v2 --tcp=80", "service/v2 created"),
-        ("create poddisruptionbudget p1 --selector=a=b --min-available=50%", "poddisruptionbudget.policy/p1 created"),
+        (
+            "create poddisruptionbudget p1 --selector=a=b --min-available=50%",
+            "poddisruptionbudget.policy/p1 created",
+        ),
         ("create priorityclass pc1 --value=10", "priorityclass.scheduling.k8s.io/pc1 created"),
         ("create ingress i1 --rule=foo/bar=svc:80", "ingress.networking.k8s.io/i1 created"),
         ("run r1 --image=nginx", "pod/r1 created"),
@@ -143,7 +167,11 @@ fn changing_one_thing() {
     let container = &web["spec"]["template"]["spec"]["containers"][0];
     assert_eq!((&container["image"], &container["env"][0]["name"]), (&json!("web:9"), &json!("A")));
     assert_eq!(yaml(&c, &["cm", "conf"])["data"], json!({"a": "1", "c": "3"}));
-    assert!(c.kubectl(&["scale", "deploy", "web", "--replicas=1", "--current-replicas=9"]).fails().contains("Expected replicas"));
+    assert!(
+        c.kubectl(&["scale", "deploy", "web", "--replicas=1", "--current-replicas=9"])
+            .fails()
+            .contains("Expected replicas")
+    );
 
     // kubectl edit, with an editor that is a command.
     let edit = std::process::Command::new("kubectl")
@@ -155,7 +183,8 @@ fn changing_one_thing() {
         .unwrap();
     assert!(edit.status.success(), "{edit:?}");
     assert_eq!(yaml(&c, &["cm", "conf"])["data"]["a"], "edited");
-    let replaced = c.kubectl_in(&["replace", "-f", "-"], "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: conf}\n");
+    let replaced =
+        c.kubectl_in(&["replace", "-f", "-"], "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: conf}\n");
     assert_eq!(replaced.ok().trim(), "configmap/conf replaced");
     assert_eq!(yaml(&c, &["cm", "conf"]).get("data"), None);
 }
@@ -165,7 +194,9 @@ fn looking_around() {
     let c = Cluster::start();
     c.kubectl_in(&["apply", "-f", "-"], WEB).ok();
     let table = c.kubectl(&["get", "deploy,svc", "-o", "wide"]).ok();
-    for word in ["READY", "UP-TO-DATE", "CONTAINERS", "deployment.apps/web", "service/kubernetes", "10.96.0.1"] {
+    for word in
+        ["READY", "UP-TO-DATE", "CONTAINERS", "deployment.apps/web", "service/kubernetes", "10.96.0.1"]
+    {
         assert!(table.contains(word), "{table}");
     }
     for (command, expect) in [
@@ -212,7 +243,12 @@ fn rights_of_others() {
     let jane = c.kubeconfig_of("jane", &["team"]);
     let as_jane = |arguments: &[&str]| c.kubectl_as(&jane, arguments, "");
     let words = as_jane(&["get", "pods"]).fails();
-    assert!(words.contains("User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\""), "{words}");
+    assert!(
+        words.contains(
+            "User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\""
+        ),
+        "{words}"
+    );
     c.kubectl(&["create", "role", "reader", "--verb=get,list,watch", "--resource=pods,configmaps"]).ok();
     c.kubectl(&["create", "rolebinding", "readers", "--role=reader", "--group=team"]).ok();
     let authorizer = &c.api.authorizer;
@@ -234,7 +270,8 @@ fn rights_of_others() {
         assert!(as_jane(arguments).fails().contains("orbidden"), "{arguments:?}");
     }
     // Who may write roles still cannot give what he does not have.
-    c.kubectl(&["create", "role", "author", "--verb=get,create,update", "--resource=roles,rolebindings"]).ok();
+    c.kubectl(&["create", "role", "author", "--verb=get,create,update", "--resource=roles,rolebindings"])
+        .ok();
     c.kubectl(&["create", "rolebinding", "authors", "--role=author", "--user=jane"]).ok();
     let revision = c.api.store.revision();
     while authorizer.view().read().unwrap().revision() < revision {
@@ -243,10 +280,18 @@ fn rights_of_others() {
     let words = as_jane(&["create", "role", "more", "--verb=get", "--resource=secrets"]).fails();
     assert!(words.contains("is attempting to grant RBAC permissions not currently held"), "{words}");
     as_jane(&["create", "role", "same", "--verb=get", "--resource=pods"]).ok();
-    assert!(as_jane(&["create", "rolebinding", "b", "--clusterrole=cluster-admin", "--user=jane"]).fails().contains("not currently held"));
+    assert!(
+        as_jane(&["create", "rolebinding", "b", "--clusterrole=cluster-admin", "--user=jane"])
+            .fails()
+            .contains("not currently held")
+    );
     // Impersonation by the operator.
     assert!(c.kubectl(&["get", "secrets", "--as=jane", "--as-group=team"]).fails().contains("User \"jane\""));
-    assert!(c.kubectl(&["auth", "whoami", "--as=system:serviceaccount:a:b"]).ok().contains("system:serviceaccounts:a"));
+    assert!(
+        c.kubectl(&["auth", "whoami", "--as=system:serviceaccount:a:b"])
+            .ok()
+            .contains("system:serviceaccounts:a")
+    );
 }
 
 #[test]
@@ -269,7 +314,8 @@ fn nodes_are_cordoned_drained_and_tainted() {
     assert!(c.kubectl(&["describe", "node", "n1"]).ok().contains("p1"));
     // A budget without room keeps running pods.
     c.kubectl(&["create", "pdb", "b", "--selector=a=b", "--min-available=1"]).ok();
-    c.kubectl(&["patch", "pod", "p1", "--subresource=status", "-p", "{\"status\":{\"phase\":\"Running\"}}"]).ok();
+    c.kubectl(&["patch", "pod", "p1", "--subresource=status", "-p", "{\"status\":{\"phase\":\"Running\"}}"])
+        .ok();
     let words = c.kubectl(&["drain", "n1", "--force", "--timeout=1s"]).fails();
     assert!(words.contains("Cannot evict pod as it would violate the pod's disruption budget."), "{words}");
     c.kubectl(&["delete", "pdb", "b"]).ok();
@@ -283,7 +329,8 @@ fn waiting_and_watching() {
     c.kubectl_in(&["apply", "-f", "-"], WEB).ok();
     let ready = json!({"status": {"conditions": [{"type": "Available", "status": "True"}]}}).to_string();
     std::thread::scope(|scope| {
-        let wait = scope.spawn(|| c.kubectl(&["wait", "deploy/web", "--for=condition=Available", "--timeout=20s"]));
+        let wait =
+            scope.spawn(|| c.kubectl(&["wait", "deploy/web", "--for=condition=Available", "--timeout=20s"]));
         c.kubectl(&["patch", "deploy", "web", "--subresource=status", "--type=merge", "-p", &ready]).ok();
         assert_eq!(wait.join().unwrap().ok().trim(), "deployment.apps/web condition met");
         let gone = scope.spawn(|| c.kubectl(&["wait", "cm/conf", "--for=delete", "--timeout=20s"]));

@@ -100,7 +100,10 @@ fn what_left_the_window_is_gone() {
         c.json("POST", MAPS, map(&format!("m{n}"), "1"));
     }
     let (kind, status) = c.watch(&format!("{MAPS}?watch=1&resourceVersion={from}"), JSON).next();
-    assert_eq!((kind.as_str(), &status["code"], &status["reason"]), ("ERROR", &json!(410), &json!("Expired")));
+    assert_eq!(
+        (kind.as_str(), &status["code"], &status["reason"]),
+        ("ERROR", &json!(410), &json!("Expired"))
+    );
     // A token from before the window gets a 410 with a token that goes on.
     let page = c.get(&format!("{MAPS}?limit=2")).1;
     for n in 10..20 {

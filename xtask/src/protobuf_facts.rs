@@ -1,7 +1,8 @@
 //! `cargo xtask protobuf-facts`: brings the field numbers of Kubernetes' protobuf encoding up to date.
 //!
-//! In: Debian's packages golang-k8s-*-dev of the suite sid, fetched with apt into a temporary folder (the struct tags of
-//! their `types.go`). Out: hub/src/api/protobuf/fields-1.36.txt: one message a line, with number, JSON name and type.
+//! In: Debian's packages golang-k8s-*-dev of the suite sid, fetched with apt into a temporary folder (the
+//! struct tags of their `types.go`). Out: hub/src/api/protobuf/fields-1.36.txt: one message a line, with
+//! number, JSON name and type.
 //! Never: takes comments or code; changes apt's own state.
 
 use std::collections::BTreeMap;
@@ -115,7 +116,8 @@ pub fn table(root: &Path) -> Result<String, String> {
     }
     let mut text = String::from(
         "# Made by `cargo xtask protobuf-facts`: messages of Kubernetes' protobuf encoding, number:name:type.\n\
-         # Types: s string, b bool, i integer, d double, y bytes, else a message. In front: * list, % map, ? optional.\n\
+         # Types: s string, b bool, i integer, d double, y bytes, else a message. In front:\n\
+         # * list, % map, ? optional.\n\
          # .X is a message of the same package, @X one of io.k8s.apimachinery.pkg.apis.meta.v1; no name: inlined.\n",
     );
     for (package, source) in &sources {
@@ -125,7 +127,9 @@ pub fn table(root: &Path) -> Result<String, String> {
             for field in fields {
                 let type_ = resolve(&sources, package, &field.go_type, 0);
                 // `.X` is of the same package, `@X` of meta/v1.
-                let type_ = type_.replace(&format!("{}.", dotted(package)), ".").replace(&format!("{}.", dotted(META)), "@");
+                let type_ = type_
+                    .replace(&format!("{}.", dotted(package)), ".")
+                    .replace(&format!("{}.", dotted(META)), "@");
                 line.push_str(&format!(" {}:{}:{type_}", field.number, field.json));
             }
             text.push_str(&line);
@@ -149,7 +153,8 @@ fn read(folder: &Path, all_files: bool) -> Result<Source, String> {
         files.push(folder.join("types_jsonschema.go"));
     }
     for file in files {
-        let text = std::fs::read_to_string(&file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
+        let text =
+            std::fs::read_to_string(&file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
         parse(&text, &mut source);
     }
     Ok(source)
@@ -253,7 +258,9 @@ fn resolve(sources: &BTreeMap<String, Source>, package: &str, go: &str, depth: u
     }
     let Some(source) = sources.get(package) else { return go.to_owned() };
     match source.aliases.get(go) {
-        Some(_) if go == "JSONSchemaDependencies" || go == "JSONSchemaDefinitions" => again(package, &source.aliases[go]),
+        Some(_) if go == "JSONSchemaDependencies" || go == "JSONSchemaDefinitions" => {
+            again(package, &source.aliases[go])
+        }
         Some(stands_for) => again(package, stands_for),
         None => format!("{}.{go}", dotted(package)),
     }
@@ -284,7 +291,8 @@ mod tests {
         );
         let sources = BTreeMap::from([("p".to_owned(), source)]);
         let fields = &sources["p"].structs["A"];
-        let types: Vec<_> = fields.iter().map(|f| (f.number, resolve(&sources, "p", &f.go_type, 0))).collect();
+        let types: Vec<_> =
+            fields.iter().map(|f| (f.number, resolve(&sources, "p", &f.go_type, 0))).collect();
         assert_eq!(types, [(1, "?i".to_owned()), (2, "*s".to_owned())]);
     }
 }

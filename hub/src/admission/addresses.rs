@@ -1,8 +1,8 @@
 //! Addresses and ports of Services.
 //!
-//! In: Services on their way to the store, under a lock. Out: `clusterIP(s)` from 10.96.0.0/16 and node ports from
-//! 30000-32767; 422 when a chosen one is taken or out of range. What is taken is read from the stored Services, so that
-//! nothing can leak. Never: gives one address to two Services.
+//! In: Services on their way to the store, under a lock. Out: `clusterIP(s)` from 10.96.0.0/16 and node ports
+//! from 30000-32767; 422 when a chosen one is taken or out of range. What is taken is read from the stored
+//! Services, so that nothing can leak. Never: gives one address to two Services.
 
 use crate::api::{fill_random, object, write::Ask};
 use limpet_objects::{field::FieldError, status::Status};
@@ -106,7 +106,11 @@ fn address(service: &mut Value, taken: &Taken) -> Result<(), FieldError> {
     let asked = asked.or_else(|| object::strings(&spec["clusterIPs"]).next()).unwrap_or_default().to_owned();
     let chosen = match asked.as_str() {
         "" => free_address(taken).ok_or_else(|| {
-            FieldError::invalid("spec.clusterIPs", Value::Null, "failed to allocate a serviceIP: range is full")
+            FieldError::invalid(
+                "spec.clusterIPs",
+                Value::Null,
+                "failed to allocate a serviceIP: range is full",
+            )
         })?,
         "None" => asked,
         _ => check_address(&asked, taken)?,
@@ -121,7 +125,11 @@ fn address(service: &mut Value, taken: &Taken) -> Result<(), FieldError> {
 
 fn check_address(asked: &str, taken: &Taken) -> Result<String, FieldError> {
     let wrong = |why: &str| {
-        FieldError::invalid("spec.clusterIPs", json!([asked]), format!("failed to allocate IP {asked}: {why}"))
+        FieldError::invalid(
+            "spec.clusterIPs",
+            json!([asked]),
+            format!("failed to allocate IP {asked}: {why}"),
+        )
     };
     let parsed: Ipv4Addr = asked.parse().map_err(|_| wrong("it is not an IPv4 address"))?;
     let [a, b, c, d] = parsed.octets();
@@ -148,7 +156,8 @@ fn free_address(taken: &Taken) -> Option<String> {
         let [c, d] = n.to_be_bytes();
         Ipv4Addr::new(NETWORK[0], NETWORK[1], c, d).to_string()
     };
-    let candidates = (0..=u16::MAX).map(|i| start.wrapping_add(i)).filter(|n| (DYNAMIC_FROM..u16::MAX).contains(n));
+    let candidates =
+        (0..=u16::MAX).map(|i| start.wrapping_add(i)).filter(|n| (DYNAMIC_FROM..u16::MAX).contains(n));
     candidates.map(text).find(|address| !taken.addresses.contains(address))
 }
 
@@ -181,7 +190,11 @@ fn ports(service: &mut Value, taken: &Taken, errors: &mut Vec<FieldError>) {
                 own.insert((protocol, number));
                 port["nodePort"] = json!(number);
             }
-            None => errors.push(FieldError::invalid("spec.ports", Value::Null, "failed to allocate a nodePort: range is full")),
+            None => errors.push(FieldError::invalid(
+                "spec.ports",
+                Value::Null,
+                "failed to allocate a nodePort: range is full",
+            )),
         }
     }
 }

@@ -58,7 +58,8 @@ fn rules(role: &Value) -> Vec<PolicyRule> {
 fn refuse(review: &Review<'_>, wanted: Vec<PolicyRule>) -> Result<(), Status> {
     let view = review.api.authorizer.view().read();
     let view = view.map_err(|_| Status::internal("the hub's view is not available"))?;
-    let missing = rbac::missing_rules(&view, &review.user.name, &review.user.groups, review.namespace, &wanted);
+    let missing =
+        rbac::missing_rules(&view, &review.user.name, &review.user.groups, review.namespace, &wanted);
     if missing.is_empty() {
         return Ok(());
     }

@@ -1,6 +1,7 @@
 //! LimitRanger: what containers get when they name no resources, and how much they may name.
 //!
-//! In: new pods and the LimitRanges of their namespace. Out: requests and limits, or a 403. Never: lowers what was asked.
+//! In: new pods and the LimitRanges of their namespace. Out: requests and limits, or a 403. Never: lowers
+//! what was asked.
 
 use super::Review;
 use crate::api::object;
@@ -70,7 +71,9 @@ fn check(pod: &Value, item: &Value) -> Vec<String> {
             let all = of("containers");
             let mut resources = serde_json::json!({"limits": {}, "requests": {}});
             for field in ["limits", "requests"] {
-                for name in item["max"].as_object().into_iter().chain(item["min"].as_object()).flat_map(Map::keys) {
+                for name in
+                    item["max"].as_object().into_iter().chain(item["min"].as_object()).flat_map(Map::keys)
+                {
                     let each: Option<Vec<Quantity>> =
                         all.iter().map(|c| quantity(&c["resources"][field][name.as_str()])).collect();
                     if let Some(each) = each {
@@ -92,7 +95,10 @@ fn check_one(resources: &Value, item: &Value, kind: &str, problems: &mut Vec<Str
         let (limit, bound) = (&resources["limits"][name.as_str()], quantity(max));
         match (quantity(limit), bound) {
             (None, Some(_)) => {
-                problems.push(format!("maximum {name} usage per {kind} is {}.  No limit is specified", shown(max)));
+                problems.push(format!(
+                    "maximum {name} usage per {kind} is {}.  No limit is specified",
+                    shown(max)
+                ));
             }
             (Some(own), Some(bound)) if exceeds(own, bound) => problems.push(format!(
                 "maximum {name} usage per {kind} is {}, but limit is {}",
@@ -105,10 +111,8 @@ fn check_one(resources: &Value, item: &Value, kind: &str, problems: &mut Vec<Str
     for (name, min) in item["min"].as_object().into_iter().flatten() {
         let (request, bound) = (&resources["requests"][name.as_str()], quantity(min));
         match (quantity(request), bound) {
-            (None, Some(_)) => problems.push(format!(
-                "minimum {name} usage per {kind} is {}.  No request is specified",
-                shown(min)
-            )),
+            (None, Some(_)) => problems
+                .push(format!("minimum {name} usage per {kind} is {}.  No request is specified", shown(min))),
             (Some(own), Some(bound)) if exceeds(bound, own) => problems.push(format!(
                 "minimum {name} usage per {kind} is {}, but request is {}",
                 shown(min),

@@ -47,7 +47,12 @@ pub struct Review<'a> {
 }
 
 impl<'a> Review<'a> {
-    pub fn new(ask: &'a Ask, operation: Operation, object: &'a mut Value, old: Option<&'a Value>) -> Review<'a> {
+    pub fn new(
+        ask: &'a Ask,
+        operation: Operation,
+        object: &'a mut Value,
+        old: Option<&'a Value>,
+    ) -> Review<'a> {
         Review {
             api: &ask.api,
             user: &ask.user,

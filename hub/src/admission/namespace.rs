@@ -18,7 +18,9 @@ pub(super) fn admit(review: &mut Review<'_>) -> Result<(), Status> {
     let name = review.namespace;
     let found = review.stored("/namespaces", "", name);
     let namespace = found.ok_or_else(|| Status::not_found("", "namespaces", name))?;
-    if namespace["status"]["phase"] == "Terminating" || namespace["metadata"]["deletionTimestamp"] != Value::Null {
+    if namespace["status"]["phase"] == "Terminating"
+        || namespace["metadata"]["deletionTimestamp"] != Value::Null
+    {
         let why = format!("unable to create new content in namespace {name} because it is being terminated");
         let mut status = review.forbidden(&why);
         if let Some(details) = &mut status.details {

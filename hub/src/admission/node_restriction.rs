@@ -22,14 +22,18 @@ pub(super) fn admit(review: &mut Review<'_>) -> Result<(), Status> {
             Err(review.forbidden(&format!("node {node:?} is not allowed to {verb} node {:?}", review.name)))
         }
         "/pods" if review.operation == Operation::Create && review.subresource != "eviction" => {
-            Err(review.forbidden("pod does not have \"kubernetes.io/config.mirror\" annotation, node can only create mirror pods"))
+            Err(review.forbidden(
+                "pod does not have \"kubernetes.io/config.mirror\" annotation, node can only create mirror pods",
+            ))
         }
         "/pods" if bound => Ok(()),
         "/pods" => Err(review.forbidden(&format!(
             "node {node:?} can only update or delete pods with spec.nodeName set to itself"
         ))),
         "coordination.k8s.io/leases" if own_name && review.namespace == "kube-node-lease" => Ok(()),
-        "coordination.k8s.io/leases" => Err(review.forbidden("can only access node lease with the same name as the requesting node")),
+        "coordination.k8s.io/leases" => {
+            Err(review.forbidden("can only access node lease with the same name as the requesting node"))
+        }
         _ => Ok(()),
     }
 }

@@ -1,6 +1,7 @@
 //! Priority: the number behind a pod's priority class.
 //!
-//! In: new pods. Out: `spec.priority`, `spec.preemptionPolicy`, `spec.priorityClassName`. Never: a number that the user chose.
+//! In: new pods. Out: `spec.priority`, `spec.preemptionPolicy`, `spec.priorityClassName`. Never: a number
+//! that the user chose.
 
 use super::Review;
 use crate::api::object;
@@ -18,7 +19,8 @@ pub(super) fn admit(review: &mut Review<'_>) -> Result<(), Status> {
         Some(found.ok_or_else(|| review.forbidden(&format!("no PriorityClass with name {name} was found")))?)
     };
     let number = class.as_ref().and_then(|c| c["value"].as_i64()).unwrap_or(0);
-    let policy = class.as_ref().and_then(|c| c["preemptionPolicy"].as_str()).unwrap_or("PreemptLowerPriority");
+    let policy =
+        class.as_ref().and_then(|c| c["preemptionPolicy"].as_str()).unwrap_or("PreemptLowerPriority");
     let spec = &review.object["spec"];
     if let Some(own) = spec["priority"].as_i64().filter(|own| *own != number) {
         return Err(review.forbidden(&format!(

@@ -1,7 +1,7 @@
 //! ResourceQuota: no more in a namespace than its quotas allow.
 //!
-//! In: creates in a namespace with quotas. Out: a 403 in upstream's words. Usage is counted from the stored objects, under
-//! a lock that is held until the new object is stored. Never: trusts `status.used`.
+//! In: creates in a namespace with quotas. Out: a 403 in upstream's words. Usage is counted from the stored
+//! objects, under a lock that is held until the new object is stored. Never: trusts `status.used`.
 
 use crate::api::{object, write::Ask};
 use limpet_objects::{quantity::Quantity, status::Status};
@@ -31,7 +31,12 @@ pub(super) fn check(ask: &Ask, new: &Value) -> Result<(), Status> {
                 return Err(ask.target.forbidden(&why));
             };
             let all: &Vec<Value> = existing.get_or_insert_with(|| {
-                store.list(&resource.storage, Some(namespace)).records.iter().filter_map(|r| parse(&r.bytes)).collect()
+                store
+                    .list(&resource.storage, Some(namespace))
+                    .records
+                    .iter()
+                    .filter_map(|r| parse(&r.bytes))
+                    .collect()
             });
             let before = all.iter().fold(Quantity::ZERO, |sum, object| {
                 sum.plus(charge(resource.storage.as_str(), object, name).flatten().unwrap_or(Quantity::ZERO))
@@ -61,7 +66,8 @@ fn parse(bytes: &[u8]) -> Option<Value> {
     serde_json::from_slice(bytes).ok()
 }
 
-/// What an object takes of a named resource. `None`: nothing to do with it; `Some(None)`: it must name a figure.
+/// What an object takes of a named resource. `None`: nothing to do with it; `Some(None)`: it must name a
+/// figure.
 fn charge(storage: &str, object: &Value, name: &str) -> Option<Option<Quantity>> {
     let one = Some(Some(Quantity::from_value_of(1, limpet_objects::quantity::Format::DecimalSi)));
     let (group, plural) = storage.split_once('/').unwrap_or(("", storage));
@@ -78,7 +84,8 @@ fn charge(storage: &str, object: &Value, name: &str) -> Option<Option<Quantity>>
         "replicationcontrollers",
         "resourcequotas",
     ];
-    let ended = storage == "/pods" && matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    let ended =
+        storage == "/pods" && matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
     if ended {
         return None;
     }

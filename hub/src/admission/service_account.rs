@@ -1,7 +1,7 @@
 //! ServiceAccount: every pod has an account, and its token where pods look for it.
 //!
-//! In: new pods. Out: `spec.serviceAccountName`, image pull secrets, and the projected volume `kube-api-access-…`, as
-//! upstream makes it. Never: a pod with an account that does not exist.
+//! In: new pods. Out: `spec.serviceAccountName`, image pull secrets, and the projected volume
+//! `kube-api-access-…`, as upstream makes it. Never: a pod with an account that does not exist.
 
 use super::Review;
 use crate::api::{self, object};
@@ -36,7 +36,8 @@ pub(super) async fn admit(review: &mut Review<'_>) -> Result<(), Status> {
     let Some(spec) = object::map(review.object, "spec") else { return Ok(()) };
     spec.insert("serviceAccountName".into(), json!(name));
     spec.insert("serviceAccount".into(), json!(name));
-    let has_pull_secrets = spec.get("imagePullSecrets").and_then(Value::as_array).is_some_and(|s| !s.is_empty());
+    let has_pull_secrets =
+        spec.get("imagePullSecrets").and_then(Value::as_array).is_some_and(|s| !s.is_empty());
     if !has_pull_secrets && let Some(secrets) = account.get("imagePullSecrets").filter(|s| s.is_array()) {
         spec.insert("imagePullSecrets".into(), secrets.clone());
     }

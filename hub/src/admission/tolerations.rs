@@ -1,6 +1,7 @@
 //! DefaultTolerationSeconds: a pod stays for five minutes on a node that is not ready or not reachable.
 //!
-//! In: new pods. Out: two tolerations, unless the pod has its own for these taints. Never: changes one that is there.
+//! In: new pods. Out: two tolerations, unless the pod has its own for these taints. Never: changes one that
+//! is there.
 
 use super::Review;
 use crate::api::object;
@@ -10,7 +11,9 @@ const SECONDS: i64 = 300;
 const TAINTS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
 
 pub(super) fn admit(review: &mut Review<'_>) {
-    let Some(list) = object::map(review.object, "spec").and_then(|s| object::list(s, "tolerations")) else { return };
+    let Some(list) = object::map(review.object, "spec").and_then(|s| object::list(s, "tolerations")) else {
+        return;
+    };
     for key in TAINTS {
         if !list.iter().any(|t| tolerates(t, key)) {
             list.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS}));

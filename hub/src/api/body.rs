@@ -22,7 +22,7 @@ type Flow = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
 pub enum Body {
     Full(Option<Bytes>),
-    Chunks(Chunks),
+    Chunks(Box<Chunks>),
     Flow(Flow),
 }
 
@@ -37,7 +37,7 @@ impl Body {
 
     pub fn chunks(pieces: impl Iterator<Item = Bytes> + Send + 'static, gzip: bool) -> Body {
         let zip = gzip.then(|| GzEncoder::new(Vec::new(), Compression::fast()));
-        Body::Chunks(Chunks { pieces: Some(Box::new(pieces)), zip })
+        Body::Chunks(Box::new(Chunks { pieces: Some(Box::new(pieces)), zip }))
     }
 
     pub fn flow(stream: impl Stream<Item = Bytes> + Send + 'static) -> Body {
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
     use std::io::Read;
 
-    fn gather(mut chunks: Chunks) -> Vec<u8> {
+    fn gather(mut chunks: Box<Chunks>) -> Vec<u8> {
         let mut all = Vec::new();
         while let Some(chunk) = chunks.next_chunk() {
             all.extend_from_slice(&chunk);

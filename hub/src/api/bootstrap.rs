@@ -1,7 +1,8 @@
 //! The objects that every cluster has from its first second.
 //!
-//! In: the API's state. Out: namespaces, roles and bindings, priority classes, the `kubernetes` Service and where it leads.
-//! What is there is left as it is, save for the endpoints, which follow the hub. Never: brings back what a user changed.
+//! In: the API's state. Out: namespaces, roles and bindings, priority classes, the `kubernetes` Service and
+//! where it leads. What is there is left as it is, save for the endpoints, which follow the hub. Never:
+//! brings back what a user changed.
 
 use super::{Api, Client};
 use limpet_hub_core::rbac;
@@ -27,8 +28,17 @@ pub async fn ensure(api: &Arc<Api>) -> Result<(), BootstrapError> {
         make(&client, resource, &namespace, object).await?;
     }
     for (name, value, text) in [
-        ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
-        ("system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their current node."),
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to \
+             another node if necessary.",
+        ),
+        (
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
     ] {
         let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
             "metadata": {"name": name}, "value": value, "description": text});
@@ -94,7 +104,9 @@ async fn endpoints(api: &Api, client: &Client) -> Result<(), BootstrapError> {
     let list: Vec<Value> = addresses.iter().map(|a| json!({"ip": a})).collect();
     let subsets = match list.is_empty() {
         true => json!([]),
-        false => json!([{"addresses": list, "ports": [{"name": "https", "port": port(api), "protocol": "TCP"}]}]),
+        false => {
+            json!([{"addresses": list, "ports": [{"name": "https", "port": port(api), "protocol": "TCP"}]}])
+        }
     };
     let labels = json!({"endpointslice.kubernetes.io/skip-mirror": "true"});
     let endpoints = json!({

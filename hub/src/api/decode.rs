@@ -14,8 +14,8 @@ use limpet_objects::{
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// A request's body. When it is dropped before its end the rest is read and thrown away for a while: over HTTP/2 a client
-/// that is still sending would otherwise lose the answer.
+/// A request's body. When it is dropped before its end the rest is read and thrown away for a while: over
+/// HTTP/2 a client that is still sending would otherwise lose the answer.
 pub struct Inflow(Option<Incoming>);
 
 static BODIES: Semaphore = Semaphore::const_new(limits::BODIES_KIB_MAX as usize);
@@ -93,8 +93,8 @@ async fn drain(mut body: Incoming) {
 pub fn object(bytes: &[u8], content_type: &str, kind: &str) -> Result<Decoded, Status> {
     let unrecognized = |why: &str| {
         Status::bad_request(format!(
-            "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: \
-             {why} ({})",
+            "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse \
+             error: {why} ({})",
             summary(bytes)
         ))
     };
@@ -105,7 +105,9 @@ pub fn object(bytes: &[u8], content_type: &str, kind: &str) -> Result<Decoded, S
         "application/yaml" => yaml(bytes)?,
         protobuf::MEDIA_TYPE => match protobuf::decode(bytes) {
             Ok(value) => Decoded { value, duplicates: Vec::new() },
-            Err(why) => return Err(Status::bad_request(format!("unable to decode the request's body: {why}"))),
+            Err(why) => {
+                return Err(Status::bad_request(format!("unable to decode the request's body: {why}")));
+            }
         },
         _ => return Err(Status::unsupported_media_type(negotiate::SENT)),
     };
@@ -156,7 +158,9 @@ pub fn yaml(bytes: &[u8]) -> Result<Decoded, Status> {
     };
     serde_saphyr::from_slice_with_options::<Value>(bytes, options)
         .map(|value| Decoded { value, duplicates: Vec::new() })
-        .map_err(|e| Status::bad_request(format!("error converting YAML to JSON: {}", first_line(&e.to_string()))))
+        .map_err(|e| {
+            Status::bad_request(format!("error converting YAML to JSON: {}", first_line(&e.to_string())))
+        })
 }
 
 fn first_line(text: &str) -> &str {

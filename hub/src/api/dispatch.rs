@@ -223,5 +223,12 @@ fn labels_of(info: &RequestInfo, target: &Target) -> Labels {
         (true, false) => "namespace",
         (true, true) => "cluster",
     };
-    Labels { verb, group: &resource.group, version: &resource.version, resource: &resource.plural, subresource, scope }
+    Labels {
+        verb,
+        group: &resource.group,
+        version: &resource.version,
+        resource: &resource.plural,
+        subresource,
+        scope,
+    }
 }

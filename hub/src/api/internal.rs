@@ -1,6 +1,7 @@
 //! The API for the hub's own parts: no HTTP, no rights to check, the same way of every write.
 //!
-//! In: what controllers, the scheduler and node sessions want written. Out: the revision after which it is so.
+//! In: what controllers, the scheduler and node sessions want written. Out: the revision after which it is
+//! so.
 //! Never: skips defaults, validation, admission or managedFields.
 
 use super::{
@@ -41,14 +42,26 @@ impl Client {
     }
 
     /// Creates an object of a storage id (`/pods`, `apps/deployments`).
-    pub async fn create(&self, by: &str, resource: &str, namespace: &str, object: Value) -> Result<Written, Status> {
+    pub async fn create(
+        &self,
+        by: &str,
+        resource: &str,
+        namespace: &str,
+        object: Value,
+    ) -> Result<Written, Status> {
         let target = Target::stored(resource, namespace, object::name(&object))?;
         let object = formed(&target, object)?;
         write::create(&mut self.ask(by, target, ""), object).await
     }
 
     /// Replaces an object; its resourceVersion, where there is one, must be the stored one.
-    pub async fn update(&self, by: &str, resource: &str, subresource: &str, object: Value) -> Result<Written, Status> {
+    pub async fn update(
+        &self,
+        by: &str,
+        resource: &str,
+        subresource: &str,
+        object: Value,
+    ) -> Result<Written, Status> {
         let target = Target::stored(resource, object::namespace(&object), object::name(&object))?;
         let object = formed(&target, object)?;
         write::update(&mut self.ask(by, target, subresource), |_, _| Ok(Made::from(object.clone()))).await
@@ -86,7 +99,14 @@ impl Client {
         Ok(deleted.last.revision)
     }
 
-    pub async fn bind(&self, by: &str, namespace: &str, name: &str, uid: &str, node: &str) -> Result<Written, Status> {
+    pub async fn bind(
+        &self,
+        by: &str,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        node: &str,
+    ) -> Result<Written, Status> {
         let target = Target::stored("/pods", namespace, name)?;
         binding::bind(&mut self.ask(by, target, "binding"), node, uid).await
     }
@@ -112,8 +132,16 @@ fn formed(target: &Target, mut object: Value) -> Result<Value, Status> {
 }
 
 impl run::Api for Client {
-    fn create(&self, by: &'static str, resource: String, namespace: String, object: Value) -> Answer<'_, Revision> {
-        Box::pin(async move { Client::create(self, by, &resource, &namespace, object).await.map(|w| w.revision) })
+    fn create(
+        &self,
+        by: &'static str,
+        resource: String,
+        namespace: String,
+        object: Value,
+    ) -> Answer<'_, Revision> {
+        Box::pin(
+            async move { Client::create(self, by, &resource, &namespace, object).await.map(|w| w.revision) },
+        )
     }
 
     fn patch(&self, by: &'static str, ask: Patch) -> Answer<'_, Revision> {
@@ -132,7 +160,9 @@ impl run::Api for Client {
         uid: String,
         node: String,
     ) -> Answer<'_, Revision> {
-        Box::pin(async move { Client::bind(self, by, &namespace, &name, &uid, &node).await.map(|w| w.revision) })
+        Box::pin(
+            async move { Client::bind(self, by, &namespace, &name, &uid, &node).await.map(|w| w.revision) },
+        )
     }
 
     fn token(&self, namespace: String, service_account: String, request: Value) -> Answer<'_, Value> {

@@ -23,7 +23,8 @@ pub const WATCHES_MAX: i64 = 20_000;
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 250;
 /// Reset streams that a peer may have pending (rapid reset, CVE-2023-44487).
 pub const PENDING_RESETS_MAX: usize = 20;
-/// Requests that are carried out at the same time, watches and streams not counted; the rest wait a little, then 429.
+/// Requests that are carried out at the same time, watches and streams not counted; the rest wait a little,
+/// then 429.
 pub const REQUESTS_AT_ONCE_MAX: usize = 600;
 /// How long a request waits for its turn.
 pub const TURN_TIME: Duration = Duration::from_secs(10);

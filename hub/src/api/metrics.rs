@@ -1,7 +1,7 @@
 //! Figures about the API server, in Prometheus' text form and under upstream's names.
 //!
-//! In: each answered request. Out: the text of `/metrics`. Labels come from the registry and fixed words only, so that
-//! no client can make the set grow. Never: blocks for longer than one addition.
+//! In: each answered request. Out: the text of `/metrics`. Labels come from the registry and fixed words
+//! only, so that no client can make the set grow. Never: blocks for longer than one addition.
 
 use std::{
     collections::BTreeMap,
@@ -76,11 +76,19 @@ impl Metrics {
         for ((labels, code), count) in self.requests.lock().iter().flat_map(|r| r.iter()) {
             writeln!(out, "apiserver_request_total{{{},code=\"{code}\"}} {count}", text(labels))?;
         }
-        head(out, "apiserver_request_duration_seconds", "histogram", "Time to answer, in seconds; no watches.")?;
+        head(
+            out,
+            "apiserver_request_duration_seconds",
+            "histogram",
+            "Time to answer, in seconds; no watches.",
+        )?;
         for (labels, histogram) in self.durations.lock().iter().flat_map(|d| d.iter()) {
             let labels = text(labels);
             for (count, bound) in histogram.counts.iter().zip(BUCKETS) {
-                writeln!(out, "apiserver_request_duration_seconds_bucket{{{labels},le=\"{bound}\"}} {count}")?;
+                writeln!(
+                    out,
+                    "apiserver_request_duration_seconds_bucket{{{labels},le=\"{bound}\"}} {count}"
+                )?;
             }
             let (total, sum) = (histogram.total, histogram.sum);
             writeln!(out, "apiserver_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {total}")?;
@@ -88,7 +96,11 @@ impl Metrics {
             writeln!(out, "apiserver_request_duration_seconds_count{{{labels}}} {total}")?;
         }
         head(out, "apiserver_longrunning_requests", "gauge", "Open watches.")?;
-        writeln!(out, "apiserver_longrunning_requests{{verb=\"WATCH\"}} {}", self.watches.load(Ordering::Relaxed))?;
+        writeln!(
+            out,
+            "apiserver_longrunning_requests{{verb=\"WATCH\"}} {}",
+            self.watches.load(Ordering::Relaxed)
+        )?;
         head(out, "apiserver_current_inflight_requests", "gauge", "Requests being answered.")?;
         writeln!(out, "apiserver_current_inflight_requests {}", self.in_flight.load(Ordering::Relaxed))?;
         head(out, "apiserver_storage_objects", "gauge", "Stored objects, by resource.")?;
@@ -118,16 +130,18 @@ mod tests {
     #[test]
     fn counts_and_prints() {
         let metrics = Metrics::default();
-        let labels = Labels { verb: "GET", version: "v1", resource: "pods", scope: "resource", ..Labels::OTHER };
+        let labels =
+            Labels { verb: "GET", version: "v1", resource: "pods", scope: "resource", ..Labels::OTHER };
         metrics.request(labels.clone(), 200, Some(Duration::from_millis(7)));
         metrics.request(labels, 404, None);
         let text = metrics.text(9, &[("pods".into(), 3)]);
+        let pods = r#"verb="GET",group="",version="v1",resource="pods",subresource="",scope="resource""#;
         for line in [
-            r#"apiserver_request_total{verb="GET",group="",version="v1",resource="pods",subresource="",scope="resource",code="404"} 1"#,
-            r#"apiserver_request_duration_seconds_bucket{verb="GET",group="",version="v1",resource="pods",subresource="",scope="resource",le="0.005"} 0"#,
-            r#"apiserver_request_duration_seconds_bucket{verb="GET",group="",version="v1",resource="pods",subresource="",scope="resource",le="0.01"} 1"#,
-            r#"apiserver_storage_objects{resource="pods"} 3"#,
-            "limpet_store_revision 9",
+            format!("apiserver_request_total{{{pods},code=\"404\"}} 1"),
+            format!("apiserver_request_duration_seconds_bucket{{{pods},le=\"0.005\"}} 0"),
+            format!("apiserver_request_duration_seconds_bucket{{{pods},le=\"0.01\"}} 1"),
+            "apiserver_storage_objects{resource=\"pods\"} 3".to_owned(),
+            "limpet_store_revision 9".to_owned(),
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

@@ -1,7 +1,7 @@
 //! The Kubernetes API server.
 //!
-//! In: HTTPS requests, and the hub's own parts through `internal::Client`. Out: objects, lists, watches, failures.
-//! The way of a request: server → dispatch (auth, route) → verbs → write → store.
+//! In: HTTPS requests, and the hub's own parts through `internal::Client`. Out: objects, lists, watches,
+//! failures. The way of a request: server → dispatch (auth, route) → verbs → write → store.
 //! Never: knows what a controller wants; never answers with something that is not durable.
 
 pub mod server;
@@ -50,7 +50,8 @@ use std::{
 };
 use tokio::sync::{Mutex, MutexGuard, Semaphore, watch};
 
-/// The typed cache of all objects, shared by authorization, controllers and scheduler. Whoever makes it feeds it.
+/// The typed cache of all objects, shared by authorization, controllers and scheduler. Whoever makes it feeds
+/// it.
 pub type View = Arc<RwLock<ObjectStore>>;
 
 /// The issuer of ServiceAccount tokens, as upstream's default.

@@ -50,7 +50,8 @@ pub fn wanted(headers: &HeaderMap) -> Option<Wanted> {
     let mut clauses: Vec<(i32, &str)> = Vec::new();
     for value in headers.get_all(header::ACCEPT) {
         let Ok(text) = value.to_str() else { continue };
-        clauses.extend(text.split(',').take(64).map(|c| (quality(c), c.trim())).filter(|(_, c)| !c.is_empty()));
+        clauses
+            .extend(text.split(',').take(64).map(|c| (quality(c), c.trim())).filter(|(_, c)| !c.is_empty()));
     }
     if clauses.is_empty() {
         return Some(Wanted { gzip, ..Wanted::JSON });
@@ -128,7 +129,8 @@ mod tests {
             ("application/yaml", Some((Format::Yaml, Shape::Object))),
             ("application/json;q=0.1,application/yaml", Some((Format::Yaml, Shape::Object))),
             (
-                "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
+                "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;\
+                 g=meta.k8s.io,application/json",
                 Some((Format::Json, Shape::Table("v1"))),
             ),
             ("application/json;as=Table;v=v2;g=meta.k8s.io,application/json", json),

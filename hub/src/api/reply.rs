@@ -89,7 +89,8 @@ pub fn failure_as(status: &Status, wanted: Wanted) -> Reply {
 /// Adds `Warning` headers; kubectl prints them.
 pub fn warn(reply: &mut Reply, warnings: &[String]) {
     for text in warnings.iter().take(limits::WARNINGS_MAX) {
-        let mut clean: String = text.chars().filter(|c| !c.is_control()).take(limits::WARNING_BYTES_MAX).collect();
+        let mut clean: String =
+            text.chars().filter(|c| !c.is_control()).take(limits::WARNING_BYTES_MAX).collect();
         clean = clean.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(header) = HeaderValue::from_str(&format!("299 - \"{clean}\"")) {
             reply.headers_mut().append(header::WARNING, header);

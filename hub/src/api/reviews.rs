@@ -23,7 +23,8 @@ const AUTHENTICATION: &str = "authentication.k8s.io";
 
 /// Whether the target is only answered.
 pub fn is_one(target: &Target) -> bool {
-    matches!(target.resource.group.as_str(), AUTHORIZATION | AUTHENTICATION) && !target.resource.is_persistent()
+    matches!(target.resource.group.as_str(), AUTHORIZATION | AUTHENTICATION)
+        && !target.resource.is_persistent()
 }
 
 pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Reply, Status> {
@@ -121,7 +122,9 @@ fn rules(call: &Call, spec: &Value) -> Result<Value, Status> {
     for rule in &rules {
         match rule.non_resource_urls.is_empty() {
             true => resources.push(resource_rule(rule)),
-            false => paths.push(json!({"verbs": texts(&rule.verbs), "nonResourceURLs": texts(&rule.non_resource_urls)})),
+            false => paths.push(
+                json!({"verbs": texts(&rule.verbs), "nonResourceURLs": texts(&rule.non_resource_urls)}),
+            ),
         }
     }
     Ok(json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false}))

@@ -1,6 +1,7 @@
 //! Path and method to what is asked for: group, version, resource, namespace, name, subresource, verb.
 //!
-//! In: method, path and query of a request, hostile. Out: `RequestInfo`, as upstream's RequestInfoFactory makes it.
+//! In: method, path and query of a request, hostile. Out: `RequestInfo`, as upstream's RequestInfoFactory
+//! makes it.
 //! Never: knows which resources exist.
 
 use super::query::{self, Query};
@@ -9,8 +10,8 @@ use http::Method;
 /// What one request is about. Texts are decoded and never hold a slash.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestInfo {
-    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; for other paths the method in
-    /// lower case.
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; for other paths the
+    /// method in lower case.
     pub verb: &'static str,
     /// Whether the path is below `/api/v1` or `/apis/<group>/<version>` and names a resource.
     pub is_resource: bool,
@@ -131,7 +132,10 @@ mod tests {
         if !i.is_resource {
             return format!("{} {}", i.verb, i.path);
         }
-        format!("{} {}/{} {} {} {} {}", i.verb, i.group, i.version, i.namespace, i.resource, i.name, i.subresource)
+        format!(
+            "{} {}/{} {} {} {} {}",
+            i.verb, i.group, i.version, i.namespace, i.resource, i.name, i.subresource
+        )
     }
 
     #[test]

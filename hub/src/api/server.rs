@@ -154,7 +154,8 @@ mod tests {
     #[test]
     fn one_address_cannot_take_all_seats() {
         let (crowd, address) = (Crowd::default(), IpAddr::from([192, 0, 2, 1]));
-        let mut places: Vec<_> = (0..limits::CONNECTIONS_PER_ADDRESS_MAX).filter_map(|_| crowd.enter(address)).collect();
+        let mut places: Vec<_> =
+            (0..limits::CONNECTIONS_PER_ADDRESS_MAX).filter_map(|_| crowd.enter(address)).collect();
         assert_eq!(places.len(), limits::CONNECTIONS_PER_ADDRESS_MAX);
         assert!(crowd.enter(address).is_none());
         assert!(crowd.enter(IpAddr::from([192, 0, 2, 2])).is_some());

@@ -1,6 +1,7 @@
 //! TLS of the API's door.
 //!
-//! In: an accepted socket and the hub's TLS settings. Out: an encrypted connection and who is at its other end.
+//! In: an accepted socket and the hub's TLS settings. Out: an encrypted connection and who is at its other
+//! end.
 //! Never: waits longer than `limits::HANDSHAKE_TIME`.
 
 use super::limits;

@@ -1,7 +1,8 @@
 //! May this user do that?
 //!
-//! In: user and attributes of a request. Out: yes, or a 403 in Kubernetes' words. The rules are in hub-core's `rbac`,
-//! the roles and bindings in the shared view. Never: a right that is not in a role, save for `system:masters`.
+//! In: user and attributes of a request. Out: yes, or a 403 in Kubernetes' words. The rules are in hub-core's
+//! `rbac`, the roles and bindings in the shared view. Never: a right that is not in a role, save for
+//! `system:masters`.
 
 use super::user::{MASTERS, User};
 use crate::api::{View, route::RequestInfo};
@@ -55,7 +56,10 @@ impl<'a> Asked<'a> {
             "" => "at the cluster scope".to_owned(),
             namespace => format!("in the namespace {namespace:?}"),
         };
-        format!("User {user:?} cannot {} resource {resource:?} in API group {:?} {place}", self.verb, self.group)
+        format!(
+            "User {user:?} cannot {} resource {resource:?} in API group {:?} {place}",
+            self.verb, self.group
+        )
     }
 }
 
@@ -117,7 +121,13 @@ mod tests {
                 r#"User "a" cannot list resource "pods" in API group "" in the namespace "x""#,
             ),
             (
-                Asked { verb: "get", group: "apps", resource: "deployments", subresource: "scale", ..Asked::default() },
+                Asked {
+                    verb: "get",
+                    group: "apps",
+                    resource: "deployments",
+                    subresource: "scale",
+                    ..Asked::default()
+                },
                 r#"User "a" cannot get resource "deployments/scale" in API group "apps" at the cluster scope"#,
             ),
         ] {

@@ -5,7 +5,7 @@
 
 use super::{
     authorize::{Asked, Authorizer},
-    user::{AUTHENTICATED, UNAUTHENTICATED, ANONYMOUS, User},
+    user::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, User},
 };
 use crate::api::query;
 use http::HeaderMap;

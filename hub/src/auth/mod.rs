@@ -1,6 +1,7 @@
 //! Who asks, and whether they may.
 //!
-//! In: the client certificate that TLS verified, the Authorization and Impersonate headers. Out: `User`, or a 401/403.
+//! In: the client certificate that TLS verified, the Authorization and Impersonate headers. Out: `User`, or a
+//! 401/403.
 //! Never: trusts a header without a right that allows it.
 
 pub mod authorize;

@@ -1,8 +1,8 @@
 //! ServiceAccount tokens: what they claim, and whether the claims still hold.
 //!
 //! In: an account and what its token is bound to; or a bearer token, hostile. Out: a token; or the user.
-//! Source: the Kubernetes page "Managing Service Accounts" (bound tokens). Never: a token whose account, pod or secret
-//! is gone or was made anew.
+//! Source: the Kubernetes page "Managing Service Accounts" (bound tokens). Never: a token whose account, pod
+//! or secret is gone or was made anew.
 
 use super::{
     jwt::{Signer, TokenError},
@@ -95,7 +95,12 @@ impl Tokens {
     }
 
     /// The user whose token this is, and the audiences that token and asker have in common.
-    pub fn user(&self, token: &str, audiences: &[String], now: Timestamp) -> Result<(User, Vec<String>), Refused> {
+    pub fn user(
+        &self,
+        token: &str,
+        audiences: &[String],
+        now: Timestamp,
+    ) -> Result<(User, Vec<String>), Refused> {
         let claims = self.signer.verify(token)?;
         let issuer = claims["iss"].as_str().unwrap_or_default();
         if issuer != self.issuer {
@@ -109,8 +114,11 @@ impl Tokens {
         }
         let own = [self.issuer.clone()];
         let wanted = if audiences.is_empty() { &own[..] } else { audiences };
-        let shared: Vec<String> =
-            wanted.iter().filter(|a| object::strings(&claims["aud"]).any(|b| b == a.as_str())).cloned().collect();
+        let shared: Vec<String> = wanted
+            .iter()
+            .filter(|a| object::strings(&claims["aud"]).any(|b| b == a.as_str()))
+            .cloned()
+            .collect();
         if shared.is_empty() {
             return Err(Refused::Audience);
         }
@@ -125,7 +133,9 @@ impl Tokens {
             Some((part["name"].as_str()?.to_owned(), part["uid"].as_str()?.to_owned()))
         };
         let (account, uid) = named("serviceaccount").ok_or(Refused::Gone("the ServiceAccount"))?;
-        let found = self.live("/serviceaccounts", namespace, &account, &uid).ok_or(Refused::Gone("the ServiceAccount"))?;
+        let found = self
+            .live("/serviceaccounts", namespace, &account, &uid)
+            .ok_or(Refused::Gone("the ServiceAccount"))?;
         if deleted_before(&found, second - DELETED_POD_GRACE_S) {
             return Err(Refused::Gone("the ServiceAccount"));
         }

@@ -1,6 +1,7 @@
 //! Client certificates: common name is the user, organizations are the groups.
 //!
-//! In: the certificate that rustls verified against the hub's CA. Out: `User`. Never: verifies the chain itself.
+//! In: the certificate that rustls verified against the hub's CA. Out: `User`. Never: verifies the chain
+//! itself.
 
 use super::user::{AUTHENTICATED, User};
 use x509_parser::prelude::{FromDer, X509Certificate};

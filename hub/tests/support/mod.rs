@@ -38,7 +38,8 @@ impl Cluster {
 
     pub fn with(options: Options) -> Cluster {
         let dir = tempfile::tempdir().unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let now = SystemTime::now();
         let pki = Pki::open(&dir.path().join("pki"), &[], now).unwrap();
         let store = Store::open(dir.path(), options).unwrap();

@@ -1,7 +1,8 @@
 //! Kubernetes' protobuf encoding of objects, read into JSON values.
 //!
-//! In: a request's body with the media type application/vnd.kubernetes.protobuf, hostile (kubectl's typed commands and Go
-//! clients send it). Out: the value that the same object has in JSON. Unknown numbers are skipped, as upstream does.
+//! In: a request's body with the media type application/vnd.kubernetes.protobuf, hostile (kubectl's typed
+//! commands and Go clients send it). Out: the value that the same object has in JSON. Unknown numbers are
+//! skipped, as upstream does.
 //! Never: encodes; these clients also accept JSON.
 //! Source: apimachinery's `runtime.Unknown` envelope; the numbers are in `fields-1.36.txt`.
 
@@ -82,13 +83,20 @@ fn message(name: &str, bytes: &[u8], depth: usize) -> Result<Value, ProtobufErro
     Ok(Value::Object(fields))
 }
 
-fn put(fields: &mut Map<String, Value>, field: &Field<'_>, item: Item<'_>, depth: usize) -> Result<(), ProtobufError> {
+fn put(
+    fields: &mut Map<String, Value>,
+    field: &Field<'_>,
+    item: Item<'_>,
+    depth: usize,
+) -> Result<(), ProtobufError> {
     match field.form {
         Form::List => {
             let list = fields.entry(field.name).or_insert_with(|| json!([]));
             let values = match (&field.base, item) {
                 // Numbers may come packed.
-                (Base::Integer, Item::Bytes(packed)) => wire::varints(packed)?.into_iter().map(Value::from).collect(),
+                (Base::Integer, Item::Bytes(packed)) => {
+                    wire::varints(packed)?.into_iter().map(Value::from).collect()
+                }
                 (base, item) => vec![one(base, item, depth)?],
             };
             if let Some(list) = list.as_array_mut() {

@@ -110,7 +110,8 @@ fn int_or_string(bytes: &[u8]) -> Outcome {
 
 /// A schema or something simpler.
 fn either(name: &str, bytes: &[u8], depth: usize) -> Outcome {
-    let schema = name.rsplit_once('.').map(|(package, _)| format!("{package}.JSONSchemaProps")).unwrap_or_default();
+    let schema =
+        name.rsplit_once('.').map(|(package, _)| format!("{package}.JSONSchemaProps")).unwrap_or_default();
     if name.ends_with("OrBool") {
         return match field(bytes, 2)? {
             Some(Item::Bytes(inner)) => any(&schema, inner, depth + 1),

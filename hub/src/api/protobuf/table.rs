@@ -1,6 +1,7 @@
 //! The numbers, names and types of fields, from the generated table.
 //!
-//! In: `fields-1.36.txt`. Out: the fields of a message. The text is indexed once; a message's line is parsed when asked.
+//! In: `fields-1.36.txt`. Out: the fields of a message. The text is indexed once; a message's line is parsed
+//! when asked.
 //! Never: holds the parsed table in memory.
 
 use serde_json::{Value, json};

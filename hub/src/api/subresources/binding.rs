@@ -43,7 +43,11 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
     }
     let uid = object::uid(&binding).to_owned();
     bind(&mut ask, &node, &uid).await?;
-    Ok(reply::value(201, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}), call.wanted))
+    Ok(reply::value(
+        201,
+        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+        call.wanted,
+    ))
 }
 
 /// Sets the node; `uid` empty means whichever pod has the name.
@@ -59,7 +63,10 @@ pub async fn bind(ask: &mut Ask, node: &str, uid: &str) -> Result<Written, Statu
             )));
         }
         if object::is_deleting(old) {
-            return Err(why(&format!("pod {} is being deleted, cannot be assigned to a host", ask.target.name)));
+            return Err(why(&format!(
+                "pod {} is being deleted, cannot be assigned to a host",
+                ask.target.name
+            )));
         }
         if let Some(current) = old["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) {
             let sentence = format!("pod {} is already assigned to node {current:?}", ask.target.name);
@@ -74,7 +81,11 @@ pub async fn bind(ask: &mut Ask, node: &str, uid: &str) -> Result<Written, Statu
 }
 
 fn scheduled(pod: &mut Value, now: &str) {
-    let Some(conditions) = object::map(pod, "status").and_then(|s| object::list(s, "conditions")) else { return };
+    let Some(conditions) = object::map(pod, "status").and_then(|s| object::list(s, "conditions")) else {
+        return;
+    };
     conditions.retain(|c| c["type"] != "PodScheduled");
-    conditions.push(json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now}));
+    conditions.push(
+        json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now}),
+    );
 }

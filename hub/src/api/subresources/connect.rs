@@ -42,7 +42,8 @@ pub async fn answer(call: &mut Call, target: &Target, mut input: Input) -> Resul
             streaming::port_forward(parts, &place, &request, &streams).await?
         }
         sub => {
-            let mut request = if sub == "exec" { ExecRequest::exec(&all)? } else { ExecRequest::attach(&all)? };
+            let mut request =
+                if sub == "exec" { ExecRequest::exec(&all)? } else { ExecRequest::attach(&all)? };
             request.container = container(&pod, &request.container)?;
             streaming::exec(parts, &place, request, &streams).await?
         }
@@ -77,7 +78,8 @@ fn container(pod: &Value, named: &str) -> Result<String, Status> {
     let (main, init, extra) = (names("containers"), names("initContainers"), names("ephemeralContainers"));
     if !named.is_empty() {
         let known = [&main, &init, &extra].into_iter().flatten().any(|n| n == named);
-        let wrong = || Status::bad_request(format!("container {named} is not valid for pod {}", object::name(pod)));
+        let wrong =
+            || Status::bad_request(format!("container {named} is not valid for pod {}", object::name(pod)));
         return known.then(|| named.to_owned()).ok_or_else(wrong);
     }
     let default = pod["metadata"]["annotations"][DEFAULT_CONTAINER].as_str();
@@ -133,9 +135,14 @@ fn log_options(query: &Query, pod: &str, container: String) -> Result<StreamKind
     }
     match (since_seconds, since_time) {
         (Some(_), Some(_)) => {
-            errors.push(FieldError::forbidden("", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
+            errors.push(FieldError::forbidden(
+                "",
+                "at most one of `sinceTime` or `sinceSeconds` may be specified",
+            ));
         }
-        (Some(n), None) if n < 1 => errors.push(FieldError::invalid("sinceSeconds", n, "must be greater than 0")),
+        (Some(n), None) if n < 1 => {
+            errors.push(FieldError::invalid("sinceSeconds", n, "must be greater than 0"))
+        }
         _ => {}
     }
     if let Err(text) = since {
@@ -222,7 +229,14 @@ mod tests {
             (&one, "", Ok("a")),
             (&one, "x", Err("container x is not valid for pod p")),
             (&two, "i", Ok("i")),
-            (&two, "", Err("a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]")),
+            (
+                &two,
+                "",
+                Err(
+                    "a container name must be specified for pod p, choose one of: [a b] or one of the init \
+                     containers: [i]",
+                ),
+            ),
             (&marked, "", Ok("b")),
         ] {
             let outcome = container(pod, named).map_err(|s| s.message);
@@ -232,8 +246,15 @@ mod tests {
 
     #[test]
     fn log_options_are_checked() {
-        let check = |query: &str| log_options(&Query::parse(query).unwrap(), "p", "c".into()).map_err(|s| s.code);
-        for query in ["tailLines=-1", "limitBytes=0", "sinceSeconds=0", "sinceTime=x", "sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z"] {
+        let check =
+            |query: &str| log_options(&Query::parse(query).unwrap(), "p", "c".into()).map_err(|s| s.code);
+        for query in [
+            "tailLines=-1",
+            "limitBytes=0",
+            "sinceSeconds=0",
+            "sinceTime=x",
+            "sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z",
+        ] {
             assert_eq!(check(query), Err(422), "{query}");
         }
         assert_eq!(check("tailLines=x"), Err(400));

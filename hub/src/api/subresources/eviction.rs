@@ -1,7 +1,8 @@
 //! `pods/eviction`: a delete that respects PodDisruptionBudgets (`kubectl drain`).
 //!
 //! In: an Eviction. Out: success, or 429 while a budget allows no disruption.
-//! Source: the Kubernetes page "API-initiated Eviction". Never: evicts against a budget, except pods that do not run.
+//! Source: the Kubernetes page "API-initiated Eviction". Never: evicts against a budget, except pods that do
+//! not run.
 
 use crate::api::{
     Reply, Target, decode,
@@ -44,7 +45,8 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
         spend_budget(&ask, &pod).await?;
     }
     write::delete(&mut ask, &options).await?;
-    let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    let done =
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(reply::value(201, &done, call.wanted))
 }
 

@@ -1,6 +1,7 @@
 //! Limpet's own doors: joining with a token, and the operator's tokens.
 //!
-//! In: `POST /limpet/v1/join` (the token is the right), `POST /limpet/v1/renew` (the key is), `/limpet/v1/tokens` (a right in RBAC). Out: JSON, or a Status.
+//! In: `POST /limpet/v1/join` (the token is the right), `POST /limpet/v1/renew` (the key is),
+//! `/limpet/v1/tokens` (a right in RBAC). Out: JSON, or a Status.
 //! Never: shows the secret of a token again.
 
 use crate::{
@@ -51,10 +52,12 @@ pub async fn answer(call: Call, parts: &[&str], input: Input) -> Result<Reply, S
             let made = enroll.create_token(&wish, SystemTime::now()).await.map_err(|e| failed(&e))?;
             json(201, &made)
         }
-        (&Method::DELETE, ["v1", "tokens", id]) => match enroll.revoke_token(id).await.map_err(|e| failed(&e))? {
-            true => json(200, &Status::success("limpet", "jointokens", id, "")),
-            false => Err(Status::not_found("limpet", "jointokens", id)),
-        },
+        (&Method::DELETE, ["v1", "tokens", id]) => {
+            match enroll.revoke_token(id).await.map_err(|e| failed(&e))? {
+                true => json(200, &Status::success("limpet", "jointokens", id, "")),
+                false => Err(Status::not_found("limpet", "jointokens", id)),
+            }
+        }
         (_, ["v1", "tokens", ..] | ["v1", "join" | "renew"]) => Err(not_allowed()),
         _ => Err(Status::no_such_resource()),
     }
@@ -66,7 +69,8 @@ fn enroll(api: &Api) -> Result<Arc<Enroll>, Status> {
 }
 
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Status> {
-    serde_json::from_slice(bytes).map_err(|e| Status::bad_request(format!("the body is not what is expected: {e}")))
+    serde_json::from_slice(bytes)
+        .map_err(|e| Status::bad_request(format!("the body is not what is expected: {e}")))
 }
 
 fn json(code: u16, value: &impl Serialize) -> Result<Reply, Status> {
@@ -77,7 +81,9 @@ fn json(code: u16, value: &impl Serialize) -> Result<Reply, Status> {
 fn failed(error: &EnrollError) -> Status {
     match error {
         EnrollError::Refused(_) => Status::new(403, "Forbidden", error.to_string()),
-        EnrollError::Wish(_) | EnrollError::Pki(PkiError::Request(_)) => Status::bad_request(error.to_string()),
+        EnrollError::Wish(_) | EnrollError::Pki(PkiError::Request(_)) => {
+            Status::bad_request(error.to_string())
+        }
         _ => Status::internal(error.to_string()),
     }
 }

@@ -32,7 +32,11 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
         ("token", _) => token::answer(call, target, input).await,
         ("log" | "exec" | "attach" | "portforward", _) => connect::answer(call, target, input).await,
         ("proxy", "get") if target.resource.plural == "nodes" => connect::node(call, target).await,
-        ("proxy", _) => Err(Status::new(501, "", "proxying to pods and services is not supported by this hub yet; use kubectl port-forward")),
+        ("proxy", _) => Err(Status::new(
+            501,
+            "",
+            "proxying to pods and services is not supported by this hub yet; use kubectl port-forward",
+        )),
         // status, finalize, approval, ephemeralcontainers, resize: the object itself, with rules of its own.
         (_, "get") => verbs::get::answer(call, target),
         (_, "update") => verbs::update::answer(call, target, input).await,

@@ -1,6 +1,7 @@
 //! `scale`: the number of replicas, in one form for all kinds that have one.
 //!
-//! In: GET, PUT or PATCH of an autoscaling/v1 Scale. Out: the Scale. Never: touches anything but `spec.replicas`.
+//! In: GET, PUT or PATCH of an autoscaling/v1 Scale. Out: the Scale. Never: touches anything but
+//! `spec.replicas`.
 
 use crate::api::{
     Reply, Target, decode,
@@ -93,7 +94,9 @@ fn scale_of(object: &Value) -> Value {
 
 /// A metav1.LabelSelector (or a plain map, for ReplicationControllers) as the text of a query.
 fn selector_text(selector: &Value) -> String {
-    let labels = selector.get("matchLabels").or_else(|| selector.get("matchExpressions").is_none().then_some(selector));
+    let labels = selector
+        .get("matchLabels")
+        .or_else(|| selector.get("matchExpressions").is_none().then_some(selector));
     let labels = labels.and_then(Value::as_object);
     let mut terms: Vec<String> = labels
         .into_iter()
@@ -126,7 +129,10 @@ mod tests {
         for (selector, expect) in [
             (json!({"matchLabels": {"b": "2", "a": "1"}}), "a=1,b=2"),
             (json!({"a": "1"}), "a=1"),
-            (json!({"matchExpressions": [{"key": "x", "operator": "In", "values": ["b", "a"]}]}), "x in (a,b)"),
+            (
+                json!({"matchExpressions": [{"key": "x", "operator": "In", "values": ["b", "a"]}]}),
+                "x in (a,b)",
+            ),
             (json!(null), ""),
         ] {
             assert_eq!(selector_text(&selector), expect);

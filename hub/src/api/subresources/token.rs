@@ -45,7 +45,8 @@ pub fn issue(api: &Api, target: &Target, mut request: Value) -> Result<Value, St
     let reference = request["spec"]["boundObjectRef"].clone();
     let bound = bound(api, target, &reference)?;
     let node = bound.as_ref().and_then(|b| b.node.as_ref()).map(|(name, uid)| (name.as_str(), uid.as_str()));
-    let mut audiences: Vec<String> = object::strings(&request["spec"]["audiences"]).map(str::to_owned).collect();
+    let mut audiences: Vec<String> =
+        object::strings(&request["spec"]["audiences"]).map(str::to_owned).collect();
     if audiences.is_empty() {
         audiences.push(api.tokens.issuer().to_owned());
     }
@@ -101,7 +102,9 @@ fn bound(api: &Api, target: &Target, reference: &Value) -> Result<Option<Bound>,
         "Secret" => ("/secrets", "secrets", target.namespace.as_str()),
         "Node" => ("/nodes", "nodes", ""),
         _ => {
-            return Err(Status::bad_request(format!("cannot bind token for serviceaccount to object of type {kind}")));
+            return Err(Status::bad_request(format!(
+                "cannot bind token for serviceaccount to object of type {kind}"
+            )));
         }
     };
     let read = |resource: &str, namespace: &str, name: &str| -> Option<Value> {
@@ -126,9 +129,10 @@ fn bound(api: &Api, target: &Target, reference: &Value) -> Result<Option<Bound>,
                 target.name
             )));
         }
-        node = found["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()).and_then(|name| {
-            read("/nodes", "", name).map(|n| (name.to_owned(), object::uid(&n).to_owned()))
-        });
+        node = found["spec"]["nodeName"]
+            .as_str()
+            .filter(|n| !n.is_empty())
+            .and_then(|name| read("/nodes", "", name).map(|n| (name.to_owned(), object::uid(&n).to_owned())));
     }
     Ok(Some(Bound { kind: kind.to_owned(), name: name.to_owned(), uid: uid.to_owned(), node }))
 }

@@ -1,7 +1,7 @@
 //! DELETE of one object.
 //!
-//! In: DeleteOptions in the body or in the query. Out: a Status, or the object where it is still there or where upstream
-//! returns it. Never: waits until it is gone.
+//! In: DeleteOptions in the body or in the query. Out: a Status, or the object where it is still there or
+//! where upstream returns it. Never: waits until it is gone.
 
 use super::{ask, dry_run, shape};
 use crate::api::{

@@ -1,7 +1,7 @@
 //! DELETE of all selected objects of a resource.
 //!
-//! In: selectors and DeleteOptions. Out: the list of what was deleted. Each object is deleted on its own; one that is gone
-//! meanwhile does not matter. Never: deletes what is not selected.
+//! In: selectors and DeleteOptions. Out: the list of what was deleted. Each object is deleted on its own; one
+//! that is gone meanwhile does not matter. Never: deletes what is not selected.
 
 use super::{
     ask, delete,

@@ -1,6 +1,7 @@
 //! GET of one object: the stored bytes, copied.
 //!
-//! In: a target with a name. Out: the object, 404, or 504 for a revision of the future. Never: parses the common case.
+//! In: a target with a name. Out: the object, 404, or 504 for a revision of the future. Never: parses the
+//! common case.
 
 use super::shape;
 use crate::api::{Reply, Target, dispatch::Call};
@@ -19,7 +20,8 @@ pub fn answer(call: &Call, target: &Target) -> Result<Reply, Status> {
     shape::stored(call, target, &record)
 }
 
-/// A revision that the store has not reached: the client talked with another hub, or with this one before a restore.
+/// A revision that the store has not reached: the client talked with another hub, or with this one before a
+/// restore.
 pub fn not_of_the_future(asked: Revision, current: Revision) -> Result<(), Status> {
     if asked <= current {
         return Ok(());

@@ -1,7 +1,7 @@
 //! LIST: a copy of the stored bytes of all selected objects.
 //!
-//! In: a target without a name, selectors, limit and token. Out: a list, a Table, or partial metadata; 410 when a
-//! token's revision has left the watch window. Never: parses objects when nothing asks for it.
+//! In: a target without a name, selectors, limit and token. Out: a list, a Table, or partial metadata; 410
+//! when a token's revision has left the watch window. Never: parses objects when nothing asks for it.
 
 use super::{
     get::not_of_the_future,
@@ -53,7 +53,8 @@ pub fn answer(call: &Call, target: &Target) -> Result<Reply, Status> {
             Ok(reply::value(200, &list, call.wanted))
         }
         Shape::Partial(version) => {
-            let items: Vec<Value> = parse(target, &page)?.iter().map(|o| object::partial(o, version)).collect();
+            let items: Vec<Value> =
+                parse(target, &page)?.iter().map(|o| object::partial(o, version)).collect();
             let list = json!({
                 "kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"),
                 "metadata": metadata(&page), "items": items,
@@ -64,7 +65,12 @@ pub fn answer(call: &Call, target: &Target) -> Result<Reply, Status> {
 }
 
 /// The records that belong on this page.
-pub fn page(call: &Call, target: &Target, options: &ListOptions, selection: &Selection) -> Result<Page, Status> {
+pub fn page(
+    call: &Call,
+    target: &Target,
+    options: &ListOptions,
+    selection: &Selection,
+) -> Result<Page, Status> {
     check_revision(call, options)?;
     let (store, resource) = (&call.api.store, target.resource);
     let mut after = options.start.as_ref().map(|s| (s.namespace.clone(), s.name.clone()));
@@ -98,11 +104,8 @@ pub fn page(call: &Call, target: &Target, options: &ListOptions, selection: &Sel
     // Later pages keep the revision of the first: a watch from there repeats what changed between the pages.
     let revision = options.start.as_ref().map_or(first_revision.unwrap_or(0), |s| s.revision);
     let last = records.last().filter(|_| remaining > 0);
-    let next = last.map(|r| Continue {
-        revision,
-        namespace: r.key.namespace.clone(),
-        name: r.key.name.clone(),
-    });
+    let next =
+        last.map(|r| Continue { revision, namespace: r.key.namespace.clone(), name: r.key.name.clone() });
     let remaining = (remaining > 0 && everything).then_some(remaining);
     Ok(Page { revision, records, next, remaining })
 }
@@ -165,6 +168,7 @@ fn plain(call: &Call, target: &Target, page: Page) -> Reply {
         let separator = (at > 0).then(|| comma.clone());
         separator.into_iter().chain(std::iter::once(record.bytes))
     });
-    let pieces = std::iter::once(Bytes::from(head)).chain(items).chain(std::iter::once(Bytes::from_static(b"]}\n")));
+    let pieces =
+        std::iter::once(Bytes::from(head)).chain(items).chain(std::iter::once(Bytes::from_static(b"]}\n")));
     reply::pieces(pieces, size, call.wanted)
 }

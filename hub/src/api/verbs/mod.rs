@@ -1,7 +1,7 @@
 //! The verbs of the API, one file each: from a routed request to its answer.
 //!
-//! In: a `Call` and its `Target`. Out: a reply. The work on objects is in `write`, so that the hub's own parts do it
-//! in the same way. Never: authorizes.
+//! In: a `Call` and its `Target`. Out: a reply. The work on objects is in `write`, so that the hub's own
+//! parts do it in the same way. Never: authorizes.
 
 pub mod get;
 pub mod list;
@@ -31,7 +31,11 @@ pub fn ask(call: &Call, target: &Target) -> Result<Ask, Status> {
     let agent = call.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok());
     let manager = managed::manager_name(call.query.text("fieldManager"), agent);
     if let Some(wrong) = managed::check_manager_name(&manager) {
-        return Err(Status::new(422, "Invalid", format!("CreateOptions.meta.k8s.io \"\" is invalid: {wrong}")));
+        return Err(Status::new(
+            422,
+            "Invalid",
+            format!("CreateOptions.meta.k8s.io \"\" is invalid: {wrong}"),
+        ));
     }
     Ok(Ask {
         api: Arc::clone(&call.api),

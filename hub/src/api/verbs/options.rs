@@ -1,7 +1,8 @@
 //! What a list or watch may ask for, and the tokens that continue a list.
 //!
 //! In: the query of a request, hostile. Out: `ListOptions`, or a Status in upstream's words.
-//! Source: the Kubernetes page "API Concepts". Never: a token that means something else than its list's position.
+//! Source: the Kubernetes page "API Concepts". Never: a token that means something else than its list's
+//! position.
 
 use crate::api::query::Query;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
@@ -65,7 +66,11 @@ pub fn parse(query: &Query, watch: bool) -> Result<ListOptions, Status> {
     let revision = match query.text("resourceVersion") {
         None => None,
         Some(text) => Some(text.parse::<Revision>().map_err(|_| {
-            let error = FieldError::invalid("resourceVersion", text, "strconv.ParseUint: parsing failed: invalid syntax");
+            let error = FieldError::invalid(
+                "resourceVersion",
+                text,
+                "strconv.ParseUint: parsing failed: invalid syntax",
+            );
             Status::invalid("meta.k8s.io", "ListOptions", "", &[error])
         })?),
     };
@@ -81,10 +86,16 @@ pub fn parse(query: &Query, watch: bool) -> Result<ListOptions, Status> {
         },
         bookmarks: query.flag("allowWatchBookmarks"),
         send_initial_events: query.flag("sendInitialEvents"),
-        timeout: number("timeoutSeconds")?.filter(|s| *s > 0).map(|s| Duration::from_secs(s.min(86_400) as u64)),
+        timeout: number("timeoutSeconds")?
+            .filter(|s| *s > 0)
+            .map(|s| Duration::from_secs(s.min(86_400) as u64)),
     };
     let errors = check(query, &options, text, watch);
-    if errors.is_empty() { Ok(options) } else { Err(Status::invalid("meta.k8s.io", "ListOptions", "", &errors)) }
+    if errors.is_empty() {
+        Ok(options)
+    } else {
+        Err(Status::invalid("meta.k8s.io", "ListOptions", "", &errors))
+    }
 }
 
 fn check(query: &Query, options: &ListOptions, text: Option<&str>, watch: bool) -> Vec<FieldError> {

@@ -1,7 +1,8 @@
 //! PATCH: JSON patch, merge patch, strategic merge patch, server-side apply.
 //!
-//! In: a patch and its media type. Out: the stored object; 409 for conflicts of apply, 415 for other media types.
-//! A patch whose object changed meanwhile is made again on the new state. Never: a patch that its kind's form forbids.
+//! In: a patch and its media type. Out: the stored object; 409 for conflicts of apply, 415 for other media
+//! types. A patch whose object changed meanwhile is made again on the new state. Never: a patch that its
+//! kind's form forbids.
 
 use super::{ask, dry_run, form, shape};
 use crate::api::{
@@ -125,15 +126,17 @@ impl Patch {
 fn rejected(why: &str) -> Status {
     let message = "the server rejected our request due to an error in our request";
     let mut status = Status::new(422, "Invalid", message);
-    let cause = Cause { reason: "UnexpectedServerResponse".into(), message: why.into(), field: String::new() };
+    let cause =
+        Cause { reason: "UnexpectedServerResponse".into(), message: why.into(), field: String::new() };
     status.details = Some(Box::new(Details { causes: vec![cause], ..Details::default() }));
     status
 }
 
 /// Server-side apply: creates what is absent.
 async fn apply(call: &Call, ask: &mut Ask, bytes: &[u8]) -> Result<write::Written, Status> {
-    let mut decoded = decode::yaml(bytes)
-        .map_err(|s| if s.code == 400 { Status::bad_request(format!("error decoding YAML: {}", s.message)) } else { s })?;
+    let mut decoded = decode::yaml(bytes).map_err(|s| {
+        if s.code == 400 { Status::bad_request(format!("error decoding YAML: {}", s.message)) } else { s }
+    })?;
     let force = call.query.flag("force");
     if Validation::of(&call.query)? == Validation::Strict && !decoded.duplicates.is_empty() {
         return Err(Status::bad_request(format!(
@@ -150,7 +153,9 @@ async fn apply(call: &Call, ask: &mut Ask, bytes: &[u8]) -> Result<write::Writte
     }
     if !object::uid(&applied).is_empty() {
         let wanted = object::uid(&applied);
-        let why = format!("uid mismatch: the provided object specified uid {wanted}, and no existing object was found");
+        let why = format!(
+            "uid mismatch: the provided object specified uid {wanted}, and no existing object was found"
+        );
         return Err(ask.target.conflict_because(&why));
     }
     let name = ask.target.name.clone();

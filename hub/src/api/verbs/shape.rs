@@ -20,7 +20,9 @@ pub fn include_object(call: &Call) -> Result<table::Include, Status> {
 
 /// Whether stored bytes can go out as they are.
 pub fn is_plain(call: &Call, target: &Target) -> bool {
-    call.wanted.shape == Shape::Object && call.wanted.format == Format::Json && target.resource.is_stored_form()
+    call.wanted.shape == Shape::Object
+        && call.wanted.format == Format::Json
+        && target.resource.is_stored_form()
 }
 
 /// A stored object.

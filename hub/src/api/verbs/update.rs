@@ -1,7 +1,8 @@
 //! PUT: an object as a whole.
 //!
-//! In: a body, perhaps with the resourceVersion that it was made from. Out: the stored object; 409 when it changed
-//! meanwhile. Kinds that agents keep by PUT alone (leases, endpoints, …) are created when absent, as upstream does.
+//! In: a body, perhaps with the resourceVersion that it was made from. Out: the stored object; 409 when it
+//! changed meanwhile. Kinds that agents keep by PUT alone (leases, endpoints, …) are created when absent, as
+//! upstream does.
 //! Never: changes what belongs to a subresource.
 
 use super::{ask, dry_run, form, shape};
@@ -34,7 +35,13 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
     let decoded = decode::object(&bytes, &call.content_type(), &target.resource.kind)?;
     let mut new = decoded.value;
     let api_version = target.resource.api_version();
-    write::form::conform(&mut new, form(target, &api_version), decoded.duplicates, validation, &mut call.warnings)?;
+    write::form::conform(
+        &mut new,
+        form(target, &api_version),
+        decoded.duplicates,
+        validation,
+        &mut call.warnings,
+    )?;
     if object::name(&new).is_empty() {
         return Err(Status::bad_request(format!(
             "the name of the object (based on URL) was {:?} but the object has no name",

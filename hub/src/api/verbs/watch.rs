@@ -1,7 +1,8 @@
 //! WATCH: every change of the selected objects, once, in the order of revisions.
 //!
-//! In: a target, selectors, a revision to start from. Out: a stream of ADDED, MODIFIED, DELETED, BOOKMARK and ERROR.
-//! An object that enters or leaves the selection is ADDED or DELETED. A slow reader gets a 410 and must list again.
+//! In: a target, selectors, a revision to start from. Out: a stream of ADDED, MODIFIED, DELETED, BOOKMARK and
+//! ERROR. An object that enters or leaves the selection is ADDED or DELETED. A slow reader gets a 410 and
+//! must list again.
 //! Never: a queue that grows; what is sent waits for the reader.
 
 use super::{
@@ -85,7 +86,8 @@ impl Feed {
         let mut chance = [0; 2];
         crate::api::fill_random(&mut chance);
         let extra = u64::from(u16::from_le_bytes(chance)) * limits::WATCH_SECONDS_MIN / 65_536;
-        let life = options.timeout.unwrap_or(std::time::Duration::from_secs(limits::WATCH_SECONDS_MIN + extra));
+        let life =
+            options.timeout.unwrap_or(std::time::Duration::from_secs(limits::WATCH_SECONDS_MIN + extra));
         api.metrics.watches.fetch_add(1, Ordering::Relaxed);
         Feed {
             api,
@@ -230,7 +232,8 @@ impl Render {
     }
 
     fn table(&mut self, value: &Value, version: &str) -> Value {
-        let mut table = table::render(self.resource, std::slice::from_ref(value), Timestamp::now(), self.include);
+        let mut table =
+            table::render(self.resource, std::slice::from_ref(value), Timestamp::now(), self.include);
         table["apiVersion"] = format!("meta.k8s.io/{version}").into();
         object::set_meta(&mut table, "resourceVersion", object::resource_version(value).into());
         if std::mem::replace(&mut self.head_sent, true) {
@@ -273,4 +276,3 @@ impl Render {
         out.into()
     }
 }
-

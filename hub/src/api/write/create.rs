@@ -1,7 +1,7 @@
 //! Creates an object.
 //!
-//! In: an `Ask` without a name, an object in the form of its kind. Out: the stored object. A generated name that is taken
-//! is tried again. Never: overwrites.
+//! In: an `Ask` without a name, an object in the form of its kind. Out: the stored object. A generated name
+//! that is taken is tried again. Never: overwrites.
 
 use super::{Ask, Chance, Made, Written, to_bytes};
 use crate::{

@@ -89,7 +89,12 @@ pub async fn delete(ask: &mut Ask, options: &DeleteOptions) -> Result<Deleted, S
     Err(ask.target.conflict())
 }
 
-async fn store(ask: &Ask, record: &Record, old: &Value, new: Value) -> Result<Result<Deleted, StoreError>, Status> {
+async fn store(
+    ask: &Ask,
+    record: &Record,
+    old: &Value,
+    new: Value,
+) -> Result<Result<Deleted, StoreError>, Status> {
     let uid = object::uid(old).to_owned();
     let gone = may_go(&new);
     let unchanged = !gone && new == *old;
@@ -197,7 +202,8 @@ mod tests {
     use serde_json::json;
 
     fn pod(node: &str, phase: &str) -> Value {
-        json!({"kind": "Pod", "metadata": {"name": "a"}, "spec": {"nodeName": node, "terminationGracePeriodSeconds": 20},
+        let spec = json!({"nodeName": node, "terminationGracePeriodSeconds": 20});
+        json!({"kind": "Pod", "metadata": {"name": "a"}, "spec": spec,
             "status": {"phase": phase}})
     }
 

@@ -1,7 +1,7 @@
 //! Brings a decoded object into the form of its kind, or says what is wrong with it.
 //!
-//! In: a value, hostile; the name of its definition; how strict to be. Out: the value without unknown fields and nulls,
-//! warnings, or a 400 in the words of Go's decoder. Never: judges values beyond their JSON type.
+//! In: a value, hostile; the name of its definition; how strict to be. Out: the value without unknown fields
+//! and nulls, warnings, or a 400 in the words of Go's decoder. Never: judges values beyond their JSON type.
 
 use crate::api::query::Query;
 use limpet_objects::{field::FieldError, schema, status::Status, strict};
@@ -23,7 +23,8 @@ impl Validation {
             Some("Ignore") => Ok(Validation::Ignore),
             Some("Strict") => Ok(Validation::Strict),
             Some(other) => {
-                let error = FieldError::not_supported("fieldValidation", other, &["Ignore", "Strict", "Warn"]);
+                let error =
+                    FieldError::not_supported("fieldValidation", other, &["Ignore", "Strict", "Warn"]);
                 Err(Status::invalid("meta.k8s.io", "CreateOptions", "", &[error]))
             }
         }
@@ -50,13 +51,17 @@ pub fn conform(
     let Some(definition) = schema::table().get(form.definition) else { return Ok(()) };
     let broken = |why: &str| {
         let (_, version) = limpet_objects::resource::split_api_version(form.api_version);
-        Status::bad_request(format!("{} in version {version:?} cannot be handled as a {}: {why}", form.kind, form.kind))
+        Status::bad_request(format!(
+            "{} in version {version:?} cannot be handled as a {}: {why}",
+            form.kind, form.kind
+        ))
     };
     if let Some(first) = schema::check(value, definition).first() {
         return Err(broken(first));
     }
     let mut findings = duplicates;
-    findings.extend(schema::prune(value, definition).into_iter().map(|path| format!("unknown field {path:?}")));
+    findings
+        .extend(schema::prune(value, definition).into_iter().map(|path| format!("unknown field {path:?}")));
     if findings.is_empty() || validation == Validation::Ignore {
         return Ok(());
     }
@@ -114,17 +119,23 @@ mod tests {
 
     fn check(mut value: Value, validation: Validation) -> Result<Vec<String>, String> {
         let mut warnings = Vec::new();
-        conform(&mut value, FORM, Vec::new(), validation, &mut warnings).map(|()| warnings).map_err(|s| s.message)
+        conform(&mut value, FORM, Vec::new(), validation, &mut warnings)
+            .map(|()| warnings)
+            .map_err(|s| s.message)
     }
 
     #[test]
     fn strictness() {
         let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"foo": 1}});
         assert_eq!(check(object.clone(), Validation::Ignore), Ok(vec![]));
-        assert_eq!(check(object.clone(), Validation::Warn), Ok(vec!["unknown field \"spec.foo\"".to_owned()]));
+        assert_eq!(
+            check(object.clone(), Validation::Warn),
+            Ok(vec!["unknown field \"spec.foo\"".to_owned()])
+        );
         assert_eq!(
             check(object, Validation::Strict).unwrap_err(),
-            "Deployment in version \"v1\" cannot be handled as a Deployment: strict decoding error: unknown field \"spec.foo\""
+            "Deployment in version \"v1\" cannot be handled as a Deployment: strict decoding error: \
+             unknown field \"spec.foo\""
         );
     }
 

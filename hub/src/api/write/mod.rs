@@ -1,4 +1,5 @@
-//! The way of every write: decode, default, admit, prepare, validate, store. HTTP and the hub's own parts share it.
+//! The way of every write: decode, default, admit, prepare, validate, store. HTTP and the hub's own parts
+//! share it.
 //!
 //! In: an `Ask` (who, what, how) and an object or a change. Out: the stored bytes, durable; or a Status.
 //! Never: authorizes; skips a step for somebody.
@@ -83,7 +84,8 @@ impl Ask {
         })
     }
 
-    /// After a conflict: waits until readers see the write that was faster (it may still be on its way to the disk).
+    /// After a conflict: waits until readers see the write that was faster (it may still be on its way to the
+    /// disk).
     pub(super) async fn moved_on(&self, from: Revision) {
         let key = self.target.key();
         let Ok(mut watch) = self.api.store.watch(&key.resource, Some(&key.namespace), from) else { return };

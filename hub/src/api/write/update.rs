@@ -1,7 +1,7 @@
 //! Changes an object: replacement, patch, apply, and their subresources.
 //!
-//! In: an `Ask` with a name, and a function from the stored object to the new one. Out: the stored object. When the object
-//! changed meanwhile the function is asked again, unless the client named a resourceVersion.
+//! In: an `Ask` with a name, and a function from the stored object to the new one. Out: the stored object.
+//! When the object changed meanwhile the function is asked again, unless the client named a resourceVersion.
 //! An object that is being deleted goes away with its last finalizer.
 //! Never: writes when nothing changed.
 
@@ -115,8 +115,8 @@ async fn store(ask: &Ask, record: &Record, old: &Value, new: Value) -> Result<St
 
 /// Whether an object that is being deleted has nothing left to wait for.
 pub(super) fn may_go(object: &Value) -> bool {
-    let namespace_waits =
-        object["kind"] == "Namespace" && object["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
+    let namespace_waits = object["kind"] == "Namespace"
+        && object["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
     object::is_deleting(object)
         && !object::has_finalizers(object)
         && !namespace_waits
