@@ -14,7 +14,7 @@ pub fn agent() -> Result<PathBuf, String> {
     command
         .current_dir(sh::root())
         .args(["build", "--profile", "device", "-p", "limpet-agent", "--target", &target])
-        .env(variable, "-Ctarget-feature=+crt-static -Crelocation-model=static");
+        .env(variable, "-Ctarget-feature=+crt-static -Crelocation-model=static -Clink-arg=-Wl,--icf=all");
     sh::status(&mut command)?;
     let built = sh::root().join("target").join(&target).join("device/limpet-agent");
     let dist = sh::root().join("target/dist");

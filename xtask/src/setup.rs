@@ -14,6 +14,8 @@ const PACKAGES: &[(&str, &str, &str)] = &[
     ("busybox", "busybox-static", "a shell and tar inside test containers"),
     ("docker-registry", "docker-registry", "a registry that is not ours, to pull from"),
     ("mosquitto", "mosquitto", "a broker that is not ours"),
+    ("mosquitto_pub", "mosquitto-clients", "talks to the hub's broker as a stranger would"),
+    ("openssl", "openssl", "forges certificates that must be refused"),
     ("nft", "nftables", "shows what the agent programmed; the agent itself does not need it"),
     ("crun", "crun", "the runtime that benchmarks compare with"),
     ("python3", "python3-pip", "unpacks the second kubectl"),

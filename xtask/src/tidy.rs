@@ -5,7 +5,7 @@
 use crate::sh;
 use std::{fs, path::Path};
 
-const WIDTH_MAX: usize = 120;
+const WIDTH_MAX: usize = 130;
 const LINES_MAX: usize = 700;
 /// What a core must not depend on: with none of these in Cargo.toml, the compiler keeps it pure.
 const IMPURE: [&str; 10] =
@@ -46,7 +46,9 @@ fn rust(name: &str, text: &str, wrong: &mut Vec<String>) {
     }
     for (number, line) in text.lines().enumerate() {
         let at = number + 1;
-        if line.chars().count() > WIDTH_MAX {
+        // A long literal is better whole.
+        let literal = line.split('"').skip(1).step_by(2).any(|t| t.chars().count() > 60);
+        if line.chars().count() > WIDTH_MAX && !literal {
             wrong.push(format!("{name}:{at}: wider than {WIDTH_MAX} columns"));
         }
         if let Some(word) = BANNED.iter().find(|w| line.contains(**w)) {

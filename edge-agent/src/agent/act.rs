@@ -55,6 +55,8 @@ struct Shared {
     qos: BTreeMap<Uid, Qos>,
     /// Layers of the images that were ensured, by image id, lowest first.
     layers: BTreeMap<String, Vec<PathBuf>>,
+    /// Something did not fit on the disk.
+    disk_full: bool,
 }
 
 #[derive(Clone)]
@@ -185,10 +187,16 @@ impl Hands {
                 }
                 Err(e) => {
                     log::warn!("pod {uid}: {e}");
+                    hands.lock().disk_full |= e.is_no_space();
                     Input::ImageFailed { uid, container, error: image_error(&e), message: e.to_string() }
                 }
             }
         });
+    }
+
+    /// Whether something did not fit on the disk since the last time.
+    pub fn take_disk_full(&self) -> bool {
+        std::mem::take(&mut self.lock().disk_full)
     }
 
     pub fn start_container(&self, uid: Uid, plan: ContainerPlan) {

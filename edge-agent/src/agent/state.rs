@@ -28,7 +28,7 @@ use limpet_agent_core::{
 };
 use limpet_protocol::{ItemKey, ItemKind, TokenAsk, Up, topic::Channel};
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -37,6 +37,10 @@ use tokio::sync::{mpsc, watch};
 /// Below this difference the hub's time is not worth a record.
 const FLOOR_STEP_MS: u64 = 3_600_000;
 const LOOK_AGAIN_MS: u64 = 600_000;
+/// While something is wrong, so that its end is soon known.
+const LOOK_AGAIN_TROUBLED_MS: u64 = 10_000;
+/// After something did not fit on the disk.
+const LOOK_SOON_MS: u64 = 500;
 
 pub struct Agent {
     pub(super) options: StartOptions,
@@ -183,7 +187,12 @@ impl Agent {
                     return Ok(());
                 }
                 Some(exit) = exited.recv() => self.hands.exited(exit),
-                Some(outcome) = outcomes.recv() => self.pods_input(outcome),
+                Some(outcome) = outcomes.recv() => {
+                    self.pods_input(outcome);
+                    if self.hands.take_disk_full() {
+                        self.look_soon();
+                    }
+                }
                 event = link.events.recv() => match event {
                     Some(event) => self.link_event(event),
                     None => return Err(Stop::Again("the link ended".into())),
@@ -220,8 +229,9 @@ impl Agent {
             crate::device::memory::release_code();
         }
         if self.look_at_ms <= now.mono_ms {
-            self.look_at_ms = now.mono_ms + LOOK_AGAIN_MS;
             self.look_around();
+            let troubled = !self.facts.problems.is_empty();
+            self.look_at_ms = now.mono_ms + if troubled { LOOK_AGAIN_TROUBLED_MS } else { LOOK_AGAIN_MS };
         }
     }
 
@@ -236,6 +246,25 @@ impl Agent {
             self.tell_host();
         }
         self.outbox.node(status::node_report(&self.facts));
+        if node::disk_is_filling(&self.options.paths) {
+            self.collect_images();
+        }
+    }
+
+    /// Images of pods that the set wants stay, whatever their state: they may not come back over this network.
+    fn collect_images(&self) {
+        let mut keep = BTreeSet::new();
+        for pod in self.pods.pods() {
+            let spec = &pod.object.spec;
+            keep.extend(spec.containers.iter().chain(&spec.init_containers).map(|c| c.image.clone()));
+        }
+        let images = self.hands.images.clone();
+        tokio::task::spawn_local(async move {
+            match images.collect(&keep).await {
+                Ok(gone) => log::info!("images: {} that no pod wants were removed", gone.images),
+                Err(e) => log::warn!("{e}"),
+            }
+        });
     }
 
     fn tell_host(&mut self) {
@@ -292,9 +321,14 @@ impl Agent {
             Ok(()) => true,
             Err(e) => {
                 log::error!("{e}");
+                self.look_soon();
                 false
             }
         }
+    }
+
+    fn look_soon(&mut self) {
+        self.look_at_ms = self.look_at_ms.min(self.clock.mono_ms() + LOOK_SOON_MS);
     }
 
     fn changed(&mut self, keys: Vec<ItemKey>) {

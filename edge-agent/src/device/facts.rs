@@ -83,7 +83,7 @@ pub fn node_facts(data_dir: &Path) -> NodeFacts {
         memory_bytes,
         // The kernel, this agent and what else the board runs.
         memory_reserved_bytes: (memory_bytes / 20).min(256 << 20),
-        disk_bytes: disk_total_bytes(data_dir),
+        disk_bytes: disk_bytes(data_dir).0,
         pods_max: 110,
         labels: board().map(|b| ("limpet.dev/board".to_string(), b)).into_iter().collect(),
         ..NodeFacts::default()
@@ -112,10 +112,13 @@ fn memory_total_bytes() -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
-fn disk_total_bytes(dir: &Path) -> u64 {
-    // The widths of statvfs fields differ between targets.
-    #[allow(clippy::unnecessary_cast)]
-    nix::sys::statvfs::statvfs(dir).map_or(0, |s| s.blocks() as u64 * s.fragment_size() as u64)
+/// Bytes of the file system under a directory: all, and those that are free for this agent.
+// The widths of statvfs fields differ between targets.
+#[allow(clippy::unnecessary_cast)]
+pub fn disk_bytes(dir: &Path) -> (u64, u64) {
+    let Ok(s) = nix::sys::statvfs::statvfs(dir) else { return (0, 0) };
+    let unit = s.fragment_size() as u64;
+    (s.blocks() as u64 * unit, s.blocks_available() as u64 * unit)
 }
 
 fn os_image() -> String {

@@ -6,6 +6,7 @@
 pub mod cgroups;
 pub mod clock;
 mod facts;
+pub mod memory;
 
 pub use clock::Clock;
-pub use facts::{boot_id, host_file, node_facts, node_name_from_host, primary_ips};
+pub use facts::{boot_id, disk_bytes, host_file, node_facts, node_name_from_host, primary_ips};

@@ -52,7 +52,13 @@ pub async fn blob(
             partial = back;
             match result {
                 Ok(()) => return finish(partial, path, image, wanted).await,
-                Err(Stop::Disk(e)) => return Err(ImageError::disk(format!("storing blob {}", wanted.digest))(e)),
+                Err(Stop::Disk(e)) => {
+                    // What came so far does not go on: the room is needed by the journal and by the pods that run.
+                    if e.kind() == io::ErrorKind::StorageFull {
+                        let _ = std::fs::remove_file(&path);
+                    }
+                    return Err(ImageError::disk(format!("storing blob {}", wanted.digest))(e));
+                }
                 Err(Stop::Wrong(why)) => {
                     last = Failure::Refused(why);
                     partial = restart(partial, wanted).await?;

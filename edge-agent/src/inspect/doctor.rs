@@ -56,7 +56,10 @@ fn netfilter() -> Finding {
 fn cgroups() -> Vec<Finding> {
     let found = match Cgroups::probe("limpet-doctor") {
         Ok(found) => found,
-        Err(e) => return vec![finding(false, format!("control groups: {e}"), "mount them: `mount -t cgroup2 none /sys/fs/cgroup`")],
+        Err(e) => {
+            let remedy = "mount them: `mount -t cgroup2 none /sys/fs/cgroup`";
+            return vec![finding(false, format!("control groups: {e}"), remedy)];
+        }
     };
     let version = if found.is_v2() { "v2" } else { "v1" };
     let have = found.controllers();
@@ -74,9 +77,7 @@ fn cgroups() -> Vec<Finding> {
 
 fn directory(data: &Path) -> Finding {
     let there = data.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
-    // The widths of statvfs fields differ between targets.
-    #[allow(clippy::unnecessary_cast)]
-    let free = nix::sys::statvfs::statvfs(there).map_or(0, |s| s.blocks_available() as u64 * s.fragment_size() as u64);
+    let (_, free) = crate::device::disk_bytes(there);
     let what = format!("{} MiB free for {}", free >> 20, data.display());
     finding(free > 256 << 20, what, "free some space, or name another directory with --data-dir")
 }

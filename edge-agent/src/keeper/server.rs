@@ -429,7 +429,8 @@ fn start_agent(exe: &Path, args: &[OsString]) -> std::io::Result<(Pid, OwnedFd)>
     let theirs_raw = theirs.as_raw_fd();
     let mut command = Command::new(exe);
     command.arg0("limpet-agent").arg("agent").args(args);
-    // SAFETY: only dup2, fcntl, prctl and sigprocmask, all async-signal-safe, run between fork and exec; the process has one thread.
+    // SAFETY: only dup2, fcntl, prctl and sigprocmask, all async-signal-safe, run between fork and exec; the process has
+    // one thread.
     unsafe {
         command.pre_exec(move || {
             if theirs_raw == AGENT_FD {

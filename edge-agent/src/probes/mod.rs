@@ -57,6 +57,7 @@ impl Prober {
         let spec = ExecSpec { container_id: container_id.into(), args: command.to_vec(), ..ExecSpec::default() };
         let run = async {
             let mut started = self.runtime.exec(&spec).await.map_err(|e| e.to_string())?;
+            let mut leash = Leash::new(started.pid);
             let streams = std::mem::take(&mut started.streams);
             let read = async {
                 let mut output = Vec::new();
@@ -75,6 +76,7 @@ impl Prober {
                 }
                 output = &mut read => (exit.await, output),
             };
+            leash.let_go();
             let text = String::from_utf8_lossy(&output).trim_end().to_string();
             Ok::<_, String>((code.unwrap_or(255), text))
         };
@@ -131,6 +133,28 @@ impl Prober {
                 Err(format!("Get \"{url}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"))
             }
             Err(e) => Err(format!("Get \"{url}\": dial tcp {target}: connect: {}", plain(&e))),
+        }
+    }
+}
+
+/// Kills an exec's process when whoever wanted it is gone before its end: a command that hangs must not pile up.
+pub struct Leash(Option<i32>);
+
+impl Leash {
+    pub fn new(pid: i32) -> Leash {
+        Leash(Some(pid))
+    }
+
+    /// The process has ended by itself.
+    pub fn let_go(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0.filter(|pid| *pid > 1) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
     }
 }

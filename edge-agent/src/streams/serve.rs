@@ -7,6 +7,7 @@ use super::flow::{Closed, Incoming, StreamIn, StreamIo, StreamOut};
 use crate::{
     device::Clock,
     logs::{self, Logs, ReadOptions},
+    probes::Leash,
     runtime::{self, ExecSpec, Runtime},
 };
 use bytes::Bytes;
@@ -130,6 +131,8 @@ async fn exec(
     let env = if tty { vec!["TERM=xterm".to_string()] } else { Vec::new() };
     let spec = ExecSpec { container_id, args: command, env, tty, stdin, ..ExecSpec::default() };
     let mut started = context.runtime.exec(&spec).await.map_err(|e| e.to_string())?;
+    // A client that goes away takes its command with it.
+    let mut leash = Leash::new(started.pid);
     let streams = std::mem::take(&mut started.streams);
     io.out.opened().await.map_err(closed)?;
     let fd = |fd: Option<OwnedFd>| fd.and_then(|fd| crate::runtime::sys::watch(fd).ok()).map(Arc::new);
@@ -165,6 +168,7 @@ async fn exec(
             () = &mut feeding, if !fed => fed = true,
         }
     };
+    leash.let_go();
     // Children may keep the pipes open; what is there now comes across, not what they may still say.
     if !copied {
         let _ = tokio::time::timeout(Duration::from_millis(500), &mut copies).await;

@@ -46,12 +46,16 @@ impl Binaries {
         cargo(&["build", "--profile", profile, "-p", "limpet", "-p", "limpet-agent"], None)?;
         let target = host_target()?;
         let flags = "-C target-feature=+crt-static -C relocation-model=static";
-        cargo(&["build", "--profile", "release", "--target", &target, "-p", "limpet-demo-web"], Some(flags))?;
+        // A directory of its own: other flags would throw away what the workspace has built, and its lock may be long.
+        let static_dir = target_dir().join("static");
+        let into = static_dir.to_string_lossy();
+        let words = ["build", "--release", "--target", &target, "--target-dir", &into, "-p", "limpet-demo-web"];
+        cargo(&words, Some(flags))?;
         let out = target_dir();
         Ok(Binaries {
             hub: out.join(dir).join("limpet"),
             agent: out.join(dir).join("limpet-agent"),
-            demo_web: out.join(target).join("release/limpet-demo-web"),
+            demo_web: static_dir.join(target).join("release/limpet-demo-web"),
         })
     }
 }

@@ -8,8 +8,9 @@ use crate::{Result, until};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// A PyPI package that has kubectl 1.37 in it.
@@ -44,6 +45,30 @@ impl Kubectl {
 
     pub fn output(&self, words: &[&str]) -> Result<Output> {
         run(self.command().args(words))
+    }
+
+    /// On a terminal of `rows` and `columns`: everything that it shows until kubectl ends, and the exit code.
+    pub fn terminal(&self, words: &[&str], rows: u16, columns: u16, typed: &str) -> Result<Output> {
+        let failed = |what: &str| {
+            let what = what.to_string();
+            move |e: std::io::Error| format!("{what}: {e}")
+        };
+        let size = nix::pty::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = nix::pty::openpty(Some(&size), None).map_err(|e| format!("no terminal: {e}"))?;
+        let end = || pty.slave.try_clone().map(Stdio::from).map_err(failed("no terminal"));
+        let mut command = self.command();
+        command.args(words).stdin(end()?).stdout(end()?).stderr(end()?);
+        let mut child = command.spawn().map_err(failed("cannot run kubectl"))?;
+        // Ours must be closed, or the end of kubectl would not be the end of what can be read.
+        drop(command);
+        drop(pty.slave);
+        let mut screen = fs::File::from(pty.master);
+        screen.write_all(typed.as_bytes()).map_err(failed("typing"))?;
+        let mut shown = Vec::new();
+        // Reading a terminal whose other end is closed is an error on Linux, and the end.
+        let _ = screen.read_to_end(&mut shown);
+        let code = child.wait().map_err(failed("waiting for kubectl"))?.code().unwrap_or(-1);
+        Ok(Output { code, stdout: String::from_utf8_lossy(&shown).into_owned(), stderr: String::new() })
     }
 
     pub fn with_input(&self, words: &[&str], input: &str) -> Result<Output> {

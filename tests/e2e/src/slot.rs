@@ -84,12 +84,22 @@ impl Slot {
             sh("ip", ["link", "delete", &self.bridge()])?;
         }
         self.remove_cgroups();
+        self.unmount();
         for dir in [self.dir(), self.run_dir()] {
             if dir.exists() {
                 fs::remove_dir_all(&dir).map_err(|e| format!("cannot remove {}: {e}", dir.display()))?;
             }
         }
         Ok(())
+    }
+
+    /// Small disks that a test has mounted.
+    fn unmount(&self) {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        for point in points.filter(|p| Path::new(p).starts_with(self.dir())) {
+            let _ = sh("umount", ["--lazy", point]);
+        }
     }
 
     fn end_processes(&self) -> Result<()> {

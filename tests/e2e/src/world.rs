@@ -104,9 +104,22 @@ pub fn test(boards: usize, settings: &Value, body: impl FnOnce(&mut World) -> Re
         body(world)
     });
     if let Err(why) = done {
+        if let Some(world) = world.as_ref().filter(|_| std::env::var_os("LIMPET_E2E_HOLD").is_some()) {
+            hold(world, &why);
+        }
         let logs = world.as_ref().map(World::logs).unwrap_or_default();
         panic!("{why}\n{logs}");
     }
+}
+
+/// Keeps a failed test's world for somebody to look at, until the file is removed.
+fn hold(world: &World, why: &str) {
+    let file = world.slot.dir().join("hold");
+    eprintln!("{why}\nheld: export KUBECONFIG={}; remove {} to go on", world.hub.kubeconfig().display(), file.display());
+    let made = std::fs::write(&file, "");
+    let _ = until("the end of the hold", Duration::from_secs(3600), || {
+        wait::yes(made.is_err() || !file.exists(), || "held".to_string())
+    });
 }
 
 /// Condition Ready is True.

@@ -125,7 +125,8 @@ fn references(meta: &Meta) -> Vec<Value> {
     };
     let one = |o: &crate::view::OwnerRef| {
         let mut out = Map::new();
-        for (k, v) in [("apiVersion", &o.api_version), ("kind", &o.kind), ("name", &o.name), ("uid", &o.uid)] {
+        for (k, v) in [("apiVersion", &o.api_version), ("kind", &o.kind), ("name", &o.name), ("uid", &o.uid)]
+        {
             out.insert(k.into(), json!(v));
         }
         flag(&mut out, "controller", o.controller);

@@ -15,7 +15,8 @@ pub enum Schedule {
     Every(SignedDuration),
 }
 
-const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+const MONTHS: [&str; 12] =
+    ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 /// Steps of the search for the next time; five years have fewer days, hours and minutes to look at.
 const STEPS_MAX: usize = 20_000;
@@ -168,12 +169,25 @@ mod tests {
         assert_eq!(next("0 2 * * *", "Europe/Berlin", "2026-11-23T10:00:00Z", 1), ["2026-11-24T01:00:00Z"]);
         // 02:30 does not exist on 29 March 2026 in Berlin.
         assert_eq!(next("30 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", 1), ["2026-03-30T00:30:00Z"]);
-        assert_eq!(next("0 * * * *", "Europe/Berlin", "2026-03-29T00:00:00Z", 2), ["2026-03-29T01:00:00Z", "2026-03-29T02:00:00Z"]);
+        assert_eq!(
+            next("0 * * * *", "Europe/Berlin", "2026-03-29T00:00:00Z", 2),
+            ["2026-03-29T01:00:00Z", "2026-03-29T02:00:00Z"]
+        );
     }
 
     #[test]
     fn refuses_what_is_no_schedule() {
-        for text in ["", "* * * *", "60 * * * *", "* * 0 * *", "*/0 * * * *", "5-1 * * * *", "a * * * *", "@every 0s", "@never"] {
+        for text in [
+            "",
+            "* * * *",
+            "60 * * * *",
+            "* * 0 * *",
+            "*/0 * * * *",
+            "5-1 * * * *",
+            "a * * * *",
+            "@every 0s",
+            "@never",
+        ] {
             assert_eq!(Schedule::parse(text), None, "{text}");
         }
         assert_eq!(Schedule::parse("0 0 31 2 *").unwrap().next(Timestamp::UNIX_EPOCH, &TimeZone::UTC), None);

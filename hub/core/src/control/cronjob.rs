@@ -121,7 +121,8 @@ impl Step<'_> {
         let active: Vec<&Arc<Job>> = self.jobs.iter().copied().filter(|j| end_of(j).is_none()).collect();
         match &*self.cron.spec.concurrency_policy {
             "Forbid" if !active.is_empty() => {
-                let why = "Not starting job because prior execution is running and concurrency policy is Forbid";
+                let why =
+                    "Not starting job because prior execution is running and concurrency policy is Forbid";
                 return self.plan.because("JobAlreadyActive", why);
             }
             "Replace" => active.iter().filter(|j| j.meta.deleting.is_none()).for_each(|j| {
@@ -188,7 +189,11 @@ impl Step<'_> {
                 "uid": j.meta.uid})
         };
         let active: Vec<Value> = active.map(refer).collect();
-        let ends = self.jobs.iter().filter(|j| end_of(j) == Some("Complete")).filter_map(|j| j.status.completion_time);
+        let ends = self
+            .jobs
+            .iter()
+            .filter(|j| end_of(j) == Some("Complete"))
+            .filter_map(|j| j.status.completion_time);
         let success = ends.max().max(self.cron.status.last_successful_time);
         let status = json!({
             "active": if active.is_empty() { Value::Null } else { json!(active) },
@@ -233,7 +238,10 @@ mod tests {
         w.pass(3600);
         assert_eq!(jobs(&w).len(), 3);
         let status = &w.get("batch/cronjobs", "a", "c")["status"];
-        assert_eq!((&status["active"], &status["lastSuccessfulTime"]), (&Value::Null, &json!("2026-11-23T11:10:00Z")));
+        assert_eq!(
+            (&status["active"], &status["lastSuccessfulTime"]),
+            (&Value::Null, &json!("2026-11-23T11:10:00Z"))
+        );
     }
 
     #[test]

@@ -74,7 +74,9 @@ impl Controller for GarbageCollector {
 /// Whether the object itself is to be looked at: its owners are new, or its deletion began.
 fn concerns(old: Option<&Meta>, new: &Meta) -> bool {
     let same = old.is_some_and(|o| {
-        o.uid == new.uid && o.owners == new.owners && o.finalizers == new.finalizers
+        o.uid == new.uid
+            && o.owners == new.owners
+            && o.finalizers == new.finalizers
             && o.deleting.is_some() == new.deleting.is_some()
     });
     !same && (!new.owners.is_empty() || new.deleting.is_some())
@@ -94,7 +96,8 @@ enum Owner {
 }
 
 fn owner(view: &ObjectStore, dependent: &Key, reference: &OwnerRef) -> Owner {
-    let found = view.by_uid(&reference.uid).filter(|k| k.namespace.is_empty() || k.namespace == dependent.namespace);
+    let found =
+        view.by_uid(&reference.uid).filter(|k| k.namespace.is_empty() || k.namespace == dependent.namespace);
     match found.and_then(|k| meta(view, k)) {
         None => Owner::Gone,
         Some(m) if m.deleting.is_some() && m.has_finalizer(FOREGROUND) && reference.block_owner_deletion => {
@@ -184,9 +187,12 @@ mod tests {
 
     fn chain() -> World {
         let mut w = World::with_nodes(1);
-        w.create("apps/deployments", json!({"metadata": {"name": "web", "namespace": "a"},
+        w.create(
+            "apps/deployments",
+            json!({"metadata": {"name": "web", "namespace": "a"},
             "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "x"}},
-                "template": {"metadata": {"labels": {"app": "x"}}, "spec": {}}}}));
+                "template": {"metadata": {"labels": {"app": "x"}}, "spec": {}}}}),
+        );
         w.settle();
         w
     }
@@ -234,7 +240,10 @@ mod tests {
         }
         let refer = |uid: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": uid});
         let owners = json!([refer(uid(&w, "o1")), refer(uid(&w, "o2"))]);
-        w.create("x.io/things", json!({"metadata": {"name": "t", "namespace": "a", "ownerReferences": owners}}));
+        w.create(
+            "x.io/things",
+            json!({"metadata": {"name": "t", "namespace": "a", "ownerReferences": owners}}),
+        );
         w.settle();
         w.delete("/configmaps", "a", "o1");
         w.settle();
@@ -247,7 +256,10 @@ mod tests {
         w.create("/configmaps", json!({"metadata": {"name": "o", "namespace": "b"}}));
         let far = w.get("/configmaps", "b", "o")["metadata"]["uid"].clone();
         let owners = json!([refer(far)]);
-        w.create("x.io/things", json!({"metadata": {"name": "t", "namespace": "a", "ownerReferences": owners}}));
+        w.create(
+            "x.io/things",
+            json!({"metadata": {"name": "t", "namespace": "a", "ownerReferences": owners}}),
+        );
         w.settle();
         assert!(!w.exists("x.io/things", "a", "t"));
     }

@@ -9,13 +9,13 @@ mod common;
 mod cron;
 mod history;
 
+mod cronjob;
 mod daemonset;
 mod deployment;
 mod endpoints;
-mod cronjob;
 mod job;
-mod statefulset;
 mod replicaset;
+mod statefulset;
 
 mod gc;
 mod namespace;

@@ -68,12 +68,18 @@ fn say_what_remains(ns: &Arc<Namespace>, left: &[(&str, &Object)], now: Timestam
         }
     }
     let list: Vec<String> = counts.iter().map(|(r, n)| format!("{r} has {n} resource instances")).collect();
-    let held: Vec<String> = finalizers.iter().map(|(f, n)| format!("{f} in {n} resource instances")).collect();
+    let held: Vec<String> =
+        finalizers.iter().map(|(f, n)| format!("{f} in {n} resource instances")).collect();
     let mut all = Vec::new();
     let mut say = |type_: &str, on: bool, reason: &str, message: String| {
         all.push(Condition::new(type_, on, reason, message, now));
     };
-    say("NamespaceDeletionDiscoveryFailure", false, "ResourcesDiscovered", "All resources successfully discovered".into());
+    say(
+        "NamespaceDeletionDiscoveryFailure",
+        false,
+        "ResourcesDiscovered",
+        "All resources successfully discovered".into(),
+    );
     say(
         "NamespaceDeletionGroupVersionParsingFailure",
         false,
@@ -112,17 +118,26 @@ mod tests {
     fn a_namespace_goes_with_all_that_is_in_it() {
         let mut w = World::with_nodes(1);
         w.create("/namespaces", json!({"metadata": {"name": "a"}}));
-        w.create("apps/deployments", json!({"metadata": {"name": "web", "namespace": "a"},
+        w.create(
+            "apps/deployments",
+            json!({"metadata": {"name": "web", "namespace": "a"},
             "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "x"}},
-                "template": {"metadata": {"labels": {"app": "x"}}, "spec": {}}}}));
-        w.create("x.io/things", json!({"metadata": {"name": "t", "namespace": "a", "finalizers": ["x.io/hold"]}}));
+                "template": {"metadata": {"labels": {"app": "x"}}, "spec": {}}}}),
+        );
+        w.create(
+            "x.io/things",
+            json!({"metadata": {"name": "t", "namespace": "a", "finalizers": ["x.io/hold"]}}),
+        );
         w.settle();
         w.delete("/namespaces", "", "a");
         w.settle();
         let status = &w.get("/namespaces", "", "a")["status"];
         assert_eq!(status["phase"], "Terminating");
         let remaining = &status["conditions"][3];
-        assert_eq!(remaining["message"], "Some resources are remaining: things.x.io has 1 resource instances");
+        assert_eq!(
+            remaining["message"],
+            "Some resources are remaining: things.x.io has 1 resource instances"
+        );
         assert_eq!(w.list("apps/deployments").len() + w.list("/pods").len(), 0);
         w.patch("x.io/things", "a", "t", json!({"metadata": {"finalizers": null}}));
         w.settle();

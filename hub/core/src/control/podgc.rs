@@ -69,7 +69,13 @@ fn failed(pod: &Pod, now: Timestamp) -> Value {
 }
 
 /// Status patch with the condition DisruptionTarget.
-pub(super) fn disrupted(pod: &Pod, reason: &str, message: &str, phase: Option<&str>, now: Timestamp) -> Value {
+pub(super) fn disrupted(
+    pod: &Pod,
+    reason: &str,
+    message: &str,
+    phase: Option<&str>,
+    now: Timestamp,
+) -> Value {
     let mut list = pod.field("/status/conditions").as_array().cloned().unwrap_or_default();
     list.retain(|c| c["type"] != "DisruptionTarget");
     list.push(json!({"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message,

@@ -6,7 +6,9 @@
 
 use super::{
     Controller,
-    common::{claim, count, free_pod_name, is_terminating, owner_reference, owners_of, pod_of_template, set_status},
+    common::{
+        claim, count, free_pod_name, is_terminating, owner_reference, owners_of, pod_of_template, set_status,
+    },
 };
 use crate::{
     Change, Changed, EventType, Key, ObjectStore, Plan, Regarding, Timestamp, limits,
@@ -181,7 +183,8 @@ fn status(
             Available::No => {}
         }
     }
-    let labeled = |p: &&&Arc<Pod>| rs.spec.template.labels.iter().all(|(k, v)| p.meta.labels.get(k) == Some(v));
+    let labeled =
+        |p: &&&Arc<Pod>| rs.spec.template.labels.iter().all(|(k, v)| p.meta.labels.get(k) == Some(v));
     let going = pods.iter().filter(|p| p.meta.deleting.is_some() && !p.is_finished()).count();
     let mut list = rs.status.conditions.to_vec();
     if !failing {
@@ -220,8 +223,10 @@ mod tests {
     fn the_least_useful_pods_go_first() {
         let mut w = World::new();
         w.kubelet = false;
-        let ready = |s: &str| json!({"phase": "Running", "conditions": [
-            {"type": "Ready", "status": s, "lastTransitionTime": "2026-11-23T09:00:00Z"}]});
+        let ready = |s: &str| {
+            json!({"phase": "Running", "conditions": [
+            {"type": "Ready", "status": s, "lastTransitionTime": "2026-11-23T09:00:00Z"}]})
+        };
         w.create("/pods", pod("a-ready", json!("n"), ready("True"), "0"));
         w.create("/pods", pod("b-costly", json!("n"), ready("True"), "5"));
         w.create("/pods", pod("c-unready", json!("n"), ready("False"), "0"));
@@ -248,7 +253,11 @@ mod tests {
         assert_eq!(*status, want);
         w.patch("apps/replicasets", "a", "r", json!({"spec": {"replicas": 3}}));
         w.settle();
-        assert_eq!(w.get("apps/replicasets", "a", "r")["status"]["readyReplicas"], 3, "unready pods went first");
+        assert_eq!(
+            w.get("apps/replicasets", "a", "r")["status"]["readyReplicas"],
+            3,
+            "unready pods went first"
+        );
     }
 
     #[test]

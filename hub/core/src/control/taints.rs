@@ -115,13 +115,23 @@ mod tests {
     fn tolerations_decide_who_stays_and_how_long() {
         let mut w = World::with_nodes(1);
         let tolerate = |s: Value| json!([{"key": "k", "operator": "Exists", "tolerationSeconds": s}]);
-        for (name, tolerations) in [("none", json!([])), ("short", tolerate(json!(60))), ("ever", tolerate(Value::Null))] {
-            w.create("/pods", json!({"metadata": {"name": name, "namespace": "a"},
-                "spec": {"nodeName": "n0", "tolerations": tolerations}}));
+        for (name, tolerations) in
+            [("none", json!([])), ("short", tolerate(json!(60))), ("ever", tolerate(Value::Null))]
+        {
+            w.create(
+                "/pods",
+                json!({"metadata": {"name": name, "namespace": "a"},
+                "spec": {"nodeName": "n0", "tolerations": tolerations}}),
+            );
         }
         w.settle();
-        w.patch("/nodes", "", "n0", json!({"spec": {"taints": [
-            {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]}}));
+        w.patch(
+            "/nodes",
+            "",
+            "n0",
+            json!({"spec": {"taints": [
+            {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]}}),
+        );
         w.pass(10_000);
         assert_eq!(w.list("/pods").len(), 3, "a board that is away keeps its pods");
         w.patch("/nodes", "", "n0", json!({"spec": {"taints": [{"key": "k", "effect": "NoExecute"}]}}));

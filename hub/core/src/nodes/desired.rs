@@ -196,7 +196,9 @@ pub fn nodes_for(view: &ObjectStore, changed: &Changed) -> BTreeSet<String> {
         let api = namespace == API_SERVICE.0 && service_of(changed).is_some_and(|s| s == API_SERVICE.1);
         match api {
             true => nodes.extend(view.nodes_with_pods().map(String::from)),
-            false => nodes.extend(pods_in(view, namespace).filter_map(|p| p.node.as_deref()).map(String::from)),
+            false => {
+                nodes.extend(pods_in(view, namespace).filter_map(|p| p.node.as_deref()).map(String::from))
+            }
         }
     }
     nodes
@@ -296,10 +298,18 @@ mod tests {
     #[test]
     fn a_node_knows_what_its_pods_name_and_no_more() {
         let wanted = wanted(&world(), "n1");
-        let names: Vec<String> = wanted.items.keys().map(|k| format!("{:?} {}/{}", k.kind, k.namespace, k.name)).collect();
+        let names: Vec<String> =
+            wanted.items.keys().map(|k| format!("{:?} {}/{}", k.kind, k.namespace, k.name)).collect();
         assert_eq!(
             names,
-            ["Node /n1", "Pod a/p1", "ConfigMap a/m", "Secret a/s1", "Service a/web", "Service default/kubernetes"]
+            [
+                "Node /n1",
+                "Pod a/p1",
+                "ConfigMap a/m",
+                "Secret a/s1",
+                "Service a/web",
+                "Service default/kubernetes"
+            ]
         );
         assert_eq!(wanted.tokens.len(), 1);
         assert_eq!(wanted.digest.count, 6);

@@ -12,15 +12,14 @@ const NEXT: (u32, u32) = (0x0a80_0000, 32_768);
 
 /// The first free `/24`; `None` when more than 33,000 nodes have one.
 pub fn free_cidr(view: &ObjectStore) -> Option<String> {
-    let taken: BTreeSet<String> = view
-        .all::<Node>()
-        .map(|n| n.spec.pod_cidr.to_string())
-        .collect();
-    [FIRST, NEXT].into_iter().flat_map(|(base, count)| (0..count).map(move |i| base + (i << 8))).find_map(|a| {
-        let [x, y, z, _] = a.to_be_bytes();
-        let cidr = format!("{x}.{y}.{z}.0/24");
-        (!taken.contains(&cidr)).then_some(cidr)
-    })
+    let taken: BTreeSet<String> = view.all::<Node>().map(|n| n.spec.pod_cidr.to_string()).collect();
+    [FIRST, NEXT].into_iter().flat_map(|(base, count)| (0..count).map(move |i| base + (i << 8))).find_map(
+        |a| {
+            let [x, y, z, _] = a.to_be_bytes();
+            let cidr = format!("{x}.{y}.{z}.0/24");
+            (!taken.contains(&cidr)).then_some(cidr)
+        },
+    )
 }
 
 /// The Node object of a board that has just joined.
@@ -52,6 +51,10 @@ mod tests {
             assert!(seen.insert(node["spec"]["podCIDR"].as_str().unwrap().to_string()));
             view.apply(i, "/nodes", "", &name, Some(node.to_string().into_bytes().into()));
         }
-        assert!(seen.contains("10.42.0.0/24") && seen.contains("10.42.255.0/24") && seen.contains("10.128.0.0/24"));
+        assert!(
+            seen.contains("10.42.0.0/24")
+                && seen.contains("10.42.255.0/24")
+                && seen.contains("10.128.0.0/24")
+        );
     }
 }

@@ -119,7 +119,8 @@ fn say(plan: &mut Plan, object: &Node, now: Timestamp, there: bool) {
         .cloned()
         .collect();
     for type_ in CONDITIONS {
-        let mut condition = old.iter().find(|c| c["type"] == type_).cloned().unwrap_or(json!({"type": type_}));
+        let mut condition =
+            old.iter().find(|c| c["type"] == type_).cloned().unwrap_or(json!({"type": type_}));
         let (status, reason, message) = match (there, type_) {
             (false, _) => ("Unknown", UNKNOWN_REASON, "Kubelet stopped posting node status."),
             (true, "Ready") => ("True", "KubeletReady", "limpet-agent is posting ready status"),
@@ -135,7 +136,12 @@ fn say(plan: &mut Plan, object: &Node, now: Timestamp, there: bool) {
         condition["lastTransitionTime"] = json!(rfc3339(now));
         conditions.push(condition);
     }
-    plan.patch_exact(Node::RESOURCE, &object.meta, Some("status"), json!({"status": {"conditions": conditions}}));
+    plan.patch_exact(
+        Node::RESOURCE,
+        &object.meta,
+        Some("status"),
+        json!({"status": {"conditions": conditions}}),
+    );
     let reason = if there { "NodeReady" } else { "NodeNotReady" };
     let name = &object.meta.name;
     let message = format!("Node {name} status is now: {reason}");
@@ -150,7 +156,10 @@ fn wanted_taints(object: &Node, ready: Option<bool>) -> Vec<&'static str> {
         Some(true) => None,
     };
     let holds = |type_: &str| object.status.condition(type_).is_some_and(|c| &*c.status == "True");
-    readiness.into_iter().chain(PRESSURES.iter().filter(|(type_, _)| holds(type_)).map(|(_, key)| *key)).collect()
+    readiness
+        .into_iter()
+        .chain(PRESSURES.iter().filter(|(type_, _)| holds(type_)).map(|(_, key)| *key))
+        .collect()
 }
 
 /// Taints and the annotation. `ready`: `None` = not there.
@@ -201,7 +210,8 @@ fn lease(plan: &mut Plan, view: &ObjectStore, object: &Node, now: Timestamp) {
         }
         Some(lease) => {
             let due = lease.spec.renew_time.map(|t| {
-                t.checked_add(jiff::SignedDuration::from_secs(limits::LEASE_EVERY_S)).unwrap_or(Timestamp::MAX)
+                t.checked_add(jiff::SignedDuration::from_secs(limits::LEASE_EVERY_S))
+                    .unwrap_or(Timestamp::MAX)
             });
             match due {
                 Some(due) if due > now => plan.wake_at(due),
@@ -278,7 +288,12 @@ mod tests {
         }
 
         fn taints(&self) -> Vec<&str> {
-            self.node["spec"]["taints"].as_array().into_iter().flatten().map(|t| t["key"].as_str().unwrap()).collect()
+            self.node["spec"]["taints"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|t| t["key"].as_str().unwrap())
+                .collect()
         }
     }
 
@@ -294,8 +309,15 @@ mod tests {
         assert_eq!(world.settle(&liveness, at(10 + limits::OFFLINE_AFTER_CLOSE_S)), ["NodeNotReady"]);
         assert_eq!((world.ready(), world.taints()), ("Unknown", vec!["mine", UNREACHABLE]));
         assert_eq!(world.node["metadata"]["annotations"][OFFLINE_SINCE], rfc3339(at(10)));
-        assert!(world.node["spec"]["taints"].to_string().matches("NoExecute").count() == 1, "nobody is evicted");
-        assert_eq!(world.node["status"]["conditions"].as_array().unwrap().len(), 5, "others' conditions stay");
+        assert!(
+            world.node["spec"]["taints"].to_string().matches("NoExecute").count() == 1,
+            "nobody is evicted"
+        );
+        assert_eq!(
+            world.node["status"]["conditions"].as_array().unwrap().len(),
+            5,
+            "others' conditions stay"
+        );
         liveness.heard("n1", at(1000));
         assert_eq!(world.settle(&liveness, at(1000)), ["NodeReady"]);
         assert_eq!((world.ready(), world.taints()), ("True", vec!["mine"]));

@@ -35,7 +35,10 @@ fn own_pod<'a>(view: &'a ObjectStore, node: &str, namespace: &str, name: &str, u
 /// A pod's status.
 pub fn pod_report(view: &ObjectStore, node: &str, report: &PodReport) -> Effect {
     let Ok(Value::Object(reported)) = serde_json::from_slice::<Value>(&report.status) else {
-        return Effect::Refused(format!("the status of pod {}/{} is not an object", report.namespace, report.name));
+        return Effect::Refused(format!(
+            "the status of pod {}/{} is not an object",
+            report.namespace, report.name
+        ));
     };
     let Some(pod) = own_pod(view, node, &report.namespace, &report.name, &report.uid) else {
         return Effect::Nothing;
@@ -207,7 +210,8 @@ mod tests {
             pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         }
         view.apply(1, "/pods", "a", "p", Some(pod.to_string().into_bytes().into()));
-        let node = json!({"metadata": {"name": "n1", "uid": "nu", "labels": {"kubernetes.io/arch": "arm64"}}});
+        let node =
+            json!({"metadata": {"name": "n1", "uid": "nu", "labels": {"kubernetes.io/arch": "arm64"}}});
         view.apply(2, "/nodes", "", "n1", Some(node.to_string().into_bytes().into()));
         view
     }
@@ -231,7 +235,8 @@ mod tests {
     fn conditions_of_others_stay() {
         let scheduled = json!({"type": "PodScheduled", "status": "True", "reason": "by the hub"});
         let gate = json!({"type": "example.com/gate", "status": "True"});
-        let view = view(json!({"phase": "Pending", "conditions": [scheduled, gate], "message": "old"}), false);
+        let view =
+            view(json!({"phase": "Pending", "conditions": [scheduled, gate], "message": "old"}), false);
         let new = json!({"phase": "Running", "conditions": [
             {"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}]});
         let merge = merge_of(pod_report(&view, "n1", &report("u", new)));
@@ -266,7 +271,11 @@ mod tests {
         let view = view(json!({}), false);
         let body = json!({"status": {"phase": "x"}, "labels": {"kubernetes.io/arch": "arm64",
             "limpet.dev/board": "pi-4", "node-role.kubernetes.io/control-plane": ""}});
-        let Effect::Write(changes) = node_report(&view, "n1", body.to_string().as_bytes(), Timestamp::UNIX_EPOCH) else { panic!() };
+        let Effect::Write(changes) =
+            node_report(&view, "n1", body.to_string().as_bytes(), Timestamp::UNIX_EPOCH)
+        else {
+            panic!()
+        };
         let Change::Patch { merge, .. } = &changes[1] else { panic!() };
         assert_eq!(*merge, json!({"metadata": {"labels": {"limpet.dev/board": "pi-4"}}}));
         assert!(matches!(node_report(&view, "n1", b"[]", Timestamp::UNIX_EPOCH), Effect::Refused(_)));

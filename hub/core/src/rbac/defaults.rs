@@ -121,18 +121,51 @@ const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "updat
 
 fn view_rules() -> Value {
     json!([
-        rule("", &[
-            "configmaps", "endpoints", "persistentvolumeclaims", "persistentvolumeclaims/status", "pods",
-            "replicationcontrollers", "replicationcontrollers/scale", "serviceaccounts", "services",
-            "services/status", "bindings", "events", "limitranges", "namespaces", "namespaces/status", "pods/log",
-            "pods/status", "replicationcontrollers/status", "resourcequotas", "resourcequotas/status",
-        ], READ),
+        rule(
+            "",
+            &[
+                "configmaps",
+                "endpoints",
+                "persistentvolumeclaims",
+                "persistentvolumeclaims/status",
+                "pods",
+                "replicationcontrollers",
+                "replicationcontrollers/scale",
+                "serviceaccounts",
+                "services",
+                "services/status",
+                "bindings",
+                "events",
+                "limitranges",
+                "namespaces",
+                "namespaces/status",
+                "pods/log",
+                "pods/status",
+                "replicationcontrollers/status",
+                "resourcequotas",
+                "resourcequotas/status",
+            ],
+            READ
+        ),
         rule("discovery.k8s.io", &["endpointslices"], READ),
-        rule("apps", &[
-            "controllerrevisions", "daemonsets", "daemonsets/status", "deployments", "deployments/scale",
-            "deployments/status", "replicasets", "replicasets/scale", "replicasets/status", "statefulsets",
-            "statefulsets/scale", "statefulsets/status",
-        ], READ),
+        rule(
+            "apps",
+            &[
+                "controllerrevisions",
+                "daemonsets",
+                "daemonsets/status",
+                "deployments",
+                "deployments/scale",
+                "deployments/status",
+                "replicasets",
+                "replicasets/scale",
+                "replicasets/status",
+                "statefulsets",
+                "statefulsets/scale",
+                "statefulsets/status",
+            ],
+            READ
+        ),
         rule("autoscaling", &["horizontalpodautoscalers", "horizontalpodautoscalers/status"], READ),
         rule("batch", &["cronjobs", "cronjobs/status", "jobs", "jobs/status"], READ),
         rule("policy", &["poddisruptionbudgets", "poddisruptionbudgets/status"], READ),
@@ -142,18 +175,43 @@ fn view_rules() -> Value {
 
 fn edit_rules() -> Value {
     json!([
-        rule("", &["pods/attach", "pods/exec", "pods/portforward", "pods/proxy", "secrets", "services/proxy"], READ),
+        rule(
+            "",
+            &["pods/attach", "pods/exec", "pods/portforward", "pods/proxy", "secrets", "services/proxy"],
+            READ
+        ),
         rule("", &["serviceaccounts"], &["impersonate"]),
         rule("", &["pods", "pods/attach", "pods/exec", "pods/portforward", "pods/proxy"], WRITE),
         rule("", &["pods/eviction", "serviceaccounts/token"], &["create"]),
-        rule("", &[
-            "configmaps", "events", "persistentvolumeclaims", "replicationcontrollers",
-            "replicationcontrollers/scale", "secrets", "serviceaccounts", "services", "services/proxy",
-        ], WRITE),
-        rule("apps", &[
-            "daemonsets", "deployments", "deployments/rollback", "deployments/scale", "replicasets",
-            "replicasets/scale", "statefulsets", "statefulsets/scale",
-        ], WRITE),
+        rule(
+            "",
+            &[
+                "configmaps",
+                "events",
+                "persistentvolumeclaims",
+                "replicationcontrollers",
+                "replicationcontrollers/scale",
+                "secrets",
+                "serviceaccounts",
+                "services",
+                "services/proxy",
+            ],
+            WRITE
+        ),
+        rule(
+            "apps",
+            &[
+                "daemonsets",
+                "deployments",
+                "deployments/rollback",
+                "deployments/scale",
+                "replicasets",
+                "replicasets/scale",
+                "statefulsets",
+                "statefulsets/scale",
+            ],
+            WRITE
+        ),
         rule("autoscaling", &["horizontalpodautoscalers"], WRITE),
         rule("batch", &["cronjobs", "jobs"], WRITE),
         rule("policy", &["poddisruptionbudgets"], WRITE),
@@ -175,15 +233,28 @@ fn system_roles() -> Vec<Value> {
         role(
             "system:basic-user",
             json!([
-                rule("authorization.k8s.io", &["selfsubjectaccessreviews", "selfsubjectrulesreviews"], &["create"]),
+                rule(
+                    "authorization.k8s.io",
+                    &["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
+                    &["create"]
+                ),
                 rule("authentication.k8s.io", &["selfsubjectreviews"], &["create"]),
             ]),
         ),
         role(
             "system:discovery",
             paths(&[
-                "/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz",
-                "/version", "/version/",
+                "/api",
+                "/api/*",
+                "/apis",
+                "/apis/*",
+                "/healthz",
+                "/livez",
+                "/openapi",
+                "/openapi/*",
+                "/readyz",
+                "/version",
+                "/version/",
             ]),
         ),
         role("system:public-info-viewer", paths(&["/healthz", "/livez", "/readyz", "/version", "/version/"])),
@@ -193,12 +264,19 @@ fn system_roles() -> Vec<Value> {
         ),
         role(
             "system:service-account-issuer-discovery",
-            paths(&["/.well-known/openid-configuration", "/.well-known/openid-configuration/", "/openid/v1/jwks",
-                "/openid/v1/jwks/"]),
+            paths(&[
+                "/.well-known/openid-configuration",
+                "/.well-known/openid-configuration/",
+                "/openid/v1/jwks",
+                "/openid/v1/jwks/",
+            ]),
         ),
-        role("system:auth-delegator", json!([
-            rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
-            rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
-        ])),
+        role(
+            "system:auth-delegator",
+            json!([
+                rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
+                rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
+            ]),
+        ),
     ]
 }

@@ -126,10 +126,11 @@ fn grants<'a>(
     groups: &'a [String],
     namespace: &'a str,
 ) -> impl Iterator<Item = Grant<'a>> {
-    let cluster = view.all::<ClusterRoleBinding>().filter(move |b| applies(&b.subjects, "", user, groups)).map(|b| {
-        let binding = format!("ClusterRoleBinding {:?}", &*b.meta.name);
-        Grant { binding, role: &b.role_ref, rules: resolve(view, "", &b.role_ref) }
-    });
+    let cluster =
+        view.all::<ClusterRoleBinding>().filter(move |b| applies(&b.subjects, "", user, groups)).map(|b| {
+            let binding = format!("ClusterRoleBinding {:?}", &*b.meta.name);
+            Grant { binding, role: &b.role_ref, rules: resolve(view, "", &b.role_ref) }
+        });
     let local = (!namespace.is_empty()).then(|| view.list::<RoleBinding>(namespace)).into_iter().flatten();
     let local = local.filter(move |b| applies(&b.subjects, namespace, user, groups)).map(move |b| {
         let binding = format!("RoleBinding \"{}/{}\"", b.meta.name, namespace);

@@ -26,14 +26,19 @@ pub(super) fn allows(view: &ObjectStore, node: &str, asked: &Attributes<'_>) -> 
     let one = !asked.name.is_empty();
     match (asked.api_group, asked.resource) {
         // A node must not take its own taints away or give itself labels: of itself it writes the status only.
-        ("", "nodes") if asked.subresource == "status" => asked.name == node && ["update", "patch"].contains(&asked.verb),
+        ("", "nodes") if asked.subresource == "status" => {
+            asked.name == node && ["update", "patch"].contains(&asked.verb)
+        }
         ("", "nodes") => asked.name == node && asked.verb == "get" && asked.subresource.is_empty(),
         ("", "pods") if one && asked.subresource.is_empty() => {
-            asked.verb == "get" && view.pod(asked.namespace, asked.name).is_some_and(|p| p.node.as_deref() == Some(node))
+            asked.verb == "get"
+                && view.pod(asked.namespace, asked.name).is_some_and(|p| p.node.as_deref() == Some(node))
         }
         ("", "configmaps") if one => asked.verb == "get" && own_pod(view, node, asked, PodRef::ConfigMap),
         ("", "secrets") if one => asked.verb == "get" && own_pod(view, node, asked, PodRef::Secret),
-        ("", "persistentvolumeclaims") if one => asked.verb == "get" && own_pod(view, node, asked, PodRef::Claim),
+        ("", "persistentvolumeclaims") if one => {
+            asked.verb == "get" && own_pod(view, node, asked, PodRef::Claim)
+        }
         ("", "services") | ("discovery.k8s.io", "endpointslices") => READ.contains(&asked.verb),
         ("" | "events.k8s.io", "events") => asked.verb == "create",
         ("coordination.k8s.io", "leases") => {
@@ -46,7 +51,12 @@ pub(super) fn allows(view: &ObjectStore, node: &str, asked: &Attributes<'_>) -> 
 }
 
 /// Whether a pod bound to the node names the object.
-fn own_pod(view: &ObjectStore, node: &str, asked: &Attributes<'_>, reference: fn(Box<str>) -> PodRef) -> bool {
+fn own_pod(
+    view: &ObjectStore,
+    node: &str,
+    asked: &Attributes<'_>,
+    reference: fn(Box<str>) -> PodRef,
+) -> bool {
     let wanted = reference(asked.name.into());
     let names = |pod: &Pod| &*pod.meta.namespace == asked.namespace && pod.spec.refs.contains(&wanted);
     asked.subresource.is_empty() && view.pods_on(node).any(|pod| names(pod))

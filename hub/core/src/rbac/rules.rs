@@ -78,14 +78,18 @@ pub(super) fn covers(held: &PolicyRule, one: &PolicyRule) -> bool {
         return false;
     }
     if !one.non_resource_urls.is_empty() {
-        return one.non_resource_urls.iter().all(|w| held.non_resource_urls.iter().any(|h| path_matches(h, w)));
+        return one
+            .non_resource_urls
+            .iter()
+            .all(|w| held.non_resource_urls.iter().any(|h| path_matches(h, w)));
     }
     let resources = one.resources.iter().all(|w| {
         let (resource, sub) = w.split_once('/').unwrap_or((w, ""));
         has(&held.resources, w) || resource_matches(&held.resources, resource, sub)
     });
     let names = held.resource_names.is_empty()
-        || (!one.resource_names.is_empty() && one.resource_names.iter().all(|n| held.resource_names.contains(n)));
+        || (!one.resource_names.is_empty()
+            && one.resource_names.iter().all(|n| held.resource_names.contains(n)));
     each(&held.api_groups, &one.api_groups) && resources && names
 }
 

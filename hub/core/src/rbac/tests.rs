@@ -43,7 +43,10 @@ fn bindings_decide() {
     };
     let view = view(&[
         (RoleBinding::RESOURCE_ID, bind("e", "ClusterRole", "edit", json!({"kind": "User", "name": "ann"}))),
-        (RoleBinding::RESOURCE_ID, bind("v", "ClusterRole", "view", json!({"kind": "ServiceAccount", "name": "sa"}))),
+        (
+            RoleBinding::RESOURCE_ID,
+            bind("v", "ClusterRole", "view", json!({"kind": "ServiceAccount", "name": "sa"})),
+        ),
         (RoleBinding::RESOURCE_ID, bind("o", "Role", "one", json!({"kind": "Group", "name": "ops"}))),
         (
             "rbac.authorization.k8s.io/roles",
@@ -131,9 +134,14 @@ fn nobody_gives_more_than_they_have() {
     let missing = missing_rules(&view, "ann", &[], "", &wanted);
     assert_eq!(missing.len(), 1);
     assert_eq!(&*missing[0].resources, &["secrets".into()]);
-    let named = rules(json!([{"apiGroups": [""], "resources": ["pods"], "resourceNames": ["p"], "verbs": ["get"]}]));
+    let named =
+        rules(json!([{"apiGroups": [""], "resources": ["pods"], "resourceNames": ["p"], "verbs": ["get"]}]));
     assert!(missing_rules(&view, "ann", &[], "", &named).is_empty());
     let masters = groups(&["system:masters"]);
     assert!(missing_rules(&view, "root", &masters, "", &wanted).is_empty());
-    assert_eq!(missing_rules(&view, "bob", &[], "", &rules(json!([{"verbs": ["*"], "nonResourceURLs": ["*"]}]))).len(), 1);
+    assert_eq!(
+        missing_rules(&view, "bob", &[], "", &rules(json!([{"verbs": ["*"], "nonResourceURLs": ["*"]}])))
+            .len(),
+        1
+    );
 }

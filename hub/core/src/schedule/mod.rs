@@ -62,11 +62,13 @@ impl Scheduler {
         let held_room = old.is_some_and(|p| p.node.is_some() && !p.is_finished());
         match new {
             Some(p) if p.node.is_none() && waits(p) => {
-                let same = old.is_some_and(|o| o.meta.uid == p.meta.uid && o.spec == p.spec && o.node == p.node);
+                let same =
+                    old.is_some_and(|o| o.meta.uid == p.meta.uid && o.spec == p.spec && o.node == p.node);
                 if same { Wake::Nothing } else { Wake::Pod(key_of(p)) }
             }
             Some(p) if p.node.is_some() && !held_room && !p.is_finished() => {
-                let depends = |p: &&Pod| waits(p) && p.spec.affinity.as_ref().is_some_and(|a| a.pod_affinity.is_some());
+                let depends =
+                    |p: &&Pod| waits(p) && p.spec.affinity.as_ref().is_some_and(|a| a.pod_affinity.is_some());
                 if view.pods_unbound().map(|p| &**p).any(|p| depends(&p)) { Wake::All } else { Wake::Nothing }
             }
             Some(p) if held_room && p.is_finished() => Wake::All,
@@ -105,7 +107,8 @@ impl Scheduler {
                     uid: pod.meta.uid.to_string(),
                     node: placement.node.clone(),
                 });
-                let message = format!("Successfully assigned {}/{} to {}", key.namespace, key.name, placement.node);
+                let message =
+                    format!("Successfully assigned {}/{} to {}", key.namespace, key.name, placement.node);
                 plan.event(Regarding::of(&**pod), EventType::Normal, "Scheduled", message, SCHEDULER_NAME);
             }
             Err(why_not) => {
@@ -147,7 +150,10 @@ fn say_unscheduled(pod: &Pod, reason: &str, message: &str, now: Timestamp, plan:
     }
     let mut list = pod.field("/status/conditions").as_array().cloned().unwrap_or_default();
     let at = list.iter().position(|c| c["type"] == "PodScheduled");
-    let since = at.and_then(|i| list.get(i)).filter(|c| c["status"] == "False").map(|c| c["lastTransitionTime"].clone());
+    let since = at
+        .and_then(|i| list.get(i))
+        .filter(|c| c["status"] == "False")
+        .map(|c| c["lastTransitionTime"].clone());
     let condition = json!({"type": "PodScheduled", "status": "False", "reason": reason, "message": message,
         "lastTransitionTime": since.filter(|s| !s.is_null()).unwrap_or_else(|| json!(rfc3339(now)))});
     match at {

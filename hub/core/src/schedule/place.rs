@@ -36,7 +36,8 @@ pub fn place(view: &ObjectStore, pod: &Pod, seed: u64) -> Result<Placement, WhyN
     let points: Vec<_> = feasible.iter().map(|n| score::points(view, n, pod, &pods, &spread)).collect();
     let totals = score::totals(&points);
     let best = totals.iter().copied().max().unwrap_or(0);
-    let ties: Vec<&Node> = feasible.iter().zip(&totals).filter(|(_, t)| **t == best).map(|(n, _)| *n).collect();
+    let ties: Vec<&Node> =
+        feasible.iter().zip(&totals).filter(|(_, t)| **t == best).map(|(n, _)| *n).collect();
     let pick = ties[(seed % ties.len() as u64) as usize];
     Ok(Placement { node: pick.meta.name.to_string(), feasible: feasible.len(), score: best })
 }

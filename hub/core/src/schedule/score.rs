@@ -28,7 +28,13 @@ pub struct Points {
     crowd: i64,
 }
 
-pub fn points(view: &ObjectStore, node: &Node, pod: &Pod, pods: &PodRules, spread: &SpreadRules<'_>) -> Points {
+pub fn points(
+    view: &ObjectStore,
+    node: &Node,
+    pod: &Pod,
+    pods: &PodRules,
+    spread: &SpreadRules<'_>,
+) -> Points {
     let mut used = view.used_on(&node.meta.name);
     used.add(pod);
     let free = |can: i64, used: i64| if can <= 0 { 0 } else { ((can - used).max(0) * 100) / can };

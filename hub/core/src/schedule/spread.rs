@@ -78,8 +78,10 @@ fn count<'a>(view: &'a ObjectStore, pod: &'a Pod, constraint: &'a SpreadConstrai
     let mut domains: BTreeMap<&str, i64> = BTreeMap::new();
     for node in view.all::<Node>().filter(|n| takes_part(n, pod, constraint)) {
         let Some(value) = node.meta.labels.get(&constraint.topology_key) else { continue };
-        let pods = view.pods_on(&node.meta.name).filter(|p| p.is_active() && p.meta.namespace == pod.meta.namespace);
-        *domains.entry(value).or_insert(0) += pods.filter(|p| matches(constraint, pod, &p.meta.labels)).count() as i64;
+        let pods =
+            view.pods_on(&node.meta.name).filter(|p| p.is_active() && p.meta.namespace == pod.meta.namespace);
+        *domains.entry(value).or_insert(0) +=
+            pods.filter(|p| matches(constraint, pod, &p.meta.labels)).count() as i64;
     }
     let few = constraint.min_domains.is_some_and(|m| (domains.len() as i64) < m);
     let least = if few { 0 } else { domains.values().min().copied().unwrap_or(0) };
@@ -98,5 +100,9 @@ fn takes_part(node: &Node, pod: &Pod, constraint: &SpreadConstraint) -> bool {
 fn matches(constraint: &SpreadConstraint, pod: &Pod, labels: &Labels) -> bool {
     let given = |k: &str| pod.meta.labels.contains_key(k);
     constraint.label_selector.as_ref().is_some_and(|s| s.matches(labels))
-        && constraint.match_label_keys.iter().filter(|k| given(k)).all(|k| labels.get(k) == pod.meta.labels.get(k))
+        && constraint
+            .match_label_keys
+            .iter()
+            .filter(|k| given(k))
+            .all(|k| labels.get(k) == pod.meta.labels.get(k))
 }

@@ -1,3 +1,7 @@
+//! Scenarios of schedule in the test world.
+//!
+//! In: objects and disturbances. Out: what the cluster looks like at rest. Never: a clock or a network.
+
 use super::*;
 use crate::world::World;
 use serde_json::json;
@@ -34,11 +38,16 @@ fn nodes_are_chosen_or_refused_in_kubernetes_words() {
         {"labelSelector": {"matchLabels": {"app": "y"}}, "topologyKey": "zone"}]}});
     let near = json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
         {"labelSelector": {"matchLabels": {"app": "y"}}, "topologyKey": "zone"}]}});
-    let node = |names: Value| json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
-        "nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": names}]}]}}});
-    w.create("/pods", json!({"metadata": {"name": "y", "namespace": "a", "labels": {"app": "y"}},
+    let node = |names: Value| {
+        json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
+        "nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": names}]}]}}})
+    };
+    w.create(
+        "/pods",
+        json!({"metadata": {"name": "y", "namespace": "a", "labels": {"app": "y"}},
         "spec": {"nodeName": "n0", "containers": [{"name": "c", "resources": {"requests": {"cpu": "3"}},
-            "ports": [{"containerPort": 80, "hostPort": 80}]}]}}));
+            "ports": [{"containerPort": 80, "hostPort": 80}]}]}}),
+    );
     let cases: Vec<(Value, Result<String, String>)> = vec![
         (json!({}), Ok("n0".into())),
         (json!({"tolerations": tolerate}), Ok("n1".into())),
@@ -89,8 +98,10 @@ fn constraints_spread_pods_over_zones() {
     let mut w = World::new();
     w.node("n0", json!({"zone": "z0"}), json!([]));
     w.node("n1", json!({"zone": "z1"}), json!([]));
-    let running = |name: &str| json!({"metadata": {"name": name, "namespace": "a", "labels": {"app": "x"}},
-        "spec": {"nodeName": "n0"}});
+    let running = |name: &str| {
+        json!({"metadata": {"name": name, "namespace": "a", "labels": {"app": "x"}},
+        "spec": {"nodeName": "n0"}})
+    };
     w.create("/pods", running("a1"));
     let spread = json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone",
         "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "x"}}}]});

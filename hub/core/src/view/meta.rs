@@ -46,8 +46,7 @@ impl Labels {
 
 impl<K: Into<Box<str>>, V: Into<Box<str>>> FromIterator<(K, V)> for Labels {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(iter: I) -> Self {
-        let mut v: Vec<(Box<str>, Box<str>)> =
-            iter.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
+        let mut v: Vec<(Box<str>, Box<str>)> = iter.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
         v.sort_by(|a, b| a.0.cmp(&b.0));
         v.dedup_by(|later, kept| later.0 == kept.0);
         Labels(v.into())
@@ -209,7 +208,10 @@ mod tests {
             "name":"r","uid":"ru","controller":true}],"finalizers":null}"#,
         )
         .unwrap();
-        assert_eq!((meta.resource_version, meta.labels.get("a"), meta.labels.get("b")), (12, Some("2"), None));
+        assert_eq!(
+            (meta.resource_version, meta.labels.get("a"), meta.labels.get("b")),
+            (12, Some("2"), None)
+        );
         assert_eq!(meta.annotations.len(), 1);
         assert!(meta.controlled_by("ru") && !meta.controlled_by("x"));
     }

@@ -12,8 +12,8 @@ mod store;
 mod used;
 
 pub use changed::Changed;
-pub use kinds::*;
 pub(crate) use kinds::conditions;
+pub use kinds::*;
 pub use meta::{Labels, Meta, OwnerRef};
 pub use object::*;
 pub use selector::{Requirement, Selector};

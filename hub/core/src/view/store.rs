@@ -53,7 +53,11 @@ impl ObjectStore {
     ) -> Changed {
         self.revision = self.revision.max(revision);
         let new = raw.and_then(|bytes| Object::parse(resource, bytes));
-        let key = Arc::new(Key { resource: self.resource_id(resource), namespace: namespace.into(), name: name.into() });
+        let key = Arc::new(Key {
+            resource: self.resource_id(resource),
+            namespace: namespace.into(),
+            name: name.into(),
+        });
         self.replace(key, new)
     }
 
@@ -192,8 +196,11 @@ impl ObjectStore {
 
     /// Unfinished, bound pods that do not want others near them, with their nodes.
     pub fn pods_with_anti_affinity(&self) -> impl Iterator<Item = (&str, &Arc<Pod>)> {
-        let bound = self.pods_by_node.iter().filter(|(node, pods)| !node.is_empty() && pods.used.anti_affine > 0);
-        bound.flat_map(|(node, pods)| pods.pods.values().filter(|p| counts_as_anti_affine(p)).map(|p| (&**node, p)))
+        let bound =
+            self.pods_by_node.iter().filter(|(node, pods)| !node.is_empty() && pods.used.anti_affine > 0);
+        bound.flat_map(|(node, pods)| {
+            pods.pods.values().filter(|p| counts_as_anti_affine(p)).map(|p| (&**node, p))
+        })
     }
 
     pub fn node(&self, name: &str) -> Option<&Arc<Node>> {
@@ -255,7 +262,7 @@ fn adoptable(resource: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::{Deployment, PodRef, Phase};
+    use crate::view::{Deployment, Phase, PodRef};
     use serde_json::{Value, json};
 
     fn put(view: &mut ObjectStore, resource: &str, object: Value) -> Changed {
@@ -297,8 +304,16 @@ mod tests {
     #[test]
     fn unknown_kinds_and_broken_fields_keep_metadata() {
         let mut view = ObjectStore::new();
-        put(&mut view, "x.io/things", json!({"metadata": {"name": "t", "namespace": "a", "uid": "1"}, "spec": 5}));
-        put(&mut view, "apps/deployments", json!({"metadata": {"name": "d", "namespace": "a", "uid": "2"}, "spec": 5}));
+        put(
+            &mut view,
+            "x.io/things",
+            json!({"metadata": {"name": "t", "namespace": "a", "uid": "1"}, "spec": 5}),
+        );
+        put(
+            &mut view,
+            "apps/deployments",
+            json!({"metadata": {"name": "d", "namespace": "a", "uid": "2"}, "spec": 5}),
+        );
         assert_eq!(view.in_namespace("a").count(), 2);
         assert!(view.get::<Deployment>("a", "d").is_none());
     }

@@ -77,7 +77,8 @@ impl World {
         object["metadata"]["resourceVersion"] = json!(self.revision.to_string());
         crate::canonical::strip_nulls(&mut object);
         let raw = serde_json::to_vec(&object).unwrap();
-        let changed = self.view.apply(self.revision, &key.resource, &key.namespace, &key.name, Some(raw.into()));
+        let changed =
+            self.view.apply(self.revision, &key.resource, &key.namespace, &key.name, Some(raw.into()));
         self.changed.push(changed);
         self.objects.insert(key, object);
     }

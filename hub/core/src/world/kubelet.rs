@@ -75,7 +75,12 @@ impl World {
     /// Ends the sickness of pods whose name contains `part`.
     pub fn heal(&mut self, part: &str) {
         self.sick.retain(|s| s != part);
-        let keys: Vec<Key> = self.objects.keys().filter(|k| &*k.resource == "/pods" && k.name.contains(part)).cloned().collect();
+        let keys: Vec<Key> = self
+            .objects
+            .keys()
+            .filter(|k| &*k.resource == "/pods" && k.name.contains(part))
+            .cloned()
+            .collect();
         for key in keys {
             let ready = self.ready(&self.objects[&key].clone(), true);
             self.edit_status(&key, json!({"conditions": ready}));

@@ -95,7 +95,9 @@ impl World {
             self.now = self.now.max(t);
             self.settle();
             let timers = || self.timers.iter().filter(|(_, t)| **t <= self.now).take(3);
-            budget = budget.checked_sub(1).unwrap_or_else(|| panic!("timers never rest: {:?}", timers().collect::<Vec<_>>()));
+            budget = budget
+                .checked_sub(1)
+                .unwrap_or_else(|| panic!("timers never rest: {:?}", timers().collect::<Vec<_>>()));
         }
         self.now = end;
         self.settle();
@@ -112,7 +114,8 @@ impl World {
                 }
             }
         }
-        let due: Vec<_> = self.timers.iter().filter(|(_, t)| **t <= self.now).map(|(k, _)| k.clone()).collect();
+        let due: Vec<_> =
+            self.timers.iter().filter(|(_, t)| **t <= self.now).map(|(k, _)| k.clone()).collect();
         todo.extend(due);
         let mut moved = false;
         for (i, key) in todo {
@@ -175,7 +178,11 @@ impl World {
                 let armed = self.timers.get(&(i, key.clone())).copied();
                 if let Some(t) = plan.again_at {
                     assert!(t > self.now, "{} wants {key} again at once", c.name());
-                    assert!(armed.is_some_and(|a| a <= t), "{} has no timer for {key} at {t}: {armed:?}", c.name());
+                    assert!(
+                        armed.is_some_and(|a| a <= t),
+                        "{} has no timer for {key} at {t}: {armed:?}",
+                        c.name()
+                    );
                 }
             }
         }
@@ -186,7 +193,9 @@ impl World {
             let mut fresh = crate::view::Used::default();
             self.view.pods_on(node).filter(|p| !p.is_finished()).for_each(|p| fresh.add(p));
             let kept = self.view.used_on(node);
-            let sums = |u: &crate::view::Used| (u.requests.cpu_milli, u.requests.pods, u.assumed_memory, u.anti_affine);
+            let sums = |u: &crate::view::Used| {
+                (u.requests.cpu_milli, u.requests.pods, u.assumed_memory, u.anti_affine)
+            };
             assert_eq!(sums(&fresh), sums(&kept), "{node}");
         }
     }

@@ -127,8 +127,11 @@ fn history(seed: u64) -> World {
         w.create("/namespaces", json!({"metadata": {"name": ns}}));
     }
     for i in 0..3 {
-        w.create("/services", json!({"metadata": {"name": format!("s{i}"), "namespace": "a"},
-            "spec": {"selector": {"app": format!("ents-w{i}")}, "ports": [{"port": 80}]}}));
+        w.create(
+            "/services",
+            json!({"metadata": {"name": format!("s{i}"), "namespace": "a"},
+            "spec": {"selector": {"app": format!("ents-w{i}")}, "ports": [{"port": 80}]}}),
+        );
     }
     for _ in 0..40 {
         match d.roll(10) {
@@ -151,7 +154,12 @@ fn mend(w: &mut World) {
     w.kubelet = true;
     w.sick.clear();
     w.exit_codes.clear();
-    for name in w.list("/nodes").iter().map(|n| n["metadata"]["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>() {
+    for name in w
+        .list("/nodes")
+        .iter()
+        .map(|n| n["metadata"]["name"].as_str().unwrap().to_owned())
+        .collect::<Vec<_>>()
+    {
         w.patch("/nodes", "", &name, json!({"spec": {"unschedulable": false, "taints": []}}));
     }
     if !w.exists("/nodes", "", "n0") {
@@ -179,7 +187,10 @@ fn check(w: &World) {
     }
     for pod in w.list("/pods") {
         let owner = &pod["metadata"]["ownerReferences"][0];
-        assert!(owner.is_null() || w.view.by_uid(owner["uid"].as_str().unwrap()).is_some(), "an orphan: {pod:#}");
+        assert!(
+            owner.is_null() || w.view.by_uid(owner["uid"].as_str().unwrap()).is_some(),
+            "an orphan: {pod:#}"
+        );
         let node = pod["spec"]["nodeName"].as_str();
         let ended = ["Failed", "Succeeded"].contains(&pod["status"]["phase"].as_str().unwrap());
         assert!(ended || node.is_some_and(|n| w.exists("/nodes", "", n)), "a pod without a node: {pod:#}");

@@ -63,7 +63,7 @@ where
     let upload = take(asked, repository, id)?;
     check_range(headers, upload.length())?;
     let (upload, result) = append(upload, body).await;
-    result?;
+    let upload = kept(asked, id, upload, result).await?;
     accepted(repository, id, upload.length())
 }
 
@@ -111,8 +111,8 @@ where
     B::Error: std::fmt::Display,
 {
     let upload = take(asked, repository, id)?;
-    let (mut upload, result) = append(upload, body).await;
-    result?;
+    let (upload, result) = append(upload, body).await;
+    let mut upload = kept(asked, id, upload, result).await?;
     let (name, wanted, own) = (repository.to_string(), digest.clone(), id.to_string());
     asked
         .storage(move |s| {
@@ -131,6 +131,27 @@ where
 
 fn take(asked: &Asked, repository: &str, id: &str) -> Result<UploadHandle, RegistryError> {
     asked.registry.storage.take_upload(repository, id)
+}
+
+/// A full disk ends the upload: the hub's store needs the room that it takes.
+async fn kept(
+    asked: &Asked,
+    id: &str,
+    upload: UploadHandle,
+    result: Result<(), RegistryError>,
+) -> Result<UploadHandle, RegistryError> {
+    let Err(error) = result else { return Ok(upload) };
+    drop(upload);
+    if matches!(error.code, Code::NoSpace) {
+        let id = id.to_string();
+        asked
+            .storage(move |s| {
+                s.end_upload(&id);
+                Ok(())
+            })
+            .await?;
+    }
+    Err(error)
 }
 
 /// Writes a body to an upload on a thread for files; the upload comes back with whatever has arrived.

@@ -126,7 +126,8 @@ impl<'a> Step<'a> {
             }
         }
         let probe = self.pod_for("", "probe");
-        let Some(Object::Pod(probe)) = Object::parse(Pod::RESOURCE, probe.to_string().into_bytes().into()) else {
+        let Some(Object::Pod(probe)) = Object::parse(Pod::RESOURCE, probe.to_string().into_bytes().into())
+        else {
             return;
         };
         for node in self.view.all::<Node>().filter(|n| n.meta.deleting.is_none()) {
@@ -184,14 +185,16 @@ impl<'a> Step<'a> {
             place.pods.iter().for_each(|p| self.delete(p));
             return;
         }
-        let (ended, live): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) = place.pods.iter().partition(|p| p.is_finished());
+        let (ended, live): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) =
+            place.pods.iter().partition(|p| p.is_finished());
         for pod in ended {
             self.clear_ended(pod, &place.node.meta.name);
         }
         if place.should_run && place.pods.is_empty() && !place.going {
             self.create_on(&place.node.meta.name);
         }
-        let extra = if self.surge > 0 { self.beyond_surge(&live) } else { live.into_iter().skip(1).collect() };
+        let extra =
+            if self.surge > 0 { self.beyond_surge(&live) } else { live.into_iter().skip(1).collect() };
         extra.into_iter().for_each(|p| self.delete(p));
     }
 

@@ -30,7 +30,11 @@ impl Step<'_> {
             return;
         }
         let nodes = std::mem::take(&mut self.nodes);
-        if self.surge > 0 { self.surge_over(&nodes) } else { self.replace(&nodes) }
+        if self.surge > 0 {
+            self.surge_over(&nodes)
+        } else {
+            self.replace(&nodes)
+        }
         self.nodes = nodes;
     }
 

@@ -32,7 +32,8 @@ impl Step<'_> {
             updated += i32::from(place.pods.iter().any(|p| self.is_current(p)));
             if place.pods.iter().any(|p| p.status.ready) {
                 ready += 1;
-                let mut until = place.pods.iter().map(|p| p.available(self.ds.spec.min_ready_seconds, self.now));
+                let mut until =
+                    place.pods.iter().map(|p| p.available(self.ds.spec.min_ready_seconds, self.now));
                 if until.any(|a| a == Available::Yes) {
                     available += 1;
                 } else if let Available::At(t) = pod.available(self.ds.spec.min_ready_seconds, self.now) {

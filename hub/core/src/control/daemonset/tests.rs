@@ -1,3 +1,7 @@
+//! Scenarios of daemonset in the test world.
+//!
+//! In: objects and disturbances. Out: what the cluster looks like at rest. Never: a clock or a network.
+
 use crate::world::World;
 use serde_json::{Value, json};
 
@@ -7,9 +11,12 @@ fn template(image: &str) -> Value {
 
 fn started(nodes: usize) -> World {
     let mut w = World::with_nodes(nodes);
-    w.create("apps/daemonsets", json!({"metadata": {"name": "d", "namespace": "a"},
+    w.create(
+        "apps/daemonsets",
+        json!({"metadata": {"name": "d", "namespace": "a"},
         "spec": {"selector": {"matchLabels": {"app": "x"}}, "template": template("one"),
-            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}}}));
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}}}),
+    );
     w.settle();
     w
 }
@@ -44,7 +51,10 @@ fn one_on_every_node_also_on_later_and_cordoned_ones() {
     w.settle();
     assert_eq!(pods(&w).len(), 3);
     let s = status(&w);
-    assert_eq!((&s["desiredNumberScheduled"], &s["numberReady"], &s["numberAvailable"]), (&json!(3), &json!(3), &json!(3)));
+    assert_eq!(
+        (&s["desiredNumberScheduled"], &s["numberReady"], &s["numberAvailable"]),
+        (&json!(3), &json!(3), &json!(3))
+    );
     assert_eq!(s["numberUnavailable"], Value::Null);
     assert_eq!(s["updatedNumberScheduled"], 3);
 }
@@ -83,7 +93,8 @@ fn rolls_within_its_limit_and_back() {
     assert_eq!(w.list("apps/controllerrevisions").len(), 2);
     set(&mut w, json!({"template": template("one")}));
     w.settle();
-    let revisions: Vec<_> = w.list("apps/controllerrevisions").iter().map(|r| r["revision"].clone()).collect();
+    let revisions: Vec<_> =
+        w.list("apps/controllerrevisions").iter().map(|r| r["revision"].clone()).collect();
     assert_eq!((images(&w)[0].as_str(), revisions.len()), ("one", 2));
     assert!(revisions.contains(&json!(3)), "the first revision came back as the third: {revisions:?}");
     let data = &w.list("apps/controllerrevisions")[0]["data"]["spec"]["template"];

@@ -15,7 +15,9 @@ impl<'a> Step<'a> {
     /// Whether `spec.replicas` changed since the ReplicaSets were sized.
     pub(super) fn is_scaling(&self) -> bool {
         let wanted = i64::from(self.replicas());
-        self.all().filter(|rs| size(rs) > 0).any(|rs| number(rs, DESIRED_REPLICAS).is_some_and(|n| n != wanted))
+        self.all()
+            .filter(|rs| size(rs) > 0)
+            .any(|rs| number(rs, DESIRED_REPLICAS).is_some_and(|n| n != wanted))
     }
 
     /// Gives a ReplicaSet a size; whether anything was to be changed.

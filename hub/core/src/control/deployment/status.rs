@@ -172,7 +172,8 @@ impl Step<'_> {
 
     fn set_failure(&self, list: &mut Vec<Condition>) {
         let failing = self.new.into_iter().chain(self.old.iter().copied());
-        let failure = failing.filter_map(|rs| conditions::find(&rs.status.conditions, "ReplicaFailure")).next();
+        let failure =
+            failing.filter_map(|rs| conditions::find(&rs.status.conditions, "ReplicaFailure")).next();
         match failure {
             Some(f) => {
                 let ok = &*f.status == "True";

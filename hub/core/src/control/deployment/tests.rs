@@ -1,3 +1,7 @@
+//! Scenarios of deployment in the test world.
+//!
+//! In: objects and disturbances. Out: what the cluster looks like at rest. Never: a clock or a network.
+
 use crate::world::World;
 use serde_json::{Value, json};
 
@@ -101,7 +105,12 @@ fn scaling_in_the_middle_of_a_rollout_is_in_proportion() {
     let mut w = started(10);
     w.sick = vec!["web-".into()];
     let strategy = json!({"rollingUpdate": {"maxSurge": 3, "maxUnavailable": 2}});
-    w.patch("apps/deployments", "a", "web", json!({"spec": {"strategy": strategy, "template": template("bad")}}));
+    w.patch(
+        "apps/deployments",
+        "a",
+        "web",
+        json!({"spec": {"strategy": strategy, "template": template("bad")}}),
+    );
     w.settle();
     assert_eq!(sets(&w), [("one".into(), 8, "1".into()), ("bad".into(), 5, "2".into())]);
     w.patch("apps/deployments", "a", "web", json!({"spec": {"replicas": 15}}));
@@ -177,8 +186,11 @@ fn a_taken_name_counts_as_a_collision() {
     let w = started(1);
     let name = w.list("apps/replicasets")[0]["metadata"]["name"].as_str().unwrap().to_owned();
     let mut w = World::with_nodes(1);
-    w.create("apps/replicasets", json!({"metadata": {"name": name, "namespace": "a"},
-        "spec": {"replicas": 0, "selector": {"matchLabels": {"x": "y"}}, "template": template("else")}}));
+    w.create(
+        "apps/replicasets",
+        json!({"metadata": {"name": name, "namespace": "a"},
+        "spec": {"replicas": 0, "selector": {"matchLabels": {"x": "y"}}, "template": template("else")}}),
+    );
     w.create("apps/deployments", deployment(1, "one"));
     w.settle();
     assert_eq!(status(&w)["collisionCount"], 1);

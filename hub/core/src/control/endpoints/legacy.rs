@@ -17,7 +17,9 @@ const ADDRESSES_MAX: usize = 1000;
 /// A deleted Service takes the Endpoints that were kept for it along.
 pub fn without_service(view: &ObjectStore, key: &Key, plan: &mut Plan) {
     let kept = view.get::<Endpoints>(&key.namespace, &key.name);
-    if let Some(e) = kept.filter(|e| e.meta.labels.get(MANAGED_BY) == Some(MANAGER) && e.meta.deleting.is_none()) {
+    if let Some(e) =
+        kept.filter(|e| e.meta.labels.get(MANAGED_BY) == Some(MANAGER) && e.meta.deleting.is_none())
+    {
         plan.delete(Endpoints::RESOURCE, &e.meta);
     }
 }

@@ -97,7 +97,8 @@ fn target(pod: &Pod, port: &ServicePort) -> Option<i32> {
         IntOrString::Int(0) | IntOrString::Nothing(()) => Some(port.port),
         IntOrString::Int(n) => Some(*n),
         IntOrString::Text(name) => {
-            let found = pod.spec.ports.iter().find(|p| p.name == *name && same_protocol(&p.protocol, &port.protocol));
+            let found =
+                pod.spec.ports.iter().find(|p| p.name == *name && same_protocol(&p.protocol, &port.protocol));
             found.map(|p| p.port)
         }
     }

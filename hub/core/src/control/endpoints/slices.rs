@@ -120,7 +120,8 @@ fn existing<'a>(view: &'a ObjectStore, service: &Service) -> BTreeMap<Group, Vec
     let mut out: BTreeMap<Group, Vec<Slice<'_>>> = BTreeMap::new();
     for object in view.list::<EndpointSlice>(&service.meta.namespace) {
         let labels = &object.meta.labels;
-        let ours = labels.get(SERVICE_NAME) == Some(&service.meta.name) && labels.get(MANAGED_BY) == Some(MANAGER);
+        let ours =
+            labels.get(SERVICE_NAME) == Some(&service.meta.name) && labels.get(MANAGED_BY) == Some(MANAGER);
         if !ours || object.meta.deleting.is_some() {
             continue;
         }

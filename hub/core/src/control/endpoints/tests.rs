@@ -1,3 +1,7 @@
+//! Scenarios of endpoints in the test world.
+//!
+//! In: objects and disturbances. Out: what the cluster looks like at rest. Never: a clock or a network.
+
 use super::*;
 use crate::world::World;
 

@@ -146,7 +146,9 @@ fn is_failed(job: &Job, pod: &Pod) -> bool {
     match pod.status.phase {
         Phase::Failed => true,
         Phase::Succeeded => false,
-        _ => pod.meta.deleting.is_some() && &*job.spec.pod_replacement_policy != "Failed" && !job.spec.suspend,
+        _ => {
+            pod.meta.deleting.is_some() && &*job.spec.pod_replacement_policy != "Failed" && !job.spec.suspend
+        }
     }
 }
 
@@ -156,7 +158,9 @@ fn policy<'j>(job: &'j Job, pod: &Pod) -> Option<(usize, &'j FailureRule)> {
     if pod.status.phase != Phase::Failed {
         return None;
     }
-    rules.into_iter().find(|(_, rule)| matching_exit(pod, rule).is_some() || matching_condition(pod, rule).is_some())
+    rules
+        .into_iter()
+        .find(|(_, rule)| matching_exit(pod, rule).is_some() || matching_condition(pod, rule).is_some())
 }
 
 fn matching_exit<'p>(pod: &'p Pod, rule: &FailureRule) -> Option<(&'p str, i32)> {

@@ -108,9 +108,13 @@ impl Step<'_> {
 
     /// Sets Failed or Complete when every pod has ended and is counted.
     pub(super) fn finish_when_quiet(&mut self) {
-        let quiet = self.tally.active.is_empty() && self.tally.terminating.is_empty() && self.tally.is_flushed();
-        let failing = conditions::find(&self.conditions, "FailureTarget").filter(|c| &*c.status == "True").cloned();
-        let ending = conditions::find(&self.conditions, "SuccessCriteriaMet").filter(|c| &*c.status == "True").cloned();
+        let quiet =
+            self.tally.active.is_empty() && self.tally.terminating.is_empty() && self.tally.is_flushed();
+        let failing =
+            conditions::find(&self.conditions, "FailureTarget").filter(|c| &*c.status == "True").cloned();
+        let ending = conditions::find(&self.conditions, "SuccessCriteriaMet")
+            .filter(|c| &*c.status == "True")
+            .cloned();
         if !quiet {
             return;
         }

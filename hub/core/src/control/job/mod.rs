@@ -71,7 +71,8 @@ impl Controller for JobController {
             return plan;
         }
         let tally = Tally::of(job, &pods);
-        let mut step = Step { view, job, pods, tally, now, seed, plan, conditions: job.status.conditions.to_vec() };
+        let mut step =
+            Step { view, job, pods, tally, now, seed, plan, conditions: job.status.conditions.to_vec() };
         step.run();
         step.plan
     }
@@ -135,7 +136,9 @@ fn release_orphans(view: &ObjectStore, key: &Key, plan: &mut Plan) {
     let uid = view.get::<Job>(&key.namespace, &key.name).map(|j| &*j.meta.uid);
     let adopted = |pod: &Pod| {
         let mut jobs = view.list::<Job>(&key.namespace);
-        jobs.any(|j| j.meta.deleting.is_none() && j.spec.selector.as_ref().is_some_and(|s| s.matches(&pod.meta.labels)))
+        jobs.any(|j| {
+            j.meta.deleting.is_none() && j.spec.selector.as_ref().is_some_and(|s| s.matches(&pod.meta.labels))
+        })
     };
     for pod in view.list::<Pod>(&key.namespace).filter(|p| p.meta.has_finalizer(TRACKING)) {
         let orphan = match pod.meta.controller() {

@@ -3,10 +3,7 @@
 //! In: a `Step`. Out: pods, with index and finalizer; a time to come back to after failures.
 //! Never: more active pods than `parallelism`.
 
-use super::{
-    INDEX, INDEX_FAILURES, Step, TRACKING,
-    count::index_of,
-};
+use super::{INDEX, INDEX_FAILURES, Step, TRACKING, count::index_of};
 use crate::{
     EventType, Timestamp,
     control::common::{after, finalizers_without, free_pod_name, owner_reference, pod_of_template},
@@ -33,7 +30,8 @@ impl<'a> Step<'a> {
             return self.send_away(all);
         }
         let wanted = self.wanted();
-        let active = self.tally.active.len() + if self.replaces_failed_only() { self.tally.terminating.len() } else { 0 };
+        let active = self.tally.active.len()
+            + if self.replaces_failed_only() { self.tally.terminating.len() } else { 0 };
         if self.tally.active.len() > wanted {
             let mut ranked = self.tally.active.clone();
             ranked.sort_by_key(|p| {
@@ -67,7 +65,9 @@ impl<'a> Step<'a> {
 
     /// When the next pod may be made: 10 s after the first failure since the last success, doubling with each.
     fn backoff(&self) -> Option<Timestamp> {
-        let end = |p: &Pod| p.status.finished.or(p.meta.deleting).or(p.status.ready_since).unwrap_or(p.meta.created_at());
+        let end = |p: &Pod| {
+            p.status.finished.or(p.meta.deleting).or(p.status.ready_since).unwrap_or(p.meta.created_at())
+        };
         let ended = |phase: Phase| self.pods.iter().filter(move |p| p.status.phase == phase);
         let success = ended(Phase::Succeeded).map(|p| end(p)).max();
         let failures: Vec<Timestamp> =
@@ -105,10 +105,13 @@ impl<'a> Step<'a> {
     }
 
     fn free_indexes(&self, n: usize) -> Vec<i32> {
-        let busy = self.tally.active.iter().chain(&self.tally.terminating).filter_map(|p| index_of(self.job, p));
+        let busy =
+            self.tally.active.iter().chain(&self.tally.terminating).filter_map(|p| index_of(self.job, p));
         let busy: BTreeSet<i32> = busy.collect();
         let free = |i: &i32| {
-            !busy.contains(i) && !self.tally.completed_indexes.contains(i) && !self.tally.failed_indexes.contains(i)
+            !busy.contains(i)
+                && !self.tally.completed_indexes.contains(i)
+                && !self.tally.failed_indexes.contains(i)
         };
         (0..self.job.spec.completions.unwrap_or(0)).filter(free).take(n).collect()
     }
@@ -124,7 +127,8 @@ impl<'a> Step<'a> {
         if pod["spec"]["hostname"].as_str().unwrap_or("").is_empty() {
             pod["spec"]["hostname"] = json!(format!("{}-{index}", self.job.meta.name));
         }
-        let field = json!({"fieldRef": {"apiVersion": "v1", "fieldPath": format!("metadata.labels['{INDEX}']")}});
+        let field =
+            json!({"fieldRef": {"apiVersion": "v1", "fieldPath": format!("metadata.labels['{INDEX}']")}});
         for list in ["initContainers", "containers"] {
             for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
                 let mut env = container["env"].as_array().cloned().unwrap_or_default();
@@ -145,7 +149,12 @@ impl<'a> Step<'a> {
     fn send_away(&mut self, pods: Vec<&'a Arc<Pod>>) {
         for pod in pods {
             if pod.meta.has_finalizer(TRACKING) {
-                self.plan.patch_exact(Pod::RESOURCE, &pod.meta, None, finalizers_without(&pod.meta, TRACKING));
+                self.plan.patch_exact(
+                    Pod::RESOURCE,
+                    &pod.meta,
+                    None,
+                    finalizers_without(&pod.meta, TRACKING),
+                );
             }
             self.delete(pod);
         }

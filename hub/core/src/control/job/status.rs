@@ -25,8 +25,11 @@ impl Step<'_> {
         };
         let complete = conditions::is_true(&self.conditions, "Complete");
         let ended = complete || conditions::is_true(&self.conditions, "Failed");
-        let failed_indexes =
-            if self.job.spec.backoff_limit_per_index.is_some() { json!(indexes::print(&t.failed_indexes)) } else { Value::Null };
+        let failed_indexes = if self.job.spec.backoff_limit_per_index.is_some() {
+            json!(indexes::print(&t.failed_indexes))
+        } else {
+            Value::Null
+        };
         let new = json!({
             "conditions": conditions::to_value(&self.conditions),
             "startTime": optional_time(start),

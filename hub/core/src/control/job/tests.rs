@@ -1,3 +1,7 @@
+//! Scenarios of job in the test world.
+//!
+//! In: objects and disturbances. Out: what the cluster looks like at rest. Never: a clock or a network.
+
 use crate::world::World;
 use serde_json::{Value, json};
 
@@ -38,7 +42,10 @@ fn completes_and_counts_every_pod_once() {
     assert_eq!(status(&w)["succeeded"], 5);
     assert_eq!(status(&w)["active"], Value::Null);
     assert_eq!(status(&w)["uncountedTerminatedPods"], json!({}));
-    assert_eq!(conditions(&w), (vec!["SuccessCriteriaMet".into(), "Complete".into()], "CompletionsReached".into()));
+    assert_eq!(
+        conditions(&w),
+        (vec!["SuccessCriteriaMet".into(), "Complete".into()], "CompletionsReached".into())
+    );
     assert!(status(&w)["completionTime"].is_string() && no_finalizers(&w));
     assert_eq!(w.list("/pods").len(), 5);
     assert!(w.events.iter().any(|e| e.2 == "Completed"));
@@ -54,7 +61,10 @@ fn fails_after_its_limit_with_waits_between() {
     assert_eq!(status(&w)["failed"], 2, "the second wait is longer");
     w.pass(16);
     assert_eq!(status(&w)["failed"], 3);
-    assert_eq!(conditions(&w), (vec!["FailureTarget".into(), "Failed".into()], "BackoffLimitExceeded".into()));
+    assert_eq!(
+        conditions(&w),
+        (vec!["FailureTarget".into(), "Failed".into()], "BackoffLimitExceeded".into())
+    );
     assert!(no_finalizers(&w));
 }
 
@@ -87,7 +97,8 @@ fn indexes_are_each_done_once() {
 
 #[test]
 fn an_index_may_fail_alone() {
-    let spec = json!({"completions": 3, "parallelism": 3, "completionMode": "Indexed", "backoffLimitPerIndex": 1});
+    let spec =
+        json!({"completions": 3, "parallelism": 3, "completionMode": "Indexed", "backoffLimitPerIndex": 1});
     let mut w = run(spec, &[("j-1-", 1), ("j-", 0)]);
     w.pass(100);
     assert_eq!(status(&w)["failedIndexes"], "1");
@@ -98,8 +109,10 @@ fn an_index_may_fail_alone() {
 
 #[test]
 fn policies_ignore_and_end() {
-    let rule = |action: &str| json!({"completions": 1, "podFailurePolicy": {"rules": [
-        {"action": action, "onExitCodes": {"operator": "In", "values": [42]}}]}});
+    let rule = |action: &str| {
+        json!({"completions": 1, "podFailurePolicy": {"rules": [
+        {"action": action, "onExitCodes": {"operator": "In", "values": [42]}}]}})
+    };
     let w = run(rule("FailJob"), &[("j-", 42)]);
     assert_eq!(conditions(&w).1, "PodFailurePolicy");
     let message = status(&w)["conditions"][0]["message"].as_str().unwrap();

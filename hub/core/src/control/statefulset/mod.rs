@@ -39,8 +39,10 @@ impl Controller for StatefulSetController {
         }
         let mut keys = owners_of::<StatefulSet>(view, changed, |s| (&s.meta, s.spec.selector.as_ref()));
         // A stranger that went may have held a name that a set waits for.
-        let waiting = changed.key.name.rsplit_once('-').filter(|_| changed.is::<Pod>() && changed.new.is_none());
-        if let Some(set) = waiting.and_then(|(name, _)| view.get::<StatefulSet>(&changed.key.namespace, name)) {
+        let waiting =
+            changed.key.name.rsplit_once('-').filter(|_| changed.is::<Pod>() && changed.new.is_none());
+        if let Some(set) = waiting.and_then(|(name, _)| view.get::<StatefulSet>(&changed.key.namespace, name))
+        {
             keys.push(Key::new(StatefulSet::RESOURCE, &set.meta.namespace, &set.meta.name));
         }
         keys

@@ -86,7 +86,8 @@ impl<'a> Step<'a> {
             return;
         }
         let wanted = self.ordinals();
-        let max = strategy.rolling_update.max_unavailable.of_total(wanted.len() as i32, true).unwrap_or(1).max(1);
+        let max =
+            strategy.rolling_update.max_unavailable.of_total(wanted.len() as i32, true).unwrap_or(1).max(1);
         let first = wanted.start.saturating_add(strategy.rolling_update.partition.max(0));
         let mut away = 0;
         for ordinal in wanted.clone() {
@@ -146,7 +147,10 @@ impl<'a> Step<'a> {
         self.create_claims(ordinal);
         let pod = self.pod(&template, &revision, &name, ordinal);
         self.plan.create(Pod::RESOURCE, &self.set.meta.namespace, pod);
-        self.say("SuccessfulCreate", format!("create Pod {name} in StatefulSet {} successful", self.set.meta.name));
+        self.say(
+            "SuccessfulCreate",
+            format!("create Pod {name} in StatefulSet {} successful", self.set.meta.name),
+        );
     }
 
     fn pod(&self, template: &Value, revision: &str, name: &str, ordinal: i32) -> Value {

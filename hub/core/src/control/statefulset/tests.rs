@@ -1,3 +1,7 @@
+//! Scenarios of statefulset in the test world.
+//!
+//! In: objects and disturbances. Out: what the cluster looks like at rest. Never: a clock or a network.
+
 use crate::world::World;
 use serde_json::{Value, json};
 
@@ -34,8 +38,11 @@ fn want(list: &[(&str, &str)]) -> Vec<(String, String)> {
 fn comes_up_in_order_and_waits_for_the_sick() {
     let mut w = World::with_nodes(1);
     w.sick = vec!["s-1".into()];
-    w.create("apps/statefulsets", json!({"metadata": {"name": "s", "namespace": "a"}, "spec": {"replicas": 3,
-        "selector": {"matchLabels": {"app": "x"}}, "serviceName": "svc", "template": template("one")}}));
+    w.create(
+        "apps/statefulsets",
+        json!({"metadata": {"name": "s", "namespace": "a"}, "spec": {"replicas": 3,
+        "selector": {"matchLabels": {"app": "x"}}, "serviceName": "svc", "template": template("one")}}),
+    );
     w.settle();
     assert_eq!(pods(&w), want(&[("s-0", "one"), ("s-1", "one")]));
     w.heal("s-1");
@@ -98,7 +105,12 @@ fn scales_down_from_the_top_and_keeps_claims() {
     assert!(w.exists("/persistentvolumeclaims", "a", "data-s-0"));
     assert!(!w.exists("/persistentvolumeclaims", "a", "data-s-1"), "the first pod waits for its volume");
     for i in 0..2 {
-        w.patch("/persistentvolumeclaims", "a", &format!("data-s-{i}"), json!({"status": {"phase": "Bound"}}));
+        w.patch(
+            "/persistentvolumeclaims",
+            "a",
+            &format!("data-s-{i}"),
+            json!({"status": {"phase": "Bound"}}),
+        );
         w.settle();
     }
     assert_eq!(pods(&w).len(), 2);

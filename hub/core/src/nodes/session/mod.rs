@@ -20,45 +20,84 @@ use std::collections::VecDeque;
 #[derive(Clone, Debug, PartialEq)]
 pub enum SessionInput {
     /// The broker admitted a connection of this node.
-    Connected { connection: u64 },
-    Disconnected { connection: u64 },
+    Connected {
+        connection: u64,
+    },
+    Disconnected {
+        connection: u64,
+    },
     /// A decoded message (`Envelope::<Up>::decode`).
-    Message { connection: u64, envelope: Envelope<Up> },
+    Message {
+        connection: u64,
+        envelope: Envelope<Up>,
+    },
     /// The view changed in a way that may concern this node (`desired::nodes_for`).
     Dirty,
     /// All changes of a `Write` are durable, and the view has them.
-    Durable { ticket: u64 },
+    Durable {
+        ticket: u64,
+    },
     /// The changes of a `Write` were not accepted; `retry` says whether that may be different later.
-    Refused { ticket: u64, retry: bool, reason: String },
+    Refused {
+        ticket: u64,
+        retry: bool,
+        reason: String,
+    },
     /// An issued token: `body` is `{"token","expirationTimestamp","audience"}`, `generation` the store's revision.
-    Token { key: ItemKey, generation: u64, body: Vec<u8> },
-    TokenRefused { key: ItemKey, error: String },
+    Token {
+        key: ItemKey,
+        generation: u64,
+        body: Vec<u8>,
+    },
+    TokenRefused {
+        key: ItemKey,
+        error: String,
+    },
     /// A frame for the node on the stream channel (dropped when not connected).
     Stream(StreamFrame),
     /// The time asked for by `wake_at` has come.
     Tick,
     /// The node's certificate was revoked or its object deleted.
-    Removed { reason: String },
+    Removed {
+        reason: String,
+    },
 }
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SessionOutput {
-    Send { connection: u64, channel: Channel, envelope: Envelope<Down> },
+    Send {
+        connection: u64,
+        channel: Channel,
+        envelope: Envelope<Down>,
+    },
     /// Close this connection.
-    Close { connection: u64, reason: String },
+    Close {
+        connection: u64,
+        reason: String,
+    },
     /// Apply these, then answer `Durable` or `Refused` with the ticket.
-    Write { ticket: u64, changes: Vec<Change> },
+    Write {
+        ticket: u64,
+        changes: Vec<Change>,
+    },
     /// Issue this token.
     Token(TokenWanted),
     /// A frame from the node, for the open stream of that id.
     Stream(StreamFrame),
     /// The session began (after `Hello`): streams of the one before are over.
-    Opened { session: u64 },
+    Opened {
+        session: u64,
+    },
     /// The node is without a session: open streams end.
-    Closed { reason: String },
+    Closed {
+        reason: String,
+    },
     /// Something that people should know (log and Event on the Node).
-    Notice { reason: &'static str, message: String },
+    Notice {
+        reason: &'static str,
+        message: String,
+    },
 }
 
 /// The hub's side of one node's session.

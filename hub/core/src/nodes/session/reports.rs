@@ -161,14 +161,18 @@ impl Reports {
     }
 
     pub(super) fn durable(&mut self, now: Timestamp, view: &ObjectStore, node: &str, ticket: u64) {
-        let Some(subject) = self.tickets.remove(&ticket).and_then(|s| self.subjects.get_mut(&s)) else { return };
+        let Some(subject) = self.tickets.remove(&ticket).and_then(|s| self.subjects.get_mut(&s)) else {
+            return;
+        };
         if let Some((_, report)) = subject.writing.take_if(|(t, _)| *t == ticket) {
             self.confirmed(now, view, node, &report);
         }
     }
 
     pub(super) fn refused(&mut self, now: Timestamp, ticket: u64, retry: bool, reason: String) {
-        let Some(subject) = self.tickets.remove(&ticket).and_then(|s| self.subjects.get_mut(&s)) else { return };
+        let Some(subject) = self.tickets.remove(&ticket).and_then(|s| self.subjects.get_mut(&s)) else {
+            return;
+        };
         let Some((_, report)) = subject.writing.take_if(|(t, _)| *t == ticket) else { return };
         if retry {
             subject.waiting = Some(subject.waiting.take().unwrap_or(report));
@@ -207,7 +211,9 @@ impl Reports {
         let (kind, namespace, name) = (text(about, "kind"), text(about, "namespace"), text(about, "name"));
         let own = match kind.as_str() {
             // An Event about a pod that has gone meanwhile is history and welcome.
-            "Pod" => view.pod(&namespace, &name).is_none_or(|p: &std::sync::Arc<Pod>| p.node.as_deref() == Some(node)),
+            "Pod" => view
+                .pod(&namespace, &name)
+                .is_none_or(|p: &std::sync::Arc<Pod>| p.node.as_deref() == Some(node)),
             "Node" => name == node,
             _ => false,
         };
@@ -226,4 +232,3 @@ impl Reports {
         self.out.push(Out::Write { ticket: self.next_ticket, changes });
     }
 }
-

@@ -6,8 +6,7 @@
 
 use super::is_token;
 use crate::{
-    ObjectStore, Timestamp,
-    limits,
+    ObjectStore, Timestamp, limits,
     nodes::desired::{self, ItemState, TokenWanted, Wanted},
 };
 use limpet_protocol::{Inventory, Item, ItemHash, ItemKey, Removal, SetChange, SetDigest, limits as wire};
@@ -154,7 +153,8 @@ impl SetState {
     /// An empty step, when acknowledgements are overdue: a node that missed something sees the gap and sends its
     /// inventory; one whose acknowledgement was lost acknowledges this one.
     fn probe(&mut self, now: Timestamp) -> Option<SetChange> {
-        let overdue = self.sent_at.is_some_and(|at| now.duration_since(at).as_secs() >= limits::RESEND_AFTER_S);
+        let overdue =
+            self.sent_at.is_some_and(|at| now.duration_since(at).as_secs() >= limits::RESEND_AFTER_S);
         (overdue && self.acknowledged < self.seq).then(|| self.empty_step()).flatten()
     }
 

@@ -25,10 +25,17 @@ fn pod(name: &str, node: &str) -> Value {
 
 impl Talk {
     fn new() -> Talk {
-        let mut talk =
-            Talk { view: ObjectStore::new(), session: Session::new("n1"), revision: 0, held: BTreeMap::new() };
+        let mut talk = Talk {
+            view: ObjectStore::new(),
+            session: Session::new("n1"),
+            revision: 0,
+            held: BTreeMap::new(),
+        };
         talk.put("/nodes", json!({"metadata": {"name": "n1", "uid": "n1"}}));
-        talk.put("/configmaps", json!({"metadata": {"name": "m", "namespace": "a", "uid": "m"}, "data": {"k": "1"}}));
+        talk.put(
+            "/configmaps",
+            json!({"metadata": {"name": "m", "namespace": "a", "uid": "m"}, "data": {"k": "1"}}),
+        );
         talk.put("/pods", pod("p", "n1"));
         talk
     }
@@ -135,7 +142,10 @@ fn a_new_node_gets_everything_and_a_known_one_nothing() {
 fn changes_and_deletions_travel_also_after_an_absence() {
     let mut talk = Talk::new();
     talk.sync();
-    talk.put("/configmaps", json!({"metadata": {"name": "m", "namespace": "a", "uid": "m"}, "data": {"k": "2"}}));
+    talk.put(
+        "/configmaps",
+        json!({"metadata": {"name": "m", "namespace": "a", "uid": "m"}, "data": {"k": "2"}}),
+    );
     let outputs = talk.give(SessionInput::Dirty);
     assert_eq!(talk.take(outputs), 1);
     talk.give(SessionInput::Disconnected { connection: 1 });
@@ -176,7 +186,9 @@ fn ticket(outputs: &[SessionOutput]) -> Option<u64> {
 
 fn confirmed(outputs: &[SessionOutput]) -> Vec<u64> {
     let version = |o: &SessionOutput| match o {
-        SessionOutput::Send { envelope: Envelope { message: Down::Reported { version, .. }, .. }, .. } => Some(*version),
+        SessionOutput::Send {
+            envelope: Envelope { message: Down::Reported { version, .. }, .. }, ..
+        } => Some(*version),
         _ => None,
     };
     outputs.iter().filter_map(version).collect()
@@ -234,7 +246,10 @@ fn a_removed_node_hears_why() {
     let mut talk = Talk::new();
     talk.sync();
     let outputs = talk.give(SessionInput::Removed { reason: "removed".into() });
-    assert!(matches!(&outputs[0], SessionOutput::Send { envelope: Envelope { message: Down::Goodbye { .. }, .. }, .. }));
+    assert!(matches!(
+        &outputs[0],
+        SessionOutput::Send { envelope: Envelope { message: Down::Goodbye { .. }, .. }, .. }
+    ));
     assert!(matches!(outputs.last(), Some(SessionOutput::Close { connection: 1, .. })));
     assert!(!talk.session.is_open());
 }
@@ -258,13 +273,19 @@ fn events_about_others_are_dropped() {
 fn lost_steps_are_asked_after() {
     let mut talk = Talk::new();
     talk.sync();
-    talk.put("/configmaps", json!({"metadata": {"name": "m", "namespace": "a", "uid": "m"}, "data": {"k": "3"}}));
+    talk.put(
+        "/configmaps",
+        json!({"metadata": {"name": "m", "namespace": "a", "uid": "m"}, "data": {"k": "3"}}),
+    );
     let lost = talk.give(SessionInput::Dirty);
     assert_eq!(lost.len(), 1);
     let (at, _) = talk.session.wake_at().unwrap();
     talk.session.handle(at, &talk.view, SessionInput::Tick);
     let probe: Vec<_> = std::iter::from_fn(|| talk.session.poll()).collect();
-    let SessionOutput::Send { envelope: Envelope { message: Down::Change(change), .. }, .. } = &probe[0] else { panic!() };
+    let SessionOutput::Send { envelope: Envelope { message: Down::Change(change), .. }, .. } = &probe[0]
+    else {
+        panic!()
+    };
     assert!(change.puts.is_empty() && change.digest != talk.digest());
     let inventory = talk.inventory();
     let outputs = talk.say(inventory);

@@ -56,7 +56,13 @@ pub fn rfc3339(t: Timestamp) -> String {
 }
 
 impl Condition {
-    pub fn new(type_: &str, status: bool, reason: &str, message: impl Into<Box<str>>, now: Timestamp) -> Condition {
+    pub fn new(
+        type_: &str,
+        status: bool,
+        reason: &str,
+        message: impl Into<Box<str>>,
+        now: Timestamp,
+    ) -> Condition {
         Condition {
             type_: type_.into(),
             status: if status { "True" } else { "False" }.into(),

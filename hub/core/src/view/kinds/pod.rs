@@ -75,7 +75,12 @@ pub enum PodRef {
     Secret(Box<str>),
     Claim(Box<str>),
     /// A ServiceAccount token of a projected volume; `index` is its place among the volume's sources.
-    Token { volume: Box<str>, index: u32, audience: Box<str>, expiration_s: i64 },
+    Token {
+        volume: Box<str>,
+        index: u32,
+        audience: Box<str>,
+        expiration_s: i64,
+    },
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

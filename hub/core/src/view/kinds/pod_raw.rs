@@ -312,7 +312,8 @@ impl RawResources {
 
 impl RawPort {
     fn to_port(&self, host_network: bool) -> PodPort {
-        let host_port = if host_network && self.host_port == 0 { self.container_port } else { self.host_port };
+        let host_port =
+            if host_network && self.host_port == 0 { self.container_port } else { self.host_port };
         PodPort {
             name: self.name.clone(),
             protocol: if self.protocol.is_empty() { "TCP".into() } else { self.protocol.clone() },

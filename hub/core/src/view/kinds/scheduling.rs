@@ -2,11 +2,7 @@
 //!
 //! In: JSON of a PodSpec or Node. Out: structs that can be matched. Never: defaults that upstream does not have.
 
-use crate::view::{
-    Labels, Selector,
-    meta::or_default,
-    selector::Requirement,
-};
+use crate::view::{Labels, Selector, meta::or_default, selector::Requirement};
 use serde::Deserialize;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
