@@ -49,7 +49,6 @@ pub fn facts(answer: &JoinAnswer, config: &Config, paths: &Paths, runtime: &Runt
              `cgroup_enable=memory` to /boot/firmware/cmdline.txt"
         );
     }
-    facts.problems.extend(disk_problem(paths));
     if facts.ips.is_empty() {
         let why = "the board has no network address yet".to_string();
         facts.problems.push(NodeProblem::NotReady(why));
@@ -60,31 +59,14 @@ pub fn facts(answer: &JoinAnswer, config: &Config, paths: &Paths, runtime: &Runt
 
 /// A full disk as a condition. The text names no figure that changes: every change is a message to the hub.
 fn disk_pressure(data: &Path) -> Option<NodeProblem> {
-    let disk = nix::sys::statvfs::statvfs(data).ok()?;
-    // The widths of statvfs fields differ between targets.
-    #[allow(clippy::unnecessary_cast)]
-    let (all, free) = (disk.blocks() as u64, disk.blocks_available() as u64 * disk.fragment_size() as u64);
-    #[allow(clippy::unnecessary_cast)]
-    let wanted = (all * disk.fragment_size() as u64 / 10).min(DISK_FREE_BYTES_WANTED);
+    let (all, free) = device::disk_bytes(data);
+    let wanted = (all / 10).min(DISK_FREE_BYTES_WANTED);
     (free < wanted).then(|| {
         NodeProblem::DiskPressure(format!(
             "less than {} MiB are free on the disk of {}: remove images or files, or give it a larger disk",
             wanted >> 20,
             data.display()
         ))
-    })
-}
-
-/// Below these a new pod would only make things worse.
-const DISK_FREE_BYTES_MIN: u64 = 64 << 20;
-const DISK_FREE_PERCENT_MIN: u64 = 3;
-
-fn disk_problem(paths: &Paths) -> Option<NodeProblem> {
-    let (all, free) = device::disk_bytes(&paths.data);
-    let short = all > 0 && (free < DISK_FREE_BYTES_MIN || free * 100 / all < DISK_FREE_PERCENT_MIN);
-    short.then(|| {
-        let (dir, mib) = (paths.data.display(), free >> 20);
-        NodeProblem::DiskPressure(format!("only {mib} MiB are free under {dir}: free some space"))
     })
 }
 

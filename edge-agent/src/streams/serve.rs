@@ -300,15 +300,14 @@ async fn forward(context: &Context, port: u16, target: &Target, io: StreamIo) ->
     };
     let (mut up, mut down) = (std::pin::pin!(up), std::pin::pin!(down));
     // The pod's half decides: when it has said all, the connection is over.
-    loop {
-        tokio::select! {
-            result = &mut up => return result.map(|()| None),
-            result = &mut down => {
-                result?;
-                return (&mut up).await.map(|()| None);
-            }
+    tokio::select! {
+        result = &mut up => result?,
+        result = &mut down => {
+            result?;
+            (&mut up).await?;
         }
     }
+    Ok(None)
 }
 
 /// A connection to a loopback port of another network namespace. Only a short-lived thread of its own changes its

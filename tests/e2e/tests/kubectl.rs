@@ -286,7 +286,8 @@ fn nodes_jobs_and_waiting() {
         all(kubectl, &[("cordon board-1", &["cordoned"]), ("get nodes", &["SchedulingDisabled"])])?;
         kubectl.apply(&shell("pending", "sleep 1000"))?;
         until("why it waits", SOON, || {
-            contains(&kubectl.say("describe pod pending")?, &["FailedScheduling", "0/1 nodes are available: 1 node(s) were unschedulable"])
+            let why = "0/1 nodes are available: 1 node(s) were unschedulable";
+            contains(&kubectl.say("describe pod pending")?, &["FailedScheduling", why])
         })?;
         all(kubectl, &[
             ("uncordon board-1", &["uncordoned"]),

@@ -2,6 +2,7 @@
 //!
 //! In: the agent's binary, crun if it is there. Out: the middle of each and their ratio, and the CPU that each took;
 //! crun both as one `run` and as engines use it (create, start, delete).
+//!
 //! Both start the same program from the same layer with the same limits, mounts, capabilities and system call names,
 //! in the namespaces of the same pod, one after the other with the order reversed every time. Limpet's time holds
 //! its overlay mount; crun gets a plain directory. Limpet's ends in the agent, crun's here: what each caller sees.

@@ -164,7 +164,7 @@ pub fn environment(
     let mut has_api = false;
     for (key, held) in items.of(ItemKind::Service) {
         let is_api = key.namespace == "default" && key.name == "kubernetes";
-        if !is_api && !(links && key.namespace == namespace) {
+        if !(is_api || links && key.namespace == namespace) {
             continue;
         }
         let Ok(service) = crate::api::parse::<Service>(&held.body) else { continue };

@@ -169,7 +169,10 @@ mod tests {
 
     #[test]
     fn challenges() {
-        let docker = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/nginx:pull,push""#;
+        let docker = concat!(
+            r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io","#,
+            r#"scope="repository:library/nginx:pull,push""#
+        );
         let Some(Challenge::Bearer { realm, service, scope }) = bearer(docker) else { panic!() };
         assert_eq!(realm, "https://auth.docker.io/token");
         assert_eq!(service.as_deref(), Some("registry.docker.io"));

@@ -56,13 +56,19 @@ impl Crun {
     /// Create, start, and delete afterwards: what containerd and CRI-O do.
     pub fn steps(&mut self) -> Result<f64, String> {
         let id = self.next();
+        let took = self.create_and_start(&id);
+        // Also after a failure: a container that was created and not started waits for ever.
+        let deleted = ended(&mut self.spawn(&["delete", "--force"], &id, Stdio::null())?, "delete");
+        took.and_then(|took| deleted.map(|()| took))
+    }
+
+    fn create_and_start(&self, id: &str) -> Result<f64, String> {
         let begun = Instant::now();
-        let mut created = self.spawn(&["create", "--bundle"], &id, Stdio::piped())?;
+        let mut created = self.spawn(&["create", "--bundle"], id, Stdio::piped())?;
         ended(&mut created, "create")?;
-        let mut started = self.spawn(&["start"], &id, Stdio::null())?;
+        let mut started = self.spawn(&["start"], id, Stdio::null())?;
         let took = first_byte(&mut created, begun);
         ended(&mut started, "start")?;
-        ended(&mut self.spawn(&["delete", "--force"], &id, Stdio::null())?, "delete")?;
         took
     }
 
