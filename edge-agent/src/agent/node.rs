@@ -58,7 +58,7 @@ pub fn facts(answer: &JoinAnswer, config: &Config, paths: &Paths, runtime: &Runt
 }
 
 /// A full disk as a condition. The text names no figure that changes: every change is a message to the hub.
-fn disk_pressure(data: &Path) -> Option<NodeProblem> {
+pub fn disk_pressure(data: &Path) -> Option<NodeProblem> {
     let (all, free) = device::disk_bytes(data);
     let wanted = (all / 10).min(DISK_FREE_BYTES_WANTED);
     (free < wanted).then(|| {

@@ -60,6 +60,8 @@ pub struct Agent {
     floor_ms: u64,
     pub(super) last_sent_ms: u64,
     look_at_ms: u64,
+    /// When to ask again how full the disk is; something must happen besides.
+    disk_at_ms: u64,
     cidr: Option<Cidr>,
     names: dns::Shared,
     renewing: bool,
@@ -87,6 +89,7 @@ impl Agent {
             hang_up: Arc::default(),
             last_sent_ms: 0,
             look_at_ms: 0,
+            disk_at_ms: 0,
             cidr: None,
             names: dns::Shared::default(),
             renewing: false,
@@ -274,8 +277,22 @@ impl Agent {
         self.pods_input(Input::Host(host));
     }
 
+    /// Whenever something happens, but not each time: has the disk become full, or is there room again?
+    fn look_at_disk(&mut self) {
+        let now = self.clock.mono_ms();
+        if now < self.disk_at_ms {
+            return;
+        }
+        self.disk_at_ms = now + LOOK_AGAIN_TROUBLED_MS;
+        let known = self.facts.problems.iter().any(|p| matches!(p, status::NodeProblem::DiskPressure(_)));
+        if node::disk_pressure(&self.options.paths.data).is_some() != known {
+            self.look_soon();
+        }
+    }
+
     /// Drains the cores until nothing more follows from what happened.
     fn settle(&mut self) {
+        self.look_at_disk();
         loop {
             if let Some(output) = self.sync.poll() {
                 self.sync_output(output);

@@ -113,10 +113,10 @@ fn remove(w: &mut World, d: &mut Dice) {
     let way = [Propagation::Background, Propagation::Foreground, Propagation::Orphan][d.roll(3) as usize];
     if d.roll(8) == 0 {
         w.delete("/namespaces", "", "b");
-    } else if let Some(key) = some(w, d, resource) {
-        if w.objects[&key]["metadata"]["deletionTimestamp"].is_null() {
-            w.delete_with(&key, None, Some(way));
-        }
+    } else if let Some(key) = some(w, d, resource)
+        && w.objects[&key]["metadata"]["deletionTimestamp"].is_null()
+    {
+        w.delete_with(&key, None, Some(way));
     }
 }
 
