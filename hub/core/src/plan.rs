@@ -182,6 +182,13 @@ impl Plan {
         self.push(Change::Event { regarding, type_, reason: reason.into(), message, component });
     }
 
+    /// Events behind all other changes: so creations stand side by side (the shell makes neighbours of one sort durable
+    /// together), and nothing is said before it is done.
+    pub fn events_last(mut self) -> Plan {
+        self.changes.sort_by_key(|c| matches!(c, Change::Event { .. }));
+        self
+    }
+
     /// Takes over everything of another plan.
     pub fn extend(&mut self, other: Plan) {
         self.changes.extend(other.changes);

@@ -58,7 +58,7 @@ impl Controller for ReplicaSetController {
             }
         }
         status(rs, &pods, &active, failing, now, &mut plan);
-        plan
+        plan.events_last()
     }
 
     fn refused(&self, view: &ObjectStore, key: &Key, change: &Change, error: &str, now: Timestamp) -> Plan {

@@ -70,7 +70,7 @@ impl Controller for DaemonSetController {
             history::clean_up(view, &owner, ds.spec.revision_history_limit, &pods, &mut step.plan);
         }
         step.status();
-        step.plan
+        step.plan.events_last()
     }
 
     fn refused(&self, view: &ObjectStore, key: &Key, change: &Change, error: &str, _now: Timestamp) -> Plan {

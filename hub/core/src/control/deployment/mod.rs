@@ -53,7 +53,7 @@ impl Controller for DeploymentController {
         let Some(d) = view.get::<Deployment>(&key.namespace, &key.name) else { return plan };
         let Some(selector) = d.spec.selector.as_ref().filter(|s| !s.is_empty()) else { return plan };
         let all = claim::<ReplicaSet, _>(view, d, selector, &mut plan, |rs| &rs.meta);
-        Step::new(view, d, all, now, plan).run()
+        Step::new(view, d, all, now, plan).run().events_last()
     }
 }
 

@@ -74,7 +74,7 @@ impl Controller for JobController {
         let mut step =
             Step { view, job, pods, tally, now, seed, plan, conditions: job.status.conditions.to_vec() };
         step.run();
-        step.plan
+        step.plan.events_last()
     }
 
     fn refused(&self, view: &ObjectStore, key: &Key, change: &Change, error: &str, _now: Timestamp) -> Plan {

@@ -70,7 +70,7 @@ impl Controller for StatefulSetController {
             history::clean_up(view, &owner, set.spec.revision_history_limit, &all, &mut step.plan);
         }
         step.status();
-        step.plan
+        step.plan.events_last()
     }
 
     fn refused(&self, view: &ObjectStore, key: &Key, change: &Change, error: &str, _now: Timestamp) -> Plan {
