@@ -80,9 +80,7 @@ impl Slot {
                 sh("ip", ["netns", "delete", name])?;
             }
         }
-        if Path::new("/sys/class/net").join(self.bridge()).exists() {
-            sh("ip", ["link", "delete", &self.bridge()])?;
-        }
+        self.remove_links()?;
         self.remove_cgroups();
         self.unmount();
         for dir in [self.dir(), self.run_dir()] {
@@ -100,6 +98,25 @@ impl Slot {
         for point in points.filter(|p| Path::new(p).starts_with(self.dir())) {
             let _ = sh("umount", ["--lazy", point]);
         }
+    }
+
+    /// The bridge and the cables. A namespace that is being torn down may still hold the other end of a cable.
+    fn remove_links(&self) -> Result<()> {
+        let (bridge, cable) = (self.bridge(), format!("lm{}n", self.number));
+        let is_ours = |name: &str| {
+            let board = name.strip_prefix(&cable).is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
+            name == bridge || board
+        };
+        crate::until("removing network links", Duration::from_secs(10), || {
+            let links = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+            let left: Vec<String> =
+                links.filter_map(|e| e.file_name().into_string().ok()).filter(|n| is_ours(n)).collect();
+            for name in &left {
+                // Gone in the meantime is fine, too: the next look tells.
+                let _ = sh("ip", ["link", "delete", name]);
+            }
+            crate::wait::yes(left.is_empty(), || format!("{left:?} are still there"))
+        })
     }
 
     fn end_processes(&self) -> Result<()> {

@@ -87,8 +87,9 @@ fn hostile_layers(escaped: &Path) -> Vec<(Layer, &'static str)> {
 fn wrong_digest(world: &World, registry: &Target) -> Result<()> {
     let image = made(Layer::new().file("a", 0o644, b"what was pushed"))?;
     registry.push("forged", "1", &image)?;
-    let (_, hex) = image.layers[0].descriptor.digest.to_string().split_once(':').map(|(a, h)| (a.to_string(), h.to_string())).ok_or("no digest")?;
-    let blob = find(&world.hub.dir.join("registry/blobs"), &hex).ok_or("the registry's blob is not there")?;
+    let digest = image.layers[0].descriptor.digest.to_string();
+    let hex = digest.rsplit(':').next().unwrap_or_default();
+    let blob = find(&world.hub.dir.join("registry/blobs"), hex).ok_or("the registry's blob is not there")?;
     let mut bytes = fs::read(&blob).map_err(|e| e.to_string())?;
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -140,7 +141,8 @@ fn pressure(world: &World, status: &str) -> Result<()> {
         let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
         let found = conditions.iter().find(|c| c["type"] == "DiskPressure").cloned().unwrap_or(Value::Null);
         let tainted = node["spec"]["taints"].to_string().contains("node.kubernetes.io/disk-pressure");
-        wait::yes(found["status"] == status && tainted == (status == "True"), || format!("{found} {}", node["spec"]))
+        let right = found["status"] == status && tainted == (status == "True");
+        wait::yes(right, || format!("{found} {}", node["spec"]))
     })
 }
 

@@ -1,0 +1,124 @@
+//! Images from registries that are not ours, and images that are wrong.
+//!
+//! In: Debian's docker-registry, the hub's registry. Out: running containers, or Kubernetes' own reasons why not.
+
+use limpet_e2e::images::{self, Target};
+use limpet_e2e::registry::Registry;
+use limpet_e2e::world::test;
+use limpet_e2e::{Result, World, process, until, wait};
+use limpet_oci::builder::{self, Layer};
+use limpet_oci::config::Execution;
+use limpet_oci::{Digest, Platform};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(60);
+
+fn pod(name: &str, image: &str, policy: &str) -> String {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {"terminationGracePeriodSeconds": 0, "containers": [
+            {"name": "main", "image": image, "imagePullPolicy": policy, "command": ["sleep", "100000"]}]},
+    })
+    .to_string()
+}
+
+fn status(world: &World, name: &str) -> Result<Value> {
+    Ok(world.kubectl.json(&format!("get pod {name}"))?["status"]["containerStatuses"][0].clone())
+}
+
+/// Waits until the container waits for this reason, with these words in its message.
+fn waits(world: &World, name: &str, reasons: &[&str], words: &str) -> Result<()> {
+    until("the reason", SOON, || {
+        let status = status(world, name)?;
+        let waiting = &status["state"]["waiting"];
+        let reason = waiting["reason"].as_str().unwrap_or_default();
+        let message = waiting["message"].as_str().unwrap_or_default();
+        wait::yes(reasons.contains(&reason) && message.contains(words), || status.to_string())
+    })
+    .map_err(|why| format!("{name}: {why}"))
+}
+
+fn ready(world: &World, name: &str) -> Result<()> {
+    world.kubectl.say(&format!("wait --for=condition=Ready pod/{name} --timeout=60s")).map(|_| ())
+}
+
+#[test]
+fn another_registry_and_what_is_wrong_with_images() {
+    test(1, &json!({}), |world| {
+        let settings = |world: &World| format!("{}:5001", world.hub.address);
+        // Whether a registry may be asked over http is the board's decision: this one was not told, so it refuses first.
+        let registry = Registry::start(&world.slot, &world.hub.address, 5001)?;
+        let target = Target::plain(&registry.url(), &world.slot.dir());
+        target.push("busybox", "1", &images::busybox()?)?;
+        let name = format!("{}/busybox:1", settings(world));
+        world.kubectl.apply(&pod("plain", &name, "IfNotPresent"))?;
+        waits(world, "plain", &["ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"], "")?;
+        world.kubectl.say("delete pod plain")?;
+
+        for (name, image, policy, reasons, words) in [
+            ("badname", "Not A Name", "IfNotPresent", &["InvalidImageName"][..], "couldn't parse image name"),
+            ("never", "hub.limpet/busybox:absent", "Never", &["ErrImageNeverPull"][..], "Never"),
+            ("missing", "hub.limpet/nothing:1", "IfNotPresent", &["ErrImagePull", "ImagePullBackOff"][..], ""),
+            ("nowhere", "127.0.0.1:9/x:1", "IfNotPresent", &["ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"][..], ""),
+        ] {
+            world.kubectl.apply(&pod(name, image, policy))?;
+            waits(world, name, reasons, words)?;
+        }
+        until("the event", SOON, || {
+            let events = world.kubectl.say("get events --field-selector involvedObject.name=missing")?;
+            wait::yes(events.contains("Failed to pull image"), || events)
+        })?;
+        // Pushed later, it starts by itself.
+        Target::hub(&world.hub, &world.slot.dir())?.push("nothing", "1", &images::busybox()?)?;
+        ready(world, "missing")?;
+        world.kubectl.say("delete pods --all")?;
+        hostile(world)
+    });
+}
+
+/// Layers that would leave the container's root are refused with the reason, and nothing on the board changes.
+fn hostile(world: &World) -> Result<()> {
+    let target = Target::hub(&world.hub, &world.slot.dir())?;
+    let run = || Execution { cmd: vec!["/x".to_string()], ..Execution::default() };
+    let evil = builder::image(&Platform::host(), run(), vec![Layer::new().file("../../../../../../escape", 0o644, b"x")]);
+    target.push("evil", "path", &evil.map_err(|e| e.to_string())?)?;
+    let dev = builder::image(&Platform::host(), run(), vec![Layer::new().symlink("dev", "/host")]);
+    target.push("evil", "dev", &dev.map_err(|e| e.to_string())?)?;
+    world.kubectl.apply(&pod("path", "hub.limpet/evil:path", "Always"))?;
+    world.kubectl.apply(&pod("dev", "hub.limpet/evil:dev", "Always"))?;
+    let failed = ["ErrImagePull", "ImagePullBackOff"];
+    waits(world, "path", &failed, "the path has .. in it")?;
+    waits(world, "dev", &failed, "must be a real directory")?;
+    wait::yes(!std::path::Path::new("/escape").exists(), || "a layer wrote outside".to_string())?;
+    let missing = Digest::of(b"nothing");
+    let name = format!("hub.limpet/busybox@{missing}");
+    world.kubectl.apply(&pod("digest", &name, "Always"))?;
+    waits(world, "digest", &failed, "")?;
+    world.kubectl.say("delete pods --all").map(|_| ())
+}
+
+#[test]
+fn an_insecure_registry_that_the_board_was_told_of() {
+    // The slot's number is in the address, so the setting names every possible one.
+    let all: Vec<String> = (1..=200).map(|n| format!("10.213.{n}.1:5001")).collect();
+    test(1, &json!({"insecureRegistries": all}), |world| {
+        let registry = Registry::start(&world.slot, &world.hub.address, 5001)?;
+        let target = Target::plain(&registry.url(), &world.slot.dir());
+        target.push("busybox", "1", &images::busybox()?)?;
+        world.kubectl.apply(&pod("plain", &format!("{}/busybox:1", registry.host), "Always"))?;
+        ready(world, "plain")?;
+        let status = status(world, "plain")?;
+        let id = status["imageID"].as_str().unwrap_or_default();
+        wait::yes(id.starts_with(&format!("{}/busybox@sha256:", registry.host)), || status.to_string())?;
+        // Without the registry and with Always, a board that reboots still starts what it has.
+        drop(registry);
+        world.hub.kill();
+        world.agents[0].power_cut()?;
+        world.agents[0].start(None)?;
+        until("the pod without its registry", SOON, || {
+            world.agents[0].check()?;
+            wait::yes(world.agents[0].named("sleep").len() == 1, || process::tail(&world.agents[0].log, 2000))
+        })
+    });
+}

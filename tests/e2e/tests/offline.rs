@@ -1,0 +1,178 @@
+//! A board without its hub: it carries on, and what changed meanwhile arrives when the hub returns.
+//!
+//! In: a world with one or two boards. Out: processes on the boards, files in containers.
+
+use limpet_e2e::world::test;
+use limpet_e2e::{Result, World, net, until, wait};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// A pod with one busybox container; `spec` fields are added to the container.
+fn pod(name: &str, script: &str, container: &Value, spec: &Value) -> String {
+    let mut pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {"terminationGracePeriodSeconds": 0, "containers": [{
+            "name": "main", "image": "hub.limpet/busybox:1", "command": ["sh", "-c", script]}]},
+    });
+    extend(&mut pod["spec"]["containers"][0], container);
+    extend(&mut pod["spec"], spec);
+    pod.to_string()
+}
+
+fn extend(target: &mut Value, more: &Value) {
+    if let (Some(target), Some(more)) = (target.as_object_mut(), more.as_object()) {
+        target.extend(more.clone());
+    }
+}
+
+fn ready(world: &World, name: &str) -> Result<()> {
+    world.kubectl.say(&format!("wait --for=condition=Ready pod/{name} --timeout=60s")).map(|_| ()).map_err(|why| {
+        let more = world.kubectl.say(&format!("describe pod {name}")).unwrap_or_default();
+        format!("{why}\n{more}")
+    })
+}
+
+fn restarts(world: &World, name: &str) -> Result<u64> {
+    let pod = world.kubectl.json(&format!("get pod {name}"))?;
+    Ok(pod["status"]["containerStatuses"][0]["restartCount"].as_u64().unwrap_or(0))
+}
+
+/// `httpd` of the first board, as the process that a container's shell became.
+fn process(world: &World, name: &str) -> Result<limpet_e2e::process::Process> {
+    let all = world.agents[0].named(name);
+    match all.as_slice() {
+        [one] => Ok(one.clone()),
+        other => Err(format!("{} processes called {name}: {other:?}", other.len())),
+    }
+}
+
+#[test]
+fn crashed_containers_restart_and_probes_keep_acting() {
+    test(1, &json!({}), |world| {
+        world.kubectl.apply(&pod("crashing", "exec tail -f /dev/null", &json!({}), &json!({})))?;
+        let probe = json!({"livenessProbe": {"exec": {"command": ["test", "-e", "/tmp/alive"]},
+            "periodSeconds": 1, "failureThreshold": 1, "initialDelaySeconds": 1}});
+        let script = "touch /tmp/alive; exec sleep 100000";
+        world.kubectl.apply(&pod("probed", script, &probe, &json!({})))?;
+        ready(world, "crashing")?;
+        ready(world, "probed")?;
+        world.hub.kill();
+        let (tail, sleep) = (process(world, "tail")?, process(world, "sleep")?);
+        kill(Pid::from_raw(tail.pid), Signal::SIGKILL).map_err(|e| e.to_string())?;
+        // The file is what the probe looks for; taken away from outside, the container is restarted.
+        let file = format!("/proc/{}/root/tmp/alive", sleep.pid);
+        std::fs::remove_file(&file).map_err(|e| format!("{file}: {e}"))?;
+        for (name, old) in [("tail", &tail), ("sleep", &sleep)] {
+            until("a restart without the hub", SOON, || {
+                let new = process(world, name)?;
+                wait::yes(new != *old, || format!("{name} has not been restarted"))
+            })?;
+        }
+        world.hub.start()?;
+        for name in ["crashing", "probed"] {
+            until("the restart in the status", SOON, || {
+                let count = restarts(world, name)?;
+                wait::yes(count == 1, || format!("{name}: {count} restarts"))
+            })?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn changes_made_while_a_board_is_away() {
+    test(2, &json!({}), |world| {
+        let pinned = |name: &str| json!({"nodeName": name});
+        let config = |text: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"k": text}}).to_string();
+        let mount = json!({"volumeMounts": [{"name": "c", "mountPath": "/c"}]});
+        let mut spec = pinned("board-1");
+        extend(&mut spec, &json!({"volumes": [{"name": "c", "configMap": {"name": "c"}}]}));
+        world.kubectl.apply(&config("before"))?;
+        world.kubectl.apply(&pod("reader", "exec tail -f /dev/null", &mount, &spec))?;
+        // Without a grace period Kubernetes forgets a pod at once; with one it waits for the board.
+        let mut graceful = pinned("board-1");
+        extend(&mut graceful, &json!({"terminationGracePeriodSeconds": 1}));
+        world.kubectl.apply(&pod("leaver", "exec sleep 100000", &json!({}), &graceful))?;
+        ready(world, "reader")?;
+        ready(world, "leaver")?;
+        let before = process(world, "tail")?;
+
+        net::cable(&world.slot, 1, false)?;
+        world.kubectl.apply(&config("after"))?;
+        world.kubectl.say("delete pod leaver --wait=false")?;
+        world.kubectl.apply(&pod("newcomer", "exec sleep 200000", &json!({}), &pinned("board-1")))?;
+        // The other board does not care, and the hub keeps what it has promised until the board says so.
+        world.kubectl.apply(&pod("elsewhere", "exec sleep 300000", &json!({}), &pinned("board-2")))?;
+        ready(world, "elsewhere")?;
+        let leaver = world.kubectl.json("get pod leaver")?;
+        wait::yes(leaver["metadata"]["deletionTimestamp"].is_string(), || "leaver is gone too early".to_string())?;
+
+        net::cable(&world.slot, 1, true)?;
+        ready(world, "newcomer")?;
+        until("the deletion", SOON, || {
+            let gone = world.kubectl.output(&["get", "pod", "leaver"])?;
+            wait::yes(gone.stderr.contains("NotFound"), || gone.stdout)
+        })?;
+        until("the new message", SOON, || {
+            let text = world.kubectl.say("exec reader -- cat /c/k")?;
+            wait::yes(text == "after", || format!("{text:?}"))
+        })?;
+        let sleeps = world.agents[0].named("sleep").len();
+        wait::yes(sleeps == 1, || format!("{sleeps} sleeps on the board: only the newcomer's is wanted"))?;
+        wait::yes(process(world, "tail")? == before, || "the reader was restarted".to_string())
+    });
+}
+
+#[test]
+fn a_board_that_reboots_twice_without_a_hub() {
+    test(1, &json!({}), |world| {
+        world.kubectl.apply(limpet_e2e::tour::WORKLOAD)?;
+        limpet_e2e::tour::running(world, 3)?;
+        world.hub.kill();
+        for _ in 0..2 {
+            world.agents[0].power_cut()?;
+            world.agents[0].start(None)?;
+            until("three servers without the hub", SOON, || {
+                world.agents[0].check()?;
+                let count = world.agents[0].named("demo-web").len();
+                wait::yes(count == 3, || format!("{count} run"))
+            })?;
+        }
+        world.hub.start()?;
+        world.nodes_ready(SOON)?;
+        limpet_e2e::tour::running(world, 3)
+    });
+}
+
+#[test]
+fn a_killed_agent_loses_no_log_line_and_no_exit_code() {
+    test(1, &json!({}), |world| {
+        let script = "n=0; while test $n -lt 400; do n=$((n+1)); echo line $n; sleep 0.01; done; exit 42";
+        let spec = json!({"restartPolicy": "Never"});
+        world.kubectl.apply(&pod("counter", script, &json!({}), &spec))?;
+        until("the first lines", SOON, || {
+            let text = world.kubectl.say("logs counter")?;
+            wait::yes(text.contains("line 20"), || text)
+        })?;
+        for _ in 0..3 {
+            let agent = world.agents[0].agent_process()?;
+            kill(Pid::from_raw(agent.pid), Signal::SIGKILL).map_err(|e| e.to_string())?;
+            until("a new agent", SOON, || {
+                let new = world.agents[0].agent_process()?;
+                wait::yes(new != agent, || "the old one".to_string())
+            })?;
+        }
+        until("the exit code", SOON, || {
+            let pod = world.kubectl.json("get pod counter")?;
+            let code = &pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"];
+            wait::yes(*code == 42, || pod["status"].to_string())
+        })?;
+        let text = world.kubectl.say("logs counter")?;
+        let want: String = (1..=400).map(|n| format!("line {n}\n")).collect();
+        wait::yes(text == want, || format!("lines are missing, doubled or out of order: {} of 400", text.lines().count()))
+    });
+}
