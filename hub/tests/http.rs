@@ -416,6 +416,19 @@ fn services_get_addresses_of_their_own() {
 }
 
 #[test]
+fn what_every_cluster_has_comes_back() {
+    let c = Cluster::start();
+    let path = "/api/v1/namespaces/default/services/kubernetes";
+    assert_eq!(c.raw("DELETE", path, &[], b"").0, 200);
+    let role = "/apis/rbac.authorization.k8s.io/v1/clusterroles/view";
+    c.raw("PATCH", role, &[("Content-Type", "application/merge-patch+json")], br#"{"metadata":{"labels":{"my":"own"}}}"#);
+    c.runtime.block_on(limpet_hub::api::bootstrap::ensure(&c.api)).unwrap();
+    assert_eq!(c.get(path).1["spec"]["clusterIP"], "10.96.0.1");
+    // What a user changed stays.
+    assert_eq!(c.get(role).1["metadata"]["labels"]["my"], "own");
+}
+
+#[test]
 fn quotas_and_limits() {
     let c = Cluster::start();
     let at = |plural: &str| format!("/api/v1/namespaces/default/{plural}");

@@ -4,7 +4,7 @@
 //! where it leads. What is there is left as it is, save for the endpoints, which follow the hub. Never:
 //! brings back what a user changed.
 
-use super::{Api, Client};
+use super::{Api, Client, limits};
 use limpet_hub_core::rbac;
 use limpet_objects::status::Status;
 use serde_json::{Value, json};
@@ -44,8 +44,31 @@ pub async fn ensure(api: &Arc<Api>) -> Result<(), BootstrapError> {
             "metadata": {"name": name}, "value": value, "description": text});
         make(&client, CLASSES, "", class).await?;
     }
-    make(&client, "/services", "default", service(api)).await?;
-    endpoints(api, &client).await
+    kubernetes(api, &client).await
+}
+
+/// Brings the `kubernetes` Service back when somebody deletes it, as upstream's own controller does.
+pub async fn keep(api: Arc<Api>) {
+    let client = Client::new(Arc::clone(&api));
+    let mut look = tokio::time::interval(limits::KUBERNETES_SERVICE_EVERY);
+    loop {
+        tokio::select! {
+            _ = look.tick() => {}
+            () = api.stopped() => return,
+        }
+        let parts = [("/services", "default"), (SLICES, "default"), ("/endpoints", "default")];
+        if parts.iter().all(|(resource, namespace)| client.has(resource, namespace, "kubernetes")) {
+            continue;
+        }
+        if let Err(error) = kubernetes(&api, &client).await {
+            tracing::warn!(%error, "the kubernetes Service could not be brought back");
+        }
+    }
+}
+
+async fn kubernetes(api: &Api, client: &Client) -> Result<(), BootstrapError> {
+    make(client, "/services", "default", service(api)).await?;
+    endpoints(api, client).await
 }
 
 /// Why the hub cannot start. The operator mends the store or reports a bug; starting again tries again.

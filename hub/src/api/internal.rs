@@ -116,6 +116,10 @@ impl Client {
         token::issue(&self.api, &Target::stored("/serviceaccounts", namespace, account)?, request)
     }
 
+    pub fn has(&self, resource: &str, namespace: &str, name: &str) -> bool {
+        self.api.store.get(&limpet_store::Key::new(resource, namespace, name)).is_some()
+    }
+
     /// The stored object.
     pub fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
         let target = Target::stored(resource, namespace, name).ok()?;

@@ -51,6 +51,8 @@ pub const DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const DRAIN_TIME: Duration = Duration::from_secs(10);
 /// Time that open requests get after the order to stop.
 pub const SHUTDOWN_TIME: Duration = Duration::from_secs(5);
+/// How often the `kubernetes` Service is looked after.
+pub const KUBERNETES_SERVICE_EVERY: Duration = Duration::from_secs(10);
 /// Bytes from which a response is compressed when the client accepts it.
 pub const GZIP_BYTES_MIN: usize = 128 * 1024;
 /// One chunk of a list on its way out.

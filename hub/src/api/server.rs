@@ -4,7 +4,7 @@
 //! Out: answers over HTTP/1.1 (with upgrades) and HTTP/2. Every bound is in `limits`.
 //! Never: more connections than the limit; new ones wait in the kernel's queue.
 
-use super::{Api, dispatch, limits, tls};
+use super::{Api, bootstrap, dispatch, limits, tls};
 use crate::auth::Peer;
 use hyper::service::service_fn;
 use hyper_util::{
@@ -28,6 +28,7 @@ use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 pub async fn serve(api: Arc<Api>, listener: TcpListener, tls: watch::Receiver<Arc<ServerConfig>>) {
     let room = Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
     let crowd = Crowd::default();
+    tokio::spawn(bootstrap::keep(Arc::clone(&api)));
     let mut connections = JoinSet::new();
     loop {
         let Ok(seat) = Arc::clone(&room).acquire_owned().await else { break };
