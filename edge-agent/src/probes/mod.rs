@@ -1,7 +1,9 @@
-//! Runs one probe or hook: exec, HTTP, TCP, sleep.
+//! Runs one probe or hook: exec, HTTP, TCP, gRPC, sleep.
 //!
 //! In: a check with its port resolved, the pod's address. Out: good or not, and what it said (bounded).
 //! Never: decides what a result means; follows redirects to other hosts; looks at certificates (as kubelet).
+
+mod grpc;
 
 use crate::{
     device::Clock,
@@ -46,8 +48,15 @@ impl Prober {
                 tokio::time::sleep(Duration::from_secs(u64::from(*seconds)).min(timeout)).await;
                 Ok(String::new())
             }
-            Check::Grpc { port, .. } => {
-                Err(format!("gRPC probes are not supported by this agent yet (port {port}); use tcpSocket or exec"))
+            Check::Grpc { port, service } => {
+                let target = target(ip, *port);
+                match tokio::time::timeout(timeout, grpc::check(&target, service)).await {
+                    Ok(outcome) => outcome,
+                    Err(_) => Err(format!(
+                        "timeout: failed to connect service \"{target}\" within {}s",
+                        timeout.as_secs()
+                    )),
+                }
             }
             Check::Broken(why) => Err(why.clone()),
         }
@@ -101,8 +110,7 @@ impl Prober {
         headers: &[(String, String)],
         timeout: Duration,
     ) -> Outcome {
-        let literal = if host.contains(':') { format!("[{host}]") } else { host.to_string() };
-        let target = format!("{literal}:{port}");
+        let target = target(host, port);
         let scheme = if https { "https" } else { "http" };
         let url = format!("{scheme}://{target}{path}");
         let path = if path.starts_with('/') { path.to_string() } else { format!("/{path}") };
@@ -135,6 +143,11 @@ impl Prober {
             Err(e) => Err(format!("Get \"{url}\": dial tcp {target}: connect: {}", plain(&e))),
         }
     }
+}
+
+/// `host:port`, with brackets around an IPv6 address.
+fn target(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// Kills an exec's process when whoever wanted it is gone before its end: a command that hangs must not pile up.
