@@ -63,8 +63,10 @@ fn rust(name: &str, text: &str, wrong: &mut Vec<String>) {
 
 /// A path of somebody's machine.
 fn paths(name: &str, text: &str, root: &Path, wrong: &mut Vec<String>) {
-    let Some(parent) = root.parent().filter(|p| p.components().count() > 1) else { return };
-    let needle = format!("{}/", parent.display());
+    if root.components().count() < 3 {
+        return;
+    }
+    let needle = format!("{}/", root.display());
     for (number, _) in text.lines().enumerate().filter(|(_, l)| l.contains(&needle)) {
         wrong.push(format!("{name}:{}: a path of this machine", number + 1));
     }

@@ -36,7 +36,8 @@ fn acknowledged_writes_survive_kills() {
         for writer in writers {
             let _ = writer.join();
         }
-        let there: BTreeSet<String> = world.kubectl.say("get configmaps -l written=yes -o name")?.lines().map(str::to_string).collect();
+        let names = world.kubectl.say("get configmaps -l written=yes -o name")?;
+        let there: BTreeSet<String> = names.lines().map(str::to_string).collect();
         let acknowledged = acknowledged.lock().map(|a| a.clone()).unwrap_or_default();
         let lost: Vec<_> = acknowledged.difference(&there).collect();
         println!("{} acknowledged, {} there, {KILLS} kills", acknowledged.len(), there.len());

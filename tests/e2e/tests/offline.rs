@@ -87,7 +87,9 @@ fn crashed_containers_restart_and_probes_keep_acting() {
 fn changes_made_while_a_board_is_away() {
     test(2, &json!({}), |world| {
         let pinned = |name: &str| json!({"nodeName": name});
-        let config = |text: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"k": text}}).to_string();
+        let config = |text: &str| {
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"k": text}}).to_string()
+        };
         let mount = json!({"volumeMounts": [{"name": "c", "mountPath": "/c"}]});
         let mut spec = pinned("board-1");
         extend(&mut spec, &json!({"volumes": [{"name": "c", "configMap": {"name": "c"}}]}));

@@ -87,7 +87,8 @@ fn a_nodes_certificate_opens_only_its_own_doors() {
             let got = thief.code(&[path])?;
             wait::yes(got == code, || format!("GET {path} as board-1 answered {got} instead of {code}"))?;
         }
-        let patch = ["-X", "PATCH", "-H", "Content-Type: application/merge-patch+json", "-d", r#"{"spec":{"unschedulable":true}}"#];
+        let kind = "Content-Type: application/merge-patch+json";
+        let patch = ["-X", "PATCH", "-H", kind, "-d", r#"{"spec":{"unschedulable":true}}"#];
         let other: Vec<&str> = patch.iter().copied().chain(["/api/v1/nodes/board-2"]).collect();
         let got = thief.code(&other)?;
         wait::yes(got == "403", || format!("board-1 may change board-2: {got}"))

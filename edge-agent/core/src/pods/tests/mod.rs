@@ -2,5 +2,6 @@
 
 mod adoption;
 mod lifecycle;
+mod random;
 mod trouble;
 mod world;

@@ -31,6 +31,9 @@ pub struct World {
     pub gone: Vec<String>,
     pub memories: BTreeMap<String, PodMemory>,
     pub running: BTreeSet<ContainerRef>,
+    /// What the runtime has on record: since when, and how it ended.
+    pub records: BTreeMap<ContainerRef, (u64, Option<Exit>)>,
+    pub sandboxes: BTreeSet<Uid>,
     pub log: Vec<String>,
     pub volumes: Vec<Vec<crate::volumes::VolumePlan>>,
     pub plans: Vec<crate::plan::ContainerPlan>,
@@ -57,6 +60,8 @@ impl World {
             gone: Vec::new(),
             memories: BTreeMap::new(),
             running: BTreeSet::new(),
+            records: BTreeMap::new(),
+            sandboxes: BTreeSet::new(),
             log: Vec::new(),
             volumes: Vec::new(),
             plans: Vec::new(),
@@ -130,10 +135,13 @@ impl World {
     }
 
     fn deliver(&mut self, input: Input) {
-        if let Input::ContainerExited { at, .. } = &input
-            && !self.running.remove(at)
-        {
-            return;
+        if let Input::ContainerExited { at, exit } = &input {
+            if !self.running.remove(at) {
+                return;
+            }
+            if let Some(record) = self.records.get_mut(at) {
+                record.1 = Some(exit.clone());
+            }
         }
         self.input(input);
     }
@@ -158,6 +166,7 @@ impl World {
             }
             Action::CreateSandbox { uid, .. } => {
                 self.log.push("sandbox".into());
+                self.sandboxes.insert(uid.clone());
                 self.soon(Input::SandboxReady { uid, ips: vec!["10.42.0.5".into()] });
             }
             Action::PullImage { uid, container, .. } if self.behaviour(&container).image_fails => {
@@ -183,11 +192,14 @@ impl World {
             }
             Action::RemoveSandbox { uid } => {
                 self.log.push("remove sandbox".into());
+                assert!(!self.running.iter().any(|r| r.uid == uid), "the sandbox of a running container");
+                self.forget_records(&uid);
                 self.soon(Input::SandboxRemoved { uid });
             }
             Action::RemovePod { uid } => {
                 self.log.push("remove pod".into());
                 self.running.retain(|r| r.uid != uid);
+                self.forget_records(&uid);
                 self.soon(Input::PodRemoved { uid });
             }
             Action::Report { name, status, .. } => {
@@ -205,7 +217,11 @@ impl World {
             Action::Forget { uid } => {
                 self.memories.remove(&*uid);
             }
-            Action::RemoveContainer { .. } | Action::AskToken(_) => {}
+            Action::RemoveContainer { at } => {
+                assert!(!self.running.contains(&at), "{at:?} is removed while it runs");
+                self.records.remove(&at);
+            }
+            Action::AskToken(_) => {}
         }
     }
 
@@ -221,11 +237,61 @@ impl World {
         let again = self.running.iter().any(|r| r.uid == at.uid && r.container == at.container);
         assert!(!again, "{at:?} while another attempt runs");
         self.running.insert(at.clone());
+        self.records.insert(at.clone(), (self.now.wall_ms, None));
         self.soon(Input::ContainerStarted(at.clone()));
         if let Some((after, code)) = behaviour.exits {
             let exit = Exit { code, ..Exit::default() };
             self.later.push((self.now.mono_ms + after, Input::ContainerExited { at, exit }));
         }
+    }
+
+    fn forget_records(&mut self, uid: &Uid) {
+        self.records.retain(|r, _| r.uid != *uid);
+        self.sandboxes.remove(uid);
+    }
+
+    /// The agent is replaced by another one; the device goes on. With `reboot` nothing of the device is left.
+    pub fn successor(mut self, reboot: bool) -> World {
+        let mut w = World::blank();
+        w.items = std::mem::take(&mut self.items);
+        w.generation = self.generation;
+        w.now = Now { mono_ms: 5_000, wall_ms: self.now.wall_ms + 1000 };
+        w.behave = std::mem::take(&mut self.behave);
+        w.memories = self.memories.clone();
+        for memory in self.memories.values() {
+            w.input(Input::Remembered(memory.clone()));
+        }
+        if !reboot {
+            w.running = self.running.clone();
+            w.records = self.records.clone();
+            w.sandboxes = self.sandboxes.clone();
+            // Ends of containers that are still to come happen to the device, whoever watches.
+            let exits = self.later.iter().filter(|(_, i)| matches!(i, Input::ContainerExited { .. }));
+            w.later = exits.map(|(at, i)| (at.saturating_sub(self.now.mono_ms) + 5_000, i.clone())).collect();
+            w.found().into_iter().for_each(|f| w.input(Input::Adopted(f)));
+        }
+        w.input(Input::Begin);
+        w
+    }
+
+    fn found(&self) -> Vec<AdoptedPod> {
+        let mut pods: BTreeMap<Uid, AdoptedPod> = BTreeMap::new();
+        let blank = |uid: &Uid| AdoptedPod { uid: uid.to_string(), ..AdoptedPod::default() };
+        for uid in &self.sandboxes {
+            pods.entry(uid.clone()).or_insert_with(|| blank(uid)).sandbox = Some(vec!["10.42.0.5".into()]);
+        }
+        for (at, (started_ms, exit)) in &self.records {
+            let pod = pods.entry(at.uid.clone()).or_insert_with(|| blank(&at.uid));
+            pod.containers.retain(|c| *c.name != *at.container);
+            let (name, attempt) = (at.container.to_string(), at.attempt);
+            pod.containers.push(AdoptedContainer { name, attempt, started_ms: *started_ms, exit: exit.clone() });
+        }
+        pods.into_values().collect()
+    }
+
+    /// A container ends by itself.
+    pub fn end(&mut self, at: ContainerRef, code: i32) {
+        self.soon(Input::ContainerExited { at, exit: Exit { code, ..Exit::default() } });
     }
 
     fn signal(&mut self, at: ContainerRef, signal: &str) {
