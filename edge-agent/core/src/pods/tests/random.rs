@@ -103,7 +103,7 @@ fn settle(w: &mut World, wanted: &mut BTreeMap<String, (u64, Value, bool)>, seed
         w.end(at, 0);
     }
     w.put(ItemKind::ConfigMap, "cfg", json!({"data": {"A": "1"}}));
-    w.run(1_200_000);
+    w.run(700_000);
     for (name, (uid, spec, deleting)) in wanted.iter() {
         if *deleting {
             assert!(w.gone.contains(name), "seed {seed}: {name} was deleted");
@@ -129,7 +129,7 @@ fn settle(w: &mut World, wanted: &mut BTreeMap<String, (u64, Value, bool)>, seed
 
 #[test]
 fn whatever_happens_it_comes_to_rest_where_it_should() {
-    for seed in 0..400 {
+    for seed in 0..40 {
         walk(seed);
     }
 }
