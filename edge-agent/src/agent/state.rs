@@ -39,6 +39,7 @@ const FLOOR_STEP_MS: u64 = 3_600_000;
 const LOOK_AGAIN_MS: u64 = 600_000;
 /// While something is wrong, so that its end is soon known.
 const LOOK_AGAIN_TROUBLED_MS: u64 = 10_000;
+const RENEWED_PAUSE_MS: u64 = 12 * 3_600_000;
 /// After something did not fit on the disk.
 const LOOK_SOON_MS: u64 = 500;
 
@@ -65,6 +66,7 @@ pub struct Agent {
     cidr: Option<Cidr>,
     names: dns::Shared,
     renewing: bool,
+    renew_after_ms: u64,
 }
 
 impl Agent {
@@ -93,6 +95,7 @@ impl Agent {
             cidr: None,
             names: dns::Shared::default(),
             renewing: false,
+            renew_after_ms: 0,
             options,
             clock,
             journal,
@@ -448,22 +451,21 @@ impl Agent {
     fn renew_if_due(&mut self, tell: &mpsc::Sender<Result<Identity, join::JoinError>>) {
         let identity = self.identity.borrow().clone();
         let due = join::renew_at_ms(&identity).is_some_and(|at| at <= self.clock.wall_ms());
-        if self.renewing || !due {
+        if self.renewing || !due || self.clock.mono_ms() < self.renew_after_ms {
             return;
         }
         self.renewing = true;
         let (data, clock, tell) = (self.options.paths.data.clone(), self.clock.clone(), tell.clone());
         tokio::spawn(async move {
-            let result = join::renew(&data, &identity, &clock).await;
-            if result.is_err() {
-                tokio::time::sleep(Duration::from_secs(600)).await;
-            }
-            let _ = tell.send(result).await;
+            let _ = tell.send(join::renew(&data, &identity, &clock).await).await;
         });
     }
 
     fn renewed(&mut self, result: Result<Identity, join::JoinError>) {
         self.renewing = false;
+        // Also after a success: a clock that disagrees with the hub's would have it renewed for ever.
+        let pause = if result.is_ok() { RENEWED_PAUSE_MS } else { LOOK_AGAIN_MS };
+        self.renew_after_ms = self.clock.mono_ms() + pause;
         match result {
             Ok(identity) => {
                 log::info!("the node's certificate was renewed");

@@ -9,7 +9,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http_body_util::Full;
 use hyper::{Request, body::Bytes};
 use limpet_protocol::{
-    join::{JOIN_PATH, JoinAnswer, JoinAsk, JoinToken, TOKEN_PREFIX},
+    join::{JOIN_PATH, JoinAnswer, JoinAsk, JoinToken, RENEW_PATH, TOKEN_PREFIX},
     limits::JOIN_TOKEN_BYTES_MAX,
 };
 use std::{path::Path, sync::Arc, time::Duration};
@@ -65,7 +65,7 @@ pub async fn join(
         description: description.into(),
     };
     let tls = tls::pinned(&token.ca_sha256, clock).map_err(|e| JoinError::Never(e.to_string()))?;
-    let answer = post_to_any(&token.hubs, Arc::new(tls), &ask).await?;
+    let answer = post_to_any(&token.hubs, JOIN_PATH, Arc::new(tls), &ask).await?;
     clock.raise(answer.time_ms);
     identity::store(data, &answer).map_err(local)?;
     Ok(Identity { answer, key_pem, instance })
@@ -86,7 +86,7 @@ pub async fn renew(data: &Path, old: &Identity, clock: &Clock) -> Result<Identit
         description: String::new(),
     };
     let tls = tls::with_ca(&old.answer.ca_pem, clock).map_err(|e| JoinError::Never(e.to_string()))?;
-    let answer = post_to_any(&old.answer.api, Arc::new(tls), &ask).await?;
+    let answer = post_to_any(&old.answer.api, RENEW_PATH, Arc::new(tls), &ask).await?;
     clock.raise(answer.time_ms);
     identity::store(data, &answer).map_err(|e| JoinError::Later(e.to_string()))?;
     Ok(Identity { answer, key_pem: old.key_pem.clone(), instance: old.instance })
@@ -102,13 +102,14 @@ pub fn renew_at_ms(identity: &Identity) -> Option<u64> {
 
 async fn post_to_any(
     hubs: &[String],
+    path: &str,
     tls: Arc<rustls::ClientConfig>,
     ask: &JoinAsk,
 ) -> Result<JoinAnswer, JoinError> {
     let body = serde_json::to_vec(ask).map_err(|e| JoinError::Never(e.to_string()))?;
     let mut last = JoinError::Later("the token names no hub".into());
     for hub in hubs {
-        match post(hub, tls.clone(), body.clone()).await {
+        match post(hub, path, tls.clone(), body.clone()).await {
             Ok(answer) => return Ok(answer),
             Err(JoinError::Never(why)) => return Err(JoinError::Never(why)),
             Err(later) => last = later,
@@ -119,10 +120,11 @@ async fn post_to_any(
 
 async fn post(
     hub: &str,
+    path: &str,
     tls: Arc<rustls::ClientConfig>,
     body: Vec<u8>,
 ) -> Result<JoinAnswer, JoinError> {
-    let request = Request::post(JOIN_PATH)
+    let request = Request::post(path)
         .header("host", hub)
         .header("content-type", "application/json")
         .header("user-agent", concat!("limpet-agent/", env!("CARGO_PKG_VERSION")))
