@@ -73,7 +73,8 @@ impl Cgroups {
         devices::apply(&self.hierarchies, group, devices)
     }
 
-    /// Moves a process into the group.
+    /// Moves a process into the group. On a machine where no process has moved for some milliseconds the kernel first
+    /// waits for an RCU grace period (10 ms and more): worth doing beside other work.
     pub fn attach(&self, group: &str, pid: i32) -> Result<()> {
         for place in self.hierarchies.places(group) {
             std::fs::write(place.join("cgroup.procs"), pid.to_string())?;

@@ -36,8 +36,12 @@ pub fn agent(words: &[OsString]) -> i32 {
 async fn serve(base: &Path) -> Result<(), Failed> {
     let (keeper, restored, exits) = Keeper::connect(sys::inherited(keeper::AGENT_FD)).await?;
     let name = base.file_name().and_then(|name| name.to_str()).ok_or("the directory has no name")?;
+    // As on a board, where /run is one.
+    let run_dir = base.join("run");
+    std::fs::create_dir_all(&run_dir)?;
+    crate::volumes::emptydir::mount_tmpfs(&run_dir, None, 0o755)?;
     let options = RuntimeOptions {
-        run_dir: base.join("run"),
+        run_dir: run_dir.clone(),
         data_dir: base.join("data"),
         cgroup_parent: name.to_owned(),
         pod_cidr: Some("10.77.0.0/24".parse()?),
@@ -55,6 +59,7 @@ async fn serve(base: &Path) -> Result<(), Failed> {
     }
     runtime.remove_sandbox(POD).await?;
     runtime.cgroups().remove_parent();
+    crate::volumes::unmount_below(&run_dir)?;
     Ok(())
 }
 

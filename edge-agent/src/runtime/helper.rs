@@ -84,8 +84,13 @@ impl Helper {
                 return Err(RuntimeError::Create(format!("the runtime's helper took longer than {limit} s")));
             }
         };
-        // Its children come to the keeper when it ends; that needs no waiting here.
-        tokio::spawn(async move { child.wait().await });
+        if matches!(reply, Reply::Done { .. }) {
+            // Its children come to the keeper when it ends; that needs no waiting here.
+            tokio::spawn(async move { child.wait().await });
+        } else {
+            // It may be in the container's group, which the caller wants to remove.
+            let _ = child.wait().await;
+        }
         match reply {
             Reply::Done { pid, start_time } => Ok(Answer { pid, start_time, fds }),
             Reply::NotCreated(why) => Err(RuntimeError::Create(why)),

@@ -209,7 +209,7 @@ impl Runtime {
         let mut reply = match reply {
             Ok(reply) => reply,
             Err(err) => {
-                self.forget_failed(&spec.id).await;
+                self.forget_failed(spec).await;
                 return Err(err);
             }
         };

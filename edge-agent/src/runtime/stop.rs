@@ -4,6 +4,7 @@
 //! Never: signals a pid without checking that it still is the recorded process.
 
 use super::record::{self, Record};
+use super::spec::ContainerSpec;
 use super::{Runtime, RuntimeError, check_id, rt, sys};
 use std::path::Path;
 use std::time::Duration;
@@ -81,7 +82,13 @@ impl Runtime {
         Ok(())
     }
 
-    pub(super) async fn forget_failed(&self, id: &str) {
+    pub(super) async fn forget_failed(&self, spec: &ContainerSpec) {
+        let id = &spec.id;
+        let group = rt::group(&self.shared.cgroups, spec);
+        self.shared.cgroups.kill(&group);
+        if let Err(err) = self.remove_group(&group).await {
+            log::warn!("runtime: {err}");
+        }
         for end in ["in", "out", "err"] {
             let _ = self.shared.keeper.drop_fd(&format!("{id}/{end}")).await;
         }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 /// Controllers that pods get on v2; nothing else is switched on below the root.
 const WANTED_V2: [&str; 3] = ["cpu", "memory", "pids"];
+/// v1 hierarchies that containers get a group in; the others stay as they are.
+const MANAGED_V1: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "devices"];
 /// Controllers that a container sees of v1: what runtimes of languages look for.
 const SEEN_V1: [&str; 4] = ["cpu", "cpuacct", "memory", "pids"];
 const PIDS_MAX: usize = 65_536;
@@ -79,14 +81,19 @@ impl Hierarchies {
         }
     }
 
-    /// The group's directory in every hierarchy, each once.
+    /// The group's directory in every hierarchy where containers have one, each once.
     pub fn places(&self, group: &str) -> Vec<PathBuf> {
+        self.dirs(group, |name| MANAGED_V1.contains(&name))
+    }
+
+    fn dirs(&self, group: &str, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
         match self {
             Hierarchies::V1(mounts) => {
-                let mut places: Vec<PathBuf> = mounts.iter().map(|(_, point)| point.join(group)).collect();
-                places.sort();
-                places.dedup();
-                places
+                let fitting = mounts.iter().filter(|(name, _)| wanted(name));
+                let mut dirs: Vec<PathBuf> = fitting.map(|(_, point)| point.join(group)).collect();
+                dirs.sort();
+                dirs.dedup();
+                dirs
             }
             Hierarchies::V2 { root, .. } => vec![root.join(group)],
         }
@@ -109,13 +116,9 @@ impl Hierarchies {
     /// Makes the group and its parents. `inner`: it will have children with limits of their own (v2).
     pub fn create(&self, group: &str, inner: bool) -> Result<()> {
         match self {
-            Hierarchies::V1(mounts) => {
-                for (controller, point) in mounts {
-                    let dir = point.join(group);
-                    std::fs::create_dir_all(&dir).map_err(|err| tell("make", &dir, err))?;
-                    if controller == "cpuset" {
-                        copy_cpuset(point, group)?;
-                    }
+            Hierarchies::V1(_) => {
+                for dir in self.places(group) {
+                    make_dir(&dir).map_err(|err| tell("make", &dir, err))?;
                 }
                 Ok(())
             }
@@ -162,7 +165,8 @@ impl Hierarchies {
     }
 
     pub fn remove(&self, group: &str) -> Result<()> {
-        for place in self.places(group) {
+        // libcontainer makes groups in other hierarchies too when it is left to itself.
+        for place in self.dirs(group, |_| true) {
             remove_dir(&place, 0).map_err(|err| tell("remove", &place, err))?;
         }
         Ok(())
@@ -180,20 +184,13 @@ fn enable(dir: &Path, wanted: &[&str]) {
     }
 }
 
-/// A v1 cpuset group takes no task before it has CPUs and memory nodes.
-fn copy_cpuset(point: &Path, group: &str) -> Result<()> {
-    let mut dir = point.to_owned();
-    for part in group.split('/') {
-        let parent = dir.clone();
-        dir.push(part);
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            if std::fs::read_to_string(dir.join(file)).is_ok_and(|text| text.trim().is_empty()) {
-                let value = std::fs::read_to_string(parent.join(file))?;
-                std::fs::write(dir.join(file), value.trim()).map_err(|err| tell("set up", &dir, err))?;
-            }
-        }
+/// The usual case first: the pod's group is there, only the leaf is missing.
+fn make_dir(dir: &Path) -> Result<()> {
+    match std::fs::create_dir(dir) {
+        Err(err) if err.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(err) if err.kind() == ErrorKind::NotFound => std::fs::create_dir_all(dir),
+        other => other,
     }
-    Ok(())
 }
 
 fn collect_pids(dir: &Path, pids: &mut Vec<i32>, depth: usize) {

@@ -34,6 +34,13 @@ pub const fn bit(name: &str) -> u64 {
     0
 }
 
+/// Effective now; none when the kernel does not say.
+pub fn of_this_process() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
+    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+}
+
 const fn same(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() {
         return false;

@@ -8,10 +8,12 @@ use super::super::spec::ExecSpec;
 use super::console::Console;
 use super::executor::{self, Program};
 use super::start::{filter, refused, stdio};
-use super::{Failure, Outcome, caps, chain, oci};
+use super::{Failure, Outcome, caps, chain, join_group, joined, oci, rootfs};
+use crate::device::cgroups::Cgroups;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::fcntl::OFlag;
+use nix::mount::MsFlags;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
@@ -31,6 +33,10 @@ fn exec_in(run_dir: &Path, dir: &Path, exec: &ExecSpec, fds: Vec<OwnedFd>) -> Re
     if !record.alive() {
         return Err(Failure::Create(format!("container {id} does not run")));
     }
+    let parent = record.cgroup.split('/').next().unwrap_or_default();
+    let cgroups = Cgroups::probe(parent).map_err(|err| Failure::create("probe cgroups", err))?;
+    let joining = join_group(&cgroups, &record.cgroup).map_err(|err| Failure::create("a thread", err))?;
+    rootfs::leave_mounts(MsFlags::MS_PRIVATE).map_err(|err| Failure::create("a mount namespace", err))?;
     let own = dir.join(id);
     std::fs::create_dir_all(&own).map_err(|err| Failure::create("exec", err))?;
     let copied = std::fs::copy(run_dir.join("state").join(id).join("state.json"), own.join("state.json"));
@@ -69,6 +75,8 @@ fn exec_in(run_dir: &Path, dir: &Path, exec: &ExecSpec, fds: Vec<OwnedFd>) -> Re
         let [stdin, stdout, stderr] = stdio(exec.stdin, fds)?;
         builder = builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr);
     }
+    joined(joining, &record.cgroup)?;
+    rootfs::hide_cgroups().map_err(|err| Failure::create("hide /sys/fs/cgroup", err))?;
     let built = builder.as_tenant().with_process(Some(&process_path)).with_detach(true).as_sibling(false).build();
     let pid = match built {
         Ok(pid) => pid.as_raw(),

@@ -26,6 +26,8 @@ pub struct Parts<'a> {
     pub sources: Vec<std::path::PathBuf>,
     pub devices: Vec<Value>,
     pub cgroup_v2: bool,
+    /// The helper is in the group already and has hidden the cgroup file systems.
+    pub joined: bool,
     /// A prepared directory for /sys/fs/cgroup (v1); libcontainer mounts it itself otherwise.
     pub cgroup_view: Option<&'a Path>,
 }
@@ -86,9 +88,15 @@ fn process(process: &Process<'_>) -> Value {
         value["noNewPrivileges"] = json!(true);
     }
     if let Some(score) = process.oom_score_adj {
-        value["oomScoreAdj"] = json!(score);
+        value["oomScoreAdj"] = json!(allowed_oom_score(score));
     }
     value
+}
+
+/// Going below our own score needs CAP_SYS_RESOURCE, which an agent in a container may not have: then ours is the lowest.
+fn allowed_oom_score(wanted: i32) -> i32 {
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|s| s.trim().parse().ok()).unwrap_or(0);
+    if wanted >= own || caps::of_this_process() & caps::bit("SYS_RESOURCE") != 0 { wanted } else { own }
 }
 
 /// process.json of an exec.
@@ -143,7 +151,7 @@ fn mounts(parts: &Parts<'_>) -> Vec<Value> {
         mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", access]),
         match parts.cgroup_view {
             Some(view) => bind(view, Path::new("/sys/fs/cgroup"), &Mount::default(), !spec.privileged),
-            None => mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]),
+            None => mount("/sys/fs/cgroup", if parts.joined { "cgroup2" } else { "cgroup" }, &["nosuid", "noexec", "nodev", "relatime", access]),
         },
     ];
     let taken = |path: &str| spec.mounts.iter().any(|mount| mount.destination == Path::new(path));

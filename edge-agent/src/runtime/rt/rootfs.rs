@@ -4,7 +4,7 @@
 //! Never: follows a link of the image when it prepares mount points.
 
 use super::super::spec::{ContainerSpec, Propagation};
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use std::io::{Error, Result};
 use std::os::fd::{AsFd, AsRawFd};
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 /// The kernel's own limit is 500.
 const LAYERS_MAX: usize = 500;
 const NONE: Option<&str> = None;
+const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
 /// Whether something that the container mounts must reach the host: then the root is mounted on the host too.
 pub fn shares_mounts(spec: &ContainerSpec) -> bool {
@@ -22,10 +23,22 @@ pub fn shares_mounts(spec: &ContainerSpec) -> bool {
 /// From here on this process's mounts are its own. libcontainer knows no propagation of single mounts: when one of
 /// them wants what the host mounts later, all get it.
 pub fn own_mounts(spec: &ContainerSpec) -> Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS)?;
     let follows = spec.mounts.iter().any(|mount| mount.propagation == Propagation::HostToContainer);
-    let propagation = if follows { MsFlags::MS_SLAVE } else { MsFlags::MS_PRIVATE };
+    leave_mounts(if follows { MsFlags::MS_SLAVE } else { MsFlags::MS_PRIVATE })
+}
+
+/// A mount namespace of its own for the calling thread.
+pub fn leave_mounts(propagation: MsFlags) -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
     mount(NONE, "/", NONE, MsFlags::MS_REC | propagation, NONE)?;
+    Ok(())
+}
+
+/// Takes the cgroup file systems out of this mount namespace. libcontainer then finds a machine without controllers
+/// and leaves groups alone: this process is in the container's group already, and its children are born there.
+pub fn hide_cgroups() -> Result<()> {
+    let _ = umount2(CGROUP_ROOT, MntFlags::MNT_DETACH);
+    mount(Some("none"), CGROUP_ROOT, Some("tmpfs"), MsFlags::MS_RDONLY, Some("size=4k"))?;
     Ok(())
 }
 
@@ -37,14 +50,15 @@ pub fn cgroup_view(bundle: &Path, view: &[(Vec<String>, PathBuf)], writable: boo
     mount(Some("tmpfs"), &place, Some("tmpfs"), flags, Some("mode=755,size=64k"))?;
     let read_only = if writable { MsFlags::empty() } else { MsFlags::MS_RDONLY };
     let again = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | flags | read_only;
-    for (names, group) in view {
-        let name = names.join(",");
-        let target = place.join(&name);
+    for (index, (names, group)) in view.iter().enumerate() {
+        // Known by links only: under its usual name libcontainer would take the mount for a hierarchy of the host.
+        let real = format!("v1-{index}");
+        let target = place.join(&real);
         std::fs::create_dir(&target)?;
         mount(Some(group), &target, NONE, MsFlags::MS_BIND, NONE)?;
         mount(NONE, &target, NONE, again, NONE)?;
-        for other in names.iter().filter(|_| names.len() > 1) {
-            std::os::unix::fs::symlink(&name, place.join(other))?;
+        for name in names {
+            std::os::unix::fs::symlink(&real, place.join(name))?;
         }
     }
     mount(NONE, &place, NONE, again, NONE)?;

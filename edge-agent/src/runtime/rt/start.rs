@@ -8,7 +8,7 @@ use super::super::spec::{ContainerSpec, Seccomp};
 use super::super::{adopt::now_ms, seccomp};
 use super::console::Console;
 use super::executor::{self, Program};
-use super::{Failure, Outcome, bundle, caps, chain, devices, group, oci, rootfs, sandbox, writable_layer};
+use super::{Failure, Outcome, bundle, caps, chain, devices, group, join_group, joined, oci, rootfs, sandbox, writable_layer};
 use crate::device::cgroups::Cgroups;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
@@ -50,7 +50,10 @@ fn make(
         .map_err(|err| Failure::create(format_args!("cgroup {group}"), err))?;
     let bundle_dir = bundle(run_dir, &spec.id);
     let shares = rootfs::shares_mounts(spec);
+    // Where mounts are shared with the host the cgroup file systems cannot be hidden, and libcontainer joins itself.
+    let mut joining = None;
     if !shares {
+        joining = Some(join_group(cgroups, group).map_err(|err| Failure::create("a thread", err))?);
         rootfs::own_mounts(spec).map_err(|err| Failure::create("a mount namespace", err))?;
     }
     std::fs::create_dir_all(&bundle_dir).map_err(|err| Failure::create("the bundle", err))?;
@@ -73,11 +76,16 @@ fn make(
         sources,
         devices: devices.nodes,
         cgroup_v2: cgroups.is_v2(),
+        joined: !shares,
         cgroup_view: cgroup_view.as_deref(),
     });
     let text = serde_json::to_vec(&config).map_err(|err| Failure::create("config.json", err))?;
     record::write_file(&bundle_dir.join("config.json"), &text, 0o600)
         .map_err(|err| Failure::create("config.json", err))?;
+    if let Some(joining) = joining {
+        joined(joining, group)?;
+        rootfs::hide_cgroups().map_err(|err| Failure::create("hide /sys/fs/cgroup", err))?;
+    }
     let outcome = run(run_dir, &bundle_dir, group, spec, fds, final_caps, last_cap);
     if shares {
         let _ = nix::mount::umount2(&root, nix::mount::MntFlags::MNT_DETACH);
@@ -178,11 +186,13 @@ pub fn stdio(has_stdin: bool, fds: Vec<OwnedFd>) -> Result<[OwnedFd; 3], Failure
 
 fn clean_up(run_dir: &Path, data_dir: &Path, cgroups: &Cgroups, group: &str, spec: &ContainerSpec) {
     let pid = record::read(run_dir, &spec.id).map_or(0, |record| record.pid);
-    cgroups.kill(group);
+    // This process may be in the group: the agent removes it when it has ended.
+    for pid in cgroups.pids(group).into_iter().filter(|pid| *pid != std::process::id() as i32) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    }
     if pid > 0 {
         let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
     }
-    let _ = cgroups.remove(group);
     let layer = writable_layer(data_dir, &spec.pod_uid, &spec.id);
     // The overlay may still be mounted on the bundle in this namespace: detach it before anything is removed.
     let bundle_dir = bundle(run_dir, &spec.id);
