@@ -4,7 +4,7 @@
 //! Never: decides when it is its turn; that is the pod's.
 
 use super::{
-    Action, ContainerRef, Exit, HookKind, ImageError, ProbeKind, PullPolicy, StartStage, Terminated, Uid,
+    Action, ContainerRef, Exit, HookKind, ImageError, ProbeKind, StartStage, Terminated, Uid,
     backoff::Backoff,
     check_of,
     events::{Kind, Recorder, Subject},
@@ -17,16 +17,10 @@ use crate::{
     plan::{self, Context, HostFacts, ImageFacts},
     sync::Items,
 };
-use limpet_protocol::ItemKind;
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 /// How long before a container whose configuration was refused is tried again without a change of the set.
 const CONFIG_AGAIN_MS: u64 = 20_000;
-/// How long `ErrImagePull` is shown before `ImagePullBackOff`.
-const ERROR_SHOWN_MS: u64 = 2000;
 
 /// Everything a step may read, and where its actions go.
 pub(super) struct Cx<'a> {
@@ -110,7 +104,7 @@ pub(super) struct Container {
     pub ready: bool,
     pub probers: Vec<Prober>,
     restart: Backoff,
-    pull: Backoff,
+    pub(super) pull_wait: Backoff,
 }
 
 impl Container {
@@ -130,7 +124,7 @@ impl Container {
             ready: false,
             probers: Vec::new(),
             restart: Backoff::kubelet(),
-            pull: Backoff::kubelet(),
+            pull_wait: Backoff::kubelet(),
         }
     }
 
@@ -224,101 +218,6 @@ impl Container {
                 self.pull(pod, cx)
             }
         }
-    }
-
-    fn pull(&mut self, pod: &Facts, cx: &mut Cx<'_>) -> State {
-        let image = self.spec.image.clone();
-        let policy = match self.spec.image_pull_policy.as_deref() {
-            Some("Always") => PullPolicy::Always,
-            Some("Never") => PullPolicy::Never,
-            Some("IfNotPresent") => PullPolicy::IfNotPresent,
-            _ if untagged_or_latest(&image) => PullPolicy::Always,
-            _ => PullPolicy::IfNotPresent,
-        };
-        let namespace = &pod.object.metadata.namespace;
-        let names = pod.object.spec.image_pull_secrets.iter();
-        let secrets = names.filter_map(|s| {
-            let secret: api::Secret = cx.items.read(ItemKind::Secret, namespace, &s.name)?;
-            let entries: BTreeMap<&str, Vec<u8>> = secret.entries();
-            entries.get(".dockerconfigjson").or(entries.get(".dockercfg")).cloned()
-        });
-        let secrets = secrets.collect();
-        let (uid, container) = (pod.uid.clone(), self.name.clone());
-        cx.out.push_back(Action::PullImage { uid, container, image, policy, secrets });
-        State::Pulling
-    }
-
-    /// After the first sight of the error, the state that waits.
-    fn back_off_pull(
-        &mut self,
-        pod: &Facts,
-        cx: &mut Cx<'_>,
-        until: u64,
-        error: ImageError,
-        message: String,
-    ) -> State {
-        if error == ImageError::Pull || error == ImageError::Unavailable {
-            let words = format!("Back-off pulling image \"{}\"", self.spec.image);
-            pod.event(cx, self.field_path(), Kind::Normal, "BackOff", &words);
-            pod.event(cx, self.field_path(), Kind::Warning, "Failed", "Error: ImagePullBackOff");
-        }
-        State::PullFailed { until, error, message, shown_until: None }
-    }
-
-    pub fn image_pulling(&mut self, pod: &Facts, cx: &mut Cx<'_>) {
-        if matches!(self.state, State::Pulling) {
-            let message = format!("Pulling image \"{}\"", self.spec.image);
-            pod.event(cx, self.field_path(), Kind::Normal, "Pulling", &message);
-        }
-    }
-
-    pub fn image_ready(&mut self, pod: &Facts, image: ImageFacts, pulled_in: Option<u64>, cx: &mut Cx<'_>) {
-        if !matches!(self.state, State::Pulling) {
-            return;
-        }
-        let name = &self.spec.image;
-        let message = match pulled_in {
-            Some(ms) => {
-                let took = go_duration(ms);
-                let size = image.size_bytes;
-                format!(
-                    "Successfully pulled image \"{name}\" in {took} ({took} including waiting). \
-                     Image size: {size} bytes."
-                )
-            }
-            None => format!("Container image \"{name}\" already present on machine"),
-        };
-        pod.event(cx, self.field_path(), Kind::Normal, "Pulled", &message);
-        self.image = Some(image);
-        self.pull.reset();
-        self.state = State::Pulled;
-    }
-
-    pub fn image_failed(&mut self, pod: &Facts, error: ImageError, message: String, cx: &mut Cx<'_>) {
-        if !matches!(self.state, State::Pulling) {
-            return;
-        }
-        let words = match error {
-            ImageError::NeverPull => format!(
-                "Container image \"{}\" is not present with pull policy of Never",
-                self.spec.image
-            ),
-            ImageError::InvalidName => {
-                format!("Failed to apply default image tag \"{}\": {message}", self.spec.image)
-            }
-            _ => format!("Failed to pull image \"{}\": {message}", self.spec.image),
-        };
-        let reason = match error {
-            ImageError::NeverPull => "ErrImageNeverPull",
-            ImageError::InvalidName => "InspectFailed",
-            _ => "Failed",
-        };
-        pod.event(cx, self.field_path(), Kind::Warning, reason, &words);
-        pod.event(cx, self.field_path(), Kind::Warning, "Failed", &format!("Error: {}", error.reason()));
-        let until = self.pull.fail(cx.now.mono_ms);
-        let message = if error == ImageError::Pull || error == ImageError::Unavailable { message } else { words };
-        let shown_until = Some(cx.now.mono_ms + ERROR_SHOWN_MS);
-        self.state = State::PullFailed { until, error, message, shown_until };
     }
 
     fn start(&mut self, pod: &Facts, cx: &mut Cx<'_>) -> State {
@@ -421,7 +320,7 @@ impl Container {
         pod.event(cx, self.field_path(), Kind::Warning, "Failed", &format!("Error: {message}"));
         match stage {
             StartStage::Create => {
-                let until = self.pull.fail(cx.now.mono_ms);
+                let until = self.pull_wait.fail(cx.now.mono_ms);
                 self.state = State::Refused { until, reason: "CreateContainerError", message };
             }
             StartStage::Run => {
@@ -555,31 +454,4 @@ impl Container {
         let at = self.probers.iter().filter(turn).filter_map(Prober::next_at).min()?;
         Some((at, "probe a container"))
     }
-}
-
-/// `docker.io/library/nginx` and `nginx:latest` mean "what is newest", unless pinned by a digest.
-fn untagged_or_latest(image: &str) -> bool {
-    if image.contains('@') {
-        return false;
-    }
-    let last = image.rsplit('/').next().unwrap_or(image);
-    match last.split_once(':') {
-        None => true,
-        Some((_, tag)) => tag == "latest",
-    }
-}
-
-/// A duration as Go prints it: `1.234s`, `56ms`.
-fn go_duration(ms: u64) -> String {
-    if ms < 1000 {
-        return format!("{ms}ms");
-    }
-    let (secs, frac) = (ms / 1000, ms % 1000);
-    let mut text = if frac == 0 { format!("{}s", secs % 60) } else {
-        format!("{}.{}s", secs % 60, format!("{frac:03}").trim_end_matches('0'))
-    };
-    if secs >= 60 {
-        text = format!("{}m{text}", secs / 60);
-    }
-    text
 }

@@ -7,6 +7,7 @@
 mod backoff;
 mod container;
 mod events;
+mod image;
 mod manager;
 mod memory;
 mod pod;
