@@ -12,11 +12,11 @@ pub fn run(world: &World, binaries: &Binaries, minutes: u64) -> Result<Vec<Figur
     // What joining wrote and said is over.
     proc::rest(Duration::from_secs(20));
     let agent = &binaries.agent;
-    figures.push(Figure::new("agent + keeper, idle, PSS", mib(proc::pss(agent)?), "≤ 6 MiB"));
     let minutes = minutes.max(1);
     println!("watching an idle board for {minutes} minutes");
     let before = (wire(world)?, proc::written(agent), proc::cpu_seconds(agent), proc::cpu_seconds(&binaries.hub));
     proc::rest(Duration::from_secs(minutes * 60));
+    figures.push(Figure::new("agent + keeper, idle, PSS", mib(proc::pss(agent)?), "≤ 6 MiB"));
     let hours = minutes as f64 / 60.0;
     let wire_bytes = (wire(world)? - before.0) as f64 / hours;
     let month = wire_bytes * 24.0 * 30.0 / 1e6;

@@ -151,7 +151,10 @@ fn mounts(parts: &Parts<'_>) -> Vec<Value> {
         mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", access]),
         match parts.cgroup_view {
             Some(view) => bind(view, Path::new("/sys/fs/cgroup"), &Mount::default(), !spec.privileged),
-            None => mount("/sys/fs/cgroup", if parts.joined { "cgroup2" } else { "cgroup" }, &["nosuid", "noexec", "nodev", "relatime", access]),
+            None => {
+                let kind = if parts.joined { "cgroup2" } else { "cgroup" };
+                mount("/sys/fs/cgroup", kind, &["nosuid", "noexec", "nodev", "relatime", access])
+            }
         },
     ];
     let taken = |path: &str| spec.mounts.iter().any(|mount| mount.destination == Path::new(path));
