@@ -18,10 +18,9 @@ mod registry;
 mod store;
 mod unpack;
 
-pub use collect::Collected;
 pub use error::ImageError;
 pub use registry::{HubAccess, RegistryOptions};
-pub use store::{Image, Listed, Options, Policy, Store, Want};
+pub use store::{Image, Options, Policy, Store, Want};
 pub use unpack::helper as unpack_helper;
 
 #[cfg(test)]

@@ -34,19 +34,6 @@ pub enum Policy {
     Never,
 }
 
-impl Policy {
-    /// The pod's word, or Kubernetes' default for this image: Always for `:latest`, IfNotPresent otherwise.
-    pub fn for_pod(said: Option<&str>, image: &str) -> Policy {
-        match said {
-            Some("Always") => Policy::Always,
-            Some("Never") => Policy::Never,
-            Some("IfNotPresent") => Policy::IfNotPresent,
-            _ if Reference::parse(image).is_ok_and(|r| r.is_latest()) => Policy::Always,
-            _ => Policy::IfNotPresent,
-        }
-    }
-}
-
 /// What a container needs.
 #[derive(Clone, Debug)]
 pub struct Want {
@@ -61,8 +48,6 @@ pub struct Want {
 pub struct Image {
     /// Digest of the config.
     pub id: String,
-    /// `docker.io/library/nginx:latest`
-    pub reference: String,
     /// `docker.io/library/nginx@sha256:…`, for `imageID` in the status.
     pub repo_digest: String,
     pub config: ImageConfig,
@@ -243,7 +228,6 @@ impl Inner {
         let repo_digest = of_this_name.or(stored.digests.last()).cloned().unwrap_or_default();
         Some(Image {
             id: id.to_string(),
-            reference: reference.to_string(),
             repo_digest,
             config,
             layers: self.layer_paths(&stored.layers)?,

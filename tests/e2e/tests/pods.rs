@@ -228,7 +228,10 @@ fn several_containers_probes_and_names() {
             })?;
         }
         // Not ready: out of the endpoints, still running; ready again: back.
-        let endpoints = || kubectl.json("get endpointslices -l kubernetes.io/service-name=web").map(|l| l["items"][0]["endpoints"][0]["conditions"]["ready"].clone());
+        let endpoints = || {
+            let list = kubectl.json("get endpointslices -l kubernetes.io/service-name=web")?;
+            Result::Ok(list["items"][0]["endpoints"][0]["conditions"]["ready"].clone())
+        };
         inside(world, "web", "rm /w/ready")?;
         until("not ready", SOON, || endpoints().and_then(|r| wait::yes(r == false, || r.to_string())))?;
         inside(world, "web", "echo yes > /w/ready")?;

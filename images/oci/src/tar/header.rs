@@ -96,7 +96,7 @@ fn octal(field: &[u8]) -> Result<u64, &'static str> {
     let start = field.iter().position(|b| !blank(b)).unwrap_or(field.len());
     let digits = &field[start..];
     let end = digits.iter().position(blank).unwrap_or(digits.len());
-    if !digits[end..].iter().all(|b| blank(b)) {
+    if !digits[end..].iter().all(blank) {
         return Err("a number with a gap");
     }
     digits[..end].iter().try_fold(0u64, |sum, b| match b {

@@ -22,7 +22,7 @@ pub fn parse_list(value: &[u8]) -> Result<Vec<Area>, &'static str> {
         .take(2 * SPARSE_AREAS_MAX + 1)
         .map(decimal)
         .collect::<Result<_, _>>()?;
-    if numbers.len() % 2 != 0 || numbers.len() > 2 * SPARSE_AREAS_MAX {
+    if !numbers.len().is_multiple_of(2) || numbers.len() > 2 * SPARSE_AREAS_MAX {
         return Err("bad or too long sparse map");
     }
     Ok(numbers.chunks_exact(2).map(|p| Area { offset: p[0], length: p[1] }).collect())
