@@ -14,6 +14,7 @@ pub use limits::Usage;
 
 use crate::runtime::spec::{Qos, Resources};
 use hierarchy::Hierarchies;
+use std::fs::File;
 use std::io::Result;
 use std::path::PathBuf;
 
@@ -73,13 +74,23 @@ impl Cgroups {
         devices::apply(&self.hierarchies, group, devices)
     }
 
-    /// Moves a process into the group. On a machine where no process has moved for some milliseconds the kernel first
-    /// waits for an RCU grace period (10 ms and more): worth doing beside other work.
+    /// Moves a process into the group.
     pub fn attach(&self, group: &str, pid: i32) -> Result<()> {
-        for place in self.hierarchies.places(group) {
-            std::fs::write(place.join("cgroup.procs"), pid.to_string())?;
+        self.doors(group)?.iter().try_for_each(|door| enter(door, pid))
+    }
+
+    /// The open files that take pids into the group, one a hierarchy.
+    pub fn doors(&self, group: &str) -> Result<Vec<File>> {
+        let open = |place: PathBuf| File::options().write(true).open(place.join("cgroup.procs"));
+        self.hierarchies.places(group).into_iter().map(open).collect()
+    }
+
+    /// The group's directory on v2, for a process to be born in.
+    pub fn nursery(&self, group: &str) -> Option<File> {
+        if !self.is_v2() {
+            return None;
         }
-        Ok(())
+        File::open(self.hierarchies.places(group).first()?).ok()
     }
 
     /// What a container shall see of its group on v1: names for it below /sys/fs/cgroup, and the directory.
@@ -152,6 +163,14 @@ impl Cgroups {
     pub fn remove_parent(&self) {
         let _ = self.hierarchies.remove(&self.parent);
     }
+}
+
+/// Moves a process through the door; 0 is the caller itself. On a machine where no process has moved for some milliseconds the kernel first
+/// waits for an RCU grace period (10 ms and more); the next moves are quick.
+pub fn enter(door: &File, pid: i32) -> Result<()> {
+    use std::io::Write;
+    let mut door = door;
+    door.write_all(pid.to_string().as_bytes())
 }
 
 #[cfg(test)]

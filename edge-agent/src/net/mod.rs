@@ -5,6 +5,7 @@
 //!
 //! Everything happens in the network namespace of the calling process: agents in different namespaces do not meet.
 
+pub mod conntrack;
 pub mod dns;
 pub mod ipam;
 pub mod link;

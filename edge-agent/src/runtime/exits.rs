@@ -182,8 +182,8 @@ pub fn ended(shared: &Shared, cgroup: &str, exit: Option<Exit>, at_ms: i64) -> E
         return Ended { code: CODE_UNSEEN, signal: None, oom_killed: false, at_ms, unseen: true };
     };
     let (code, signal) = decode(exit.status);
-    // An OOM kill of a child does not make the container's own end one: the kubelet asks for SIGKILL too.
-    let oom_killed = signal == Some(libc::SIGKILL) && shared.cgroups.oom_kills(cgroup) > 0
-        || code == 137 && shared.cgroups.oom_kills(cgroup) > 0;
+    // An OOM kill of some child does not make the container's own end one.
+    let killed = signal == Some(libc::SIGKILL) || code == 128 + libc::SIGKILL;
+    let oom_killed = killed && shared.cgroups.oom_kills(cgroup) > 0;
     Ended { code, signal, oom_killed, at_ms: exit.at_ms.max(at_ms), unseen: false }
 }

@@ -5,6 +5,7 @@
 
 use super::spec::SandboxSpec;
 use super::{Runtime, RuntimeError, lock, rt};
+use crate::net::conntrack;
 use crate::net::ipam::Ipam;
 use crate::net::services::{self, PortRule, ServiceRule};
 use crate::net::{Cidr, set_up_node};
@@ -31,13 +32,21 @@ impl Runtime {
     pub fn set_services(&self, mut wanted: Vec<ServiceRule>) -> Result<(), RuntimeError> {
         wanted.sort_unstable();
         wanted.dedup();
-        let changed = {
+        let before = {
             let mut network = lock(&self.shared.network);
-            let changed = network.services != wanted;
-            network.services = wanted;
-            changed
+            if network.services == wanted {
+                return Ok(());
+            }
+            std::mem::replace(&mut network.services, wanted.clone())
         };
-        self.apply_rules(changed)
+        self.apply_rules(true)?;
+        // The rules decide about new connections only.
+        match conntrack::forget_stale(&before, &wanted) {
+            Ok(0) => {}
+            Ok(count) => log::debug!("net: forgot {count} UDP connections to endpoints that are gone"),
+            Err(err) => log::warn!("net: cannot forget UDP connections to dead endpoints: {err}"),
+        }
+        Ok(())
     }
 
     /// The pod's address as leased, also before the sandbox stands.

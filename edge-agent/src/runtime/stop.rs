@@ -84,7 +84,7 @@ impl Runtime {
 
     pub(super) async fn forget_failed(&self, spec: &ContainerSpec) {
         let id = &spec.id;
-        let group = rt::group(&self.shared.cgroups, spec);
+        let group = rt::group_of(&self.shared.cgroups, spec);
         self.shared.cgroups.kill(&group);
         if let Err(err) = self.remove_group(&group).await {
             log::warn!("runtime: {err}");

@@ -124,6 +124,41 @@ pub fn watch(fd: OwnedFd) -> Result<tokio::io::unix::AsyncFd<OwnedFd>> {
     Ok(unsafe { tokio::io::unix::AsyncFd::register(fd) }?)
 }
 
+/// fork(2) in a process with one thread: 0 in the child.
+pub fn fork() -> Result<i32> {
+    // SAFETY: callers have one thread, so the child may go on with ordinary code.
+    Ok(Errno::result(unsafe { libc::fork() })?)
+}
+
+/// fork(2) whose child is born in a cgroup (v2, Linux 5.7): nobody has to be moved there, which takes the kernel long.
+pub fn fork_into(cgroup: BorrowedFd<'_>) -> Result<i32> {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    #[repr(C)]
+    #[derive(Default)]
+    struct Args {
+        flags: u64,
+        unused: [u64; 3],
+        exit_signal: u64,
+        rest: [u64; 5],
+        cgroup: u64,
+    }
+    let args = Args {
+        flags: CLONE_INTO_CGROUP,
+        exit_signal: libc::SIGCHLD as u64,
+        cgroup: cgroup.as_raw_fd() as u64,
+        ..Args::default()
+    };
+    // SAFETY: no stack and no thread flags make this a fork; `args` has the layout of clone_args and its true size.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &args, size_of::<Args>()) };
+    Ok(Errno::result(pid)? as i32)
+}
+
+/// Ends this process at once, without anything that Rust or libc would do.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
 /// Every capability set at once; bounding is separate.
 pub fn set_capabilities(caps: u64) -> Result<()> {
     const VERSION_3: u32 = 0x2008_0522;

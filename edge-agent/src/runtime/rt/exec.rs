@@ -8,7 +8,7 @@ use super::super::spec::ExecSpec;
 use super::console::Console;
 use super::executor::{self, Program};
 use super::start::{filter, refused, stdio};
-use super::{Failure, Outcome, caps, chain, join_group, joined, oci, rootfs};
+use super::{Failure, Outcome, caps, chain, group, oci, rootfs};
 use crate::device::cgroups::Cgroups;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
@@ -35,7 +35,7 @@ fn exec_in(run_dir: &Path, dir: &Path, exec: &ExecSpec, fds: Vec<OwnedFd>) -> Re
     }
     let parent = record.cgroup.split('/').next().unwrap_or_default();
     let cgroups = Cgroups::probe(parent).map_err(|err| Failure::create("probe cgroups", err))?;
-    let joining = join_group(&cgroups, &record.cgroup).map_err(|err| Failure::create("a thread", err))?;
+    let way = group::enter_group(&cgroups, &record.cgroup)?;
     rootfs::leave_mounts(MsFlags::MS_PRIVATE).map_err(|err| Failure::create("a mount namespace", err))?;
     let own = dir.join(id);
     std::fs::create_dir_all(&own).map_err(|err| Failure::create("exec", err))?;
@@ -62,6 +62,8 @@ fn exec_in(run_dir: &Path, dir: &Path, exec: &ExecSpec, fds: Vec<OwnedFd>) -> Re
         last_cap,
         filter: filter(&record.spec, final_caps),
         errors: Rc::new(writer),
+        // libcontainer starts an exec by itself: it goes into the group on its own feet.
+        doors: if let group::Way::Late(late) = &way { Some(late.doors.clone()) } else { None },
         home: Rc::default(),
     };
     let console = exec.tty.then(|| Console::listen(dir)).transpose();
@@ -75,9 +77,11 @@ fn exec_in(run_dir: &Path, dir: &Path, exec: &ExecSpec, fds: Vec<OwnedFd>) -> Re
         let [stdin, stdout, stderr] = stdio(exec.stdin, fds)?;
         builder = builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr);
     }
-    joined(joining, &record.cgroup)?;
     rootfs::hide_cgroups().map_err(|err| Failure::create("hide /sys/fs/cgroup", err))?;
     let built = builder.as_tenant().with_process(Some(&process_path)).with_detach(true).as_sibling(false).build();
+    if let group::Way::Late(late) = way {
+        late.finish();
+    }
     let pid = match built {
         Ok(pid) => pid.as_raw(),
         Err(err) => return Err(refused(&errors, chain(&err))),

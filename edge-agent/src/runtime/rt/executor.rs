@@ -6,9 +6,11 @@
 
 use super::super::sys;
 use super::caps;
+use crate::device::cgroups::enter;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::fs::File;
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -27,6 +29,8 @@ pub struct Program {
     pub filter: Option<Rc<Vec<libc::sock_filter>>>,
     /// Write end of the error pipe, close-on-exec.
     pub errors: Rc<OwnedFd>,
+    /// The group's files when the program's process is not in it yet. They were opened by root, which is what counts.
+    pub doors: Option<Rc<Vec<File>>>,
     pub home: Rc<RefCell<Option<String>>>,
 }
 
@@ -63,11 +67,14 @@ impl Program {
     fn run(&self) -> Result<(), String> {
         let text = |what: &'static str| move |err: std::io::Error| format!("{what}: {err}");
         let file = self.find()?;
+        for door in self.doors.iter().flat_map(|doors| doors.iter()) {
+            enter(door, 0).map_err(text("join the cgroup"))?;
+        }
         let words = |words: &[String]| -> std::io::Result<Vec<CString>> {
             words.iter().map(|word| sys::c_str(OsStr::new(word))).collect()
         };
         let args = words(&self.args).map_err(text("exec"))?;
-        let mut env = words(&self.env).map_err(text("exec"))?;
+        let mut env = words(&last_of_each(&self.env)).map_err(text("exec"))?;
         if let Some(home) = self.home.borrow().as_ref().filter(|_| !self.env.iter().any(|e| e.starts_with("HOME="))) {
             env.push(sys::c_str(OsStr::new(&format!("HOME={home}"))).map_err(text("exec"))?);
         }
@@ -81,6 +88,15 @@ impl Program {
         let err = sys::exec(&file, &args, &env);
         Err(format!("exec {}: {}", file.to_string_lossy(), plain(&err)))
     }
+}
+
+/// Of two values for one name the later counts.
+fn last_of_each(env: &[String]) -> Vec<String> {
+    let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
+    let mut seen = std::collections::HashSet::new();
+    let mut kept: Vec<String> = env.iter().rev().filter(|pair| seen.insert(name(pair))).cloned().collect();
+    kept.reverse();
+    kept
 }
 
 fn check(file: &Path) -> Result<CString, String> {

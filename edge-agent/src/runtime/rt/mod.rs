@@ -9,6 +9,7 @@ pub mod console;
 mod devices;
 mod exec;
 mod executor;
+mod group;
 mod init;
 mod oci;
 mod rootfs;
@@ -25,7 +26,6 @@ use std::io::IoSlice;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
 
 #[derive(Serialize, Deserialize)]
 pub enum Request {
@@ -140,21 +140,8 @@ pub fn writable_layer(data_dir: &Path, pod_uid: &str, id: &str) -> PathBuf {
     data_dir.join("pods").join(pod_uid).join("containers").join(id)
 }
 
-/// Moves this process into the group, beside whatever else is being prepared. Must be joined before libcontainer
-/// runs: it wants a process with one thread.
-fn join_group(cgroups: &Cgroups, group: &str) -> std::io::Result<JoinHandle<std::io::Result<()>>> {
-    let (cgroups, group) = (cgroups.clone(), group.to_owned());
-    let pid = std::process::id() as i32;
-    std::thread::Builder::new().stack_size(64 * 1024).spawn(move || cgroups.attach(&group, pid))
-}
-
-fn joined(joining: JoinHandle<std::io::Result<()>>, group: &str) -> Result<(), Failure> {
-    let done = joining.join().unwrap_or_else(|_| Err(std::io::Error::other("the thread that joins it panicked")));
-    done.map_err(|err| Failure::create(format_args!("join cgroup {group}"), err))
-}
-
 /// Name of a container's group below its pod's.
-pub fn group(cgroups: &Cgroups, spec: &ContainerSpec) -> String {
+pub fn group_of(cgroups: &Cgroups, spec: &ContainerSpec) -> String {
     format!("{}/{}", cgroups.pod_group(spec.qos, &spec.pod_uid), spec.id)
 }
 

@@ -8,7 +8,7 @@ use super::super::spec::{ContainerSpec, Seccomp};
 use super::super::{adopt::now_ms, seccomp};
 use super::console::Console;
 use super::executor::{self, Program};
-use super::{Failure, Outcome, bundle, caps, chain, devices, group, join_group, joined, oci, rootfs, sandbox, writable_layer};
+use super::{Failure, Outcome, bundle, caps, chain, devices, group, group_of, oci, rootfs, sandbox, writable_layer};
 use crate::device::cgroups::Cgroups;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
@@ -25,7 +25,7 @@ pub fn start(
     fds: Vec<OwnedFd>,
 ) -> Result<Outcome, Failure> {
     let cgroups = Cgroups::probe(cgroup_parent).map_err(|err| Failure::create("probe cgroups", err))?;
-    let group = group(&cgroups, spec);
+    let group = group_of(&cgroups, spec);
     let made = make(run_dir, data_dir, &cgroups, &group, spec, fds);
     if made.is_err() {
         clean_up(run_dir, data_dir, &cgroups, &group, spec);
@@ -51,9 +51,9 @@ fn make(
     let bundle_dir = bundle(run_dir, &spec.id);
     let shares = rootfs::shares_mounts(spec);
     // Where mounts are shared with the host the cgroup file systems cannot be hidden, and libcontainer joins itself.
-    let mut joining = None;
+    let mut way = None;
     if !shares {
-        joining = Some(join_group(cgroups, group).map_err(|err| Failure::create("a thread", err))?);
+        way = Some(group::enter_group(cgroups, group)?);
         rootfs::own_mounts(spec).map_err(|err| Failure::create("a mount namespace", err))?;
     }
     std::fs::create_dir_all(&bundle_dir).map_err(|err| Failure::create("the bundle", err))?;
@@ -82,11 +82,10 @@ fn make(
     let text = serde_json::to_vec(&config).map_err(|err| Failure::create("config.json", err))?;
     record::write_file(&bundle_dir.join("config.json"), &text, 0o600)
         .map_err(|err| Failure::create("config.json", err))?;
-    if let Some(joining) = joining {
-        joined(joining, group)?;
+    if !shares {
         rootfs::hide_cgroups().map_err(|err| Failure::create("hide /sys/fs/cgroup", err))?;
     }
-    let outcome = run(run_dir, &bundle_dir, group, spec, fds, final_caps, last_cap);
+    let outcome = run(run_dir, &bundle_dir, group, spec, fds, way, (final_caps, last_cap));
     if shares {
         let _ = nix::mount::umount2(&root, nix::mount::MntFlags::MNT_DETACH);
     }
@@ -99,8 +98,8 @@ fn run(
     group: &str,
     spec: &ContainerSpec,
     fds: Vec<OwnedFd>,
-    final_caps: u64,
-    last_cap: u32,
+    way: Option<group::Way>,
+    (final_caps, last_cap): (u64, u32),
 ) -> Result<Outcome, Failure> {
     let (errors, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|err| Failure::create("pipe", err))?;
     let program = Program {
@@ -110,6 +109,7 @@ fn run(
         last_cap,
         filter: filter(spec, final_caps),
         errors: Rc::new(writer),
+        doors: None,
         home: Rc::default(),
     };
     let console = spec.tty.then(|| Console::listen(bundle_dir)).transpose();
@@ -132,6 +132,9 @@ fn run(
     };
     let pid = container.pid().map_or(0, |pid| pid.as_raw());
     let start_time = record::start_time(pid).unwrap_or(0);
+    if let Some(group::Way::Late(doors)) = way {
+        doors.move_in(pid).map_err(|err| Failure::create(format_args!("join cgroup {group}"), err))?;
+    }
     let begun = Record {
         spec: spec.clone(),
         pid,
@@ -191,6 +194,7 @@ fn clean_up(run_dir: &Path, data_dir: &Path, cgroups: &Cgroups, group: &str, spe
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
     }
     if pid > 0 {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
     }
     let layer = writable_layer(data_dir, &spec.pod_uid, &spec.id);

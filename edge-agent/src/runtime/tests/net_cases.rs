@@ -64,3 +64,36 @@ pub async fn services(mut world: World) {
     let text = world.output(&world.container("client", "c4", &ask(1))).await;
     assert!(text == "one\n" || text == "two\n", "{text}");
 }
+
+/// A client that keeps its UDP port follows the Service to a new endpoint.
+pub async fn udp(world: World) {
+    let vip = Ipv4Addr::new(10, 96, 0, 53);
+    let mut backends = Vec::new();
+    for name in ["one", "two"] {
+        let info = world.pod(name).await;
+        backends.push((info.ip.unwrap(), 5353));
+    }
+    let rule = |backends: &[(Ipv4Addr, u16)]| {
+        vec![ServiceRule { cluster_ip: vip, protocol: Protocol::Udp, port: 53, backends: backends.to_vec() }]
+    };
+    // The node itself is the client: it needs a route that covers the address.
+    let route = format!("ip route add {vip}/32 dev {}", crate::net::BRIDGE);
+    std::process::Command::new("sh").args(["-c", &route]).status().unwrap();
+    world.runtime.set_services(rule(&backends[..1])).unwrap();
+    let client = std::net::UdpSocket::bind("10.77.0.1:4444").unwrap();
+    client.send_to(b"?", (vip, 53)).unwrap();
+    let entries = || {
+        let text = std::fs::read_to_string("/proc/net/nf_conntrack").unwrap_or_default();
+        text.lines().filter(|line| line.contains("sport=4444") && line.contains("dport=53 ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let first = entries();
+    assert_eq!(first.len(), 1, "{first:?}");
+    assert!(first[0].contains(&format!("src={}", backends[0].0)), "{first:?}");
+    world.runtime.set_services(rule(&backends)).unwrap();
+    assert_eq!(entries().len(), 1, "a living endpoint keeps its connections");
+    world.runtime.set_services(rule(&backends[1..])).unwrap();
+    assert_eq!(entries(), Vec::<String>::new());
+    client.send_to(b"?", (vip, 53)).unwrap();
+    let second = entries();
+    assert!(second[0].contains(&format!("src={}", backends[1].0)), "{second:?}");
+}

@@ -134,3 +134,33 @@ pub async fn hostile_images(mut world: World) {
     let text = world.output(&world.container("pod-i", "exe", script)).await;
     assert!(text.ends_with("done\n"), "{text}");
 }
+
+/// cgroup v2 alone: born in the group, a view of its own, devices by eBPF, everything killed at once.
+pub async fn on_v2(mut world: World) {
+    assert!(world.runtime.cgroups().is_v2());
+    println!("controllers here: {:?}", world.runtime.cgroups().controllers());
+    world.pod("pod-2").await;
+    let script = "cat /proc/self/cgroup; ls /sys/fs/cgroup/cgroup.procs; mkdir /sys/fs/cgroup/x; \
+                  mknod /tmp/mem c 1 1; cat /tmp/mem; mknod /tmp/tun c 10 200; cat /tmp/tun; head -c 1 /dev/zero | wc -c; \
+                  echo > /dev/null && echo ready; exec sleep 1000";
+    let started = world.runtime.start_container(&world.container("pod-2", "main", &format!("exec 2>&1; {script}"))).await.unwrap();
+    let text = read_until(&sys::watch(started.streams.stdout.unwrap()).unwrap(), "ready").await;
+    assert!(text.contains("0::/\n"), "a cgroup namespace of its own: {text}");
+    assert!(text.contains("/sys/fs/cgroup/cgroup.procs\n"), "{text}");
+    assert!(text.contains("mkdir: can't create directory '/sys/fs/cgroup/x': Read-only"), "{text}");
+    assert!(text.contains("can't open '/tmp/mem': Operation not permitted"), "{text}");
+    assert!(text.contains("can't open '/tmp/tun': Operation not permitted"), "{text}");
+    assert!(text.contains("\n1\nready"), "{text}");
+    let group = world.runtime.cgroups().container_groups();
+    assert_eq!(group.len(), 1);
+    assert_eq!(world.runtime.cgroups().pids(&group[0]), [started.pid]);
+    let (text, code) = world.exec("main", &["sh", "-c", "cat /proc/self/cgroup; cat /tmp/mem || exit 6"]).await;
+    assert!(text.contains("0::/\n") && code == 6, "{code}: {text}");
+    let bad = ContainerSpec { args: vec!["nope".into()], ..world.container("pod-2", "bad", "") };
+    assert!(matches!(world.runtime.start_container(&bad).await, Err(RuntimeError::Start(_))));
+    assert_eq!(world.runtime.cgroups().container_groups().len(), 1, "a failed start leaves no group");
+    world.runtime.remove_container("main").await.unwrap();
+    assert_eq!(world.ended("main").await.code, 137);
+    assert!(world.runtime.cgroups().container_groups().is_empty());
+    world.runtime.remove_sandbox("pod-2").await.unwrap();
+}
