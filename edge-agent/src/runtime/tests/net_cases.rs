@@ -84,7 +84,8 @@ pub async fn udp(world: World) {
     client.send_to(b"?", (vip, 53)).unwrap();
     let entries = || {
         let text = std::fs::read_to_string("/proc/net/nf_conntrack").unwrap_or_default();
-        text.lines().filter(|line| line.contains("sport=4444") && line.contains("dport=53 ")).map(str::to_owned).collect::<Vec<_>>()
+        let ours = |line: &&str| line.contains("sport=4444") && line.contains("dport=53 ");
+        text.lines().filter(ours).map(str::to_owned).collect::<Vec<_>>()
     };
     let first = entries();
     assert_eq!(first.len(), 1, "{first:?}");

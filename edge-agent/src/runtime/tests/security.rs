@@ -143,7 +143,8 @@ pub async fn on_v2(mut world: World) {
     let script = "cat /proc/self/cgroup; ls /sys/fs/cgroup/cgroup.procs; mkdir /sys/fs/cgroup/x; \
                   mknod /tmp/mem c 1 1; cat /tmp/mem; mknod /tmp/tun c 10 200; cat /tmp/tun; head -c 1 /dev/zero | wc -c; \
                   echo > /dev/null && echo ready; exec sleep 1000";
-    let started = world.runtime.start_container(&world.container("pod-2", "main", &format!("exec 2>&1; {script}"))).await.unwrap();
+    let spec = world.container("pod-2", "main", &format!("exec 2>&1; {script}"));
+    let started = world.runtime.start_container(&spec).await.unwrap();
     let text = read_until(&sys::watch(started.streams.stdout.unwrap()).unwrap(), "ready").await;
     assert!(text.contains("0::/\n"), "a cgroup namespace of its own: {text}");
     assert!(text.contains("/sys/fs/cgroup/cgroup.procs\n"), "{text}");
