@@ -165,7 +165,8 @@ impl Cgroups {
     }
 }
 
-/// Moves a process through the door; 0 is the caller itself. On a machine where no process has moved for some milliseconds the kernel first
+/// Moves a process through the door; 0 is the caller itself. On a machine where no process has moved for some
+/// milliseconds the kernel first
 /// waits for an RCU grace period (10 ms and more); the next moves are quick.
 pub fn enter(door: &File, pid: i32) -> Result<()> {
     use std::io::Write;
