@@ -48,6 +48,11 @@ impl Cgroups {
         self.hierarchies.controllers()
     }
 
+    /// The agent's own group, as given to `probe`.
+    pub fn parent(&self) -> &str {
+        &self.parent
+    }
+
     pub fn is_v2(&self) -> bool {
         self.hierarchies.is_v2()
     }

@@ -18,6 +18,9 @@ pub struct Record {
     pub boot_id: String,
     /// Relative to every hierarchy's mount point.
     pub cgroup: String,
+    /// The agent's own group, above the container's.
+    #[serde(default)]
+    pub cgroup_parent: String,
     /// Milliseconds since 1970.
     pub started_ms: i64,
     pub exit: Option<Ended>,

@@ -33,8 +33,9 @@ fn exec_in(run_dir: &Path, dir: &Path, exec: &ExecSpec, fds: Vec<OwnedFd>) -> Re
     if !record.alive() {
         return Err(Failure::Create(format!("container {id} does not run")));
     }
-    let parent = record.cgroup.split('/').next().unwrap_or_default();
-    let cgroups = Cgroups::probe(parent).map_err(|err| Failure::create("probe cgroups", err))?;
+    // What config.json names, which is what libcontainer will look for.
+    let hidden = if rootfs::shares_mounts(&record.spec) { record.cgroup.clone() } else { record.cgroup_parent.clone() };
+    let cgroups = Cgroups::probe(&record.cgroup_parent).map_err(|err| Failure::create("probe cgroups", err))?;
     let way = group::enter_group(&cgroups, &record.cgroup)?;
     rootfs::leave_mounts(MsFlags::MS_PRIVATE).map_err(|err| Failure::create("a mount namespace", err))?;
     let own = dir.join(id);
@@ -77,7 +78,7 @@ fn exec_in(run_dir: &Path, dir: &Path, exec: &ExecSpec, fds: Vec<OwnedFd>) -> Re
         let [stdin, stdout, stderr] = stdio(exec.stdin, fds)?;
         builder = builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr);
     }
-    rootfs::hide_cgroups().map_err(|err| Failure::create("hide /sys/fs/cgroup", err))?;
+    rootfs::hide_cgroups(&hidden).map_err(|err| Failure::create("hide /sys/fs/cgroup", err))?;
     let built = builder.as_tenant().with_process(Some(&process_path)).with_detach(true).as_sibling(false).build();
     if let group::Way::Late(late) = way {
         late.finish();

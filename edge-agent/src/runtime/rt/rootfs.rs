@@ -34,10 +34,19 @@ pub fn leave_mounts(propagation: MsFlags) -> Result<()> {
     Ok(())
 }
 
-/// Takes the cgroup file systems out of this mount namespace. libcontainer then finds a machine without controllers
-/// and leaves groups alone: this process is in the container's group already, and its children are born there.
-pub fn hide_cgroups() -> Result<()> {
+/// Gives libcontainer a machine in which moving a process into `group` does nothing: the groups are ours to handle,
+/// and its search for hierarchies reads the whole mount table a dozen times. Only in this mount namespace.
+pub fn hide_cgroups(group: &str) -> Result<()> {
     let _ = umount2(CGROUP_ROOT, MntFlags::MNT_DETACH);
+    if mount(Some("cgroup2"), CGROUP_ROOT, Some("cgroup2"), MsFlags::empty(), NONE).is_ok() {
+        let dir = Path::new(CGROUP_ROOT).join(group.trim_matches('/'));
+        std::fs::create_dir_all(&dir)?;
+        mount(Some("/dev/null"), &dir.join("cgroup.procs"), NONE, MsFlags::MS_BIND, NONE)?;
+        let read_only = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(NONE, CGROUP_ROOT, NONE, read_only, NONE)?;
+        return Ok(());
+    }
+    // A kernel without the second version: an empty place means no controllers.
     mount(Some("none"), CGROUP_ROOT, Some("tmpfs"), MsFlags::MS_RDONLY, Some("size=4k"))?;
     Ok(())
 }

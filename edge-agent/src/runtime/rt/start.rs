@@ -71,7 +71,7 @@ fn make(
         spec,
         sandbox: &sandbox,
         run_dir,
-        group,
+        group: if shares { group } else { cgroups.parent() },
         caps: final_caps,
         sources,
         devices: devices.nodes,
@@ -83,24 +83,32 @@ fn make(
     record::write_file(&bundle_dir.join("config.json"), &text, 0o600)
         .map_err(|err| Failure::create("config.json", err))?;
     if !shares {
-        rootfs::hide_cgroups().map_err(|err| Failure::create("hide /sys/fs/cgroup", err))?;
+        rootfs::hide_cgroups(cgroups.parent()).map_err(|err| Failure::create("hide /sys/fs/cgroup", err))?;
     }
-    let outcome = run(run_dir, &bundle_dir, group, spec, fds, way, (final_caps, last_cap));
+    let place = Place { run_dir, bundle: &bundle_dir, group, parent: cgroups.parent() };
+    let outcome = run(&place, spec, fds, way, (final_caps, last_cap));
     if shares {
         let _ = nix::mount::umount2(&root, nix::mount::MntFlags::MNT_DETACH);
     }
     outcome
 }
 
+/// Where one container lives.
+struct Place<'a> {
+    run_dir: &'a Path,
+    bundle: &'a Path,
+    group: &'a str,
+    parent: &'a str,
+}
+
 fn run(
-    run_dir: &Path,
-    bundle_dir: &Path,
-    group: &str,
+    place: &Place<'_>,
     spec: &ContainerSpec,
     fds: Vec<OwnedFd>,
     way: Option<group::Way>,
     (final_caps, last_cap): (u64, u32),
 ) -> Result<Outcome, Failure> {
+    let Place { run_dir, bundle: bundle_dir, group, parent } = *place;
     let (errors, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|err| Failure::create("pipe", err))?;
     let program = Program {
         args: spec.args.clone(),
@@ -141,6 +149,7 @@ fn run(
         start_time,
         boot_id: record::boot_id(),
         cgroup: group.to_owned(),
+        cgroup_parent: parent.to_owned(),
         started_ms: now_ms(),
         exit: None,
     };

@@ -140,8 +140,15 @@ fn remove_v2_group(name: &str) {
         let _ = std::fs::remove_dir(dir);
     }
     let group = Path::new("/sys/fs/cgroup/unified").join(name);
-    let _ = std::fs::write(group.join("cgroup.kill"), "1");
-    remove(&group);
+    for _ in 0..500 {
+        let _ = std::fs::write(group.join("cgroup.kill"), "1");
+        remove(&group);
+        if !group.exists() {
+            return;
+        }
+        #[allow(clippy::disallowed_methods)]
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 fn parent(base: &Path) -> String {
