@@ -3,7 +3,7 @@
 //! In: the packet socket on fd 3. Out: `Restored` once, then a stream of `Exit`s. Never: forgets an exit: the keeper
 //! tells it again to the next agent until `ack`.
 
-use super::server::receive_packet;
+use super::transport::receive_packet;
 use super::wire::{KEY_BYTES_MAX, PACKET_BYTES_MAX, Packet};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};

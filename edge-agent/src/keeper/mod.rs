@@ -10,6 +10,7 @@
 
 pub mod client;
 pub mod server;
+mod transport;
 pub mod wire;
 
 pub use server::run;

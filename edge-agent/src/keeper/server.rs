@@ -5,20 +5,18 @@
 //! Never: blocks on the agent (its socket is non-blocking, what does not fit waits), panics on what the agent says,
 //! or drops an fd or an exit without telling so.
 
+use super::transport::{mono_ms, receive_packet, send_packet, wall_ms};
 use super::wire::{EXITS_MAX, Exit, FDS_MAX, PACKET_BYTES_MAX, Packet};
 use super::{AGENT_FD, EXIT_CONFIG};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::Pid;
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -448,47 +446,6 @@ fn start_agent(exe: &Path, args: &[OsString]) -> std::io::Result<(Pid, OwnedFd)>
     Ok((Pid::from_raw(child.id() as i32), ours))
 }
 
-/// Sends one packet; `Ok(false)` when there is no room now.
-fn send_packet(
-    socket: &OwnedFd,
-    packet: &Packet<'_>,
-    fd: Option<&OwnedFd>,
-    buffer: &mut Vec<u8>,
-) -> Result<bool, &'static str> {
-    packet.encode(buffer);
-    let raw = [fd.map_or(-1, AsRawFd::as_raw_fd)];
-    let rights = [ControlMessage::ScmRights(&raw)];
-    let control: &[ControlMessage<'_>] = if fd.is_some() { &rights } else { &[] };
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(buffer)], control, flags, None) {
-        Ok(_) => Ok(true),
-        Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOBUFS | Errno::ETOOMANYREFS) => Ok(false),
-        Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(false), // the agent is dying: SIGCHLD follows
-        Err(_) => Err("cannot write to the agent's socket"),
-    }
-}
-
-/// One packet and the fd that came with it. More than one fd, or a cut packet, is a protocol error.
-pub(super) fn receive_packet(socket: &OwnedFd, bytes: &mut [u8]) -> nix::Result<(usize, Option<OwnedFd>)> {
-    let mut control = nix::cmsg_space!([libc::c_int; 2]);
-    let mut iov = [IoSliceMut::new(bytes)];
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut iov, Some(&mut control), flags)?;
-    let mut fd = None;
-    for part in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(raws) = part {
-            for raw in raws {
-                // SAFETY: the kernel installed this fd for us in this very call; nobody else owns it.
-                fd = Some(unsafe { OwnedFd::from_raw_fd(raw) });
-            }
-        }
-    }
-    if message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
-        return Err(Errno::EMSGSIZE);
-    }
-    Ok((message.bytes, fd))
-}
-
 fn raise_fd_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
@@ -502,21 +459,4 @@ fn describe(status: i32) -> String {
     } else {
         format!("exit code {}", libc::WEXITSTATUS(status))
     }
-}
-
-fn mono_ms() -> u64 {
-    clock(libc::CLOCK_MONOTONIC) as u64
-}
-
-fn wall_ms() -> i64 {
-    clock(libc::CLOCK_REALTIME)
-}
-
-fn clock(id: libc::clockid_t) -> i64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: clock_gettime fills a live local; it cannot fail for these clocks.
-    unsafe { libc::clock_gettime(id, &mut time) };
-    #[allow(clippy::unnecessary_cast)] // 32-bit on some targets
-    let ms = time.tv_sec as i64 * 1000 + time.tv_nsec as i64 / 1_000_000;
-    ms
 }

@@ -64,10 +64,6 @@ impl Message {
         self.attr(kind, &value.to_be_bytes())
     }
 
-    pub fn be64(&mut self, kind: u16, value: u64) -> &mut Message {
-        self.attr(kind, &value.to_be_bytes())
-    }
-
     pub fn open(&mut self, kind: u16) -> &mut Message {
         self.open.push(self.bytes.len());
         self.bytes.extend_from_slice(&[0, 0]);

@@ -18,8 +18,10 @@ pub(crate) mod sys;
 #[cfg(test)]
 mod tests;
 
+#[allow(unused_imports)] // the words of this module, whoever uses which
 pub use adopt::{Found, State};
 pub use exits::Exited;
+#[allow(unused_imports)]
 pub use spec::{
     CapabilityChange, ContainerSpec, Device, Dns, ExecSpec, HostPort, Mount, Propagation, Protocol, Qos, Resources,
     SandboxInfo, SandboxSpec, Seccomp, User,

@@ -14,7 +14,6 @@ const MOUNT_ATTR_RDONLY: u64 = 1;
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 pub const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
 pub const RESOLVE_BENEATH: u64 = 0x08;
-pub const RESOLVE_IN_ROOT: u64 = 0x10;
 
 #[repr(C)]
 #[derive(Default)]

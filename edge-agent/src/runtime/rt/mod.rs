@@ -95,8 +95,9 @@ pub fn main(args: &[std::ffi::OsString]) -> i32 {
     let (reply, master) = match outcome {
         Ok(done) => (Reply::Done { pid: done.pid, start_time: done.start_time }, done.master),
         Err(Failure::Create(why)) => match blame.and_then(|blame| blame.first()) {
-            Some(cause) if !why.contains(&cause) => (Reply::NotCreated(format!("{why}: {cause}")), None),
-            _ => (Reply::NotCreated(why), None),
+            // Its own error has only the outermost words, and the noise of a clean-up that is ours.
+            Some(cause) => (Reply::NotCreated(format!("failed to create container: {cause}")), None),
+            None => (Reply::NotCreated(why), None),
         },
         Err(Failure::Start(why)) => (Reply::NotStarted(why), None),
     };

@@ -251,6 +251,46 @@ pub async fn mounts(mut world: World) {
     assert_eq!(std::fs::read_to_string(top.join("data/from-top")).unwrap(), "top");
 }
 
+pub async fn propagation(mut world: World) {
+    use nix::mount::{MntFlags, MsFlags, mount as mount_now, umount2};
+    let none: Option<&str> = None;
+    world.pod("pod-w").await;
+    let volume = world.base.join("volume");
+    std::fs::create_dir_all(volume.join("late")).unwrap();
+    std::fs::create_dir_all(volume.join("up")).unwrap();
+    mount_now(Some(&volume), &volume, none, MsFlags::MS_BIND, none).unwrap();
+    mount_now(none, &volume, none, MsFlags::MS_SHARED, none).unwrap();
+    let mount = |propagation| Mount { source: volume.clone(), destination: "/v".into(), propagation, ..Mount::default() };
+
+    // Nothing travels; then what the host mounts; then both ways.
+    let mut spec = world.container("pod-w", "none", "echo ready; read go; ls /v/late; echo done");
+    let table = [("none", Propagation::None, "done"), ("down", Propagation::HostToContainer, "proof")];
+    for (id, propagation, expect) in table {
+        (spec.id, spec.mounts, spec.stdin) = (id.into(), vec![mount(propagation)], true);
+        let started = world.runtime.start_container(&spec).await.unwrap();
+        let out = sys::watch(started.streams.stdout.unwrap()).unwrap();
+        read_until(&out, "ready\n").await;
+        mount_now(Some("none"), &volume.join("late"), Some("tmpfs"), MsFlags::empty(), none).unwrap();
+        std::fs::write(volume.join("late/proof"), "").unwrap();
+        nix::unistd::write(started.streams.stdin.as_ref().unwrap(), b"go\n").unwrap();
+        let text = read_until(&out, "done").await;
+        assert!(text.starts_with(expect), "{id}: {text}");
+        umount2(&volume.join("late"), MntFlags::MNT_DETACH).unwrap();
+        world.ended(id).await;
+    }
+    let script = "mount -t tmpfs none /v/up && echo up > /v/up/proof; echo ready; exec sleep 1000";
+    let mut spec = world.container("pod-w", "both", script);
+    (spec.mounts, spec.privileged) = (vec![mount(Propagation::Bidirectional)], true);
+    let started = world.runtime.start_container(&spec).await.unwrap_or_else(|err| panic!("{err}"));
+    read_until(&sys::watch(started.streams.stdout.unwrap()).unwrap(), "ready").await;
+    assert_eq!(std::fs::read_to_string(volume.join("up/proof")).unwrap(), "up\n", "the host sees the mount");
+    assert_eq!(world.exec("both", &["cat", "/v/up/proof"]).await, ("up\n".into(), 0));
+    let overlays = std::fs::read_to_string("/proc/self/mounts").unwrap().matches("/bundles/").count();
+    assert_eq!(overlays, 0, "the root itself is not left on the host");
+    world.runtime.remove_container("both").await.unwrap();
+    world.ended("both").await;
+}
+
 pub async fn nothing_left(mut world: World) {
     let counts = |world: &World| {
         let files = |dir: &str| std::fs::read_dir(world.base.join(dir)).map_or(0, Iterator::count);

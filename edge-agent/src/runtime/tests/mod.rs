@@ -39,6 +39,7 @@ worlds! {
     memory_limits_kill_and_are_told => cases::out_of_memory,
     start_errors_are_in_runcs_words => cases::start_errors,
     mounts_are_as_asked => cases::mounts,
+    mounts_travel_as_asked => cases::propagation,
     nothing_is_left_after_many => cases::nothing_left,
     host_network_and_shared_processes => cases::other_namespaces,
     the_container_is_locked_in => security::locked_in,
