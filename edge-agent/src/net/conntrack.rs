@@ -31,10 +31,11 @@ pub fn forget_stale(old: &[ServiceRule], new: &[ServiceRule]) -> Result<usize> {
         rules.map(|rule| ((rule.cluster_ip, rule.port), rule.backends.clone())).collect()
     };
     let (before, after) = (udp(old), udp(new));
+    let living = |place| after.get(place).map_or(&[][..], Vec::as_slice);
     let changed: BTreeMap<&Place, &[Place]> = before
         .iter()
-        .map(|(place, _)| (place, after.get(place).map_or(&[][..], Vec::as_slice)))
-        .filter(|(place, now)| before.get(place).is_some_and(|then| then.iter().any(|endpoint| !now.contains(endpoint))))
+        .filter(|(place, then)| then.iter().any(|endpoint| !living(*place).contains(endpoint)))
+        .map(|(place, _)| (place, living(place)))
         .collect();
     if changed.is_empty() {
         return Ok(0);

@@ -16,6 +16,7 @@ pub enum State {
 
 /// A container of this machine, from its record.
 #[derive(Clone, Debug)]
+#[allow(dead_code)] // all that is on record, whoever needs which of it
 pub struct Found {
     pub id: String,
     pub pod_uid: String,

@@ -66,14 +66,6 @@ impl RuntimeError {
     pub(crate) fn io(what: impl Into<String>, err: impl Into<std::io::Error>) -> RuntimeError {
         RuntimeError::Io { what: what.into(), err: err.into() }
     }
-
-    /// Reason word of the container's waiting state, as the kubelet names it.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            RuntimeError::Start(_) => "RunContainerError",
-            _ => "CreateContainerError",
-        }
-    }
 }
 
 #[derive(Clone, Debug)]
@@ -92,6 +84,7 @@ pub struct RuntimeOptions {
 
 /// What a start gives back. Pipes are the ends of this side.
 #[derive(Debug)]
+#[allow(dead_code)] // what the start produced, whoever needs which of it
 pub struct Started {
     pub pid: i32,
     /// Field 22 of /proc/PID/stat: with the pid it names the process for ever.

@@ -29,8 +29,7 @@ extern "C" fn roles() {
     let words: Vec<OsString> = line
         .split(|byte| *byte == 0)
         .filter(|word| !word.is_empty())
-        .map(|word| std::os::unix::ffi::OsStrExt::from_bytes(word))
-        .map(|word: &std::ffi::OsStr| word.to_owned())
+        .map(|word| <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(word).to_owned())
         .collect();
     let rest = words.get(2..).unwrap_or_default();
     let role: fn(&[OsString]) -> i32 = match words.get(1).and_then(|word| word.to_str()) {
