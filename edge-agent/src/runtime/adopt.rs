@@ -8,6 +8,9 @@ use super::{Runtime, exits, sys};
 use crate::keeper::client::Exit;
 use std::sync::Arc;
 
+/// Name of libcontainer's process before it becomes the container's program.
+const WAITING: &str = "youki:[2:INIT]";
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum State {
     Running,
@@ -96,9 +99,25 @@ impl Runtime {
         }
     }
 
+    /// Kills what waits for the start that a dead helper will never give: a child of the keeper that still is
+    /// libcontainer's own process (a living helper's child is not the keeper's, a started program has another name).
+    pub(super) fn kill_abandoned(&self) {
+        let keeper = std::os::unix::process::parent_id() as i32;
+        let Ok(entries) = std::fs::read_dir("/proc") else { return };
+        let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        for pid in pids.filter(|pid| record::parent(*pid) == Some(keeper)) {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            if let (true, Ok(pidfd)) = (name.trim() == WAITING, sys::pidfd_open(pid)) {
+                log::warn!("runtime: process {pid} waits for a helper that is gone and is killed");
+                let _ = sys::pidfd_send_signal(&pidfd, libc::SIGKILL);
+            }
+        }
+    }
+
     /// Kills groups without a record and drops what the keeper holds for them: a helper was cut off half-way.
     async fn sweep(&self) {
         let shared = &self.shared;
+        self.kill_abandoned();
         let known = |id: &str| record::path(&shared.options.run_dir, id).exists();
         for group in shared.cgroups.container_groups() {
             let id = group.rsplit('/').next().unwrap_or_default();

@@ -188,6 +188,9 @@ impl Runtime {
         if !self.sandbox_exists(&spec.pod_uid) {
             return Err(RuntimeError::NotFound(format!("pod {} has no sandbox", spec.pod_uid)));
         }
+        if record::path(&self.shared.options.run_dir, &spec.id).exists() {
+            return Err(RuntimeError::Invalid(format!("there is a container {} already", spec.id)));
+        }
         let mut pipes = helper::Pipes::for_container(&self.shared.options.run_dir, spec)
             .map_err(|err| RuntimeError::io("make the container's pipes", err))?;
         let keys = pipes.keys(&spec.id);

@@ -61,7 +61,7 @@ impl Runtime {
         }
         drop(shared.exits.take_streams(container_id));
         shared.exits.forget(record.pid);
-        self.remove_files(&record)
+        self.remove_files(&record.spec)
     }
 
     /// Removes the pod's sandbox; its containers must be gone.
@@ -82,9 +82,11 @@ impl Runtime {
         Ok(())
     }
 
+    /// What a failed start may have left; a helper that was killed left everything.
     pub(super) async fn forget_failed(&self, spec: &ContainerSpec) {
         let id = &spec.id;
         let group = rt::group_of(&self.shared.cgroups, spec);
+        self.kill_abandoned();
         self.shared.cgroups.kill(&group);
         if let Err(err) = self.remove_group(&group).await {
             log::warn!("runtime: {err}");
@@ -92,7 +94,9 @@ impl Runtime {
         for end in ["in", "out", "err"] {
             let _ = self.shared.keeper.drop_fd(&format!("{id}/{end}")).await;
         }
-        remove_fifos(&self.shared.options.run_dir, id);
+        if let Err(err) = self.remove_files(spec) {
+            log::warn!("runtime: {err}");
+        }
     }
 
     async fn remove_group(&self, group: &str) -> Result<(), RuntimeError> {
@@ -109,10 +113,10 @@ impl Runtime {
         }
     }
 
-    fn remove_files(&self, record: &Record) -> Result<(), RuntimeError> {
-        let (options, id) = (&self.shared.options, &record.spec.id);
+    fn remove_files(&self, spec: &ContainerSpec) -> Result<(), RuntimeError> {
+        let (options, id) = (&self.shared.options, &spec.id);
         remove_fifos(&options.run_dir, id);
-        let layer = rt::writable_layer(&options.data_dir, &record.spec.pod_uid, id);
+        let layer = rt::writable_layer(&options.data_dir, &spec.pod_uid, id);
         for dir in [rt::bundle(&options.run_dir, id), options.run_dir.join("state").join(id), layer] {
             remove_tree(&dir).map_err(|err| RuntimeError::io(format!("remove {}", dir.display()), err))?;
         }

@@ -16,6 +16,8 @@ pub async fn writes_and_ends(mut world: World) {
     let found = world.runtime.list();
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].state, State::Exited(ended));
+    let again = world.runtime.start_container(&spec).await;
+    assert!(matches!(again, Err(RuntimeError::Invalid(_))), "an id is used once: {again:?}");
     assert!(world.runtime.signal("c1", libc::SIGTERM).is_err());
     world.runtime.remove_container("c1").await.unwrap();
     world.runtime.remove_container("c1").await.unwrap();

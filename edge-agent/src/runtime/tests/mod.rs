@@ -48,6 +48,7 @@ worlds! {
     hostile_images_are_refused => security::hostile_images,
     a_killed_agent_loses_nothing => survive::killed_agent,
     a_stopped_keeper_leaves_containers => survive::stopped_keeper,
+    a_killed_helper_leaves_nothing => survive::killed_helper,
     a_hangup_restarts_the_agent_only => survive::hangup,
     v2_runs_containers => security::on_v2,
     udp_connections_follow_their_service => net_cases::udp,

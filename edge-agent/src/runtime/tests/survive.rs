@@ -100,3 +100,41 @@ pub async fn hangup(mut world: World) {
     assert_eq!(world.ended("cat").await.code, 0, "the end of its input is the end of cat");
     assert!(world.runtime.take_streams("cat").stdin.is_none(), "streams are taken once");
 }
+
+/// A helper that is killed half-way leaves nothing that waits for ever.
+pub async fn killed_helper(world: World) {
+    world.pod("pod-q").await;
+    for round in 0..6u32 {
+        let spec = world.container("pod-q", &format!("cut{round}"), "exec sleep 1000");
+        let runtime = world.runtime.clone();
+        let start = tokio::spawn(async move { runtime.start_container(&spec).await });
+        // Later in every round: before, during and after libcontainer's work.
+        tokio::time::sleep(Duration::from_millis(u64::from(2 + round * 3))).await;
+        let me = std::process::id() as i32;
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            if record::parent(pid) == Some(me) && line.starts_with(b"limpet-agent\0rt\0") {
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            }
+        }
+        if start.await.unwrap().is_ok() {
+            world.runtime.remove_container(&format!("cut{round}")).await.unwrap();
+        }
+    }
+    let keeper = std::os::unix::process::parent_id() as i32;
+    let left = || {
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        pids.filter(|pid| *pid != std::process::id() as i32 && record::parent(*pid) == Some(keeper)).count()
+    };
+    let gone = async {
+        while left() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("every process of a cut start ends");
+    assert!(world.runtime.cgroups().container_groups().is_empty());
+    assert!(world.runtime.list().is_empty());
+    world.runtime.remove_sandbox("pod-q").await.unwrap();
+}
