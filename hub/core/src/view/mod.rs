@@ -18,4 +18,4 @@ pub use meta::{Labels, Meta, OwnerRef};
 pub use object::*;
 pub use selector::{Requirement, Selector};
 pub use store::ObjectStore;
-pub use used::Used;
+pub use used::{NodePods, Used};

@@ -192,6 +192,11 @@ kinds! {
     Job, JobData, "batch/jobs", "batch/v1";
     CronJob, CronJobData, "batch/cronjobs", "batch/v1";
     PersistentVolumeClaim, PersistentVolumeClaimData, "/persistentvolumeclaims", "v1";
+    PersistentVolume, PersistentVolumeData, "/persistentvolumes", "v1";
+    StorageClass, StorageClassData, "storage.k8s.io/storageclasses", "storage.k8s.io/v1";
+    CSINode, CsiNodeData, "storage.k8s.io/csinodes", "storage.k8s.io/v1";
+    PodDisruptionBudget, PodDisruptionBudgetData, "policy/poddisruptionbudgets", "policy/v1";
+    ResourceClaim, ResourceClaimData, "resource.k8s.io/resourceclaims", "resource.k8s.io/v1";
     PriorityClass, PriorityClassData, "scheduling.k8s.io/priorityclasses", "scheduling.k8s.io/v1";
     Lease, LeaseData, "coordination.k8s.io/leases", "coordination.k8s.io/v1";
     Role, RoleData, "rbac.authorization.k8s.io/roles", "rbac.authorization.k8s.io/v1";

@@ -5,7 +5,7 @@
 
 use super::{
     Changed, ControllerRevision, Key, Kind, Node, Object, Pod, ReplicaSet,
-    used::{NodePods, Used, counts_as_anti_affine},
+    used::{NodePods, Used, counts_as_affine, counts_as_anti_affine},
 };
 use bytes::Bytes;
 use std::{
@@ -23,7 +23,7 @@ type Namespaces = BTreeMap<Box<str>, Names>;
 pub struct ObjectStore {
     revision: u64,
     resources: BTreeMap<Arc<str>, Namespaces>,
-    /// Pods by node name; pods without a node under "".
+    /// Nodes with their pods, by name; pods without a node under "".
     pods_by_node: BTreeMap<Box<str>, NodePods>,
     uids: BTreeMap<Box<str>, Arc<Key>>,
     by_owner: BTreeMap<Box<str>, BTreeSet<Arc<Key>>>,
@@ -111,6 +111,9 @@ impl ObjectStore {
             let node = pod.node.clone().unwrap_or_default();
             self.pods_by_node.entry(node).or_default().insert(key.clone(), pod.clone());
         }
+        if let Some(node) = Node::of(object) {
+            self.pods_by_node.entry(key.name.clone()).or_default().node = Some(node.clone());
+        }
     }
 
     fn unindex(&mut self, key: &Arc<Key>, object: &Object) {
@@ -137,9 +140,17 @@ impl ObjectStore {
             let node = pod.node.clone().unwrap_or_default();
             if let Some(pods) = self.pods_by_node.get_mut(&node) {
                 pods.remove(key);
-                if pods.pods.is_empty() {
+                if pods.pods.is_empty() && pods.node.is_none() {
                     self.pods_by_node.remove(&node);
                 }
+            }
+        }
+        if Node::of(object).is_some()
+            && let Some(entry) = self.pods_by_node.get_mut(&key.name)
+        {
+            entry.node = None;
+            if entry.pods.is_empty() {
+                self.pods_by_node.remove(&key.name);
             }
         }
     }
@@ -186,7 +197,19 @@ impl ObjectStore {
 
     /// Names of nodes that pods are bound to, whether or not the nodes exist.
     pub fn nodes_with_pods(&self) -> impl Iterator<Item = &str> {
-        self.pods_by_node.keys().map(|n| &**n).filter(|n| !n.is_empty())
+        let with_pods = self.pods_by_node.iter().filter(|(n, p)| !n.is_empty() && !p.pods.is_empty());
+        with_pods.map(|(n, _)| &**n)
+    }
+
+    /// Nodes that exist, by name, with their pods and sums: one walk for the scheduler.
+    pub fn nodes_and_pods(&self) -> impl Iterator<Item = (&Arc<Node>, &NodePods)> {
+        self.pods_by_node.values().filter_map(|entry| Some((entry.node.as_ref()?, entry)))
+    }
+
+    /// One node with its pods and sums.
+    pub fn node_and_pods(&self, name: &str) -> Option<(&Arc<Node>, &NodePods)> {
+        let entry = self.pods_by_node.get(name)?;
+        Some((entry.node.as_ref()?, entry))
     }
 
     /// What the unfinished pods of a node use.
@@ -240,13 +263,21 @@ impl ObjectStore {
         self.by_owner.keys().map(|u| &**u)
     }
 
+    /// Unfinished, bound pods with a wish about other pods, with their nodes.
+    pub fn pods_with_affinity(&self) -> impl Iterator<Item = (&Arc<Node>, &Arc<Pod>)> {
+        let nodes = self.nodes_and_pods().filter(|(_, pods)| pods.used.affine > 0);
+        nodes.flat_map(|(node, pods)| {
+            pods.pods.values().filter(|p| counts_as_affine(p)).map(move |p| (node, p))
+        })
+    }
+
     /// Counts a pod as bound to a node until the store's event about it comes. For the scheduler, which decides on
     /// the next pod before the binding of this one is durable. `undo` with an empty node.
-    pub fn assume_bound(&mut self, namespace: &str, name: &str, uid: &str, node: &str) {
-        let Some(pod) = self.pod(namespace, name).filter(|p| &*p.meta.uid == uid) else { return };
+    pub fn assume_bound(&mut self, namespace: &str, name: &str, uid: &str, node: &str) -> Option<Changed> {
+        let pod = self.pod(namespace, name).filter(|p| &*p.meta.uid == uid)?;
         let bound = pod.with(|p| p.node = (!node.is_empty()).then(|| node.into()));
         let key = Arc::new(Key::new(Pod::RESOURCE, namespace, name));
-        self.replace(key, Some(Object::Pod(Arc::new(bound))));
+        Some(self.replace(key, Some(Object::Pod(Arc::new(bound)))))
     }
 
     /// Number of objects, by resource.

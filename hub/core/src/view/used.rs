@@ -3,7 +3,7 @@
 //! In: pods that come and go. Out: sums, so that the scheduler does not look at every pod for every node.
 //! Never: counts a finished pod.
 
-use super::{Key, Pod, Requests};
+use super::{Key, Node, Pod, Requests};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// What a pod without requests counts as when nodes are compared, as upstream.
@@ -20,6 +20,8 @@ pub struct Used {
     pub assumed_memory: i64,
     /// Pods with required anti-affinity.
     pub anti_affine: usize,
+    /// Pods with any wish about other pods near them.
+    pub affine: usize,
 }
 
 impl Used {
@@ -30,15 +32,17 @@ impl Used {
         self.assumed_cpu_milli += cpu;
         self.assumed_memory += memory;
         self.anti_affine += usize::from(counts_as_anti_affine(pod));
+        self.affine += usize::from(counts_as_affine(pod));
     }
 
-    fn subtract(&mut self, pod: &Pod) {
+    pub fn subtract(&mut self, pod: &Pod) {
         self.requests.subtract(&pod.spec.requests);
         self.requests.pods -= 1;
         let (cpu, memory) = assumed(pod);
         self.assumed_cpu_milli -= cpu;
         self.assumed_memory -= memory;
         self.anti_affine -= usize::from(counts_as_anti_affine(pod));
+        self.affine -= usize::from(counts_as_affine(pod));
     }
 }
 
@@ -52,9 +56,15 @@ pub fn counts_as_anti_affine(pod: &Pod) -> bool {
     !pod.is_finished() && affinity.is_some_and(|a| !a.required.is_empty())
 }
 
-/// The pods of one node.
+pub fn counts_as_affine(pod: &Pod) -> bool {
+    let affinity = pod.spec.affinity.as_ref();
+    !pod.is_finished() && affinity.is_some_and(|a| a.pod_affinity.is_some() || a.pod_anti_affinity.is_some())
+}
+
+/// One node with its pods; either may be missing.
 #[derive(Debug, Default)]
 pub struct NodePods {
+    pub node: Option<Arc<Node>>,
     pub pods: BTreeMap<Arc<Key>, Arc<Pod>>,
     pub used: Used,
 }

@@ -8,7 +8,6 @@ use crate::{
     view::{Labels, meta::or_default},
 };
 use serde::Deserialize;
-use serde_json::Value;
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
@@ -123,7 +122,7 @@ pub struct ServiceAccountData {}
 #[serde(default)]
 pub struct PersistentVolumeClaimData {
     #[serde(deserialize_with = "or_default")]
-    pub spec: Value,
+    pub spec: super::ClaimSpec,
     #[serde(deserialize_with = "or_default")]
     pub status: ClaimStatus,
 }

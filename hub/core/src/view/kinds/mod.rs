@@ -9,8 +9,10 @@ mod core;
 mod node;
 mod pod;
 mod pod_raw;
+mod policy;
 mod rbac;
 mod scheduling;
+mod storage;
 
 pub use self::core::*;
 pub use apps::*;
@@ -18,5 +20,7 @@ pub use batch::*;
 pub use conditions::Condition;
 pub use node::*;
 pub use pod::*;
+pub use policy::*;
 pub use rbac::*;
 pub use scheduling::*;
+pub use storage::*;

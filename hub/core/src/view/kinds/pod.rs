@@ -39,6 +39,8 @@ pub struct PodSpec {
     pub scheduler_name: Box<str>,
     pub service_account: Box<str>,
     pub priority: i32,
+    /// `preemptionPolicy: Never`: waits for room, and makes none.
+    pub never_preempts: bool,
     pub node_selector: Labels,
     pub affinity: Option<Box<Affinity>>,
     pub tolerations: Box<[Toleration]>,
@@ -56,6 +58,10 @@ pub struct PodSpec {
     /// Images of all containers, as written.
     pub images: Box<[Box<str>]>,
     pub refs: Box<[PodRef]>,
+    /// Volumes whose claim is made for this pod alone, and named after both.
+    pub ephemeral_volumes: Box<[Box<str>]>,
+    /// Claims on devices: (name in the pod, name of the ResourceClaim when it is not made of a template).
+    pub device_claims: Box<[(Box<str>, Option<Box<str>>)]>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -101,6 +107,8 @@ pub struct PodStatus {
     /// Newest end of a container.
     pub finished: Option<Timestamp>,
     pub restarts: i32,
+    /// (name in the pod, ResourceClaim made for it).
+    pub device_claims: Box<[(Box<str>, Box<str>)]>,
     /// (container, exit code) of containers that ended.
     pub exits: Box<[(Box<str>, i32)]>,
 }

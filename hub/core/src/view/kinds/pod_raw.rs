@@ -30,6 +30,7 @@ struct RawSpec {
     scheduler_name: Box<str>,
     service_account_name: Box<str>,
     priority: i32,
+    preemption_policy: Box<str>,
     node_selector: Labels,
     affinity: Option<Box<Affinity>>,
     tolerations: Box<[Toleration]>,
@@ -47,6 +48,16 @@ struct RawSpec {
     resources: RawResources,
     volumes: Vec<RawVolume>,
     image_pull_secrets: Vec<Named>,
+    #[serde(deserialize_with = "or_default")]
+    resource_claims: Vec<RawDeviceClaim>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct RawDeviceClaim {
+    name: Box<str>,
+    #[serde(deserialize_with = "or_default")]
+    resource_claim_name: Option<Box<str>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -113,6 +124,7 @@ struct RawVolume {
     secret: Option<RawSecretVolume>,
     persistent_volume_claim: Option<RawClaim>,
     projected: Option<RawProjected>,
+    ephemeral: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Default, Deserialize)]
@@ -162,6 +174,8 @@ pub struct RawStatus {
     conditions: Vec<Condition>,
     container_statuses: Vec<RawContainerStatus>,
     init_container_statuses: Vec<RawContainerStatus>,
+    #[serde(deserialize_with = "or_default")]
+    resource_claim_statuses: Vec<RawDeviceClaim>,
 }
 
 #[derive(Default, Deserialize)]
@@ -208,6 +222,10 @@ impl RawSpec {
             .map(|p| p.to_port(self.host_network))
             .collect();
         let images = all().map(|c| c.image.clone()).collect();
+        let ephemeral = self.volumes.iter().filter(|v| v.ephemeral.is_some());
+        let ephemeral_volumes = ephemeral.map(|v| v.name.clone()).collect();
+        let claims = self.resource_claims.iter();
+        let device_claims = claims.map(|c| (c.name.clone(), c.resource_claim_name.clone())).collect();
         PodSpec {
             refs: self.refs(),
             requests,
@@ -216,6 +234,9 @@ impl RawSpec {
             scheduler_name: self.scheduler_name,
             service_account: self.service_account_name,
             priority: self.priority,
+            never_preempts: &*self.preemption_policy == "Never",
+            ephemeral_volumes,
+            device_claims,
             node_selector: self.node_selector,
             affinity: self.affinity,
             tolerations: self.tolerations,
@@ -348,6 +369,11 @@ impl RawStatus {
                 .chain(&self.init_container_statuses)
                 .map(|c| c.restart_count)
                 .fold(0, i32::saturating_add),
+            device_claims: self
+                .resource_claim_statuses
+                .iter()
+                .filter_map(|c| Some((c.name.clone(), c.resource_claim_name.clone()?)))
+                .collect(),
             exits: ends().map(|(c, e)| (c.name.clone(), e.exit_code)).collect(),
             conditions: self.conditions.iter().map(|c| format!("{}={}\n", c.type_, c.status)).collect(),
             reason: self.reason,
