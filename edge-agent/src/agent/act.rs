@@ -7,7 +7,7 @@ use super::{Paths, StartOptions, convert, convert::VolumeSources};
 use crate::{
     device::{self, Clock},
     images::{self, ImageError as PullError},
-    logs::{self, Logs},
+    logs::{self, Begin, Logs},
     net::Cidr,
     probes::Prober,
     runtime::{Exited, Runtime, RuntimeError},
@@ -81,7 +81,7 @@ impl Hands {
         let hands = Hands {
             runtime,
             images,
-            logs: Logs::default(),
+            logs: Logs::new(options.paths.run.join("logs")),
             clock,
             paths: options.paths.clone(),
             limits,
@@ -238,7 +238,7 @@ impl Hands {
             RuntimeError::Start(why) => (StartStage::Run, why),
             other => (StartStage::Create, other.to_string()),
         })?;
-        self.logs.start(&plan.id, &path, self.limits, sources_of(started.streams));
+        self.logs.start(&plan.id, &path, self.limits, sources_of(started.streams), Begin::Now);
         Ok(())
     }
 
@@ -247,7 +247,7 @@ impl Hands {
         let path = logs::file(&self.paths.data, &at.uid, &at.container, at.attempt);
         let streams = self.runtime.take_streams(id);
         self.lock().containers.insert(id.to_string(), Known { at, message_from_log: false });
-        self.logs.start(id, &path, self.limits, sources_of(streams));
+        self.logs.start(id, &path, self.limits, sources_of(streams), Begin::Again);
     }
 
     /// A container ended: first what it said, then that it ended.

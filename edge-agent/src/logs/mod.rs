@@ -6,9 +6,10 @@
 
 mod pump;
 mod read;
+mod spool;
 mod write;
 
-pub use pump::{Logs, Sources};
+pub use pump::{Begin, Logs, Sources};
 pub use read::{ReadOptions, read, tail_text};
 
 use std::path::{Path, PathBuf};

@@ -1,16 +1,21 @@
 //! Moves bytes from containers to their logs and to whoever is attached.
 //!
 //! In: the reading ends of a container's pipes, or its terminal. Out: the log file, copies, a sign of the end.
-//! One task a stream; all of them share one buffer, because only one reads at a time.
+//! One task a stream; all of them share one buffer, because only one reads at a time. On their way bytes lie in a spool, so that
+//! an agent that is killed loses none.
 //! Never: waits for somebody who is attached: who is too slow is cut off.
 
-use super::{Limits, write::{Rest, Writer}};
+use super::{
+    Limits,
+    spool::{self, Spool},
+    write::{Rest, Writer},
+};
 use bytes::Bytes;
 use std::{
     cell::RefCell,
     collections::HashMap,
     os::fd::OwnedFd,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -40,6 +45,17 @@ pub struct Sources {
 #[derive(Clone, Default)]
 pub struct Logs {
     running: Arc<Mutex<HashMap<String, Arc<Pump>>>>,
+    /// Where spools are; without it, what was read and not written yet goes with the agent.
+    spools: Option<Arc<Path>>,
+}
+
+/// Whose bytes these are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Begin {
+    /// A container that was started just now.
+    Now,
+    /// A container of the agent before this one.
+    Again,
 }
 
 struct Pump {
@@ -52,6 +68,7 @@ struct Pump {
 
 struct State {
     writer: Writer,
+    spool: Option<Spool>,
     open: usize,
     attached: Vec<mpsc::Sender<(u8, Bytes)>>,
     version: u64,
@@ -71,8 +88,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Logs {
+    /// `spools`: a directory that outlives the agent, not the board.
+    pub fn new(spools: PathBuf) -> Logs {
+        Logs { running: Arc::default(), spools: Some(spools.into()) }
+    }
+
     /// Begins to read a container. Must run inside the runtime.
-    pub fn start(&self, id: &str, path: &Path, limits: Limits, sources: Sources) {
+    pub fn start(&self, id: &str, path: &Path, limits: Limits, sources: Sources, begin: Begin) {
         let fd = |fd: Option<OwnedFd>| fd.and_then(|fd| crate::runtime::sys::watch(fd).ok()).map(Arc::new);
         let tty = fd(sources.tty);
         let streams: Vec<(u8, Arc<AsyncFd<OwnedFd>>)> = match &tty {
@@ -86,8 +108,17 @@ impl Logs {
         if streams.is_empty() {
             return;
         }
+        let mut writer = Writer::open(path, limits);
+        let mut spool = self.spool(id, begin);
+        if let Some(spool) = &mut spool {
+            if begin == Begin::Again {
+                writer.back_to(spool.place());
+            }
+            let _ = spool.kept(0, 0, writer.place());
+        }
         let state = State {
-            writer: Writer::open(path, limits),
+            writer,
+            spool,
             open: streams.len(),
             attached: Vec::new(),
             version: 0,
@@ -109,12 +140,21 @@ impl Logs {
                     state.open == 0
                 };
                 if last {
-                    lock(&logs.running).remove(&id);
+                    logs.forget(&id);
                     lock(&pump.stdin).take();
                 }
                 pump.news.notify_waiters();
             });
         }
+    }
+
+    fn spool(&self, id: &str, begin: Begin) -> Option<Spool> {
+        let dir = self.spools.as_deref()?;
+        let spool = match begin {
+            Begin::Now => Spool::begin(dir, id),
+            Begin::Again => Spool::resume(dir, id),
+        };
+        spool.map_err(|e| log::warn!("logs: no spool in {} for {id}: {e}", dir.display())).ok()
     }
 
     fn get(&self, id: &str) -> Option<Arc<Pump>> {
@@ -163,6 +203,9 @@ impl Logs {
     /// The container is gone: whatever still holds its pipes is not read any more.
     pub fn forget(&self, id: &str) {
         lock(&self.running).remove(id);
+        if let Some(dir) = &self.spools {
+            spool::remove(dir, id);
+        }
     }
 
     pub fn attach(&self, id: &str) -> Option<Attached> {
@@ -182,40 +225,99 @@ impl Logs {
 }
 
 async fn copy(pump: &Pump, lane: u8, fd: &AsyncFd<OwnedFd>) {
-    let stream = if lane == 1 { "stdout" } else { "stderr" };
-    let mut rest = Rest::default();
+    let mut stream = Stream { lane, rest: Rest::default() };
+    // What the agent before this one had taken from the pipe and not written.
+    stream.spooled(pump);
     loop {
         let Ok(mut ready) = fd.readable().await else { break };
-        let step = ready.try_io(|fd| {
-            BUFFER.with(|buffer| {
-                let mut buffer = buffer.borrow_mut();
-                buffer.resize(BUFFER_BYTES, 0);
-                let n = read_fd(fd.get_ref(), &mut buffer)?;
-                if n > 0 {
-                    take_in(pump, lane, stream, &mut rest, &buffer[..n]);
-                }
-                Ok(n)
-            })
-        });
-        match step {
+        match ready.try_io(|fd| stream.take_in(pump, fd.get_ref())) {
             Ok(Ok(0)) => break,
             Ok(Ok(_)) => pump.news.notify_waiters(),
             Ok(Err(e)) if e.kind() == std::io::ErrorKind::Interrupted => {}
             // A terminal's master says EIO when the last process has closed it.
             Ok(Err(_)) => break,
-            Err(_would_block) => {}
+            Err(_would_block) => stream.silent(pump),
         }
     }
-    lock(&pump.state).writer.finish(stream, wall_ns(), &mut rest);
+    lock(&pump.state).writer.finish(stream.name(), wall_ns(), &mut stream.rest);
 }
 
-fn take_in(pump: &Pump, lane: u8, stream: &str, rest: &mut Rest, chunk: &[u8]) {
-    let mut state = lock(&pump.state);
-    state.writer.chunk(stream, wall_ns(), rest, chunk);
-    state.version += 1;
-    if !state.attached.is_empty() {
-        let bytes = Bytes::copy_from_slice(chunk);
-        state.attached.retain(|to| to.try_send((lane, bytes.clone())).is_ok());
+/// One of a container's two streams.
+struct Stream {
+    lane: u8,
+    rest: Rest,
+}
+
+impl Stream {
+    fn name(&self) -> &'static str {
+        if self.lane == 1 { "stdout" } else { "stderr" }
+    }
+
+    fn at(&self) -> usize {
+        usize::from(self.lane != 1)
+    }
+
+    /// One step: bytes from the pipe to the log. 0: the stream is over.
+    fn take_in(&mut self, pump: &Pump, fd: &OwnedFd) -> std::io::Result<usize> {
+        let spooled = lock(&pump.state).spool.as_mut().map(|spool| spool.take_in(self.at(), fd, BUFFER_BYTES));
+        match spooled {
+            Some(Ok(n)) => {
+                self.spooled(pump);
+                return Ok(n);
+            }
+            Some(Err(e)) if matches!(e.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) => {
+                log::warn!("logs: no room for a spool; lines can be lost if the agent is killed: {e}");
+                lock(&pump.state).spool = None;
+            }
+            Some(Err(e)) => return Err(e),
+            None => {}
+        }
+        BUFFER.with(|buffer| {
+            let mut buffer = buffer.borrow_mut();
+            buffer.resize(BUFFER_BYTES, 0);
+            let n = read_fd(fd, &mut buffer)?;
+            if n > 0 {
+                self.write(&mut lock(&pump.state), &buffer[..n]);
+            }
+            Ok(n)
+        })
+    }
+
+    /// Everything that is in the spool goes to the log.
+    fn spooled(&mut self, pump: &Pump) {
+        BUFFER.with(|buffer| {
+            let mut buffer = buffer.borrow_mut();
+            buffer.resize(BUFFER_BYTES, 0);
+            let mut state = lock(&pump.state);
+            loop {
+                let next = state.spool.as_mut().map(|spool| spool.next(self.at(), &mut buffer));
+                let Some(Ok(n @ 1..)) = next else { break };
+                self.write(&mut state, &buffer[..n]);
+                let place = state.writer.place();
+                let kept = state.spool.as_mut().map(|spool| spool.kept(self.at(), self.rest.len(), place));
+                if let Some(Err(e)) = kept {
+                    log::warn!("logs: the spool cannot be marked: {e}");
+                    state.spool = None;
+                }
+            }
+        });
+    }
+
+    fn silent(&self, pump: &Pump) {
+        if let Some(spool) = &mut lock(&pump.state).spool
+            && let Err(e) = spool.rest(self.at())
+        {
+            log::debug!("logs: a spool keeps its room: {e}");
+        }
+    }
+
+    fn write(&mut self, state: &mut State, chunk: &[u8]) {
+        state.writer.chunk(self.name(), wall_ns(), &mut self.rest, chunk);
+        state.version += 1;
+        if !state.attached.is_empty() {
+            let bytes = Bytes::copy_from_slice(chunk);
+            state.attached.retain(|to| to.try_send((self.lane, bytes.clone())).is_ok());
+        }
     }
 }
 

@@ -112,7 +112,7 @@ fn following_sees_all_lines_across_rotations_until_the_end() {
         let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).unwrap();
         let logs = Logs::default();
         let sources = Sources { stdout: Some(reader), ..Sources::default() };
-        logs.start("c", &path, Limits { file_bytes_max: 2000, files_max: 50 }, sources);
+        logs.start("c", &path, Limits { file_bytes_max: 2000, files_max: 50 }, sources, Begin::Now);
         let (tell, mut hear) = mpsc::channel(4);
         let (l, p) = (logs.clone(), path.clone());
         let following = tokio::spawn(async move {
@@ -143,8 +143,84 @@ fn a_container_without_pipes_is_not_waited_for() {
     let dir = Dir::new("adopted");
     block(async {
         let logs = Logs::default();
-        logs.start("c", &dir.0.join("0.log"), BIG, Sources::default());
+        logs.start("c", &dir.0.join("0.log"), BIG, Sources::default(), Begin::Now);
         assert!(!logs.is_open("c"));
         logs.drain("c", std::time::Duration::MAX).await;
     });
+}
+
+/// An agent that is killed between any two steps, again and again, and its successors.
+#[test]
+fn a_killed_agent_loses_no_byte_and_writes_none_twice() {
+    use super::spool::Spool;
+    let dir = Dir::new("killed");
+    for seed in 0..60u64 {
+        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        let mut roll = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        let spools = dir.0.join(format!("spools-{seed}"));
+        let path = dir.0.join(format!("{seed}/0.log"));
+        let limits = Limits { file_bytes_max: 500 + roll(3000), files_max: 10_000 };
+        let pipes = [0, 1].map(|_| nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).unwrap());
+        let mut spool = Spool::begin(&spools, "c").unwrap();
+        let mut writer = Writer::open(&path, limits);
+        spool.kept(0, 0, writer.place()).unwrap();
+        let mut rests = [Rest::default(), Rest::default()];
+        let (mut said, mut buffer) = ([0u32; 2], vec![0; 700]);
+        for _ in 0..400 {
+            let lane = roll(2) as usize;
+            for _ in 0..roll(4) {
+                // Some writes end in the middle of a line.
+                let line = format!("lane {lane} line {} {}", said[lane], "x".repeat(roll(60) as usize));
+                let (head, tail) = line.split_at(roll(line.len() as u64) as usize);
+                nix::unistd::write(&pipes[lane].1, head.as_bytes()).unwrap();
+                if roll(3) == 0 {
+                    let _ = spool.take_in(lane, &pipes[lane].0, 700);
+                }
+                nix::unistd::write(&pipes[lane].1, format!("{tail}\n").as_bytes()).unwrap();
+                said[lane] += 1;
+            }
+            let _ = spool.take_in(lane, &pipes[lane].0, 700);
+            let last_step = roll(6);
+            if last_step > 0 {
+                let n = spool.next(lane, &mut buffer).unwrap();
+                writer.chunk(["stdout", "stderr"][lane], NS, &mut rests[lane], &buffer[..n]);
+            }
+            if last_step > 1 {
+                spool.kept(lane, rests[lane].len(), writer.place()).unwrap();
+            }
+            if last_step > 2 && roll(2) == 0 {
+                spool.rest(lane).unwrap();
+            }
+            if last_step < 4 {
+                spool = Spool::resume(&spools, "c").unwrap();
+                writer = Writer::open(&path, limits);
+                writer.back_to(spool.place());
+                spool.kept(0, 0, writer.place()).unwrap();
+                rests = [Rest::default(), Rest::default()];
+            }
+        }
+        for lane in [0, 1] {
+            loop {
+                let moved = spool.take_in(lane, &pipes[lane].0, 700).unwrap_or(0);
+                let n = spool.next(lane, &mut buffer).unwrap();
+                writer.chunk(["stdout", "stderr"][lane], NS, &mut rests[lane], &buffer[..n]);
+                spool.kept(lane, rests[lane].len(), writer.place()).unwrap();
+                if moved + n == 0 {
+                    break;
+                }
+            }
+        }
+        let got = block(text(&path, ReadOptions::default()));
+        for lane in [0, 1] {
+            let prefix = format!("lane {lane} line ");
+            let numbers: Vec<u32> = got
+                .lines()
+                .filter_map(|l| l.strip_prefix(&prefix)?.split(' ').next()?.parse().ok())
+                .collect();
+            assert_eq!(numbers, (0..said[lane]).collect::<Vec<_>>(), "seed {seed}, lane {lane}");
+        }
+    }
 }

@@ -3,17 +3,19 @@
 //! In: chunks of bytes as they come. Out: whole CRI lines; what has no newline yet waits, up to a bound.
 //! Never: fails the container: when the disk is full, lines are dropped and counted.
 
-use super::{LINE_BYTES_MAX, Limits};
+use super::{LINE_BYTES_MAX, Limits, spool::Place};
 use limpet_agent_core::clock::rfc3339_nano;
 use std::{
     fs::{File, OpenOptions},
     io::Write,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 pub struct Writer {
     path: PathBuf,
     file: Option<File>,
+    inode: u64,
     bytes: u64,
     limits: Limits,
     dropped: u64,
@@ -25,10 +27,16 @@ pub struct Writer {
 #[derive(Default)]
 pub struct Rest(Vec<u8>);
 
+impl Rest {
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
 impl Writer {
     pub fn open(path: &Path, limits: Limits) -> Writer {
         let mut writer =
-            Writer { path: path.into(), file: None, bytes: 0, limits, dropped: 0, generation: 0 };
+            Writer { path: path.into(), file: None, inode: 0, bytes: 0, limits, dropped: 0, generation: 0 };
         writer.reopen();
         writer
     }
@@ -39,13 +47,29 @@ impl Writer {
         }
         match OpenOptions::new().append(true).create(true).open(&self.path) {
             Ok(file) => {
-                self.bytes = file.metadata().map_or(0, |m| m.len());
+                (self.inode, self.bytes) = file.metadata().map_or((0, 0), |m| (m.ino(), m.len()));
                 self.file = Some(file);
             }
             Err(e) => {
                 log::warn!("logs: cannot write {}: {e}", self.path.display());
                 self.file = None;
             }
+        }
+    }
+
+    /// Where the log stands now.
+    pub fn place(&self) -> Place {
+        let inode = if self.file.is_some() { self.inode } else { 0 };
+        Place { inode, bytes: self.bytes }
+    }
+
+    /// Takes back what an agent that was killed wrote and did not mark: it comes again from the spool.
+    pub fn back_to(&mut self, marked: Place) {
+        let now = self.place();
+        // Another file than the marked one was begun by the very write that was not marked.
+        let bytes = if now.inode == marked.inode { marked.bytes } else { 0 };
+        if marked.inode != 0 && bytes < now.bytes && self.file.as_ref().is_some_and(|f| f.set_len(bytes).is_ok()) {
+            self.bytes = bytes;
         }
     }
 
@@ -111,6 +135,10 @@ impl Writer {
         if written {
             self.bytes += lines.len() as u64;
         } else {
+            // Half a line would be taken for the beginning of the next one.
+            if let Some(file) = &self.file {
+                let _ = file.set_len(self.bytes);
+            }
             if self.dropped == 0 {
                 log::warn!("logs: {} cannot be written (disk full?); lines are lost", self.path.display());
             }

@@ -153,14 +153,14 @@ fn a_board_that_reboots_twice_without_a_hub() {
 #[test]
 fn a_killed_agent_loses_no_log_line_and_no_exit_code() {
     test(1, &json!({}), |world| {
-        let script = "n=0; while test $n -lt 400; do n=$((n+1)); echo line $n; sleep 0.01; done; exit 42";
+        let script = "n=0; while test $n -lt 4000; do n=$((n+1)); echo line $n; test $((n%10)) -ne 0 || sleep 0.01; done; exit 42";
         let spec = json!({"restartPolicy": "Never"});
         world.kubectl.apply(&pod("counter", script, &json!({}), &spec))?;
         until("the first lines", SOON, || {
             let text = world.kubectl.say("logs counter")?;
             wait::yes(text.contains("line 20"), || text)
         })?;
-        for _ in 0..3 {
+        for _ in 0..4 {
             let agent = world.agents[0].agent_process()?;
             kill(Pid::from_raw(agent.pid), Signal::SIGKILL).map_err(|e| e.to_string())?;
             until("a new agent", SOON, || {
@@ -174,7 +174,7 @@ fn a_killed_agent_loses_no_log_line_and_no_exit_code() {
             wait::yes(*code == 42, || pod["status"].to_string())
         })?;
         let text = world.kubectl.say("logs counter")?;
-        let want: String = (1..=400).map(|n| format!("line {n}\n")).collect();
-        wait::yes(text == want, || format!("lines are missing, doubled or out of order: {} of 400", text.lines().count()))
+        let want: String = (1..=4000).map(|n| format!("line {n}\n")).collect();
+        wait::yes(text == want, || format!("lines are missing, doubled or out of order: {} of 4000", text.lines().count()))
     });
 }
