@@ -230,7 +230,7 @@ struct Runners {
 
 impl Runners {
     fn new(applier: &Arc<Applier>, ca_pem: String) -> Runners {
-        let controllers = control::all(&control::Settings { ca_pem });
+        let controllers = control::all(&control::Settings { ca_pem, ..control::Settings::default() });
         Runners {
             controllers: Controllers::new(controllers, Arc::clone(applier)),
             scheduling: Scheduling::new(Scheduler::default(), Arc::clone(applier)),

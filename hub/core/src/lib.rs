@@ -11,6 +11,7 @@ pub mod view;
 
 pub mod control;
 pub mod nodes;
+pub mod quota;
 pub mod rbac;
 pub mod schedule;
 

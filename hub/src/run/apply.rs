@@ -49,6 +49,13 @@ pub trait Api: Send + Sync + 'static {
     fn token(&self, namespace: String, service_account: String, request: Value) -> Answer<'_, Value>;
 }
 
+/// A change that was not made, and why. `change` has lost its contents, only its names are left.
+#[derive(Debug)]
+pub struct Refused {
+    pub status: Status,
+    pub change: Change,
+}
+
 /// Changes of one sort that go at the same time.
 const TOGETHER: usize = 32;
 
@@ -79,6 +86,11 @@ impl Applier {
 
     /// Applies until one fails; then waits for the view, also after a failure.
     pub async fn apply(&self, by: &'static str, changes: Vec<Change>) -> Result<Revision, Status> {
+        self.try_apply(by, changes).await.map_err(|refused| refused.status)
+    }
+
+    /// As `apply`, and says which change it was that failed.
+    pub async fn try_apply(&self, by: &'static str, changes: Vec<Change>) -> Result<Revision, Refused> {
         let mut newest = 0;
         let mut outcome = Ok(());
         let mut rest = changes.into_iter().peekable();
@@ -89,10 +101,12 @@ impl Applier {
             {
                 together.push(next);
             }
-            for answer in join_all(together.into_iter().map(|c| self.one(by, c))).await {
+            let mut outlines: Vec<Change> = together.iter().map(outline).collect();
+            let answers = join_all(together.into_iter().map(|c| self.one(by, c))).await;
+            for (answer, change) in answers.into_iter().zip(outlines.drain(..)) {
                 match answer {
                     Ok(revision) => newest = newest.max(revision),
-                    Err(status) => outcome = Err(status),
+                    Err(status) => outcome = Err(Refused { status, change }),
                 }
             }
             if outcome.is_err() {
@@ -139,6 +153,27 @@ impl Applier {
         let record = self.store.get(key)?;
         let object: Value = serde_json::from_slice(&record.bytes).ok()?;
         (controller(&object).map(String::from) == owner).then_some(record.revision)
+    }
+}
+
+/// A change without its contents: enough to say what was refused.
+fn outline(change: &Change) -> Change {
+    match change {
+        Change::Create { resource, namespace, object } => {
+            let metadata = serde_json::json!({"name": object["metadata"]["name"]});
+            let object = serde_json::json!({"metadata": metadata});
+            Change::Create { resource: resource.clone(), namespace: namespace.clone(), object }
+        }
+        Change::Patch { resource, namespace, name, uid, resource_version, subresource, .. } => Change::Patch {
+            resource: resource.clone(),
+            namespace: namespace.clone(),
+            name: name.clone(),
+            uid: uid.clone(),
+            resource_version: *resource_version,
+            subresource: *subresource,
+            merge: Value::Null,
+        },
+        other => other.clone(),
     }
 }
 

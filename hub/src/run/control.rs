@@ -4,7 +4,12 @@
 //! view has what its last plan wrote.
 //! Never: a controller's state between two calls.
 
-use super::{Applier, Listener, clock, queue::Queue};
+use super::{
+    Applier, Listener, Refused, clock,
+    heat::Heat,
+    queue::Queue,
+    workqueue::{self, Figures},
+};
 use limpet_hub_core::{Changed, Key, ObjectStore, Timestamp, control::Controller};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -21,6 +26,8 @@ pub struct Controllers {
     by_resource: HashMap<&'static str, Vec<usize>>,
     of_all: Vec<usize>,
     queue: Queue<Work>,
+    heat: Heat<Work>,
+    figures: Vec<Figures>,
     applier: Arc<Applier>,
 }
 
@@ -36,7 +43,16 @@ impl Controllers {
                 }
             }
         }
-        Arc::new(Controllers { list, by_resource, of_all, queue: Queue::new(), applier })
+        let figures = list.iter().map(|_| Figures::default()).collect();
+        Arc::new(Controllers {
+            list,
+            by_resource,
+            of_all,
+            queue: Queue::new(),
+            heat: Heat::new(),
+            figures,
+            applier,
+        })
     }
 
     /// Starts the workers; they end with the runtime.
@@ -45,8 +61,11 @@ impl Controllers {
             let controllers = Arc::clone(self);
             tokio::spawn(async move {
                 loop {
-                    let work = controllers.queue.next().await;
+                    let (work, waited) = controllers.queue.next_waited().await;
+                    let (figures, begun) = (&controllers.figures[work.0], Instant::now());
+                    figures.took(waited);
                     controllers.work(work).await;
+                    figures.gave_back(begun.elapsed());
                 }
             });
         }
@@ -61,27 +80,70 @@ impl Controllers {
         for why in &plan.why {
             tracing::debug!(controller = controller.name(), key = %work.1, "{}: {}", why.reason, why.message);
         }
-        match self.applier.apply(controller.name(), plan.changes).await {
+        let busy = !plan.changes.is_empty();
+        match self.applier.try_apply(controller.name(), plan.changes).await {
             Ok(_) => {
                 if let Some(at) = plan.again_at {
                     self.queue.add_at(work.clone(), instant(at).max(Instant::now() + AGAIN_MIN));
                 }
-                self.queue.done(work);
-            }
-            Err(status) => {
-                let (name, key) = (controller.name(), work.1.to_string());
-                let pause = self.queue.failed(work);
-                match status.code {
-                    404 | 409 => tracing::debug!(controller = name, key, ?pause, "again: {}", status.message),
-                    _ => tracing::warn!(controller = name, key, ?pause, "{}", status.message),
+                let pause = if busy { self.heat.spend(work.clone(), Instant::now()) } else { Duration::ZERO };
+                if pause.is_zero() {
+                    self.queue.done(work);
+                } else {
+                    tracing::warn!(controller = controller.name(), key = %work.1, ?pause,
+                        "changes this object all the time; somebody else seems to change it back");
+                    self.queue.rest(work, pause);
                 }
             }
+            Err(refused) => self.failed(work, refused).await,
         }
+    }
+
+    /// Tells the object's owner what was refused, then tries again later.
+    async fn failed(&self, work: Work, refused: Refused) {
+        let controller = &self.list[work.0];
+        let Refused { status, change } = refused;
+        let passing = matches!(status.code, 404 | 409 | 429) || status.code >= 500;
+        if !passing {
+            let plan = {
+                let view = self.applier.world().read();
+                controller.refused(&view, &work.1, &change, &status.message, clock::now())
+            };
+            if let Err(error) = self.applier.apply(controller.name(), plan.changes).await {
+                tracing::debug!(controller = controller.name(), "cannot tell of a refusal: {}", error.message);
+            }
+        }
+        let (name, key) = (controller.name(), work.1.to_string());
+        self.figures[work.0].retried();
+        let pause = self.queue.failed(work);
+        match status.code {
+            404 | 409 => tracing::debug!(controller = name, key, ?pause, "again: {}", status.message),
+            _ => tracing::warn!(controller = name, key, ?pause, "{}", status.message),
+        }
+    }
+
+    /// Figures of all controllers, as Prometheus reads them.
+    pub fn text(&self) -> String {
+        let mut depths = vec![0; self.list.len()];
+        self.queue.each_waiting(|work| depths[work.0] += 1);
+        let names = self.list.iter().map(|c| c.name());
+        let rows: Vec<_> = names.zip(&self.figures).zip(depths).map(|((n, f), d)| (queue_name(n), f, d)).collect();
+        workqueue::text(&rows)
     }
 
     /// Keys that wait, for metrics.
     pub fn waiting(&self) -> usize {
         self.queue.len()
+    }
+}
+
+/// What upstream calls the queue of a controller: its name without the word.
+fn queue_name(controller: &'static str) -> &'static str {
+    match controller {
+        "endpoint-slice-controller" => "endpoint_slice",
+        "garbage-collector-controller" => "garbage_collector_attempt_to_delete",
+        "taint-eviction-controller" => "taint_eviction",
+        name => name.strip_suffix("-controller").unwrap_or(name),
     }
 }
 

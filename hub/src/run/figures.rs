@@ -23,7 +23,9 @@ impl Figures {
             ("process_resident_memory_bytes", "Resident memory in bytes.", resident_bytes()),
         ];
         let line = |(name, help, value)| format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
-        gauges.into_iter().map(line).collect()
+        let mut text: String = gauges.into_iter().map(line).collect();
+        text.push_str(&self.controllers.text());
+        text
     }
 }
 

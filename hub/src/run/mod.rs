@@ -8,14 +8,16 @@ mod clock;
 mod control;
 pub mod events;
 mod figures;
+mod heat;
 pub mod nodes;
 mod queue;
 mod schedule;
 pub mod streams;
 mod tokens;
+mod workqueue;
 pub mod world;
 
-pub use apply::{Answer, Api, Applier, Delete, Patch};
+pub use apply::{Answer, Api, Applier, Delete, Patch, Refused};
 pub use clock::{now, seed};
 pub use control::Controllers;
 pub use figures::Figures;

@@ -17,10 +17,13 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
-    Waiting,
+    /// Since then.
+    Waiting(Instant),
     Running,
     /// Running, and wanted again.
     RunningAgain,
+    /// Not to run before its timer.
+    Resting,
 }
 
 struct Inner<K> {
@@ -67,22 +70,30 @@ impl<K: Clone + Eq + Hash> Queue<K> {
 
     /// The next key, which its worker must give back with `done` or `failed`.
     pub async fn next(&self) -> K {
+        self.next_waited().await.0
+    }
+
+    /// As `next`, with the time that the key had to wait.
+    pub async fn next_waited(&self) -> (K, Duration) {
         loop {
             let (found, wake) = {
                 let mut inner = self.lock();
                 inner.fire(Instant::now());
-                let found = inner.ready.pop_front();
-                if let Some(key) = &found {
-                    inner.places.insert(key.clone(), Place::Running);
-                }
+                let found = inner.ready.pop_front().map(|key| {
+                    let waited = match inner.places.insert(key.clone(), Place::Running) {
+                        Some(Place::Waiting(since)) => since.elapsed(),
+                        _ => Duration::ZERO,
+                    };
+                    (key, waited)
+                });
                 let more = !inner.ready.is_empty();
                 if more {
                     self.news.notify_one();
                 }
                 (found, inner.timers.keys().next().map(|(at, _)| *at))
             };
-            if let Some(key) = found {
-                return key;
+            if let Some(found) = found {
+                return found;
             }
             match wake {
                 None => self.news.notified().await,
@@ -101,6 +112,16 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         self.news.notify_one();
     }
 
+    /// As `done`, but what was added meanwhile, and what is added during the pause, waits for its end.
+    pub fn rest(&self, key: K, pause: Duration) {
+        let mut inner = self.lock();
+        inner.failures.remove(&key);
+        inner.places.insert(key.clone(), Place::Resting);
+        inner.add_at(key, Instant::now() + pause);
+        drop(inner);
+        self.news.notify_one();
+    }
+
     /// The key comes again after a pause that doubles with each failure in a row. Returns the pause.
     pub fn failed(&self, key: K) -> Duration {
         let mut inner = self.lock();
@@ -115,6 +136,11 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         pause
     }
 
+    /// Calls `see` for every key that waits now, for metrics.
+    pub fn each_waiting(&self, see: impl FnMut(&K)) {
+        self.lock().ready.iter().for_each(see);
+    }
+
     /// Keys that wait now, for metrics.
     pub fn len(&self) -> usize {
         self.lock().ready.len()
@@ -124,10 +150,10 @@ impl<K: Clone + Eq + Hash> Queue<K> {
 impl<K: Clone + Eq + Hash> Inner<K> {
     fn add(&mut self, key: K) {
         match self.places.get_mut(&key) {
-            Some(Place::Waiting | Place::RunningAgain) => {}
+            Some(Place::Waiting(_) | Place::RunningAgain | Place::Resting) => {}
             Some(place) => *place = Place::RunningAgain,
             None => {
-                self.places.insert(key.clone(), Place::Waiting);
+                self.places.insert(key.clone(), Place::Waiting(Instant::now()));
                 self.ready.push_back(key);
             }
         }
@@ -153,6 +179,9 @@ impl<K: Clone + Eq + Hash> Inner<K> {
             }
             let key = entry.remove();
             self.timer_of.remove(&key);
+            if self.places.get(&key) == Some(&Place::Resting) {
+                self.places.remove(&key);
+            }
             self.add(key);
         }
     }
@@ -200,6 +229,24 @@ mod tests {
         queue.add("a");
         assert_eq!(queue.next().await, "a");
         assert_eq!(queue.failed("a"), RETRY_FIRST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_resting_key_comes_when_its_pause_is_over_and_not_before() {
+        let queue = Queue::new();
+        queue.add("a");
+        assert_eq!(queue.next().await, "a");
+        queue.add("a");
+        let start = Instant::now();
+        queue.rest("a", Duration::from_secs(3));
+        queue.add("a");
+        assert_eq!(queue.len(), 0);
+        assert_eq!(queue.next().await, "a");
+        assert_eq!((Instant::now() - start).as_secs(), 3);
+        queue.done("a");
+        assert_eq!(queue.len(), 0);
+        queue.add("a");
+        assert_eq!(queue.len(), 1);
     }
 
     #[tokio::test(start_paused = true)]

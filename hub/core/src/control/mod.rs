@@ -9,6 +9,7 @@ mod common;
 mod cron;
 mod history;
 
+mod autoscaler;
 mod cronjob;
 mod daemonset;
 mod deployment;
@@ -17,13 +18,19 @@ mod job;
 mod replicaset;
 mod statefulset;
 
+mod budget;
+mod clusterrole;
 mod gc;
 mod namespace;
 mod podgc;
+mod resourcequota;
 mod serviceaccount;
 mod taints;
 
+pub use autoscaler::{Container, Figure, Metrics, NoMetrics, Usage};
+
 use crate::{Change, Changed, Key, ObjectStore, Plan, Timestamp};
+use std::sync::Arc;
 
 /// One controller. `reconcile` for an object that no longer exists gives an empty plan.
 pub trait Controller: Send + Sync {
@@ -43,22 +50,35 @@ pub trait Controller: Send + Sync {
 }
 
 /// What controllers need to know that is not in the store.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub struct Settings {
     /// PEM of the hub's CA, for `kube-root-ca.crt`.
     pub ca_pem: String,
+    /// What pods use, for autoscalers.
+    pub metrics: Arc<dyn Metrics>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { ca_pem: String::new(), metrics: Arc::new(NoMetrics) }
+    }
 }
 
 /// All controllers, in no particular order.
 pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
     vec![
         Box::new(deployment::DeploymentController),
-        Box::new(replicaset::ReplicaSetController),
+        Box::new(replicaset::ReplicaSetController::new()),
+        Box::new(replicaset::ReplicationControllerController::new()),
         Box::new(daemonset::DaemonSetController),
         Box::new(statefulset::StatefulSetController),
         Box::new(job::JobController),
         Box::new(cronjob::CronJobController),
         Box::new(endpoints::EndpointsController),
+        Box::new(autoscaler::AutoscalerController::new(Arc::clone(&settings.metrics))),
+        Box::new(budget::BudgetController),
+        Box::new(resourcequota::ResourceQuotaController),
+        Box::new(clusterrole::ClusterRoleAggregation),
         Box::new(namespace::NamespaceController),
         Box::new(serviceaccount::ServiceAccountController { ca_pem: settings.ca_pem.clone() }),
         Box::new(gc::GarbageCollector),

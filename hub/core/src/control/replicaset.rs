@@ -1,6 +1,7 @@
-//! Decides which pods of a ReplicaSet to create or delete.
+//! Decides which pods of a ReplicaSet or a ReplicationController to create or delete.
 //!
-//! In: one ReplicaSet and its pods, from the view. Out: pods to create and delete, the status, Events.
+//! In: one ReplicaSet (or ReplicationController, its older form) and its pods, from the view. Out: pods to create and
+//! delete, the status, Events.
 //! Semantics: https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/
 //! Never: counts a pod that is finished or going.
 
@@ -12,42 +13,91 @@ use super::{
 };
 use crate::{
     Change, Changed, EventType, Key, ObjectStore, Plan, Regarding, Timestamp, limits,
-    view::{Available, Condition, Kind, Phase, Pod, ReplicaSet, conditions},
+    view::{
+        Available, Condition, Kind, Obj, Phase, Pod, ReplicaSet, ReplicaSetData, ReplicaSetSpec, ReplicaSetStatus,
+        ReplicationController, ReplicationControllerData, conditions,
+    },
 };
-use serde_json::json;
-use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
+use serde_json::{Value, json};
+use std::{cmp::Reverse, collections::BTreeMap, marker::PhantomData, sync::Arc};
 
-const NAME: &str = "replicaset-controller";
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
-#[derive(Debug)]
-pub struct ReplicaSetController;
+/// What keeps a number of pods: both kinds have the same fields.
+pub trait Keeper {
+    const CONTROLLER: &'static str;
+    const RESOURCES: &'static [&'static str];
+    fn spec(&self) -> &ReplicaSetSpec;
+    fn status(&self) -> &ReplicaSetStatus;
+    /// Whether its status says how many pods are on their way out.
+    const COUNTS_TERMINATING: bool;
+}
 
-impl Controller for ReplicaSetController {
+impl Keeper for ReplicaSetData {
+    const CONTROLLER: &'static str = "replicaset-controller";
+    const RESOURCES: &'static [&'static str] = &[ReplicaSet::RESOURCE, Pod::RESOURCE];
+    const COUNTS_TERMINATING: bool = true;
+    fn spec(&self) -> &ReplicaSetSpec {
+        &self.spec
+    }
+    fn status(&self) -> &ReplicaSetStatus {
+        &self.status
+    }
+}
+
+impl Keeper for ReplicationControllerData {
+    const CONTROLLER: &'static str = "replication-controller";
+    const RESOURCES: &'static [&'static str] = &[ReplicationController::RESOURCE, Pod::RESOURCE];
+    const COUNTS_TERMINATING: bool = false;
+    fn spec(&self) -> &ReplicaSetSpec {
+        &self.spec.0
+    }
+    fn status(&self) -> &ReplicaSetStatus {
+        &self.status
+    }
+}
+
+/// The controller of one of the two kinds.
+#[derive(Debug, Default)]
+pub struct PodKeeper<T>(PhantomData<fn() -> T>);
+
+pub type ReplicaSetController = PodKeeper<ReplicaSetData>;
+pub type ReplicationControllerController = PodKeeper<ReplicationControllerData>;
+
+impl<T> PodKeeper<T> {
+    pub fn new() -> PodKeeper<T> {
+        PodKeeper(PhantomData)
+    }
+}
+
+impl<T: Keeper + 'static> Controller for PodKeeper<T>
+where
+    Obj<T>: Kind,
+{
     fn name(&self) -> &'static str {
-        NAME
+        T::CONTROLLER
     }
 
     fn resources(&self) -> &'static [&'static str] {
-        &[ReplicaSet::RESOURCE, Pod::RESOURCE]
+        T::RESOURCES
     }
 
     fn keys_for(&self, view: &ObjectStore, changed: &Changed) -> Vec<Key> {
-        if changed.is::<ReplicaSet>() {
+        if changed.is::<Obj<T>>() {
             return vec![changed.key.clone()];
         }
-        owners_of::<ReplicaSet>(view, changed, |rs| (&rs.meta, rs.spec.selector.as_ref()))
+        owners_of::<Obj<T>>(view, changed, |rs| (&rs.meta, rs.spec().selector.as_ref()))
     }
 
     fn reconcile(&self, view: &ObjectStore, key: &Key, now: Timestamp, seed: u64) -> Plan {
         let mut plan = Plan::default();
-        let Some(rs) = view.get::<ReplicaSet>(&key.namespace, &key.name) else { return plan };
-        let Some(selector) = &rs.spec.selector else { return plan };
+        let Some(rs) = view.get::<Obj<T>>(&key.namespace, &key.name) else { return plan };
+        let Some(selector) = rs.spec().selector.as_ref().filter(|s| !s.is_empty()) else { return plan };
         let pods = claim::<Pod, _>(view, rs, selector, &mut plan, |p| &p.meta);
         let active: Vec<&Arc<Pod>> = pods.iter().copied().filter(|p| p.is_active()).collect();
         let mut failing = true;
         if rs.meta.deleting.is_none() {
-            let wanted = rs.spec.replicas.unwrap_or(1).max(0) as usize;
+            let wanted = rs.spec().replicas.unwrap_or(1).max(0) as usize;
             if active.len() < wanted && is_terminating(view, &key.namespace) {
                 failing = false;
             } else if active.len() < wanted {
@@ -63,7 +113,7 @@ impl Controller for ReplicaSetController {
 
     fn refused(&self, view: &ObjectStore, key: &Key, change: &Change, error: &str, now: Timestamp) -> Plan {
         let mut plan = Plan::default();
-        let Some(rs) = view.get::<ReplicaSet>(&key.namespace, &key.name) else { return plan };
+        let Some(rs) = view.get::<Obj<T>>(&key.namespace, &key.name) else { return plan };
         let reason = match change {
             Change::Create { .. } => "FailedCreate",
             Change::Delete { .. } => "FailedDelete",
@@ -71,8 +121,8 @@ impl Controller for ReplicaSetController {
         };
         let verb = if reason == "FailedCreate" { "creating" } else { "deleting" };
         let message = format!("Error {verb}: {error}");
-        plan.event(Regarding::of(rs), EventType::Warning, reason, message, NAME);
-        let mut list = rs.status.conditions.to_vec();
+        plan.event(Regarding::of(&**rs), EventType::Warning, reason, message, T::CONTROLLER);
+        let mut list = rs.status().conditions.to_vec();
         conditions::set(&mut list, Condition::new("ReplicaFailure", true, reason, error, now));
         let mut new = rs.field("/status");
         new["conditions"] = conditions::to_value(&list);
@@ -81,7 +131,10 @@ impl Controller for ReplicaSetController {
     }
 }
 
-fn create(view: &ObjectStore, rs: &ReplicaSet, missing: usize, seed: u64, plan: &mut Plan) {
+fn create<T: Keeper>(view: &ObjectStore, rs: &Obj<T>, missing: usize, seed: u64, plan: &mut Plan)
+where
+    Obj<T>: Kind,
+{
     let template = rs.field("/spec/template");
     let base = format!("{}-", rs.meta.name);
     let mut n = 0;
@@ -91,19 +144,21 @@ fn create(view: &ObjectStore, rs: &ReplicaSet, missing: usize, seed: u64, plan: 
         pod["metadata"]["generateName"] = json!(base);
         plan.create(Pod::RESOURCE, &rs.meta.namespace, pod);
         let message = format!("Created pod: {name}");
-        plan.event(Regarding::of(rs), EventType::Normal, "SuccessfulCreate", message, NAME);
+        plan.event(Regarding::of(rs), EventType::Normal, "SuccessfulCreate", message, T::CONTROLLER);
     }
     plan.because("TooFew", format!("{missing} pods are missing"));
 }
 
-fn delete(
+fn delete<T: Keeper>(
     view: &ObjectStore,
-    rs: &ReplicaSet,
+    rs: &Obj<T>,
     active: &[&Arc<Pod>],
     surplus: usize,
     now: Timestamp,
     plan: &mut Plan,
-) {
+) where
+    Obj<T>: Kind,
+{
     if surplus == 0 {
         return;
     }
@@ -113,13 +168,13 @@ fn delete(
     for pod in ranked.into_iter().take(surplus.min(limits::PODS_PER_STEP_MAX)) {
         plan.delete(Pod::RESOURCE, &pod.meta);
         let message = format!("Deleted pod: {}", pod.meta.name);
-        plan.event(Regarding::of(rs), EventType::Normal, "SuccessfulDelete", message, NAME);
+        plan.event(Regarding::of(rs), EventType::Normal, "SuccessfulDelete", message, T::CONTROLLER);
     }
     plan.because("TooMany", format!("{surplus} pods are not wanted"));
 }
 
 /// Active pods per node of all ReplicaSets with the same owner: a new rollout deletes where both versions are.
-fn pods_per_node<'a>(view: &'a ObjectStore, rs: &'a ReplicaSet) -> BTreeMap<&'a str, usize> {
+fn pods_per_node<'a, T>(view: &'a ObjectStore, rs: &'a Obj<T>) -> BTreeMap<&'a str, usize> {
     let mut out = BTreeMap::new();
     let owner = rs.meta.controller().map(|o| &*o.uid);
     let siblings = owner.into_iter().flat_map(|uid| view.controlled_by::<ReplicaSet>(uid));
@@ -167,26 +222,28 @@ fn logarithm(seconds: i64) -> i32 {
     64 - seconds.max(0).leading_zeros() as i32
 }
 
-fn status(
-    rs: &ReplicaSet,
+fn status<T: Keeper>(
+    rs: &Obj<T>,
     pods: &[&Arc<Pod>],
     active: &[&Arc<Pod>],
     failing: bool,
     now: Timestamp,
     plan: &mut Plan,
-) {
+) where
+    Obj<T>: Kind,
+{
     let mut available = 0;
     for pod in active {
-        match pod.available(rs.spec.min_ready_seconds, now) {
+        match pod.available(rs.spec().min_ready_seconds, now) {
             Available::Yes => available += 1,
             Available::At(t) => plan.wake_at(t),
             Available::No => {}
         }
     }
     let labeled =
-        |p: &&&Arc<Pod>| rs.spec.template.labels.iter().all(|(k, v)| p.meta.labels.get(k) == Some(v));
+        |p: &&&Arc<Pod>| rs.spec().template.labels.iter().all(|(k, v)| p.meta.labels.get(k) == Some(v));
     let going = pods.iter().filter(|p| p.meta.deleting.is_some() && !p.is_finished()).count();
-    let mut list = rs.status.conditions.to_vec();
+    let mut list = rs.status().conditions.to_vec();
     if !failing {
         conditions::remove(&mut list, "ReplicaFailure");
     }
@@ -195,7 +252,7 @@ fn status(
         "fullyLabeledReplicas": count(active.iter().filter(labeled).count() as i32),
         "readyReplicas": count(active.iter().filter(|p| p.status.ready).count() as i32),
         "availableReplicas": count(available),
-        "terminatingReplicas": going,
+        "terminatingReplicas": if T::COUNTS_TERMINATING { json!(going) } else { Value::Null },
         "observedGeneration": rs.meta.generation,
         "conditions": conditions::to_value(&list),
     });
@@ -206,7 +263,6 @@ fn status(
 mod tests {
     use super::*;
     use crate::world::World;
-    use serde_json::Value;
 
     fn set(replicas: i32) -> Value {
         json!({"metadata": {"name": "r", "namespace": "a"},
@@ -237,6 +293,40 @@ mod tests {
         pods.sort_by_cached_key(|p| rank(p, &BTreeMap::new(), w.now));
         let order: Vec<&str> = pods.iter().map(|p| &*p.meta.name).collect();
         assert_eq!(order, ["e-unbound", "d-pending", "c-unready", "a-ready", "b-costly"]);
+    }
+
+    #[test]
+    fn a_replication_controller_keeps_its_pods_too() {
+        let mut w = World::with_nodes(1);
+        let rc = |replicas: i32| json!({"metadata": {"name": "r", "namespace": "a"}, "spec": {"replicas": replicas,
+            "selector": {"app": "x"}, "template": {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": []}}}});
+        w.create("/replicationcontrollers", rc(3));
+        w.settle();
+        let status = &w.get("/replicationcontrollers", "a", "r")["status"];
+        let want = json!({"replicas": 3, "fullyLabeledReplicas": 3, "readyReplicas": 3, "availableReplicas": 3,
+            "observedGeneration": 1});
+        assert_eq!(*status, want);
+        assert_eq!(w.list("/pods")[0]["metadata"]["ownerReferences"][0]["kind"], "ReplicationController");
+        w.patch("/replicationcontrollers", "a", "r", json!({"spec": {"replicas": 1}}));
+        w.settle();
+        assert_eq!(w.list("/pods").len(), 1);
+        w.delete("/replicationcontrollers", "a", "r");
+        w.settle();
+        assert!(w.list("/pods").is_empty());
+    }
+
+    #[test]
+    fn two_with_one_selector_do_not_fight() {
+        let mut w = World::with_nodes(1);
+        let mut second = set(2);
+        second["metadata"]["name"] = json!("s");
+        w.create("apps/replicasets", set(2));
+        w.create("apps/replicasets", second);
+        w.settle();
+        assert_eq!(w.list("/pods").len(), 4);
+        w.delete_with(&Key::new("apps/replicasets", "a", "r"), None, Some(crate::Propagation::Orphan));
+        w.settle();
+        assert_eq!(w.list("/pods").len(), 2, "the other adopts them and has too many");
     }
 
     #[test]

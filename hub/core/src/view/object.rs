@@ -188,6 +188,7 @@ kinds! {
     ReplicaSet, ReplicaSetData, "apps/replicasets", "apps/v1";
     StatefulSet, StatefulSetData, "apps/statefulsets", "apps/v1";
     DaemonSet, DaemonSetData, "apps/daemonsets", "apps/v1";
+    ReplicationController, ReplicationControllerData, "/replicationcontrollers", "v1";
     ControllerRevision, ControllerRevisionData, "apps/controllerrevisions", "apps/v1";
     Job, JobData, "batch/jobs", "batch/v1";
     CronJob, CronJobData, "batch/cronjobs", "batch/v1";
@@ -197,6 +198,13 @@ kinds! {
     CSINode, CsiNodeData, "storage.k8s.io/csinodes", "storage.k8s.io/v1";
     PodDisruptionBudget, PodDisruptionBudgetData, "policy/poddisruptionbudgets", "policy/v1";
     ResourceClaim, ResourceClaimData, "resource.k8s.io/resourceclaims", "resource.k8s.io/v1";
+    ResourceQuota, ResourceQuotaData, "/resourcequotas", "v1";
+    HorizontalPodAutoscaler, HorizontalPodAutoscalerData, "autoscaling/horizontalpodautoscalers", "autoscaling/v2";
+    CertificateSigningRequest, CertificateSigningRequestData, "certificates.k8s.io/certificatesigningrequests",
+        "certificates.k8s.io/v1";
+    ResourceClaimTemplate, ResourceClaimTemplateData, "resource.k8s.io/resourceclaimtemplates", "resource.k8s.io/v1";
+    ServiceCIDR, ServiceCidrData, "networking.k8s.io/servicecidrs", "networking.k8s.io/v1";
+    IPAddress, IpAddressData, "networking.k8s.io/ipaddresses", "networking.k8s.io/v1";
     PriorityClass, PriorityClassData, "scheduling.k8s.io/priorityclasses", "scheduling.k8s.io/v1";
     Lease, LeaseData, "coordination.k8s.io/leases", "coordination.k8s.io/v1";
     Role, RoleData, "rbac.authorization.k8s.io/roles", "rbac.authorization.k8s.io/v1";

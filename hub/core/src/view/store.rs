@@ -177,6 +177,11 @@ impl ObjectStore {
         namespaces.into_iter().flat_map(|n| n.values()).flat_map(|n| n.values()).filter_map(K::of)
     }
 
+    /// How many objects of a resource are in a namespace, whether or not the view knows their kind.
+    pub fn count_in(&self, resource: &str, namespace: &str) -> usize {
+        self.resources.get(resource).and_then(|n| n.get(namespace)).map_or(0, BTreeMap::len)
+    }
+
     /// Everything inside a namespace, of every resource.
     pub fn in_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a str, &'a Object)> {
         self.resources.iter().flat_map(move |(resource, namespaces)| {

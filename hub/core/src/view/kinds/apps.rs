@@ -107,6 +107,41 @@ pub struct ReplicaSetStatus {
     pub conditions: Box<[Condition]>,
 }
 
+/// The older form of a ReplicaSet: its selector is a plain map.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ReplicationControllerData {
+    #[serde(deserialize_with = "or_default")]
+    pub spec: ReplicationControllerSpec,
+    #[serde(deserialize_with = "or_default")]
+    pub status: ReplicaSetStatus,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(from = "RawReplicationControllerSpec")]
+pub struct ReplicationControllerSpec(pub ReplicaSetSpec);
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct RawReplicationControllerSpec {
+    replicas: Option<i32>,
+    selector: Labels,
+    template: Template,
+    min_ready_seconds: i64,
+}
+
+impl From<RawReplicationControllerSpec> for ReplicationControllerSpec {
+    fn from(raw: RawReplicationControllerSpec) -> Self {
+        let selector = Selector { match_labels: raw.selector, ..Selector::default() };
+        ReplicationControllerSpec(ReplicaSetSpec {
+            replicas: raw.replicas,
+            selector: Some(selector),
+            template: raw.template,
+            min_ready_seconds: raw.min_ready_seconds,
+        })
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct StatefulSetData {

@@ -4,6 +4,7 @@
 
 mod apps;
 mod batch;
+mod cluster;
 pub(crate) mod conditions;
 mod core;
 mod node;
@@ -17,6 +18,7 @@ mod storage;
 pub use self::core::*;
 pub use apps::*;
 pub use batch::*;
+pub use cluster::*;
 pub use conditions::Condition;
 pub use node::*;
 pub use pod::*;

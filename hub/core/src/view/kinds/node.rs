@@ -128,6 +128,11 @@ impl Requests {
         }
     }
 
+    /// Whether no resource is named.
+    pub fn is_empty(&self) -> bool {
+        self.named == 0 && self.pods == 0 && self.extended.is_empty()
+    }
+
     pub fn get(&self, name: &str) -> i64 {
         match name {
             "cpu" => self.cpu_milli,

@@ -53,6 +53,8 @@ pub struct PodSpec {
     pub active_deadline_s: Option<i64>,
     /// What the scheduler counts against a node, overhead included.
     pub requests: Requests,
+    /// The limits that are named at all, summed in the same way.
+    pub limits: Option<Box<Requests>>,
     /// Ports that have a name or want a port of the node.
     pub ports: Box<[PodPort]>,
     /// Images of all containers, as written.

@@ -214,7 +214,8 @@ impl From<RawPod> for PodData {
 
 impl RawSpec {
     fn into_spec(self) -> PodSpec {
-        let requests = self.requests();
+        let requests = self.sum(RawResources::effective);
+        let limits = self.sum(|r| r.limits.clone().unwrap_or_default());
         let all = || self.init_containers.iter().chain(&self.containers);
         let ports = all()
             .flat_map(|c| &c.ports)
@@ -229,6 +230,7 @@ impl RawSpec {
         PodSpec {
             refs: self.refs(),
             requests,
+            limits: (!limits.is_empty()).then(|| Box::new(limits)),
             ports,
             images,
             scheduler_name: self.scheduler_name,
@@ -251,11 +253,11 @@ impl RawSpec {
     }
 
     /// The larger of (containers and sidecars together) and (each init container with the sidecars before it).
-    fn requests(&self) -> Requests {
+    fn sum(&self, of: impl Fn(&RawResources) -> Requests) -> Requests {
         let mut init_peak = Requests::default();
         let mut sidecars = Requests::default();
         for c in &self.init_containers {
-            let own = c.resources.effective();
+            let own = of(&c.resources);
             let mut with = sidecars.clone();
             with.add(&own);
             init_peak.raise(&with);
@@ -264,10 +266,10 @@ impl RawSpec {
             }
         }
         let mut sum = sidecars;
-        self.containers.iter().for_each(|c| sum.add(&c.resources.effective()));
+        self.containers.iter().for_each(|c| sum.add(&of(&c.resources)));
         sum.raise(&init_peak);
         if self.resources.requests.is_some() || self.resources.limits.is_some() {
-            sum.overlay(&self.resources.effective());
+            sum.overlay(&of(&self.resources));
         }
         sum.add(&self.overhead);
         sum
