@@ -26,6 +26,7 @@ mod podgc;
 mod resourcequota;
 mod serviceaccount;
 mod taints;
+mod volumes;
 
 pub use autoscaler::{Container, Figure, Metrics, NoMetrics, Usage};
 
@@ -79,6 +80,11 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(budget::BudgetController),
         Box::new(resourcequota::ResourceQuotaController),
         Box::new(clusterrole::ClusterRoleAggregation),
+        Box::new(volumes::ClaimController),
+        Box::new(volumes::VolumeController),
+        Box::new(volumes::ClaimProtection),
+        Box::new(volumes::VolumeProtection),
+        Box::new(volumes::EphemeralVolumes),
         Box::new(namespace::NamespaceController),
         Box::new(serviceaccount::ServiceAccountController { ca_pem: settings.ca_pem.clone() }),
         Box::new(gc::GarbageCollector),

@@ -77,7 +77,11 @@ pub fn normalize(behavior: &Value, limits: Limits, proposed: i32, past: Past<'_>
     let able = if stable == proposed {
         (true, "ReadyForNewScale", "recommended size matches current size")
     } else if stable < proposed {
-        (true, "ScaleUpStabilized", "recent recommendations were lower than current one, applying the lowest recent recommendation")
+        (
+            true,
+            "ScaleUpStabilized",
+            "recent recommendations were lower than current one, applying the lowest recent recommendation",
+        )
     } else {
         (
             true,

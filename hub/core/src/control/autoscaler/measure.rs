@@ -241,7 +241,8 @@ impl<'a> Scene<'a> {
             Some((p.meta.name.to_string(), usage(value)))
         };
         let found: BTreeMap<String, (Usage, i64)> = self.pods.iter().filter_map(of).collect();
-        let by_name = self.pods.iter().filter_map(|p| Some((&*p.meta.name, found.get(&*p.meta.name)?.clone()))).collect();
+        let named = self.pods.iter().filter_map(|p| Some((&*p.meta.name, found.get(&*p.meta.name)?.clone())));
+        let by_name = named.collect();
         let (sorted, kept) = self.sort(&by_name, false);
         if kept.is_empty() {
             return Err(fail("no metrics returned from custom metrics API"));
@@ -263,7 +264,8 @@ impl<'a> Scene<'a> {
         let value = self.metrics.of_object(self.namespace, object, name, &own["metric"]["selector"]);
         let value = value.ok_or_else(|| fail("no metrics returned from custom metrics API"))?;
         let (replicas, current) = self.by_sum(value, &own["target"]).map_err(|why| fail(&why))?;
-        let status = json!({"type": "Object", "object": {"metric": own["metric"], "describedObject": object, "current": current}});
+        let status = json!({"type": "Object",
+            "object": {"metric": own["metric"], "describedObject": object, "current": current}});
         let (kind, of) = (text(&object["kind"]), text(&object["name"]));
         Ok(Found { replicas, name: format!("{kind} metric {name} on {of}"), status })
     }
