@@ -109,7 +109,8 @@ fn hand_over(claim: &PersistentVolumeClaim, class: &StorageClass, plan: &mut Pla
         plan.patch(PersistentVolumeClaim::RESOURCE, &claim.meta, None, patch);
         let message = format!(
             "Waiting for a volume to be created either by the external provisioner '{name}' or manually by the system \
-             administrator. If volume creation is delayed, please verify that the provisioner is running and correctly registered."
+             administrator. If volume creation is delayed, please verify that the provisioner is running and correctly \
+             registered."
         );
         plan.event(Regarding::of(claim), EventType::Normal, "ExternalProvisioning", message, NAME);
     }
