@@ -3,9 +3,13 @@
 //! In: the view. Out: the set of items of one node, each with generation and hash; bodies on demand.
 //! Never: anything that the node's own pods do not reference.
 
+use super::claims;
 use crate::{
     Changed, ObjectStore,
-    view::{ConfigMap, EndpointSlice, Key, Kind, Node, Obj, Object, Phase, Pod, PodRef, Secret, Service},
+    view::{
+        ConfigMap, EndpointSlice, Key, Kind, Node, Obj, Object, PersistentVolume, PersistentVolumeClaim, Phase, Pod,
+        PodRef, Secret, Service,
+    },
 };
 use limpet_protocol::{ItemHash, ItemKey, ItemKind, SetDigest};
 use serde_json::{Value, json};
@@ -55,6 +59,21 @@ impl Wanted {
     }
 }
 
+impl Wanted {
+    /// A pod whose claims are directories of the node depends on more than its own bytes.
+    fn add_pod(&mut self, view: &ObjectStore, pod: &Pod) {
+        if claims::of(pod).next().is_none() {
+            return self.add(ItemKind::Pod, pod);
+        }
+        let key = ItemKey::new(ItemKind::Pod, &pod.meta.namespace, &pod.meta.name);
+        let hash = ItemHash::of(&pod_shape(view, pod));
+        let state = ItemState { generation: claims::generation(view, pod), hash };
+        if self.items.insert(key.clone(), state).is_none() {
+            self.digest.add(&key, hash);
+        }
+    }
+}
+
 /// The Service that every pod may use, whatever its namespace.
 const API_SERVICE: (&str, &str) = ("default", "kubernetes");
 /// Label of an EndpointSlice that names its Service.
@@ -68,7 +87,7 @@ pub fn wanted(view: &ObjectStore, node: &str) -> Wanted {
     }
     let mut namespaces = BTreeSet::new();
     for pod in view.pods_on(node) {
-        wanted.add(ItemKind::Pod, pod);
+        wanted.add_pod(view, pod);
         if matches!(pod.status.phase, Phase::Succeeded | Phase::Failed) {
             continue;
         }
@@ -134,7 +153,7 @@ pub fn body(view: &ObjectStore, key: &ItemKey) -> Option<Vec<u8>> {
     let (namespace, name) = (&*key.namespace, &*key.name);
     match key.kind {
         ItemKind::Node => view.node(name).map(|o| shape(o)),
-        ItemKind::Pod => view.pod(namespace, name).map(|o| shape(o)),
+        ItemKind::Pod => view.pod(namespace, name).map(|o| pod_shape(view, o)),
         ItemKind::ConfigMap => view.get::<ConfigMap>(namespace, name).map(|o| shape(o)),
         ItemKind::Secret => view.get::<Secret>(namespace, name).map(|o| shape(o)),
         ItemKind::Service => view.get::<Service>(namespace, name).map(|o| shape(o)),
@@ -178,6 +197,22 @@ where
     serde_json::to_vec(&value).unwrap_or_default()
 }
 
+fn pod_shape(view: &ObjectStore, pod: &Pod) -> Vec<u8> {
+    let bytes = shape(pod);
+    if claims::of(pod).next().is_none() {
+        return bytes;
+    }
+    let Ok(mut value) = serde_json::from_slice::<Value>(&bytes) else { return bytes };
+    claims::resolve(view, pod, &mut value);
+    serde_json::to_vec(&value).unwrap_or(bytes)
+}
+
+/// Nodes of the pods that use a claim.
+fn users_of_claim(view: &ObjectStore, namespace: &str, claim: &str) -> Vec<String> {
+    let uses = |pod: &&std::sync::Arc<Pod>| claims::of(pod).any(|name| name == claim);
+    pods_in(view, namespace).filter(uses).filter_map(|p| p.node.as_deref()).map(String::from).collect()
+}
+
 /// Nodes whose desired set an event may have changed.
 pub fn nodes_for(view: &ObjectStore, changed: &Changed) -> BTreeSet<String> {
     let mut nodes = BTreeSet::new();
@@ -192,6 +227,13 @@ pub fn nodes_for(view: &ObjectStore, changed: &Changed) -> BTreeSet<String> {
         nodes.extend(users(view, namespace, &PodRef::ConfigMap(name.into())));
     } else if changed.is::<Secret>() {
         nodes.extend(users(view, namespace, &PodRef::Secret(name.into())));
+    } else if changed.is::<PersistentVolumeClaim>() {
+        nodes.extend(users_of_claim(view, namespace, name));
+    } else if changed.is::<PersistentVolume>() {
+        let both = [changed.old_as::<PersistentVolume>(), changed.new_as::<PersistentVolume>()];
+        for claim in both.into_iter().flatten().filter_map(|v| v.spec.claim_ref.as_ref()) {
+            nodes.extend(users_of_claim(view, &claim.namespace, &claim.name));
+        }
     } else if changed.is::<Service>() || changed.is::<EndpointSlice>() {
         let api = namespace == API_SERVICE.0 && service_of(changed).is_some_and(|s| s == API_SERVICE.1);
         match api {
@@ -317,6 +359,33 @@ mod tests {
         let body: Value = serde_json::from_slice(&body).unwrap();
         assert!(body["status"].is_null() && body["metadata"]["managedFields"].is_null());
         assert!(body["metadata"]["resourceVersion"].is_null() && body["spec"]["nodeName"] == "n1");
+    }
+
+    #[test]
+    fn a_bound_claim_is_a_directory_of_the_node() {
+        let mut view = world();
+        let mut with_claim = pod("p1", "n1", "s1", "Running");
+        with_claim["spec"]["volumes"] = json!([
+            {"name": "data", "persistentVolumeClaim": {"claimName": "c", "readOnly": true}},
+            {"name": "other", "persistentVolumeClaim": {"claimName": "none"}}]);
+        with_claim["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/d"}]);
+        put(&mut view, 8, "/pods", with_claim);
+        let key = ItemKey::new(ItemKind::Pod, "a", "p1");
+        let read = |view: &ObjectStore| serde_json::from_slice::<Value>(&body(view, &key).unwrap()).unwrap();
+        let before = wanted(&view, "n1").items[&key];
+        assert_eq!(read(&view)["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"], "c");
+        put(&mut view, 9, "/persistentvolumes", json!({"metadata": {"name": "v", "uid": "v", "resourceVersion": "9"},
+            "spec": {"hostPath": {"path": "/vol/v"}, "claimRef": {"namespace": "a", "name": "c", "uid": "c"}}}));
+        let changed = put(&mut view, 10, "/persistentvolumeclaims", json!({"metadata": {"name": "c", "namespace": "a",
+            "uid": "c", "resourceVersion": "10"}, "spec": {"volumeName": "v"}, "status": {"phase": "Bound"}}));
+        assert_eq!(nodes_for(&view, &changed), BTreeSet::from(["n1".to_string()]));
+        let spec = read(&view)["spec"].clone();
+        assert_eq!(spec["volumes"][0], json!({"name": "data", "hostPath": {"path": "/vol/v"}}));
+        assert_eq!(spec["volumes"][1]["persistentVolumeClaim"]["claimName"], "none");
+        assert_eq!(spec["containers"][0]["volumeMounts"][0]["readOnly"], true);
+        let after = wanted(&view, "n1").items[&key];
+        assert!(after.generation > before.generation && after.hash != before.hash);
+        assert_eq!(after.hash, ItemHash::of(&body(&view, &key).unwrap()));
     }
 
     #[test]
