@@ -11,8 +11,8 @@ use super::{
 use crate::api::{
     Reply, Target,
     dispatch::Call,
-    negotiate::{Format, Shape},
-    object, reply,
+    negotiate::{self, Format, Shape},
+    object, protobuf, reply,
     selection::Selection,
 };
 use bytes::Bytes;
@@ -44,6 +44,7 @@ pub fn answer(call: &Call, target: &Target) -> Result<Reply, Status> {
             table["metadata"] = metadata(&page);
             Ok(reply::value(200, &table, call.wanted))
         }
+        Shape::Object if call.wanted.format == Format::Protobuf => encoded(call, target, &page),
         Shape::Object => {
             let items = parse(target, &page)?;
             let list = json!({
@@ -152,6 +153,25 @@ fn metadata(page: &Page) -> Value {
 
 fn parse(target: &Target, page: &Page) -> Result<Vec<Value>, Status> {
     page.records.iter().map(|r| target.parse(r)).collect()
+}
+
+/// In protobuf, object by object: the parsed objects are never there all together.
+fn encoded(call: &Call, target: &Target, page: &Page) -> Result<Reply, Status> {
+    let resource = target.resource;
+    let mut broken = None;
+    let items = page.records.iter().map_while(|record| match target.parse(record) {
+        Ok(value) => Some(value),
+        Err(status) => {
+            broken = Some(status);
+            None
+        }
+    });
+    let bytes = protobuf::list(&resource.api_version(), &resource.list_kind, &metadata(page), items);
+    match (broken, bytes) {
+        (Some(status), _) => Err(status),
+        (None, Some(bytes)) => Ok(reply::encoded(200, bytes.into(), call.wanted)),
+        (None, None) => Err(Status::not_acceptable(negotiate::ACCEPTED)),
+    }
 }
 
 fn plain(call: &Call, target: &Target, page: Page) -> Reply {

@@ -5,7 +5,7 @@
 use crate::api::{
     Reply, Target,
     dispatch::Call,
-    negotiate::{Format, Shape},
+    negotiate::Shape,
     object, reply,
 };
 use bytes::Bytes;
@@ -20,9 +20,7 @@ pub fn include_object(call: &Call) -> Result<table::Include, Status> {
 
 /// Whether stored bytes can go out as they are.
 pub fn is_plain(call: &Call, target: &Target) -> bool {
-    call.wanted.shape == Shape::Object
-        && call.wanted.format == Format::Json
-        && target.resource.is_stored_form()
+    call.wanted.is_plain_json() && target.resource.is_stored_form()
 }
 
 /// A stored object.
@@ -35,7 +33,7 @@ pub fn stored(call: &Call, target: &Target, record: &Record) -> Result<Reply, St
 
 /// The outcome of a write: canonical bytes of the resource's version.
 pub fn written(call: &Call, target: &Target, code: u16, bytes: Bytes) -> Result<Reply, Status> {
-    if call.wanted.shape == Shape::Object && call.wanted.format == Format::Json {
+    if call.wanted.is_plain_json() {
         return Ok(reply::bytes(code, bytes, call.wanted));
     }
     let value = serde_json::from_slice(&bytes).map_err(|e| Status::internal(e.to_string()))?;

@@ -48,8 +48,9 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
             target.name
         )));
     }
-    let written = put(&mut ask, new).await?;
+    let outcome = put(&mut ask, new).await;
     call.warnings.append(&mut ask.warnings);
+    let written = outcome?;
     let code = if written.created { 201 } else { 200 };
     shape::written(call, target, code, written.bytes)
 }
