@@ -46,6 +46,14 @@ pub fn run() -> Result<(), String> {
         Ok(path) => println!("second kubectl: {}", path.display()),
         Err(e) => println!("no second kubectl ({e}); tests use the one on PATH only"),
     }
+    match limpet_e2e::kubectl::helm() {
+        Ok(path) => println!("Helm 4: {}", path.display()),
+        Err(e) => println!("no Helm ({e}); its test is skipped"),
+    }
+    match python() {
+        Ok(path) => println!("Kubernetes' Python client and kopf: {}", path.display()),
+        Err(e) => println!("no Python client ({e}); its tests are skipped"),
+    }
     match golden() {
         Ok(path) => println!("Kubernetes' own round-trip files: {}", path.display()),
         Err(e) => println!("no round-trip files of Kubernetes ({e}); the test that reads them is skipped"),
@@ -70,6 +78,27 @@ fn golden() -> Result<PathBuf, String> {
     });
     // A left-over temporary folder harms nobody.
     let _ = std::fs::remove_dir_all(&work);
+    fetched.map(|()| folder)
+}
+
+/// Clients of other people's making, which tests run against the hub.
+const PYTHON_PACKAGES: [&str; 2] = ["kubernetes==37.0.2", "kopf==1.45.2"];
+
+/// Kept apart from the machine's own packages, under `target/tools`.
+fn python() -> Result<PathBuf, String> {
+    let folder = limpet_e2e::binaries::target_dir().join("tools/python");
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    let work = folder.with_extension(std::process::id().to_string());
+    let mut pip = Command::new("pip");
+    pip.args(["install", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"]);
+    let fetched = sh::status(pip.arg("--target").arg(&work).args(PYTHON_PACKAGES))
+        .and_then(|()| std::fs::rename(&work, &folder).map_err(|e| format!("cannot keep them: {e}")));
+    if fetched.is_err() {
+        // Half of it would be taken for the whole.
+        let _ = std::fs::remove_dir_all(&work);
+    }
     fetched.map(|()| folder)
 }
 

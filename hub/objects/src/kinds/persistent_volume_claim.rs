@@ -30,6 +30,11 @@ pub fn default_claim(claim: &mut Value) {
 pub struct PersistentVolumeClaim;
 
 impl Behaviour for PersistentVolumeClaim {
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        let amounts = &new["spec"]["resources"]["requests"];
+        super::warn::fraction(amounts, "storage", "spec.resources.requests").into_iter().collect()
+    }
+
     fn default(&self, object: &mut Value) {
         default_claim(object);
     }

@@ -51,12 +51,12 @@ pub async fn answer(call: &mut Call, target: &Target, mut input: Input) -> Resul
     Ok(response.map(|()| Body::empty()))
 }
 
-fn streams(api: &Api) -> Result<Streams, Status> {
+pub fn streams(api: &Api) -> Result<Streams, Status> {
     let doors = api.doors.get().ok_or_else(|| Status::unavailable("the hub is still starting, try again"))?;
     Ok(doors.streams.clone())
 }
 
-fn place(target: &Target, pod: &Value) -> Result<PodPlace, Status> {
+pub fn place(target: &Target, pod: &Value) -> Result<PodPlace, Status> {
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     if node.is_empty() {
         return Err(Status::bad_request(format!("pod {} does not have a host assigned", target.name)));

@@ -65,7 +65,7 @@ fn formed(
     outcome.map(|()| Made::from(new))
 }
 
-fn check_options(call: &Call, media: &str) -> Result<(), Status> {
+pub fn check_options(call: &Call, media: &str) -> Result<(), Status> {
     let mut errors = Vec::new();
     let apply = media == "application/apply-patch+yaml";
     if apply && call.query.text("fieldManager").is_none() {
@@ -186,7 +186,8 @@ fn check_name(applied: &mut Value, target: &Target) -> Result<(), Status> {
     Ok(())
 }
 
-fn server_side(ask: &mut Ask, live: Option<&Value>, applied: &Value, force: bool) -> Result<Made, Status> {
+/// One attempt of an apply to the object as it is.
+pub fn server_side(ask: &mut Ask, live: Option<&Value>, applied: &Value, force: bool) -> Result<Made, Status> {
     let now = ask.api.now();
     let outcome = ask.with_writer(now, |writer| patch::apply(live, applied, writer, force, ask.place()));
     let outcome = outcome.map_err(|error| match &error {

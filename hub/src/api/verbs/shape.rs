@@ -11,7 +11,7 @@ use crate::api::{
 use bytes::Bytes;
 use limpet_objects::{status::Status, table};
 use limpet_store::Record;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// How the rows of a table carry their objects.
 pub fn include_object(call: &Call) -> Result<table::Include, Status> {
@@ -53,6 +53,29 @@ pub fn one(call: &Call, target: &Target, code: u16, value: Value) -> Result<Repl
         }
     };
     Ok(reply::value(code, &value, call.wanted))
+}
+
+/// A list of objects of the target's resource.
+pub fn list(call: &Call, target: &Target, metadata: Value, items: Vec<Value>) -> Result<Reply, Status> {
+    let list = match call.wanted.shape {
+        Shape::Table(version) => {
+            let mut table = tabulate(call, target, &items, version)?;
+            table["metadata"] = metadata;
+            table
+        }
+        Shape::Object => json!({
+            "kind": target.resource.list_kind, "apiVersion": target.resource.api_version(),
+            "metadata": metadata, "items": items,
+        }),
+        Shape::Partial(version) => {
+            let items: Vec<Value> = items.iter().map(|item| object::partial(item, version)).collect();
+            json!({
+                "kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"),
+                "metadata": metadata, "items": items,
+            })
+        }
+    };
+    Ok(reply::value(200, &list, call.wanted))
 }
 
 /// A Table of objects.

@@ -115,14 +115,17 @@ impl Feed {
         let (resource, namespace) = (target.resource.storage.as_str(), target.namespace());
         let asked = options.revision.unwrap_or(0);
         not_of_the_future(asked, store.revision())?;
-        let from = if asked == 0 || options.send_initial_events {
+        let initial = options.send_initial_events;
+        let from = if initial.unwrap_or(asked == 0) {
             let listing = store.list(resource, namespace);
             let chosen = listing.records.into_iter().filter(|r| self.selection.matches(target.resource, r));
             self.initial = chosen.collect();
-            if options.send_initial_events && options.bookmarks {
+            if initial.is_some() && options.bookmarks {
                 self.mark_initial_end = Some(listing.revision);
             }
             listing.revision
+        } else if asked == 0 {
+            store.revision()
         } else {
             asked
         };
