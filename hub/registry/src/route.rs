@@ -16,6 +16,9 @@ pub enum Route<'a> {
     Uploads { repository: &'a str },
     Upload { repository: &'a str, id: &'a str },
     Referrers { repository: &'a str, digest: &'a str },
+    /// Ours, after the extensions of the distribution spec: a component that begins with an underscore.
+    Recipe { repository: &'a str, digest: &'a str },
+    Pack { repository: &'a str, digest: &'a str },
 }
 
 pub fn parse(path: &str) -> Result<Route<'_>, RegistryError> {
@@ -46,6 +49,13 @@ fn split(rest: &str) -> Option<Route<'_>> {
         return Some(Route::Upload { repository, id: last });
     }
     let (repository, word) = before.rsplit_once('/')?;
+    if let Some(repository) = repository.strip_suffix("/_limpet") {
+        return match word {
+            "recipe" => Some(Route::Recipe { repository, digest: last }),
+            "pack" => Some(Route::Pack { repository, digest: last }),
+            _ => None,
+        };
+    }
     match word {
         "manifests" => Some(Route::Manifest { repository, reference: last }),
         "blobs" => Some(Route::Blob { repository, digest: last }),
@@ -63,7 +73,9 @@ impl<'a> Route<'a> {
             | Route::Blob { repository, .. }
             | Route::Uploads { repository }
             | Route::Upload { repository, .. }
-            | Route::Referrers { repository, .. } => repository,
+            | Route::Referrers { repository, .. }
+            | Route::Recipe { repository, .. }
+            | Route::Pack { repository, .. } => repository,
         }
     }
 }
@@ -84,6 +96,7 @@ mod tests {
         assert_eq!(ok("/v2/a/blobs/uploads/"), Ok(Route::Uploads { repository: "a" }));
         assert_eq!(ok("/v2/a/blobs/uploads/id"), Ok(Route::Upload { repository: "a", id: "id" }));
         assert_eq!(ok("/v2/a/referrers/sha256:x"), Ok(Route::Referrers { repository: "a", digest: "sha256:x" }));
+        assert_eq!(ok("/v2/a/_limpet/pack/x"), Ok(Route::Pack { repository: "a", digest: "x" }));
         assert_eq!(
             ok("/v2/blobs/uploads/manifests/x"),
             Ok(Route::Manifest { repository: "blobs/uploads", reference: "x" })
@@ -99,6 +112,8 @@ mod tests {
             ("/v2//manifests/y", Code::NameInvalid),
             ("/v2/_x/manifests/y", Code::NameInvalid),
             ("/v2/a%2f../manifests/y", Code::NameInvalid),
+            ("/v2/a/_limpet/other/x", Code::NotFound),
+            ("/v2/_limpet/recipe/x", Code::NotFound),
         ] {
             assert_eq!(ok(path), Err(code), "{path}");
         }

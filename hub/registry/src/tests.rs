@@ -277,3 +277,46 @@ async fn referrers_of_a_manifest() {
     world.ask("admin", "DELETE", &format!("/v2/a/manifests/{sig}"), &[], b"").await;
     assert_eq!(world.get(&format!("/v2/a/referrers/{digest}")).await.json()["manifests"], serde_json::json!([]));
 }
+
+#[tokio::test]
+async fn recipes_of_layers() {
+    let world = World::new();
+    let mut noise = vec![0u8; 3 << 20];
+    let mut state = 88172645463325252u64;
+    for chunk in noise.chunks_mut(8) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        chunk.copy_from_slice(&state.to_le_bytes());
+    }
+    let layer = builder::gzip(&Layer::new().file("big", 0o644, &noise).tar());
+    let digest = Digest::of(&layer);
+    world.push_blob("app", &layer).await;
+    let at = |part: &str| format!("/v2/app/_limpet/{part}/{digest}");
+    assert_eq!(world.ask("node", "GET", &at("pack"), &[], b"").await.status, StatusCode::NOT_FOUND, "the recipe comes first");
+    assert_eq!(world.ask("nobody", "GET", &at("recipe"), &[], b"").await.status, StatusCode::FORBIDDEN);
+    let other = format!("/v2/other/_limpet/recipe/{digest}");
+    assert_eq!(world.ask("node", "GET", &other, &[], b"").await.status, StatusCode::NOT_FOUND, "not of this repository");
+    let answer = world.ask("node", "GET", &at("recipe"), &[], b"").await;
+    assert_eq!(answer.status, StatusCode::OK);
+    let recipe = limpet_oci::delta::Recipe::decode(&answer.body).unwrap();
+    let last = recipe.packed().last().unwrap();
+    let range = format!("bytes={}-{}", last.offset, last.offset + u64::from(last.packed) - 1);
+    let answer = world.ask("node", "GET", &at("pack"), &[("Range", &range)], b"").await;
+    assert_eq!((answer.status, answer.body.len()), (StatusCode::PARTIAL_CONTENT, last.packed as usize));
+    // What is no layer, or small, has none; that costs the work once.
+    for bytes in [noise.clone(), b"small".to_vec()] {
+        let mut bytes = bytes;
+        bytes.splice(..0, [0x1f, 0x8b]);
+        world.push_blob("app", &bytes).await;
+        let path = format!("/v2/app/_limpet/recipe/{}", Digest::of(&bytes));
+        for _ in 0..2 {
+            assert_eq!(world.ask("node", "GET", &path, &[], b"").await.status, StatusCode::NOT_FOUND);
+        }
+    }
+    let files = || std::fs::read_dir(world.dir.join("registry/recipes")).unwrap().count();
+    assert_eq!(files(), 3);
+    world.ask("admin", "DELETE", &format!("/v2/app/blobs/{digest}"), &[], b"").await;
+    world.registry.sweep().await.unwrap();
+    assert_eq!(files(), 1, "recipes go with their blobs");
+}

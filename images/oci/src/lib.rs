@@ -13,6 +13,7 @@ pub mod config;
 pub mod manifest;
 
 pub mod decompress;
+pub mod delta;
 pub mod tar;
 pub mod unpack;
 

@@ -5,11 +5,14 @@
 //!
 //! `blobs/<algorithm>/<hex>` has every content once, manifests too. `repos/<name>/` says what a repository has:
 //! `_blobs/<digest>`, `_manifests/<digest>` (the file has the media type), `_tags/<tag>` (the digest),
-//! `_referrers/<subject>/<digest>` (a descriptor). Repository components never begin with an underscore.
+//! `_referrers/<subject>/<digest>` (a descriptor).
+//! `recipes/` has what `limpet_oci::delta` makes of layers. Repository components never begin with an underscore.
 
+mod recipes;
 mod repos;
 mod uploads;
 
+pub use recipes::Part;
 pub use repos::StoredManifest;
 pub use uploads::UploadHandle;
 
@@ -19,7 +22,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::RwLock;
+use std::sync::{Mutex, RwLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use uploads::Uploads;
 
@@ -28,6 +31,8 @@ pub struct Storage {
     uploads: Uploads,
     /// Changes of links hold it for reading, a sweep for writing: a blob that is being linked is not swept away.
     links: RwLock<()>,
+    /// Recipes are made one at a time.
+    making: Mutex<()>,
 }
 
 /// What a sweep removed.
@@ -40,7 +45,7 @@ pub struct Swept {
 
 impl Storage {
     pub fn open(dir: &Path) -> io::Result<Storage> {
-        for sub in ["blobs/sha256", "blobs/sha512", "repos"] {
+        for sub in ["blobs/sha256", "blobs/sha512", "recipes", "repos"] {
             fs::create_dir_all(dir.join(sub))?;
         }
         for sub in ["tmp", "uploads"] {
@@ -51,7 +56,7 @@ impl Storage {
             fs::create_dir(&path)?;
         }
         let uploads = Uploads::new(dir.join("uploads"));
-        Ok(Storage { dir: dir.to_path_buf(), uploads, links: RwLock::new(()) })
+        Ok(Storage { dir: dir.to_path_buf(), uploads, links: RwLock::new(()), making: Mutex::new(()) })
     }
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {
@@ -107,6 +112,7 @@ impl Storage {
                 }
             }
         }
+        swept.bytes += self.sweep_recipes()?;
         Ok(swept)
     }
 }

@@ -8,6 +8,7 @@ use crate::error::{Code, RegistryError};
 use crate::reply::{self, Reply, ReplyBody};
 use http::header::RANGE;
 use http::{HeaderMap, StatusCode};
+use std::fs::File;
 
 pub async fn get(
     asked: &Asked,
@@ -24,16 +25,21 @@ pub async fn get(
         ("Docker-Content-Digest", digest.as_str()),
         ("Accept-Ranges", "bytes"),
     ];
+    answer(file, length, &common, headers)
+}
+
+/// A file, or the range of it that was asked for.
+pub fn answer(file: File, length: u64, common: &[(&str, &str)], headers: &HeaderMap) -> Result<Reply, RegistryError> {
     let range = headers.get(RANGE).and_then(|v| v.to_str().ok()).and_then(|v| range(v, length));
     match range {
-        None => reply::with_body(StatusCode::OK, &common, ReplyBody::file(file, 0, length)),
+        None => reply::with_body(StatusCode::OK, common, ReplyBody::file(file, 0, length)),
         Some(Err(())) => {
             let total = format!("bytes */{length}");
             reply::empty(StatusCode::RANGE_NOT_SATISFIABLE, &[("Content-Range", &total)])
         }
         Some(Ok((first, last))) => {
             let content = format!("bytes {first}-{last}/{length}");
-            let headers: Vec<_> = common.into_iter().chain([("Content-Range", content.as_str())]).collect();
+            let headers: Vec<_> = common.iter().copied().chain([("Content-Range", content.as_str())]).collect();
             let body = ReplyBody::file(file, first, last - first + 1);
             reply::with_body(StatusCode::PARTIAL_CONTENT, &headers, body)
         }

@@ -49,7 +49,7 @@ pub async fn get(asked: &Asked, repository: &str, text: &str) -> Result<Reply, R
         })
         .await?;
     let digest = manifest.digest.to_string();
-    let headers = [("Content-Type", manifest.media_type.as_str()), ("Docker-Content-Digest", &digest)];
+    let headers = [("Limpet-Recipes", "1"), ("Content-Type", manifest.media_type.as_str()), ("Docker-Content-Digest", &digest)];
     reply::with_body(StatusCode::OK, &headers, ReplyBody::Bytes(Some(manifest.bytes.into())))
 }
 

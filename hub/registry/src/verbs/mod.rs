@@ -3,6 +3,7 @@
 //! In: a request. Out: a response or an error. Never: work before the callback has allowed it.
 
 mod blob;
+mod delta;
 mod list;
 mod manifest;
 mod upload;
@@ -10,6 +11,7 @@ mod upload;
 use crate::error::{Code, RegistryError};
 use crate::reply::{self, Reply};
 use crate::route::{self, Route};
+use crate::storage::Part;
 use crate::{Action, Asked};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
@@ -43,6 +45,14 @@ where
             let reply = blob::get(asked, repository, digest, &head.headers).await?;
             Ok(if method == Method::HEAD { reply::without_body(reply) } else { reply })
         }
+        (Route::Recipe { digest, .. }, method) => {
+            let reply = delta::get(asked, repository, digest, Part::Recipe, &head.headers).await?;
+            Ok(if method == Method::HEAD { reply::without_body(reply) } else { reply })
+        }
+        (Route::Pack { digest, .. }, method) => {
+            let reply = delta::get(asked, repository, digest, Part::Pack, &head.headers).await?;
+            Ok(if method == Method::HEAD { reply::without_body(reply) } else { reply })
+        }
         (Route::Manifest { reference, .. }, Method::PUT) => {
             manifest::put(asked, repository, reference, &head.headers, body).await
         }
@@ -69,6 +79,7 @@ fn action(route: &Route<'_>, method: &Method) -> Result<Action, RegistryError> {
     let action = match route {
         Route::Catalog if read => Action::Catalog,
         Route::Base | Route::Tags { .. } | Route::Referrers { .. } if read => Action::Pull,
+        Route::Recipe { .. } | Route::Pack { .. } if read => Action::Pull,
         Route::Manifest { .. } | Route::Blob { .. } if read => Action::Pull,
         Route::Manifest { .. } | Route::Blob { .. } if delete => Action::Delete,
         Route::Manifest { .. } if *method == Method::PUT => Action::Push,

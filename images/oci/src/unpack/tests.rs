@@ -3,6 +3,8 @@
 //! In: archives made by `builder`. Out: what is on disk, and the host tree unchanged after every hostile one.
 //! Whiteouts and devices need root; without it those cases say so and pass.
 
+mod hostile;
+
 use super::*;
 use crate::builder::{self, Attributes, Layer, gzip, pax_record};
 use crate::limits::PAX_BYTES_MAX;
