@@ -28,6 +28,8 @@ pub enum ItemKind {
     Token = 6,
     /// Settings of the agent itself (mirrors, eviction, log sizes): name = `agent`.
     Settings = 7,
+    /// The v1 PersistentVolume that a claim of a pod of this node is bound to; namespace and name are the claim's.
+    Claim = 8,
 }
 
 /// Identity of an item. Ordered by kind, namespace, name.

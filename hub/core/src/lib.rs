@@ -10,10 +10,8 @@ pub mod plan;
 pub mod view;
 
 pub mod control;
-pub mod events;
 pub mod nodes;
 pub mod quota;
-pub mod pod_security;
 pub mod rbac;
 pub mod schedule;
 

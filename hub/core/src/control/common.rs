@@ -117,8 +117,7 @@ where
     held
 }
 
-/// All owner references, as JSON.
-pub fn references(meta: &Meta) -> Vec<Value> {
+fn references(meta: &Meta) -> Vec<Value> {
     let flag = |out: &mut Map<String, Value>, name: &str, on: bool| {
         if on {
             out.insert(name.into(), json!(true));

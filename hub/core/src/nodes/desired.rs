@@ -3,17 +3,19 @@
 //! In: the view. Out: the set of items of one node, each with generation and hash; bodies on demand.
 //! Never: anything that the node's own pods do not reference.
 
-use super::claims;
 use crate::{
     Changed, ObjectStore,
     view::{
-        ConfigMap, EndpointSlice, Key, Kind, Node, Obj, Object, PersistentVolume, PersistentVolumeClaim, Phase, Pod,
-        PodRef, Secret, Service,
+        ConfigMap, EndpointSlice, Key, Kind, Node, Obj, Object, PersistentVolume, PersistentVolumeClaim, Phase, Pod, PodRef,
+        Secret, Service,
     },
 };
 use limpet_protocol::{ItemHash, ItemKey, ItemKind, SetDigest};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ItemState {
@@ -50,24 +52,15 @@ impl Wanted {
     where
         Obj<T>: Kind,
     {
-        let key = ItemKey::new(kind, &object.meta.namespace, &object.meta.name);
+        self.add_as(ItemKey::new(kind, &object.meta.namespace, &object.meta.name), object);
+    }
+
+    fn add_as<T>(&mut self, key: ItemKey, object: &Obj<T>)
+    where
+        Obj<T>: Kind,
+    {
         let hash = *object.item_hash.get_or_init(|| ItemHash::of(&shape::<T>(object)));
         let state = ItemState { generation: object.meta.resource_version, hash };
-        if self.items.insert(key.clone(), state).is_none() {
-            self.digest.add(&key, hash);
-        }
-    }
-}
-
-impl Wanted {
-    /// A pod whose claims are directories of the node depends on more than its own bytes.
-    fn add_pod(&mut self, view: &ObjectStore, pod: &Pod) {
-        if claims::of(pod).next().is_none() {
-            return self.add(ItemKind::Pod, pod);
-        }
-        let key = ItemKey::new(ItemKind::Pod, &pod.meta.namespace, &pod.meta.name);
-        let hash = ItemHash::of(&pod_shape(view, pod));
-        let state = ItemState { generation: claims::generation(view, pod), hash };
         if self.items.insert(key.clone(), state).is_none() {
             self.digest.add(&key, hash);
         }
@@ -87,7 +80,7 @@ pub fn wanted(view: &ObjectStore, node: &str) -> Wanted {
     }
     let mut namespaces = BTreeSet::new();
     for pod in view.pods_on(node) {
-        wanted.add_pod(view, pod);
+        wanted.add(ItemKind::Pod, pod);
         if matches!(pod.status.phase, Phase::Succeeded | Phase::Failed) {
             continue;
         }
@@ -131,9 +124,21 @@ fn references(view: &ObjectStore, pod: &Pod, wanted: &mut Wanted) {
                 };
                 wanted.tokens.insert(key, token);
             }
-            PodRef::Claim(_) => {}
+            PodRef::Claim(name) => {
+                if let Some(volume) = volume_of(view, namespace, name) {
+                    wanted.add_as(ItemKey::new(ItemKind::Claim, namespace, name), volume);
+                }
+            }
         }
     }
+}
+
+/// The volume that a claim is bound to, when both say so.
+fn volume_of<'a>(view: &'a ObjectStore, namespace: &str, name: &str) -> Option<&'a Arc<PersistentVolume>> {
+    let claim = view.get::<PersistentVolumeClaim>(namespace, name)?;
+    let volume = view.get::<PersistentVolume>("", &claim.spec.volume_name)?;
+    let theirs = volume.spec.claim_ref.as_ref()?;
+    (*theirs.namespace == *namespace && *theirs.name == *name && *theirs.uid == *claim.meta.uid).then_some(volume)
 }
 
 fn services(view: &ObjectStore, namespace: &str, take: impl Fn(&str) -> bool, wanted: &mut Wanted) {
@@ -153,11 +158,12 @@ pub fn body(view: &ObjectStore, key: &ItemKey) -> Option<Vec<u8>> {
     let (namespace, name) = (&*key.namespace, &*key.name);
     match key.kind {
         ItemKind::Node => view.node(name).map(|o| shape(o)),
-        ItemKind::Pod => view.pod(namespace, name).map(|o| pod_shape(view, o)),
+        ItemKind::Pod => view.pod(namespace, name).map(|o| shape(o)),
         ItemKind::ConfigMap => view.get::<ConfigMap>(namespace, name).map(|o| shape(o)),
         ItemKind::Secret => view.get::<Secret>(namespace, name).map(|o| shape(o)),
         ItemKind::Service => view.get::<Service>(namespace, name).map(|o| shape(o)),
         ItemKind::EndpointSlice => view.get::<EndpointSlice>(namespace, name).map(|o| shape(o)),
+        ItemKind::Claim => volume_of(view, namespace, name).map(|o| shape(o)),
         ItemKind::Token | ItemKind::Settings => None,
     }
 }
@@ -197,22 +203,6 @@ where
     serde_json::to_vec(&value).unwrap_or_default()
 }
 
-fn pod_shape(view: &ObjectStore, pod: &Pod) -> Vec<u8> {
-    let bytes = shape(pod);
-    if claims::of(pod).next().is_none() {
-        return bytes;
-    }
-    let Ok(mut value) = serde_json::from_slice::<Value>(&bytes) else { return bytes };
-    claims::resolve(view, pod, &mut value);
-    serde_json::to_vec(&value).unwrap_or(bytes)
-}
-
-/// Nodes of the pods that use a claim.
-fn users_of_claim(view: &ObjectStore, namespace: &str, claim: &str) -> Vec<String> {
-    let uses = |pod: &&std::sync::Arc<Pod>| claims::of(pod).any(|name| name == claim);
-    pods_in(view, namespace).filter(uses).filter_map(|p| p.node.as_deref()).map(String::from).collect()
-}
-
 /// Nodes whose desired set an event may have changed.
 pub fn nodes_for(view: &ObjectStore, changed: &Changed) -> BTreeSet<String> {
     let mut nodes = BTreeSet::new();
@@ -228,11 +218,11 @@ pub fn nodes_for(view: &ObjectStore, changed: &Changed) -> BTreeSet<String> {
     } else if changed.is::<Secret>() {
         nodes.extend(users(view, namespace, &PodRef::Secret(name.into())));
     } else if changed.is::<PersistentVolumeClaim>() {
-        nodes.extend(users_of_claim(view, namespace, name));
+        nodes.extend(users(view, namespace, &PodRef::Claim(name.into())));
     } else if changed.is::<PersistentVolume>() {
         let both = [changed.old_as::<PersistentVolume>(), changed.new_as::<PersistentVolume>()];
         for claim in both.into_iter().flatten().filter_map(|v| v.spec.claim_ref.as_ref()) {
-            nodes.extend(users_of_claim(view, &claim.namespace, &claim.name));
+            nodes.extend(users(view, &claim.namespace, &PodRef::Claim(claim.name.clone())));
         }
     } else if changed.is::<Service>() || changed.is::<EndpointSlice>() {
         let api = namespace == API_SERVICE.0 && service_of(changed).is_some_and(|s| s == API_SERVICE.1);
@@ -293,6 +283,7 @@ pub fn object_key(key: &ItemKey) -> Key {
         ItemKind::EndpointSlice => EndpointSlice::RESOURCE,
         ItemKind::Token => "limpet/tokens",
         ItemKind::Settings => "limpet/settings",
+        ItemKind::Claim => PersistentVolumeClaim::RESOURCE,
     };
     Key::new(resource, &key.namespace, &key.name)
 }
@@ -362,30 +353,24 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_claim_is_a_directory_of_the_node() {
+    fn claims_travel_as_the_volumes_that_they_are_bound_to() {
         let mut view = world();
-        let mut with_claim = pod("p1", "n1", "s1", "Running");
-        with_claim["spec"]["volumes"] = json!([
-            {"name": "data", "persistentVolumeClaim": {"claimName": "c", "readOnly": true}},
-            {"name": "other", "persistentVolumeClaim": {"claimName": "none"}}]);
-        with_claim["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/d"}]);
-        put(&mut view, 8, "/pods", with_claim);
-        let key = ItemKey::new(ItemKind::Pod, "a", "p1");
-        let read = |view: &ObjectStore| serde_json::from_slice::<Value>(&body(view, &key).unwrap()).unwrap();
-        let before = wanted(&view, "n1").items[&key];
-        assert_eq!(read(&view)["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"], "c");
-        put(&mut view, 9, "/persistentvolumes", json!({"metadata": {"name": "v", "uid": "v", "resourceVersion": "9"},
-            "spec": {"hostPath": {"path": "/vol/v"}, "claimRef": {"namespace": "a", "name": "c", "uid": "c"}}}));
-        let changed = put(&mut view, 10, "/persistentvolumeclaims", json!({"metadata": {"name": "c", "namespace": "a",
-            "uid": "c", "resourceVersion": "10"}, "spec": {"volumeName": "v"}, "status": {"phase": "Bound"}}));
+        let mut user = pod("p3", "n1", "s1", "Pending");
+        user["spec"]["volumes"] = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]);
+        put(&mut view, 10, "/pods", user);
+        let claim = json!({"metadata": {"name": "data", "namespace": "a", "uid": "c1"}, "spec": {"volumeName": "pv1"}});
+        put(&mut view, 11, "/persistentvolumeclaims", claim);
+        let key = ItemKey::new(ItemKind::Claim, "a", "data");
+        let volume = |uid: &str| json!({
+            "metadata": {"name": "pv1", "uid": "v1", "resourceVersion": "4"}, "status": {"phase": "Bound"},
+            "spec": {"hostPath": {"path": "/data"}, "claimRef": {"namespace": "a", "name": "data", "uid": uid}}});
+        put(&mut view, 12, "/persistentvolumes", volume("another"));
+        assert!(!wanted(&view, "n1").items.contains_key(&key), "a claim of the same name that is gone");
+        let changed = put(&mut view, 13, "/persistentvolumes", volume("c1"));
         assert_eq!(nodes_for(&view, &changed), BTreeSet::from(["n1".to_string()]));
-        let spec = read(&view)["spec"].clone();
-        assert_eq!(spec["volumes"][0], json!({"name": "data", "hostPath": {"path": "/vol/v"}}));
-        assert_eq!(spec["volumes"][1]["persistentVolumeClaim"]["claimName"], "none");
-        assert_eq!(spec["containers"][0]["volumeMounts"][0]["readOnly"], true);
-        let after = wanted(&view, "n1").items[&key];
-        assert!(after.generation > before.generation && after.hash != before.hash);
-        assert_eq!(after.hash, ItemHash::of(&body(&view, &key).unwrap()));
+        assert!(wanted(&view, "n1").items.contains_key(&key) && !wanted(&view, "n2").items.contains_key(&key));
+        let body: Value = serde_json::from_slice(&body(&view, &key).unwrap()).unwrap();
+        assert_eq!((&body["spec"]["hostPath"]["path"], &body["status"]), (&json!("/data"), &Value::Null));
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! In: the view, messages of the node's session, silence. Out: messages to the node, and changes to the store.
 //! Never: evicts a pod because its node is silent.
 
-mod claims;
 pub mod desired;
 pub mod ipam;
 pub mod offline;
