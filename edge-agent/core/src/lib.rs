@@ -8,6 +8,7 @@ pub mod api;
 pub mod clock;
 pub mod plan;
 pub mod pods;
+pub mod pressure;
 pub mod quantity;
 pub mod services;
 pub mod status;

@@ -15,6 +15,13 @@ pub fn milli(text: &str) -> Option<i64> {
     i64::try_from(ceil_div(nano(text)?, NANO / 1000)).ok()
 }
 
+/// Bytes in the largest binary unit that divides them.
+pub fn binary(bytes: u64) -> String {
+    let units = [("Ti", 40), ("Gi", 30), ("Mi", 20), ("Ki", 10)];
+    let fits = units.iter().find(|(_, shift)| bytes > 0 && bytes.trailing_zeros() >= *shift);
+    fits.map_or_else(|| bytes.to_string(), |(unit, shift)| format!("{}{unit}", bytes >> shift))
+}
+
 fn ceil_div(a: i128, b: i128) -> i128 {
     a.div_euclid(b) + i128::from(a.rem_euclid(b) != 0)
 }

@@ -3,7 +3,11 @@
 //! In: `Action`s. Out: their outcomes as `Input`s, through one channel.
 //! Never: loses an outcome; what must not fail (removal) is tried again until it does not.
 
-use super::{Paths, StartOptions, convert, convert::VolumeSources};
+use super::{
+    Paths, StartOptions, convert,
+    convert::VolumeSources,
+    devices::{Devices, Given},
+};
 use crate::{
     device::{self, Clock},
     images::{self, ImageError as PullError},
@@ -17,7 +21,7 @@ use limpet_agent_core::{
     Input,
     plan::{ContainerPlan, ImageFacts, Qos, SandboxPlan},
     pods::{Check, ContainerRef, Exit, HookKind, ImageError, ProbeKind, PullPolicy, StartStage, Uid},
-    volumes::VolumePlan,
+    volumes::{VolumeContent, VolumePlan},
 };
 use std::{
     collections::BTreeMap,
@@ -40,6 +44,7 @@ pub struct Hands {
     pub clock: Clock,
     pub paths: Paths,
     limits: logs::Limits,
+    pod_pids_limit: Option<u64>,
     tell: mpsc::UnboundedSender<Input>,
     prober: Arc<Prober>,
     shared: Arc<Mutex<Shared>>,
@@ -55,6 +60,7 @@ struct Shared {
     qos: BTreeMap<Uid, Qos>,
     /// Layers of the images that were ensured, by image id, lowest first.
     layers: BTreeMap<String, Vec<PathBuf>>,
+    devices: Devices,
     /// Something did not fit on the disk.
     disk_full: bool,
 }
@@ -85,15 +91,24 @@ impl Hands {
             clock,
             paths: options.paths.clone(),
             limits,
+            pod_pids_limit: options.config.pod_pids_limit,
             tell,
             prober,
-            shared: Arc::default(),
+            shared: Arc::new(Mutex::new(Shared {
+                devices: Devices::new(options.config.devices.clone()),
+                ..Shared::default()
+            })),
         };
         (hands, outcomes)
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For work that is done elsewhere.
+    pub fn teller(&self) -> mpsc::UnboundedSender<Input> {
+        self.tell.clone()
     }
 
     fn say(&self, input: Input) {
@@ -122,16 +137,30 @@ impl Hands {
     }
 
     pub fn set_up_volumes(&self, uid: Uid, plans: Vec<VolumePlan>) {
-        let data = &self.paths.data;
-        let mut sources = VolumeSources::new();
-        for plan in &plans {
-            if let Err(e) = convert::set_up_volume(data, &uid, plan) {
-                return self.say(Input::VolumesFailed { uid, volume: plan.name.clone(), message: e.to_string() });
+        let hands = self.clone();
+        let work = async move {
+            let mut sources = VolumeSources::new();
+            for plan in &plans {
+                if let Err(message) = hands.set_up_volume(&uid, plan).await {
+                    return Input::VolumesFailed { uid, volume: plan.name.clone(), message };
+                }
+                sources.insert(plan.name.clone(), convert::volume_source(&hands.paths.data, &uid, plan));
             }
-            sources.insert(plan.name.clone(), convert::volume_source(data, &uid, plan));
+            hands.lock().volumes.insert(uid.clone(), sources);
+            Input::VolumesReady { uid }
+        };
+        self.spawn_here(work);
+    }
+
+    async fn set_up_volume(&self, uid: &Uid, plan: &VolumePlan) -> Result<(), String> {
+        let data = &self.paths.data;
+        if let VolumeContent::Image { reference, policy, secrets } = &plan.content {
+            let want = images::Want { image: reference.clone(), policy: store_policy(*policy), pull_secrets: secrets.clone() };
+            let image = self.images.ensure(&want).await.map_err(|e| e.to_string())?;
+            let dir = convert::volume_source(data, uid, plan);
+            return volumes::image::set_up(&dir, &image.layers).map_err(|e| e.to_string());
         }
-        self.lock().volumes.insert(uid.clone(), sources);
-        self.say(Input::VolumesReady { uid });
+        convert::set_up_volume(data, uid, plan).map_err(|e| e.to_string())
     }
 
     pub fn update_volumes(&self, uid: &Uid, plans: &[VolumePlan]) {
@@ -149,7 +178,7 @@ impl Hands {
             shared.qos.insert(uid.clone(), plan.qos);
             (shared.cidr.map(|c| c.gateway()), shared.host_ips.clone())
         };
-        let spec = convert::sandbox(&plan, gateway, &device::host_file("/etc/resolv.conf"));
+        let spec = convert::sandbox(&plan, gateway, &device::host_file("/etc/resolv.conf"), self.pod_pids_limit);
         let runtime = self.runtime.clone();
         self.spawn(async move {
             match runtime.create_sandbox(&spec).await {
@@ -164,11 +193,7 @@ impl Hands {
 
     pub fn pull_image(&self, uid: Uid, container: Arc<str>, want: (String, PullPolicy), secrets: Vec<Vec<u8>>) {
         let (image, policy) = want;
-        let policy = match policy {
-            PullPolicy::Always => images::Policy::Always,
-            PullPolicy::IfNotPresent => images::Policy::IfNotPresent,
-            PullPolicy::Never => images::Policy::Never,
-        };
+        let policy = store_policy(policy);
         let here = self.images.find(&image).is_some();
         let asks = policy == images::Policy::Always || (!here && policy == images::Policy::IfNotPresent);
         if asks {
@@ -229,7 +254,9 @@ impl Hands {
         let create = |message: String| (StartStage::Create, message);
         let layers = self.lock().layers.get(&plan.image.id).cloned();
         let layers = layers.ok_or_else(|| create(format!("image {} is no longer here", plan.image.id)))?;
-        let spec = convert::container(plan, qos, &layers, sources, &self.paths).map_err(create)?;
+        let mut spec = convert::container(plan, qos, &layers, sources, &self.paths).map_err(create)?;
+        let given = self.give_devices(plan).map_err(create)?;
+        convert::add_devices(&mut spec, given);
         let message = convert::termination_file(&self.paths.data, &plan.pod_uid, &plan.name, plan.attempt);
         make_message_file(&message).map_err(|e| create(format!("termination message: {e}")))?;
         let path = logs::file(&self.paths.data, &plan.pod_uid, &plan.name, plan.attempt);
@@ -242,8 +269,29 @@ impl Hands {
         Ok(())
     }
 
+    /// Devices that the container's limits name. What the node does not offer is the scheduler's to refuse.
+    fn give_devices(&self, plan: &ContainerPlan) -> Result<Given, String> {
+        let mut given = Given::default();
+        let mut shared = self.lock();
+        let owner = (plan.pod_uid.clone(), plan.name.clone());
+        for (resource, count) in &plan.resources.extended {
+            if shared.devices.offers(resource) {
+                shared.devices.give(&owner, resource, *count, &mut given)?;
+            }
+        }
+        Ok(given)
+    }
+
+    /// For the node's capacity.
+    pub fn device_capacity(&self) -> BTreeMap<String, u64> {
+        self.lock().devices.capacity()
+    }
+
     /// A container of the agent before this one.
     pub fn adopt(&self, id: &str, at: ContainerRef) {
+        let owner = (at.uid.to_string(), at.container.to_string());
+        let devices = self.runtime.devices_of(id);
+        self.lock().devices.held(&owner, &devices);
         let path = logs::file(&self.paths.data, &at.uid, &at.container, at.attempt);
         let streams = self.runtime.take_streams(id);
         self.lock().containers.insert(id.to_string(), Known { at, message_from_log: false });
@@ -358,6 +406,7 @@ impl Hands {
             self.runtime.remove_container(&found.id).await.map_err(text)?;
         }
         self.runtime.remove_sandbox(uid).await.map_err(text)?;
+        self.lock().devices.release(uid);
         volumes::tear_down_pod(&self.paths.data, uid).map_err(|e| e.to_string())?;
         self.lock().volumes.remove(uid);
         if files_too {
@@ -370,6 +419,14 @@ impl Hands {
             }
         }
         Ok(())
+    }
+}
+
+fn store_policy(policy: PullPolicy) -> images::Policy {
+    match policy {
+        PullPolicy::Always => images::Policy::Always,
+        PullPolicy::IfNotPresent => images::Policy::IfNotPresent,
+        PullPolicy::Never => images::Policy::Never,
     }
 }
 
@@ -401,6 +458,7 @@ fn image_error(error: &PullError) -> ImageError {
         "InvalidImageName" => ImageError::InvalidName,
         "ErrImageNeverPull" => ImageError::NeverPull,
         "RegistryUnavailable" => ImageError::Unavailable,
+        "SignatureValidationFailed" => ImageError::Signature,
         _ => ImageError::Pull,
     }
 }

@@ -3,6 +3,9 @@
 //! In: the command line, and `--config FILE` (JSON, see docs/agent-config.md). Out: a checked `Config`.
 //! Never: a default that differs between boards.
 
+use super::devices::Offer;
+use crate::images::signature::Policy as ImagePolicy;
+use limpet_agent_core::pressure::{Signal, Threshold};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -34,6 +37,16 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Memory that pods may not have, in MiB; by default a twentieth, at most 256.
     pub reserved_memory_mib: Option<u64>,
+    /// Least amounts that must be left, by kubelet's names (`memory.available`, `nodefs.available`,
+    /// `nodefs.inodesFree`, `pid.available`), as quantities or shares.
+    pub eviction_hard: BTreeMap<String, String>,
+    pub eviction_pressure_transition_seconds: u64,
+    /// Sysctls that pods may set besides the safe ones.
+    pub allowed_unsafe_sysctls: Vec<String>,
+    /// Most processes and threads of one pod.
+    pub pod_pids_limit: Option<u64>,
+    /// Devices of the board that pods may ask for.
+    pub devices: Vec<Offer>,
     pub container_log_bytes_max: u64,
     pub container_log_files_max: usize,
     pub cluster_domain: String,
@@ -45,6 +58,12 @@ pub struct Config {
     pub insecure_registries: Vec<String>,
     /// PEM files with CAs for registries, besides the system's.
     pub registry_ca_files: Vec<PathBuf>,
+    /// Images that need a signature.
+    pub image_policies: Vec<ImagePolicy>,
+    /// Images pulled at a time; 1 is kubelet's `serializeImagePulls`.
+    pub image_pulls_at_once: Option<usize>,
+    /// Of all pulls together.
+    pub image_pull_bytes_per_second: Option<u64>,
 }
 
 impl Default for Config {
@@ -58,6 +77,11 @@ impl Default for Config {
             pods_max: 110,
             labels: BTreeMap::new(),
             reserved_memory_mib: None,
+            eviction_hard: BTreeMap::new(),
+            eviction_pressure_transition_seconds: 300,
+            allowed_unsafe_sysctls: Vec::new(),
+            pod_pids_limit: None,
+            devices: Vec::new(),
             container_log_bytes_max: 10 * 1024 * 1024,
             container_log_files_max: 3,
             cluster_domain: "cluster.local".into(),
@@ -65,6 +89,9 @@ impl Default for Config {
             registry_mirrors: BTreeMap::new(),
             insecure_registries: Vec::new(),
             registry_ca_files: Vec::new(),
+            image_policies: Vec::new(),
+            image_pulls_at_once: None,
+            image_pull_bytes_per_second: None,
         }
     }
 }
@@ -91,10 +118,27 @@ impl Config {
         if self.container_log_bytes_max < 64 * 1024 || self.container_log_files_max < 2 {
             return Err("containerLogBytesMax must be at least 65536 and containerLogFilesMax at least 2".into());
         }
+        self.devices.iter().try_for_each(Offer::check)?;
+        if let Some(policy) = self.image_policies.iter().find(|p| p.images.is_empty() || p.cosign_keys.is_empty()) {
+            return Err(format!("imagePolicies: \"{}\" needs `images` and at least one file in `cosignKeys`", policy.images));
+        }
+        if self.image_pulls_at_once == Some(0) || self.image_pull_bytes_per_second.is_some_and(|n| n < 1024) {
+            return Err("imagePullsAtOnce must be at least 1 and imagePullBytesPerSecond at least 1024".into());
+        }
+        for (signal, amount) in &self.eviction_hard {
+            let known = Signal::ALL.iter().any(|s| s.name() == signal);
+            if !known || Threshold::parse(amount).is_none() {
+                let names = Signal::ALL.map(Signal::name).join(", ");
+                return Err(format!("evictionHard \"{signal}\": \"{amount}\" is not right: {names} take a quantity or a share"));
+            }
+        }
         if let Some(ip) = &self.node_ip
             && ip.parse::<std::net::IpAddr>().is_err()
         {
             return Err(format!("nodeIp \"{ip}\" is not an address"));
+        }
+        if self.eviction_pressure_transition_seconds == 0 || self.pod_pids_limit.is_some_and(|n| n < 16) {
+            return Err("evictionPressureTransitionSeconds must be at least 1 and podPidsLimit at least 16".into());
         }
         Ok(())
     }
@@ -125,6 +169,9 @@ mod tests {
             (r#"{"keepaliveSeconds": 1}"#, Some("keepaliveSeconds must be")),
             (r#"{"keepAliveSeconds": 30}"#, Some("unknown field")),
             (r#"{"nodeIp": "x"}"#, Some("is not an address")),
+            (r#"{"evictionHard": {"memory.available": "10%"}}"#, None),
+            (r#"{"evictionHard": {"memory": "10%"}}"#, Some("evictionHard")),
+            (r#"{"evictionHard": {"pid.available": "a lot"}}"#, Some("a quantity or a share")),
             ("[", Some("EOF")),
         ] {
             let path = std::env::temp_dir().join(format!("limpet-config-{}", std::process::id()));

@@ -3,13 +3,15 @@
 //! In: a plan, the directories of layers and volumes, the host's resolver. Out: specs with nothing left to look up.
 //! Never: decides anything that a plan has not decided.
 
-use super::{Paths, users};
+use super::{Paths, devices::Given, users};
 use crate::{
     runtime::spec as rt,
     volumes::{self, HostPathType},
 };
 use limpet_agent_core::{
-    plan::{ContainerPlan, DnsPlan, MountSource, PodResources, Propagation, Qos, ResourcePlan, SandboxPlan, SeccompPlan},
+    plan::{
+        AppArmorPlan, ContainerPlan, DnsPlan, MountSource, PodResources, Propagation, Qos, ResourcePlan, SandboxPlan, SeccompPlan,
+    },
     volumes::{VolumeContent, VolumePlan},
 };
 use std::{
@@ -18,7 +20,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub fn sandbox(plan: &SandboxPlan, gateway: Option<Ipv4Addr>, host_resolv: &str) -> rt::SandboxSpec {
+pub fn sandbox(
+    plan: &SandboxPlan,
+    gateway: Option<Ipv4Addr>,
+    host_resolv: &str,
+    pids_limit: Option<u64>,
+) -> rt::SandboxSpec {
     let host_ports = plan.host_ports.iter().map(|p| rt::HostPort {
         host_ip: p.host_ip.parse().ok().filter(|ip: &Ipv4Addr| !ip.is_unspecified()),
         host_port: p.host_port,
@@ -36,7 +43,7 @@ pub fn sandbox(plan: &SandboxPlan, gateway: Option<Ipv4Addr>, host_resolv: &str)
         host_ipc: plan.host_ipc,
         share_pid: plan.share_process_namespace,
         qos: qos(plan.qos),
-        resources: pod_resources(&plan.resources),
+        resources: pod_resources(&plan.resources, pids_limit),
         sysctls: plan.sysctls.iter().cloned().collect(),
         host_aliases: plan.host_aliases.clone(),
         dns: dns(&plan.dns, gateway, host_resolv),
@@ -75,13 +82,14 @@ fn bytes(limit: Option<i64>) -> Option<u64> {
     limit.and_then(|n| u64::try_from(n).ok())
 }
 
-fn pod_resources(r: &PodResources) -> rt::Resources {
+fn pod_resources(r: &PodResources, pids_limit: Option<u64>) -> rt::Resources {
     rt::Resources {
         cpu_shares: Some(r.cpu_shares),
         cpu_quota_us: r.cpu_quota_us,
         cpu_period_us: Some(r.cpu_period_us),
         memory_limit_bytes: bytes(r.memory_limit_bytes),
-        pids_limit: None,
+        pids_limit,
+        hugepages: Some(r.hugepages.clone()),
     }
 }
 
@@ -92,6 +100,7 @@ fn resources(r: &ResourcePlan) -> rt::Resources {
         cpu_period_us: Some(r.cpu_period_us),
         memory_limit_bytes: bytes(r.memory_limit_bytes),
         pids_limit: None,
+        hugepages: Some(r.hugepages.clone()),
     }
 }
 
@@ -125,6 +134,8 @@ pub fn container(
             sub_path,
             destination: PathBuf::from(&mount.destination),
             read_only: mount.read_only,
+            recursive_read_only: mount.recursive_read_only,
+            no_exec: mount.no_exec,
             propagation: match mount.propagation {
                 Propagation::Private => rt::Propagation::None,
                 Propagation::HostToContainer => rt::Propagation::HostToContainer,
@@ -132,12 +143,16 @@ pub fn container(
             },
         });
     }
+    let mut devices = Vec::new();
+    for (name, path) in &plan.block_devices {
+        let source = sources.get(name).ok_or_else(|| format!("volume \"{name}\" is not mounted on this node"))?;
+        let (host_path, container_path) = (source.clone(), PathBuf::from(path));
+        devices.push(rt::Device { host_path, container_path, access: "rwm".into() });
+    }
     let seccomp = match &plan.security.seccomp {
         SeccompPlan::RuntimeDefault => rt::Seccomp::RuntimeDefault,
         SeccompPlan::Unconfined => rt::Seccomp::Unconfined,
-        SeccompPlan::Localhost(file) => {
-            return Err(format!("seccomp profile \"{file}\": profiles of the node are not supported yet"));
-        }
+        SeccompPlan::Localhost(file) => rt::Seccomp::Localhost(file.clone()),
     };
     let add = plan.security.capabilities_add.clone();
     let drop = plan.security.capabilities_drop.clone();
@@ -154,7 +169,7 @@ pub fn container(
         cwd: plan.cwd.clone(),
         user,
         mounts,
-        devices: Vec::new(),
+        devices,
         qos: qos(pod_qos),
         resources: resources(&plan.resources),
         privileged: plan.security.privileged,
@@ -163,11 +178,43 @@ pub fn container(
         read_only_root: plan.security.read_only_root,
         unmasked_proc: plan.security.proc_unmasked,
         seccomp,
+        app_armor: app_armor(&plan.security.app_armor)?,
         tty: plan.tty,
         stdin: plan.stdin,
         oom_score_adj: plan.resources.oom_score_adj,
+        hooks: Vec::new(),
         annotations: BTreeMap::new(),
     })
+}
+
+/// Profiles that may stand for "the runtime's", the first that the kernel has.
+const APP_ARMOR_DEFAULTS: [&str; 3] = ["limpet-default", "cri-containerd.apparmor.d", "docker-default"];
+
+fn app_armor(plan: &AppArmorPlan) -> Result<Option<String>, String> {
+    if !crate::device::app_armor() {
+        return Ok(None);
+    }
+    let loaded = crate::device::app_armor_profiles();
+    let usual = APP_ARMOR_DEFAULTS.iter().find(|name| loaded.contains(**name)).map(|name| name.to_string());
+    match plan {
+        AppArmorPlan::Unconfined => Ok(Some("unconfined".into())),
+        AppArmorPlan::Unsaid => Ok(usual),
+        AppArmorPlan::RuntimeDefault => usual.map(Some).ok_or_else(|| {
+            let names = APP_ARMOR_DEFAULTS.join(", ");
+            format!("no AppArmor profile for RuntimeDefault is loaded on this node; load one of {names} with apparmor_parser")
+        }),
+        AppArmorPlan::Localhost(name) if loaded.contains(name) => Ok(Some(name.clone())),
+        AppArmorPlan::Localhost(name) => Err(format!("the AppArmor profile \"{name}\" is not loaded on this node")),
+    }
+}
+
+/// What devices bring along.
+pub fn add_devices(spec: &mut rt::ContainerSpec, given: Given) {
+    spec.devices.extend(given.devices);
+    spec.mounts.extend(given.mounts);
+    spec.env.extend(given.env);
+    spec.user.groups.extend(given.groups);
+    spec.hooks.extend(given.hooks);
 }
 
 pub fn termination_file(data: &Path, uid: &str, container: &str, attempt: u32) -> PathBuf {
@@ -177,8 +224,13 @@ pub fn termination_file(data: &Path, uid: &str, container: &str, attempt: u32) -
 /// The directory or file that a volume is mounted from.
 pub fn volume_source(data: &Path, uid: &str, volume: &VolumePlan) -> PathBuf {
     match &volume.content {
-        VolumeContent::EmptyDir { .. } => volumes::dir(data, uid, "empty-dir", &volume.name),
-        VolumeContent::HostPath { path, .. } => PathBuf::from(path),
+        VolumeContent::EmptyDir { .. } | VolumeContent::HugePages { .. } => {
+            volumes::dir(data, uid, "empty-dir", &volume.name)
+        }
+        VolumeContent::Image { .. } => volumes::dir(data, uid, "image", &volume.name),
+        VolumeContent::HostPath { path, .. } | VolumeContent::Persistent { path, .. } | VolumeContent::Block { path } => {
+            PathBuf::from(path)
+        }
         VolumeContent::Files { .. } => volumes::dir(data, uid, "files", &volume.name),
     }
 }
@@ -194,6 +246,16 @@ pub fn set_up_volume(data: &Path, uid: &str, volume: &VolumePlan) -> std::io::Re
             };
             volumes::emptydir::set_up(&dir, medium, volume.group)
         }
+        VolumeContent::HugePages { page_bytes } => {
+            let medium = volumes::Medium::HugePages { page_bytes: *page_bytes };
+            volumes::emptydir::set_up(&dir, medium, volume.group)
+        }
+        VolumeContent::Persistent { make, owned_always, .. } => {
+            volumes::persistent::set_up(&dir, *make, volume.group, *owned_always)
+        }
+        VolumeContent::Block { .. } => volumes::hostpath::set_up(&dir, HostPathType::BlockDevice),
+        // Its layers come from the image store: see `Hands::set_up_volumes`.
+        VolumeContent::Image { .. } => Ok(()),
         VolumeContent::HostPath { kind, .. } => {
             let kind = HostPathType::parse(kind)
                 .ok_or_else(|| std::io::Error::other(format!("hostPath type \"{kind}\" is not known")))?;

@@ -8,8 +8,10 @@
 mod act;
 pub mod config;
 mod convert;
+mod devices;
 mod hub;
 mod node;
+mod pressure;
 mod start;
 mod state;
 mod users;

@@ -53,21 +53,13 @@ pub fn facts(answer: &JoinAnswer, config: &Config, paths: &Paths, runtime: &Runt
         let why = "the board has no network address yet".to_string();
         facts.problems.push(NodeProblem::NotReady(why));
     }
-    facts.problems.extend(disk_pressure(&paths.data));
     facts
 }
 
-/// A full disk as a condition. The text names no figure that changes: every change is a message to the hub.
-pub fn disk_pressure(data: &Path) -> Option<NodeProblem> {
-    let (all, free) = device::disk_bytes(data);
-    let wanted = (all / 10).min(DISK_FREE_BYTES_WANTED);
-    (free < wanted).then(|| {
-        NodeProblem::DiskPressure(format!(
-            "less than {} MiB are free on the disk of {}: remove images or files, or give it a larger disk",
-            wanted >> 20,
-            data.display()
-        ))
-    })
+/// So much must be free for the node to take pods.
+pub fn disk_bytes_wanted(data: &Path) -> u64 {
+    let (all, _) = device::disk_bytes(data);
+    (all / 10).min(DISK_FREE_BYTES_WANTED)
 }
 
 /// Above this share in use, images that no pod wants are removed.
@@ -87,9 +79,13 @@ pub fn host_facts(facts: &NodeFacts, answer: &JoinAnswer, config: &Config) -> Ho
         ips: facts.ips.clone(),
         memory_bytes: facts.memory_bytes,
         allocatable_cpu_milli: i64::from(facts.cpus) * 1000,
-        allocatable_memory_bytes: facts.memory_bytes.saturating_sub(facts.memory_reserved_bytes) as i64,
+        allocatable_memory_bytes: facts.allocatable_memory_bytes() as i64,
         api,
         cluster_domain: config.cluster_domain.clone(),
+        app_armor: device::app_armor(),
+        unsafe_sysctls: config.allowed_unsafe_sysctls.clone(),
+        // A RuntimeClass of this name is the runtime that every pod has.
+        runtime_handlers: vec!["limpet".into()],
     }
 }
 

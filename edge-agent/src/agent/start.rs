@@ -203,11 +203,26 @@ async fn join_until_done(
     }
 }
 
+/// Without its keys a policy would refuse everything: said at once.
+fn trust(config: &Config) -> Result<Vec<images::Trust>, Stop> {
+    let read = |path: &std::path::PathBuf| {
+        let why = |e: String| Stop::Never(format!("imagePolicies: the key {} {e}", path.display()));
+        let pem = std::fs::read(path).map_err(|e| why(format!("cannot be read: {e}")))?;
+        images::signature::Key::parse(&pem).map_err(why)
+    };
+    let with_keys = |policy: &images::signature::Policy| {
+        let keys = policy.cosign_keys.iter().map(read).collect::<Result<_, _>>()?;
+        Ok(images::Trust { policy: policy.clone(), keys })
+    };
+    config.image_policies.iter().map(with_keys).collect()
+}
+
 fn open_images(options: &StartOptions, clock: &Clock, identity: &Identity) -> Result<images::Store, Stop> {
     let registries = images::RegistryOptions {
         mirrors: options.config.registry_mirrors.clone(),
         insecure: options.config.insecure_registries.clone(),
         ca_files: options.config.registry_ca_files.clone(),
+        bytes_per_second: options.config.image_pull_bytes_per_second,
         time: Some(Arc::new(clock.clone())),
     };
     let store = images::Store::open(images::Options {
@@ -215,6 +230,8 @@ fn open_images(options: &StartOptions, clock: &Clock, identity: &Identity) -> Re
         platform: limpet_oci::Platform::host(),
         program: Some(options.program.clone()),
         registries,
+        pulls_at_once: options.config.image_pulls_at_once,
+        trust: trust(&options.config)?,
     });
     let store = store.map_err(|e| Stop::Again(format!("the image store: {e}")))?;
     if let Err(e) = store.set_hub(Some(hub_access(identity))) {

@@ -61,8 +61,7 @@ pub struct Agent {
     floor_ms: u64,
     pub(super) last_sent_ms: u64,
     look_at_ms: u64,
-    /// When to ask again how full the disk is; something must happen besides.
-    disk_at_ms: u64,
+    pub(super) watch: super::pressure::Watch,
     cidr: Option<Cidr>,
     names: dns::Shared,
     renewing: bool,
@@ -79,6 +78,7 @@ impl Agent {
         identity: watch::Sender<Arc<Identity>>,
     ) -> Agent {
         let facts = node::facts(&identity.borrow().answer, &options.config, &options.paths, &hands.runtime);
+        let watch = super::pressure::Watch::new(&options.config, &options.paths);
         Agent {
             outbox: Outbox::new(replayed.version_ceiling),
             sync: replayed.sync,
@@ -91,7 +91,7 @@ impl Agent {
             hang_up: Arc::default(),
             last_sent_ms: 0,
             look_at_ms: 0,
-            disk_at_ms: 0,
+            watch,
             cidr: None,
             names: dns::Shared::default(),
             renewing: false,
@@ -220,7 +220,7 @@ impl Agent {
         let alive = self.alive_at();
         let timers = [self.sync.wake_at(), self.pods.wake_at(), self.outbox.wake_at()];
         let core = timers.into_iter().flatten().map(|(at, _)| at);
-        core.chain(alive).chain([self.look_at_ms]).min().unwrap_or(now + LOOK_AGAIN_MS).max(now)
+        core.chain(alive).chain(self.pressure_at()).chain([self.look_at_ms]).min().unwrap_or(now + LOOK_AGAIN_MS).max(now)
     }
 
     fn tick(&mut self) {
@@ -245,6 +245,9 @@ impl Agent {
     fn look_around(&mut self) {
         let answer = self.identity.borrow().answer.clone();
         let mut facts = node::facts(&answer, &self.options.config, &self.options.paths, &self.hands.runtime);
+        facts.devices = self.hands.device_capacity();
+        facts.problems.extend(self.watch.pressure.problems());
+        facts.memory_kept_free_bytes = self.watch.pressure.memory_kept_free(facts.memory_bytes);
         let images = self.hands.images.list();
         facts.images = images.into_iter().map(|i| (i.names, i.bytes)).collect();
         if facts != self.facts {
@@ -258,11 +261,12 @@ impl Agent {
     }
 
     /// Images of pods that the set wants stay, whatever their state: they may not come back over this network.
-    fn collect_images(&self) {
+    pub(super) fn collect_images(&self) {
         let mut keep = BTreeSet::new();
         for pod in self.pods.pods() {
             let spec = &pod.object.spec;
             keep.extend(spec.containers.iter().chain(&spec.init_containers).map(|c| c.image.clone()));
+            keep.extend(spec.volumes.iter().filter_map(|v| Some(v.image.as_ref()?.reference.clone())));
         }
         let images = self.hands.images.clone();
         tokio::task::spawn_local(async move {
@@ -280,22 +284,9 @@ impl Agent {
         self.pods_input(Input::Host(host));
     }
 
-    /// Whenever something happens, but not each time: has the disk become full, or is there room again?
-    fn look_at_disk(&mut self) {
-        let now = self.clock.mono_ms();
-        if now < self.disk_at_ms {
-            return;
-        }
-        self.disk_at_ms = now + LOOK_AGAIN_TROUBLED_MS;
-        let known = self.facts.problems.iter().any(|p| matches!(p, status::NodeProblem::DiskPressure(_)));
-        if node::disk_pressure(&self.options.paths.data).is_some() != known {
-            self.look_soon();
-        }
-    }
-
     /// Drains the cores until nothing more follows from what happened.
     fn settle(&mut self) {
-        self.look_at_disk();
+        self.watch_pressure();
         loop {
             if let Some(output) = self.sync.poll() {
                 self.sync_output(output);
@@ -347,7 +338,8 @@ impl Agent {
         }
     }
 
-    fn look_soon(&mut self) {
+    pub(super) fn look_soon(&mut self) {
+        self.watch.at_ms = self.watch.at_ms.min(self.clock.mono_ms() + LOOK_SOON_MS);
         self.look_at_ms = self.look_at_ms.min(self.clock.mono_ms() + LOOK_SOON_MS);
     }
 

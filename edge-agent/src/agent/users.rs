@@ -53,7 +53,8 @@ pub fn resolve(plan: &UserPlan, layers: &[PathBuf]) -> Result<User, String> {
         },
     };
     let mut extra = plan.supplemental_groups.clone();
-    if let Some(user_name) = user_name {
+    // `supplementalGroupsPolicy: Strict`: what the image's files say about groups does not count.
+    if let Some(user_name) = user_name.filter(|_| !plan.strict_groups) {
         extra.extend(groups.with_member(&user_name));
     }
     extra.sort_unstable();
@@ -157,6 +158,8 @@ mod tests {
         ] {
             assert_eq!(user(image, uid), want, "{image}");
         }
+        let plan = UserPlan { image_user: "web".into(), strict_groups: true, ..UserPlan::default() };
+        assert_eq!(resolve(&plan, &layers).unwrap().groups, [0u32; 0], "Strict: none from the image");
         std::os::unix::fs::symlink("/etc", base.join("link")).unwrap();
         let plan = UserPlan { image_user: "root".into(), ..UserPlan::default() };
         std::fs::create_dir_all(base.join("2")).unwrap();

@@ -79,6 +79,11 @@ impl Cgroups {
         devices::apply(&self.hierarchies, group, devices)
     }
 
+    /// Other limits for a group that is in use.
+    pub fn update(&self, group: &str, resources: &Resources) -> Result<()> {
+        limits::update(&self.hierarchies, group, resources)
+    }
+
     /// Moves a process into the group.
     pub fn attach(&self, group: &str, pid: i32) -> Result<()> {
         self.doors(group)?.iter().try_for_each(|door| enter(door, pid))

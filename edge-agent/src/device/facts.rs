@@ -12,7 +12,7 @@ use std::{
 
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
-fn read(path: impl AsRef<Path>) -> String {
+pub(super) fn read(path: impl AsRef<Path>) -> String {
     let mut text = String::new();
     if let Ok(file) = std::fs::File::open(path) {
         let _ = file.take(FILE_BYTES_MAX).read_to_string(&mut text);
@@ -138,4 +138,16 @@ fn board() -> Option<String> {
         .collect();
     let fit = fit.trim_matches(['-', '_', '.']).to_string();
     (!fit.is_empty()).then_some(fit)
+}
+
+/// Whether the kernel enforces AppArmor profiles.
+pub fn app_armor() -> bool {
+    read("/sys/module/apparmor/parameters/enabled").starts_with('Y')
+}
+
+/// Names of the profiles in the kernel.
+pub fn app_armor_profiles() -> std::collections::BTreeSet<String> {
+    let list = read("/sys/kernel/security/apparmor/profiles");
+    // `name (enforce)`; a name may have spaces.
+    list.lines().filter_map(|line| Some(line.rsplit_once(" (")?.0.to_string())).collect()
 }

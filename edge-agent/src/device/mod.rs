@@ -3,10 +3,14 @@
 //! In: /proc, /sys, /etc, uname. Out: facts for the node's status and for plans.
 //! Never: changes anything on the device; fails because one fact is missing.
 
+pub mod cdi;
 pub mod cgroups;
 pub mod clock;
 mod facts;
+mod left;
 pub mod memory;
 
 pub use clock::Clock;
+pub use facts::{app_armor, app_armor_profiles};
+pub use left::{disk_use, left};
 pub use facts::{boot_id, disk_bytes, host_file, node_facts, node_name_from_host, primary_ips};

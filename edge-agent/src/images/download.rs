@@ -157,6 +157,7 @@ async fn attempt(
                     stop = Some(Stop::Wrong(format!("blob {} is longer than its manifest says", wanted.digest)));
                     break;
                 }
+                session.pace(chunk.len()).await;
                 if sender.send(chunk).await.is_err() {
                     break;
                 }

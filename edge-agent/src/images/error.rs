@@ -27,6 +27,9 @@ pub enum ImageError {
     /// The pod's back-off retries; it helps when the image is pushed again.
     #[error("failed to pull image {image:?}: {source}")]
     Unpack { image: String, source: UnpackError },
+    /// The pod's back-off retries; it helps when the image is signed.
+    #[error("failed to pull image {image:?}: {why}")]
+    Signature { image: String, why: String },
     /// The pod's back-off retries; the node's disk is full or broken.
     #[error("image store: {what}: {source}")]
     Disk { what: String, source: std::io::Error },
@@ -42,6 +45,7 @@ impl ImageError {
             ImageError::InvalidName(_) => "InvalidImageName",
             ImageError::NeverPull(_) => "ErrImageNeverPull",
             ImageError::Unreachable { .. } => "RegistryUnavailable",
+            ImageError::Signature { .. } => "SignatureValidationFailed",
             _ => "ErrImagePull",
         }
     }

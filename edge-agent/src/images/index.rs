@@ -27,6 +27,9 @@ pub struct Stored {
     pub layers: Vec<Digest>,
     /// Compressed.
     pub bytes: u64,
+    /// Names of the keys whose signatures were checked.
+    #[serde(default)]
+    pub vouched: BTreeSet<String>,
 }
 
 impl Index {
@@ -95,6 +98,7 @@ impl Index {
             digests: Vec::new(),
             layers: layers.to_vec(),
             bytes,
+            vouched: BTreeSet::new(),
         });
         stored.tags.extend(tag);
         for digest in digests {
@@ -102,6 +106,11 @@ impl Index {
             stored.digests.push(digest.clone());
         }
         *self != before
+    }
+
+    /// False when nothing changed.
+    pub fn vouch(&mut self, id: &Digest, key: String) -> bool {
+        self.images.get_mut(id).is_some_and(|stored| stored.vouched.insert(key))
     }
 
     pub fn retain(&mut self, mut keep: impl FnMut(&Digest, &Stored) -> bool) {

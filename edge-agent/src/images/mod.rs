@@ -8,6 +8,7 @@
 //! `partial/` (downloads to be continued), `tmp/` (cleared at start).
 
 mod collect;
+mod delta;
 mod download;
 mod error;
 mod files;
@@ -15,12 +16,13 @@ mod index;
 mod limits;
 mod pull;
 mod registry;
+pub mod signature;
 mod store;
 mod unpack;
 
 pub use error::ImageError;
 pub use registry::{HubAccess, RegistryOptions};
-pub use store::{Image, Options, Policy, Store, Want};
+pub use store::{Image, Options, Policy, Store, Trust, Want};
 pub use unpack::helper as unpack_helper;
 
 #[cfg(test)]

@@ -3,11 +3,13 @@
 //! In: a reference, pull secrets. Out: the image in the index, everything that it names on disk before that.
 //! Never: fetches a layer that is already unpacked.
 
+use super::delta;
 use super::download;
 use super::error::ImageError;
 use super::files;
 use super::limits::LAYERS_AT_ONCE;
 use super::registry::{Failure, FetchedManifest, Keyring, Session};
+use super::signature;
 use super::store::Inner;
 use super::unpack;
 use futures_util::{TryStreamExt, stream};
@@ -64,16 +66,22 @@ impl<'a> Pull<'a> {
     pub async fn run(mut self) -> Result<Digest, ImageError> {
         log::info!("images: pulling {}", self.image);
         let fetched = self.first_manifest().await?;
+        let mut signer = self.signer(&fetched.digest).await?;
         let mut digests = vec![self.reference.with_digest(&fetched.digest)];
         let (manifest, manifest_digest, bytes) = match self.parse(&fetched)? {
             Document::Manifest(manifest) => (manifest, fetched.digest, fetched.bytes),
             Document::Index(index) => {
                 let chosen = index.choose(&self.store.options.platform).map_err(|e| self.bad_manifest(e))?.clone();
                 let (manifest, bytes) = self.chosen_manifest(&chosen).await?;
+                // Signed as a whole, or this architecture's image alone.
+                if signer.is_none() {
+                    signer = self.signer(&chosen.digest).await?;
+                }
                 digests.insert(0, self.reference.with_digest(&chosen.digest));
                 (manifest, chosen.digest, bytes)
             }
         };
+        self.demand(signer.is_some())?;
         let config = self.config(&manifest).await?;
         config.check_against(&manifest).map_err(|e| self.bad_config(e))?;
         self.layers(&manifest, &config).await?;
@@ -81,8 +89,50 @@ impl<'a> Pull<'a> {
         let size = manifest.layers.iter().map(|l| l.size).sum::<u64>() + manifest.config.size;
         let id = manifest.config.digest;
         self.store.remember(&id, self.reference, &digests, &config.rootfs.diff_ids, size)?;
+        if let Some(key) = signer {
+            self.store.vouched(&id, key)?;
+        }
         log::info!("images: {} is here: {id}, {size} bytes compressed", self.image);
         Ok(id)
+    }
+
+    /// The name of the key that has signed this digest, when a policy asks for one. A server that cannot be reached is no
+    /// answer; one without a signature is.
+    async fn signer(&self, digest: &Digest) -> Result<Option<String>, ImageError> {
+        let Some(keys) = self.store.keys_for(self.reference) else { return Ok(None) };
+        let Some(session) = self.sessions.first() else { return Ok(None) };
+        let document = match session.manifest(&signature::tag(digest)).await {
+            Ok(document) => document,
+            Err(Failure::NotFound(_)) => return Ok(None),
+            Err(failure) => return Err(download::failed(&self.image, &self.sessions, failure)),
+        };
+        for signed in signature::list(&document.bytes) {
+            let payload = match session.small_blob(&signed.payload, signature::PAYLOAD_BYTES_MAX).await {
+                Ok(payload) => payload,
+                Err(Failure::Unreachable(why)) => {
+                    return Err(download::failed(&self.image, &self.sessions, Failure::Unreachable(why)));
+                }
+                Err(_) => continue,
+            };
+            if let Some(key) = signature::vouches(keys, &payload, &signed.signature, digest) {
+                return Ok(Some(key.name()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn demand(&self, signed: bool) -> Result<(), ImageError> {
+        match self.store.keys_for(self.reference) {
+            Some(keys) if !signed => Err(ImageError::Signature {
+                image: self.image.clone(),
+                why: format!(
+                    "this board's imagePolicies ask for a signature by one of {} keys, and the registry has none for it: sign it with \
+                     `cosign sign --key`",
+                    keys.len()
+                ),
+            }),
+            _ => Ok(()),
+        }
     }
 
     async fn first_manifest(&mut self) -> Result<FetchedManifest, ImageError> {
@@ -172,6 +222,9 @@ impl<'a> Pull<'a> {
         let _held = lock.lock().await;
         let files = &self.store.files;
         if unpack::meta(files, diff_id).is_some() {
+            return Ok(());
+        }
+        if delta::layer(self.store, &self.sessions, self.reference, layer, diff_id).await?.is_some() {
             return Ok(());
         }
         let path = download::blob(files, &self.sessions, &self.image, layer).await?;

@@ -8,6 +8,7 @@ use super::files::Files;
 use super::index::{Index, Stored};
 use super::pull::Pull;
 use super::registry::{HubAccess, Keyring, Registries, RegistryOptions};
+use super::signature;
 use super::unpack;
 use limpet_oci::limits::CONFIG_BYTES_MAX;
 use limpet_oci::{Digest, ImageConfig, Platform, Reference};
@@ -24,6 +25,23 @@ pub struct Options {
     /// The agent's own program, started as `limpet-agent unpack` for every layer; None unpacks in this process (tests).
     pub program: Option<PathBuf>,
     pub registries: RegistryOptions,
+    /// Images that are pulled at a time; no limit when absent.
+    pub pulls_at_once: Option<usize>,
+    /// Which images need whose signature.
+    pub trust: Vec<Trust>,
+}
+
+/// A policy with its keys.
+#[derive(Clone)]
+pub struct Trust {
+    pub policy: signature::Policy,
+    pub keys: Vec<signature::Key>,
+}
+
+impl std::fmt::Debug for Trust {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.policy)
+    }
 }
 
 /// imagePullPolicy.
@@ -79,6 +97,7 @@ pub struct Inner {
     locks: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
     /// Pulls hold it for reading, collection for writing.
     pub gate: tokio::sync::RwLock<()>,
+    pulls: tokio::sync::Semaphore,
 }
 
 impl Store {
@@ -87,6 +106,7 @@ impl Store {
         let files = Files::open(&options.dir)?;
         std::fs::create_dir_all(files.sub("empty")).map_err(ImageError::disk("making the empty layer"))?;
         let index = Index::load(&files);
+        let pulls = options.pulls_at_once.unwrap_or(tokio::sync::Semaphore::MAX_PERMITS);
         let registries = Arc::new(Registries::new(options.registries.clone()));
         Ok(Store(Arc::new(Inner {
             options,
@@ -95,6 +115,7 @@ impl Store {
             index: Mutex::new(index),
             locks: Mutex::default(),
             gate: tokio::sync::RwLock::new(()),
+            pulls: tokio::sync::Semaphore::new(pulls),
         })))
     }
 
@@ -112,7 +133,8 @@ impl Store {
         let _pulling = self.0.gate.read().await;
         let lock = self.0.lock(&reference.to_string());
         let _held = lock.lock().await;
-        let here = self.0.find(&reference);
+        // An image that was here before its policy, or before its key, has to be vouched for like a new one.
+        let here = self.0.find(&reference).filter(|image| self.0.is_trusted(&reference, &image.id));
         match (want.policy, here) {
             (Policy::Never, Some(image)) | (Policy::IfNotPresent, Some(image)) => Ok(image),
             (Policy::Never, None) => Err(ImageError::NeverPull(want.image.clone())),
@@ -156,6 +178,7 @@ impl Store {
 
     async fn pull(&self, reference: &Reference, want: &Want) -> Result<Image, ImageError> {
         let keyring = Keyring::new(&want.pull_secrets);
+        let _turn = self.0.pulls.acquire().await;
         let id = Pull::new(&self.0, reference, &keyring).run().await?;
         let image = self.0.image(reference, &id).ok_or_else(|| ImageError::Refused {
             image: reference.to_string(),
@@ -191,6 +214,27 @@ impl Inner {
         let lock = Arc::new(tokio::sync::Mutex::new(()));
         locks.insert(name.to_string(), Arc::downgrade(&lock));
         lock
+    }
+
+    /// Keys of which one must have signed this image; `None` when no policy speaks of it.
+    pub fn keys_for(&self, reference: &Reference) -> Option<&[signature::Key]> {
+        self.options.trust.iter().find(|t| t.policy.covers(reference)).map(|t| t.keys.as_slice())
+    }
+
+    fn is_trusted(&self, reference: &Reference, id: &str) -> bool {
+        let Some(keys) = self.keys_for(reference) else { return true };
+        let Ok(id) = Digest::parse(id) else { return false };
+        let names: Vec<String> = keys.iter().map(signature::Key::name).collect();
+        self.index().get(&id).is_some_and(|stored| names.iter().any(|name| stored.vouched.contains(name)))
+    }
+
+    /// Remembers whose signature an image has.
+    pub fn vouched(&self, id: &Digest, key: String) -> Result<(), ImageError> {
+        let mut index = self.index();
+        match index.vouch(id, key) {
+            true => index.save(&self.files),
+            false => Ok(()),
+        }
     }
 
     /// Adds a complete image to the index.

@@ -13,6 +13,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
+mod deltas;
+mod signatures;
+
 pub fn scratch(name: &str) -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -37,6 +40,8 @@ struct Manners {
     /// Ranges are ignored.
     no_ranges: bool,
     broken: bool,
+    /// It says that it has recipes of layers.
+    recipes: bool,
 }
 
 #[derive(Default)]
@@ -154,13 +159,23 @@ fn respond(head: &[String], state: &mut State) -> (Vec<u8>, bool) {
         return plain("307 Temporary Redirect", &format!("Location: {to}{path}\r\n"));
     }
     let Some((media_type, bytes)) = state.content.get(&path) else { return plain("404 Not Found", "") };
-    let from = range.strip_prefix("bytes=").and_then(|r| r.split('-').next()?.parse::<usize>().ok());
-    let from = from.filter(|_| !manners.no_ranges).unwrap_or(0);
-    let status = match from {
-        0 => "200 OK".to_string(),
-        n => format!("206 Partial Content\r\nContent-Range: bytes {n}-{}/{}", bytes.len() - 1, bytes.len()),
+    let range = range.strip_prefix("bytes=").filter(|_| !manners.no_ranges).and_then(|r| r.split_once('-'));
+    let range = range.and_then(|(first, last)| {
+        let last = last.parse().map_or(bytes.len() - 1, |last: usize| last.min(bytes.len() - 1));
+        Some((first.parse::<usize>().ok()?, last))
+    });
+    if range.is_some_and(|(first, last)| first > last || first >= bytes.len()) {
+        return plain("416 Range Not Satisfiable", "");
+    }
+    let status = match range {
+        None => "200 OK".to_string(),
+        Some((first, last)) => format!("206 Partial Content\r\nContent-Range: bytes {first}-{last}/{}", bytes.len()),
     };
-    let body = &bytes[from..];
+    let status = match manners.recipes && path.contains("/manifests/") {
+        true => status + "\r\nLimpet-Recipes: 1",
+        false => status,
+    };
+    let body = range.map_or(&bytes[..], |(first, last)| &bytes[first..=last]);
     let digest = Digest::of(bytes);
     let mut answer = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {media_type}\r\nDocker-Content-Digest: {digest}\r\nContent-Length: {}\r\n\r\n",
@@ -209,7 +224,8 @@ impl World {
 
     fn open(dir: &std::path::Path, registries: RegistryOptions) -> Store {
         let platform = Platform::new("linux", "amd64", None);
-        Store::open(Options { dir: dir.to_path_buf(), platform, program: None, registries }).unwrap()
+        let (pulls_at_once, trust) = (None, Vec::new());
+        Store::open(Options { dir: dir.to_path_buf(), platform, program: None, registries, pulls_at_once, trust }).unwrap()
     }
 }
 

@@ -2,26 +2,38 @@
 //!
 //! In: a downloaded blob and what it must be. Out: a directory under its final name, all of it on disk before that.
 //! Never: a half-unpacked directory under a final name.
-//! `limpet-agent unpack` is the helper: a `Request` as JSON on stdin, a `Reply` as JSON on stdout.
+//! `limpet-agent unpack` is the helper: a `Request` as a line of JSON on stdin, a `Reply` as one on stdout.
 
 use super::error::ImageError;
 use super::files::{self, Files};
 use limpet_oci::Digest;
+use limpet_oci::delta::rebuild::Part;
+use limpet_oci::delta::{self, Base, RECIPE_BYTES_MAX, Rebuild, Recipe};
 use limpet_oci::limits::LayerLimits;
 use limpet_oci::unpack::{Expect, UnpackError, unpack};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
 /// Both sides of the helper's pipe.
 const MESSAGE_BYTES_MAX: u64 = 64 * 1024;
+/// What the helper says in all.
+const REPLIES_BYTES_MAX: u64 = 1024 * 1024;
+/// Requests for parts of one layer; more is slower than the whole.
+const PARTS_MAX: usize = 10_000;
 
 #[derive(Serialize, Deserialize)]
-struct Request {
+enum Request {
+    Whole(WholeJob),
+    Delta(DeltaJob, PathBuf),
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct WholeJob {
     blob: PathBuf,
     digest: Digest,
     size: u64,
@@ -29,8 +41,21 @@ struct Request {
     into: PathBuf,
 }
 
+/// A layer to put together from pieces.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeltaJob {
+    pub recipe: PathBuf,
+    /// Directories with files that may have pieces.
+    pub bases: Vec<PathBuf>,
+    /// Where the fetched parts will be.
+    pub fetched: PathBuf,
+    pub diff_id: Digest,
+}
+
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Reply {
+    /// Parts of the pack to fetch: offset and length.
+    Wants(Vec<(u64, u64)>),
     Done(Meta),
     NoSpace(String),
     Failed(String),
@@ -59,7 +84,7 @@ pub async fn layer(files: &Files, program: Option<&Path>, image: &str, job: Job<
     let work = files.temporary();
     let making = ImageError::disk("making a directory for a layer");
     fs::DirBuilder::new().mode(0o700).create(&work).map_err(making)?;
-    let request = Request {
+    let whole = WholeJob {
         blob: job.blob.to_path_buf(),
         digest: job.digest.clone(),
         size: job.size,
@@ -68,21 +93,28 @@ pub async fn layer(files: &Files, program: Option<&Path>, image: &str, job: Job<
     };
     let guard = RemoveOnDrop(work.clone());
     let reply = match program {
-        Some(program) => call(program, &request).await?,
-        None => tokio::task::spawn_blocking(move || run(&request))
-            .await
-            .unwrap_or_else(|_| Reply::Failed("the unpacker ended unexpectedly".to_string())),
+        Some(program) => {
+            let mut helper = Child::start(program, &Request::Whole(whole)).await?;
+            let reply = helper.reply().await;
+            helper.ended(reply).await
+        }
+        None => tokio::task::spawn_blocking(move || answer(whole_layer(&whole))).await.unwrap_or_else(|_| broken()),
     };
+    keep(image, reply, &work, &target, guard)
+}
+
+fn keep(image: &str, reply: Reply, work: &Path, target: &Path, guard: RemoveOnDrop) -> Result<Meta, ImageError> {
     let failed = |source| ImageError::Unpack { image: image.to_string(), source };
     let meta = match reply {
         Reply::Done(meta) => meta,
         Reply::NoSpace(why) => return Err(failed(UnpackError::NoSpace(why))),
         Reply::Failed(why) => return Err(ImageError::Refused { image: image.to_string(), why }),
+        Reply::Wants(_) => return Err(ImageError::Refused { image: image.to_string(), why: broken_text() }),
     };
-    match fs::rename(&work, &target) {
+    match fs::rename(work, target) {
         // Somebody else was first: the same content.
         Err(_) if target.join("meta").exists() => {}
-        renamed => renamed.and_then(|()| files::sync_parent(&target)).map_err(ImageError::disk("keeping a layer"))?,
+        renamed => renamed.and_then(|()| files::sync_parent(target)).map_err(ImageError::disk("keeping a layer"))?,
     }
     drop(guard);
     Ok(meta)
@@ -102,72 +134,212 @@ impl Drop for RemoveOnDrop {
     }
 }
 
-async fn call(program: &Path, request: &Request) -> Result<Reply, ImageError> {
-    let starting = |e| ImageError::disk("running the unpacker")(e);
-    let body = serde_json::to_vec(request).map_err(|e| starting(e.into()))?;
-    let mut child = tokio::process::Command::new(program)
-        .arg0("limpet-agent")
-        .arg("unpack")
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(starting)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A helper that died early tells more by its status than by a broken pipe.
-        let _ = stdin.write_all(&body).await;
+fn broken_text() -> String {
+    "the unpacker ended unexpectedly".to_string()
+}
+
+fn broken() -> Reply {
+    Reply::Failed(broken_text())
+}
+
+/// The helper process.
+struct Child {
+    process: tokio::process::Child,
+    stdin: Option<tokio::process::ChildStdin>,
+    stdout: tokio::io::BufReader<tokio::io::Take<tokio::process::ChildStdout>>,
+}
+
+impl Child {
+    async fn start(program: &Path, request: &Request) -> Result<Child, ImageError> {
+        let starting = |e| ImageError::disk("running the unpacker")(e);
+        let mut body = serde_json::to_vec(request).map_err(|e| starting(e.into()))?;
+        body.push(b'\n');
+        let mut process = tokio::process::Command::new(program)
+            .arg0("limpet-agent")
+            .arg("unpack")
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(starting)?;
+        let mut stdin = process.stdin.take();
+        if let Some(stdin) = &mut stdin {
+            // A helper that died early tells more by its status than by a broken pipe.
+            let _ = stdin.write_all(&body).await;
+        }
+        let stdout = process.stdout.take().ok_or_else(|| starting(std::io::ErrorKind::BrokenPipe.into()))?;
+        Ok(Child { process, stdin, stdout: tokio::io::BufReader::new(stdout.take(REPLIES_BYTES_MAX)) })
     }
-    let mut answer = Vec::new();
-    if let Some(stdout) = child.stdout.take() {
-        stdout.take(MESSAGE_BYTES_MAX).read_to_end(&mut answer).await.map_err(starting)?;
+
+    async fn reply(&mut self) -> Option<Reply> {
+        let mut line = Vec::new();
+        self.stdout.read_until(b'\n', &mut line).await.ok()?;
+        serde_json::from_slice(&line).ok()
     }
-    let status = child.wait().await.map_err(starting)?;
-    let ended = || Reply::Failed(format!("the unpacker ended without an answer ({status})"));
-    Ok(serde_json::from_slice(&answer).unwrap_or_else(|_| ended()))
+
+    /// The last reply, or how the process ended without one.
+    async fn ended(&mut self, reply: Option<Reply>) -> Reply {
+        self.stdin = None;
+        match (self.process.wait().await, reply) {
+            (_, Some(reply)) => reply,
+            (Ok(status), None) => Reply::Failed(format!("the unpacker ended without an answer ({status})")),
+            (Err(_), None) => broken(),
+        }
+    }
+}
+
+/// Puts a layer together from a base and fetched parts: first it says which, then the caller fetches, then it unpacks.
+pub struct Delta {
+    job: DeltaJob,
+    work: PathBuf,
+    guard: RemoveOnDrop,
+    way: Way,
+}
+
+enum Way {
+    Process(Child),
+    /// In this process (tests).
+    Here(Option<Prepared>),
+}
+
+type Prepared = (Recipe, Base, Vec<Part>);
+
+impl Delta {
+    pub async fn begin(files: &Files, program: Option<&Path>, job: DeltaJob) -> Result<Delta, ImageError> {
+        let work = files.temporary();
+        let making = ImageError::disk("making a directory for a layer");
+        fs::DirBuilder::new().mode(0o700).create(&work).map_err(making)?;
+        let guard = RemoveOnDrop(work.clone());
+        let way = match program {
+            Some(program) => Way::Process(Child::start(program, &Request::Delta(job.clone(), work.clone())).await?),
+            None => Way::Here(None),
+        };
+        Ok(Delta { job, work, guard, way })
+    }
+
+    /// Parts of the pack that are missing here.
+    pub async fn wants(&mut self) -> Result<Vec<Part>, String> {
+        let job = self.job.clone();
+        match &mut self.way {
+            Way::Process(child) => match child.reply().await {
+                Some(Reply::Wants(parts)) => {
+                    Ok(parts.into_iter().map(|(offset, length)| Part { offset, length }).collect())
+                }
+                Some(Reply::Failed(why) | Reply::NoSpace(why)) => Err(why),
+                _ => Err(broken_text()),
+            },
+            Way::Here(prepared) => {
+                let done = tokio::task::spawn_blocking(move || prepare(&job)).await.map_err(|_| broken_text())?;
+                let done = done.map_err(|err| err.to_string())?;
+                let parts = done.2.clone();
+                *prepared = Some(done);
+                Ok(parts)
+            }
+        }
+    }
+
+    /// The parts are in the file.
+    pub async fn finish(self, files: &Files) -> Result<Meta, ImageError> {
+        let (target, job, work) = (files.layer(&self.job.diff_id), self.job, self.work);
+        let reply = match self.way {
+            Way::Process(mut child) => {
+                if let Some(stdin) = &mut child.stdin {
+                    let _ = stdin.write_all(b"\n").await;
+                }
+                let reply = child.reply().await;
+                child.ended(reply).await
+            }
+            Way::Here(prepared) => {
+                let into = work.clone();
+                let all = move || prepared.map_or_else(broken, |prepared| answer(rebuild(prepared, &job, &into)));
+                tokio::task::spawn_blocking(all).await.unwrap_or_else(|_| broken())
+            }
+        };
+        keep("a layer's pieces", reply, &work, &target, self.guard)
+    }
+}
+
+fn prepare(job: &DeltaJob) -> std::io::Result<Prepared> {
+    let recipe = Recipe::decode(&files::read_bounded(&job.recipe, RECIPE_BYTES_MAX as usize)?)?;
+    let base = Base::scan(&job.bases, &delta::rebuild::names(&recipe))?;
+    let parts = delta::rebuild::missing(&recipe, &base);
+    match parts.len() > PARTS_MAX {
+        true => Err(std::io::Error::other("too much of it is new here and there")),
+        false => Ok((recipe, base, parts)),
+    }
+}
+
+fn rebuild((recipe, base, _): Prepared, job: &DeltaJob, into: &Path) -> Result<Meta, UnpackError> {
+    let fetched = File::open(&job.fetched).map_err(trouble("opening a layer's pieces"))?;
+    // The archive itself is what is unpacked: its digest is the layer's diff id.
+    let expect = Expect { digest: job.diff_id.clone(), size: recipe.archive_bytes, diff_id: job.diff_id.clone() };
+    unpack_into(Rebuild::new(recipe, base, fetched), &expect, into)
 }
 
 /// The helper's `main`: the exit code.
 pub fn helper() -> i32 {
-    let mut body = Vec::new();
-    let read = std::io::stdin().take(MESSAGE_BYTES_MAX).read_to_end(&mut body);
-    let reply = match (read, serde_json::from_slice::<Request>(&body)) {
-        (Ok(_), Ok(request)) => run(&request),
+    let mut stdin = std::io::BufReader::new(std::io::stdin().take(MESSAGE_BYTES_MAX));
+    let mut line = Vec::new();
+    let read = stdin.read_until(b'\n', &mut line);
+    let reply = match (read, serde_json::from_slice::<Request>(&line)) {
+        (Ok(_), Ok(Request::Whole(job))) => answer(whole_layer(&job)),
+        (Ok(_), Ok(Request::Delta(job, into))) => match prepare(&job) {
+            Ok(prepared) => {
+                let wants = prepared.2.iter().map(|part| (part.offset, part.length)).collect();
+                if say(&Reply::Wants(wants)).is_err() || stdin.read_until(b'\n', &mut line).unwrap_or(0) == 0 {
+                    return 1;
+                }
+                answer(rebuild(prepared, &job, &into))
+            }
+            Err(err) => Reply::Failed(err.to_string()),
+        },
         _ => Reply::Failed("the unpacker did not understand its request".to_string()),
     };
-    let answer = serde_json::to_vec(&reply).unwrap_or_default();
-    let told = std::io::stdout().write_all(&answer);
-    i32::from(told.is_err() || !matches!(reply, Reply::Done(_)))
+    i32::from(say(&reply).is_err() || !matches!(reply, Reply::Done(_)))
 }
 
-fn run(request: &Request) -> Reply {
-    match run_inner(request) {
+fn say(reply: &Reply) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(reply)?;
+    line.push(b'\n');
+    let mut out = std::io::stdout().lock();
+    out.write_all(&line)?;
+    out.flush()
+}
+
+fn answer(done: Result<Meta, UnpackError>) -> Reply {
+    match done {
         Ok(meta) => Reply::Done(meta),
         Err(UnpackError::NoSpace(why)) => Reply::NoSpace(why),
         Err(other) => Reply::Failed(other.to_string()),
     }
 }
 
-fn run_inner(request: &Request) -> Result<Meta, UnpackError> {
-    let io = |what: &str| {
-        let what = what.to_string();
-        move |source: std::io::Error| match source.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => UnpackError::NoSpace(what),
-            _ => UnpackError::Io { what, source },
-        }
-    };
-    let blob = File::open(&request.blob).map_err(io("opening the blob"))?;
-    let root = request.into.join("fs");
-    fs::create_dir(&root).map_err(io("making the layer's directory"))?;
-    let expect =
-        Expect { digest: request.digest.clone(), size: request.size, diff_id: request.diff_id.clone() };
-    let done = unpack(blob, &expect, &root, &LayerLimits::default())?;
+fn trouble(what: &str) -> impl Fn(std::io::Error) -> UnpackError {
+    let what = what.to_string();
+    move |source| match source.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => UnpackError::NoSpace(what.clone()),
+        _ => UnpackError::Io { what: what.clone(), source },
+    }
+}
+
+fn whole_layer(job: &WholeJob) -> Result<Meta, UnpackError> {
+    let blob = File::open(&job.blob).map_err(trouble("opening the blob"))?;
+    let expect = Expect { digest: job.digest.clone(), size: job.size, diff_id: job.diff_id.clone() };
+    unpack_into(blob, &expect, &job.into)
+}
+
+fn unpack_into(blob: impl Read, expect: &Expect, into: &Path) -> Result<Meta, UnpackError> {
+    let root = into.join("fs");
+    fs::create_dir(&root).map_err(trouble("making the layer's directory"))?;
+    let done = unpack(blob, expect, &root, &LayerLimits::default())?;
     let meta = Meta { bytes: done.bytes, entries: done.entries, hides_all: done.hides_all };
-    let text = serde_json::to_vec(&meta).map_err(|e| io("describing the layer")(e.into()))?;
-    fs::write(request.into.join("meta"), text).map_err(io("describing the layer"))?;
+    let describing = trouble("describing the layer");
+    let text = serde_json::to_vec(&meta).map_err(|e| describing(e.into()))?;
+    fs::write(into.join("meta"), text).map_err(describing)?;
     // One call for a whole tree: fsync of every file would write a card's metadata a thousand times.
-    let directory = File::open(&request.into).map_err(io("opening the layer"))?;
-    limpet_oci::unpack::sync_file_system(&directory).map_err(io("writing the layer to disk"))?;
+    let directory = File::open(into).map_err(trouble("opening the layer"))?;
+    limpet_oci::unpack::sync_file_system(&directory).map_err(trouble("writing the layer to disk"))?;
     Ok(meta)
 }

@@ -89,6 +89,7 @@ fn container(base: &Path, count: u32) -> ContainerSpec {
             cpu_period_us: Some(100_000),
             memory_limit_bytes: Some(64 << 20),
             pids_limit: Some(100),
+            ..Resources::default()
         },
         ..ContainerSpec::default()
     }

@@ -21,6 +21,7 @@ mod tests;
 #[allow(unused_imports)] // the words of this module, whoever uses which
 pub use adopt::{Found, State};
 pub use exits::Exited;
+pub use rt::writable_layer;
 #[allow(unused_imports)]
 pub use spec::{
     CapabilityChange, ContainerSpec, Device, Dns, ExecSpec, HostPort, Mount, Propagation, Protocol, Qos, Resources,
@@ -236,6 +237,36 @@ impl Runtime {
         }
         let exit = self.shared.exits.register_exec(reply.pid);
         Ok(ExecStarted { pid: reply.pid, streams: std::mem::take(&mut pipes.streams), exit })
+    }
+
+    /// Other limits for a running container, at once (in-place resize). They stay on its record.
+    #[allow(dead_code)] // for whoever carries out a resize
+    pub fn update_container(&self, id: &str, resources: &Resources) -> Result<(), RuntimeError> {
+        check_id(id)?;
+        let mut record = record::read(&self.shared.options.run_dir, id)?;
+        if !record.alive() {
+            return Err(RuntimeError::NotFound(format!("container {id} does not run")));
+        }
+        let group = &record.cgroup;
+        self.shared.cgroups.update(group, resources).map_err(|err| RuntimeError::io(format!("cgroup {group}"), err))?;
+        record.spec.resources = Resources { pids_limit: record.spec.resources.pids_limit, ..resources.clone() };
+        record::write(&self.shared.options.run_dir, &record).map_err(|err| RuntimeError::io("the container's record", err))
+    }
+
+    /// As `update_container` for the pod's own group: before its containers' when limits grow, after them when they shrink.
+    #[allow(dead_code)]
+    pub fn update_pod(&self, pod_uid: &str, resources: &Resources) -> Result<(), RuntimeError> {
+        check_id(pod_uid)?;
+        let groups = self.shared.cgroups.pod_groups(pod_uid);
+        groups.iter().try_for_each(|group| {
+            self.shared.cgroups.update(group, resources).map_err(|err| RuntimeError::io(format!("cgroup {group}"), err))
+        })
+    }
+
+    /// Host paths of the devices that a container was started with.
+    pub fn devices_of(&self, container_id: &str) -> Vec<PathBuf> {
+        let record = record::read(&self.shared.options.run_dir, container_id);
+        record.map_or_else(|_| Vec::new(), |r| r.spec.devices.into_iter().map(|d| d.host_path).collect())
     }
 
     /// The pipes that the keeper held for this container when the agent came (once).

@@ -28,6 +28,8 @@ pub struct Resources {
     pub cpu_period_us: Option<u64>,
     pub memory_limit_bytes: Option<u64>,
     pub pids_limit: Option<u64>,
+    /// Bytes by the kernel's name of the page size (`2MB`); every size that is not named is 0. v2 only.
+    pub hugepages: Option<BTreeMap<String, u64>>,
 }
 
 /// What a pod's containers share.
@@ -121,10 +123,14 @@ pub struct ContainerSpec {
     /// `procMount: Unmasked`.
     pub unmasked_proc: bool,
     pub seccomp: Seccomp,
+    /// An AppArmor profile that is loaded in the kernel.
+    pub app_armor: Option<String>,
     pub tty: bool,
     /// The container's stdin is open (`stdin: true`); otherwise it is /dev/null.
     pub stdin: bool,
     pub oom_score_adj: i32,
+    /// Of vendors' CDI files: programs of the host.
+    pub hooks: Vec<crate::device::cdi::Hook>,
     /// Kept in the record for adoption; the runtime does not read it.
     pub annotations: BTreeMap<String, String>,
 }
@@ -147,6 +153,9 @@ pub struct Mount {
     pub destination: PathBuf,
     pub read_only: bool,
     pub propagation: Propagation,
+    /// With `read_only`: also what is mounted below the source.
+    pub recursive_read_only: bool,
+    pub no_exec: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -179,6 +188,8 @@ pub enum Seccomp {
     #[default]
     RuntimeDefault,
     Unconfined,
+    /// A file below `<data>/seccomp`.
+    Localhost(String),
 }
 
 /// A process in a running container.

@@ -220,11 +220,11 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
 }
 
 /// Installs a seccomp filter for this thread.
-pub fn load_seccomp(filter: &[libc::sock_filter]) -> Result<()> {
+pub fn load_seccomp(filter: &[libc::sock_filter], flags: u32) -> Result<()> {
     const SET_MODE_FILTER: libc::c_ulong = 1;
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
     // SAFETY: the kernel only reads `len` instructions behind the pointer, which live through the call.
-    Errno::result(unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, 0, &program) })?;
+    Errno::result(unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, flags, &program) })?;
     Ok(())
 }
 

@@ -14,6 +14,8 @@ pub enum Medium {
     Disk,
     /// Counts against the pod's memory. Secrets and tokens live here too.
     Memory { bytes: Option<u64> },
+    /// Large pages; 0 is the kernel's usual size of them.
+    HugePages { page_bytes: u64 },
 }
 
 pub fn set_up(dir: &Path, medium: Medium, fs_group: Option<u32>) -> Result<()> {
@@ -22,6 +24,11 @@ pub fn set_up(dir: &Path, medium: Medium, fs_group: Option<u32>) -> Result<()> {
         && !super::is_mount_point(dir)?
     {
         mount_tmpfs(dir, bytes, 0o777)?;
+    }
+    if let Medium::HugePages { page_bytes } = medium
+        && !super::is_mount_point(dir)?
+    {
+        mount_huge_pages(dir, page_bytes)?;
     }
     let mut mode = 0o777;
     if let Some(gid) = fs_group {
@@ -42,4 +49,12 @@ pub fn mount_tmpfs(dir: &Path, bytes: Option<u64>, mode: u32) -> Result<()> {
     attempt(&format!("{options},noswap"))
         .or_else(|_| attempt(&options))
         .map_err(|err| Error::other(format!("mount a tmpfs on {}: {}", dir.display(), err.desc())))
+}
+
+fn mount_huge_pages(dir: &Path, page_bytes: u64) -> Result<()> {
+    let options = if page_bytes == 0 { "mode=777".to_string() } else { format!("mode=777,pagesize={page_bytes}") };
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("hugetlbfs"), dir, Some("hugetlbfs"), flags, Some(options.as_str())).map_err(|err| {
+        Error::other(format!("mount huge pages of {page_bytes} bytes on {}: {}", dir.display(), err.desc()))
+    })
 }

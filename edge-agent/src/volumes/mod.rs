@@ -6,6 +6,8 @@
 pub mod atomic;
 pub mod emptydir;
 pub mod hostpath;
+pub mod image;
+pub mod persistent;
 pub mod subpath;
 
 use nix::mount::{MntFlags, umount2};

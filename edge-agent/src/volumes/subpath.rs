@@ -27,6 +27,20 @@ pub fn open(volume: &Path, sub_path: &str) -> Result<OwnedFd> {
     .map_err(|err| Error::new(err.kind(), format!("\"{sub_path}\" in {}: {err}", volume.display())))
 }
 
+/// Opens a regular file below a directory for reading; a link that leads out of it is refused.
+pub fn open_file(dir: &Path, path: &str) -> Result<std::fs::File> {
+    let wanted = Path::new(path);
+    check(wanted)?;
+    let root = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_CLOEXEC).open(dir)?;
+    let flags = libc::O_RDONLY | libc::O_NONBLOCK;
+    let file: std::fs::File =
+        sys::open_in(root.as_fd(), wanted, flags, sys::RESOLVE_BENEATH | sys::RESOLVE_NO_MAGICLINKS)?.into();
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(Error::new(ErrorKind::InvalidInput, "is not a file")),
+    }
+}
+
 fn check(path: &Path) -> Result<Vec<&OsStr>> {
     let refuse = |why| Err(Error::new(ErrorKind::InvalidInput, why));
     let mut parts = Vec::new();

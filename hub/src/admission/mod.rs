@@ -5,7 +5,6 @@
 
 mod namespace;
 mod node_restriction;
-mod pod_security;
 mod priority;
 mod service_account;
 mod tolerations;
@@ -102,7 +101,7 @@ pub async fn mutate(review: &mut Review<'_>) -> Result<(), Status> {
         tolerations::admit(review);
         limits::admit(review)?;
     }
-    pod_security::admit(review)
+    Ok(())
 }
 
 /// Keeps what was reserved until the object is stored.

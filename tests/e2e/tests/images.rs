@@ -122,3 +122,69 @@ fn an_insecure_registry_that_the_board_was_told_of() {
         })
     });
 }
+
+/// Bytes that do not compress, the same for the same seed.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    std::iter::repeat_with(&mut next).take(length / 8).flatten().collect()
+}
+
+/// An application of 24 files of a megabyte; the seeds say which version of each.
+fn application(seeds: &[u64]) -> Result<builder::Image> {
+    let busybox = std::fs::read("/bin/busybox").map_err(|e| e.to_string())?;
+    let mut base = Layer::new().file("bin/busybox", 0o755, &busybox).symlink("bin/sh", "busybox");
+    for applet in ["sleep", "cat", "sha256sum", "cut"] {
+        base = base.symlink(&format!("bin/{applet}"), "busybox");
+    }
+    let files = seeds.iter().enumerate();
+    let app = files.fold(Layer::new(), |layer, (n, seed)| layer.file(&format!("app/{n}"), 0o644, &noise(*seed, 1 << 20)));
+    let platform = Platform::new("linux", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, None);
+    let run = Execution { env: vec!["PATH=/bin".into()], ..Execution::default() };
+    builder::image(&platform, run, vec![base, app]).map_err(|e| e.to_string())
+}
+
+fn received(world: &World) -> Result<u64> {
+    let namespace = world.slot.namespace(1);
+    let words = ["netns", "exec", &namespace, "cat", "/sys/class/net/eth0/statistics/rx_bytes"];
+    process::sh("ip", words)?.trim().parse().map_err(|e| format!("{e}"))
+}
+
+/// An update from an image that is here takes what changed.
+#[test]
+fn updates_take_what_changed() {
+    test(1, &json!({}), |world| {
+        let first: Vec<u64> = (1..=24).collect();
+        let mut second = first.clone();
+        second[11] = 99;
+        let hub = Target::hub(&world.hub, &world.slot.dir())?;
+        hub.push("app", "1", &application(&first)?)?;
+        hub.push("app", "2", &application(&second)?)?;
+        let begun = received(world)?;
+        world.kubectl.apply(&pod("one", "hub.limpet/app:1", "IfNotPresent"))?;
+        ready(world, "one")?;
+        let whole = received(world)? - begun;
+        wait::yes(whole > 24 << 20, || format!("only {whole} bytes came for the first image: what was measured?"))?;
+        let begun = received(world)?;
+        world.kubectl.apply(&pod("two", "hub.limpet/app:2", "IfNotPresent"))?;
+        ready(world, "two")?;
+        let changed = received(world)? - begun;
+        println!("{whole} bytes for the first image, {changed} for the second");
+        wait::yes(changed < 2 << 20, || format!("{changed} bytes came for a change of one megabyte"))?;
+        let line = "cat /app/0 /app/11 /app/23 | sha256sum | cut -c1-64";
+        let got = world.kubectl.run(&["exec", "two", "--", "sh", "-c", line])?;
+        let want = Digest::of(&[noise(1, 1 << 20), noise(99, 1 << 20), noise(24, 1 << 20)].concat());
+        wait::yes(got.trim() == want.hex(), || format!("{got} instead of {}", want.hex()))?;
+
+        // Nothing in common: the whole comes, by the ordinary way.
+        let other: Vec<u64> = (1001..=1024).collect();
+        hub.push("app", "3", &application(&other)?)?;
+        world.kubectl.apply(&pod("three", "hub.limpet/app:3", "IfNotPresent"))?;
+        ready(world, "three")
+    });
+}

@@ -150,7 +150,8 @@ fn pressure(world: &World, status: &str) -> Result<()> {
 fn a_full_disk_on_a_board() {
     test(0, &json!({}), |world| {
         let address = limpet_e2e::net::board(&world.slot, 1)?;
-        let agent = limpet_e2e::Agent::new(&world.slot, world.binaries.agent.clone(), 1, address, json!({}))?;
+        let settings = json!({"evictionPressureTransitionSeconds": 1});
+        let agent = limpet_e2e::Agent::new(&world.slot, world.binaries.agent.clone(), 1, address, settings)?;
         let disk = Disk::mount(&agent.data)?;
         world.agents.push(agent);
         world.join()?;

@@ -56,6 +56,11 @@ pub struct PodSpec {
     pub priority: Option<i64>,
     pub enable_service_links: Option<bool>,
     pub readiness_gates: Vec<ReadinessGate>,
+    /// `false`: users of the pod are other users of the host.
+    pub host_users: Option<bool>,
+    pub runtime_class_name: Option<String>,
+    /// Of the whole pod (KEP-2837).
+    pub resources: Resources,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -107,8 +112,11 @@ pub struct PodSecurityContext {
     pub run_as_group: Option<i64>,
     pub run_as_non_root: Option<bool>,
     pub fs_group: Option<i64>,
+    pub fs_group_change_policy: Option<String>,
     pub supplemental_groups: Vec<i64>,
+    pub supplemental_groups_policy: Option<String>,
     pub seccomp_profile: Option<SeccompProfile>,
+    pub app_armor_profile: Option<SeccompProfile>,
     pub sysctls: Vec<NameValue>,
 }
 
@@ -119,6 +127,7 @@ pub struct NameValue {
     pub value: String,
 }
 
+/// The same three words for seccomp and AppArmor.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct SeccompProfile {
@@ -138,6 +147,7 @@ pub struct SecurityContext {
     pub read_only_root_filesystem: Option<bool>,
     pub capabilities: Capabilities,
     pub seccomp_profile: Option<SeccompProfile>,
+    pub app_armor_profile: Option<SeccompProfile>,
     pub proc_mount: Option<String>,
 }
 
@@ -162,6 +172,7 @@ pub struct Container {
     pub env_from: Vec<EnvFrom>,
     pub resources: Resources,
     pub volume_mounts: Vec<VolumeMount>,
+    pub volume_devices: Vec<VolumeDevice>,
     pub liveness_probe: Option<Probe>,
     pub readiness_probe: Option<Probe>,
     pub startup_probe: Option<Probe>,
@@ -348,6 +359,14 @@ pub struct Lifecycle {
     pub stop_signal: Option<String>,
 }
 
+/// A volume of mode Block as a device of a container.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct VolumeDevice {
+    pub name: String,
+    pub device_path: String,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct VolumeMount {
@@ -358,4 +377,11 @@ pub struct VolumeMount {
     pub read_only: bool,
     pub recursive_read_only: Option<String>,
     pub mount_propagation: Option<String>,
+}
+
+impl VolumeMount {
+    /// `recursiveReadOnly: IfPossible` or `Enabled`; every kernel that this agent runs on can.
+    pub fn recurses(&self) -> bool {
+        self.read_only && matches!(self.recursive_read_only.as_deref(), Some("IfPossible" | "Enabled"))
+    }
 }

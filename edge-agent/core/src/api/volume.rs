@@ -16,6 +16,58 @@ pub struct Volume {
     #[serde(rename = "downwardAPI")]
     pub downward_api: Option<DownwardSource>,
     pub projected: Option<ProjectedSource>,
+    pub image: Option<ImageSource>,
+    pub persistent_volume_claim: Option<ClaimSource>,
+    /// A claim of the pod's own, made from a template by the hub.
+    pub ephemeral: Option<serde::de::IgnoredAny>,
+}
+
+impl Volume {
+    /// The claim that this volume is, by name, and whether it is only read.
+    pub fn claim(&self, pod: &str) -> Option<(String, bool)> {
+        match (&self.persistent_volume_claim, &self.ephemeral) {
+            (Some(claim), _) => Some((claim.claim_name.clone(), claim.read_only)),
+            (None, Some(_)) => Some((format!("{pod}-{}", self.name), false)),
+            (None, None) => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ClaimSource {
+    pub claim_name: String,
+    pub read_only: bool,
+}
+
+/// A v1 PersistentVolume, as far as a node can mount it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct PersistentVolume {
+    pub spec: PersistentVolumeSpec,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PersistentVolumeSpec {
+    pub host_path: Option<HostPath>,
+    pub local: Option<LocalPath>,
+    /// `Filesystem` or `Block`.
+    pub volume_mode: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct LocalPath {
+    pub path: String,
+}
+
+/// Files of an image, to read.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ImageSource {
+    pub reference: String,
+    pub pull_policy: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

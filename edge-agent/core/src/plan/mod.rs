@@ -11,12 +11,14 @@ mod fields;
 mod mounts;
 mod resources;
 mod security;
+pub mod sysctls;
 
 pub use etc::{DnsPlan, etc_hosts, resolv_conf};
 pub use fields::{Context, field_value, resource_value};
 pub use mounts::{MountPlan, MountSource, Propagation};
 pub use resources::{PodResources, Qos, ResourcePlan, pod_resources, qos};
-pub use security::{SeccompPlan, SecurityPlan, UserPlan};
+pub(crate) use security::app_armor;
+pub use security::{AppArmorPlan, SeccompPlan, SecurityPlan, UserPlan};
 
 use crate::{
     api::{Container, Pod},
@@ -55,6 +57,12 @@ pub struct HostFacts {
     pub api: Option<(String, u16)>,
     /// Name of the cluster's DNS domain.
     pub cluster_domain: String,
+    /// The kernel enforces AppArmor profiles.
+    pub app_armor: bool,
+    /// Sysctls that this node allows besides the safe ones; `name.*` is all of a family.
+    pub unsafe_sysctls: Vec<String>,
+    /// Handlers of RuntimeClasses that this node has, besides its own.
+    pub runtime_handlers: Vec<String>,
 }
 
 /// Everything that one container is started with.
@@ -77,6 +85,9 @@ pub struct ContainerPlan {
     pub security: SecurityPlan,
     pub resources: ResourcePlan,
     pub mounts: Vec<MountPlan>,
+    /// Volumes of mode Block: name of the volume, path in the container.
+    #[serde(default)]
+    pub block_devices: Vec<(String, String)>,
     pub stdin: bool,
     pub stdin_once: bool,
     pub tty: bool,
@@ -170,7 +181,7 @@ pub fn sandbox(pod: &Pod, host: &HostFacts) -> SandboxPlan {
         host_pid: spec.host_pid,
         host_ipc: spec.host_ipc,
         share_process_namespace: spec.share_process_namespace,
-        sysctls: spec.security_context.sysctls.iter().map(|s| (s.name.clone(), s.value.clone())).collect(),
+        sysctls: spec.security_context.sysctls.iter().map(|s| (sysctls::name(&s.name), s.value.clone())).collect(),
         qos: qos(spec),
         resources: pod_resources(spec),
         host_ports: if spec.host_network { Vec::new() } else { host_ports.collect() },
@@ -222,6 +233,7 @@ pub fn container(
         security: security::plan(spec, container),
         resources: resources::container(spec, container, context.host),
         mounts: mounts::plan(spec, container, &variables)?,
+        block_devices: container.volume_devices.iter().map(|d| (d.name.clone(), d.device_path.clone())).collect(),
         stdin: container.stdin,
         stdin_once: container.stdin_once,
         tty: container.tty,

@@ -14,6 +14,12 @@ pub struct MountPlan {
     pub source: MountSource,
     pub read_only: bool,
     pub propagation: Propagation,
+    /// What is mounted below is read-only too.
+    #[serde(default)]
+    pub recursive_read_only: bool,
+    /// Files of images are not executed from volumes.
+    #[serde(default)]
+    pub no_exec: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,9 +49,9 @@ pub(super) fn plan(
 ) -> Result<Vec<MountPlan>, String> {
     let mut mounts = Vec::new();
     for mount in &container.volume_mounts {
-        if !spec.volumes.iter().any(|v| v.name == mount.name) {
+        let Some(volume) = spec.volumes.iter().find(|v| v.name == mount.name) else {
             return Err(format!("volume mount \"{}\" has no volume in the pod", mount.name));
-        }
+        };
         let sub_path = match mount.sub_path_expr.as_str() {
             "" => mount.sub_path.clone(),
             expr => {
@@ -62,7 +68,9 @@ pub(super) fn plan(
         mounts.push(MountPlan {
             destination: absolute(&mount.mount_path),
             source: MountSource::Volume { name: mount.name.clone(), sub_path },
-            read_only: mount.read_only,
+            read_only: mount.read_only || volume.image.is_some() || volume.claim("").is_some_and(|(_, only)| only),
+            recursive_read_only: mount.recurses(),
+            no_exec: volume.image.is_some(),
             propagation: match mount.mount_propagation.as_deref() {
                 Some("HostToContainer") => Propagation::HostToContainer,
                 Some("Bidirectional") => Propagation::Bidirectional,
@@ -81,7 +89,14 @@ pub(super) fn plan(
     for (path, source) in own {
         if !mounts.iter().any(|m| m.destination == path) {
             let propagation = Propagation::Private;
-            mounts.push(MountPlan { destination: path.into(), source, read_only: false, propagation });
+            mounts.push(MountPlan {
+                destination: path.into(),
+                source,
+                read_only: false,
+                propagation,
+                recursive_read_only: false,
+                no_exec: false,
+            });
         }
     }
     // A mount below another must come after it.

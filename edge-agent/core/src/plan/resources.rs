@@ -5,6 +5,7 @@
 use super::HostFacts;
 use crate::api::{Container, PodSpec, Quantity, Resources};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Quality of service, from requests and limits (Kubernetes "Pod Quality of Service Classes").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +26,8 @@ impl Qos {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ResourcePlan {
     /// cgroup v1 scale, 2 to 262144.
     pub cpu_shares: u64,
@@ -33,24 +35,31 @@ pub struct ResourcePlan {
     pub cpu_period_us: u64,
     pub memory_limit_bytes: Option<i64>,
     pub oom_score_adj: i32,
+    /// Bytes by the kernel's name of the page size (`2MB`).
+    pub hugepages: BTreeMap<String, u64>,
+    /// Extended resources: devices that the node gives out.
+    pub extended: BTreeMap<String, u64>,
 }
 
-/// The pod's own cgroup: sums over the containers; a limit only when every container has one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// The pod's own cgroup: what the pod's `resources` say, otherwise sums over the containers; a limit only when every
+/// container has one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PodResources {
     pub cpu_shares: u64,
     pub cpu_quota_us: Option<i64>,
     pub cpu_period_us: u64,
     pub memory_limit_bytes: Option<i64>,
+    pub hugepages: BTreeMap<String, u64>,
 }
 
 const PERIOD_US: u64 = 100_000;
 
-fn cpu(map: &std::collections::BTreeMap<String, Quantity>) -> Option<i64> {
+fn cpu(map: &BTreeMap<String, Quantity>) -> Option<i64> {
     map.get("cpu").and_then(Quantity::milli).filter(|v| *v > 0)
 }
 
-fn memory(map: &std::collections::BTreeMap<String, Quantity>) -> Option<i64> {
+fn memory(map: &BTreeMap<String, Quantity>) -> Option<i64> {
     map.get("memory").and_then(Quantity::value).filter(|v| *v > 0)
 }
 
@@ -62,19 +71,40 @@ fn quota(milli: i64) -> i64 {
     (milli.saturating_mul(PERIOD_US as i64) / 1000).max(1000)
 }
 
+/// `hugepages-2Mi: 4Mi` as the kernel names it: `2MB`, bytes.
+fn hugepages(map: &BTreeMap<String, Quantity>) -> impl Iterator<Item = (String, u64)> + '_ {
+    map.iter().filter_map(|(name, amount)| {
+        let size = crate::quantity::value(name.strip_prefix("hugepages-")?).filter(|n| *n > 0)?;
+        let units = [("GB", 30), ("MB", 20), ("KB", 10)];
+        let (unit, shift) = units.iter().find(|(_, shift)| size.trailing_zeros() >= *shift)?;
+        Some((format!("{}{unit}", size >> shift), u64::try_from(amount.value()?).ok()?))
+    })
+}
+
+/// Whether the pod as a whole asks for something (KEP-2837): then that decides the class.
+fn of_pod(spec: &PodSpec) -> Option<&Resources> {
+    let said = [&spec.resources.limits, &spec.resources.requests];
+    said.iter().any(|map| cpu(map).is_some() || memory(map).is_some()).then_some(&spec.resources)
+}
+
 pub fn qos(spec: &PodSpec) -> Qos {
+    if let Some(r) = of_pod(spec) {
+        return if is_guaranteed(r) { Qos::Guaranteed } else { Qos::Burstable };
+    }
     let all = || spec.containers.iter().chain(&spec.init_containers).map(|c| &c.resources);
     let touches = |r: &Resources| [&r.limits, &r.requests].iter().any(|m| cpu(m).is_some() || memory(m).is_some());
     if !all().any(touches) {
         return Qos::BestEffort;
     }
-    let guaranteed = all().all(|r| {
-        let cpu_equal = cpu(&r.limits).is_some() && cpu(&r.requests).is_none_or(|q| Some(q) == cpu(&r.limits));
-        let memory_equal =
-            memory(&r.limits).is_some() && memory(&r.requests).is_none_or(|q| Some(q) == memory(&r.limits));
-        cpu_equal && memory_equal
-    });
+    let guaranteed = all().all(is_guaranteed);
     if guaranteed { Qos::Guaranteed } else { Qos::Burstable }
+}
+
+fn is_guaranteed(r: &Resources) -> bool {
+    let cpu_equal = cpu(&r.limits).is_some() && cpu(&r.requests).is_none_or(|q| Some(q) == cpu(&r.limits));
+    let memory_equal =
+        memory(&r.limits).is_some() && memory(&r.requests).is_none_or(|q| Some(q) == memory(&r.limits));
+    cpu_equal && memory_equal
 }
 
 pub(super) fn container(spec: &PodSpec, container: &Container, host: &HostFacts) -> ResourcePlan {
@@ -86,7 +116,18 @@ pub(super) fn container(spec: &PodSpec, container: &Container, host: &HostFacts)
         cpu_period_us: PERIOD_US,
         memory_limit_bytes: memory(&r.limits),
         oom_score_adj: oom_score_adj(spec, container, host.memory_bytes),
+        hugepages: hugepages(&r.limits).collect(),
+        extended: r.limits.iter().filter(|(name, _)| is_extended(name)).filter_map(count).collect(),
     }
+}
+
+/// `example.com/gpio`, but nothing of Kubernetes' own.
+fn is_extended(name: &str) -> bool {
+    name.contains('/') && !name.contains("kubernetes.io/")
+}
+
+fn count((name, amount): (&String, &Quantity)) -> Option<(String, u64)> {
+    Some((name.clone(), u64::try_from(amount.value()?).ok().filter(|n| *n > 0)?))
 }
 
 fn oom_score_adj(spec: &PodSpec, container: &Container, capacity: u64) -> i32 {
@@ -97,11 +138,20 @@ fn oom_score_adj(spec: &PodSpec, container: &Container, capacity: u64) -> i32 {
         Qos::BestEffort => 1000,
         Qos::Burstable => {
             let r = &container.resources;
-            let asked = memory(&r.requests).or(memory(&r.limits)).unwrap_or(0) as i128;
+            let asked = memory(&r.requests).or(memory(&r.limits)).unwrap_or(0) as i128 + share_of_rest(spec);
             let score = 1000 - 1000 * asked / i128::from(capacity.max(1));
             score.clamp(3, 999) as i32
         }
     }
+}
+
+/// Of what the pod asks for as a whole beyond its containers, an equal part for each of them.
+fn share_of_rest(spec: &PodSpec) -> i128 {
+    let Some(r) = of_pod(spec) else { return 0 };
+    let whole = memory(&r.requests).or(memory(&r.limits)).unwrap_or(0) as i128;
+    let asked = |c: &Container| memory(&c.resources.requests).or(memory(&c.resources.limits)).unwrap_or(0) as i128;
+    let sum: i128 = spec.containers.iter().map(asked).sum();
+    (whole - sum).max(0) / (spec.containers.len().max(1) as i128)
 }
 
 pub fn pod_resources(spec: &PodSpec) -> PodResources {
@@ -117,10 +167,17 @@ pub fn pod_resources(spec: &PodSpec) -> PodResources {
     let cpu_limit = |c: &Container| cpu(&c.resources.limits);
     let cpu_request = |c: &Container| cpu(&c.resources.requests).or(cpu(&c.resources.limits));
     let memory_limit = |c: &Container| memory(&c.resources.limits);
+    let mut pages: BTreeMap<String, u64> = BTreeMap::new();
+    for (size, bytes) in running().flat_map(|c| hugepages(&c.resources.limits)) {
+        *pages.entry(size).or_default() += bytes;
+    }
+    let whole = of_pod(spec).cloned().unwrap_or_default();
+    pages.extend(hugepages(&spec.resources.limits));
     PodResources {
-        cpu_shares: shares(total(&cpu_request)),
-        cpu_quota_us: every(&cpu_limit).then(|| quota(total(&cpu_limit))),
+        cpu_shares: shares(cpu(&whole.requests).or(cpu(&whole.limits)).unwrap_or_else(|| total(&cpu_request))),
+        cpu_quota_us: cpu(&whole.limits).or_else(|| every(&cpu_limit).then(|| total(&cpu_limit))).map(quota),
         cpu_period_us: PERIOD_US,
-        memory_limit_bytes: every(&memory_limit).then(|| total(&memory_limit)),
+        memory_limit_bytes: memory(&whole.limits).or_else(|| every(&memory_limit).then(|| total(&memory_limit))),
+        hugepages: pages,
     }
 }

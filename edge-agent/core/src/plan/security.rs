@@ -16,6 +16,8 @@ pub struct UserPlan {
     pub image_user: String,
     pub supplemental_groups: Vec<u32>,
     pub fs_group: Option<u32>,
+    /// `supplementalGroupsPolicy: Strict`: the image's /etc/group adds none.
+    pub strict_groups: bool,
     /// The runtime refuses to start as user 0 once it has resolved names.
     pub must_not_be_root: bool,
 }
@@ -29,6 +31,7 @@ pub struct SecurityPlan {
     pub capabilities_add: Vec<String>,
     pub capabilities_drop: Vec<String>,
     pub seccomp: SeccompPlan,
+    pub app_armor: AppArmorPlan,
     /// /proc without masked and read-only paths.
     pub proc_unmasked: bool,
 }
@@ -39,6 +42,18 @@ pub enum SeccompPlan {
     RuntimeDefault,
     Unconfined,
     /// A file below the agent's directory of profiles.
+    Localhost(String),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum AppArmorPlan {
+    /// Nothing was said: the runtime's profile where there is one.
+    #[default]
+    Unsaid,
+    /// The runtime's profile, or no container.
+    RuntimeDefault,
+    Unconfined,
+    /// A profile that is loaded in the kernel.
     Localhost(String),
 }
 
@@ -86,6 +101,7 @@ pub(super) fn user(pod: &Pod, container: &Container, image: &ImageFacts) -> Resu
         gid,
         image_user: image.user.clone(),
         supplemental_groups: groups,
+        strict_groups: shared.supplemental_groups_policy.as_deref() == Some("Strict"),
         fs_group: shared.fs_group.map(|n| id("fsGroup", n)).transpose()?,
         must_not_be_root,
     })
@@ -106,6 +122,7 @@ pub(super) fn plan(spec: &PodSpec, container: &Container) -> SecurityPlan {
         capabilities_add: clean(&own.capabilities.add),
         capabilities_drop: clean(&own.capabilities.drop),
         seccomp: seccomp(profile, privileged),
+        app_armor: app_armor(spec, container),
         proc_unmasked: own.proc_mount.as_deref() == Some("Unmasked"),
     }
 }
@@ -119,5 +136,18 @@ fn seccomp(profile: Option<&SeccompProfile>, privileged: bool) -> SeccompPlan {
             SeccompPlan::Localhost(p.localhost_profile.clone().unwrap_or_default())
         }
         _ => SeccompPlan::RuntimeDefault,
+    }
+}
+
+/// As kubelet: the container's field, the pod's, and the annotation of the years before 1.30 is read by the hub.
+pub(crate) fn app_armor(spec: &PodSpec, container: &Container) -> AppArmorPlan {
+    let privileged = container.security_context.privileged.unwrap_or(false);
+    let own = container.security_context.app_armor_profile.as_ref();
+    match own.or(spec.security_context.app_armor_profile.as_ref()) {
+        Some(p) if p.type_ == "Localhost" => AppArmorPlan::Localhost(p.localhost_profile.clone().unwrap_or_default()),
+        Some(p) if p.type_ == "Unconfined" => AppArmorPlan::Unconfined,
+        _ if privileged => AppArmorPlan::Unconfined,
+        Some(_) => AppArmorPlan::RuntimeDefault,
+        None => AppArmorPlan::Unsaid,
     }
 }

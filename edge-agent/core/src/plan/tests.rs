@@ -32,6 +32,7 @@ fn host() -> HostFacts {
         allocatable_memory_bytes: 1 << 29,
         api: None,
         cluster_domain: "cluster.local".into(),
+        ..HostFacts::default()
     }
 }
 
@@ -51,6 +52,28 @@ fn plan_of(spec: Value) -> Result<ContainerPlan, String> {
 
 fn env_of(spec: Value) -> Vec<(String, String)> {
     plan_of(spec).unwrap().env
+}
+
+#[test]
+fn resources_of_the_whole_pod() {
+    let spec = |value: Value| pod(value).spec;
+    let whole = spec(json!({
+        "resources": {
+            "requests": {"cpu": "500m", "memory": "100Mi"},
+            "limits": {"cpu": "1", "memory": "200Mi", "hugepages-2Mi": "8Mi"}},
+        "containers": [{"name": "a"}, {"name": "b", "resources": {"limits": {"memory": "50Mi", "hugepages-2Mi": "4Mi"}}}],
+    }));
+    let got = pod_resources(&whole);
+    assert_eq!((got.cpu_shares, got.cpu_quota_us, got.memory_limit_bytes), (512, Some(100_000), Some(200 << 20)));
+    assert_eq!(got.hugepages, [("2MB".to_string(), 8 << 20)].into());
+    assert_eq!(qos(&whole), Qos::Burstable);
+    let equal = json!({"cpu": "1", "memory": "64Mi"});
+    let guaranteed = spec(json!({"resources": {"requests": equal, "limits": equal}, "containers": [{"name": "a"}]}));
+    assert_eq!(qos(&guaranteed), Qos::Guaranteed);
+    let limits = json!({"hugepages-1Gi": "2Gi", "hugepages-64Ki": "64Ki"});
+    let single = spec(json!({"containers": [{"name": "a", "resources": {"limits": limits}}]}));
+    assert_eq!(pod_resources(&single).hugepages, [("1GB".to_string(), 2 << 30), ("64KB".to_string(), 64 << 10)].into());
+    assert_eq!(qos(&single), Qos::BestEffort);
 }
 
 #[test]

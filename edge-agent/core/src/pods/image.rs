@@ -8,7 +8,7 @@ use super::{
     container::{Container, Cx, Facts, State},
     events::Kind,
 };
-use crate::{api, plan::ImageFacts};
+use crate::{api, plan::ImageFacts, sync::Items};
 use limpet_protocol::ItemKind;
 use std::collections::BTreeMap;
 
@@ -18,21 +18,8 @@ const ERROR_SHOWN_MS: u64 = 2000;
 impl Container {
     pub(super) fn pull(&mut self, pod: &Facts, cx: &mut Cx<'_>) -> State {
         let image = self.spec.image.clone();
-        let policy = match self.spec.image_pull_policy.as_deref() {
-            Some("Always") => PullPolicy::Always,
-            Some("Never") => PullPolicy::Never,
-            Some("IfNotPresent") => PullPolicy::IfNotPresent,
-            _ if untagged_or_latest(&image) => PullPolicy::Always,
-            _ => PullPolicy::IfNotPresent,
-        };
-        let namespace = &pod.object.metadata.namespace;
-        let names = pod.object.spec.image_pull_secrets.iter();
-        let secrets = names.filter_map(|s| {
-            let secret: api::Secret = cx.items.read(ItemKind::Secret, namespace, &s.name)?;
-            let entries: BTreeMap<&str, Vec<u8>> = secret.entries();
-            entries.get(".dockerconfigjson").or(entries.get(".dockercfg")).cloned()
-        });
-        let secrets = secrets.collect();
+        let policy = pull_policy(&image, self.spec.image_pull_policy.as_deref());
+        let secrets = pull_secrets(&pod.object, cx.items);
         let (uid, container) = (pod.uid.clone(), self.name.clone());
         cx.out.push_back(Action::PullImage { uid, container, image, policy, secrets });
         State::Pulling
@@ -47,7 +34,7 @@ impl Container {
         error: ImageError,
         message: String,
     ) -> State {
-        if error == ImageError::Pull || error == ImageError::Unavailable {
+        if error.is_of_registry() {
             let words = format!("Back-off pulling image \"{}\"", self.spec.image);
             pod.event(cx, self.field_path(), Kind::Normal, "BackOff", &words);
             pod.event(cx, self.field_path(), Kind::Warning, "Failed", "Error: ImagePullBackOff");
@@ -106,10 +93,32 @@ impl Container {
         pod.event(cx, self.field_path(), Kind::Warning, reason, &words);
         pod.event(cx, self.field_path(), Kind::Warning, "Failed", &format!("Error: {}", error.reason()));
         let until = self.pull_wait.fail(cx.now.mono_ms);
-        let message = if error == ImageError::Pull || error == ImageError::Unavailable { message } else { words };
+        let message = if error.is_of_registry() { message } else { words };
         let shown_until = Some(cx.now.mono_ms + ERROR_SHOWN_MS);
         self.state = State::PullFailed { until, error, message, shown_until };
     }
+}
+
+/// What the manifest says, or Kubernetes' default.
+pub(crate) fn pull_policy(image: &str, said: Option<&str>) -> PullPolicy {
+    match said {
+        Some("Always") => PullPolicy::Always,
+        Some("Never") => PullPolicy::Never,
+        Some("IfNotPresent") => PullPolicy::IfNotPresent,
+        _ if untagged_or_latest(image) => PullPolicy::Always,
+        _ => PullPolicy::IfNotPresent,
+    }
+}
+
+/// Texts of the pod's pull secrets that are here.
+pub(crate) fn pull_secrets(pod: &api::Pod, items: &Items) -> Vec<Vec<u8>> {
+    let names = pod.spec.image_pull_secrets.iter();
+    let texts = names.filter_map(|s| {
+        let secret: api::Secret = items.read(ItemKind::Secret, &pod.metadata.namespace, &s.name)?;
+        let entries: BTreeMap<&str, Vec<u8>> = secret.entries();
+        entries.get(".dockerconfigjson").or(entries.get(".dockercfg")).cloned()
+    });
+    texts.collect()
 }
 
 /// `docker.io/library/nginx` and `nginx:latest` mean "what is newest", unless pinned by a digest.

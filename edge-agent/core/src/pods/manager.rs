@@ -257,6 +257,7 @@ fn uid_of(input: &Input) -> Option<Uid> {
         | Input::ImagePulling { uid, .. }
         | Input::ImageReady { uid, .. }
         | Input::ImageFailed { uid, .. }
+        | Input::Evict { uid, .. }
         | Input::SandboxRemoved { uid }
         | Input::PodRemoved { uid } => uid.clone(),
         Input::ContainerStarted(at)
@@ -276,6 +277,7 @@ fn apply(pod: &mut LivePod, input: Input, cx: &mut Cx<'_>) {
         }
         Input::SandboxReady { ips, .. } => pod.sandbox_ready(ips),
         Input::SandboxFailed { message, .. } => pod.sandbox_failed(&message, cx),
+        Input::Evict { message, .. } => pod.evict(&message, cx),
         Input::SandboxRemoved { .. } if pod.teardown == Teardown::Sandbox => {
             pod.teardown = Teardown::SandboxDone;
         }

@@ -4,10 +4,11 @@
 //! The outcome of every action comes back as an input; an outcome that comes twice or too late does no harm.
 //! Never: waits, does I/O, or starts a container twice for one attempt.
 
+mod admit;
 mod backoff;
 mod container;
 mod events;
-mod image;
+pub(crate) mod image;
 mod manager;
 mod memory;
 mod pod;
@@ -26,6 +27,7 @@ use crate::{
     volumes::VolumePlan,
 };
 use limpet_protocol::ItemKey;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub type Uid = Arc<str>;
@@ -65,6 +67,8 @@ pub enum Input {
     ContainerExited { at: ContainerRef, exit: Exit },
     Probed { at: ContainerRef, kind: ProbeKind, ok: bool, output: String },
     HookDone { at: ContainerRef, hook: HookKind, error: Option<String> },
+    /// The node needs what this pod uses, or the pod uses more than it may; the sentence is for its status.
+    Evict { uid: Uid, message: String },
     SandboxRemoved { uid: Uid },
     PodRemoved { uid: Uid },
 }
@@ -88,15 +92,23 @@ pub enum ImageError {
     InvalidName,
     /// `RegistryUnavailable`
     Unavailable,
+    /// `SignatureValidationFailed`
+    Signature,
 }
 
 impl ImageError {
+    /// Something outside may change: shown first, then backed off from.
+    pub(crate) fn is_of_registry(self) -> bool {
+        matches!(self, ImageError::Pull | ImageError::Unavailable | ImageError::Signature)
+    }
+
     pub fn reason(self) -> &'static str {
         match self {
             ImageError::Pull => "ErrImagePull",
             ImageError::NeverPull => "ErrImageNeverPull",
             ImageError::InvalidName => "InvalidImageName",
             ImageError::Unavailable => "RegistryUnavailable",
+            ImageError::Signature => "SignatureValidationFailed",
         }
     }
 }
@@ -134,7 +146,7 @@ pub struct AdoptedContainer {
     pub exit: Option<Exit>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PullPolicy {
     Always,
     IfNotPresent,

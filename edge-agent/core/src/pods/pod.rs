@@ -23,6 +23,10 @@ use std::collections::BTreeMap;
 /// So long a missing token is not worth an Event.
 const TOKEN_PATIENCE_MS: u64 = 5000;
 
+const EVICTED: &str = "Evicted";
+/// As kubelet's for hard thresholds and limits of storage.
+const EVICTION_GRACE_SECONDS: i64 = 1;
+
 /// Something the shell makes for the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -72,6 +76,8 @@ pub(super) struct LivePod {
     pub conditions: Conditions,
     pub last_status: Vec<u8>,
     remembered: Option<PodMemory>,
+    /// Whether the node has looked at it and taken it.
+    admitted: bool,
     deadline: Option<u64>,
     volume_backoff: Backoff,
     sandbox_backoff: Backoff,
@@ -100,6 +106,7 @@ impl LivePod {
             conditions: Conditions::default(),
             last_status: Vec::new(),
             remembered: None,
+            admitted: false,
             deadline,
             volume_backoff: Backoff::new(1000, 120_000),
             sandbox_backoff: Backoff::new(1000, 60_000),
@@ -143,6 +150,7 @@ impl LivePod {
             }
             container.judge();
         }
+        self.admitted = true;
         self.remembered = Some(memory);
     }
 
@@ -219,8 +227,23 @@ impl LivePod {
         self.facts.object.metadata.deletion_timestamp.is_some()
     }
 
+    /// The pod fails at once and for good; its controller makes another, elsewhere.
+    pub fn evict(&mut self, message: &str, cx: &mut Cx<'_>) {
+        if self.terminal.is_none() && self.goal == Goal::Run {
+            self.facts.event(cx, None, Kind::Warning, EVICTED, message);
+            self.terminal = Some(Terminal { succeeded: false, reason: EVICTED.into(), message: message.into() });
+        }
+    }
+
+    pub fn evicted(&self) -> Option<&Terminal> {
+        self.terminal.as_ref().filter(|t| t.reason == EVICTED)
+    }
+
     /// Seconds that containers have to end.
     pub fn grace(&self) -> i64 {
+        if self.evicted().is_some() && !self.deleting() {
+            return EVICTION_GRACE_SECONDS;
+        }
         let spec = self.facts.object.spec.termination_grace_period_seconds.unwrap_or(30);
         match self.facts.object.metadata.deletion_grace_period_seconds {
             Some(grace) if self.deleting() => grace,
@@ -291,6 +314,12 @@ impl LivePod {
             self.goal = Goal::Delete;
             return;
         }
+        if !std::mem::replace(&mut self.admitted, true)
+            && let Some(refusal) = super::admit::refused(&self.facts.object, cx.host)
+        {
+            self.facts.event(cx, None, Kind::Warning, &refusal.reason, &refusal.message);
+            self.terminal = Some(refusal);
+        }
         let late = self.deadline.is_some_and(|at| at <= cx.now.mono_ms);
         if late && self.terminal.is_none() && self.finished().is_none() {
             let message = "Pod was active on the node longer than the specified deadline";
@@ -350,7 +379,14 @@ impl LivePod {
                 cx.out.push_back(Action::SetupVolumes { uid, namespace, name, volumes: plans });
             }
         }
-        if due(self.sandbox) {
+        let class = self.facts.object.spec.runtime_class_name.as_deref().filter(|c| !c.is_empty());
+        if due(self.sandbox)
+            && let Some(class) = class.filter(|c| !cx.host.runtime_handlers.iter().any(|h| h == c))
+        {
+            self.sandbox = Step::Asked;
+            let why = format!("failed to get sandbox runtime: no runtime for \"{class}\" is configured");
+            self.sandbox_failed(&why, cx);
+        } else if due(self.sandbox) {
             self.sandbox = Step::Asked;
             let plan = Box::new(plan::sandbox(&self.facts.object, cx.host));
             cx.out.push_back(Action::CreateSandbox { uid: self.facts.uid.clone(), plan });

@@ -163,7 +163,14 @@ fn conditions(pod: &mut LivePod, phase: &str, now: Now) -> Value {
         ("ContainersReady", containers_ready),
         ("PodScheduled", (true, "", String::new())),
     ];
-    let mut out = Vec::with_capacity(all.len());
+    let mut out = Vec::with_capacity(all.len() + 1);
+    if let Some(eviction) = pod.evicted().map(|t| t.message.clone()) {
+        let since = pod.conditions.set("DisruptionTarget", true, now.wall_ms);
+        out.push(json!({
+            "type": "DisruptionTarget", "status": "True", "lastProbeTime": null,
+            "lastTransitionTime": rfc3339(since), "reason": "TerminationByKubelet", "message": eviction,
+        }));
+    }
     for (name, (value, reason, message)) in all {
         let at = if name == "PodScheduled" { pod.start_ms } else { now.wall_ms };
         let since = pod.conditions.set(name, value, at);
@@ -216,7 +223,7 @@ fn container_status(c: &Container, pod: &Facts, waiting: &str) -> Value {
             let mut mount = json!({"name": m.name, "mountPath": m.mount_path});
             if m.read_only {
                 mount["readOnly"] = true.into();
-                mount["recursiveReadOnly"] = "Disabled".into();
+                mount["recursiveReadOnly"] = if m.recurses() { "Enabled" } else { "Disabled" }.into();
             }
             mount
         });
@@ -246,7 +253,7 @@ fn states<'a>(c: &'a Container, pod: &Facts, waiting: &str) -> (Value, Option<&'
         }
         State::PullFailed { error, message, shown_until: Some(_), .. } => (wait(error.reason(), message), ended),
         State::PullFailed { error, message, .. } => match error {
-            super::ImageError::Pull | super::ImageError::Unavailable => {
+            _ if error.is_of_registry() => {
                 let text = format!("Back-off pulling image \"{}\": {}: {message}", c.spec.image, error.reason());
                 (wait("ImagePullBackOff", &text), ended)
             }

@@ -19,6 +19,8 @@ pub struct NodeFacts {
     pub cpus: u32,
     pub memory_bytes: u64,
     pub memory_reserved_bytes: u64,
+    /// Below this much free memory pods are evicted: no pod can count on it.
+    pub memory_kept_free_bytes: u64,
     pub disk_bytes: u64,
     pub pods_max: u32,
     pub ips: Vec<String>,
@@ -26,6 +28,14 @@ pub struct NodeFacts {
     pub problems: Vec<NodeProblem>,
     /// Names and sizes of the images that are here.
     pub images: Vec<(Vec<String>, u64)>,
+    /// Devices by the name of their resource.
+    pub devices: std::collections::BTreeMap<String, u64>,
+}
+
+impl NodeFacts {
+    pub fn allocatable_memory_bytes(&self) -> u64 {
+        self.memory_bytes.saturating_sub(self.memory_reserved_bytes).saturating_sub(self.memory_kept_free_bytes)
+    }
 }
 
 /// Something that keeps the node from being all right.
@@ -40,10 +50,14 @@ pub enum NodeProblem {
 
 pub fn node_report(facts: &NodeFacts) -> Vec<u8> {
     let resources = |memory: u64| {
-        json!({
+        let mut all = json!({
             "cpu": facts.cpus.to_string(), "memory": format!("{}Ki", memory / 1024),
             "pods": facts.pods_max.to_string(), "ephemeral-storage": format!("{}Ki", facts.disk_bytes / 1024),
-        })
+        });
+        for (name, count) in &facts.devices {
+            all[name] = count.to_string().into();
+        }
+        all
     };
     let mut addresses: Vec<Value> =
         facts.ips.iter().map(|ip| json!({"type": "InternalIP", "address": ip})).collect();
@@ -61,7 +75,7 @@ pub fn node_report(facts: &NodeFacts) -> Vec<u8> {
     }
     let status = json!({
         "capacity": resources(facts.memory_bytes),
-        "allocatable": resources(facts.memory_bytes.saturating_sub(facts.memory_reserved_bytes)),
+        "allocatable": resources(facts.allocatable_memory_bytes()),
         "addresses": addresses,
         "conditions": conditions(&facts.problems),
         "images": images,

@@ -7,6 +7,10 @@
 use crate::{
     api::{self, ConfigMap, DownwardSource, KeyToPath, Secret, Volume},
     plan::{Context, field_value, resource_value},
+    pods::{
+        PullPolicy,
+        image::{pull_policy, pull_secrets},
+    },
     sync::Items,
 };
 use limpet_protocol::{ItemHash, ItemKey, ItemKind};
@@ -26,8 +30,17 @@ pub struct VolumePlan {
 pub enum VolumeContent {
     /// `memory`: a tmpfs. Both limits in bytes.
     EmptyDir { memory: bool, limit_bytes: Option<u64> },
+    /// Pages of this many bytes (0: the kernel's usual large ones), limited by the pod's own limit of them.
+    HugePages { page_bytes: u64 },
+    /// Files of an image, to read. `secrets` as of a container's image.
+    Image { reference: String, policy: PullPolicy, secrets: Vec<Vec<u8>> },
     /// `kind` is the manifest's type: "", Directory, DirectoryOrCreate, File, FileOrCreate, Socket, CharDevice, BlockDevice.
     HostPath { path: String, kind: String },
+    /// A directory that stays when the pod goes. `make`: it is this node's to make. `owned`: whether the group owns all of
+    /// it is looked at `always`, or only when its top says otherwise.
+    Persistent { path: String, make: bool, owned_always: bool },
+    /// A block device.
+    Block { path: String },
     /// `secret`: keep in memory only. Files in order of path.
     Files { files: Vec<VolumeFile>, secret: bool },
 }
@@ -96,6 +109,7 @@ pub fn reads(pod: &api::Pod, key: &ItemKey) -> bool {
     let secret = |s: &Option<api::SecretSource>| s.as_ref().is_some_and(|s| s.object_name() == key.name);
     let projections = |v: &Volume| v.projected.iter().flat_map(|p| p.sources.clone()).collect::<Vec<_>>();
     pod.spec.volumes.iter().any(|v| match key.kind {
+        ItemKind::Claim => v.claim(&pod.metadata.name).is_some_and(|(name, _)| name == key.name),
         ItemKind::ConfigMap => config(&v.config_map) || projections(v).iter().any(|p| config(&p.config_map)),
         ItemKind::Secret => secret(&v.secret) || projections(v).iter().any(|p| secret(&p.secret)),
         _ => false,
@@ -112,10 +126,28 @@ fn content(context: &Context<'_>, items: &Items, volume: &Volume, grouped: bool)
     let mut files = Files::default();
     if let Some(e) = &volume.empty_dir {
         let limit_bytes = e.size_limit.as_ref().and_then(|q| q.value()).and_then(|v| u64::try_from(v).ok());
+        if let Some(size) = e.medium.strip_prefix("HugePages") {
+            let page_bytes = match size.strip_prefix('-') {
+                None => Some(0),
+                Some(size) => crate::quantity::value(size).and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0),
+            };
+            let page_bytes = page_bytes.ok_or_else(|| format!("medium \"{}\" names no page size", e.medium))?;
+            return Ok(VolumeContent::HugePages { page_bytes });
+        }
         return Ok(VolumeContent::EmptyDir { memory: e.medium == "Memory", limit_bytes });
     }
     if let Some(h) = &volume.host_path {
         return Ok(VolumeContent::HostPath { path: h.path.clone(), kind: h.type_.clone() });
+    }
+    if let Some(image) = &volume.image {
+        return Ok(VolumeContent::Image {
+            reference: image.reference.clone(),
+            policy: pull_policy(&image.reference, image.pull_policy.as_deref()),
+            secrets: pull_secrets(context.pod, items),
+        });
+    }
+    if let Some((claim, _)) = volume.claim(&context.pod.metadata.name) {
+        return persistent(context, items, &claim);
     }
     let mut secret = false;
     if let Some(source) = &volume.config_map {
@@ -147,11 +179,30 @@ fn content(context: &Context<'_>, items: &Items, volume: &Volume, grouped: bool)
         }
     } else {
         return Err("this volume type is not supported by this node's agent; use emptyDir, hostPath, configMap, \
-                    secret, downwardAPI or projected"
+                    secret, downwardAPI, projected, image or a claim"
             .into());
     }
     let list = files.map.into_iter().map(|(path, (mode, bytes))| VolumeFile { path, mode, bytes });
     Ok(VolumeContent::Files { files: list.collect(), secret })
+}
+
+/// The volume behind a claim. Until the hub has bound it, the pod waits.
+fn persistent(context: &Context<'_>, items: &Items, claim: &str) -> Result<VolumeContent, String> {
+    let volume: Option<api::PersistentVolume> = items.read(ItemKind::Claim, &context.pod.metadata.namespace, claim);
+    let spec = volume.ok_or_else(|| format!("persistentvolumeclaim \"{claim}\" is not bound to a volume of this node"))?.spec;
+    let policy = context.pod.spec.security_context.fs_group_change_policy.as_deref();
+    let owned_always = policy != Some("OnRootMismatch");
+    match (spec.host_path, spec.local) {
+        (Some(host), _) if spec.volume_mode == "Block" => Ok(VolumeContent::Block { path: host.path }),
+        (None, Some(local)) if spec.volume_mode == "Block" => Ok(VolumeContent::Block { path: local.path }),
+        (Some(host), _) => match host.type_.as_str() {
+            "DirectoryOrCreate" => Ok(VolumeContent::Persistent { path: host.path, make: true, owned_always }),
+            _ => Ok(VolumeContent::HostPath { path: host.path, kind: host.type_ }),
+        },
+        (None, Some(local)) => Ok(VolumeContent::Persistent { path: local.path, make: false, owned_always }),
+        (None, None) => Err(format!("the volume of claim \"{claim}\" is of a type that this node's agent cannot mount; \
+                                     use hostPath or local")),
+    }
 }
 
 #[derive(Default)]

@@ -39,6 +39,39 @@ fn files(volume: Value) -> Vec<(String, u32, String)> {
 }
 
 #[test]
+fn claims_are_the_volumes_behind_them() {
+    let mut items = Items::default();
+    let mut put = |name: &str, spec: Value| {
+        let key = ItemKey::new(ItemKind::Claim, "default", name);
+        items.put(key, 1, json!({"spec": spec}).to_string().into_bytes().into());
+    };
+    put("made", json!({"hostPath": {"path": "/v/made", "type": "DirectoryOrCreate"}, "volumeMode": "Filesystem"}));
+    put("plain", json!({"hostPath": {"path": "/v/plain"}}));
+    put("local", json!({"local": {"path": "/v/local"}}));
+    put("block", json!({"local": {"path": "/dev/x"}, "volumeMode": "Block"}));
+    put("p-own", json!({"local": {"path": "/v/own"}}));
+    put("far", json!({"nfs": {"server": "x"}}));
+    let spec = |volume: Value| json!({"volumes": [volume], "securityContext": {"fsGroupChangePolicy": "OnRootMismatch"}});
+    let content = |volume: Value| {
+        let object = json!({"metadata": {"name": "p", "namespace": "default", "uid": "u"}, "spec": spec(volume)});
+        let pod: api::Pod = api::parse(object.to_string().as_bytes()).unwrap();
+        let host = crate::plan::HostFacts::default();
+        let context = Context { pod: &pod, host: &host, pod_ips: &[] };
+        let (mut plans, mut problems) = plan(&context, &items);
+        plans.pop().map(|p| p.content).ok_or_else(|| problems.remove(0).message)
+    };
+    let claim = |name: &str| json!({"name": "own", "persistentVolumeClaim": {"claimName": name}});
+    let persistent = |path: &str, make| VolumeContent::Persistent { path: path.into(), make, owned_always: false };
+    assert_eq!(content(claim("made")), Ok(persistent("/v/made", true)));
+    assert_eq!(content(claim("local")), Ok(persistent("/v/local", false)));
+    assert_eq!(content(claim("plain")), Ok(VolumeContent::HostPath { path: "/v/plain".into(), kind: String::new() }));
+    assert_eq!(content(claim("block")), Ok(VolumeContent::Block { path: "/dev/x".into() }));
+    assert_eq!(content(json!({"name": "own", "ephemeral": {"volumeClaimTemplate": {}}})), Ok(persistent("/v/own", false)));
+    assert!(content(claim("none")).unwrap_err().contains("is not bound"));
+    assert!(content(claim("far")).unwrap_err().contains("cannot mount"));
+}
+
+#[test]
 fn config_maps_with_items_and_modes() {
     let all = files(json!({"name": "v", "configMap": {"name": "cfg"}}));
     assert_eq!(all[0], ("a".into(), 0o644, "1".into()));

@@ -28,7 +28,44 @@ pub fn apply(hierarchies: &Hierarchies, group: &str, wanted: &Resources) -> Resu
     if let (Some(dir), Some(limit)) = (hierarchies.dir("pids", group), wanted.pids_limit) {
         set(&dir, "pids.max", &limit.to_string())?;
     }
+    if let (true, Some(dir), Some(pages)) = (hierarchies.is_v2(), hierarchies.dir("hugetlb", group), &wanted.hugepages) {
+        hugepages(&dir, pages)?;
+    }
     Ok(())
+}
+
+/// As `apply` for a group that is in use: what is absent is unlimited from now on. Memory that is used already cannot be
+/// taken away by a lower limit: an error then says so, and the limit stays (KEP-1287 has it that way).
+pub fn update(hierarchies: &Hierarchies, group: &str, wanted: &Resources) -> Result<()> {
+    let v2 = hierarchies.is_v2();
+    if let Some(dir) = hierarchies.dir("memory", group) {
+        update_memory(&dir, v2, wanted.memory_limit_bytes)?;
+    }
+    if let Some(dir) = hierarchies.dir("cpu", group) {
+        cpu(&dir, v2, wanted)?;
+        if wanted.cpu_quota_us.is_none() {
+            let (file, value) = if v2 { ("cpu.max", "max") } else { ("cpu.cfs_quota_us", "-1") };
+            optional(&dir, file, value)?;
+        }
+    }
+    Ok(())
+}
+
+fn update_memory(dir: &Path, v2: bool, limit: Option<u64>) -> Result<()> {
+    let used = number(&dir.join(if v2 { "memory.current" } else { "memory.usage_in_bytes" })).unwrap_or(0);
+    if let Some(limit) = limit.filter(|limit| *limit < used) {
+        return Err(Error::other(format!("the memory limit {limit} is below what is used now ({used})")));
+    }
+    let text = limit.map_or_else(|| if v2 { "max".into() } else { "-1".into() }, |limit| limit.to_string());
+    if v2 {
+        return set(dir, "memory.max", &text);
+    }
+    // Memory alone may never be more than memory and swap together: which of them is first depends on the direction.
+    let both = ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"];
+    let old = number(&dir.join(both[0])).unwrap_or(u64::MAX);
+    let grows = limit.is_none_or(|limit| limit > old);
+    let order = if grows { [both[1], both[0]] } else { both };
+    order.iter().try_for_each(|file| optional(dir, file, &text))
 }
 
 fn memory(dir: &Path, v2: bool, wanted: &Resources) -> Result<()> {
@@ -42,6 +79,19 @@ fn memory(dir: &Path, v2: bool, wanted: &Resources) -> Result<()> {
     }
     set(dir, "memory.limit_in_bytes", &text)?;
     optional(dir, "memory.memsw.limit_in_bytes", &text)
+}
+
+/// What is not asked for is not given: otherwise any container could take the pages that another one reserved.
+fn hugepages(dir: &Path, wanted: &std::collections::BTreeMap<String, u64>) -> Result<()> {
+    for entry in std::fs::read_dir(dir)?.flatten() {
+        let name = entry.file_name();
+        let Some(size) = name.to_str().and_then(|n| n.strip_prefix("hugetlb.")?.strip_suffix(".max")) else { continue };
+        if size.ends_with(".rsvd") {
+            continue;
+        }
+        set(dir, &format!("hugetlb.{size}.max"), &wanted.get(size).copied().unwrap_or(0).to_string())?;
+    }
+    Ok(())
 }
 
 fn cpu(dir: &Path, v2: bool, wanted: &Resources) -> Result<()> {
@@ -96,7 +146,6 @@ pub fn usage(hierarchies: &Hierarchies, group: &str) -> Usage {
     usage
 }
 
-#[allow(dead_code)]
 fn number(path: &Path) -> Option<u64> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }

@@ -3,6 +3,7 @@
 //! In: a reference, the agent's configuration, the hub's addresses. Out: endpoints to try in order.
 //! Never: http for a registry that nobody allowed it for.
 
+use super::pace::Pace;
 use super::tls::{self, TlsChoice};
 use crate::images::error::ImageError;
 use limpet_oci::Reference;
@@ -23,6 +24,8 @@ pub struct RegistryOptions {
     pub insecure: Vec<String>,
     /// PEM files with CAs, besides the system's.
     pub ca_files: Vec<PathBuf>,
+    /// Of all pulls together; no limit when absent.
+    pub bytes_per_second: Option<u64>,
     /// The clock for certificates; the system's if there is none.
     pub time: Option<Arc<dyn TimeProvider>>,
 }
@@ -94,13 +97,15 @@ impl std::fmt::Display for Authority {
 pub struct Registries {
     options: RegistryOptions,
     public: tls::Public,
+    pub pace: Pace,
     hub: std::sync::RwLock<Option<(HubAccess, TlsChoice)>>,
 }
 
 impl Registries {
     pub fn new(options: RegistryOptions) -> Registries {
         let public = tls::Public::new(&options);
-        Registries { options, public, hub: std::sync::RwLock::new(None) }
+        let pace = Pace::new(options.bytes_per_second);
+        Registries { options, public, pace, hub: std::sync::RwLock::new(None) }
     }
 
     pub fn set_hub(&self, access: Option<HubAccess>) -> Result<(), ImageError> {

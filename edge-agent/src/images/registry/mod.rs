@@ -7,6 +7,7 @@
 mod auth;
 mod credentials;
 mod endpoint;
+mod pace;
 mod session;
 mod tls;
 mod transport;

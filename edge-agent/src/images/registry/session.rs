@@ -16,8 +16,11 @@ use http_body_util::Full;
 use limpet_oci::limits::MANIFEST_BYTES_MAX;
 use limpet_oci::{Digest, manifest};
 use serde::Deserialize;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// A hub's registry says by it that it has recipes.
+const RECIPES: &str = "limpet-recipes";
 const AGENT: &str = concat!("limpet-agent/", env!("CARGO_PKG_VERSION"));
 
 /// Why a request brought nothing.
@@ -51,6 +54,7 @@ pub struct Session {
     repository: String,
     credential: Option<Credential>,
     authorization: Mutex<Option<String>>,
+    recipes: AtomicBool,
     pool: Pool,
 }
 
@@ -59,7 +63,8 @@ struct Ask<'a> {
     method: Method,
     path: &'a str,
     accept: Option<&'a str>,
-    from: u64,
+    /// First byte, and the last when not all that follow are wanted.
+    range: Option<(u64, Option<u64>)>,
 }
 
 impl Session {
@@ -71,6 +76,7 @@ impl Session {
             repository: repository.to_string(),
             credential,
             authorization: Mutex::new(None),
+            recipes: AtomicBool::new(false),
             pool: Pool::default(),
         }
     }
@@ -82,7 +88,7 @@ impl Session {
     /// The digest that `target` (a tag) names now; None when the server does not say.
     pub async fn resolve(&self, target: &str) -> Result<Option<Digest>, Failure> {
         let path = format!("/v2/{}/manifests/{target}", self.repository);
-        let ask = Ask { method: Method::HEAD, path: &path, accept: Some(manifest::ACCEPT), from: 0 };
+        let ask = Ask { method: Method::HEAD, path: &path, accept: Some(manifest::ACCEPT), range: None };
         let response = self.get(ask).await?;
         let digest = response.headers().get("docker-content-digest").and_then(|v| v.to_str().ok());
         let digest = digest.and_then(|d| Digest::parse(d).ok());
@@ -94,8 +100,11 @@ impl Session {
     /// The manifest or index that `target` (a tag or a digest) names, its digest computed here.
     pub async fn manifest(&self, target: &str) -> Result<FetchedManifest, Failure> {
         let path = format!("/v2/{}/manifests/{target}", self.repository);
-        let ask = Ask { method: Method::GET, path: &path, accept: Some(manifest::ACCEPT), from: 0 };
+        let ask = Ask { method: Method::GET, path: &path, accept: Some(manifest::ACCEPT), range: None };
         let response = self.get(ask).await?;
+        if response.headers().contains_key(RECIPES) {
+            self.recipes.store(true, Ordering::Relaxed);
+        }
         let content_type = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(str::to_string);
         let bytes =
             self.pool.read(response.into_body(), MANIFEST_BYTES_MAX).await.map_err(Failure::Unreachable)?;
@@ -112,7 +121,8 @@ impl Session {
     /// A blob from byte `from` on: the byte where the answer really starts, and its body.
     pub async fn blob(&self, digest: &Digest, from: u64) -> Result<(u64, Body), Failure> {
         let path = format!("/v2/{}/blobs/{digest}", self.repository);
-        let ask = Ask { method: Method::GET, path: &path, accept: None, from };
+        let range = (from > 0).then_some((from, None));
+        let ask = Ask { method: Method::GET, path: &path, accept: None, range };
         let response = self.get(ask).await?;
         let start = match response.status() {
             StatusCode::PARTIAL_CONTENT => content_start(&response).unwrap_or(u64::MAX),
@@ -123,6 +133,45 @@ impl Session {
             start if start == from => Ok((start, response.into_body())),
             _ => Err(Failure::Refused(format!("{} answered another range than was asked for", self.host()))),
         }
+    }
+
+    /// Whether the server has said, with a manifest, that it has recipes of layers.
+    pub fn has_recipes(&self) -> bool {
+        self.recipes.load(Ordering::Relaxed)
+    }
+
+    /// A blob that is small enough for memory, its digest checked.
+    pub async fn small_blob(&self, digest: &Digest, bytes_max: usize) -> Result<Vec<u8>, Failure> {
+        let (_, body) = self.blob(digest, 0).await?;
+        let bytes = self.pool.read(body, bytes_max).await.map_err(Failure::Unreachable)?;
+        match digest.matches(&bytes) {
+            true => Ok(bytes),
+            false => Err(Failure::Refused(format!("blob {digest} has another content on {}", self.host()))),
+        }
+    }
+
+    /// A layer's recipe (`limpet_oci::delta`).
+    pub async fn recipe(&self, digest: &Digest, bytes_max: usize) -> Result<Vec<u8>, Failure> {
+        let path = format!("/v2/{}/_limpet/recipe/{digest}", self.repository);
+        let ask = Ask { method: Method::GET, path: &path, accept: None, range: None };
+        let response = self.get(ask).await?;
+        self.pool.read(response.into_body(), bytes_max).await.map_err(Failure::Unreachable)
+    }
+
+    /// A part of a layer's pack.
+    pub async fn pack(&self, digest: &Digest, offset: u64, length: u64) -> Result<Body, Failure> {
+        let path = format!("/v2/{}/_limpet/pack/{digest}", self.repository);
+        let range = Some((offset, Some(offset + length.saturating_sub(1))));
+        let response = self.get(Ask { method: Method::GET, path: &path, accept: None, range }).await?;
+        match (response.status(), content_start(&response)) {
+            (StatusCode::PARTIAL_CONTENT, Some(start)) if start == offset => Ok(response.into_body()),
+            _ => Err(Failure::Refused(format!("{} answered another range than was asked for", self.host()))),
+        }
+    }
+
+    /// To be called with what arrived: waits when that was too fast.
+    pub async fn pace(&self, bytes: usize) {
+        self.registries.pace.take(bytes).await;
     }
 
     pub fn give_back(&self, body: Body) {
@@ -187,8 +236,9 @@ impl Session {
         if let Some(accept) = ask.accept {
             request = request.header(ACCEPT, accept);
         }
-        if ask.from > 0 {
-            request = request.header(RANGE, format!("bytes={}-", ask.from));
+        if let Some((first, last)) = ask.range {
+            let last = last.map(|last| last.to_string()).unwrap_or_default();
+            request = request.header(RANGE, format!("bytes={first}-{last}"));
         }
         let authorization = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(authorization) = authorization.filter(|_| own) {

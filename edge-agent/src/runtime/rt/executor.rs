@@ -4,6 +4,7 @@
 //! error pipe (which closes by itself when execve succeeds). Never: leaves a signal ignored, an fd open, a capability
 //! that was only borrowed, or a program without its filter.
 
+use super::super::seccomp::Filter;
 use super::super::sys;
 use super::caps;
 use crate::device::cgroups::enter;
@@ -26,12 +27,14 @@ pub struct Program {
     /// Final capabilities.
     pub caps: u64,
     pub last_cap: u32,
-    pub filter: Option<Rc<Vec<libc::sock_filter>>>,
+    pub filter: Option<Rc<Filter>>,
     /// Write end of the error pipe, close-on-exec.
     pub errors: Rc<OwnedFd>,
     /// The group's files when the program's process is not in it yet. They were opened by root, which is what counts.
     pub doors: Option<Rc<Vec<File>>>,
     pub home: Rc<RefCell<Option<String>>>,
+    /// The first program of a container: its mounts are looked at once more.
+    pub guarded: bool,
 }
 
 impl Program {
@@ -67,6 +70,9 @@ impl Program {
     fn run(&self) -> Result<(), String> {
         let text = |what: &'static str| move |err: std::io::Error| format!("{what}: {err}");
         let file = self.find()?;
+        if self.guarded {
+            super::guard::check_mounts()?;
+        }
         for door in self.doors.iter().flat_map(|doors| doors.iter()) {
             enter(door, 0).map_err(text("join the cgroup"))?;
         }
@@ -82,7 +88,7 @@ impl Program {
         sys::reset_signals().map_err(text("reset signals"))?;
         sys::limit_bounding(self.caps, self.last_cap).map_err(text("limit capabilities"))?;
         if let Some(filter) = &self.filter {
-            sys::load_seccomp(filter).map_err(text("load the seccomp filter"))?;
+            sys::load_seccomp(&filter.code, filter.flags).map_err(text("load the seccomp filter"))?;
         }
         sys::set_capabilities(self.caps).map_err(text("set capabilities"))?;
         let err = sys::exec(&file, &args, &env);

@@ -10,6 +10,7 @@ mod devices;
 mod exec;
 mod executor;
 mod group;
+mod guard;
 mod init;
 mod oci;
 mod rootfs;

@@ -9,12 +9,12 @@ use super::{caps, executor, sandbox};
 use serde_json::{Value, json};
 use std::path::Path;
 
-const MASKED: [&str; 12] = [
+pub const MASKED: [&str; 12] = [
     "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
     "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
     "/sys/devices/virtual/powercap",
 ];
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 pub struct Parts<'a> {
     pub spec: &'a ContainerSpec,
@@ -42,7 +42,8 @@ pub fn config(parts: &Parts<'_>) -> Value {
         "root": { "path": "rootfs", "readonly": spec.read_only_root },
         "process": process(&Process {
             tty: spec.tty, args: &spec.args, env: &spec.env, cwd: &spec.cwd, user: &spec.user, caps: parts.caps,
-            no_new_privileges: spec.no_new_privileges, oom_score_adj: Some(spec.oom_score_adj),
+            no_new_privileges: spec.no_new_privileges, app_armor: spec.app_armor.as_deref(),
+            oom_score_adj: Some(spec.oom_score_adj),
         }),
         "mounts": mounts(parts),
         "linux": {
@@ -53,6 +54,14 @@ pub fn config(parts: &Parts<'_>) -> Value {
             "devices": parts.devices,
         },
     });
+    for hook in &spec.hooks {
+        let mut value = json!({ "path": hook.path, "args": hook.args, "env": hook.env });
+        if let Some(timeout) = hook.timeout {
+            value["timeout"] = json!(timeout);
+        }
+        let stage = config["hooks"][hook.hook_name.as_str()].as_array().cloned().unwrap_or_default();
+        config["hooks"][hook.hook_name.as_str()] = stage.into_iter().chain([value]).collect();
+    }
     if shared {
         config["linux"]["rootfsPropagation"] = json!("shared");
     }
@@ -67,6 +76,7 @@ struct Process<'a> {
     user: &'a super::super::spec::User,
     caps: u64,
     no_new_privileges: bool,
+    app_armor: Option<&'a str>,
     oom_score_adj: Option<i32>,
 }
 
@@ -86,6 +96,9 @@ fn process(process: &Process<'_>) -> Value {
     // Explicit `false` is not the same as absence in libcontainer.
     if process.no_new_privileges {
         value["noNewPrivileges"] = json!(true);
+    }
+    if let Some(profile) = process.app_armor {
+        value["apparmorProfile"] = json!(profile);
     }
     if let Some(score) = process.oom_score_adj {
         value["oomScoreAdj"] = json!(allowed_oom_score(score));
@@ -109,6 +122,7 @@ pub fn exec_process(record: &Record, exec: &ExecSpec, caps: u64, env: &[String])
         user: exec.user.as_ref().unwrap_or(&record.spec.user),
         caps,
         no_new_privileges: record.spec.no_new_privileges,
+        app_armor: record.spec.app_armor.as_deref(),
         oom_score_adj: Some(record.spec.oom_score_adj),
     })
 }
@@ -184,7 +198,12 @@ fn bind(source: &Path, destination: &Path, wish: &Mount, read_only: bool) -> Val
         Propagation::Bidirectional => "rshared",
     };
     let access = if read_only { "ro" } else { "rw" };
-    json!({
-        "destination": destination, "type": "bind", "source": source, "options": ["rbind", propagation, access],
-    })
+    let mut options = vec!["rbind", propagation, access];
+    if read_only && wish.recursive_read_only {
+        options.push("rro");
+    }
+    if wish.no_exec {
+        options.extend(["noexec", "nosuid", "nodev"]);
+    }
+    json!({ "destination": destination, "type": "bind", "source": source, "options": options })
 }

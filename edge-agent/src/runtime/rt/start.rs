@@ -5,17 +5,21 @@
 
 use super::super::record::{self, Record};
 use super::super::spec::{ContainerSpec, Seccomp};
-use super::super::{adopt::now_ms, seccomp};
+use super::super::{adopt::now_ms, seccomp, seccomp::Filter};
 use super::console::Console;
 use super::executor::{self, Program};
-use super::{Failure, Outcome, bundle, caps, chain, devices, group, group_of, oci, rootfs, sandbox, writable_layer};
+use super::{Failure, Outcome, bundle, caps, chain, devices, group, guard, group_of, oci, rootfs, sandbox, writable_layer};
 use crate::device::cgroups::Cgroups;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::fcntl::OFlag;
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
+
+/// In the bundle.
+const PROFILE: &str = "seccomp.json";
 
 pub fn start(
     run_dir: &Path,
@@ -41,6 +45,10 @@ fn make(
     spec: &ContainerSpec,
     fds: Vec<OwnedFd>,
 ) -> Result<Outcome, Failure> {
+    let refused = spec.mounts.iter().find_map(|mount| guard::check_destination(&mount.destination).err());
+    if let Some(why) = refused {
+        return Err(Failure::Create(why));
+    }
     let last_cap = caps::last_cap();
     let final_caps = caps::wanted(spec, last_cap).map_err(Failure::Create)?;
     let devices = devices::of(spec).map_err(|err| Failure::create("devices", err))?;
@@ -57,6 +65,7 @@ fn make(
         rootfs::own_mounts(spec).map_err(|err| Failure::create("a mount namespace", err))?;
     }
     std::fs::create_dir_all(&bundle_dir).map_err(|err| Failure::create("the bundle", err))?;
+    keep_profile(data_dir, spec, &bundle_dir)?;
     let root = rootfs::mount_overlay(&bundle_dir, &spec.layers, &writable_layer(data_dir, &spec.pod_uid, &spec.id))
         .map_err(|err| Failure::create("root file system", err))?;
     rootfs::check_mount_points(&root).map_err(|err| Failure::create("root file system", err))?;
@@ -115,10 +124,11 @@ fn run(
         env: spec.env.clone(),
         caps: final_caps,
         last_cap,
-        filter: filter(spec, final_caps),
+        filter: filter(spec, final_caps, bundle_dir)?,
         errors: Rc::new(writer),
         doors: None,
         home: Rc::default(),
+        guarded: true,
     };
     let console = spec.tty.then(|| Console::listen(bundle_dir)).transpose();
     let console = console.map_err(|err| Failure::create("the terminal", err))?;
@@ -173,11 +183,39 @@ pub fn refused(errors: &OwnedFd, why: String) -> Failure {
     }
 }
 
-pub fn filter(spec: &ContainerSpec, caps: u64) -> Option<Rc<Vec<libc::sock_filter>>> {
-    match spec.seccomp {
-        _ if spec.privileged => None,
-        Seccomp::Unconfined => None,
-        Seccomp::RuntimeDefault => seccomp::runtime_default(caps).map(Rc::new),
+/// The filter of a container and of every exec in it. A profile of the node is read once: its copy stays with the bundle.
+pub fn filter(spec: &ContainerSpec, caps: u64, bundle_dir: &Path) -> Result<Option<Rc<Filter>>, Failure> {
+    let made = match &spec.seccomp {
+        _ if spec.privileged => return Ok(None),
+        Seccomp::Unconfined => return Ok(None),
+        Seccomp::RuntimeDefault => seccomp::runtime_default(caps),
+        Seccomp::Localhost(_) => read_profile(&bundle_dir.join(PROFILE)).and_then(|text| seccomp::of_profile(&text)),
+    };
+    made.map(|filter| Some(Rc::new(filter))).map_err(|why| Failure::Create(format!("load the seccomp profile: {why}")))
+}
+
+/// Copies the profile of the node into the bundle.
+fn keep_profile(data_dir: &Path, spec: &ContainerSpec, bundle_dir: &Path) -> Result<(), Failure> {
+    let Seccomp::Localhost(name) = &spec.seccomp else { return Ok(()) };
+    let told = |err: std::io::Error| {
+        let dir = data_dir.join("seccomp");
+        Failure::Create(format!("seccomp profile \"{name}\" (of {}): {err}", dir.display()))
+    };
+    let file = crate::volumes::subpath::open_file(&data_dir.join("seccomp"), name).map_err(told)?;
+    let text = read_bounded(file).map_err(told)?;
+    record::write_file(&bundle_dir.join(PROFILE), &text, 0o600).map_err(told)
+}
+
+fn read_profile(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::File::open(path).and_then(read_bounded).map_err(|err| err.to_string())
+}
+
+fn read_bounded(file: std::fs::File) -> std::io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    file.take(seccomp::PROFILE_BYTES_MAX + 1).read_to_end(&mut text)?;
+    match text.len() as u64 > seccomp::PROFILE_BYTES_MAX {
+        true => Err(std::io::Error::other("it is larger than 1 MiB")),
+        false => Ok(text),
     }
 }
 

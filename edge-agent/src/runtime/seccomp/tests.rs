@@ -1,15 +1,26 @@
 //! Runs the generated programs in a tiny interpreter of classic BPF.
 
+use super::calls::{Arch, CALLS, Numbers, is_call};
+use super::profile::Profile;
 use super::*;
 
-fn run(code: &[sock_filter], arch: u32, number: u32, first: u32) -> u32 {
+/// One system call as a filter sees it.
+#[derive(Clone, Copy)]
+struct Call {
+    arch: u32,
+    number: u32,
+    arguments: [u64; 6],
+}
+
+fn run(code: &[sock_filter], call: Call) -> u32 {
     let (mut at, mut acc) = (0usize, 0u32);
+    let mut data = vec![call.number, call.arch, 0, 0];
+    data.extend(call.arguments.iter().flat_map(|argument| [*argument as u32, (*argument >> 32) as u32]));
     for _ in 0..10_000 {
         let i = code[at];
         at += 1;
-        let class = u32::from(i.code) & 7;
-        match class {
-            0 => acc = [number, arch, 0, 0, first][i.k as usize / 4],
+        match u32::from(i.code) & 7 {
+            0 => acc = data[i.k as usize / 4],
             4 => acc &= i.k,
             5 => match u32::from(i.code) & 0xf0 {
                 0 => at += i.k as usize,
@@ -25,52 +36,149 @@ fn run(code: &[sock_filter], arch: u32, number: u32, first: u32) -> u32 {
     panic!("no end");
 }
 
-const EPERM: u32 = RET_ERRNO | 1;
-const ENOSYS: u32 = RET_ERRNO | 38;
+const ALLOW: u32 = 0x7fff_0000;
+const EPERM: u32 = 0x0005_0001;
+const ENOSYS: u32 = 0x0005_0026;
+const ARCHES: [Arch; 3] = [Arch::X86_64, Arch::Aarch64, Arch::Arm];
 
 #[test]
-fn the_default_profile_answers_as_docker_does() {
-    let Some(arch) = AUDIT_ARCH else { return };
-    let plain = runtime_default(0).unwrap();
-    let admin = runtime_default(crate::runtime::rt::cap_bit("SYS_ADMIN")).unwrap();
-    println!("{} instructions", plain.len());
-    assert!(plain.len() < 400);
+fn the_default_profile_answers_as_docker_does_on_every_architecture() {
     let cases = [
-        (libc::SYS_read, 0, RET_ALLOW, RET_ALLOW),
-        (libc::SYS_execve, 0, RET_ALLOW, RET_ALLOW),
-        (libc::SYS_openat, 0, RET_ALLOW, RET_ALLOW),
-        (libc::SYS_mount, 0, EPERM, RET_ALLOW),
-        (libc::SYS_unshare, 0, EPERM, RET_ALLOW),
-        (libc::SYS_bpf, 0, EPERM, RET_ALLOW),
-        (libc::SYS_kexec_load, 0, EPERM, EPERM),
-        (libc::SYS_io_uring_setup, 0, EPERM, EPERM),
-        (libc::SYS_keyctl, 0, EPERM, EPERM),
-        (libc::SYS_add_key, 0, EPERM, EPERM),
-        (libc::SYS_userfaultfd, 0, EPERM, EPERM),
-        (libc::SYS_clone, 0x0011_0000, RET_ALLOW, RET_ALLOW),
-        (libc::SYS_clone, libc::CLONE_NEWUSER as u32, EPERM, RET_ALLOW),
-        (libc::SYS_clone, libc::CLONE_NEWNET as u32, EPERM, RET_ALLOW),
-        (libc::SYS_clone3, 0, ENOSYS, RET_ALLOW),
-        (libc::SYS_socket, libc::AF_INET as u32, RET_ALLOW, RET_ALLOW),
-        (libc::SYS_socket, 40, EPERM, EPERM),
-        (libc::SYS_personality, 0, RET_ALLOW, RET_ALLOW),
-        (libc::SYS_personality, 0xffff_ffff, RET_ALLOW, RET_ALLOW),
-        (libc::SYS_personality, 0x0004_0000, EPERM, EPERM),
+        ("read", 0, ALLOW, ALLOW),
+        ("execve", 0, ALLOW, ALLOW),
+        ("openat", 0, ALLOW, ALLOW),
+        ("futex_time64", 0, ALLOW, ALLOW),
+        ("mmap2", 0, ALLOW, ALLOW),
+        ("set_tls", 0, ALLOW, ALLOW),
+        ("ugetrlimit", 0, ALLOW, ALLOW),
+        ("mount", 0, EPERM, ALLOW),
+        ("unshare", 0, EPERM, ALLOW),
+        ("setns", 0, EPERM, ALLOW),
+        ("bpf", 0, EPERM, ALLOW),
+        ("kexec_load", 0, EPERM, EPERM),
+        ("io_uring_setup", 0, EPERM, EPERM),
+        ("keyctl", 0, EPERM, EPERM),
+        ("add_key", 0, EPERM, EPERM),
+        ("userfaultfd", 0, EPERM, EPERM),
+        ("uselib", 0, EPERM, EPERM),
+        ("clone", 0x0011_0000, ALLOW, ALLOW),
+        ("clone", libc::CLONE_NEWUSER as u64, EPERM, ALLOW),
+        ("clone", libc::CLONE_NEWNET as u64, EPERM, ALLOW),
+        ("clone3", 0, ENOSYS, ALLOW),
+        ("socket", libc::AF_INET as u64, ALLOW, ALLOW),
+        ("socket", 40, EPERM, EPERM),
+        ("personality", 0, ALLOW, ALLOW),
+        ("personality", 0xffff_ffff, ALLOW, ALLOW),
+        ("personality", 0x0004_0000, EPERM, EPERM),
     ];
-    for (number, first, without, with) in cases {
-        assert_eq!(run(&plain, arch, number as u32, first), without, "call {number} {first:#x}");
-        assert_eq!(run(&admin, arch, number as u32, first), with, "call {number} {first:#x} with SYS_ADMIN");
+    for arch in ARCHES {
+        let numbers = Numbers::of(arch);
+        let made = |caps| assemble_for(&default::profile(caps), arch);
+        let (plain, admin) = (made(0), made(crate::runtime::rt::cap_bit("SYS_ADMIN")));
+        println!("{arch:?}: {} instructions", plain.len());
+        assert!(plain.len() < 700);
+        for (name, first, without, with) in cases {
+            let Some(number) = numbers.get(name) else { continue };
+            let call = Call { arch: arch.audit(), number, arguments: [first, 0, 0, 0, 0, 0] };
+            assert_eq!(run(&plain, call), without, "{arch:?}: {name} {first:#x}");
+            assert_eq!(run(&admin, call), with, "{arch:?}: {name} {first:#x} with SYS_ADMIN");
+        }
+        let number = |number| Call { arch: arch.audit(), number, arguments: [0; 6] };
+        let foreign = Call { arch: arch.audit() ^ 1, ..number(0) };
+        assert_eq!(run(&plain, foreign), EPERM, "another architecture");
+        assert_eq!(run(&plain, number(u32::MAX)), EPERM);
+        assert_eq!(run(&plain, number(0x4000_0000)), EPERM, "x32");
     }
-    assert_eq!(run(&plain, arch ^ 1, libc::SYS_read as u32, 0), EPERM, "another architecture");
-    assert_eq!(run(&plain, arch, 0x4000_0000, 0), EPERM, "x32");
-    assert_eq!(run(&plain, arch, u32::MAX, 0), EPERM);
+}
+
+fn assemble_for(profile: &Profile, arch: Arch) -> Vec<sock_filter> {
+    program::assemble(profile, arch, &Numbers::of(arch)).unwrap()
+}
+
+/// The table's numbers are libc's where libc has a name for them.
+#[test]
+fn numbers_are_the_kernels() {
+    let here = Numbers::of(Arch::HERE.unwrap());
+    for (name, number) in [
+        ("read", libc::SYS_read),
+        ("openat2", libc::SYS_openat2),
+        ("clone3", libc::SYS_clone3),
+        ("seccomp", libc::SYS_seccomp),
+        ("execveat", libc::SYS_execveat),
+        ("io_uring_setup", libc::SYS_io_uring_setup),
+    ] {
+        assert_eq!(here.get(name), Some(number as u32), "{name}");
+    }
+    assert_eq!(CALLS.split(',').count(), CALLS.split(',').collect::<std::collections::BTreeSet<_>>().len());
+    for entry in CALLS.split(',') {
+        assert_eq!(entry.split_whitespace().count(), 4, "{entry}");
+    }
+    for (arch, read, clone) in [(Arch::X86_64, 0, 56), (Arch::Aarch64, 63, 220), (Arch::Arm, 3, 120)] {
+        let numbers = Numbers::of(arch);
+        assert_eq!((numbers.get("read"), numbers.get("clone")), (Some(read), Some(clone)));
+    }
+    assert!(is_call("cacheflush") && !is_call("frobnicate"));
 }
 
 #[test]
-fn ranges_join_only_equals() {
-    let rules = vec![(3, Rule::Allow), (1, Rule::Allow), (2, Rule::Allow), (4, Rule::Missing), (3, Rule::Missing)];
-    let got = ranges(rules);
-    assert_eq!(got.len(), 2);
-    assert_eq!((got[0].first, got[0].last, got[0].rule), (1, 3, Rule::Allow));
-    assert_eq!((got[1].first, got[1].last), (4, 4));
+fn every_comparison_looks_at_all_64_bits() {
+    let big = 0x1_0000_0005u64;
+    // Each: operation, value, second value, then arguments that pass and arguments that do not.
+    type Case = (&'static str, u64, u64, &'static [u64], &'static [u64]);
+    let cases: [Case; 7] = [
+        ("EQ", big, 0, &[0x1_0000_0005], &[5, 0x1_0000_0004, 0x2_0000_0005]),
+        ("NE", big, 0, &[5, 0x1_0000_0004, 0], &[0x1_0000_0005]),
+        ("LT", big, 0, &[0, 5, 0xffff_ffff, 0x1_0000_0004], &[0x1_0000_0005, 0x1_0000_0006, 0x2_0000_0000]),
+        ("LE", big, 0, &[0, 0x1_0000_0005], &[0x1_0000_0006, 0x2_0000_0000]),
+        ("GT", big, 0, &[0x1_0000_0006, 0x2_0000_0000], &[0x1_0000_0005, 0xffff_ffff, 6]),
+        ("GE", big, 0, &[0x1_0000_0005, 0x2_0000_0000], &[0x1_0000_0004, 0xffff_ffff]),
+        ("MASKED_EQ", 0xf_0000_000f, big, &[0x1_0000_0005, 0x1_00ff_fff5], &[5, 0x1_0000_0006]),
+    ];
+    for (op, value, datum, good, bad) in cases {
+        let text = format!(
+            r#"{{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{{"names":["write","nonsense"],"action":"SCMP_ACT_ALLOW",
+                "args":[{{"index":2,"value":{value},"valueTwo":{datum},"op":"SCMP_CMP_{op}"}},
+                        {{"index":0,"value":7,"op":"SCMP_CMP_EQ"}}]}}]}}"#
+        );
+        let profile = Profile::parse(text.as_bytes()).unwrap();
+        let code = assemble_for(&profile, Arch::X86_64);
+        let call = |third, first| Call { arch: Arch::X86_64.audit(), number: 1, arguments: [first, 0, third, 0, 0, 0] };
+        for third in good {
+            assert_eq!(run(&code, call(*third, 7)), ALLOW, "{op} {third:#x}");
+            assert_eq!(run(&code, call(*third, 8)), EPERM, "{op} {third:#x}: both tests count");
+        }
+        for third in bad {
+            assert_eq!(run(&code, call(*third, 7)), EPERM, "{op} {third:#x}");
+        }
+    }
+}
+
+#[test]
+fn profiles_of_the_node_are_read_or_refused() {
+    let text = br#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86_64","SCMP_ARCH_X86"],
+        "flags":["SECCOMP_FILTER_FLAG_LOG"],
+        "syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":30,"args":null},
+                    {"names":["chmod"],"action":"SCMP_ACT_LOG"},{"names":["kill"],"action":"SCMP_ACT_KILL_PROCESS"}]}"#;
+    let profile = Profile::parse(text).unwrap();
+    assert_eq!(profile.flags, 2);
+    let code = assemble_for(&profile, Arch::X86_64);
+    let call = |number| run(&code, Call { arch: Arch::X86_64.audit(), number, arguments: [0; 6] });
+    assert_eq!([call(0), call(83), call(90), call(62)], [ALLOW, 0x0005_001e, 0x7ffc_0000, 0x8000_0000]);
+    assert_eq!(call(0x4000_0000 + 83), EPERM, "x32 is no way around a list of what is forbidden");
+    for (bad, why) in [
+        ("", "EOF"),
+        ("[]", "invalid length"),
+        ("{}", "defaultAction"),
+        (r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#, "not supported"),
+        (r#"{"defaultAction":"SCMP_ACT_ALLOW","flags":["X"]}"#, "not supported"),
+        (r#"{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":70000}"#, "error number"),
+        (
+            r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_KILL",
+               "args":[{"index":6,"value":0,"op":"SCMP_CMP_EQ"}]}]}"#,
+            "past the sixth",
+        ),
+    ] {
+        let err = Profile::parse(bad.as_bytes()).unwrap_err();
+        assert!(err.contains(why), "{bad}: {err}");
+    }
 }

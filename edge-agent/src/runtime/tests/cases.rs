@@ -222,6 +222,7 @@ pub async fn mounts(mut world: World) {
         destination: destination.into(),
         read_only,
         propagation: Propagation::None,
+        ..Mount::default()
     };
     let script = "cat /whole/inner/file /sub/file /one; echo; echo w > /whole/new && echo rw; \
                   echo w > /ro/new || echo ro; ls -d /sub/made; grep ' /ro ' /proc/mounts | cut -d' ' -f4 | cut -c1-2";
@@ -358,4 +359,43 @@ pub async fn other_namespaces(mut world: World) {
     let err = world.runtime.create_sandbox(&bad).await.unwrap_err();
     assert!(err.to_string().contains("kernel.panic"), "{err}");
     assert!(!world.runtime.sandbox_exists("pod-z"));
+}
+
+/// In-place resize: other limits, the same process.
+pub async fn resized(mut world: World) {
+    if !world.runtime.cgroups().controllers().memory {
+        println!("skipped: no memory controller");
+        return;
+    }
+    world.pod("pod-z").await;
+    let mut spec = world.container("pod-z", "main", "exec sleep 1000");
+    spec.resources = Resources { memory_limit_bytes: Some(32 << 20), cpu_quota_us: Some(50_000), ..Resources::default() };
+    let started = world.runtime.start_container(&spec).await.unwrap();
+    let group = world.runtime.cgroups().container_groups().pop().unwrap();
+    let read = |file: &str| {
+        let places = ["memory", "cpu", "cpu,cpuacct"].map(|c| format!("/sys/fs/cgroup/{c}/{group}/{file}"));
+        let text = places.iter().find_map(|path| std::fs::read_to_string(path).ok());
+        text.map(|t| t.trim().to_string())
+    };
+    if world.runtime.cgroups().is_v2() {
+        return;
+    }
+    assert_eq!(read("memory.limit_in_bytes").as_deref(), Some("33554432"));
+    let grown = Resources { memory_limit_bytes: Some(64 << 20), cpu_quota_us: Some(80_000), ..Resources::default() };
+    world.runtime.update_container("main", &grown).unwrap();
+    assert_eq!(read("memory.limit_in_bytes").as_deref(), Some("67108864"));
+    assert_eq!(read("cpu.cfs_quota_us").as_deref(), Some("80000"));
+    let shrunk = Resources { memory_limit_bytes: Some(16 << 20), cpu_shares: Some(2048), ..Resources::default() };
+    world.runtime.update_container("main", &shrunk).unwrap();
+    assert_eq!(read("memory.limit_in_bytes").as_deref(), Some("16777216"));
+    assert_eq!(read("cpu.cfs_quota_us").as_deref(), Some("-1"), "what is absent is unlimited");
+    assert_eq!(read("cpu.shares").as_deref(), Some("2048"));
+    let err = world.runtime.update_container("main", &Resources { memory_limit_bytes: Some(4096), ..Resources::default() });
+    assert!(err.unwrap_err().to_string().contains("below what is used"), "a limit that would kill is refused");
+    world.runtime.update_pod("pod-z", &grown).unwrap();
+    let found = world.runtime.list();
+    assert_eq!((found.len(), &found[0].state), (1, &State::Running));
+    assert!(std::path::Path::new(&format!("/proc/{}", started.pid)).exists(), "the same process");
+    world.runtime.remove_container("main").await.unwrap();
+    world.ended("main").await;
 }

@@ -5,6 +5,7 @@
 //! the group that is named after it is killed and removed in any case.
 
 mod cases;
+mod escapes;
 mod net_cases;
 mod security;
 mod survive;
@@ -46,6 +47,12 @@ worlds! {
     without_no_new_privileges_the_filter_holds => security::filter_without_nnp,
     privileged_is_privileged => security::privileged,
     hostile_images_are_refused => security::hostile_images,
+    working_directories_stay_inside => escapes::working_directories,
+    the_runtimes_program_is_not_written => escapes::own_program,
+    masks_are_the_real_null => escapes::masks,
+    sub_paths_are_not_raced => escapes::sub_path_race,
+    profiles_of_the_node_hold => escapes::node_profiles,
+    limits_change_while_it_runs => cases::resized,
     a_killed_agent_loses_nothing => survive::killed_agent,
     a_stopped_keeper_leaves_containers => survive::stopped_keeper,
     a_killed_helper_leaves_nothing => survive::killed_helper,

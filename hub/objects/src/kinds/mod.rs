@@ -6,7 +6,6 @@
 pub mod cells;
 pub mod fill;
 pub mod rules;
-pub mod warn;
 pub mod workload;
 
 mod admission;

@@ -30,11 +30,6 @@ pub fn default_claim(claim: &mut Value) {
 pub struct PersistentVolumeClaim;
 
 impl Behaviour for PersistentVolumeClaim {
-    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
-        let amounts = &new["spec"]["resources"]["requests"];
-        super::warn::fraction(amounts, "storage", "spec.resources.requests").into_iter().collect()
-    }
-
     fn default(&self, object: &mut Value) {
         default_claim(object);
     }
@@ -71,10 +66,6 @@ impl Behaviour for PersistentVolumeClaim {
         }
         if text(&old["spec"], "volumeName").is_empty() {
             copy(&mut munged, &old["spec"], "volumeName");
-        }
-        // A claim that named no class gets the default one, also when that comes later.
-        if old["spec"]["storageClassName"].is_null() && storage_class(old).is_empty() {
-            copy(&mut munged, &old["spec"], "storageClassName");
         }
         if munged != old["spec"] {
             let words = "spec is immutable after creation except resources.requests and \
@@ -179,9 +170,6 @@ mod tests {
         let mut new = object.clone();
         new["spec"]["storageClassName"] = json!("other");
         assert_eq!(PersistentVolumeClaim.validate_update(&new, &object, "").len(), 1);
-        let mut classless = object.clone();
-        classless["spec"]["storageClassName"] = Value::Null;
-        assert_eq!(PersistentVolumeClaim.validate_update(&object, &classless, ""), []);
         let empty = json!({"spec": {}});
         let texts: Vec<String> =
             PersistentVolumeClaim.validate_create(&empty).iter().map(ToString::to_string).collect();

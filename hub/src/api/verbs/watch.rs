@@ -12,11 +12,11 @@ use super::{
 };
 use crate::{
     api::{
-        Api, Body, Reply, Target,
+        Api, Body, Reply, Target, decode,
         dispatch::{Call, Input},
         limits,
-        negotiate::{self, Format, Shape, Wanted},
-        object, protobuf, reply,
+        negotiate::{Format, Shape, Wanted},
+        object, reply,
         selection::Selection,
         target,
     },
@@ -40,20 +40,14 @@ use std::{
 use tokio::time::{Instant, sleep_until};
 
 pub fn answer(call: &Call, target: &Target, mut input: Input) -> Result<Reply, Status> {
-    let format = call.wanted.format;
-    if format == Format::Yaml {
-        return Err(Status::not_acceptable(negotiate::STREAMED));
+    let flow = events(call, target)?;
+    if input.parts.headers.contains_key(header::UPGRADE) {
+        return Ok(streaming::flow(&mut input.parts, Framing::Text, flow)?.map(|()| Body::empty()));
     }
-    let upgrade = input.parts.headers.contains_key(header::UPGRADE);
-    let flow = events(call, target, upgrade)?;
-    if upgrade {
-        let framing = if format == Format::Protobuf { Framing::Bytes } else { Framing::Text };
-        return Ok(streaming::flow(&mut input.parts, framing, flow)?.map(|()| Body::empty()));
-    }
-    Ok(reply::events(Body::flow(flow), format))
+    Ok(reply::flow(Body::flow(flow), call.wanted.format == Format::Yaml))
 }
 
-fn events(call: &Call, target: &Target, upgrade: bool) -> Result<impl Stream<Item = Bytes> + Send + use<>, Status> {
+fn events(call: &Call, target: &Target) -> Result<impl Stream<Item = Bytes> + Send + use<>, Status> {
     if call.api.metrics.watches.load(Ordering::Relaxed) >= limits::WATCHES_MAX {
         return Err(Status::too_many_requests("too many watches, please try again later", 5));
     }
@@ -64,7 +58,6 @@ fn events(call: &Call, target: &Target, upgrade: bool) -> Result<impl Stream<Ite
         wanted: call.wanted,
         include: shape::include_object(call)?,
         head_sent: false,
-        with_length: !upgrade,
     };
     let mut feed = Feed::new(Arc::clone(&call.api), render, selection, &options);
     feed.start(target, &options)?;
@@ -115,17 +108,14 @@ impl Feed {
         let (resource, namespace) = (target.resource.storage.as_str(), target.namespace());
         let asked = options.revision.unwrap_or(0);
         not_of_the_future(asked, store.revision())?;
-        let initial = options.send_initial_events;
-        let from = if initial.unwrap_or(asked == 0) {
+        let from = if asked == 0 || options.send_initial_events {
             let listing = store.list(resource, namespace);
             let chosen = listing.records.into_iter().filter(|r| self.selection.matches(target.resource, r));
             self.initial = chosen.collect();
-            if initial.is_some() && options.bookmarks {
+            if options.send_initial_events && options.bookmarks {
                 self.mark_initial_end = Some(listing.revision);
             }
             listing.revision
-        } else if asked == 0 {
-            store.revision()
         } else {
             asked
         };
@@ -218,8 +208,6 @@ struct Render {
     include: Include,
     /// Only the first Table carries the columns.
     head_sent: bool,
-    /// Whether frames of protobuf begin with their length.
-    with_length: bool,
 }
 
 impl Render {
@@ -279,12 +267,10 @@ impl Render {
     }
 
     fn frame(&self, kind: &str, object: Value) -> Bytes {
-        if self.wanted.format == Format::Protobuf {
-            // The kind was negotiated, and a Status has this form.
-            let object = protobuf::encode(&object).unwrap_or_default();
-            return protobuf::frame(kind, &object, self.with_length).into();
-        }
         let event = json!({"type": kind, "object": object});
+        if self.wanted.format == Format::Yaml {
+            return format!("---\n{}", decode::to_yaml(&event)).into();
+        }
         let mut out = serde_json::to_vec(&event).unwrap_or_default();
         out.push(b'\n');
         out.into()

@@ -50,7 +50,6 @@ async fn attempt_create(ask: &mut Ask, made: Made) -> Result<Written, Status> {
     let chance = Chance::new(&ask.api);
     let namespace = resource.namespaced.then_some(ask.target.namespace.as_str());
     strategy::create(resource, &mut object, namespace, &chance.ctx(&ask.user))?;
-    ask.warnings.extend(resource.behaviour.warnings(&object, None));
     ask.target.name = object::name(&object).to_owned();
     if !made.managed {
         ask.with_writer(chance.now, |writer| managed::update(None, &mut object, writer, ask.place()));

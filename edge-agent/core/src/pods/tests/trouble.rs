@@ -149,3 +149,42 @@ fn noise_is_bounded() {
     w.run(3_600_000);
     assert!(w.events.len() < 25 + 13, "{}", w.events.len());
 }
+
+#[test]
+fn an_evicted_pod_fails_for_good() {
+    let mut w = World::new();
+    w.pod("p", one("Always", json!({})));
+    w.run(1000);
+    assert_eq!(w.phase("p"), "Running");
+    w.input(Input::Evict { uid: "uid-p".into(), message: "The node was low on resource: memory. ".into() });
+    w.run(3000);
+    assert_eq!(w.phase("p"), "Failed");
+    assert_eq!(w.condition("p", "DisruptionTarget"), ("True".into(), "TerminationByKubelet".into()));
+    assert!(w.has_event("Evicted", "The node was low on resource: memory. "));
+    w.run(600_000);
+    assert_eq!(w.plans.len(), 1, "it is not started again");
+    w.input(Input::Evict { uid: "uid-p".into(), message: "again".into() });
+    w.run(1000);
+    assert_eq!(w.phase("p"), "Failed");
+}
+
+#[test]
+fn a_pod_that_the_node_must_not_run_fails_before_anything_is_made() {
+    for (context, reason, words) in [
+        (json!({"sysctls": [{"name": "kernel.panic", "value": "1"}]}), "SysctlForbidden", "\"kernel.panic\" not allowlisted"),
+        (json!({"hostUsers": false}), "UserNamespacesNotSupported", "hostUsers: false is not supported"),
+        (json!({"appArmorProfile": {"type": "RuntimeDefault"}}), "AppArmor", "AppArmor is not enabled on the host"),
+    ] {
+        let mut w = World::new();
+        let mut spec = one("Always", json!({}));
+        match context.get("hostUsers") {
+            Some(value) => spec["hostUsers"] = value.clone(),
+            None => spec["securityContext"] = context,
+        }
+        w.pod("p", spec);
+        w.run(1000);
+        assert_eq!(w.phase("p"), "Failed");
+        assert!(w.has_event(reason, words), "{reason}");
+        assert!(w.plans.is_empty());
+    }
+}

@@ -1,0 +1,301 @@
+//! Devices of the board that pods ask for as extended resources.
+//!
+//! In: the configuration (`devices`), the nodes that are there, requests of containers. Out: how many there are, and which
+//! nodes a container gets.
+//! Never: one device to two containers unless it is shared; other nodes to a container that was restarted.
+
+use crate::device::cdi;
+use crate::runtime::spec as rt;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Nodes that one pattern may find.
+const NODES_MAX: usize = 256;
+
+/// One entry of `devices` in the agent's configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct Offer {
+    /// `board.example/gpio`
+    pub resource: String,
+    /// Paths below /dev; `*` and `?` in the last part stand for characters of a name. Each is a device of its own.
+    pub nodes: Vec<String>,
+    /// All nodes together are one device (a camera with its encoder).
+    pub together: bool,
+    /// Names of CDI devices, each a device of its own.
+    pub cdi: Vec<String>,
+    /// Containers that may have the same device; 1 when absent.
+    pub shared: Option<u32>,
+    /// Some of `rwm`; `rw` when absent.
+    pub access: Option<String>,
+}
+
+impl Offer {
+    /// The error is a sentence for whoever wrote the configuration.
+    pub fn check(&self) -> Result<(), String> {
+        let name = &self.resource;
+        let fine = |part: &str| {
+            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        };
+        let good = name.split_once('/').is_some_and(|(domain, word)| fine(domain) && fine(word) && domain.contains('.'));
+        if !good || name.contains("kubernetes.io/") {
+            return Err(format!("devices: resource \"{name}\" must be named as example.com/name, not of kubernetes.io"));
+        }
+        if self.nodes.is_empty() == self.cdi.is_empty() {
+            return Err(format!("devices: {name} needs either `nodes` or `cdi`"));
+        }
+        let outside = |n: &&String| !n.starts_with("/dev/") || n.split('/').any(|part| part == "..");
+        if let Some(bad) = self.nodes.iter().find(outside) {
+            return Err(format!("devices: {name}: node \"{bad}\" is not below /dev"));
+        }
+        if let Some(bad) = self.cdi.iter().find(|n| !cdi::is_name(n)) {
+            return Err(format!("devices: {name}: \"{bad}\" is no name of a CDI device (vendor.com/class=device)"));
+        }
+        let odd = |access: &String| access.is_empty() || access.bytes().any(|b| !b"rwm".contains(&b));
+        if self.shared == Some(0) || self.access.as_ref().is_some_and(odd) {
+            return Err(format!("devices: {name}: `shared` is at least 1, `access` some of rwm"));
+        }
+        Ok(())
+    }
+}
+
+/// One thing that can be given away.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Unit {
+    Nodes(Vec<PathBuf>),
+    Cdi(String),
+}
+
+/// Whose it is: pod and container.
+type Owner = (String, String);
+
+#[derive(Debug, Default)]
+pub struct Devices {
+    offers: Vec<Offer>,
+    taken: BTreeMap<(String, Unit), BTreeSet<Owner>>,
+}
+
+/// What a container's spec gets.
+#[derive(Debug, Default)]
+pub struct Given {
+    pub devices: Vec<rt::Device>,
+    pub mounts: Vec<rt::Mount>,
+    pub env: Vec<String>,
+    pub groups: Vec<u32>,
+    pub hooks: Vec<cdi::Hook>,
+}
+
+impl Devices {
+    pub fn new(offers: Vec<Offer>) -> Devices {
+        Devices { offers, taken: BTreeMap::new() }
+    }
+
+    /// For the node's capacity: what is there now. A camera that is unplugged counts no more.
+    pub fn capacity(&self) -> BTreeMap<String, u64> {
+        let mut sums: BTreeMap<String, u64> = BTreeMap::new();
+        for offer in &self.offers {
+            *sums.entry(offer.resource.clone()).or_default() +=
+                units(offer).len() as u64 * u64::from(offer.shared.unwrap_or(1));
+        }
+        sums
+    }
+
+    pub fn offers(&self, resource: &str) -> bool {
+        self.offers.iter().any(|offer| offer.resource == resource)
+    }
+
+    /// Gives `count` devices to a container, the same again when it had them before. An adopted container says with
+    /// `held` which nodes it has.
+    pub fn give(&mut self, owner: &Owner, resource: &str, count: u64, into: &mut Given) -> Result<(), String> {
+        let mut left = count;
+        let offers: Vec<Offer> = self.offers.iter().filter(|o| o.resource == resource).cloned().collect();
+        let mut all: Vec<(&Offer, Unit)> = offers.iter().flat_map(|o| units(o).into_iter().map(move |u| (o, u))).collect();
+        // Its own first, then what fewest have.
+        all.sort_by_key(|(_, unit)| {
+            let owners = self.taken.get(&(resource.to_string(), unit.clone()));
+            (!owners.is_some_and(|o| o.contains(owner)), owners.map_or(0, BTreeSet::len), unit.clone())
+        });
+        for (offer, unit) in all {
+            if left == 0 {
+                break;
+            }
+            let owners = self.taken.entry((resource.to_string(), unit.clone())).or_default();
+            if !owners.contains(owner) && owners.len() >= offer.shared.unwrap_or(1) as usize {
+                continue;
+            }
+            add(offer, &unit, into)?;
+            owners.insert(owner.clone());
+            left -= 1;
+        }
+        match left {
+            0 => Ok(()),
+            _ => Err(format!(
+                "Allocate failed due to requested number of devices unavailable for {resource}. Requested: {count}, \
+                 Available: {}",
+                count - left
+            )),
+        }
+    }
+
+    /// What a container has that was started before this agent.
+    pub fn held(&mut self, owner: &Owner, paths: &[PathBuf]) {
+        for offer in &self.offers {
+            for unit in units(offer) {
+                let has = matches!(&unit, Unit::Nodes(nodes) if nodes.iter().all(|n| paths.contains(n)));
+                if has {
+                    self.taken.entry((offer.resource.clone(), unit)).or_default().insert(owner.clone());
+                }
+            }
+        }
+    }
+
+    pub fn release(&mut self, pod_uid: &str) {
+        self.taken.values_mut().for_each(|owners| owners.retain(|(uid, _)| uid != pod_uid));
+        self.taken.retain(|_, owners| !owners.is_empty());
+    }
+}
+
+fn add(offer: &Offer, unit: &Unit, into: &mut Given) -> Result<(), String> {
+    let access = offer.access.clone().unwrap_or_else(|| "rw".into());
+    match unit {
+        Unit::Nodes(nodes) => into.devices.extend(nodes.iter().map(|path| rt::Device {
+            host_path: path.clone(),
+            container_path: path.clone(),
+            access: access.clone(),
+        })),
+        Unit::Cdi(name) => {
+            let edits = cdi::find(&cdi::DIRECTORIES.map(Path::new), name)?;
+            into.env.extend(edits.env);
+            into.groups.extend(edits.additional_gids);
+            into.hooks.extend(edits.hooks);
+            into.devices.extend(edits.device_nodes.into_iter().map(|node| rt::Device {
+                host_path: node.host_path.unwrap_or_else(|| node.path.clone()),
+                container_path: node.path,
+                access: node.permissions.unwrap_or_else(|| "rwm".into()),
+            }));
+            into.mounts.extend(edits.mounts.into_iter().map(|mount| rt::Mount {
+                read_only: mount.options.iter().any(|o| o == "ro"),
+                no_exec: mount.options.iter().any(|o| o == "noexec"),
+                source: mount.host_path,
+                destination: mount.container_path,
+                ..rt::Mount::default()
+            }));
+        }
+    }
+    Ok(())
+}
+
+fn units(offer: &Offer) -> Vec<Unit> {
+    let nodes: Vec<PathBuf> = offer.nodes.iter().flat_map(|pattern| matching(pattern)).collect();
+    let mut units = match (offer.together, nodes.is_empty()) {
+        (_, true) => Vec::new(),
+        (true, false) => vec![Unit::Nodes(nodes)],
+        (false, false) => nodes.into_iter().map(|node| Unit::Nodes(vec![node])).collect(),
+    };
+    units.extend(offer.cdi.iter().map(|name| Unit::Cdi(name.clone())));
+    units.sort();
+    units.dedup();
+    units
+}
+
+/// Device nodes that a pattern names, sorted.
+fn matching(pattern: &str) -> Vec<PathBuf> {
+    use std::os::unix::fs::FileTypeExt;
+    let is_device = |path: &PathBuf| {
+        std::fs::metadata(path).is_ok_and(|m| m.file_type().is_char_device() || m.file_type().is_block_device())
+    };
+    let path = Path::new(pattern);
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) else { return Vec::new() };
+    if !name.contains(['*', '?']) {
+        return Some(path.to_path_buf()).filter(is_device).into_iter().collect();
+    }
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let fitting = entries.filter(|e| e.file_name().to_str().is_some_and(|n| fits(name.as_bytes(), n.as_bytes())));
+    let mut paths: Vec<PathBuf> = fitting.map(|e| e.path()).filter(is_device).take(NODES_MAX).collect();
+    paths.sort();
+    paths
+}
+
+fn fits(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern.split_first(), name.split_first()) {
+        (None, None) => true,
+        (Some((b'*', rest)), _) => (0..=name.len()).any(|skip| fits(rest, &name[skip..])),
+        (Some((b'?', rest)), Some((_, more))) => fits(rest, more),
+        (Some((a, rest)), Some((b, more))) => a == b && fits(rest, more),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(pod: &str) -> Owner {
+        (pod.into(), "main".into())
+    }
+
+    fn nodes(given: &Given) -> Vec<&str> {
+        given.devices.iter().map(|d| d.host_path.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn devices_are_given_once_and_kept() {
+        let nodes_of = vec!["/dev/zer?".into(), "/dev/nul*".into()];
+        let offer = Offer { resource: "board.example/mem".into(), nodes: nodes_of, ..Offer::default() };
+        offer.check().unwrap();
+        let mut devices = Devices::new(vec![offer.clone()]);
+        assert_eq!(devices.capacity(), [("board.example/mem".to_string(), 2)].into());
+        let mut given = Given::default();
+        devices.give(&owner("a"), "board.example/mem", 1, &mut given).unwrap();
+        assert_eq!(nodes(&given), ["/dev/null"]);
+        let mut again = Given::default();
+        devices.give(&owner("a"), "board.example/mem", 1, &mut again).unwrap();
+        assert_eq!(nodes(&again), ["/dev/null"], "the same after a restart of the container");
+        let mut other = Given::default();
+        devices.give(&owner("b"), "board.example/mem", 1, &mut other).unwrap();
+        assert_eq!(nodes(&other), ["/dev/zero"]);
+        let err = devices.give(&owner("c"), "board.example/mem", 1, &mut Given::default()).unwrap_err();
+        assert!(err.contains("Requested: 1, Available: 0"), "{err}");
+        devices.release("a");
+        devices.give(&owner("c"), "board.example/mem", 1, &mut Given::default()).unwrap();
+        // A new agent learns what is taken from the containers that run.
+        let mut successor = Devices::new(vec![offer.clone()]);
+        successor.held(&owner("b"), &["/dev/zero".into()]);
+        let mut rest = Given::default();
+        successor.give(&owner("d"), "board.example/mem", 1, &mut rest).unwrap();
+        assert_eq!(nodes(&rest), ["/dev/null"]);
+        let shared = Offer { shared: Some(3), together: true, access: Some("r".into()), ..offer };
+        let mut devices = Devices::new(vec![shared]);
+        assert_eq!(devices.capacity()["board.example/mem"], 3);
+        for pod in ["a", "b", "c"] {
+            let mut given = Given::default();
+            devices.give(&owner(pod), "board.example/mem", 1, &mut given).unwrap();
+            assert_eq!((given.devices.len(), given.devices[0].access.as_str()), (2, "r"));
+        }
+        assert!(devices.give(&owner("d"), "board.example/mem", 1, &mut Given::default()).is_err());
+    }
+
+    #[test]
+    fn configurations_are_checked() {
+        let offer = |resource: &str, node: &str| {
+            let nodes = vec![node.into()];
+            Offer { resource: resource.into(), nodes, ..Offer::default() }
+        };
+        for (offer, words) in [
+            (offer("gpio", "/dev/x"), "must be named"),
+            (offer("kubernetes.io/gpio", "/dev/x"), "must be named"),
+            (offer("a.b/c", "/etc/x"), "not below /dev"),
+            (offer("a.b/c", "/dev/../etc/x"), "not below /dev"),
+            (Offer { resource: "a.b/c".into(), ..Offer::default() }, "either"),
+            (Offer { shared: Some(0), ..offer("a.b/c", "/dev/x") }, "at least 1"),
+            (Offer { access: Some("rx".into()), ..offer("a.b/c", "/dev/x") }, "rwm"),
+            (Offer { nodes: vec![], cdi: vec!["gpu".into()], ..offer("a.b/c", "") }, "CDI device"),
+        ] {
+            let err = offer.check().unwrap_err();
+            assert!(err.contains(words), "{err}");
+        }
+        assert!(matching("/dev/no-such-*").is_empty() && matching("/dev/fd").is_empty());
+        assert!(fits(b"video*", b"video10") && fits(b"*", b"") && !fits(b"video?", b"video10"));
+    }
+}

@@ -1,0 +1,132 @@
+//! A board that runs short, and pods that take more than they may: Kubernetes' own words, and the right pod goes.
+//!
+//! In: thresholds that are always passed, limits that are small. Out: `Evicted` in status, conditions and events.
+
+use limpet_e2e::world::test;
+use limpet_e2e::{Result, World, until, wait};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(90);
+
+/// Bound by hand: the scheduler rightly avoids a node under pressure.
+fn pod(name: &str, script: &str, more: &Value) -> String {
+    let mut pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {
+            "nodeName": "board-1", "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "main", "image": "hub.limpet/busybox:1", "command": ["sh", "-c", script]}],
+        },
+    });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        match key.as_str() {
+            "container" => {
+                for (key, value) in value.as_object().into_iter().flatten() {
+                    pod["spec"]["containers"][0][key] = value.clone();
+                }
+            }
+            _ => pod["spec"][key] = value.clone(),
+        }
+    }
+    pod.to_string()
+}
+
+fn evicted(world: &World, name: &str, words: &str) -> Result<()> {
+    until(&format!("{name} is evicted"), SOON, || {
+        let status = world.kubectl.json(&format!("get pod {name}"))?["status"].take();
+        let said = status["message"].as_str().unwrap_or_default();
+        let right = status["phase"] == "Failed" && status["reason"] == "Evicted" && said.contains(words);
+        wait::yes(right, || status.to_string())?;
+        let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+        let told = conditions.iter().any(|c| c["type"] == "DisruptionTarget" && c["reason"] == "TerminationByKubelet");
+        wait::yes(told, || status["conditions"].to_string())
+    })?;
+    until("the event", SOON, || {
+        let text = world.kubectl.say(&format!("get events --field-selector involvedObject.name={name}"))?;
+        wait::yes(text.contains("Evicted"), || text)
+    })
+}
+
+fn running(world: &World, name: &str) -> Result<()> {
+    world.kubectl.say(&format!("wait --for=condition=Ready pod/{name} --timeout=60s")).map(|_| ())
+}
+
+/// Holds this many megabytes for as long as it runs.
+fn eater(mib: u32) -> String {
+    format!("head -c {} /dev/zero > /dev/shm/x; echo full; sleep 100000", mib << 20)
+}
+
+#[test]
+fn memory_runs_short() {
+    let settings = json!({"evictionHard": {"memory.available": "100%"}, "evictionPressureTransitionSeconds": 5});
+    test(1, &settings, |world| {
+        until("MemoryPressure", SOON, || {
+            let node = world.kubectl.json("get node board-1")?;
+            let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let found = conditions.iter().any(|c| c["type"] == "MemoryPressure" && c["status"] == "True");
+            let tainted = node["spec"]["taints"].to_string().contains("node.kubernetes.io/memory-pressure");
+            wait::yes(found && tainted, || format!("{conditions:?} {}", node["spec"]))
+        })?;
+        // Who stays within its request outlives who does not; the system's own and the small ones stay.
+        let asks = json!({"container": {"resources": {"requests": {"memory": "200Mi"}}}});
+        world.kubectl.apply(&pod("modest", &eater(4), &asks))?;
+        world.kubectl.apply(&pod("system", &eater(4), &json!({"priorityClassName": "system-node-critical"})))?;
+        world.kubectl.apply(&pod("greedy", &eater(8), &json!({})))?;
+        evicted(world, "greedy", "The node was low on resource: memory. Threshold quantity: ")?;
+        let message = world.kubectl.json("get pod greedy")?["status"]["message"].to_string();
+        wait::yes(message.contains("Container main was using") && message.contains("request is 0"), || message)?;
+        evicted(world, "modest", "The node was low on resource: memory.")?;
+        running(world, "system")
+    });
+}
+
+#[test]
+fn disks_have_limits() {
+    test(1, &json!({}), |world| {
+        let volume = json!({
+            "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}],
+            "container": {"volumeMounts": [{"name": "v", "mountPath": "/v"}]},
+        });
+        let write = |path: &str| format!("head -c 3000000 /dev/zero > {path}; sleep 100000");
+        world.kubectl.apply(&pod("volume", &write("/v/file"), &volume))?;
+        let limits = json!({"container": {"resources": {"limits": {"ephemeral-storage": "1Mi"}}}});
+        world.kubectl.apply(&pod("layer", &write("/file"), &limits))?;
+        world.kubectl.apply(&pod("fine", "head -c 100000 /dev/zero > /file; sleep 100000", &limits))?;
+        evicted(world, "volume", "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". ")?;
+        evicted(world, "layer", "ephemeral")?;
+        running(world, "fine")?;
+        // The kernel's limit of a volume in memory is told to the program, not to Kubernetes.
+        let memory = json!({
+            "volumes": [{"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}],
+            "container": {"volumeMounts": [{"name": "v", "mountPath": "/v"}]},
+        });
+        let dd = "dd if=/dev/zero of=/v/file bs=1M count=3; sleep 100000";
+        world.kubectl.apply(&pod("memory", dd, &memory))?;
+        running(world, "memory")?;
+        let said = world.kubectl.say("logs memory")?;
+        wait::yes(said.contains("No space left on device"), || said)
+    });
+}
+
+#[test]
+fn sysctls_that_are_not_allowed() {
+    let settings = json!({"allowedUnsafeSysctls": ["net.core.somaxconn"]});
+    test(1, &settings, |world| {
+        let with = |name: &str, value: &str| json!({"securityContext": {"sysctls": [{"name": name, "value": value}]}});
+        let look = "cat /proc/sys/net/core/somaxconn /proc/sys/net/ipv4/ip_local_port_range; sleep 100000";
+        world.kubectl.apply(&pod("allowed", look, &with("net.core.somaxconn", "777")))?;
+        world.kubectl.apply(&pod("safe", look, &with("net.ipv4.ip_local_port_range", "20000 30000")))?;
+        world.kubectl.apply(&pod("unsafe", look, &with("net.core.rmem_default", "777000")))?;
+        running(world, "allowed")?;
+        running(world, "safe")?;
+        let (one, two) = (world.kubectl.say("logs allowed")?, world.kubectl.say("logs safe")?);
+        wait::yes(one.starts_with("777\n") && two.contains("20000\t30000"), || format!("{one}{two}"))?;
+        until("the refusal", SOON, || {
+            let status = world.kubectl.json("get pod unsafe")?["status"].take();
+            let why = "forbidden sysctl: \"net.core.rmem_default\" not allowlisted";
+            let said = status["message"].as_str().unwrap_or_default();
+            let right = status["phase"] == "Failed" && status["reason"] == "SysctlForbidden" && said.contains(why);
+            wait::yes(right, || status.to_string())
+        })
+    });
+}

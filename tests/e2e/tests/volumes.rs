@@ -1,0 +1,112 @@
+//! Volumes that outlive pods, volumes made of images, and devices of the board.
+//!
+//! In: claims, images and devices as people write them. Out: what containers find, and Kubernetes' own reasons.
+
+use limpet_e2e::world::test;
+use limpet_e2e::{Result, World, until, wait};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(90);
+
+fn pod(name: &str, script: &str, container: Value, spec: Value) -> String {
+    let mut main = json!({"name": "main", "image": "hub.limpet/busybox:1", "command": ["sh", "-c", script]});
+    let mut pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {"terminationGracePeriodSeconds": 0},
+    });
+    for (target, more) in [(&mut main, container), (&mut pod["spec"], spec)] {
+        if let (Some(target), Some(more)) = (target.as_object_mut(), more.as_object()) {
+            target.extend(more.clone());
+        }
+    }
+    pod["spec"]["containers"] = json!([main]);
+    pod.to_string()
+}
+
+fn running(world: &World, name: &str) -> Result<()> {
+    world.kubectl.say(&format!("wait --for=condition=Ready pod/{name} --timeout=60s")).map(|_| ()).map_err(|why| {
+        let more = world.kubectl.say(&format!("describe pod {name}")).unwrap_or_default();
+        format!("{why}\n{more}")
+    })
+}
+
+fn inside(world: &World, name: &str, line: &str) -> Result<String> {
+    world.kubectl.run(&["exec", name, "--", "sh", "-c", line]).map(|text| text.trim().to_string())
+}
+
+#[test]
+fn claims_keep_what_pods_write() {
+    test(1, &json!({}), |world| {
+        let dir = world.slot.dir().join("persistent");
+        let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv"}, "spec": {
+            "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "by-hand",
+            "persistentVolumeReclaimPolicy": "Retain", "hostPath": {"path": dir, "type": "DirectoryOrCreate"}}});
+        let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": {
+            "accessModes": ["ReadWriteOnce"], "storageClassName": "by-hand", "resources": {"requests": {"storage": "1Gi"}}}});
+        let mount = json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]});
+        let user = json!({
+            "securityContext": {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 2000},
+            "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]});
+        // The pod is there first, as people do it.
+        world.kubectl.apply(&pod("writer", "echo kept > /v/file; sleep 100000", mount.clone(), user.clone()))?;
+        world.kubectl.apply(&claim.to_string())?;
+        world.kubectl.apply(&volume.to_string())?;
+        running(world, "writer")?;
+        until("the file", SOON, || {
+            let got = inside(world, "writer", "stat -c %u:%g /v/file")?;
+            wait::yes(got == "1000:2000", || got)
+        })?;
+        world.kubectl.say("delete pod writer")?;
+        let mut reads = user;
+        reads["volumes"][0]["persistentVolumeClaim"]["readOnly"] = json!(true);
+        world.kubectl.apply(&pod("reader", "sleep 100000", mount, reads))?;
+        running(world, "reader")?;
+        let got = inside(world, "reader", "cat /v/file; echo x 2>&1 > /v/other || echo refused")?;
+        wait::yes(got.starts_with("kept") && got.ends_with("refused"), || got)?;
+        world.kubectl.say("delete pod reader")?;
+        wait::yes(dir.join("file").exists(), || "the volume went with the pod".to_string())
+    });
+}
+
+#[test]
+fn images_as_volumes_and_devices() {
+    let devices = json!([{"resource": "board.example/log", "nodes": ["/dev/kms?"], "access": "r"}]);
+    test(1, &json!({"devices": devices}), |world| {
+        let container = json!({
+            "volumeMounts": [{"name": "i", "mountPath": "/image"}, {"name": "i", "mountPath": "/part", "subPath": "bin"}],
+            "resources": {"limits": {"board.example/log": 1}},
+        });
+        let volumes = json!({"volumes": [{"name": "i", "image": {"reference": "hub.limpet/busybox:1"}}]});
+        until("the node's devices", SOON, || {
+            let node = world.kubectl.json("get node board-1")?;
+            wait::yes(node["status"]["allocatable"]["board.example/log"] == "1", || node["status"].to_string())
+        })?;
+        world.kubectl.apply(&pod("first", "sleep 100000", container.clone(), volumes.clone()))?;
+        running(world, "first")?;
+        for (line, want) in [
+            ("cmp /image/bin/busybox /bin/busybox && echo same", "same"),
+            ("test -e /part/busybox && echo there", "there"),
+            ("touch /image/x 2>/dev/null || echo refused", "refused"),
+            ("/image/bin/busybox true 2>/dev/null || echo refused", "refused"),
+            ("test -c /dev/kmsg && head -c 1 /dev/kmsg | wc -c", "1"),
+            ("(echo x > /dev/kmsg) 2>/dev/null || echo refused", "refused"),
+        ] {
+            let got = inside(world, "first", line)?;
+            wait::yes(got == want, || format!("{line}: {got:?}"))?;
+        }
+        let bare = json!({});
+        world.kubectl.apply(&pod("without", "sleep 100000", bare.clone(), bare))?;
+        running(world, "without")?;
+        let got = inside(world, "without", "test -e /dev/kmsg || echo none")?;
+        wait::yes(got == "none", || got)?;
+        // There is one: the next pod waits until it is free.
+        world.kubectl.apply(&pod("second", "sleep 100000", container, volumes))?;
+        until("the scheduler's word", SOON, || {
+            let pod = world.kubectl.json("get pod second")?;
+            wait::yes(pod["status"].to_string().contains("Insufficient board.example/log"), || pod["status"].to_string())
+        })?;
+        world.kubectl.say("delete pod first")?;
+        running(world, "second")
+    });
+}
