@@ -12,6 +12,7 @@ pub mod view;
 pub mod control;
 pub mod nodes;
 pub mod quota;
+pub mod pod_security;
 pub mod rbac;
 pub mod schedule;
 

@@ -5,6 +5,7 @@
 
 mod namespace;
 mod node_restriction;
+mod pod_security;
 mod priority;
 mod service_account;
 mod tolerations;
@@ -101,7 +102,7 @@ pub async fn mutate(review: &mut Review<'_>) -> Result<(), Status> {
         tolerations::admit(review);
         limits::admit(review)?;
     }
-    Ok(())
+    pod_security::admit(review)
 }
 
 /// Keeps what was reserved until the object is stored.
