@@ -17,7 +17,8 @@ fn a_namespace_says_how_secure_its_pods_must_be() {
         for (key, value) in extra.as_object().unwrap() {
             spec[key] = value.clone();
         }
-        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "shop"}, "spec": spec}).to_string()
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "shop"}, "spec": spec})
+            .to_string()
     };
     c.kubectl_in(&["apply", "-f", "-"], &pod("early", json!({"hostNetwork": true}))).ok();
     let label = "pod-security.kubernetes.io/enforce";
@@ -27,13 +28,16 @@ fn a_namespace_says_how_secure_its_pods_must_be() {
     let warned = output.err.clone();
     output.ok();
     assert!(
-        warned.contains("existing pods in namespace \"shop\" violate the new PodSecurity enforce level \"baseline:latest\"")
-            && warned.contains("early: host namespaces"),
+        warned.contains(
+            "existing pods in namespace \"shop\" violate the new PodSecurity enforce level \"baseline:latest\""
+        ) && warned.contains("early: host namespaces"),
         "{warned}"
     );
     let told = c.kubectl_in(&["apply", "-f", "-"], &pod("late", json!({"hostPID": true}))).fails();
     assert!(
-        told.contains("pods \"late\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostPID=true)"),
+        told.contains(
+            "pods \"late\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostPID=true)"
+        ),
         "{told}"
     );
     c.kubectl_in(&["apply", "-f", "-"], &pod("plain", json!({}))).ok();
@@ -44,5 +48,8 @@ fn a_namespace_says_how_secure_its_pods_must_be() {
     let output = c.kubectl(&["create", "deployment", "web", "--image=i", "-n", "shop"]);
     let warned = output.err.clone();
     output.ok();
-    assert!(warned.contains("would violate PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false"), "{warned}");
+    assert!(
+        warned.contains("would violate PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false"),
+        "{warned}"
+    );
 }

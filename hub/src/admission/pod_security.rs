@@ -1,7 +1,8 @@
 //! PodSecurity: pods must keep to the level that their namespace's labels name.
 //!
-//! In: new and changed pods, templates of workloads, labels of namespaces. Out: a 403 with everything that a pod violates; warnings
-//! for templates and for pods that run already. Source: https://kubernetes.io/docs/concepts/security/pod-security-admission/.
+//! In: new and changed pods, templates of workloads, labels of namespaces. Out: a 403 with everything that a pod violates;
+//! warnings for templates and for pods that run already.
+//! Source: https://kubernetes.io/docs/concepts/security/pod-security-admission/.
 //! Never: changes an object, or looks at what an update left as it was.
 
 use super::{Operation, Review};
@@ -64,7 +65,8 @@ fn counts(pod: &Value) -> (Value, BTreeMap<String, Value>) {
         }
     }
     if let Some(spec) = spec.as_object_mut() {
-        for field in ["tolerations", "activeDeadlineSeconds", "nodeName", "schedulingGates", "nodeSelector", "affinity"] {
+        for field in ["tolerations", "activeDeadlineSeconds", "nodeName", "schedulingGates", "nodeSelector", "affinity"]
+        {
             spec.remove(field);
         }
     }
@@ -84,7 +86,11 @@ fn warn(review: &mut Review<'_>, at: LevelVersion, pod: &Value) {
 /// Where a workload keeps its pods' template.
 fn template_of(storage: &str) -> Option<&'static str> {
     match storage {
-        "apps/deployments" | "apps/replicasets" | "apps/statefulsets" | "apps/daemonsets" | "batch/jobs"
+        "apps/deployments"
+        | "apps/replicasets"
+        | "apps/statefulsets"
+        | "apps/daemonsets"
+        | "batch/jobs"
         | "/replicationcontrollers" => Some("/spec/template"),
         "batch/cronjobs" => Some("/spec/jobTemplate/spec/template"),
         "/podtemplates" => Some("/template"),
@@ -137,7 +143,8 @@ fn violators(review: &Review<'_>, at: LevelVersion) -> Vec<String> {
     if by_fault.is_empty() {
         return Vec::new();
     }
-    let head = format!("existing pods in namespace {:?} violate the new PodSecurity enforce level \"{at}\"", review.name);
+    let head =
+        format!("existing pods in namespace {:?} violate the new PodSecurity enforce level \"{at}\"", review.name);
     let mut lines: Vec<String> = by_fault
         .into_iter()
         .map(|(fault, mut names)| {

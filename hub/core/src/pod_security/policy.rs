@@ -47,7 +47,8 @@ impl Version {
             return Some(Version::Latest);
         }
         let minor = text.strip_prefix("v1.")?;
-        let plain = !minor.is_empty() && minor.bytes().all(|b| b.is_ascii_digit()) && (minor == "0" || !minor.starts_with('0'));
+        let plain =
+            !minor.is_empty() && minor.bytes().all(|b| b.is_ascii_digit()) && (minor == "0" || !minor.starts_with('0'));
         plain.then(|| minor.parse().ok()).flatten().map(Version::Minor)
     }
 }

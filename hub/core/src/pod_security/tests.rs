@@ -44,13 +44,17 @@ fn what_baseline_forbids() {
         json!({"containers": [container]})
     };
     let cases: [(Value, &str); 17] = [
-        (json!({"hostNetwork": true, "hostPID": true, "containers": []}), "host namespaces (hostNetwork=true, hostPID=true)"),
+        (
+            json!({"hostNetwork": true, "hostPID": true, "containers": []}),
+            "host namespaces (hostNetwork=true, hostPID=true)",
+        ),
         (
             container(json!({"ports": [{"hostPort": 80}, {"hostPort": 0}, {"containerPort": 1}]})),
             "hostPort (container \"c\" uses hostPort 80)",
         ),
         (
-            json!({"containers": [{"name": "a", "ports": [{"hostPort": 2}]}], "initContainers": [{"name": "b", "ports": [{"hostPort": 1}]}]}),
+            json!({"containers": [{"name": "a", "ports": [{"hostPort": 2}]}],
+                "initContainers": [{"name": "b", "ports": [{"hostPort": 1}]}]}),
             "hostPort (containers \"b\", \"a\" use hostPorts 1, 2)",
         ),
         (
@@ -116,13 +120,18 @@ fn what_restricted_forbids_beyond() {
     };
     check(
         Level::Restricted,
-        &with(json!({"volumes": [{"name": "a", "hostPath": {}}, {"name": "b", "nfs": {}}, {"name": "c", "secret": {}}]})),
+        &with(
+            json!({"volumes": [{"name": "a", "hostPath": {}}, {"name": "b", "nfs": {}}, {"name": "c", "secret": {}}]}),
+        ),
         "restricted volume types (volumes \"a\", \"b\" use restricted volume types \"hostPath\", \"nfs\")",
     );
     check(
         Level::Restricted,
-        &with(json!({"initContainers": [{"name": "i", "securityContext": {"allowPrivilegeEscalation": false, "runAsUser": 0,
-            "runAsNonRoot": false, "capabilities": {"drop": ["ALL"], "add": ["CHOWN"]}, "seccompProfile": {"type": "Unconfined"}}}]})),
+        &with(
+            json!({"initContainers": [{"name": "i", "securityContext": {"allowPrivilegeEscalation": false, "runAsUser": 0,
+            "runAsNonRoot": false, "capabilities": {"drop": ["ALL"], "add": ["CHOWN"]},
+            "seccompProfile": {"type": "Unconfined"}}}]}),
+        ),
         "unrestricted capabilities (container \"i\" must not include \"CHOWN\" in securityContext.capabilities.add), \
          runAsNonRoot != true (container \"i\" must not set securityContext.runAsNonRoot=false), \
          runAsUser=0 (container \"i\" must not set runAsUser=0), \
@@ -131,7 +140,8 @@ fn what_restricted_forbids_beyond() {
     check(
         Level::Restricted,
         &json!({"securityContext": {"runAsNonRoot": false, "seccompProfile": {"type": "Localhost"}}, "hostUsers": true,
-            "containers": [{"name": "c", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]}),
+            "containers": [{"name": "c", "securityContext": {"allowPrivilegeEscalation": false,
+                "capabilities": {"drop": ["ALL"]}}}]}),
         "runAsNonRoot != true (pod must not set securityContext.runAsNonRoot=false)",
     );
 }
@@ -147,7 +157,9 @@ fn older_versions_ask_less() {
 
 #[test]
 fn labels() {
-    let policy = Policy::of(&json!({"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/enforce-version": "v1.30"}));
+    let policy = Policy::of(
+        &json!({"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/enforce-version": "v1.30"}),
+    );
     assert_eq!(policy.enforce.to_string(), "baseline:v1.30");
     assert_eq!(policy.warn.to_string(), "baseline:v1.30", "who enforces warns, too");
     assert_eq!(policy.audit.to_string(), "privileged:latest");

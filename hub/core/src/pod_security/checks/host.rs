@@ -47,7 +47,10 @@ pub fn probes(pod: &Pod<'_>, _: Version) -> Option<Violation> {
     let hosts = sorted(all(pod.spec).flat_map(hosts_of).collect());
     let verb = plural("uses", "use", names.len());
     let noun = plural("host", "hosts", hosts.len());
-    violation("probe or lifecycle host", format!("{} {verb} probe or lifecycle {noun} {}", phrase(&names), quoted(&hosts)))
+    violation(
+        "probe or lifecycle host",
+        format!("{} {verb} probe or lifecycle {noun} {}", phrase(&names), quoted(&hosts)),
+    )
 }
 
 /// (name, the minor that called it safe)
@@ -84,5 +87,8 @@ pub fn windows_process(pod: &Pod<'_>, _: Version) -> Option<Violation> {
     if who.is_empty() {
         return None;
     }
-    violation("hostProcess", format!("{} must not set securityContext.windowsOptions.hostProcess=true", who.join(" and ")))
+    violation(
+        "hostProcess",
+        format!("{} must not set securityContext.windowsOptions.hostProcess=true", who.join(" and ")),
+    )
 }

@@ -26,8 +26,19 @@ pub fn allow_privilege_escalation(pod: &Pod<'_>, version: Version) -> Option<Vio
 }
 
 const DEFAULT_CAPABILITIES: [&str; 13] = [
-    "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP",
-    "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
 ];
 
 fn words<'a>(container: &'a Value, list: &str) -> impl Iterator<Item = &'a str> {
@@ -37,9 +48,8 @@ fn words<'a>(container: &'a Value, list: &str) -> impl Iterator<Item = &'a str> 
 
 /// Containers that add what is not allowed, and what they add.
 fn added(pod: &Pod<'_>, allowed: &[&str]) -> Option<String> {
-    let of = |c: &Value| -> Vec<String> {
-        words(c, "add").filter(|w| !allowed.contains(w)).map(str::to_owned).collect()
-    };
+    let of =
+        |c: &Value| -> Vec<String> { words(c, "add").filter(|w| !allowed.contains(w)).map(str::to_owned).collect() };
     let names = named(pod.spec, |c| !of(c).is_empty());
     let bad = sorted(all(pod.spec).flat_map(of).collect());
     (!names.is_empty())
@@ -111,5 +121,9 @@ pub fn run_as_user(pod: &Pod<'_>, version: Version) -> Option<Violation> {
     if !names.is_empty() {
         who.push(format!("{} {}", plural("container", "containers", names.len()), quoted(&names)));
     }
-    if who.is_empty() { None } else { violation("runAsUser=0", format!("{} must not set runAsUser=0", who.join(" and "))) }
+    if who.is_empty() {
+        None
+    } else {
+        violation("runAsUser=0", format!("{} must not set runAsUser=0", who.join(" and ")))
+    }
 }

@@ -45,9 +45,8 @@ pub fn selinux(pod: &Pod<'_>, version: Version) -> Option<Violation> {
     let text = |context: &Value, field: &str| context["seLinuxOptions"][field].as_str().unwrap_or_default().to_owned();
     let contexts = || std::iter::once(pod.context()).chain(all(pod.spec).map(|c| &c["securityContext"]));
     let bad_type = |context: &Value| !types.contains(&text(context, "type").as_str());
-    let is_bad = |context: &Value| {
-        bad_type(context) || !text(context, "user").is_empty() || !text(context, "role").is_empty()
-    };
+    let is_bad =
+        |context: &Value| bad_type(context) || !text(context, "user").is_empty() || !text(context, "role").is_empty();
     let mut who = Vec::new();
     if is_bad(pod.context()) {
         who.push("pod".to_owned());
@@ -69,7 +68,10 @@ pub fn selinux(pod: &Pod<'_>, version: Version) -> Option<Violation> {
             what.push(format!("{field} may not be set"));
         }
     }
-    violation("seLinuxOptions", format!("{} set forbidden securityContext.seLinuxOptions: {}", who.join(" and "), what.join("; ")))
+    violation(
+        "seLinuxOptions",
+        format!("{} set forbidden securityContext.seLinuxOptions: {}", who.join(" and "), what.join("; ")),
+    )
 }
 
 fn seccomp(context: &Value) -> Option<&str> {
@@ -99,7 +101,8 @@ pub fn seccomp_baseline(pod: &Pod<'_>, version: Version) -> Option<Violation> {
     }
     let contexts = std::iter::once(pod.context()).chain(all(pod.spec).map(|c| &c["securityContext"]));
     let kinds = sorted(contexts.filter_map(bad).collect());
-    let detail = format!("{} must not set securityContext.seccompProfile.type to {}", who.join(" and "), quoted(&kinds));
+    let detail =
+        format!("{} must not set securityContext.seccompProfile.type to {}", who.join(" and "), quoted(&kinds));
     violation("seccompProfile", detail)
 }
 
@@ -108,10 +111,8 @@ pub fn seccomp_restricted(pod: &Pod<'_>, version: Version) -> Option<Violation> 
         return None;
     }
     let of_pod = seccomp(pod.context());
-    let silent: Vec<String> = all(pod.spec)
-        .filter(|c| seccomp(&c["securityContext"]).is_none())
-        .map(|c| name(c).to_owned())
-        .collect();
+    let silent: Vec<String> =
+        all(pod.spec).filter(|c| seccomp(&c["securityContext"]).is_none()).map(|c| name(c).to_owned()).collect();
     let explicit = named(pod.spec, |c| seccomp(&c["securityContext"]).is_some_and(|kind| !is_confined(kind)));
     let mut details = Vec::new();
     let bad_pod = of_pod.filter(|kind| !is_confined(kind));
@@ -121,7 +122,11 @@ pub fn seccomp_restricted(pod: &Pod<'_>, version: Version) -> Option<Violation> 
     if !explicit.is_empty() {
         let kinds = all(pod.spec).filter_map(|c| seccomp(&c["securityContext"])).filter(|kind| !is_confined(kind));
         let kinds = sorted(kinds.map(str::to_owned).collect());
-        details.push(format!("{} must not set securityContext.seccompProfile.type to {}", phrase(&explicit), quoted(&kinds)));
+        details.push(format!(
+            "{} must not set securityContext.seccompProfile.type to {}",
+            phrase(&explicit),
+            quoted(&kinds)
+        ));
     }
     if of_pod.is_none() && !silent.is_empty() {
         let must = r#"must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost""#;

@@ -21,7 +21,15 @@ pub fn host_path(pod: &Pod<'_>, _: Version) -> Option<Violation> {
 }
 
 const ALLOWED: [&str; 9] = [
-    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret",
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "image",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
 ];
 
 pub fn restricted(pod: &Pod<'_>, _: Version) -> Option<Violation> {
