@@ -10,7 +10,7 @@ use crate::{
     enroll::Enroll,
     pki::{Pki, PkiError},
     run::{
-        self, Applier, Controllers, Figures, Listener, Nodes, Scheduling, Streams, World,
+        self, Applier, Controllers, Figures, Listener, Nodes, Scheduling, Signer, Streams, World,
         nodes::{Links, NodeGate, Offline},
     },
 };
@@ -179,7 +179,7 @@ impl Hub {
         });
         let client: Arc<dyn run::Api> = Arc::new(api::Client::new(Arc::clone(&api)));
         let applier = Arc::new(Applier::new(client, store.clone(), Arc::clone(&world)));
-        let runners = Runners::new(&applier, ca_pem);
+        let runners = Runners::new(&applier, ca_pem, Arc::clone(&pki));
         tokio::spawn(feed.run(runners.listeners()));
         api::bootstrap::ensure(&api).await.map_err(|e| HubError::Bootstrap(e.to_string()))?;
 
@@ -226,26 +226,35 @@ struct Runners {
     scheduling: Arc<Scheduling>,
     offline: Arc<Offline>,
     nodes: Arc<Nodes>,
+    signer: Arc<Signer>,
 }
 
 impl Runners {
-    fn new(applier: &Arc<Applier>, ca_pem: String) -> Runners {
+    fn new(applier: &Arc<Applier>, ca_pem: String, pki: Arc<RwLock<Pki>>) -> Runners {
         let controllers = control::all(&control::Settings { ca_pem, ..control::Settings::default() });
         Runners {
             controllers: Controllers::new(controllers, Arc::clone(applier)),
             scheduling: Scheduling::new(Scheduler::default(), Arc::clone(applier)),
             offline: Offline::new(Arc::clone(applier)),
             nodes: Nodes::new(),
+            signer: Signer::new(pki, Arc::clone(applier)),
         }
     }
 
     fn listeners(&self) -> Vec<Arc<dyn Listener>> {
-        vec![self.controllers.clone(), self.scheduling.clone(), self.offline.clone(), self.nodes.clone()]
+        vec![
+            self.controllers.clone(),
+            self.scheduling.clone(),
+            self.offline.clone(),
+            self.nodes.clone(),
+            self.signer.clone(),
+        ]
     }
 
     fn start(&self, links: Links) {
         self.nodes.start(links);
         self.controllers.start();
+        self.signer.start();
         self.scheduling.start();
         self.offline.start();
     }

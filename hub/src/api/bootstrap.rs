@@ -14,6 +14,7 @@ const BY: &str = "limpet-bootstrap";
 const NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", "default"];
 /// The first address of the Service network.
 pub const SERVICE_ADDRESS: &str = "10.96.0.1";
+const SERVICE_RANGE: &str = "10.96.0.0/16";
 const SLICES: &str = "discovery.k8s.io/endpointslices";
 const CLASSES: &str = "scheduling.k8s.io/priorityclasses";
 
@@ -44,6 +45,13 @@ pub async fn ensure(api: &Arc<Api>) -> Result<(), BootstrapError> {
             "metadata": {"name": name}, "value": value, "description": text});
         make(&client, CLASSES, "", class).await?;
     }
+    let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "limpet-local",
+        "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}, "provisioner": "limpet.dev/local",
+        "reclaimPolicy": "Delete", "volumeBindingMode": "WaitForFirstConsumer", "allowVolumeExpansion": true});
+    make(&client, "storage.k8s.io/storageclasses", "", class).await?;
+    let range = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+        "metadata": {"name": "kubernetes"}, "spec": {"cidrs": [SERVICE_RANGE]}});
+    make(&client, "networking.k8s.io/servicecidrs", "", range).await?;
     kubernetes(api, &client).await
 }
 

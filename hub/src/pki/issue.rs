@@ -3,7 +3,7 @@
 //! In: a subject, a life in days, and either nothing or a request. Out: PEM.
 //! Never: takes a name, a usage or an extension from a request; only its public key counts.
 
-use super::PkiError;
+use super::{PkiError, csr::CsrAsk};
 use rcgen::{
     CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, Issuer,
     KeyPair, KeyUsagePurpose, SanType, SerialNumber,
@@ -103,6 +103,25 @@ pub(super) fn from_request(
     let request = CertificateSigningRequestParams::from_pem(csr_pem)
         .map_err(|e| PkiError::Request(e.to_string()))?;
     Ok(params(subject, days, now)?.signed_by(&request.public_key, issuer)?.pem())
+}
+
+pub(super) fn from_ask(
+    issuer: &Issuer<'_, KeyPair>,
+    ask: &CsrAsk,
+    server: bool,
+    life: Duration,
+    now: SystemTime,
+) -> Result<String, PkiError> {
+    let mut params = params(&ask.subject, 1, now)?;
+    params.key_usages.push(KeyUsagePurpose::KeyEncipherment);
+    params.extended_key_usages = match server {
+        true => vec![ExtendedKeyUsagePurpose::ServerAuth],
+        false => vec![ExtendedKeyUsagePurpose::ClientAuth],
+    };
+    let end = (now + life).duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    params.not_after = time::OffsetDateTime::from_unix_timestamp(end as i64)
+        .map_err(|_| PkiError::Request("its life ends beyond all time".into()))?;
+    Ok(params.signed_by(&ask.request.public_key, issuer)?.pem())
 }
 
 /// Whether a stored certificate was issued by this CA, holds until `until` and carries every wanted name.

@@ -3,11 +3,13 @@
 //! In: a folder and the names under which the hub is reached. Out: certificates, TLS settings, `admin.kubeconfig`.
 //! Files are written under a temporary name, mode 0600, and renamed. Never: the key of a node or a user who sent a CSR.
 
+mod csr;
 mod files;
 mod issue;
 mod kubeconfig;
 mod tls;
 
+pub use csr::CsrAsk;
 pub use issue::{Issued, Subject};
 
 use rcgen::{
@@ -120,6 +122,17 @@ impl Pki {
         now: SystemTime,
     ) -> Result<String, PkiError> {
         issue::from_request(&self.issuer, csr_pem, subject, days, now)
+    }
+
+    /// A certificate for an approved CertificateSigningRequest; the signer has checked what it asks for.
+    pub fn sign_csr(
+        &self,
+        ask: &CsrAsk,
+        server: bool,
+        life: Duration,
+        now: SystemTime,
+    ) -> Result<String, PkiError> {
+        issue::from_ask(&self.issuer, ask, server, life, now)
     }
 
     /// A client certificate with a new key, for the operator's kubeconfig and for tests.

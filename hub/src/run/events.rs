@@ -1,51 +1,35 @@
 //! Kubernetes Events of the hub's own parts.
 //!
-//! In: what happened to which object. Out: v1 Events; the same again within a while only raises the count.
+//! In: what happened to which object. Out: v1 Events, counted, combined and limited as the core's correlator says.
 //! Never: fails anything: an Event that cannot be written is logged and forgotten.
 
 use super::{Api, Delete, Patch, clock};
-use limpet_hub_core::{EventType, Regarding, Timestamp, random_suffix};
+use limpet_hub_core::{
+    EventType, Regarding, Timestamp,
+    events::{Correlator, Verdict},
+    random_suffix,
+};
 use limpet_store::Store;
 use serde_json::{Value, json};
 use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-/// Events whose repetitions are counted.
-const REMEMBERED_MAX: usize = 2048;
-/// A repetition after so long is a new Event.
-const SAME_WITHIN_S: i64 = 600;
 /// Messages are cut, as upstream does.
 const MESSAGE_BYTES_MAX: usize = 1024;
 /// How long Events are kept, as upstream's default.
 const KEPT_S: i64 = 3600;
 const SWEEP_EVERY: Duration = Duration::from_secs(300);
 
-type Sameness = (String, String, String);
-
-struct Known {
-    namespace: String,
-    name: String,
-    count: u64,
-    last: Timestamp,
-}
-
-#[derive(Default)]
-struct Memory {
-    known: HashMap<Sameness, Known>,
-    order: VecDeque<Sameness>,
-}
-
 pub struct Recorder {
     api: Arc<dyn Api>,
-    memory: Mutex<Memory>,
+    correlator: Mutex<Correlator>,
 }
 
 impl Recorder {
     pub fn new(api: Arc<dyn Api>) -> Recorder {
-        Recorder { api, memory: Mutex::default() }
+        Recorder { api, correlator: Mutex::default() }
     }
 
     pub async fn record(
@@ -58,53 +42,56 @@ impl Recorder {
     ) {
         let message = cut(message, MESSAGE_BYTES_MAX);
         let now = clock::now();
-        let same = (format!("{}/{}", regarding.kind, regarding.uid), reason.to_string(), message.to_string());
-        if let Some((namespace, name, count)) = self.again(&same, now) {
-            let ask = Patch {
-                resource: "/events".into(),
-                namespace,
-                name,
-                uid: String::new(),
-                resource_version: None,
-                subresource: None,
-                merge: json!({"count": count, "lastTimestamp": second(now)}),
-            };
-            match self.api.patch(component, ask).await {
-                Ok(_) => return,
-                Err(status) if status.code == 404 => {}
-                Err(status) => return failed(&status.message),
+        // The lock is gone before anything is waited for.
+        let verdict = self.lock().judge(regarding, type_, reason, message, component, now);
+        match verdict {
+            Verdict::Drop => {}
+            Verdict::New { key, message } => self.write(&key, regarding, type_, reason, &message, component).await,
+            Verdict::Again { namespace, name, count, message } => {
+                let merge = json!({"count": count, "lastTimestamp": second(now), "message": message});
+                let ask = Patch {
+                    resource: "/events".into(),
+                    namespace: namespace.clone(),
+                    name: name.clone(),
+                    uid: String::new(),
+                    resource_version: None,
+                    subresource: None,
+                    merge,
+                };
+                match self.api.patch(component, ask).await {
+                    Ok(_) => {}
+                    Err(status) if status.code == 404 => {
+                        self.lock().vanished(&namespace, &name);
+                        self.write("", regarding, type_, reason, &message, component).await;
+                    }
+                    Err(status) => failed(&status.message),
+                }
             }
         }
+    }
+
+    async fn write(
+        &self,
+        key: &str,
+        regarding: &Regarding,
+        type_: EventType,
+        reason: &str,
+        message: &str,
+        component: &'static str,
+    ) {
+        let now = clock::now();
         let event = object(regarding, type_, reason, message, component, now);
         let text = |v: &Value| v.as_str().unwrap_or_default().to_string();
         let (namespace, name) = (text(&event["metadata"]["namespace"]), text(&event["metadata"]["name"]));
         match self.api.create(component, "/events".into(), namespace.clone(), event).await {
-            Ok(_) => self.remember(same, Known { namespace, name, count: 1, last: now }),
+            Ok(_) if !key.is_empty() => self.lock().written(key, &namespace, &name, now),
+            Ok(_) => {}
             Err(status) => failed(&status.message),
         }
     }
 
-    fn again(&self, same: &Sameness, now: Timestamp) -> Option<(String, String, u64)> {
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = memory.known.get_mut(same)?;
-        if now.as_second() - known.last.as_second() > SAME_WITHIN_S {
-            return None;
-        }
-        known.count += 1;
-        known.last = now;
-        Some((known.namespace.clone(), known.name.clone(), known.count))
-    }
-
-    fn remember(&self, same: Sameness, known: Known) {
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        if memory.known.insert(same.clone(), known).is_none() {
-            memory.order.push_back(same);
-        }
-        while memory.order.len() > REMEMBERED_MAX {
-            if let Some(oldest) = memory.order.pop_front() {
-                memory.known.remove(&oldest);
-            }
-        }
+    fn lock(&self) -> MutexGuard<'_, Correlator> {
+        self.correlator.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -12,6 +12,7 @@ mod heat;
 pub mod nodes;
 mod queue;
 mod schedule;
+mod signer;
 pub mod streams;
 mod tokens;
 mod workqueue;
@@ -23,6 +24,7 @@ pub use control::Controllers;
 pub use figures::Figures;
 pub use nodes::Nodes;
 pub use schedule::Scheduling;
+pub use signer::Signer;
 pub use streams::{FromNode, StreamError, StreamHandle, Streams};
 pub use world::{Listener, World};
 

@@ -117,7 +117,8 @@ where
     held
 }
 
-fn references(meta: &Meta) -> Vec<Value> {
+/// All owner references, as JSON.
+pub fn references(meta: &Meta) -> Vec<Value> {
     let flag = |out: &mut Map<String, Value>, name: &str, on: bool| {
         if on {
             out.insert(name.into(), json!(true));

@@ -18,14 +18,18 @@ mod job;
 mod replicaset;
 mod statefulset;
 
+mod address;
 mod budget;
 mod clusterrole;
+mod csr;
 mod gc;
 mod namespace;
 mod podgc;
+mod resourceclaim;
 mod resourcequota;
 mod serviceaccount;
 mod taints;
+mod token;
 mod volumes;
 
 pub use autoscaler::{Container, Figure, Metrics, NoMetrics, Usage};
@@ -77,6 +81,11 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(cronjob::CronJobController),
         Box::new(endpoints::EndpointsController),
         Box::new(autoscaler::AutoscalerController::new(Arc::clone(&settings.metrics))),
+        Box::new(endpoints::EndpointsMirroring),
+        Box::new(address::AddressController),
+        Box::new(csr::CertificateCleaner),
+        Box::new(token::TokenCleaner),
+        Box::new(resourceclaim::ResourceClaimController),
         Box::new(budget::BudgetController),
         Box::new(resourcequota::ResourceQuotaController),
         Box::new(clusterrole::ClusterRoleAggregation),

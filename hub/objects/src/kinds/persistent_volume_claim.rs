@@ -67,6 +67,10 @@ impl Behaviour for PersistentVolumeClaim {
         if text(&old["spec"], "volumeName").is_empty() {
             copy(&mut munged, &old["spec"], "volumeName");
         }
+        // A claim that named no class gets the default one, also when that comes later.
+        if old["spec"]["storageClassName"].is_null() && storage_class(old).is_empty() {
+            copy(&mut munged, &old["spec"], "storageClassName");
+        }
         if munged != old["spec"] {
             let words = "spec is immutable after creation except resources.requests and \
              volumeAttributesClassName for \
@@ -170,6 +174,9 @@ mod tests {
         let mut new = object.clone();
         new["spec"]["storageClassName"] = json!("other");
         assert_eq!(PersistentVolumeClaim.validate_update(&new, &object, "").len(), 1);
+        let mut classless = object.clone();
+        classless["spec"]["storageClassName"] = Value::Null;
+        assert_eq!(PersistentVolumeClaim.validate_update(&object, &classless, ""), []);
         let empty = json!({"spec": {}});
         let texts: Vec<String> =
             PersistentVolumeClaim.validate_create(&empty).iter().map(ToString::to_string).collect();

@@ -23,6 +23,8 @@ use serde_json::{Value, json};
 
 const FORM: Form<'_> =
     Form { api_version: "policy/v1", kind: "Eviction", definition: "io.k8s.api.policy.v1.Eviction" };
+/// Evictions that wait for the pod to be gone, in one budget.
+const DISRUPTED_MAX: usize = 2000;
 const BUDGETS: &str = "policy/poddisruptionbudgets";
 
 pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Reply, Status> {
@@ -44,6 +46,7 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
     if !ended && !object::is_deleting(&pod) {
         spend_budget(&ask, &pod).await?;
     }
+    mark(&ask, object::uid(&pod)).await?;
     write::delete(&mut ask, &options).await?;
     let done =
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
@@ -73,23 +76,65 @@ async fn spend_budget(ask: &Ask, pod: &Value) -> Result<(), Status> {
         ..ask.clone()
     };
     let (now, pod_name) = (time::rfc3339(ask.api.now()), ask.target.name.clone());
-    write::update(&mut charge, |_, budget| {
-        let allowed = budget["status"]["disruptionsAllowed"].as_i64().unwrap_or(0);
-        if allowed <= 0 {
-            return Err(refused(budget));
+    let ready = is_ready(pod);
+    write::update(&mut charge, |_, budget| Ok(Made::from(spend(budget, &pod_name, ready, &now)?))).await.map(|_| ())
+}
+
+fn is_ready(pod: &Value) -> bool {
+    let all = pod["status"]["conditions"].as_array().into_iter().flatten();
+    all.into_iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
+}
+
+/// The budget after one more eviction. A pod that is not ready costs nothing where its policy lets it go.
+fn spend(budget: &Value, pod: &str, ready: bool, now: &str) -> Result<Value, Status> {
+    let status = &budget["status"];
+    let number = |field: &str| status[field].as_i64().unwrap_or(0);
+    if !ready {
+        let healthy = number("currentHealthy") >= number("desiredHealthy") && number("desiredHealthy") > 0;
+        if budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow" || healthy {
+            return Ok(budget.clone());
         }
-        let mut new = budget.clone();
-        new["status"]["disruptionsAllowed"] = json!(allowed - 1);
-        new["status"]["disruptedPods"][pod_name.as_str()] = json!(now);
+    }
+    if number("observedGeneration") < budget["metadata"]["generation"].as_i64().unwrap_or(0) {
+        let message = format!("The disruption budget {} is still being processed by the server.", object::name(budget));
+        return Err(too_many(message, 10));
+    }
+    let disrupted = status["disruptedPods"].as_object().map_or(0, serde_json::Map::len);
+    if disrupted > DISRUPTED_MAX {
+        let why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller";
+        return Err(Status::forbidden("policy", "poddisruptionbudgets", object::name(budget), why));
+    }
+    let allowed = number("disruptionsAllowed");
+    if allowed <= 0 {
+        return Err(refused(budget));
+    }
+    let mut new = budget.clone();
+    new["status"]["disruptionsAllowed"] = json!(allowed - 1);
+    new["status"]["disruptedPods"][pod] = json!(now);
+    Ok(new)
+}
+
+/// Says in the pod's status why it goes, for those who count failures (Jobs).
+async fn mark(ask: &Ask, uid: &str) -> Result<(), Status> {
+    let mut status = Ask { subresource: "status".into(), ..ask.clone() };
+    let now = time::rfc3339(ask.api.now());
+    write::update(&mut status, |ask, pod| {
+        if object::uid(pod) != uid {
+            return Err(ask.target.not_found());
+        }
+        let mut new = pod.clone();
+        let mut all = new["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        all.retain(|c| c["type"] != "DisruptionTarget");
+        all.push(json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+            "message": "Eviction API: evicting", "lastTransitionTime": now}));
+        new["status"]["conditions"] = json!(all);
         Ok(Made::from(new))
     })
     .await
-    .map(|_| ())
+    .map(drop)
 }
 
 fn refused(budget: &Value) -> Status {
-    let mut status =
-        Status::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 0);
     let number = |field: &str| budget["status"][field].as_i64().unwrap_or(0);
     let message = format!(
         "The disruption budget {} needs {} healthy pods and has {} currently",
@@ -97,7 +142,52 @@ fn refused(budget: &Value) -> Status {
         number("desiredHealthy"),
         number("currentHealthy")
     );
+    too_many(message, 0)
+}
+
+fn too_many(message: String, retry_after_s: u32) -> Status {
+    let words = "Cannot evict pod as it would violate the pod's disruption budget.";
+    let mut status = Status::too_many_requests(words, retry_after_s);
     let cause = Cause { reason: "DisruptionBudget".into(), message, field: String::new() };
-    status.details = Some(Box::new(Details { causes: vec![cause], ..Details::default() }));
+    status.details = Some(Box::new(Details {
+        causes: vec![cause],
+        retry_after_seconds: retry_after_s,
+        ..Details::default()
+    }));
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_budget_lets_go() {
+        let budget = |healthy: i64, desired: i64, allowed: i64, policy: &str, seen: i64| {
+            json!({"metadata": {"name": "b", "generation": 2}, "spec": {"unhealthyPodEvictionPolicy": policy},
+                "status": {"currentHealthy": healthy, "desiredHealthy": desired, "disruptionsAllowed": allowed,
+                    "observedGeneration": seen}})
+        };
+        // (budget, ready, allowed, spent)
+        let cases = [
+            (budget(3, 2, 1, "", 2), true, true, true),
+            (budget(2, 2, 0, "", 2), true, false, false),
+            (budget(2, 2, 0, "", 2), false, true, false),
+            (budget(1, 2, 0, "", 2), false, false, false),
+            (budget(1, 2, 0, "IfHealthyBudget", 2), false, false, false),
+            (budget(1, 2, 0, "AlwaysAllow", 2), false, true, false),
+            (budget(3, 2, 1, "", 1), true, false, false),
+        ];
+        for (budget, ready, allowed, spent) in cases {
+            let after = spend(&budget, "p", ready, "now");
+            assert_eq!(after.is_ok(), allowed, "{budget} {ready}");
+            let before = &budget["status"]["disruptionsAllowed"];
+            let left = after.map_or(before.clone(), |a| a["status"]["disruptionsAllowed"].clone());
+            assert_eq!(left != *before, spent, "{budget} {ready}");
+        }
+        let crowd: serde_json::Map<String, Value> = (0..2001).map(|n| (format!("p{n}"), json!("t"))).collect();
+        let mut full = budget(3, 2, 1, "", 2);
+        full["status"]["disruptedPods"] = json!(crowd);
+        assert_eq!(spend(&full, "p", true, "now").unwrap_err().code, 403);
+    }
 }

@@ -6,7 +6,10 @@
 //! Never: touches endpoints that somebody else keeps (Services without selector).
 
 mod legacy;
+mod mirror;
 mod slices;
+
+pub use mirror::EndpointsMirroring;
 
 use super::{Controller, common::is_terminating};
 use crate::{

@@ -108,7 +108,27 @@ fn endpoint(view: &ObjectStore, service: &Service, pod: &Pod, ip: &str) -> Value
     if let Some(name) = hostname(service, pod) {
         out["hostname"] = name;
     }
+    if ready && let Some(hints) = hints(service, &out) {
+        out["hints"] = hints;
+    }
     out
+}
+
+/// Whom an endpoint is for, when the Service prefers what is near (KEP-4444, KEP-3015).
+fn hints(service: &Service, endpoint: &Value) -> Option<Value> {
+    let zones = endpoint["zone"].as_str().map(|z| json!([{"name": z}]));
+    match service.spec.traffic_distribution.as_deref()? {
+        "PreferClose" | "PreferSameZone" => zones.map(|z| json!({"forZones": z})),
+        "PreferSameNode" => {
+            let node = endpoint["nodeName"].as_str()?;
+            let mut out = json!({"forNodes": [{"name": node}]});
+            if let Some(zones) = zones {
+                out["forZones"] = zones;
+            }
+            Some(out)
+        }
+        _ => None,
+    }
 }
 
 /// What makes an endpoint the same one.

@@ -3,7 +3,7 @@
 //! In: a `Step`. Out: the conditions SuccessCriteriaMet, Complete, FailureTarget, Failed; deletion after its time.
 //! Never: calls a Job over while a pod of it runs or is not counted.
 
-use super::{Step, TRACKING};
+use super::{Step, TRACKING, indexes};
 use crate::{
     EventType, Plan, Propagation, Timestamp,
     control::common::{after, finalizers_without},
@@ -43,6 +43,9 @@ impl Step<'_> {
         }
         if let Some((reason, message)) = self.failure() {
             self.set(Condition::new("FailureTarget", true, reason, message, self.now));
+        } else if let Some(at) = self.success_rule() {
+            let message = format!("Matched rules at index {at}");
+            self.set(Condition::new("SuccessCriteriaMet", true, "SuccessPolicy", message, self.now));
         } else if self.has_succeeded() {
             let message = "Reached expected number of succeeded pods";
             self.set(Condition::new("SuccessCriteriaMet", true, "CompletionsReached", message, self.now));
@@ -96,6 +99,25 @@ impl Step<'_> {
     pub(super) fn deadline(&self) -> Option<Timestamp> {
         let seconds = self.job.spec.active_deadline_seconds.filter(|_| !self.job.spec.suspend)?;
         Some(after(self.job.status.start_time?, seconds))
+    }
+
+    /// The first rule of the success policy that is met.
+    fn success_rule(&self) -> Option<usize> {
+        let policy = self.job.spec.success_policy.as_ref().filter(|_| self.is_indexed())?;
+        let completions = self.job.spec.completions.unwrap_or(0);
+        let done = &self.tally.completed_indexes;
+        policy.rules.iter().position(|rule| {
+            let wanted = rule.succeeded_indexes.as_ref().map(|text| indexes::parse(text, completions));
+            let reached = match &wanted {
+                Some(wanted) => wanted.intersection(done).count(),
+                None => done.len(),
+            };
+            match (rule.succeeded_count, &wanted) {
+                (Some(count), _) => reached as i32 >= count,
+                (None, Some(wanted)) => !wanted.is_empty() && reached == wanted.len(),
+                (None, None) => false,
+            }
+        })
     }
 
     fn has_succeeded(&self) -> bool {

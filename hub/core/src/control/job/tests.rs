@@ -172,3 +172,23 @@ fn less_parallelism_is_no_failure() {
     w.settle();
     assert_eq!((status(&w)["active"].clone(), status(&w)["failed"].clone()), (json!(1), Value::Null));
 }
+
+#[test]
+fn a_success_policy_ends_it_before_all_are_done() {
+    let rules = [
+        (json!({"succeededIndexes": "1-2"}), &[("j-1-", 0), ("j-2-", 0)][..], true),
+        (json!({"succeededIndexes": "1-2"}), &[("j-1-", 0), ("j-3-", 0)], false),
+        (json!({"succeededCount": 2}), &[("j-0-", 0), ("j-4-", 0)], true),
+        (json!({"succeededCount": 3}), &[("j-0-", 0), ("j-4-", 0)], false),
+        (json!({"succeededIndexes": "0,2", "succeededCount": 1}), &[("j-2-", 0)], true),
+        (json!({"succeededIndexes": "0,2", "succeededCount": 1}), &[("j-1-", 0)], false),
+    ];
+    for (rule, exits, met) in rules {
+        let spec = json!({"completions": 5, "parallelism": 5, "completionMode": "Indexed", "successPolicy": {"rules": [rule]}});
+        let w = run(spec, exits);
+        let (on, reason) = conditions(&w);
+        assert_eq!(on.contains(&"Complete".into()), met, "{rule} {exits:?}");
+        assert_eq!(reason, if met { "SuccessPolicy" } else { "" }, "{rule}");
+        assert_eq!(status(&w)["active"].is_null(), met, "the others are sent away");
+    }
+}

@@ -4,6 +4,7 @@
 //! Semantics: https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/
 //! Never: two pods of one name, and with OrderedReady never a pod before its predecessor is ready.
 
+mod claims;
 mod pods;
 mod status;
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 impl<'a> Step<'a> {
     /// Brings up what is missing, takes down what is too much, then rolls.
     pub(super) fn manage(&mut self) {
-        if !self.bring_up() || !self.take_down() {
+        if self.tend_claims() || !self.bring_up() || !self.take_down() {
             return;
         }
         self.roll();
@@ -177,7 +177,7 @@ impl<'a> Step<'a> {
         pod
     }
 
-    fn claim_name(&self, claim: &Value, ordinal: i32) -> String {
+    pub(super) fn claim_name(&self, claim: &Value, ordinal: i32) -> String {
         let volume = claim["metadata"]["name"].as_str().unwrap_or_default();
         format!("{volume}-{}-{ordinal}", self.set.meta.name)
     }
@@ -199,6 +199,9 @@ impl<'a> Step<'a> {
             }
             if let Some(fields) = claim.as_object_mut() {
                 fields.remove("status");
+            }
+            if &*self.set.spec.persistent_volume_claim_retention_policy.when_deleted == "Delete" {
+                claim["metadata"]["ownerReferences"] = json!([owner_reference(self.set)]);
             }
             self.plan.create(PersistentVolumeClaim::RESOURCE, &self.set.meta.namespace, claim);
         }

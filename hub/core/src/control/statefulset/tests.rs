@@ -130,3 +130,30 @@ fn a_failed_pod_comes_back_under_its_name() {
     assert_eq!(w.get("/pods", "a", "s-5")["status"]["phase"], "Running");
     assert_eq!(pods(&w).len(), 2);
 }
+
+#[test]
+fn claims_go_with_their_pod_or_their_set_when_the_policy_says_so() {
+    let claims = json!([{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}]);
+    let names = |w: &World| -> Vec<String> {
+        let claims = w.list("/persistentvolumeclaims");
+        claims.iter().map(|c| c["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    };
+    for (scaled, deleted, after_scale, after_delete) in [
+        ("Retain", "Retain", 3, 3),
+        ("Delete", "Retain", 1, 1),
+        ("Retain", "Delete", 3, 0),
+        ("Delete", "Delete", 1, 0),
+    ] {
+        let policy = json!({"whenScaled": scaled, "whenDeleted": deleted});
+        let spec = json!({"volumeClaimTemplates": claims, "persistentVolumeClaimRetentionPolicy": policy,
+            "podManagementPolicy": "Parallel"});
+        let mut w = started(3, spec);
+        assert_eq!(names(&w).len(), 3);
+        w.patch("apps/statefulsets", "a", "s", json!({"spec": {"replicas": 1}}));
+        w.settle();
+        assert_eq!(names(&w).len(), after_scale, "{policy}");
+        w.delete("apps/statefulsets", "a", "s");
+        w.settle();
+        assert_eq!(names(&w).len(), after_delete, "{policy}");
+    }
+}

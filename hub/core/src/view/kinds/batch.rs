@@ -34,7 +34,23 @@ pub struct JobSpec {
     pub suspend: bool,
     pub pod_replacement_policy: Box<str>,
     pub pod_failure_policy: PodFailurePolicy,
+    pub success_policy: Option<SuccessPolicy>,
     pub managed_by: Option<Box<str>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct SuccessPolicy {
+    #[serde(deserialize_with = "or_default")]
+    pub rules: Box<[SuccessRule]>,
+}
+
+/// Enough indexes (of a set) have succeeded.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct SuccessRule {
+    pub succeeded_indexes: Option<Box<str>>,
+    pub succeeded_count: Option<i32>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

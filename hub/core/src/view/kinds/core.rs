@@ -48,6 +48,9 @@ pub struct ServiceSpec {
     pub ports: Box<[ServicePort]>,
     #[serde(rename = "clusterIP")]
     pub cluster_ip: Box<str>,
+    #[serde(rename = "clusterIPs", deserialize_with = "or_default")]
+    pub cluster_ips: Box<[Box<str>]>,
+    pub traffic_distribution: Option<Box<str>>,
     pub ip_families: Box<[Box<str>]>,
     pub publish_not_ready_addresses: bool,
 }
