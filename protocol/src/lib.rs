@@ -13,6 +13,7 @@ pub mod envelope;
 pub mod join;
 pub mod limits;
 pub mod message;
+pub mod schedule;
 pub mod streams;
 pub mod topic;
 

@@ -30,6 +30,8 @@ pub enum ItemKind {
     Settings = 7,
     /// The v1 PersistentVolume that a claim of a pod of this node is bound to; namespace and name are the claim's.
     Claim = 8,
+    /// A CronJob whose pods run on this node only: `{"uid","schedule","deadlineSeconds","policy","template"}`.
+    Schedule = 9,
 }
 
 /// Identity of an item. Ordered by kind, namespace, name.

@@ -10,6 +10,7 @@ pub mod plan;
 pub mod pods;
 pub mod pressure;
 pub mod quantity;
+pub mod schedules;
 pub mod services;
 pub mod status;
 pub mod sync;

@@ -21,6 +21,7 @@ use crate::{
 use limpet_agent_core::{
     Action, Input, PodManager, Record, Sync,
     plan::{self, HostFacts},
+    schedules::{Due, Schedules},
     pods::{AdoptedContainer, AdoptedPod, ContainerRef, Exit, PodMemory},
     services,
     status::{self, NodeFacts, Outbox},
@@ -49,6 +50,7 @@ pub struct Agent {
     pub(super) journal: Journal,
     pub(super) sync: Sync,
     pub(super) pods: PodManager,
+    schedules: Schedules,
     pub(super) outbox: Outbox,
     pub(super) hands: Hands,
     pub(super) identity: watch::Sender<Arc<Identity>>,
@@ -85,6 +87,7 @@ impl Agent {
             memories: replayed.memories,
             floor_ms: replayed.time_floor,
             pods: PodManager::new(),
+            schedules: Schedules::default(),
             urgent: VecDeque::new(),
             lanes: None,
             streams: None,
@@ -117,6 +120,7 @@ impl Agent {
             self.pods_input(Input::Adopted(found));
         }
         self.pods_input(Input::Begin);
+        self.look_at_schedules();
     }
 
     fn find_pods(&mut self) -> Vec<AdoptedPod> {
@@ -218,7 +222,8 @@ impl Agent {
     fn wake_at(&self) -> u64 {
         let now = self.clock.mono_ms();
         let alive = self.alive_at();
-        let timers = [self.sync.wake_at(), self.pods.wake_at(), self.outbox.wake_at()];
+        let timers =
+            [self.sync.wake_at(), self.pods.wake_at(), self.outbox.wake_at(), self.schedules.wake_at()];
         let core = timers.into_iter().flatten().map(|(at, _)| at);
         core.chain(alive).chain(self.pressure_at()).chain([self.look_at_ms]).min().unwrap_or(now + LOOK_AGAIN_MS).max(now)
     }
@@ -228,6 +233,9 @@ impl Agent {
         self.sync.tick(now);
         if self.pods.wake_at().is_some_and(|(at, _)| at <= now.mono_ms) {
             self.pods_input(Input::Tick);
+        }
+        if self.schedules.wake_at().is_some_and(|(at, _)| at <= now.mono_ms) {
+            self.look_at_schedules();
         }
         if self.alive_at().is_some_and(|at| at <= now.mono_ms) {
             self.urgent.push_back(Up::Alive);
@@ -351,7 +359,28 @@ impl Agent {
         if keys.iter().any(|k| matches!(k.kind, ItemKind::Service | ItemKind::EndpointSlice)) {
             self.refresh_names();
         }
+        let schedules = keys.iter().any(|k| k.kind == ItemKind::Schedule);
         self.pods_input(Input::Changed(keys));
+        if schedules {
+            self.look_at_schedules();
+        }
+    }
+
+    /// Runs that are due while the hub is away become items of the set, as if the hub had sent them: so they survive what
+    /// pods survive, and the hub, which makes the same runs, takes them over when it is back.
+    fn look_at_schedules(&mut self) {
+        let there = self.sync.welcomed();
+        for due in self.schedules.look(self.clock.now(), self.sync.items(), &self.pods, there) {
+            let (key, record) = match due {
+                Due::Start(item) => (item.key.clone(), Record::Put(item)),
+                Due::Remove(key) => (key.clone(), Record::Remove(key)),
+            };
+            log::info!("schedule: {} while the hub is away", key.name);
+            if self.remember(std::slice::from_ref(&record)) {
+                self.sync.replay(record);
+                self.pods_input(Input::Changed(vec![key]));
+            }
+        }
     }
 
     fn set_cidr(&mut self, cidr: Option<Cidr>) {

@@ -65,6 +65,11 @@ impl PodManager {
         })
     }
 
+    /// Whether a pod has ended for good, or is not here at all.
+    pub fn is_over(&self, uid: &str) -> bool {
+        self.pods.get(uid).is_none_or(|p| p.terminal.is_some())
+    }
+
     /// The newest attempt of a container and whether it runs; `None` when there is no such container.
     pub fn container(&self, uid: &str, name: &str) -> Option<ContainerView> {
         let pod = self.pods.get(uid)?;

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     Changed, EventType, Key, ObjectStore, Plan, Regarding, Timestamp,
-    view::{CronJob, Job, Kind, conditions, conditions::rfc3339},
+    nodes::schedules,
+    view::{CronJob, Job, Kind, Node, conditions, conditions::rfc3339},
 };
 use jiff::{SignedDuration, tz::TimeZone};
 use serde_json::{Value, json};
@@ -30,12 +31,15 @@ impl Controller for CronJobController {
     }
 
     fn resources(&self) -> &'static [&'static str] {
-        &[CronJob::RESOURCE, Job::RESOURCE]
+        &[CronJob::RESOURCE, Job::RESOURCE, Node::RESOURCE]
     }
 
     fn keys_for(&self, view: &ObjectStore, changed: &Changed) -> Vec<Key> {
         if changed.is::<CronJob>() {
             return vec![changed.key.clone()];
+        }
+        if changed.is::<Node>() {
+            return of_node(view, changed);
         }
         owners_of::<CronJob>(view, changed, |c| (&c.meta, None))
     }
@@ -55,6 +59,16 @@ impl Controller for CronJobController {
         step.status();
         step.plan
     }
+}
+
+/// CronJobs that are bound to a node which came or went: while it is away, unfinished Jobs do not hold them back.
+fn of_node(view: &ObjectStore, changed: &Changed) -> Vec<Key> {
+    let ready = |n: Option<&Arc<Node>>| n.map(|n| n.status.ready());
+    if ready(changed.old_as::<Node>()) == ready(changed.new_as::<Node>()) {
+        return vec![];
+    }
+    let bound = schedules::of_node(view, &changed.key.name);
+    bound.map(|c| Key::new(CronJob::RESOURCE, &c.meta.namespace, &c.meta.name)).collect()
 }
 
 struct Step<'a> {
@@ -118,7 +132,11 @@ impl Step<'_> {
             self.last = self.last.max(Some(due));
             return;
         }
-        let active: Vec<&Arc<Job>> = self.jobs.iter().copied().filter(|j| end_of(j).is_none()).collect();
+        let bound = schedules::node_of(self.view, self.cron);
+        // Nobody knows what runs on a node that is away: it keeps to the policy itself.
+        let away = bound.is_some_and(|n| !n.status.ready());
+        let unfinished = self.jobs.iter().copied().filter(|j| end_of(j).is_none() && !away);
+        let active: Vec<&Arc<Job>> = unfinished.collect();
         match &*self.cron.spec.concurrency_policy {
             "Forbid" if !active.is_empty() => {
                 let why =
@@ -169,6 +187,9 @@ impl Step<'_> {
         };
         let mut annotations = template.metadata.annotations.to_value();
         annotations[SCHEDULED_AT] = json!(stamp);
+        if schedules::node_of(self.view, self.cron).is_some() {
+            annotations[schedules::RUN] = json!(schedules::run(self.cron, due));
+        }
         let mut job = json!({
             "apiVersion": "batch/v1",
             "kind": "Job",
@@ -268,5 +289,29 @@ mod tests {
         w.patch("batch/cronjobs", "a", "c", json!({"spec": {"suspend": false}}));
         w.settle();
         assert_eq!(jobs(&w).len(), 0);
+    }
+
+    #[test]
+    fn a_run_on_one_node_has_the_identity_that_the_node_knows() {
+        let mut w = World::with_nodes(2);
+        w.kubelet = false;
+        let spec = json!({"schedule": "*/10 * * * *", "concurrencyPolicy": "Forbid", "jobTemplate": {"spec": {"completions": 1,
+            "template": {"spec": {"restartPolicy": "Never", "nodeSelector": {"kubernetes.io/hostname": "n1"},
+                "containers": [{"name": "c"}]}}}}});
+        w.create("batch/cronjobs", json!({"metadata": {"name": "c", "namespace": "a"}, "spec": spec}));
+        w.pass(600);
+        let uid = w.get("batch/cronjobs", "a", "c")["metadata"]["uid"].as_str().unwrap().to_owned();
+        let due: Timestamp = "2026-11-23T10:10:00Z".parse().unwrap();
+        let run = limpet_protocol::schedule::Run::of(&uid, "c", due.as_second());
+        assert_eq!(jobs(&w), [run.job]);
+        let pod = w.get("/pods", "a", &run.pod);
+        assert_eq!((&pod["metadata"]["uid"], &pod["spec"]["nodeName"]), (&json!(run.pod_uid), &json!("n1")));
+        w.pass(1200);
+        assert_eq!(jobs(&w).len(), 1, "the first still runs");
+        // While the node is away it is not known what runs there: every time has its Job.
+        let away = json!([{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}]);
+        w.patch("/nodes", "", "n1", json!({"status": {"conditions": away}}));
+        w.pass(1200);
+        assert_eq!(jobs(&w).len(), 4, "the last one missed at once, then each");
     }
 }

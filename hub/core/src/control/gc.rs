@@ -100,9 +100,7 @@ fn owner(view: &ObjectStore, dependent: &Key, reference: &OwnerRef) -> Owner {
         view.by_uid(&reference.uid).filter(|k| k.namespace.is_empty() || k.namespace == dependent.namespace);
     match found.and_then(|k| meta(view, k)) {
         None => Owner::Gone,
-        Some(m) if m.deleting.is_some() && m.has_finalizer(FOREGROUND) && reference.block_owner_deletion => {
-            Owner::Waiting
-        }
+        Some(m) if m.deleting.is_some() && m.has_finalizer(FOREGROUND) => Owner::Waiting,
         Some(_) => Owner::Solid,
     }
 }
@@ -119,6 +117,10 @@ fn attempt(view: &ObjectStore, key: &Key, meta: &Meta, plan: &mut Plan) {
         return;
     }
     let blocks_others = view.owned_by(&meta.uid).next().is_some();
+    if states.contains(&Owner::Waiting) && waits_in_a_circle(view, meta) {
+        plan.because("Circle", format!("{key} owns what it waits for"));
+        plan.patch_exact(&key.resource, meta, None, unblocked(meta));
+    }
     let propagation = match states.contains(&Owner::Waiting) && blocks_others {
         true => Propagation::Foreground,
         false if meta.has_finalizer(ORPHAN) => Propagation::Orphan,
@@ -127,6 +129,23 @@ fn attempt(view: &ObjectStore, key: &Key, meta: &Meta, plan: &mut Plan) {
     };
     plan.because("OwnersGone", format!("no owner of {key} is left"));
     plan.delete_with(&key.resource, meta, None, Some(propagation));
+}
+
+/// Whether something that this object owns is being deleted in the foreground: owners in a circle would wait for each
+/// other for ever.
+fn waits_in_a_circle(view: &ObjectStore, of: &Meta) -> bool {
+    let blocking = of.owners.iter().any(|o| o.block_owner_deletion);
+    let mut owned = view.owned_by(&of.uid).filter_map(|k| meta(view, k));
+    blocking && owned.any(|m| m.deleting.is_some() && m.has_finalizer(FOREGROUND))
+}
+
+/// The owner references, none of which holds its owner back any more.
+fn unblocked(meta: &Meta) -> Value {
+    let mut left = references_without(meta, "");
+    for reference in left["metadata"]["ownerReferences"].as_array_mut().into_iter().flatten() {
+        reference["blockOwnerDeletion"] = Value::Bool(false);
+    }
+    left
 }
 
 /// The owner references without those that are gone or going.
@@ -176,7 +195,8 @@ fn foreground(view: &ObjectStore, key: &Key, going: &Meta, plan: &mut Plan) {
 }
 
 fn owner_blocks(view: &ObjectStore, dependent: &Key, m: &Meta, going: &Meta) -> bool {
-    m.owners.iter().any(|o| o.uid == going.uid && owner(view, dependent, o) == Owner::Waiting)
+    let holds = |o: &&OwnerRef| o.uid == going.uid && o.block_owner_deletion;
+    m.owners.iter().filter(holds).any(|o| owner(view, dependent, o) == Owner::Waiting)
 }
 
 #[cfg(test)]
@@ -262,5 +282,26 @@ mod tests {
         );
         w.settle();
         assert!(!w.exists("x.io/things", "a", "t"));
+    }
+
+    #[test]
+    fn owners_in_a_circle_do_not_wait_for_each_other() {
+        for way in [Propagation::Background, Propagation::Foreground] {
+            let mut w = World::new();
+            for name in ["x", "y", "z"] {
+                w.create("/configmaps", json!({"metadata": {"name": name, "namespace": "a"}}));
+            }
+            for (name, owner) in [("x", "y"), ("y", "z"), ("z", "x")] {
+                let uid = w.get("/configmaps", "a", owner)["metadata"]["uid"].clone();
+                let refs = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": owner, "uid": uid,
+                    "controller": true, "blockOwnerDeletion": true}]);
+                w.patch("/configmaps", "a", name, json!({"metadata": {"ownerReferences": refs}}));
+            }
+            w.settle();
+            assert_eq!(w.list("/configmaps").len(), 3, "nobody is gone, so nobody goes");
+            w.delete_with(&Key::new("/configmaps", "a", "x"), None, Some(way));
+            w.settle();
+            assert!(w.list("/configmaps").is_empty(), "{way:?}");
+        }
     }
 }

@@ -6,7 +6,7 @@
 //! Never: a plan at a fixed point.
 
 mod common;
-mod cron;
+pub(crate) mod cron;
 mod history;
 
 mod autoscaler;

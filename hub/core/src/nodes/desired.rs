@@ -3,11 +3,12 @@
 //! In: the view. Out: the set of items of one node, each with generation and hash; bodies on demand.
 //! Never: anything that the node's own pods do not reference.
 
+use super::schedules;
 use crate::{
     Changed, ObjectStore,
     view::{
-        ConfigMap, EndpointSlice, Key, Kind, Node, Obj, Object, PersistentVolume, PersistentVolumeClaim, Phase, Pod, PodRef,
-        Secret, Service,
+        ConfigMap, CronJob, EndpointSlice, Key, Kind, Node, Obj, Object, PersistentVolume, PersistentVolumeClaim, Phase, Pod,
+        PodRef, Secret, Service,
     },
 };
 use limpet_protocol::{ItemHash, ItemKey, ItemKind, SetDigest};
@@ -67,6 +68,23 @@ impl Wanted {
     }
 }
 
+impl Wanted {
+    /// A schedule that the node follows, with what its pods will need; tokens are bound to pods and come with them.
+    fn add_schedule(&mut self, view: &ObjectStore, cron: &CronJob) {
+        let Some(body) = schedules::body(cron) else { return };
+        let key = ItemKey::new(ItemKind::Schedule, &cron.meta.namespace, &cron.meta.name);
+        let hash = ItemHash::of(&body);
+        let state = ItemState { generation: cron.meta.resource_version, hash };
+        if self.items.insert(key.clone(), state).is_none() {
+            self.digest.add(&key, hash);
+        }
+        if let Some(pod) = schedules::pod(cron) {
+            references(view, &pod, self);
+            self.tokens.retain(|_, token| !token.pod_uid.is_empty());
+        }
+    }
+}
+
 /// The Service that every pod may use, whatever its namespace.
 const API_SERVICE: (&str, &str) = ("default", "kubernetes");
 /// Label of an EndpointSlice that names its Service.
@@ -86,6 +104,10 @@ pub fn wanted(view: &ObjectStore, node: &str) -> Wanted {
         }
         namespaces.insert(&*pod.meta.namespace);
         references(view, pod, &mut wanted);
+    }
+    for cron in schedules::of_node(view, node) {
+        wanted.add_schedule(view, cron);
+        namespaces.insert(&*cron.meta.namespace);
     }
     for namespace in &namespaces {
         services(view, namespace, |_| true, &mut wanted);
@@ -164,6 +186,7 @@ pub fn body(view: &ObjectStore, key: &ItemKey) -> Option<Vec<u8>> {
         ItemKind::Service => view.get::<Service>(namespace, name).map(|o| shape(o)),
         ItemKind::EndpointSlice => view.get::<EndpointSlice>(namespace, name).map(|o| shape(o)),
         ItemKind::Claim => volume_of(view, namespace, name).map(|o| shape(o)),
+        ItemKind::Schedule => view.get::<CronJob>(namespace, name).and_then(|c| schedules::body(c)),
         ItemKind::Token | ItemKind::Settings => None,
     }
 }
@@ -203,6 +226,12 @@ where
     serde_json::to_vec(&value).unwrap_or_default()
 }
 
+/// Nodes that follow a schedule of a namespace.
+fn followers(view: &ObjectStore, namespace: &str) -> Vec<String> {
+    let bound = view.list::<CronJob>(namespace).filter_map(|c| schedules::node_of(view, c));
+    bound.map(|n| n.meta.name.to_string()).collect()
+}
+
 /// Nodes whose desired set an event may have changed.
 pub fn nodes_for(view: &ObjectStore, changed: &Changed) -> BTreeSet<String> {
     let mut nodes = BTreeSet::new();
@@ -215,8 +244,14 @@ pub fn nodes_for(view: &ObjectStore, changed: &Changed) -> BTreeSet<String> {
         nodes.extend([old, new].into_iter().flatten().filter_map(|p| p.node.as_deref()).map(String::from));
     } else if changed.is::<ConfigMap>() {
         nodes.extend(users(view, namespace, &PodRef::ConfigMap(name.into())));
+        nodes.extend(followers(view, namespace));
     } else if changed.is::<Secret>() {
         nodes.extend(users(view, namespace, &PodRef::Secret(name.into())));
+        nodes.extend(followers(view, namespace));
+    } else if changed.is::<CronJob>() {
+        let both = [changed.old_as::<CronJob>(), changed.new_as::<CronJob>()];
+        let bound = both.into_iter().flatten().filter_map(|c| schedules::node_of(view, c));
+        nodes.extend(bound.map(|n| n.meta.name.to_string()));
     } else if changed.is::<PersistentVolumeClaim>() {
         nodes.extend(users(view, namespace, &PodRef::Claim(name.into())));
     } else if changed.is::<PersistentVolume>() {
@@ -284,6 +319,7 @@ pub fn object_key(key: &ItemKey) -> Key {
         ItemKind::Token => "limpet/tokens",
         ItemKind::Settings => "limpet/settings",
         ItemKind::Claim => PersistentVolumeClaim::RESOURCE,
+        ItemKind::Schedule => CronJob::RESOURCE,
     };
     Key::new(resource, &key.namespace, &key.name)
 }
@@ -371,6 +407,32 @@ mod tests {
         assert!(wanted(&view, "n1").items.contains_key(&key) && !wanted(&view, "n2").items.contains_key(&key));
         let body: Value = serde_json::from_slice(&body(&view, &key).unwrap()).unwrap();
         assert_eq!((&body["spec"]["hostPath"]["path"], &body["status"]), (&json!("/data"), &Value::Null));
+    }
+
+    #[test]
+    fn a_node_knows_the_schedules_that_only_it_can_follow() {
+        let mut view = world();
+        let cron = |name: &str, node: &str, suspend: bool| json!({"metadata": {"name": name, "namespace": "b", "uid": name,
+                "resourceVersion": "20", "creationTimestamp": "2026-11-23T10:00:00Z"},
+            "spec": {"schedule": "30 2 * * mon", "timeZone": "Europe/Berlin", "suspend": suspend, "jobTemplate": {"spec": {
+                "template": {"spec": {"nodeName": node, "containers": [
+                    {"name": "c", "envFrom": [{"secretRef": {"name": "k"}}]}]}}}}}});
+        put(&mut view, 20, "/secrets", named("Secret", "b", "k"));
+        let changed = put(&mut view, 21, "batch/cronjobs", cron("mine", "n1", false));
+        assert_eq!(nodes_for(&view, &changed), BTreeSet::from(["n1".to_string()]));
+        put(&mut view, 22, "batch/cronjobs", cron("anywhere", "", false));
+        put(&mut view, 23, "batch/cronjobs", cron("asleep", "n1", true));
+        let wanted = wanted(&view, "n1");
+        let of = |kind: ItemKind| -> Vec<&str> {
+            wanted.items.keys().filter(|k| k.kind == kind && k.namespace == "b").map(|k| &*k.name).collect()
+        };
+        assert_eq!((of(ItemKind::Schedule), of(ItemKind::Secret)), (vec!["mine"], vec!["k"]));
+        let told: Value = serde_json::from_slice(&body(&view, &ItemKey::new(ItemKind::Schedule, "b", "mine")).unwrap()).unwrap();
+        assert_eq!((&told["schedule"]["hour"], &told["schedule"]["weekday"]), (&json!(4), &json!(2)));
+        let offsets = told["schedule"]["offsets"].as_array().unwrap();
+        assert_eq!((&offsets[0]["ahead_s"], &offsets[1]["ahead_s"]), (&json!(3600), &json!(7200)));
+        let changed = put(&mut view, 24, "/secrets", named("Secret", "b", "k"));
+        assert!(nodes_for(&view, &changed).contains("n1"));
     }
 
     #[test]

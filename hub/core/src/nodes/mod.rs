@@ -6,5 +6,6 @@
 pub mod desired;
 pub mod ipam;
 pub mod offline;
+pub(crate) mod schedules;
 pub mod session;
 pub mod status;

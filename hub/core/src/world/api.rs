@@ -30,7 +30,9 @@ impl World {
             object["kind"] = json!(kind);
         }
         let serial = self.revision + 1;
-        object["metadata"]["uid"] = json!(format!("{serial:08x}-0000-4000-8000-000000000000"));
+        if resource != "/pods" || !object["metadata"]["uid"].is_string() {
+            object["metadata"]["uid"] = json!(format!("{serial:08x}-0000-4000-8000-000000000000"));
+        }
         object["metadata"]["creationTimestamp"] = json!(rfc3339(self.now));
         object["metadata"]["generation"] = json!(1);
         self.default(resource, &mut object);
@@ -81,6 +83,9 @@ impl World {
             self.view.apply(self.revision, &key.resource, &key.namespace, &key.name, Some(raw.into()));
         self.changed.push(changed);
         self.objects.insert(key, object);
+        if let Some(always) = self.always {
+            always(self);
+        }
     }
 
     fn remove(&mut self, key: &Key) {

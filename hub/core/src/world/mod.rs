@@ -4,6 +4,7 @@
 //! Never: forgives a controller that was not woken for something that it would have changed.
 
 mod api;
+mod invariants;
 mod kubelet;
 mod random;
 
@@ -35,6 +36,8 @@ pub struct World {
     changed: Vec<Changed>,
     controllers: Vec<Box<dyn Controller>>,
     timers: BTreeMap<(usize, Key), Timestamp>,
+    /// Asked after every single change.
+    pub always: Option<fn(&World)>,
 }
 
 impl World {
@@ -57,6 +60,7 @@ impl World {
             changed: vec![],
             controllers: control::all(&settings),
             timers: BTreeMap::new(),
+            always: None,
         }
     }
 
@@ -88,6 +92,13 @@ impl World {
             budget = budget.checked_sub(1).unwrap_or_else(|| panic!("never settles: {}", self.last_events()));
         }
         self.assert_fixed_point();
+    }
+
+    /// At most so many steps: the world may still be moving afterwards.
+    pub fn steps(&mut self, n: usize) {
+        for _ in 0..n {
+            let _ = self.controllers_step() || self.schedule_step() || self.kubelet_step();
+        }
     }
 
     /// Lets time pass to each timer in turn, for `seconds` in all.

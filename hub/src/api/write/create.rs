@@ -44,12 +44,24 @@ pub async fn create(ask: &mut Ask, made: impl Into<Made>) -> Result<Written, Sta
     Err(Status::internal("no attempt was made"))
 }
 
+/// The uid of a pod that its node knows beforehand (runs of CronJobs that are bound to a node); only the hub's own Job
+/// controller may choose one.
+fn known_uid(ask: &Ask, object: &serde_json::Value) -> Option<String> {
+    let own = ask.user.name == "system:limpet:job-controller" && ask.user.in_group("system:masters");
+    let uid = object::uid(object);
+    (own && ask.target.resource.storage == "/pods" && !uid.is_empty()).then(|| uid.to_owned())
+}
+
 async fn attempt_create(ask: &mut Ask, made: Made) -> Result<Written, Status> {
     let mut object = made.object;
     let resource = ask.target.resource;
     let chance = Chance::new(&ask.api);
     let namespace = resource.namespaced.then_some(ask.target.namespace.as_str());
+    let known = known_uid(ask, &object);
     strategy::create(resource, &mut object, namespace, &chance.ctx(&ask.user))?;
+    if let Some(uid) = known {
+        object::set_meta(&mut object, "uid", uid.into());
+    }
     ask.target.name = object::name(&object).to_owned();
     if !made.managed {
         ask.with_writer(chance.now, |writer| managed::update(None, &mut object, writer, ask.place()));

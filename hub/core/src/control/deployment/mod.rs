@@ -159,6 +159,16 @@ fn total(sets: impl Iterator<Item = impl AsRef<ReplicaSet>>) -> i32 {
     sets.fold(0, |n, rs| n.saturating_add(size(rs.as_ref())))
 }
 
+/// Pods that are available and stay: a ReplicaSet that was just made smaller still counts those that it will delete.
+fn available(rs: &ReplicaSet) -> i32 {
+    rs.status.available_replicas.min(size(rs))
+}
+
+/// Pods that there are or are to be: a ReplicaSet that was made smaller may not have deleted them yet.
+fn held(sets: impl Iterator<Item = impl AsRef<ReplicaSet>>) -> i32 {
+    sets.fold(0, |n, rs| n.saturating_add(size(rs.as_ref()).max(rs.as_ref().status.replicas)))
+}
+
 fn number(rs: &ReplicaSet, annotation: &str) -> Option<i64> {
     rs.meta.annotations.get(annotation)?.parse().ok()
 }

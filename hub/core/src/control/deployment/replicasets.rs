@@ -3,7 +3,7 @@
 //! In: a `Step`. Out: a ReplicaSet to create, revisions and copied annotations, old ones to delete.
 //! Never: deletes a ReplicaSet that still has pods.
 
-use super::{DESIRED_REPLICAS, MAX_REPLICAS, NAME, REVISION, REVISION_HISTORY, Step, number, size, total};
+use super::{DESIRED_REPLICAS, MAX_REPLICAS, NAME, REVISION, REVISION_HISTORY, Step, held, number, size};
 use crate::{
     EventType, Regarding,
     control::common::{is_terminating, owner_reference, set_status},
@@ -100,7 +100,7 @@ impl Step<'_> {
         if !self.is_rolling() {
             return self.replicas();
         }
-        let room = (self.replicas() + surge - total(self.old.iter())).max(0);
+        let room = (self.replicas() + surge - held(self.old.iter())).max(0);
         room.min(self.replicas())
     }
 

@@ -2,7 +2,7 @@
 //!
 //! In: a `Step`. Out: one step of the way, and the status. Never: fewer available pods than the fence allows.
 
-use super::{Step, size, total};
+use super::{Step, available, held, size, total};
 use crate::view::{Pod, ReplicaSet};
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ impl Step<'_> {
         let Some(new) = self.new else { return false };
         let (wanted, have) = (self.replicas(), size(new));
         let (surge, _) = self.fence();
-        let room = wanted + surge - total(self.all());
+        let room = wanted + surge - held(self.all());
         let to = if have > wanted { wanted } else { have + room.max(0).min(wanted - have) };
         self.resize(new, to)
     }
@@ -37,15 +37,15 @@ impl Step<'_> {
         }
         let (_, unavailable) = self.fence();
         let least = self.replicas() - unavailable;
-        let new_waiting = size(new) - new.status.available_replicas;
+        let new_waiting = size(new) - available(new);
         let most = total(self.all()) - least - new_waiting;
         if most <= 0 {
             return false;
         }
         let old = self.old.clone();
         let (mut sizes, cleaned) = without_unhealthy(&old, most);
-        let available: i32 = self.all().map(|rs| rs.status.available_replicas).sum();
-        let mut budget = (available - least).max(0);
+        let there: i32 = self.all().map(|rs| available(rs)).sum();
+        let mut budget = (there - least).max(0);
         for to in &mut sizes {
             let down = budget.min(*to);
             // What was unavailable is gone already; the budget is for available pods.
@@ -87,7 +87,7 @@ impl Step<'_> {
 fn without_unhealthy(old: &[&Arc<ReplicaSet>], most: i32) -> (Vec<i32>, i32) {
     let mut gone = 0;
     let one = |rs: &&Arc<ReplicaSet>| {
-        let unhealthy = (size(rs) - rs.status.available_replicas).max(0);
+        let unhealthy = (size(rs) - available(rs)).max(0);
         let down = unhealthy.min(most - gone);
         gone += down;
         size(rs) - down

@@ -8,6 +8,7 @@ use crate::{
     EventType, Timestamp,
     control::common::{after, finalizers_without, free_pod_name, owner_reference, pod_of_template},
     limits,
+    nodes::schedules::RUN,
     view::{Kind, Phase, Pod},
 };
 use serde_json::{Value, json};
@@ -91,7 +92,11 @@ impl<'a> Step<'a> {
                 Some(i) => format!("{}-{i}-", self.job.meta.name),
                 None => format!("{}-", self.job.meta.name),
             };
-            let name = free_pod_name(self.view, &self.job.meta.namespace, &base, self.seed, &mut serial);
+            let run = self.first_run().filter(|_| serial == 0);
+            let name = match &run {
+                Some((name, _)) => (*name).to_owned(),
+                None => free_pod_name(self.view, &self.job.meta.namespace, &base, self.seed, &mut serial),
+            };
             let owner = owner_reference(self.job);
             let mut pod = pod_of_template(&template, &self.job.meta.namespace, &name, owner);
             pod["metadata"]["generateName"] = json!(base);
@@ -99,9 +104,20 @@ impl<'a> Step<'a> {
             if let Some(i) = index {
                 self.set_index(&mut pod, i);
             }
+            if let Some((_, uid)) = run {
+                pod["metadata"]["uid"] = json!(uid);
+                serial += 1;
+            }
             self.plan.create(Pod::RESOURCE, &self.job.meta.namespace, pod);
             self.say(EventType::Normal, "SuccessfulCreate", format!("Created pod: {name}"));
         }
+    }
+
+    /// Name and uid of the first pod, where its node knows them already: it may have started it while it was away.
+    fn first_run(&self) -> Option<(&str, &str)> {
+        let run = self.job.meta.annotations.get(RUN)?.split_once('/')?;
+        let none_yet = self.tally.failed_total() == 0 && self.tally.succeeded_total() == 0 && self.pods.is_empty();
+        (none_yet && self.view.pod(&self.job.meta.namespace, run.0).is_none()).then_some(run)
     }
 
     fn free_indexes(&self, n: usize) -> Vec<i32> {

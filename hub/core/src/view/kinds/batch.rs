@@ -132,6 +132,34 @@ pub struct CronJobSpec {
 pub struct JobTemplate {
     #[serde(deserialize_with = "or_default")]
     pub metadata: TemplateMeta,
+    #[serde(deserialize_with = "or_default")]
+    pub spec: RunSpec,
+}
+
+/// What decides on how many pods, and where, a run has.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RunSpec {
+    pub completions: Option<i32>,
+    pub parallelism: Option<i32>,
+    pub suspend: Option<bool>,
+    pub completion_mode: Box<str>,
+    pub template: RunTemplate,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct RunTemplate {
+    #[serde(deserialize_with = "or_default")]
+    pub spec: RunPlace,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RunPlace {
+    #[serde(deserialize_with = "or_default")]
+    pub node_name: Box<str>,
+    pub node_selector: Labels,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
