@@ -258,3 +258,45 @@ fn a_full_disk_is_told_loses_nothing_and_passes() {
     let hub = Hub::start(&dir);
     assert_eq!(count(&hub.client), kept);
 }
+
+#[test]
+fn a_hub_in_one_file_and_back() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = dir.path().join("cluster.snapshot");
+    let path = file.to_str().unwrap();
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let secret = |name: &str| json!({"metadata": {"name": name}, "stringData": {"pin": "xyzzy-plugh"}});
+    let mut hub = Hub::start(dir.path());
+    assert_eq!(ask(&hub.client, "POST", secrets, Some(secret("early"))).unwrap().0, 201);
+    stdout(&output(&["hub", "rotate-key"], dir.path()));
+    let said = stdout(&output(&["hub", "snapshot", path], dir.path()));
+    assert!(said.contains("at revision"), "{said}");
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&file).unwrap());
+    assert_eq!(mode & 0o777, 0o600);
+    let later = ask(&hub.client, "POST", secrets, Some(secret("late"))).unwrap().1;
+    let taken = output(&["hub", "restore", path], dir.path());
+    let said = String::from_utf8_lossy(&taken.stderr).to_string();
+    assert!(!taken.status.success() && said.contains("holds a hub already"), "{said}");
+    hub.signal(libc::SIGTERM);
+    hub.child.wait().unwrap();
+    // Half a snapshot, and a file that is none, leave nothing behind.
+    let whole = std::fs::read(&file).unwrap();
+    for bad in [&whole[..whole.len() / 2], b"nothing of the kind"] {
+        let bad_file = dir.path().join("bad");
+        std::fs::write(&bad_file, bad).unwrap();
+        let refused = output(&["hub", "restore", bad_file.to_str().unwrap()], other.path());
+        let said = String::from_utf8_lossy(&refused.stderr).to_string();
+        assert!(!refused.status.success() && said.contains("no snapshot"), "{said}");
+        assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 0);
+    }
+    stdout(&output(&["hub", "restore", path], other.path()));
+    let hub = Hub::start(other.path());
+    let (code, early) = ask(&hub.client, "GET", &format!("{secrets}/early"), None).unwrap();
+    assert_eq!((code, early["data"]["pin"].as_str()), (200, Some("eHl6enktcGx1Z2g=")));
+    assert_eq!(ask(&hub.client, "GET", &format!("{secrets}/late"), None).unwrap().0, 404);
+    let new = ask(&hub.client, "POST", secrets, Some(secret("late"))).unwrap().1;
+    let revision = |o: &Value| o["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
+    assert!(revision(&new) > revision(&later), "no revision is given twice");
+    let plain = std::fs::read(other.path().join("store.redb")).unwrap();
+    assert!(!plain.windows(12).any(|w| w == b"eHl6enktcGx1"), "Secrets are sealed");
+}

@@ -94,8 +94,11 @@ async fn serve(options: HubOptions) -> Result<(), HubError> {
     Ok(())
 }
 
-pub(crate) fn store_options() -> limpet_store::Options {
+pub(crate) fn store_options(data_dir: &Path) -> limpet_store::Options {
     limpet_store::Options {
+        // Who gets the file, or a backup of it, does not get the Secrets.
+        sealed: vec!["/secrets"],
+        keys: Some(data_dir.join("store.keys")),
         // Heartbeats and Events do not wait for the disk, and do not wear it.
         relaxed: vec!["coordination.k8s.io/leases", "/events"],
         ..limpet_store::Options::default()
@@ -103,7 +106,7 @@ pub(crate) fn store_options() -> limpet_store::Options {
 }
 
 fn open_store(data_dir: &Path) -> Result<Store, HubError> {
-    Ok(Store::open(data_dir, store_options())?)
+    Ok(Store::open(data_dir, store_options(data_dir))?)
 }
 
 struct Terminate(unix::Signal, unix::Signal);

@@ -1,10 +1,11 @@
 //! The operator's commands on a hub's data directory.
 //!
-//! In: the directory. Out: join tokens. While a hub runs it holds the store, so it is asked over HTTPS with the
+//! In: the directory. Out: join tokens, snapshots, a new key for Secrets. While a hub runs it holds the store, so it is asked over HTTPS with the
 //! directory's own `admin.kubeconfig`; otherwise the store is opened here.
 //! Never: both; the store's lock decides.
 
 pub mod client;
+pub mod snapshot;
 
 use crate::{
     addresses,
@@ -37,13 +38,17 @@ pub enum OperateError {
     Pki(#[from] PkiError),
     #[error(transparent)]
     Enroll(#[from] EnrollError),
-    #[error("cannot start: {0}")]
+    #[error("{} holds a hub already; restore into an empty directory, or move this one away", .0.display())]
+    HubThere(PathBuf),
+    #[error("{} is no snapshot that can be restored: {why}", path.display())]
+    Snapshot { path: PathBuf, why: String },
+    #[error("cannot read or write the hub's files: {0}")]
     Io(#[from] std::io::Error),
 }
 
 pub fn create_token(data_dir: &Path, wish: &TokenWish) -> Result<TokenMade, OperateError> {
     with(data_dir, async |hub| match hub {
-        Hub::Here(enroll) => Ok(enroll.create_token(wish, SystemTime::now()).await?),
+        Hub::Here { enroll, .. } => Ok(enroll.create_token(wish, SystemTime::now()).await?),
         Hub::Running(client) => ask(&client, "POST", TOKENS_PATH, Some(wish)).await,
     })
 }
@@ -51,7 +56,7 @@ pub fn create_token(data_dir: &Path, wish: &TokenWish) -> Result<TokenMade, Oper
 /// All tokens without their secrets, oldest first.
 pub fn list_tokens(data_dir: &Path) -> Result<Vec<TokenRecord>, OperateError> {
     with(data_dir, async |hub| match hub {
-        Hub::Here(enroll) => Ok(enroll.tokens()),
+        Hub::Here { enroll, .. } => Ok(enroll.tokens()),
         Hub::Running(client) => ask(&client, "GET", TOKENS_PATH, None::<&()>).await,
     })
 }
@@ -63,7 +68,7 @@ pub fn revoke_token(data_dir: &Path, id: &str) -> Result<bool, OperateError> {
         return Ok(false);
     }
     with(data_dir, async |hub| match hub {
-        Hub::Here(enroll) => Ok(enroll.revoke_token(id).await?),
+        Hub::Here { enroll, .. } => Ok(enroll.revoke_token(id).await?),
         Hub::Running(client) => {
             let path = format!("{TOKENS_PATH}/{id}");
             ask::<serde_json::Value>(&client, "DELETE", &path, None::<&()>).await.map(|_| true)
@@ -71,8 +76,19 @@ pub fn revoke_token(data_dir: &Path, id: &str) -> Result<bool, OperateError> {
     })
 }
 
+/// A new key for Secrets on disk; says how many were sealed again.
+pub fn rotate_key(data_dir: &Path) -> Result<usize, OperateError> {
+    with(data_dir, async |hub| match hub {
+        Hub::Here { store, .. } => Ok(store.rotate_key().await?),
+        Hub::Running(client) => {
+            let answer: serde_json::Value = ask(&client, "POST", "/limpet/v1/store/rotate-key", None::<&()>).await?;
+            Ok(answer["records"].as_u64().unwrap_or(0) as usize)
+        }
+    })
+}
+
 enum Hub {
-    Here(Enroll),
+    Here { store: Store, enroll: Enroll },
     Running(client::Client),
 }
 
@@ -82,7 +98,7 @@ fn with<T>(data_dir: &Path, work: impl AsyncFnOnce(Hub) -> Result<T, OperateErro
         if !data_dir.join("store.redb").exists() {
             return Err(OperateError::NoHub(data_dir.into()));
         }
-        match Store::open(data_dir, store_options()) {
+        match Store::open(data_dir, store_options(data_dir)) {
             Ok(store) => {
                 let endpoints =
                     addresses::recall(data_dir).ok_or_else(|| OperateError::NoHub(data_dir.into()))?;
@@ -90,7 +106,7 @@ fn with<T>(data_dir: &Path, work: impl AsyncFnOnce(Hub) -> Result<T, OperateErro
                 let names: Vec<String> = names.collect();
                 let pki = Pki::open(&data_dir.join("pki"), &names, SystemTime::now())?;
                 let enroll = Enroll::new(store.clone(), Arc::new(RwLock::new(pki)), endpoints);
-                let outcome = work(Hub::Here(enroll)).await;
+                let outcome = work(Hub::Here { store: store.clone(), enroll }).await;
                 store.close().await?;
                 outcome
             }

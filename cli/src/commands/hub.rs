@@ -1,10 +1,11 @@
-//! `limpet hub`: runs the hub in the foreground.
+//! `limpet hub`: runs the hub in the foreground; its subcommands look after the hub's data.
 //!
-//! In: where to keep files and to listen. Out: the log on stderr. Never: detaches; that is the service manager's work.
+//! In: where to keep files and to listen. Out: the log on stderr; snapshots. Never: detaches; that is the service manager's work.
 
 use super::Outcome;
 use crate::logging;
-use limpet_hub::HubOptions;
+use clap::Subcommand;
+use limpet_hub::{HubOptions, operate};
 use std::{net::SocketAddr, path::PathBuf};
 
 /// Run a hub: Kubernetes API, controllers, MQTT for the boards, image registry.
@@ -12,7 +13,48 @@ use std::{net::SocketAddr, path::PathBuf};
 /// The first start makes the certificates and DIR/admin.kubeconfig. SIGTERM or Ctrl-C ends it; nothing that was
 /// acknowledged is lost, not even by kill -9.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Option<Serve>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write everything but the registry's images to one file, also while the hub runs
+    ///
+    /// The file holds the cluster's keys: keep it where only operators read it.
+    Snapshot {
+        /// The file to write; replaced when it is there
+        file: PathBuf,
+        #[command(flatten)]
+        dir: Dir,
+    },
+    /// Make a data directory from a snapshot; then start `limpet hub` on it
+    Restore {
+        /// A file that `limpet hub snapshot` wrote
+        file: PathBuf,
+        #[command(flatten)]
+        dir: Dir,
+    },
+    /// Seal Secrets on disk with a new key, also while the hub runs
+    RotateKey {
+        #[command(flatten)]
+        dir: Dir,
+    },
+}
+
+#[derive(clap::Args)]
+struct Dir {
+    /// The hub's data directory
+    #[arg(long, value_name = "DIR", env = "LIMPET_DATA_DIR")]
+    data_dir: PathBuf,
+}
+
+#[derive(clap::Args)]
+struct Serve {
     /// Where the hub keeps its state; made when missing
     #[arg(long, value_name = "DIR", env = "LIMPET_DATA_DIR")]
     data_dir: PathBuf,
@@ -38,6 +80,27 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Outcome {
+    match args.command {
+        None => serve(args.serve.ok_or("limpet hub needs --data-dir DIR: where the hub keeps its state")?),
+        Some(Command::Snapshot { file, dir }) => {
+            let revision = operate::snapshot::snapshot(&dir.data_dir, &file).map_err(|e| e.to_string())?;
+            println!("{}: the cluster at revision {revision}; it holds the cluster's keys", file.display());
+            Ok(())
+        }
+        Some(Command::Restore { file, dir }) => {
+            let revision = operate::snapshot::restore(&dir.data_dir, &file).map_err(|e| e.to_string())?;
+            println!("restored; revisions go on from {revision}. Start it: limpet hub --data-dir {}", dir.data_dir.display());
+            Ok(())
+        }
+        Some(Command::RotateKey { dir }) => {
+            let records = operate::rotate_key(&dir.data_dir).map_err(|e| e.to_string())?;
+            println!("a new key is in use; {records} Secrets were sealed again");
+            Ok(())
+        }
+    }
+}
+
+fn serve(args: Serve) -> Outcome {
     logging::start(&args.log)?;
     let options = HubOptions {
         data_dir: args.data_dir,

@@ -38,6 +38,9 @@ pub enum StoreError {
     /// The operator: a newer Limpet wrote the file.
     #[error("{} has format {found}, this version reads up to {known}; use a newer limpet", path.display())]
     Format { path: PathBuf, found: u64, known: u64 },
+    /// The operator: put the right key file back.
+    #[error("the key file {} cannot be used: {why}", path.display())]
+    Keys { path: PathBuf, why: String },
     /// The caller may try again: the disk refused.
     #[error("cannot {what}: {source}")]
     Io { what: &'static str, source: Arc<io::Error> },

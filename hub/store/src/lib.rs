@@ -11,6 +11,7 @@ mod memory;
 mod options;
 mod record;
 mod redb_log;
+mod seal;
 mod watch;
 mod writer;
 
@@ -23,7 +24,10 @@ pub use record::{Draft, Event, EventKind, Expect, Record, Write};
 pub use watch::{Lagged, Watch};
 
 use memory::Shared;
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use tokio::sync::{Semaphore, oneshot};
 use writer::Request;
 
@@ -36,17 +40,35 @@ pub struct Store {
     shared: Arc<Shared>,
     queue: std::sync::mpsc::Sender<Request>,
     room: Arc<Semaphore>,
+    place: Arc<Place>,
+}
+
+struct Place {
+    dir: PathBuf,
+    sealed: Vec<&'static str>,
+}
+
+/// Opens the store of `dir`, reads every record, and leaves out so many revisions: those that were given after the snapshot from
+/// which it comes are not given again. Returns the revision at which it goes on.
+pub fn skip_revisions(dir: &Path, options: Options, count: u64) -> Result<Revision, StoreError> {
+    let sealer = options.keys.as_deref().map(|keys| seal::Sealer::open(keys, &options.sealed)).transpose()?;
+    let mut opened = redb_log::Log::open(dir, options.cache_bytes, sealer.map(Arc::new))?;
+    let (revision, ceiling) = (opened.log.state.revision, opened.revision.saturating_add(count));
+    opened.log.commit(&redb_log::Changes::new(), revision, ceiling)?;
+    Ok(ceiling)
 }
 
 impl Store {
     /// Opens or creates `dir/store.redb`. Reads and verifies every record, so this blocks; call it at start only.
     pub fn open(dir: &Path, options: Options) -> Result<Store, StoreError> {
-        let opened = redb_log::Log::open(dir, options.cache_bytes)?;
+        let sealer = options.keys.as_deref().map(|keys| seal::Sealer::open(keys, &options.sealed)).transpose()?;
+        let opened = redb_log::Log::open(dir, options.cache_bytes, sealer.map(Arc::new))?;
         let shared = Arc::new(Shared::new(&options, opened.records, opened.revision));
         let (queue, inbox) = std::sync::mpsc::channel();
         let room = Arc::new(Semaphore::new(limits::QUEUE_WRITES_MAX));
+        let place = Arc::new(Place { dir: dir.into(), sealed: options.sealed.clone() });
         writer::Writer::spawn(opened.log, Arc::clone(&shared), inbox, options)?;
-        Ok(Store { shared, queue, room })
+        Ok(Store { shared, queue, room, place })
     }
 
     /// Writes one object. `Ok` means durable.
@@ -121,6 +143,32 @@ impl Store {
         let listing = self.shared.list_everything();
         let watch = Watch::start_at_head(&self.shared, listing.revision);
         (listing, watch)
+    }
+
+    /// Seals with a new key from now on, seals again what older keys sealed, and forgets those. Says how many records.
+    pub async fn rotate_key(&self) -> Result<usize, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Request::Rotate { reply }).map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// The directory of `open`.
+    pub fn dir(&self) -> &Path {
+        &self.place.dir
+    }
+
+    /// Writes everything as it is at one revision into a directory that `open` can open; what is sealed here is sealed there, with
+    /// a key file `store.keys` of its own. Blocks.
+    pub fn copy_into(&self, dir: &Path) -> Result<Revision, StoreError> {
+        use std::os::unix::fs::DirBuilderExt;
+        let made = std::fs::DirBuilder::new().mode(0o700).recursive(true).create(dir);
+        made.map_err(|e| StoreError::io("make a directory for the copy", e))?;
+        let keys = dir.join("store.keys");
+        let sealer = (!self.place.sealed.is_empty()).then(|| seal::Sealer::open(&keys, &self.place.sealed));
+        let listing = self.shared.list_everything();
+        let state = redb_log::State { commit: 1, revision: listing.revision, ..Default::default() };
+        redb_log::write_file(&dir.join(redb_log::FILE), sealer.transpose()?.as_ref(), state, &listing.records)?;
+        Ok(listing.revision)
     }
 
     /// Flushes what is relaxed and closes the file. Later writes answer `Closed`; reads go on.

@@ -2,7 +2,7 @@
 //!
 //! In: nothing. Out: `Options`. Never: settings that change what a client may rely on.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -15,6 +15,10 @@ pub struct Options {
     /// Resources whose writes are answered before they are durable (heartbeats): a crash may take them back to the
     /// last flush, never to a revision that somebody else gets again.
     pub relaxed: Vec<&'static str>,
+    /// Resources that are sealed on disk, with the keys of `keys`.
+    pub sealed: Vec<&'static str>,
+    /// The key file; made when missing. `None`: nothing is sealed.
+    pub keys: Option<PathBuf>,
     /// How long a relaxed write may wait for the disk.
     pub relaxed_flush: Duration,
 }
@@ -26,6 +30,8 @@ impl Default for Options {
             window_bytes: 16 * 1024 * 1024,
             cache_bytes: 2 * 1024 * 1024,
             relaxed: Vec::new(),
+            sealed: Vec::new(),
+            keys: None,
             relaxed_flush: Duration::from_secs(60),
         }
     }

@@ -3,7 +3,7 @@
 //! In: canonical JSON from the API. Out: records with the revision written in.
 //! Never: parses JSON; the place of the revision is marked by whoever made the bytes.
 
-use crate::{Key, Revision};
+use crate::{Key, Revision, StoreError, seal::Sealer};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -121,6 +121,8 @@ impl Event {
 
 /// Bytes in front of the JSON in a stored record: CRC-32, created, revision.
 const HEADER: usize = 4 + 8 + 8;
+/// In `created`: the JSON is sealed. Revisions never come near.
+const SEALED: u64 = 1 << 63;
 
 /// CRC-32 over key, revisions and JSON, so that a record under a wrong key is noticed too.
 fn crc(key: &[u8], rest: &[u8]) -> u32 {
@@ -131,20 +133,52 @@ fn crc(key: &[u8], rest: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// The record's value in redb, and its share in the digest of the whole table.
-pub(crate) fn encode(key: &[u8], record: &Record) -> (Vec<u8>, u64) {
-    let mut out = Vec::with_capacity(HEADER + record.bytes.len());
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&record.created.to_le_bytes());
-    out.extend_from_slice(&record.revision.to_le_bytes());
-    out.extend_from_slice(&record.bytes);
-    let sum = crc(key, &out[4..]);
-    out[..4].copy_from_slice(&sum.to_le_bytes());
-    (out, share(sum, record.revision))
+/// What a sealed record is bound to: it opens under no other key and in no other version.
+fn bound(key: &[u8], created: Revision, revision: Revision) -> Vec<u8> {
+    [key, &created.to_le_bytes(), &revision.to_le_bytes()].concat()
 }
 
-/// (created, revision, JSON, share), or why the value is not what was written.
-pub(crate) fn decode<'v>(key: &[u8], value: &'v [u8]) -> Result<(u64, u64, &'v [u8], u64), &'static str> {
+/// The record's value in redb.
+pub(crate) fn encode(key: &[u8], record: &Record, sealer: Option<&Sealer>) -> Result<Vec<u8>, StoreError> {
+    let sealer = sealer.filter(|s| s.seals(&record.key.resource));
+    let sealed = sealer.map(|s| s.seal(&bound(key, record.created, record.revision), &record.bytes)).transpose()?;
+    let (flag, body) = sealed.as_deref().map_or((0, &record.bytes[..]), |sealed| (SEALED, sealed));
+    let mut out = Vec::with_capacity(HEADER + body.len());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&(record.created | flag).to_le_bytes());
+    out.extend_from_slice(&record.revision.to_le_bytes());
+    out.extend_from_slice(body);
+    let sum = crc(key, &out[4..]);
+    out[..4].copy_from_slice(&sum.to_le_bytes());
+    Ok(out)
+}
+
+/// A value of the file whose checksum is right.
+pub(crate) struct Stored<'v> {
+    pub created: Revision,
+    pub revision: Revision,
+    pub is_sealed: bool,
+    body: &'v [u8],
+    sum: u32,
+}
+
+impl Stored<'_> {
+    /// Its share in the digest of a table of format 1, which was made from the checksum.
+    pub fn share_1(&self) -> u64 {
+        spread((u64::from(self.sum) << 32) ^ self.revision)
+    }
+
+    pub fn json(&self, key: &[u8], sealer: Option<&Sealer>) -> Result<Bytes, String> {
+        if !self.is_sealed {
+            return Ok(Bytes::copy_from_slice(self.body));
+        }
+        let sealer = sealer.ok_or("it holds sealed records, and there is no key file")?;
+        sealer.open_sealed(&bound(key, self.created, self.revision), self.body).map(Bytes::from)
+    }
+}
+
+/// The parts of a value, or why it is not what was written.
+pub(crate) fn decode<'v>(key: &[u8], value: &'v [u8]) -> Result<Stored<'v>, &'static str> {
     let number = |at: usize| value.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
     let stored: [u8; 4] = value.get(..4).and_then(|s| s.try_into().ok()).ok_or("a record is cut short")?;
     let created = number(4).ok_or("a record is cut short")?;
@@ -153,12 +187,18 @@ pub(crate) fn decode<'v>(key: &[u8], value: &'v [u8]) -> Result<(u64, u64, &'v [
     if sum != u32::from_le_bytes(stored) {
         return Err("a record's checksum does not match");
     }
-    Ok((created, revision, &value[HEADER..], share(sum, revision)))
+    let is_sealed = created & SEALED != 0;
+    Ok(Stored { created: created & !SEALED, revision, is_sealed, body: &value[HEADER..], sum })
 }
 
-/// Spreads (checksum, revision) over 64 bits, so that sums of shares notice a lost, doubled or stale record.
-fn share(sum: u32, revision: Revision) -> u64 {
-    let mut x = (u64::from(sum) << 32) ^ revision ^ 0x9e37_79b9_7f4a_7c15;
+/// A record's share in the digest of the whole table: sums of shares notice a lost, doubled or stale record. It is made without
+/// the record's bytes, so that it tells nothing of a sealed one.
+pub(crate) fn share(key: &[u8], created: Revision, revision: Revision) -> u64 {
+    spread((u64::from(crc(key, &created.to_le_bytes())) << 32) ^ revision)
+}
+
+fn spread(x: u64) -> u64 {
+    let mut x = x ^ 0x9e37_79b9_7f4a_7c15;
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
@@ -181,8 +221,10 @@ mod tests {
     fn every_flipped_bit_of_a_record_is_noticed() {
         let key = Key::new("/pods", "default", "web");
         let record = Record { key: Arc::new(key.clone()), revision: 9, created: 3, bytes: Bytes::from_static(b"{}") };
-        let (good, share) = encode(&key.encode(), &record);
-        assert_eq!(decode(&key.encode(), &good), Ok((3, 9, &b"{}"[..], share)));
+        let good = encode(&key.encode(), &record, None).expect("encoded");
+        let stored = decode(&key.encode(), &good).expect("whole");
+        assert_eq!((stored.created, stored.revision, stored.is_sealed), (3, 9, false));
+        assert_eq!(stored.json(&key.encode(), None).as_deref(), Ok(&b"{}"[..]));
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);

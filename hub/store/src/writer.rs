@@ -10,6 +10,7 @@ use crate::{
     limits::{GROUP_REQUESTS_MAX, RECORD_BYTES_MAX, RELAXED_WAITING_MAX, REVISIONS_AHEAD},
     memory::Shared,
     redb_log::{Changes, Log},
+    seal::Sealer,
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -28,10 +29,16 @@ pub(crate) enum Request {
         reply: oneshot::Sender<Result<Vec<Record>, StoreError>>,
         _room: OwnedSemaphorePermit,
     },
+    Rotate {
+        reply: oneshot::Sender<Result<usize, StoreError>>,
+    },
     Close {
         reply: oneshot::Sender<Result<(), StoreError>>,
     },
 }
+
+/// Records that are sealed again in one commit.
+const RESEALED_AT_ONCE: usize = 256;
 
 type Reply = oneshot::Sender<Result<Vec<Record>, StoreError>>;
 
@@ -46,6 +53,7 @@ struct InDoubt {
 pub(crate) struct Writer {
     log: Option<Log>,
     path: PathBuf,
+    sealer: Option<Arc<Sealer>>,
     shared: Arc<Shared>,
     options: Options,
     revision: Revision,
@@ -77,6 +85,7 @@ impl Writer {
         let revision = shared.revision();
         let writer = Writer {
             path: log.path().into(),
+            sealer: log.sealer().cloned(),
             ceiling: log.state.ceiling,
             log: Some(log),
             shared,
@@ -120,6 +129,10 @@ impl Writer {
                 taken += 1;
                 match request {
                     Request::Write { writes, reply, _room } => self.stage(&mut group, writes, reply),
+                    Request::Rotate { reply } => {
+                        self.finish(std::mem::take(&mut group));
+                        let _ = reply.send(self.rotate());
+                    }
                     Request::Close { reply } => {
                         self.finish(group);
                         let _ = reply.send(self.close());
@@ -297,7 +310,7 @@ impl Writer {
         if self.log.is_some() {
             return Ok(());
         }
-        let log = match Log::attach(&self.path, self.options.cache_bytes) {
+        let log = match Log::attach(&self.path, self.options.cache_bytes, self.sealer.clone()) {
             Ok(log) => log,
             Err(error) => {
                 self.detached = Some(error.clone());
@@ -347,6 +360,28 @@ impl Writer {
         self.waiting.clear();
         self.waiting_since = None;
         Ok(())
+    }
+
+    /// A new key, then everything sealed with it. Stopped half-way, the older keys stay and the next rotation goes on.
+    fn rotate(&mut self) -> Result<usize, StoreError> {
+        self.attach()?;
+        let sealer = self.sealer.clone().ok_or_else(|| StoreError::Keys {
+            path: self.path.clone(),
+            why: "this store seals nothing".into(),
+        })?;
+        sealer.add_key()?;
+        let mut done = 0;
+        for resource in sealer.resources() {
+            let records = self.shared.list(resource, None, None, usize::MAX).records;
+            for part in records.chunks(RESEALED_AT_ONCE) {
+                let same = |r: &Record| (Arc::clone(&r.key), (Some(r.clone()), Some(r.clone())));
+                let changes: Changes = part.iter().map(same).collect();
+                self.commit(changes, self.revision, self.ceiling, &[], Vec::new())?;
+                done += part.len();
+            }
+        }
+        sealer.retire_old()?;
+        Ok(done)
     }
 
     /// After a clean close no revision is skipped at the next start.

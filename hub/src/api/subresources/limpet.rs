@@ -1,10 +1,11 @@
 //! Limpet's own doors: joining with a token, and the operator's tokens.
 //!
 //! In: `POST /limpet/v1/join` (the token is the right), `POST /limpet/v1/renew` (the key is),
-//! `/limpet/v1/tokens` (a right in RBAC). Out: JSON, or a Status.
+//! `/limpet/v1/tokens` and `/limpet/v1/store` (rights in RBAC). Out: JSON, or a Status.
 //! Never: shows the secret of a token again.
 
 use crate::{
+    operate::snapshot::copy_store,
     api::{
         Api, Reply,
         decode::Inflow,
@@ -58,7 +59,17 @@ pub async fn answer(call: Call, parts: &[&str], input: Input) -> Result<Reply, S
                 false => Err(Status::not_found("limpet", "jointokens", id)),
             }
         }
-        (_, ["v1", "tokens", ..] | ["v1", "join" | "renew"]) => Err(not_allowed()),
+        (&Method::POST, ["v1", "store", "rotate-key"]) => {
+            let records = call.api.store.rotate_key().await.map_err(|e| Status::internal(e.to_string()))?;
+            json(200, &serde_json::json!({"records": records}))
+        }
+        (&Method::POST, ["v1", "store", "snapshot"]) => {
+            let store = call.api.store.clone();
+            let copied = tokio::task::spawn_blocking(move || copy_store(&store)).await;
+            let copied = copied.map_err(|e| Status::internal(e.to_string()))?;
+            json(200, &copied.map_err(|e| Status::internal(e.to_string()))?)
+        }
+        (_, ["v1", "store", ..] | ["v1", "tokens", ..] | ["v1", "join" | "renew"]) => Err(not_allowed()),
         _ => Err(Status::no_such_resource()),
     }
 }
