@@ -1,7 +1,7 @@
 //! The operator's commands on a hub's data directory.
 //!
-//! In: the directory. Out: join tokens, snapshots, a new key for Secrets. While a hub runs it holds the store, so it is asked over HTTPS with the
-//! directory's own `admin.kubeconfig`; otherwise the store is opened here.
+//! In: the directory. Out: join tokens, snapshots, a new key for Secrets. While a hub runs it holds the store, so it is asked
+//! over HTTPS with the directory's own `admin.kubeconfig`; otherwise the store is opened here.
 //! Never: both; the store's lock decides.
 
 pub mod client;

@@ -1,7 +1,7 @@
 //! A hub in one file, and back.
 //!
-//! In: a data directory (of a running hub or not), or a snapshot. Out: a tar of mode 0600 with the objects at one revision, the keys
-//! and the certificates; or a data directory that a hub starts on. Images in the registry are not part of it.
+//! In: a data directory (of a running hub or not), or a snapshot. Out: a tar of mode 0600 with the objects at one revision,
+//! the keys and the certificates; or a data directory that a hub starts on. Images in the registry are not part of it.
 //! Never: touches a directory that holds a hub already, takes a file out of a snapshot that does not belong there, or leaves
 //! half a hub behind: `store.redb` is put into place last, after every record was read.
 

@@ -157,8 +157,8 @@ impl Store {
         &self.place.dir
     }
 
-    /// Writes everything as it is at one revision into a directory that `open` can open; what is sealed here is sealed there, with
-    /// a key file `store.keys` of its own. Blocks.
+    /// Writes everything as it is at one revision into a directory that `open` can open; what is sealed here is sealed there,
+    /// with a key file `store.keys` of its own. Blocks.
     pub fn copy_into(&self, dir: &Path) -> Result<Revision, StoreError> {
         use std::os::unix::fs::DirBuilderExt;
         let made = std::fs::DirBuilder::new().mode(0o700).recursive(true).create(dir);
