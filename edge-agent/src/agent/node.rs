@@ -108,3 +108,14 @@ pub fn rules(table: &[ServiceEntry], node: &str) -> Vec<ServiceRule> {
     }
     rules
 }
+
+/// Pods together cannot take what is reserved: the kernel then ends one of them, not something of the system's.
+pub fn enforce_allocatable(facts: &NodeFacts, runtime: &Runtime) {
+    let bytes = facts.memory_bytes.saturating_sub(facts.memory_reserved_bytes);
+    if bytes > 0
+        && runtime.cgroups().controllers().memory
+        && let Err(e) = runtime.cgroups().limit_all(bytes)
+    {
+        log::warn!("the memory of all pods is not limited: {e}");
+    }
+}

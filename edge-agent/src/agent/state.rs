@@ -80,6 +80,7 @@ impl Agent {
         identity: watch::Sender<Arc<Identity>>,
     ) -> Agent {
         let facts = node::facts(&identity.borrow().answer, &options.config, &options.paths, &hands.runtime);
+        node::enforce_allocatable(&facts, &hands.runtime);
         let watch = super::pressure::Watch::new(&options.config, &options.paths);
         Agent {
             outbox: Outbox::new(replayed.version_ceiling),

@@ -69,7 +69,30 @@ impl Cgroups {
     /// Makes the pod's group with its limits; containers come below.
     pub fn prepare_pod(&self, group: &str, resources: &Resources) -> Result<()> {
         self.hierarchies.create(group, true)?;
-        limits::apply(&self.hierarchies, group, resources)
+        limits::apply(&self.hierarchies, group, resources)?;
+        self.weigh_classes();
+        Ok(())
+    }
+
+    /// All pods together get this much memory: the rest is the system's and the agent's ("enforce node allocatable").
+    pub fn limit_all(&self, memory_bytes: u64) -> Result<()> {
+        self.hierarchies.create(&self.parent, true)?;
+        limits::update(&self.hierarchies, &self.parent, &Resources { memory_limit_bytes: Some(memory_bytes), ..Resources::default() })
+    }
+
+    /// What the classes weigh against each other and against guaranteed pods: besteffort the least there is, burstable what
+    /// its pods ask for together. Without that each class would weigh as much as a pod of one CPU.
+    pub fn weigh_classes(&self) {
+        let v2 = self.is_v2();
+        let place = |group: &str| self.hierarchies.dir("cpu", group);
+        let burstable = format!("{}/burstable", self.parent);
+        let pods = self.children(&burstable);
+        let sum: u64 = pods.iter().filter_map(|pod| limits::shares(&place(pod)?, v2)).sum();
+        for (group, shares) in [(format!("{}/besteffort", self.parent), 2), (burstable, sum.max(2))] {
+            if let Some(dir) = place(&group).filter(|dir| dir.is_dir()) {
+                let _ = limits::set_shares(&dir, v2, shares);
+            }
+        }
     }
 
     /// Makes a container's group (its pod's too when it is missing). `devices: None` allows every device.
@@ -120,7 +143,11 @@ impl Cgroups {
 
     /// Removes the group and what is below from every hierarchy. An error while processes live in it.
     pub fn remove(&self, group: &str) -> Result<()> {
-        self.hierarchies.remove(group)
+        self.hierarchies.remove(group)?;
+        if group.rsplit('/').next().is_some_and(|name| name.starts_with("pod")) {
+            self.weigh_classes();
+        }
+        Ok(())
     }
 
     /// How many processes of the group the kernel has killed for want of memory.

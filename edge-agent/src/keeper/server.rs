@@ -30,10 +30,16 @@ const STOP_MS: u64 = 15_000;
 /// Replies that wait for room in the agent's socket; beyond this the agent is not reading and is cut off.
 const REPLIES_MAX: usize = 256;
 
+/// As kubelet's.
+const OOM_SCORE: &str = "-999";
+
 /// Runs the keeper until it is told to stop; returns the code to exit with.
 ///
 /// `exe` is started as `exe agent args…` with the packet socket on fd 3.
 pub fn run(exe: &Path, args: &[OsString]) -> i32 {
+    // Keeper and agent are not what the kernel ends when memory runs out: without them nobody starts anything again.
+    // Containers get scores of their own. In a container without CAP_SYS_RESOURCE it stays as it is.
+    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
     match Keeper::new().and_then(|mut keeper| keeper.serve(exe, args)) {
         Ok(code) => code,
         Err(err) => {

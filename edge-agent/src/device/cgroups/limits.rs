@@ -97,12 +97,7 @@ fn hugepages(dir: &Path, wanted: &std::collections::BTreeMap<String, u64>) -> Re
 fn cpu(dir: &Path, v2: bool, wanted: &Resources) -> Result<()> {
     let period = wanted.cpu_period_us.unwrap_or(100_000);
     if let Some(shares) = wanted.cpu_shares {
-        let shares = shares.clamp(2, 262_144);
-        if v2 {
-            set(dir, "cpu.weight", &weight(shares).to_string())?;
-        } else {
-            set(dir, "cpu.shares", &shares.to_string())?;
-        }
+        set_shares(dir, v2, shares)?;
     }
     match (wanted.cpu_quota_us, v2) {
         (Some(quota), true) if quota > 0 => optional(dir, "cpu.max", &format!("{quota} {period}")),
@@ -111,6 +106,22 @@ fn cpu(dir: &Path, v2: bool, wanted: &Resources) -> Result<()> {
             optional(dir, "cpu.cfs_quota_us", &quota.to_string())
         }
         _ => Ok(()),
+    }
+}
+
+pub fn set_shares(dir: &Path, v2: bool, shares: u64) -> Result<()> {
+    let shares = shares.clamp(2, 262_144);
+    match v2 {
+        true => set(dir, "cpu.weight", &weight(shares).to_string()),
+        false => set(dir, "cpu.shares", &shares.to_string()),
+    }
+}
+
+/// What a group weighs, on v1's scale.
+pub fn shares(dir: &Path, v2: bool) -> Option<u64> {
+    match v2 {
+        true => number(&dir.join("cpu.weight")).map(|weight| 2 + (weight.saturating_sub(1) * 262_142) / 9999),
+        false => number(&dir.join("cpu.shares")),
     }
 }
 

@@ -399,3 +399,32 @@ pub async fn resized(mut world: World) {
     world.runtime.remove_container("main").await.unwrap();
     world.ended("main").await;
 }
+
+/// Classes weigh what their pods ask for; all pods together have a limit.
+pub async fn classes(world: World) {
+    let cgroups = world.runtime.cgroups();
+    if cgroups.is_v2() || !cgroups.controllers().cpu {
+        println!("skipped: looks at the files of v1");
+        return;
+    }
+    let shares = |group: &str| {
+        let places = ["cpu", "cpu,cpuacct"].map(|c| format!("/sys/fs/cgroup/{c}/{}/{group}/cpu.shares", cgroups.parent()));
+        places.iter().find_map(|path| std::fs::read_to_string(path).ok()).map(|text| text.trim().to_string())
+    };
+    world.pod("pod-b").await;
+    assert_eq!(shares("besteffort").as_deref(), Some("2"));
+    for (uid, asked) in [("pod-c", 300), ("pod-d", 200)] {
+        let resources = Resources { cpu_shares: Some(asked), ..Resources::default() };
+        let spec = SandboxSpec { qos: Qos::Burstable, resources, ..world.sandbox(uid) };
+        world.runtime.create_sandbox(&spec).await.unwrap();
+    }
+    assert_eq!(shares("burstable").as_deref(), Some("500"));
+    world.runtime.remove_sandbox("pod-c").await.unwrap();
+    assert_eq!(shares("burstable").as_deref(), Some("200"));
+    cgroups.limit_all(1 << 30).unwrap();
+    let limit = format!("/sys/fs/cgroup/memory/{}/memory.limit_in_bytes", cgroups.parent());
+    assert_eq!(std::fs::read_to_string(limit).unwrap().trim(), "1073741824");
+    for uid in ["pod-b", "pod-d"] {
+        world.runtime.remove_sandbox(uid).await.unwrap();
+    }
+}

@@ -53,6 +53,7 @@ worlds! {
     sub_paths_are_not_raced => escapes::sub_path_race,
     profiles_of_the_node_hold => escapes::node_profiles,
     limits_change_while_it_runs => cases::resized,
+    classes_weigh_what_they_ask_for => cases::classes,
     a_killed_agent_loses_nothing => survive::killed_agent,
     a_stopped_keeper_leaves_containers => survive::stopped_keeper,
     a_killed_helper_leaves_nothing => survive::killed_helper,

@@ -23,7 +23,8 @@ pub async fn locked_in(world: World) {
     assert_eq!(text, expect);
     let (text, code) = world.exec("main", &["sh", "-c", &format!("{STATUS}; ls /proc/self/fd | wc -l")]).await;
     assert_eq!((text.as_str(), code), (expect.trim_end_matches("500\nready\n"), 0), "exec is no weaker than init");
-    assert_eq!(std::fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim(), "0", "the agent's own is untouched");
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    assert!(["-999", "0"].contains(&own.trim()), "the agent's own is the keeper's, whatever a container has: {own}");
 
     let refused = [
         "mount -t tmpfs none /mnt",
