@@ -77,7 +77,8 @@ impl Cgroups {
     /// All pods together get this much memory: the rest is the system's and the agent's ("enforce node allocatable").
     pub fn limit_all(&self, memory_bytes: u64) -> Result<()> {
         self.hierarchies.create(&self.parent, true)?;
-        limits::update(&self.hierarchies, &self.parent, &Resources { memory_limit_bytes: Some(memory_bytes), ..Resources::default() })
+        let all = Resources { memory_limit_bytes: Some(memory_bytes), ..Resources::default() };
+        limits::update(&self.hierarchies, &self.parent, &all)
     }
 
     /// What the classes weigh against each other and against guaranteed pods: besteffort the least there is, burstable what
