@@ -97,7 +97,7 @@ fn spend(budget: &Value, pod: &str, ready: bool, now: &str) -> Result<Value, Sta
     }
     if number("observedGeneration") < budget["metadata"]["generation"].as_i64().unwrap_or(0) {
         let message = format!("The disruption budget {} is still being processed by the server.", object::name(budget));
-        return Err(too_many(message, 10));
+        return Err(too_many(message, 0));
     }
     let disrupted = status["disruptedPods"].as_object().map_or(0, serde_json::Map::len);
     if disrupted > DISRUPTED_MAX {
