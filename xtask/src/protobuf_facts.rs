@@ -44,7 +44,7 @@ const SOURCES: [&str; 22] = [
 /// Fetches the packages and rewrites the table. Run from the workspace's root.
 pub fn run() -> Result<(), String> {
     let work = std::env::temp_dir().join(format!("limpet-protobuf-facts-{}", std::process::id()));
-    let outcome = fetch(&work).and_then(|root| table(&root)).and_then(|text| {
+    let outcome = fetch(&work, &PACKAGES).and_then(|root| table(&root)).and_then(|text| {
         std::fs::write(TARGET, text).map_err(|e| format!("cannot write {TARGET}: {e}"))?;
         println!("wrote {TARGET}");
         Ok(())
@@ -54,7 +54,8 @@ pub fn run() -> Result<(), String> {
     outcome
 }
 
-fn fetch(work: &Path) -> Result<PathBuf, String> {
+/// Unpacks packages of Debian's sid below `work`; where their Kubernetes sources are.
+pub fn fetch(work: &Path, packages: &[&str]) -> Result<PathBuf, String> {
     let io = |e: std::io::Error| format!("cannot use {}: {e}", work.display());
     for folder in ["lists/partial", "cache/archives/partial", "x"] {
         std::fs::create_dir_all(work.join(folder)).map_err(io)?;
@@ -75,7 +76,7 @@ fn fetch(work: &Path) -> Result<PathBuf, String> {
         tool(command.args(arguments))
     };
     apt(&["update"])?;
-    for package in PACKAGES {
+    for package in packages {
         apt(&["download", package])?;
     }
     let files = std::fs::read_dir(work).map_err(io)?.filter_map(|e| e.ok().map(|e| e.path()));
@@ -241,6 +242,8 @@ fn resolve(sources: &BTreeMap<String, Source>, package: &str, go: &str, depth: u
     match go {
         // An empty struct has no message of its own here; the hub knows this name.
         "struct{}" => return format!("{}.Empty", dotted(META)),
+        // The one named list that is a message of its own outside a map.
+        "Verbs" => return "?items".into(),
         "string" => return "s".into(),
         "bool" => return "b".into(),
         "int" | "int32" | "int64" | "uint8" | "uint32" | "uint64" => return "i".into(),

@@ -3,7 +3,7 @@
 //! In: what is on the machine. Out: Debian packages and a second kubectl; each named with its reason first.
 //! Never: anything from outside the package registries that the machine is set up for.
 
-use crate::sh;
+use crate::{protobuf_facts, sh};
 use std::{path::PathBuf, process::Command};
 
 /// (program that tells whether it is there, Debian package, why)
@@ -46,10 +46,60 @@ pub fn run() -> Result<(), String> {
         Ok(path) => println!("second kubectl: {}", path.display()),
         Err(e) => println!("no second kubectl ({e}); tests use the one on PATH only"),
     }
+    match limpet_e2e::kubectl::helm() {
+        Ok(path) => println!("Helm 4: {}", path.display()),
+        Err(e) => println!("no Helm ({e}); its test is skipped"),
+    }
+    match python() {
+        Ok(path) => println!("Kubernetes' Python client and kopf: {}", path.display()),
+        Err(e) => println!("no Python client ({e}); its tests are skipped"),
+    }
+    match golden() {
+        Ok(path) => println!("Kubernetes' own round-trip files: {}", path.display()),
+        Err(e) => println!("no round-trip files of Kubernetes ({e}); the test that reads them is skipped"),
+    }
     if kubectl_first().is_none() && kubectl_second().is_err() {
         return Err("kubectl is not on PATH and could not be fetched; install kubectl 1.30 or newer".into());
     }
     Ok(())
+}
+
+/// Every kind as upstream's own tests have it in JSON and protobuf, from Debian's sid, under `target/tools`.
+fn golden() -> Result<PathBuf, String> {
+    let tools = limpet_e2e::binaries::target_dir().join("tools");
+    let folder = tools.join("k8s-golden");
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    let work = tools.join(format!("golden-{}", std::process::id()));
+    let fetched = protobuf_facts::fetch(&work, &["golang-k8s-api-dev"]).and_then(|root| {
+        let found = root.join("api/testdata/HEAD");
+        std::fs::rename(&found, &folder).map_err(|e| format!("cannot keep {}: {e}", found.display()))
+    });
+    // A left-over temporary folder harms nobody.
+    let _ = std::fs::remove_dir_all(&work);
+    fetched.map(|()| folder)
+}
+
+/// Clients of other people's making, which tests run against the hub.
+const PYTHON_PACKAGES: [&str; 2] = ["kubernetes==37.0.2", "kopf==1.45.2"];
+
+/// Kept apart from the machine's own packages, under `target/tools`.
+fn python() -> Result<PathBuf, String> {
+    let folder = limpet_e2e::binaries::target_dir().join("tools/python");
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    let work = folder.with_extension(std::process::id().to_string());
+    let mut pip = Command::new("pip");
+    pip.args(["install", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"]);
+    let fetched = sh::status(pip.arg("--target").arg(&work).args(PYTHON_PACKAGES))
+        .and_then(|()| std::fs::rename(&work, &folder).map_err(|e| format!("cannot keep them: {e}")));
+    if fetched.is_err() {
+        // Half of it would be taken for the whole.
+        let _ = std::fs::remove_dir_all(&work);
+    }
+    fetched.map(|()| folder)
 }
 
 fn installed(program: &str) -> bool {

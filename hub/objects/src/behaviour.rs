@@ -82,6 +82,11 @@ pub trait Behaviour: Send + Sync {
         if subresource == "status" { Vec::new() } else { self.validate_create(new) }
     }
 
+    /// What works but should not be relied on; said to the client of a successful write.
+    fn warnings(&self, _new: &Value, _old: Option<&Value>) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What a valid name is; the returned texts say what is wrong with it.
     fn validate_name(&self, name: &str) -> Vec<String> {
         crate::names::dns_subdomain(name)

@@ -39,6 +39,11 @@ impl Inflow {
         Inflow(Some(body))
     }
 
+    /// The body itself, for somebody who passes it on as it comes.
+    pub fn take(mut self) -> Option<Incoming> {
+        self.0.take()
+    }
+
     /// Reads the whole body when there is room for it among all bodies.
     pub async fn read(self) -> Result<Upload, Status> {
         let announced = self.0.as_ref().and_then(|b| b.size_hint().exact());

@@ -9,6 +9,7 @@ use super::{
     health, limits,
     metrics::Labels,
     negotiate::{self, Wanted},
+    protobuf,
     query::Query,
     reply, reviews,
     route::{self, RequestInfo},
@@ -57,9 +58,11 @@ pub async fn answer(api: Arc<Api>, peer: Arc<Peer>, request: Request<Incoming>) 
     let mut labels = Labels::OTHER;
     api.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
     let mut long = false;
-    let answered = accept(&api, &peer, request, &mut labels, &mut long).await;
+    let (mut wanted, mut warnings) = (Wanted::JSON, Vec::new());
+    let answered = accept(&api, &peer, request, &mut labels, &mut long, (&mut wanted, &mut warnings)).await;
     api.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
-    let reply = answered.unwrap_or_else(|status| reply::failure(&status));
+    let mut reply = answered.unwrap_or_else(|status| reply::failure(&status, wanted));
+    reply::warn(&mut reply, &warnings);
     let took = (!long).then(|| begin.elapsed());
     api.metrics.request(labels, reply.status().as_u16(), took);
     reply
@@ -71,6 +74,7 @@ async fn accept(
     request: Request<Incoming>,
     labels: &mut Labels,
     long: &mut bool,
+    (form, warnings): (&mut Wanted, &mut Vec<String>),
 ) -> Result<Reply, Status> {
     let (parts, body) = request.into_parts();
     let body = Inflow::new(body);
@@ -95,29 +99,35 @@ async fn accept(
     admit_node(api, peer)?;
     let user = auth::authenticate(&api.tokens, &api.authorizer, peer, &parts.headers, api.now())?;
     api.authorizer.check(&user, &Asked::of(&info))?;
-    let wanted = negotiate::wanted(&parts.headers);
-    let call = Call {
+    let target = Target::of(&info);
+    let in_protobuf = || target.as_ref().is_none_or(|t| protobuf::knows(&t.resource.api_version(), &t.resource.kind));
+    let wanted = negotiate::wanted(&parts.headers, &query, in_protobuf);
+    *form = wanted.unwrap_or(Wanted::JSON);
+    let mut call = Call {
         api: Arc::clone(api),
         user: Arc::new(user),
         method: parts.method.clone(),
         info,
         query,
         headers: parts.headers.clone(),
-        wanted: wanted.unwrap_or(Wanted::JSON),
+        wanted: *form,
         warnings: Vec::new(),
     };
     let input = Input { parts, body };
     if !call.info.is_resource {
         return verbs::documents::answer(call, input).await;
     }
-    let Some(target) = Target::of(&call.info) else { return Err(Status::no_such_resource()) };
+    let Some(target) = target else { return Err(Status::no_such_resource()) };
     *labels = labels_of(&call.info, &target);
     *long = is_long(&call);
     if wanted.is_none() && !is_stream(&call.info) {
         return Err(Status::not_acceptable(negotiate::ACCEPTED));
     }
     let _turn = turn(api, *long).await?;
-    resource(call, target, input).await
+    let outcome = resource(&mut call, target, input).await;
+    // A refusal does not hide what else was to be said.
+    warnings.append(&mut call.warnings);
+    outcome
 }
 
 /// A node's certificate counts only as long as the node is enrolled with that key.
@@ -141,31 +151,29 @@ async fn turn(api: &Api, long: bool) -> Result<Option<SemaphorePermit<'_>>, Stat
     }
 }
 
-async fn resource(mut call: Call, target: Target, input: Input) -> Result<Reply, Status> {
+async fn resource(call: &mut Call, target: Target, input: Input) -> Result<Reply, Status> {
     check_place(&call.info, &target)?;
     call.warnings.extend(deprecation(&call.info));
-    let mut reply = if !call.info.subresource.is_empty() {
-        subresources::answer(&mut call, &target, input).await?
-    } else if reviews::is_one(&target) {
-        reviews::answer(&mut call, &target, input).await?
-    } else {
-        if !target.resource.allows(call.info.verb) {
-            return Err(not_allowed());
-        }
-        match call.info.verb {
-            "get" => verbs::get::answer(&call, &target)?,
-            "list" => verbs::list::answer(&call, &target)?,
-            "watch" => verbs::watch::answer(&call, &target, input)?,
-            "create" => verbs::create::answer(&mut call, &target, input).await?,
-            "update" => verbs::update::answer(&mut call, &target, input).await?,
-            "patch" => verbs::patch::answer(&mut call, &target, input).await?,
-            "delete" => verbs::delete::answer(&mut call, &target, input).await?,
-            "deletecollection" => verbs::deletecollection::answer(&mut call, &target, input).await?,
-            _ => return Err(not_allowed()),
-        }
-    };
-    reply::warn(&mut reply, &call.warnings);
-    Ok(reply)
+    if !call.info.subresource.is_empty() {
+        return subresources::answer(call, &target, input).await;
+    }
+    if reviews::is_one(&target) {
+        return reviews::answer(call, &target, input).await;
+    }
+    if !target.resource.allows(call.info.verb) {
+        return Err(not_allowed());
+    }
+    match call.info.verb {
+        "get" => verbs::get::answer(call, &target),
+        "list" => verbs::list::answer(call, &target),
+        "watch" => verbs::watch::answer(call, &target, input),
+        "create" => verbs::create::answer(call, &target, input).await,
+        "update" => verbs::update::answer(call, &target, input).await,
+        "patch" => verbs::patch::answer(call, &target, input).await,
+        "delete" => verbs::delete::answer(call, &target, input).await,
+        "deletecollection" => verbs::deletecollection::answer(call, &target, input).await,
+        _ => Err(not_allowed()),
+    }
 }
 
 /// What upstream says about old kinds.

@@ -12,6 +12,7 @@ pub mod query;
 pub mod route;
 pub mod selection;
 
+mod proxy;
 pub mod subresources;
 mod verbs;
 pub mod write;

@@ -7,6 +7,7 @@ use super::{
     body::{Body, Reply},
     decode, limits,
     negotiate::{Format, Wanted},
+    protobuf,
 };
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -15,6 +16,7 @@ use serde_json::Value;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const YAML: HeaderValue = HeaderValue::from_static("application/yaml");
+const PROTOBUF: HeaderValue = HeaderValue::from_static(protobuf::MEDIA_TYPE);
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 fn respond(code: u16, kind: HeaderValue, body: Body) -> Reply {
@@ -28,21 +30,47 @@ fn respond(code: u16, kind: HeaderValue, body: Body) -> Reply {
 /// A value in the format that is wanted.
 pub fn value(code: u16, value: &Value, wanted: Wanted) -> Reply {
     match wanted.format {
-        Format::Json => bytes(code, serde_json::to_vec(value).unwrap_or_default().into(), wanted),
+        Format::Json => json(code, value, wanted),
         Format::Yaml => respond(code, YAML, Body::full(decode::to_yaml(value))),
+        Format::Protobuf => match protobuf::encode(value) {
+            Some(bytes) => encoded(code, bytes.into(), wanted),
+            // Only what was never negotiated has no such form: a document among discovery's.
+            None => json(code, value, wanted),
+        },
     }
+}
+
+fn json(code: u16, value: &Value, wanted: Wanted) -> Reply {
+    // A value that was parsed or made here can be written.
+    let text = if wanted.pretty {
+        let mut text = serde_json::to_vec_pretty(value).unwrap_or_default();
+        text.push(b'\n');
+        text
+    } else {
+        serde_json::to_vec(value).unwrap_or_default()
+    };
+    sized(code, JSON, text.into(), wanted)
+}
+
+/// Protobuf bytes with their envelope.
+pub fn encoded(code: u16, bytes: Bytes, wanted: Wanted) -> Reply {
+    sized(code, PROTOBUF, bytes, wanted)
+}
+
+fn sized(code: u16, kind: HeaderValue, bytes: Bytes, wanted: Wanted) -> Reply {
+    if wanted.gzip && bytes.len() >= limits::GZIP_BYTES_MIN {
+        return zipped(respond(code, kind, Body::chunks(std::iter::once(bytes), true)));
+    }
+    respond(code, kind, Body::full(bytes))
 }
 
 /// JSON bytes, as they come from the store.
 pub fn bytes(code: u16, bytes: Bytes, wanted: Wanted) -> Reply {
-    if wanted.format == Format::Yaml {
+    if wanted.format != Format::Json || wanted.pretty {
         let parsed = serde_json::from_slice(&bytes).unwrap_or_default();
         return value(code, &parsed, wanted);
     }
-    if wanted.gzip && bytes.len() >= limits::GZIP_BYTES_MIN {
-        return zipped(respond(code, JSON, Body::chunks(std::iter::once(bytes), true)));
-    }
-    respond(code, JSON, Body::full(bytes))
+    sized(code, JSON, bytes, wanted)
 }
 
 /// JSON in pieces, of about `size` bytes in all.
@@ -63,21 +91,26 @@ fn zipped(mut reply: Reply) -> Reply {
     reply
 }
 
-/// A stream of JSON values, one after the other.
-pub fn flow(body: Body, format_is_text: bool) -> Reply {
-    respond(200, if format_is_text { TEXT } else { JSON }, body)
+/// A stream of a watch's events, one after the other.
+pub fn events(body: Body, format: Format) -> Reply {
+    let kind = match format {
+        Format::Protobuf => HeaderValue::from_static("application/vnd.kubernetes.protobuf;stream=watch"),
+        _ => JSON,
+    };
+    respond(200, kind, body)
+}
+
+/// A stream of text: logs.
+pub fn flow(body: Body) -> Reply {
+    respond(200, TEXT, body)
 }
 
 pub fn text(code: u16, text: impl Into<Bytes>) -> Reply {
     respond(code, TEXT, Body::full(text))
 }
 
-/// A failure, with the headers that belong to it.
-pub fn failure(status: &Status) -> Reply {
-    failure_as(status, Wanted::JSON)
-}
-
-pub fn failure_as(status: &Status, wanted: Wanted) -> Reply {
+/// A failure in the form that the client reads, with the headers that belong to it.
+pub fn failure(status: &Status, wanted: Wanted) -> Reply {
     let mut reply = value(status.code, &status.to_value(), Wanted { gzip: false, ..wanted });
     let seconds = status.details.as_ref().map_or(0, |d| d.retry_after_seconds);
     if seconds > 0 {
@@ -88,7 +121,9 @@ pub fn failure_as(status: &Status, wanted: Wanted) -> Reply {
 
 /// Adds `Warning` headers; kubectl prints them.
 pub fn warn(reply: &mut Reply, warnings: &[String]) {
-    for text in warnings.iter().take(limits::WARNINGS_MAX) {
+    let mut said = std::collections::HashSet::new();
+    let once = warnings.iter().filter(|text| said.insert(text.as_str()));
+    for text in once.take(limits::WARNINGS_MAX) {
         let mut clean: String =
             text.chars().filter(|c| !c.is_control()).take(limits::WARNING_BYTES_MAX).collect();
         clean = clean.replace('\\', "\\\\").replace('"', "\\\"");

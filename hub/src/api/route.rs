@@ -31,6 +31,11 @@ pub fn request_info(method: &Method, path: &str, query: &Query) -> Option<Reques
     let mut info = RequestInfo { path: path.to_owned(), verb: method_word(method), ..Default::default() };
     let mut parts = Vec::new();
     for part in path.split('/').filter(|p| !p.is_empty()) {
+        if is_behind_proxy(&parts) {
+            // It is for the pod or node to read, and goes on as it was sent.
+            parts.push(part.to_owned());
+            continue;
+        }
         let text = query::decode(part, false)?;
         if text.contains(['/', '\0']) || text == "." || text == ".." {
             return None;
@@ -65,6 +70,12 @@ pub fn request_info(method: &Method, path: &str, query: &Query) -> Option<Reques
         info.name = name;
     }
     Some(info)
+}
+
+/// Whether the parts so far end in a `proxy` subresource, or go beyond it.
+fn is_behind_proxy(parts: &[String]) -> bool {
+    let at = |i: usize, word: &str| parts.get(i).is_some_and(|p| p == word);
+    at(0, "api") && ((at(2, "nodes") && at(4, "proxy")) || (at(2, "namespaces") && at(6, "proxy")))
 }
 
 fn resource_parts(info: &mut RequestInfo, rest: &[String]) {
@@ -162,6 +173,8 @@ mod tests {
             ("GET", "/api/v1/pods?watch=1&fieldSelector=metadata.name%3Dx", "watch /v1  pods x "),
             ("GET", "/api/v1/namespaces/a%2Fb/pods", "malformed"),
             ("GET", "/api/v1/namespaces/../pods", "malformed"),
+            ("GET", "/api/v1/namespaces/a/pods/b/proxy/x%2Fy/../%", "get /v1 a pods b proxy"),
+            ("GET", "/api/v1/nodes/b/proxy/x%2Fy", "get /v1  nodes b proxy"),
             ("GET", "/api/v1/namespaces/%", "malformed"),
         ] {
             assert_eq!(check(method, uri), expect, "{method} {uri}");

@@ -16,12 +16,14 @@ mod wire;
 
 mod spdy;
 
+mod dial;
 mod exec;
 mod exec_spdy;
 mod flow;
 mod forward;
 mod forward_spdy;
 
+pub use dial::dial;
 pub use exec::exec;
 pub use flow::{Framing, flow};
 pub use forward::port_forward;

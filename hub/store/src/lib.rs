@@ -109,6 +109,19 @@ impl Store {
         self.shared.list(resource, namespace, after, limit)
     }
 
+    /// As `list_from`, but as it was at the revision `at`, as far back as watches can start.
+    pub fn list_at(
+        &self,
+        resource: &str,
+        namespace: Option<&str>,
+        after: Option<(&str, &str)>,
+        limit: usize,
+        at: Revision,
+    ) -> Result<Listing, TooOld> {
+        let listing = self.shared.list_at(resource, namespace, after, limit, at);
+        listing.map_err(|oldest| TooOld { from: at, oldest })
+    }
+
     /// Number of objects of a resource.
     pub fn count(&self, resource: &str) -> usize {
         self.shared.count(resource)

@@ -127,19 +127,49 @@ impl Shared {
         let state = self.read();
         let mut listing = Listing { revision: state.revision, records: Vec::new(), remaining: 0 };
         let Some(of) = state.resources.get(resource) else { return listing };
-        let first = match (namespace, after) {
-            (Some(ns), Some((after_ns, name))) if after_ns == ns => Bound::Excluded((ns, name)),
-            (Some(ns), _) => Bound::Included((ns, "")),
-            (None, Some(after)) => Bound::Excluded(after),
-            (None, None) => Bound::Unbounded,
-        };
-        let first = first.map(|(ns, name)| Key::new(Arc::clone(&of.id), ns, name));
+        let first = first_key(&of.id, namespace, after);
         let mut rest = of.objects.range::<Key, _>((first, Bound::Unbounded)).map(|(_, r)| r);
         let wanted = |r: &&Record| namespace.is_none_or(|ns| r.key.namespace == ns);
         let mut rest = rest.by_ref().take_while(wanted);
         listing.records = rest.by_ref().take(limit).cloned().collect();
         listing.remaining = rest.count();
         listing
+    }
+
+    /// As `list`, but as it was at the revision `at`: what changed since is undone by the window's events. The
+    /// error is the oldest revision for which this works.
+    pub fn list_at(
+        &self,
+        resource: &str,
+        namespace: Option<&str>,
+        after: Option<(&str, &str)>,
+        limit: usize,
+        at: Revision,
+    ) -> Result<Listing, Revision> {
+        let state = self.read();
+        let mut listing = Listing { revision: at, records: Vec::new(), remaining: 0 };
+        let Some(of) = state.resources.get(resource) else { return Ok(listing) };
+        let oldest = of.evicted.max(state.start);
+        if at < oldest {
+            return Err(oldest);
+        }
+        let mut past: BTreeMap<&Key, Option<&Record>> = BTreeMap::new();
+        for event in state.window.iter().rev().take_while(|e| e.revision() > at) {
+            let key = &event.record.key;
+            if *key.resource == *resource && namespace.is_none_or(|ns| key.namespace == ns) {
+                past.insert(key, event.previous.as_ref());
+            }
+        }
+        let first = first_key(&of.id, namespace, after);
+        let range = (first.as_ref(), Bound::Unbounded);
+        let wanted = |key: &&Key| namespace.is_none_or(|ns| key.namespace == ns);
+        let now = of.objects.range::<Key, _>(range).map(|(key, record)| (&**key, record));
+        let now = now.take_while(|(key, _)| wanted(key)).filter(|(key, _)| !past.contains_key(key));
+        let then = past.range::<Key, _>(range).filter_map(|(key, record)| Some((*key, (*record)?)));
+        let mut all = merged(now, then);
+        listing.records = all.by_ref().take(limit).cloned().collect();
+        listing.remaining = all.count();
+        Ok(listing)
     }
 
     pub fn list_everything(&self) -> Listing {
@@ -238,6 +268,32 @@ impl Shared {
         }
         Ok(state.revision.max(from))
     }
+}
+
+/// Where a list begins.
+fn first_key(id: &ResourceId, namespace: Option<&str>, after: Option<(&str, &str)>) -> Bound<Key> {
+    let first = match (namespace, after) {
+        (Some(ns), Some((after_ns, name))) if after_ns == ns => Bound::Excluded((ns, name)),
+        (Some(ns), _) => Bound::Included((ns, "")),
+        (None, Some(after)) => Bound::Excluded(after),
+        (None, None) => Bound::Unbounded,
+    };
+    first.map(|(ns, name)| Key::new(Arc::clone(id), ns, name))
+}
+
+/// Two sorted walks as one.
+fn merged<'a>(
+    a: impl Iterator<Item = (&'a Key, &'a Record)>,
+    b: impl Iterator<Item = (&'a Key, &'a Record)>,
+) -> impl Iterator<Item = &'a Record> {
+    let (mut a, mut b) = (a.peekable(), b.peekable());
+    std::iter::from_fn(move || {
+        let from_a = match (a.peek(), b.peek()) {
+            (Some((left, _)), Some((right, _))) => left < right,
+            (left, _) => left.is_some(),
+        };
+        if from_a { a.next() } else { b.next() }.map(|(_, record)| record)
+    })
 }
 
 impl State {

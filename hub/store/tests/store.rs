@@ -275,3 +275,63 @@ async fn no_flipped_bit_gives_wrong_data() {
         Ok(store) => assert_eq!(store.list("/pods", None).records, expect),
     }
 }
+
+/// What a list holds, as text.
+fn shown(listing: &Listing) -> Vec<String> {
+    let text = |r: &Record| format!("{}/{}={}", r.key.namespace, r.key.name, String::from_utf8_lossy(&r.bytes));
+    listing.records.iter().map(text).collect()
+}
+
+#[tokio::test]
+async fn the_past_can_be_listed_as_it_was() {
+    let (_dir, store) = fresh();
+    let start = store.revision();
+    assert!(store.list_at("/pods", None, None, 9, start).unwrap().records.is_empty());
+    let mut states = Vec::new();
+    // A small walk that creates, changes, deletes and creates again, in two namespaces and two resources.
+    for step in 0..60u64 {
+        let (ns, name) = (["a", "b"][step as usize % 2], format!("n{}", step * 7 % 5));
+        let resource = if step % 11 == 0 { "/nodes" } else { "/pods" };
+        let key = Key::new(resource, ns, &name);
+        if step % 3 == 0 && store.get(&key).is_some() {
+            store.write(Write::Delete { key, expect: Expect::Any, last: None }).await.unwrap();
+        } else {
+            store.write(put(resource, ns, &name, Expect::Any, &step.to_string())).await.unwrap();
+        }
+        let listings = [None, Some("a"), Some("b")].map(|ns| shown(&store.list("/pods", ns)));
+        states.push((store.revision(), listings));
+    }
+    for (revision, expect) in &states {
+        for (ns, expect) in [None, Some("a"), Some("b")].into_iter().zip(expect) {
+            let whole = store.list_at("/pods", ns, None, usize::MAX, *revision).unwrap();
+            assert_eq!((&shown(&whole), whole.revision, whole.remaining), (expect, *revision, 0));
+            // The same in pages of two.
+            let (mut pages, mut after) = (Vec::new(), None::<(String, String)>);
+            loop {
+                let position = after.as_ref().map(|(ns, name)| (ns.as_str(), name.as_str()));
+                let page = store.list_at("/pods", ns, position, 2, *revision).unwrap();
+                pages.extend(shown(&page));
+                assert_eq!(pages.len() + page.remaining, expect.len());
+                after = page.records.last().map(|r| (r.key.namespace.clone(), r.key.name.clone()));
+                if page.remaining == 0 {
+                    break;
+                }
+            }
+            assert_eq!(&pages, expect);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_has_left_the_window_cannot_be_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Options { window_events: 3, ..Options::default() }).unwrap();
+    let mut revisions = Vec::new();
+    for step in 0..6 {
+        revisions.push(store.write(put("/pods", "a", "x", Expect::Any, &step.to_string())).await.unwrap().revision);
+    }
+    let at = |revision| store.list_at("/pods", None, None, 9, revision).map(|l| shown(&l).len());
+    assert_eq!(at(revisions[5]), Ok(1));
+    assert_eq!(at(revisions[2]), Ok(1));
+    assert!(at(revisions[1]).is_err());
+}

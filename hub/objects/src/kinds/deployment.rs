@@ -18,6 +18,10 @@ use crate::table;
 pub struct Deployment;
 
 impl Behaviour for Deployment {
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        super::warn::workload(new, old, super::warn::own_template, "spec.template")
+    }
+
     fn default(&self, object: &mut Value) {
         let Some(spec) = present(object, "spec") else { return };
         set_absent(spec, "replicas", 1);

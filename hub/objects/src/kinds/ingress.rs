@@ -20,6 +20,12 @@ const HOSTS_SHOWN_MAX: usize = 3;
 pub struct Ingress;
 
 impl Behaviour for Ingress {
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        let old_way = new["metadata"]["annotations"].get("kubernetes.io/ingress.class").is_some();
+        let words = "annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' instead";
+        old_way.then(|| words.to_owned()).into_iter().collect()
+    }
+
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let spec = &object["spec"];
         let mut errors = Errors::new();

@@ -23,6 +23,10 @@ const FIXED: [&str; 6] =
 pub struct Job;
 
 impl Behaviour for Job {
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        super::warn::workload(new, old, super::warn::own_template, "spec.template")
+    }
+
     fn default(&self, object: &mut Value) {
         let labels = object["spec"]["template"]["metadata"]["labels"].clone();
         if map(&object["metadata"], "labels").is_empty()

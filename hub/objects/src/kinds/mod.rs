@@ -6,6 +6,7 @@
 pub mod cells;
 pub mod fill;
 pub mod rules;
+pub mod warn;
 pub mod workload;
 
 mod admission;

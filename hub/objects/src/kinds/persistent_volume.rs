@@ -30,6 +30,13 @@ const NOT_SOURCES: [&str; 9] = [
 pub struct PersistentVolume;
 
 impl Behaviour for PersistentVolume {
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        let words = "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the \
+                     recommended approach is to use dynamic provisioning.";
+        let recycles = new["spec"]["persistentVolumeReclaimPolicy"] == "Recycle";
+        recycles.then(|| words.to_owned()).into_iter().collect()
+    }
+
     fn default(&self, object: &mut Value) {
         if let Some(status) = child(object, "status") {
             set(status, "phase", "Pending");

@@ -28,6 +28,10 @@ const COUNTS: [&str; 4] = ["replicas", "fullyLabeledReplicas", "readyReplicas", 
 pub struct ReplicaSet;
 
 impl Behaviour for ReplicaSet {
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        super::warn::workload(new, old, super::warn::own_template, "spec.template")
+    }
+
     fn default(&self, object: &mut Value) {
         let Some(spec) = present(object, "spec") else { return };
         set_absent(spec, "replicas", 1);
@@ -97,6 +101,10 @@ fn row(object: &Value, selector: String, now: Timestamp) -> Vec<Value> {
 pub struct ReplicationController;
 
 impl Behaviour for ReplicationController {
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        super::warn::workload(new, old, super::warn::own_template, "spec.template")
+    }
+
     fn default(&self, object: &mut Value) {
         let labels = object["spec"]["template"]["metadata"]["labels"].clone();
         if labels.as_object().is_some_and(|labels| !labels.is_empty()) {

@@ -22,6 +22,25 @@ const AFFINITY_SECONDS_MAX: i64 = 86_400;
 pub struct Service;
 
 impl Behaviour for Service {
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        let spec = &new["spec"];
+        let mut warnings = Vec::new();
+        if spec["clusterIP"] == "None" {
+            let ignored = [
+                ("loadBalancerIP", !text(spec, "loadBalancerIP").is_empty()),
+                ("externalIPs", !list(spec, "externalIPs").is_empty()),
+                ("SessionAffinity", text(spec, "sessionAffinity") == "ClientIP"),
+            ];
+            for (field, _) in ignored.iter().filter(|(_, set)| *set) {
+                warnings.push(format!("spec.{field} is ignored for headless services"));
+            }
+        }
+        if spec["type"] != "ExternalName" && !text(spec, "externalName").is_empty() {
+            warnings.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
+        }
+        warnings
+    }
+
     fn default(&self, object: &mut Value) {
         let Some(spec) = present(object, "spec") else { return };
         set(spec, "sessionAffinity", "None");

@@ -253,6 +253,11 @@ impl Behaviour for ResourceClaim {
 pub struct ResourceSlice;
 
 impl Behaviour for ResourceSlice {
+    fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+        let field = |name: &str| text(&object["spec"], name).to_owned();
+        vec![("spec.nodeName", field("nodeName")), ("spec.driver", field("driver"))]
+    }
+
     fn columns(&self) -> &'static [Column] {
         const { &[Column::NAME, Column::text("Node"), Column::text("Driver"), Column::text("Pool"), Column::AGE] }
     }

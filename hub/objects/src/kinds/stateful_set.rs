@@ -28,6 +28,10 @@ const MUTABLE: [&str; 7] = [
 pub struct StatefulSet;
 
 impl Behaviour for StatefulSet {
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        super::warn::workload(new, old, super::warn::own_template, "spec.template")
+    }
+
     fn default(&self, object: &mut Value) {
         let Some(spec) = present(object, "spec") else { return };
         set_absent(spec, "replicas", 1);

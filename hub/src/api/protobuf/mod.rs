@@ -1,14 +1,17 @@
-//! Kubernetes' protobuf encoding of objects, read into JSON values.
+//! Kubernetes' protobuf encoding of objects: read into JSON values, and written from them.
 //!
 //! In: a request's body with the media type application/vnd.kubernetes.protobuf, hostile (kubectl's typed
-//! commands and Go clients send it). Out: the value that the same object has in JSON. Unknown numbers are
-//! skipped, as upstream does.
-//! Never: encodes; these clients also accept JSON.
+//! commands and Go clients send it); or an object for an answer. Out: the value that the same object has in
+//! JSON (unknown numbers are skipped, as upstream does); or the bytes that upstream's encoder writes.
+//! Never: a kind that is not in the table (custom resources have no such form).
 //! Source: apimachinery's `runtime.Unknown` envelope; the numbers are in `fields-1.36.txt`.
 
+mod encode;
 mod special;
 mod table;
 mod wire;
+
+pub use encode::{encode, frame, knows, list};
 
 use limpet_objects::registry::definition_name;
 use serde_json::{Map, Value, json};
@@ -54,9 +57,7 @@ pub fn decode(bytes: &[u8]) -> Result<Value, ProtobufError> {
             _ => {}
         }
     }
-    let own = definition_name(&api_version, &kind);
-    let shared = format!("{META}.{kind}");
-    let name = [own, shared].into_iter().find(|n| table::message(n).is_some());
+    let name = message_name(&api_version, &kind);
     let name = name.ok_or_else(|| ProtobufError::Kind(format!("{api_version}, Kind={kind}")))?;
     let mut value = message(&name, raw, 0)?;
     value["apiVersion"] = json!(api_version);
@@ -64,12 +65,16 @@ pub fn decode(bytes: &[u8]) -> Result<Value, ProtobufError> {
     Ok(value)
 }
 
+/// The message of a kind: its own, or one that every group has under its own name.
+fn message_name(api_version: &str, kind: &str) -> Option<String> {
+    let own = definition_name(api_version, kind);
+    let shared = format!("{META}.{kind}");
+    [own, shared].into_iter().find(|n| table::message(n).is_some())
+}
+
 fn message(name: &str, bytes: &[u8], depth: usize) -> Result<Value, ProtobufError> {
     if depth > DEPTH_MAX {
         return Err(ProtobufError::Depth);
-    }
-    if let Some(value) = special::message(name, bytes, depth) {
-        return value;
     }
     let mut fields = Map::new();
     if let Some(known) = table::message(name) {
@@ -85,7 +90,7 @@ fn message(name: &str, bytes: &[u8], depth: usize) -> Result<Value, ProtobufErro
 
 fn put(
     fields: &mut Map<String, Value>,
-    field: &Field<'_>,
+    field: &Field,
     item: Item<'_>,
     depth: usize,
 ) -> Result<(), ProtobufError> {
@@ -151,6 +156,9 @@ fn one(base: &Base, item: Item<'_>, depth: usize) -> Result<Value, ProtobufError
             json!(base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes))
         }
         (Base::Message(name), Item::Bytes(bytes)) => message(name, bytes, depth + 1)?,
+        (Base::Special(special, name), Item::Bytes(bytes)) => {
+            special::decode(*special, name, bytes, depth + 1)?
+        }
         // The list inside a map's value.
         (Base::Items, Item::Bytes(bytes)) => {
             let mut list = Vec::new();
@@ -167,3 +175,6 @@ fn one(base: &Base, item: Item<'_>, depth: usize) -> Result<Value, ProtobufError
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod golden;

@@ -1,60 +1,38 @@
 //! Messages whose JSON form is not that of their fields.
 //!
-//! In: the bytes of a time, a quantity, an int-or-string, or JSON inside protobuf. Out: the JSON value.
-//! Never: a message of the table.
+//! In: the bytes of a time, a quantity, an int-or-string, or JSON inside protobuf; or their JSON values.
+//! Out: the JSON value, or the bytes. Never: a message of the table.
 
 use super::{
-    ProtobufError, message as any,
+    ProtobufError,
+    encode::message as put_any,
+    message as any,
+    table::Special,
     wire::{self, Item, Reader, WireError},
 };
 use jiff::Timestamp;
 use limpet_objects::time;
 use serde_json::{Value, json};
 
-/// Whether the message is one of those here.
-#[cfg(test)]
-pub fn is_one(name: &str) -> bool {
-    matches!(
-        name.rsplit('.').next(),
-        Some(
-            "Time"
-                | "MicroTime"
-                | "Duration"
-                | "Empty"
-                | "Quantity"
-                | "IntOrString"
-                | "RawExtension"
-                | "FieldsV1"
-                | "JSON"
-                | "JSONSchemaPropsOrArray"
-                | "JSONSchemaPropsOrBool"
-                | "JSONSchemaPropsOrStringArray"
-        )
-    )
-}
-
 type Outcome = Result<Value, ProtobufError>;
 
-/// `None` when the message has the form of its fields.
-pub fn message(name: &str, bytes: &[u8], depth: usize) -> Option<Outcome> {
-    let short = name.rsplit('.').next().unwrap_or(name);
-    Some(match short {
-        "Time" => moment(bytes, false),
-        "MicroTime" => moment(bytes, true),
-        "Duration" => duration(bytes),
-        "Quantity" => field(bytes, 1).and_then(|f| match f {
+/// The JSON value of a special message; `name` is the message's.
+pub fn decode(special: Special, name: &str, bytes: &[u8], depth: usize) -> Outcome {
+    match special {
+        Special::Time => moment(bytes, false),
+        Special::MicroTime => moment(bytes, true),
+        Special::Duration => duration(bytes),
+        Special::Quantity => match field(bytes, 1)? {
             Some(Item::Bytes(text)) => Ok(json!(wire::text(text)?)),
             _ => Ok(json!("0")),
-        }),
-        "IntOrString" => int_or_string(bytes),
-        "RawExtension" | "FieldsV1" | "JSON" => field(bytes, 1).and_then(|f| match f {
+        },
+        Special::IntOrString => int_or_string(bytes),
+        Special::Json => match field(bytes, 1)? {
             Some(Item::Bytes(raw)) if !raw.is_empty() => inner_json(raw),
             _ => Ok(Value::Null),
-        }),
-        "JSONSchemaPropsOrArray" | "JSONSchemaPropsOrStringArray" => either(name, bytes, depth),
-        "JSONSchemaPropsOrBool" => either(name, bytes, depth),
-        _ => return None,
-    })
+        },
+        Special::SchemaOrArray | Special::SchemaOrBool | Special::SchemaOrTexts => either(name, bytes, depth),
+    }
 }
 
 fn field(bytes: &[u8], number: u32) -> Result<Option<Item<'_>>, ProtobufError> {
@@ -129,4 +107,113 @@ fn either(name: &str, bytes: &[u8], depth: usize) -> Outcome {
         }
     }
     Ok(Value::Array(list))
+}
+
+/// The bytes of a special message. A value of another form becomes the zero of its type, as the stored
+/// objects were checked when they came.
+pub fn encode(special: Special, name: &str, value: &Value, out: &mut Vec<u8>) {
+    match special {
+        Special::Time => put_moment(value, false, out),
+        Special::MicroTime => put_moment(value, true, out),
+        Special::Duration => {
+            out.push(1 << 3);
+            wire::put_varint(nanoseconds(value.as_str().unwrap_or_default()) as u64, out);
+        }
+        Special::Quantity => match value {
+            Value::Number(number) => wire::put_bytes(1, number.to_string().as_bytes(), out),
+            other => {
+                let text = other.as_str().filter(|t| !t.is_empty()).unwrap_or("0");
+                wire::put_bytes(1, text.as_bytes(), out);
+            }
+        },
+        Special::IntOrString => {
+            let text = value.as_str();
+            wire::put_number(1, u64::from(text.is_some()), out);
+            wire::put_number(2, value.as_i64().unwrap_or(0) as u64, out);
+            wire::put_bytes(3, text.unwrap_or_default().as_bytes(), out);
+        }
+        Special::Json => {
+            if !value.is_null() {
+                // A value that was parsed can be written.
+                wire::put_bytes(1, &serde_json::to_vec(value).unwrap_or_default(), out);
+            }
+        }
+        Special::SchemaOrArray | Special::SchemaOrBool | Special::SchemaOrTexts => {
+            put_either(special, name, value, out);
+        }
+    }
+}
+
+fn put_moment(value: &Value, micro: bool, out: &mut Vec<u8>) {
+    let Some(at) = value.as_str().and_then(time::parse) else { return };
+    let nanos = if micro { at.subsec_nanosecond() / 1000 * 1000 } else { 0 };
+    wire::put_number(1, at.as_second() as u64, out);
+    wire::put_number(2, i64::from(nanos) as u64, out);
+}
+
+/// Go's text of a duration (`1h30m`, `0.5s`) in nanoseconds; 0 when it is none.
+fn nanoseconds(text: &str) -> i64 {
+    let (sign, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (-1.0, rest),
+        None => (1.0, text),
+    };
+    let mut total = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let Ok(number) = rest[..digits].parse::<f64>() else { return 0 };
+        rest = &rest[digits..];
+        let unit = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        total += number
+            * match &rest[..unit] {
+                "ns" => 1.0,
+                "us" | "\u{b5}s" | "\u{3bc}s" => 1e3,
+                "ms" => 1e6,
+                "s" => 1e9,
+                "m" => 60e9,
+                "h" => 3600e9,
+                _ => return 0,
+            };
+        rest = &rest[unit..];
+    }
+    (sign * total) as i64
+}
+
+fn put_either(special: Special, name: &str, value: &Value, out: &mut Vec<u8>) {
+    let schema =
+        name.rsplit_once('.').map(|(package, _)| format!("{package}.JSONSchemaProps")).unwrap_or_default();
+    let put = |number: u32, value: &Value, out: &mut Vec<u8>| {
+        wire::put_nested(number, out, |out| put_any(&schema, value, 0, out));
+    };
+    if special == Special::SchemaOrBool {
+        let allows = value.as_bool().unwrap_or(value.is_object());
+        wire::put_number(1, u64::from(allows), out);
+        if value.is_object() {
+            put(2, value, out);
+        }
+        return;
+    }
+    match value {
+        Value::Array(items) if special == Special::SchemaOrTexts => {
+            for text in items {
+                wire::put_bytes(2, text.as_str().unwrap_or_default().as_bytes(), out);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| put(2, item, out)),
+        Value::Object(_) => put(1, value, out),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, expect) in
+            [("0s", 0), ("1.5s", 1_500_000_000), ("1h2m", 3_720_000_000_000), ("-3ms", -3_000_000), ("x", 0)]
+        {
+            assert_eq!(nanoseconds(text), expect, "{text}");
+        }
+    }
 }

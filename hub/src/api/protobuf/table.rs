@@ -1,13 +1,16 @@
 //! The numbers, names and types of fields, from the generated table.
 //!
-//! In: `fields-1.36.txt`. Out: the fields of a message. The text is indexed once; a message's line is parsed
-//! when asked.
-//! Never: holds the parsed table in memory.
+//! In: `fields-1.36.txt` and `fields-by-hand.txt`. Out: the fields of a message, by number. The text is indexed
+//! once; a message's line is parsed when it is first asked for, and then kept.
+//! Never: parses what nobody asks for: most of the kinds are never seen by most hubs.
 
 use serde_json::{Value, json};
-use std::{collections::HashMap, sync::OnceLock};
+use std::{
+    collections::HashMap,
+    sync::{OnceLock, RwLock},
+};
 
-static TEXT: &str = include_str!("fields-1.36.txt");
+static TEXTS: [&str; 2] = [include_str!("fields-1.36.txt"), include_str!("fields-by-hand.txt")];
 const META: &str = super::META;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,9 +28,42 @@ pub enum Base {
     Integer,
     Double,
     Bytes,
-    /// A list of texts as the value of a map.
+    /// A list of texts as a message of its own.
     Items,
     Message(String),
+    /// A message whose JSON form is not that of its fields.
+    Special(Special, String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Special {
+    Time,
+    MicroTime,
+    Duration,
+    Quantity,
+    IntOrString,
+    /// RawExtension, FieldsV1, JSON: JSON as bytes in field 1.
+    Json,
+    SchemaOrArray,
+    SchemaOrBool,
+    SchemaOrTexts,
+}
+
+impl Special {
+    fn of(name: &str) -> Option<Special> {
+        Some(match name.rsplit('.').next()? {
+            "Time" => Special::Time,
+            "MicroTime" => Special::MicroTime,
+            "Duration" => Special::Duration,
+            "Quantity" => Special::Quantity,
+            "IntOrString" => Special::IntOrString,
+            "RawExtension" | "FieldsV1" | "JSON" => Special::Json,
+            "JSONSchemaPropsOrArray" => Special::SchemaOrArray,
+            "JSONSchemaPropsOrBool" => Special::SchemaOrBool,
+            "JSONSchemaPropsOrStringArray" => Special::SchemaOrTexts,
+            _ => return None,
+        })
+    }
 }
 
 impl Base {
@@ -37,16 +73,16 @@ impl Base {
             Base::Bool => json!(false),
             Base::Integer | Base::Double => json!(0),
             Base::Items => json!([]),
-            Base::Message(_) => json!({}),
+            Base::Message(_) | Base::Special(..) => json!({}),
         }
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Field<'t> {
+pub struct Field {
     pub number: u32,
     /// Empty: the fields of the message belong to the outer one.
-    pub name: &'t str,
+    pub name: &'static str,
     pub form: Form,
     pub base: Base,
 }
@@ -58,7 +94,8 @@ fn lines() -> &'static Lines {
     LINES.get_or_init(|| {
         let mut package = "";
         let mut lines = HashMap::new();
-        for line in TEXT.lines().filter(|l| !l.starts_with('#')) {
+        let texts = TEXTS.iter().flat_map(|text| text.lines());
+        for line in texts.filter(|l| !l.starts_with('#')) {
             match line.strip_prefix("= ") {
                 Some(name) => package = name,
                 None => {
@@ -71,14 +108,23 @@ fn lines() -> &'static Lines {
     })
 }
 
-/// The fields of `io.k8s.api.core.v1.Pod`.
-pub fn message(name: &str) -> Option<Vec<Field<'static>>> {
+/// The fields of `io.k8s.api.core.v1.Pod`, by number. What is kept is bounded by the table.
+pub fn message(name: &str) -> Option<&'static [Field]> {
+    static KNOWN: OnceLock<RwLock<HashMap<String, &'static [Field]>>> = OnceLock::new();
+    let known = KNOWN.get_or_init(RwLock::default);
+    if let Some(fields) = known.read().ok().and_then(|k| k.get(name).copied()) {
+        return Some(fields);
+    }
     let (package, short) = name.rsplit_once('.')?;
     let text = *lines().get(&(package, short))?;
-    Some(text.split(' ').filter(|f| !f.is_empty()).filter_map(|f| field(f, package)).collect())
+    let mut fields: Vec<Field> =
+        text.split(' ').filter(|f| !f.is_empty()).filter_map(|f| field(f, package)).collect();
+    fields.sort_by_key(|f| f.number);
+    let mut known = known.write().ok()?;
+    Some(*known.entry(name.to_owned()).or_insert_with(|| Box::leak(fields.into_boxed_slice())))
 }
 
-fn field(text: &'static str, package: &str) -> Option<Field<'static>> {
+fn field(text: &'static str, package: &str) -> Option<Field> {
     let (number, rest) = text.split_once(':')?;
     let (name, type_) = rest.split_once(':')?;
     let (form, base) = match type_.as_bytes().first()? {
@@ -94,13 +140,22 @@ fn field(text: &'static str, package: &str) -> Option<Field<'static>> {
         "d" => Base::Double,
         "y" => Base::Bytes,
         "items" => Base::Items,
-        other => Base::Message(match other.as_bytes().first()? {
-            b'.' => format!("{package}{other}"),
-            b'@' => format!("{META}.{}", &other[1..]),
-            _ => other.to_owned(),
-        }),
+        other => {
+            let full = match other.as_bytes().first()? {
+                b'.' => format!("{package}{other}"),
+                b'@' => format!("{META}.{}", &other[1..]),
+                _ => other.to_owned(),
+            };
+            Special::of(&full).map_or(Base::Message(full.clone()), |special| Base::Special(special, full))
+        }
     };
     Some(Field { number: number.parse().ok()?, name, form, base })
+}
+
+/// Every message of the table.
+#[cfg(test)]
+pub fn names() -> Vec<String> {
+    lines().keys().map(|(package, name)| format!("{package}.{name}")).collect()
 }
 
 #[cfg(test)]
@@ -110,12 +165,11 @@ mod tests {
     #[test]
     fn every_line_is_readable_and_leads_somewhere() {
         let mut count = 0;
-        for (package, name) in lines().keys() {
-            let full = format!("{package}.{name}");
+        for full in names() {
             for field in message(&full).unwrap() {
                 count += 1;
                 let Base::Message(inner) = &field.base else { continue };
-                let known = message(inner).is_some() || super::super::special::is_one(inner);
+                let known = message(inner).is_some() || inner.ends_with(".Empty");
                 assert!(known, "{full}.{} has the unknown type {inner}", field.name);
             }
         }

@@ -1,6 +1,7 @@
 //! The wire format of protocol buffers.
 //!
-//! In: bytes, hostile. Out: numbers of fields with their undecoded items, or what is broken.
+//! In: bytes, hostile; or values to write. Out: numbers of fields with their undecoded items, or what is broken;
+//! bytes as Go's generated code writes them.
 //! Source: protobuf.dev, "Encoding". Never: reads behind the end, or groups (deprecated, unused).
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,4 +99,48 @@ pub fn varints(bytes: &[u8]) -> Result<Vec<i64>, WireError> {
         all.push(reader.varint()? as i64);
     }
     Ok(all)
+}
+
+pub fn put_varint(mut number: u64, out: &mut Vec<u8>) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// A varint field.
+pub fn put_number(field: u32, value: u64, out: &mut Vec<u8>) {
+    put_varint(u64::from(field) << 3, out);
+    put_varint(value, out);
+}
+
+/// A field of bytes or text.
+pub fn put_bytes(field: u32, bytes: &[u8], out: &mut Vec<u8>) {
+    put_varint(u64::from(field) << 3 | 2, out);
+    put_varint(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
+}
+
+/// A field of eight bytes.
+pub fn put_fixed64(field: u32, bits: u64, out: &mut Vec<u8>) {
+    put_varint(u64::from(field) << 3 | 1, out);
+    out.extend_from_slice(&bits.to_le_bytes());
+}
+
+/// A message inside the message. Its length stands before it and is known after it: one byte is kept free for
+/// it, and longer ones are moved.
+pub fn put_nested(field: u32, out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
+    put_varint(u64::from(field) << 3 | 2, out);
+    let at = out.len();
+    out.push(0);
+    fill(out);
+    let length = out.len() - at - 1;
+    if length < 0x80 {
+        out[at] = length as u8;
+        return;
+    }
+    let mut prefix = Vec::with_capacity(5);
+    put_varint(length as u64, &mut prefix);
+    out.splice(at..=at, prefix);
 }

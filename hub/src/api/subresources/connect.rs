@@ -51,12 +51,12 @@ pub async fn answer(call: &mut Call, target: &Target, mut input: Input) -> Resul
     Ok(response.map(|()| Body::empty()))
 }
 
-fn streams(api: &Api) -> Result<Streams, Status> {
+pub fn streams(api: &Api) -> Result<Streams, Status> {
     let doors = api.doors.get().ok_or_else(|| Status::unavailable("the hub is still starting, try again"))?;
     Ok(doors.streams.clone())
 }
 
-fn place(target: &Target, pod: &Value) -> Result<PodPlace, Status> {
+pub fn place(target: &Target, pod: &Value) -> Result<PodPlace, Status> {
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     if node.is_empty() {
         return Err(Status::bad_request(format!("pod {} does not have a host assigned", target.name)));
@@ -117,7 +117,7 @@ async fn log(
     if input.parts.headers.contains_key(header::UPGRADE) {
         return Ok(streaming::flow(&mut input.parts, Framing::Bytes, flow)?.map(|()| Body::empty()));
     }
-    Ok(reply::flow(Body::flow(flow), true))
+    Ok(reply::flow(Body::flow(flow)))
 }
 
 fn log_options(query: &Query, pod: &str, container: String) -> Result<StreamKind, Status> {
@@ -206,7 +206,7 @@ pub async fn node(call: &Call, target: &Target) -> Result<Reply, Status> {
         kind: StreamKind::NodeGet { path: path.clone() },
     };
     let handle = streams(&call.api)?.open(&target.name, open).await.map_err(|e| failed(&e))?;
-    let mut reply = reply::flow(Body::flow(output(Arc::clone(&call.api), handle)), true);
+    let mut reply = reply::flow(Body::flow(output(Arc::clone(&call.api), handle)));
     if path == "/stats/summary" || path.starts_with("/pods") {
         reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }

@@ -11,10 +11,12 @@ mod eviction;
 mod scale;
 pub mod token;
 
+pub use connect::{place, streams};
+
 use super::{
     Reply, Target,
     dispatch::{Call, Input, not_allowed},
-    verbs,
+    proxy, verbs,
 };
 use limpet_objects::status::Status;
 
@@ -22,7 +24,8 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
     let Some(subresource) = target.resource.subresource(&call.info.subresource) else {
         return Err(Status::no_such_resource());
     };
-    if !subresource.verbs.iter().any(|v| v == call.info.verb) {
+    let preflight = subresource.name == "proxy" && call.info.verb == "options";
+    if !preflight && !subresource.verbs.iter().any(|v| v == call.info.verb) {
         return Err(not_allowed());
     }
     match (subresource.name.as_str(), call.info.verb) {
@@ -32,11 +35,7 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
         ("token", _) => token::answer(call, target, input).await,
         ("log" | "exec" | "attach" | "portforward", _) => connect::answer(call, target, input).await,
         ("proxy", "get") if target.resource.plural == "nodes" => connect::node(call, target).await,
-        ("proxy", _) => Err(Status::new(
-            501,
-            "",
-            "proxying to pods and services is not supported by this hub yet; use kubectl port-forward",
-        )),
+        ("proxy", _) => proxy::answer(call, target, input).await,
         // status, finalize, approval, ephemeralcontainers, resize: the object itself, with rules of its own.
         (_, "get") => verbs::get::answer(call, target),
         (_, "update") => verbs::update::answer(call, target, input).await,

@@ -7,9 +7,12 @@ use crate::api::{
     Reply, Target, decode,
     dispatch::{Call, Input},
     negotiate, object, reply,
-    verbs::{ask, dry_run, patch::Patch},
+    verbs::{
+        ask, dry_run,
+        patch::{Patch, check_options, server_side},
+    },
     write::{
-        self, Ask, Made,
+        self, Ask, Made, Written,
         form::{Form, Validation, conform},
     },
 };
@@ -18,6 +21,8 @@ use serde_json::{Value, json};
 
 const FORM: Form<'_> =
     Form { api_version: "autoscaling/v1", kind: "Scale", definition: "io.k8s.api.autoscaling.v1.Scale" };
+
+const APPLY: &str = "application/apply-patch+yaml";
 
 pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Reply, Status> {
     let record = call.api.store.get(&target.key()).ok_or_else(|| target.not_found())?;
@@ -28,20 +33,23 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
     let mut ask = ask(call, target)?;
     ask.dry_run = dry_run(call)?;
     let media = call.content_type();
+    if call.info.verb == "patch" {
+        if !negotiate::PATCHES.contains(&media.as_str()) {
+            return Err(Status::unsupported_media_type(negotiate::PATCHES));
+        }
+        check_options(call, &media)?;
+    }
     let bytes = input.read().await?;
-    let written = if call.info.verb == "update" {
+    let written = if media == APPLY && call.info.verb == "patch" {
+        let scale = decode::yaml(&bytes)?.value;
+        apply(&mut ask, scale, call.query.flag("force")).await?
+    } else if call.info.verb == "update" {
         let decoded = decode::object(&bytes, &media, FORM.kind)?;
         let mut scale = decoded.value;
         conform(&mut scale, FORM, decoded.duplicates, validation, &mut call.warnings)?;
         write::update(&mut ask, |ask, old| set(ask, old, &scale)).await?
     } else {
-        let media = match media.as_str() {
-            // An applied Scale holds all of its one field.
-            "application/apply-patch+yaml" => "application/merge-patch+json",
-            known if negotiate::PATCHES.contains(&known) => known,
-            _ => return Err(Status::unsupported_media_type(negotiate::PATCHES)),
-        };
-        let patch = Patch::parse(media, bytes.bytes.clone())?;
+        let patch = Patch::parse(&media, bytes.bytes.clone())?;
         let place = Place::of(schema::table(), FORM.definition);
         write::update(&mut ask, |ask, old| {
             let mut scale = patch.apply(&scale_of(old), place)?;
@@ -54,12 +62,48 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
     Ok(reply::value(200, &scale_of(&value), call.wanted))
 }
 
+/// An applied Scale is an applied object of the parent's kind with this one field.
+async fn apply(ask: &mut Ask, mut scale: Value, force: bool) -> Result<Written, Status> {
+    conform(&mut scale, FORM, Vec::new(), Validation::Ignore, &mut Vec::new())?;
+    let name = object::name(&scale);
+    if !name.is_empty() && name != ask.target.name {
+        let words = format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            ask.target.name
+        );
+        return Err(Status::bad_request(words));
+    }
+    let mut applied = json!({
+        "apiVersion": ask.target.resource.api_version(), "kind": ask.target.resource.kind,
+        "metadata": {"name": ask.target.name, "namespace": ask.target.namespace}, "spec": {},
+    });
+    for field in ["uid", "resourceVersion"] {
+        if let Some(value) = scale["metadata"].get(field) {
+            applied["metadata"][field] = value.clone();
+        }
+    }
+    if let Some(replicas) = scale["spec"].get("replicas") {
+        applied["spec"]["replicas"] = replicas.clone();
+    }
+    write::update(ask, |ask, old| {
+        let made = server_side(ask, Some(old), &applied, force)?;
+        check(ask, made.object["spec"]["replicas"].as_i64().unwrap_or(0))?;
+        Ok(made)
+    })
+    .await
+}
+
+fn check(ask: &Ask, replicas: i64) -> Result<(), Status> {
+    if replicas >= 0 {
+        return Ok(());
+    }
+    let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
+    Err(Status::invalid("autoscaling", "Scale", &ask.target.name, &[error]))
+}
+
 fn set(ask: &mut Ask, old: &Value, scale: &Value) -> Result<Made, Status> {
     let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
-    if replicas < 0 {
-        let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
-        return Err(Status::invalid("autoscaling", "Scale", &ask.target.name, &[error]));
-    }
+    check(ask, replicas)?;
     let uid = object::uid(scale);
     if !uid.is_empty() && uid != object::uid(old) {
         return Err(ask.target.conflict_because(&format!(

@@ -25,7 +25,8 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
         validation,
         &mut call.warnings,
     )?;
-    let written = write::create(&mut ask, object).await?;
+    let outcome = write::create(&mut ask, object).await;
     call.warnings.append(&mut ask.warnings);
+    let written = outcome?;
     shape::written(call, target, 201, written.bytes)
 }

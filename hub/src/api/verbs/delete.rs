@@ -27,8 +27,9 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
     let options = options(call, input).await?;
     let mut ask = ask(call, target)?;
     ask.dry_run = options.1;
-    let deleted = write::delete(&mut ask, &options.0).await?;
+    let outcome = write::delete(&mut ask, &options.0).await;
     call.warnings.append(&mut ask.warnings);
+    let deleted = outcome?;
     let resource = target.resource;
     if deleted.gone && !RETURNED.contains(&resource.storage.as_str()) {
         let status = Status::success(&resource.group, &resource.plural, &target.name, &deleted.uid);

@@ -7,11 +7,11 @@ use super::{
     ask, delete,
     list::page,
     options::{ListOptions, parse},
+    shape,
 };
 use crate::api::{
     Reply, Target,
     dispatch::{Call, Input},
-    reply,
     selection::Selection,
     write,
 };
@@ -22,7 +22,9 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
     let options = ListOptions { revision: None, ..parse(&call.query, false)? };
     let selection = Selection::parse(&call.query, target.resource)?;
     let (how, dry_run) = delete::options(call, input).await?;
-    let page = page(call, target, &options, &selection)?;
+    let Ok(page) = page(call, target, &options, &selection)? else {
+        return Err(Status::gone_expired("The provided continue parameter is too old, start anew"));
+    };
     let mut items: Vec<Value> = Vec::with_capacity(page.records.len());
     for record in &page.records {
         let mut target = target.named(&record.key.name);
@@ -35,9 +37,6 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
             Err(status) => return Err(status),
         }
     }
-    let list = json!({
-        "kind": target.resource.list_kind, "apiVersion": target.resource.api_version(),
-        "metadata": {"resourceVersion": call.api.store.revision().to_string()}, "items": items,
-    });
-    Ok(reply::value(200, &list, call.wanted))
+    let metadata = json!({"resourceVersion": call.api.store.revision().to_string()});
+    shape::list(call, target, metadata, items)
 }

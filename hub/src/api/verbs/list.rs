@@ -1,7 +1,7 @@
 //! LIST: a copy of the stored bytes of all selected objects.
 //!
-//! In: a target without a name, selectors, limit and token. Out: a list, a Table, or partial metadata; 410
-//! when a token's revision has left the watch window. Never: parses objects when nothing asks for it.
+//! In: a target without a name, selectors, limit and token. Out: a list, a Table, or partial metadata, all pages
+//! as of one revision; 410 when that revision has left the watch window. Never: parses objects when nothing asks for it.
 
 use super::{
     get::not_of_the_future,
@@ -11,8 +11,8 @@ use super::{
 use crate::api::{
     Reply, Target,
     dispatch::Call,
-    negotiate::{Format, Shape},
-    object, reply,
+    negotiate::{self, Format, Shape},
+    protobuf, reply,
     selection::Selection,
 };
 use bytes::Bytes;
@@ -32,46 +32,32 @@ pub struct Page {
 pub fn answer(call: &Call, target: &Target) -> Result<Reply, Status> {
     let options = options::parse(&call.query, false)?;
     let selection = Selection::parse(&call.query, target.resource)?;
-    if let Some(reply) = expired_token(call, &options) {
-        return Ok(reply);
-    }
-    let page = page(call, target, &options, &selection)?;
-    match call.wanted.shape {
+    let page = match page(call, target, &options, &selection)? {
+        Ok(page) => page,
+        Err(Expired) => return too_old(call, &options),
+    };
+    match (call.wanted.shape, call.wanted.format) {
         _ if shape::is_plain(call, target) => Ok(plain(call, target, page)),
-        Shape::Table(version) => {
-            let objects = parse(target, &page)?;
-            let mut table = shape::tabulate(call, target, &objects, version)?;
-            table["metadata"] = metadata(&page);
-            Ok(reply::value(200, &table, call.wanted))
-        }
-        Shape::Object => {
-            let items = parse(target, &page)?;
-            let list = json!({
-                "kind": target.resource.list_kind, "apiVersion": target.resource.api_version(),
-                "metadata": metadata(&page), "items": items,
-            });
-            Ok(reply::value(200, &list, call.wanted))
-        }
-        Shape::Partial(version) => {
-            let items: Vec<Value> =
-                parse(target, &page)?.iter().map(|o| object::partial(o, version)).collect();
-            let list = json!({
-                "kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"),
-                "metadata": metadata(&page), "items": items,
-            });
-            Ok(reply::value(200, &list, call.wanted))
-        }
+        (Shape::Object, Format::Protobuf) => encoded(call, target, &page),
+        _ => shape::list(call, target, metadata(&page), parse(target, &page)?),
     }
 }
 
-/// The records that belong on this page.
+/// The revision that a list must have has left the window.
+pub struct Expired;
+
+/// The records that belong on this page. All pages of a list show the state of the first page's revision.
 pub fn page(
     call: &Call,
     target: &Target,
     options: &ListOptions,
     selection: &Selection,
-) -> Result<Page, Status> {
-    check_revision(call, options)?;
+) -> Result<Result<Page, Expired>, Status> {
+    let mut at = exact_revision(call, options)?;
+    // A token of another life of the store.
+    if at.is_some_and(|at| at > call.api.store.revision()) {
+        return Ok(Err(Expired));
+    }
     let (store, resource) = (&call.api.store, target.resource);
     let mut after = options.start.as_ref().map(|s| (s.namespace.clone(), s.name.clone()));
     let mut records: Vec<Record> = Vec::new();
@@ -79,11 +65,17 @@ pub fn page(
     let limit = if options.limit == 0 { usize::MAX } else { options.limit };
     // Without a selector one look is enough; with one, further pieces are read until the page is full.
     let step = if everything || limit == usize::MAX { limit } else { limit.max(500) };
-    let mut first_revision = None;
     let remaining = loop {
         let position = after.as_ref().map(|(ns, name)| (ns.as_str(), name.as_str()));
-        let listing = store.list_from(&resource.storage, target.namespace(), position, step);
-        first_revision.get_or_insert(listing.revision);
+        let namespace = target.namespace();
+        let listing = match at {
+            None => store.list_from(&resource.storage, namespace, position, step),
+            Some(at) => match store.list_at(&resource.storage, namespace, position, step, at) {
+                Ok(listing) => listing,
+                Err(_) => return Ok(Err(Expired)),
+            },
+        };
+        at.get_or_insert(listing.revision);
         after = listing.records.last().map(|r| (r.key.namespace.clone(), r.key.name.clone()));
         let mut chosen = listing.records.into_iter().filter(|r| everything || selection.matches(resource, r));
         let mut full = false;
@@ -101,42 +93,42 @@ pub fn page(
             break listing.remaining;
         }
     };
-    // Later pages keep the revision of the first: a watch from there repeats what changed between the pages.
-    let revision = options.start.as_ref().map_or(first_revision.unwrap_or(0), |s| s.revision);
+    let revision = at.unwrap_or(0);
     let last = records.last().filter(|_| remaining > 0);
     let next =
         last.map(|r| Continue { revision, namespace: r.key.namespace.clone(), name: r.key.name.clone() });
     let remaining = (remaining > 0 && everything).then_some(remaining);
-    Ok(Page { revision, records, next, remaining })
+    Ok(Ok(Page { revision, records, next, remaining }))
 }
 
-fn check_revision(call: &Call, options: &ListOptions) -> Result<(), Status> {
-    let current = call.api.store.revision();
-    if let Some(asked) = options.revision {
-        not_of_the_future(asked, current)?;
-        // Older states are not kept: only the newest can be had exactly.
-        let exact = options.revision_match == Match::Exact
-            || (options.revision_match == Match::Unset && options.limit > 0 && asked > 0);
-        if exact && asked != current {
-            return Err(Status::gone_expired("The resourceVersion for the provided list is too old."));
-        }
+/// The one revision whose state is wanted, when there is one.
+fn exact_revision(call: &Call, options: &ListOptions) -> Result<Option<Revision>, Status> {
+    if let Some(start) = &options.start {
+        return Ok(Some(start.revision));
     }
-    Ok(())
+    let Some(asked) = options.revision else { return Ok(None) };
+    not_of_the_future(asked, call.api.store.revision())?;
+    // Paging from a named revision means that one, as it always did.
+    let exact = options.revision_match == Match::Exact
+        || (options.revision_match == Match::Unset && options.limit > 0 && asked > 0);
+    Ok(exact.then_some(asked))
 }
 
-/// 410 with a fresh token, with which a client that can live with an inconsistent list goes on.
-fn expired_token(call: &Call, options: &ListOptions) -> Option<Reply> {
-    let (current, oldest) = (call.api.store.revision(), call.api.store.oldest());
-    let start = options.start.as_ref().filter(|s| s.revision < oldest || s.revision > current)?;
+/// 410; for a token with a fresh one, with which a client that can live with an inconsistent list goes on.
+fn too_old(call: &Call, options: &ListOptions) -> Result<Reply, Status> {
+    let Some(start) = &options.start else {
+        return Err(Status::gone_expired("The resourceVersion for the provided list is too old."));
+    };
     let status = Status::gone_expired(
         "The provided continue parameter is too old to display a consistent list result. You can start a new list \
          without the continue parameter, or use the continue token in this response to retrieve the remainder of the \
          results. Continuing with the provided token results in an inconsistent list - objects that were created, \
          modified, or deleted between the time the first chunk was returned and now may show up in the list.",
     );
+    let revision = call.api.store.revision();
     let mut value = status.to_value();
-    value["metadata"]["continue"] = json!(Continue { revision: current, ..start.clone() }.encode());
-    Some(reply::value(status.code, &value, call.wanted))
+    value["metadata"]["continue"] = json!(Continue { revision, ..start.clone() }.encode());
+    Ok(reply::value(status.code, &value, call.wanted))
 }
 
 fn metadata(page: &Page) -> Value {
@@ -152,6 +144,25 @@ fn metadata(page: &Page) -> Value {
 
 fn parse(target: &Target, page: &Page) -> Result<Vec<Value>, Status> {
     page.records.iter().map(|r| target.parse(r)).collect()
+}
+
+/// In protobuf, object by object: the parsed objects are never there all together.
+fn encoded(call: &Call, target: &Target, page: &Page) -> Result<Reply, Status> {
+    let resource = target.resource;
+    let mut broken = None;
+    let items = page.records.iter().map_while(|record| match target.parse(record) {
+        Ok(value) => Some(value),
+        Err(status) => {
+            broken = Some(status);
+            None
+        }
+    });
+    let bytes = protobuf::list(&resource.api_version(), &resource.list_kind, &metadata(page), items);
+    match (broken, bytes) {
+        (Some(status), _) => Err(status),
+        (None, Some(bytes)) => Ok(reply::encoded(200, bytes.into(), call.wanted)),
+        (None, None) => Err(Status::not_acceptable(negotiate::ACCEPTED)),
+    }
 }
 
 fn plain(call: &Call, target: &Target, page: Page) -> Reply {

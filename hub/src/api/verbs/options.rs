@@ -27,7 +27,8 @@ pub struct ListOptions {
     pub revision: Option<Revision>,
     pub revision_match: Match,
     pub bookmarks: bool,
-    pub send_initial_events: bool,
+    /// `None`: not given.
+    pub send_initial_events: Option<bool>,
     pub timeout: Option<Duration>,
 }
 
@@ -74,6 +75,9 @@ pub fn parse(query: &Query, watch: bool) -> Result<ListOptions, Status> {
             Status::invalid("meta.k8s.io", "ListOptions", "", &[error])
         })?),
     };
+    if !watch && start.is_some() && revision.is_some_and(|asked| asked > 0) {
+        return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+    }
     let text = query.text("resourceVersionMatch");
     let options = ListOptions {
         limit,
@@ -85,7 +89,7 @@ pub fn parse(query: &Query, watch: bool) -> Result<ListOptions, Status> {
             _ => Match::Unset,
         },
         bookmarks: query.flag("allowWatchBookmarks"),
-        send_initial_events: query.flag("sendInitialEvents"),
+        send_initial_events: query.text("sendInitialEvents").map(|_| query.flag("sendInitialEvents")),
         timeout: number("timeoutSeconds")?
             .filter(|s| *s > 0)
             .map(|s| Duration::from_secs(s.min(86_400) as u64)),
@@ -169,6 +173,9 @@ mod tests {
             ("sendInitialEvents=true", true, Some(422)),
             ("sendInitialEvents=true&resourceVersionMatch=NotOlderThan", true, None),
             ("resourceVersionMatch=NotOlderThan", true, Some(422)),
+            ("sendInitialEvents=false&resourceVersionMatch=NotOlderThan", true, None),
+            ("continue=eyJydiI6NywibnMiOiJhIiwibiI6ImIifQ", false, None),
+            ("continue=eyJydiI6NywibnMiOiJhIiwibiI6ImIifQ&resourceVersion=7", false, Some(400)),
         ] {
             assert_eq!(check(query, watch).err(), expect, "{query}");
         }

@@ -32,8 +32,8 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
     let mut ask = ask(call, target)?;
     ask.dry_run = dry_run(call)?;
     let bytes = input.read().await?;
-    let written = if media == "application/apply-patch+yaml" {
-        apply(call, &mut ask, &bytes).await?
+    let outcome = if media == "application/apply-patch+yaml" {
+        apply(call, &mut ask, &bytes).await
     } else {
         let validation = Validation::of(&call.query)?;
         let patch = Patch::parse(&media, bytes.bytes.clone())?;
@@ -43,9 +43,10 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
             let new = patch.apply(old, place)?;
             formed(ask, new, form(&ask.target.clone(), &api_version), &patch, validation)
         })
-        .await?
+        .await
     };
     call.warnings.append(&mut ask.warnings);
+    let written = outcome?;
     let code = if written.created { 201 } else { 200 };
     shape::written(call, target, code, written.bytes)
 }
@@ -58,13 +59,13 @@ fn formed(
     validation: Validation,
 ) -> Result<Made, Status> {
     let mut warnings = Vec::new();
-    conform(&mut new, form, patch.duplicates.clone(), validation, &mut warnings)?;
+    let outcome = conform(&mut new, form, patch.duplicates.clone(), validation, &mut warnings);
     // A retry finds the same again.
     ask.warnings = warnings;
-    Ok(Made::from(new))
+    outcome.map(|()| Made::from(new))
 }
 
-fn check_options(call: &Call, media: &str) -> Result<(), Status> {
+pub fn check_options(call: &Call, media: &str) -> Result<(), Status> {
     let mut errors = Vec::new();
     let apply = media == "application/apply-patch+yaml";
     if apply && call.query.text("fieldManager").is_none() {
@@ -185,7 +186,8 @@ fn check_name(applied: &mut Value, target: &Target) -> Result<(), Status> {
     Ok(())
 }
 
-fn server_side(ask: &mut Ask, live: Option<&Value>, applied: &Value, force: bool) -> Result<Made, Status> {
+/// One attempt of an apply to the object as it is.
+pub fn server_side(ask: &mut Ask, live: Option<&Value>, applied: &Value, force: bool) -> Result<Made, Status> {
     let now = ask.api.now();
     let outcome = ask.with_writer(now, |writer| patch::apply(live, applied, writer, force, ask.place()));
     let outcome = outcome.map_err(|error| match &error {

@@ -5,13 +5,13 @@
 use crate::api::{
     Reply, Target,
     dispatch::Call,
-    negotiate::{Format, Shape},
+    negotiate::Shape,
     object, reply,
 };
 use bytes::Bytes;
 use limpet_objects::{status::Status, table};
 use limpet_store::Record;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// How the rows of a table carry their objects.
 pub fn include_object(call: &Call) -> Result<table::Include, Status> {
@@ -20,9 +20,7 @@ pub fn include_object(call: &Call) -> Result<table::Include, Status> {
 
 /// Whether stored bytes can go out as they are.
 pub fn is_plain(call: &Call, target: &Target) -> bool {
-    call.wanted.shape == Shape::Object
-        && call.wanted.format == Format::Json
-        && target.resource.is_stored_form()
+    call.wanted.is_plain_json() && target.resource.is_stored_form()
 }
 
 /// A stored object.
@@ -35,7 +33,7 @@ pub fn stored(call: &Call, target: &Target, record: &Record) -> Result<Reply, St
 
 /// The outcome of a write: canonical bytes of the resource's version.
 pub fn written(call: &Call, target: &Target, code: u16, bytes: Bytes) -> Result<Reply, Status> {
-    if call.wanted.shape == Shape::Object && call.wanted.format == Format::Json {
+    if call.wanted.is_plain_json() {
         return Ok(reply::bytes(code, bytes, call.wanted));
     }
     let value = serde_json::from_slice(&bytes).map_err(|e| Status::internal(e.to_string()))?;
@@ -55,6 +53,29 @@ pub fn one(call: &Call, target: &Target, code: u16, value: Value) -> Result<Repl
         }
     };
     Ok(reply::value(code, &value, call.wanted))
+}
+
+/// A list of objects of the target's resource.
+pub fn list(call: &Call, target: &Target, metadata: Value, items: Vec<Value>) -> Result<Reply, Status> {
+    let list = match call.wanted.shape {
+        Shape::Table(version) => {
+            let mut table = tabulate(call, target, &items, version)?;
+            table["metadata"] = metadata;
+            table
+        }
+        Shape::Object => json!({
+            "kind": target.resource.list_kind, "apiVersion": target.resource.api_version(),
+            "metadata": metadata, "items": items,
+        }),
+        Shape::Partial(version) => {
+            let items: Vec<Value> = items.iter().map(|item| object::partial(item, version)).collect();
+            json!({
+                "kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"),
+                "metadata": metadata, "items": items,
+            })
+        }
+    };
+    Ok(reply::value(200, &list, call.wanted))
 }
 
 /// A Table of objects.

@@ -12,7 +12,7 @@ use crate::api::{
     object,
     write::{self, Ask, Made, form::Validation},
 };
-use limpet_objects::status::Status;
+use limpet_objects::{field::FieldError, status::Status};
 use serde_json::Value;
 
 const CREATED_WHEN_ABSENT: [&str; 9] = [
@@ -48,10 +48,41 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
             target.name
         )));
     }
-    let written = put(&mut ask, new).await?;
+    let outcome = put(&mut ask, new).await;
     call.warnings.append(&mut ask.warnings);
+    let written = outcome?;
     let code = if written.created { 201 } else { 200 };
     shape::written(call, target, code, written.bytes)
+}
+
+/// Kinds whose PUT must say from which version it was made.
+const VERSION_REQUIRED: [&str; 16] = [
+    "admissionregistration.k8s.io/mutatingadmissionpolicies",
+    "admissionregistration.k8s.io/mutatingadmissionpolicybindings",
+    "admissionregistration.k8s.io/mutatingwebhookconfigurations",
+    "admissionregistration.k8s.io/validatingadmissionpolicies",
+    "admissionregistration.k8s.io/validatingadmissionpolicybindings",
+    "admissionregistration.k8s.io/validatingwebhookconfigurations",
+    "apiextensions.k8s.io/customresourcedefinitions",
+    "apiregistration.k8s.io/apiservices",
+    "coordination.k8s.io/leases",
+    "node.k8s.io/runtimeclasses",
+    "policy/poddisruptionbudgets",
+    "storage.k8s.io/csidrivers",
+    "storage.k8s.io/csinodes",
+    "storage.k8s.io/csistoragecapacities",
+    "storage.k8s.io/volumeattachments",
+    "storage.k8s.io/volumeattributesclasses",
+];
+
+fn check_version(target: &Target, new: &Value) -> Result<(), Status> {
+    let resource = target.resource;
+    if !object::resource_version(new).is_empty() || !VERSION_REQUIRED.contains(&resource.storage.as_str()) {
+        return Ok(());
+    }
+    let why = "must be specified for an update";
+    let error = FieldError::invalid("metadata.resourceVersion", 0, why);
+    Err(Status::invalid(&resource.group, &resource.plural, &target.name, &[error]))
 }
 
 async fn put(ask: &mut Ask, new: Value) -> Result<write::Written, Status> {
@@ -60,6 +91,9 @@ async fn put(ask: &mut Ask, new: Value) -> Result<write::Written, Status> {
     let may_create = CREATED_WHEN_ABSENT.contains(&storage) && ask.subresource.is_empty();
     if absent && may_create && object::resource_version(&new).is_empty() {
         return write::create(ask, new).await;
+    }
+    if !absent {
+        check_version(&ask.target, &new)?;
     }
     write::update(ask, |_, _| Ok(Made::from(new.clone()))).await
 }

@@ -12,11 +12,11 @@ use super::{
 };
 use crate::{
     api::{
-        Api, Body, Reply, Target, decode,
+        Api, Body, Reply, Target,
         dispatch::{Call, Input},
         limits,
-        negotiate::{Format, Shape, Wanted},
-        object, reply,
+        negotiate::{self, Format, Shape, Wanted},
+        object, protobuf, reply,
         selection::Selection,
         target,
     },
@@ -40,14 +40,20 @@ use std::{
 use tokio::time::{Instant, sleep_until};
 
 pub fn answer(call: &Call, target: &Target, mut input: Input) -> Result<Reply, Status> {
-    let flow = events(call, target)?;
-    if input.parts.headers.contains_key(header::UPGRADE) {
-        return Ok(streaming::flow(&mut input.parts, Framing::Text, flow)?.map(|()| Body::empty()));
+    let format = call.wanted.format;
+    if format == Format::Yaml {
+        return Err(Status::not_acceptable(negotiate::STREAMED));
     }
-    Ok(reply::flow(Body::flow(flow), call.wanted.format == Format::Yaml))
+    let upgrade = input.parts.headers.contains_key(header::UPGRADE);
+    let flow = events(call, target, upgrade)?;
+    if upgrade {
+        let framing = if format == Format::Protobuf { Framing::Bytes } else { Framing::Text };
+        return Ok(streaming::flow(&mut input.parts, framing, flow)?.map(|()| Body::empty()));
+    }
+    Ok(reply::events(Body::flow(flow), format))
 }
 
-fn events(call: &Call, target: &Target) -> Result<impl Stream<Item = Bytes> + Send + use<>, Status> {
+fn events(call: &Call, target: &Target, upgrade: bool) -> Result<impl Stream<Item = Bytes> + Send + use<>, Status> {
     if call.api.metrics.watches.load(Ordering::Relaxed) >= limits::WATCHES_MAX {
         return Err(Status::too_many_requests("too many watches, please try again later", 5));
     }
@@ -58,6 +64,7 @@ fn events(call: &Call, target: &Target) -> Result<impl Stream<Item = Bytes> + Se
         wanted: call.wanted,
         include: shape::include_object(call)?,
         head_sent: false,
+        with_length: !upgrade,
     };
     let mut feed = Feed::new(Arc::clone(&call.api), render, selection, &options);
     feed.start(target, &options)?;
@@ -108,14 +115,17 @@ impl Feed {
         let (resource, namespace) = (target.resource.storage.as_str(), target.namespace());
         let asked = options.revision.unwrap_or(0);
         not_of_the_future(asked, store.revision())?;
-        let from = if asked == 0 || options.send_initial_events {
+        let initial = options.send_initial_events;
+        let from = if initial.unwrap_or(asked == 0) {
             let listing = store.list(resource, namespace);
             let chosen = listing.records.into_iter().filter(|r| self.selection.matches(target.resource, r));
             self.initial = chosen.collect();
-            if options.send_initial_events && options.bookmarks {
+            if initial.is_some() && options.bookmarks {
                 self.mark_initial_end = Some(listing.revision);
             }
             listing.revision
+        } else if asked == 0 {
+            store.revision()
         } else {
             asked
         };
@@ -208,6 +218,8 @@ struct Render {
     include: Include,
     /// Only the first Table carries the columns.
     head_sent: bool,
+    /// Whether frames of protobuf begin with their length.
+    with_length: bool,
 }
 
 impl Render {
@@ -267,10 +279,12 @@ impl Render {
     }
 
     fn frame(&self, kind: &str, object: Value) -> Bytes {
-        let event = json!({"type": kind, "object": object});
-        if self.wanted.format == Format::Yaml {
-            return format!("---\n{}", decode::to_yaml(&event)).into();
+        if self.wanted.format == Format::Protobuf {
+            // The kind was negotiated, and a Status has this form.
+            let object = protobuf::encode(&object).unwrap_or_default();
+            return protobuf::frame(kind, &object, self.with_length).into();
         }
+        let event = json!({"type": kind, "object": object});
         let mut out = serde_json::to_vec(&event).unwrap_or_default();
         out.push(b'\n');
         out.into()

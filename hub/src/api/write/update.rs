@@ -81,6 +81,9 @@ async fn replace(ask: &mut Ask, record: &Record, old: &Value, made: Made) -> Res
     // A binding also says in the status that the pod is scheduled.
     let bound_status = (ask.subresource == "binding").then(|| new["status"].clone());
     strategy::update(resource, &mut new, old, &ask.subresource, &chance.ctx(&ask.user))?;
+    if ask.subresource.is_empty() {
+        ask.warnings.extend(resource.behaviour.warnings(&new, Some(old)));
+    }
     if let Some(status) = bound_status {
         new["status"] = status;
     }

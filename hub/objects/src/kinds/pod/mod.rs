@@ -24,6 +24,14 @@ pub use qos::qos_class;
 pub struct Pod;
 
 impl Behaviour for Pod {
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        if old.is_some() {
+            return Vec::new();
+        }
+        let name = super::warn::host_name(new, "the Pod's hostname");
+        name.into_iter().chain(super::warn::pod(new, "")).collect()
+    }
+
     fn default(&self, object: &mut Value) {
         defaults::pod(object);
     }
