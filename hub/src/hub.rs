@@ -15,7 +15,10 @@ use crate::{
     },
 };
 use limpet_broker::{Broker, BrokerOptions};
-use limpet_hub_core::{control, schedule::Scheduler};
+use limpet_hub_core::{
+    control,
+    schedule::{Config, Scheduler},
+};
 use limpet_store::{Store, StoreError};
 use std::{
     net::SocketAddr,
@@ -35,6 +38,8 @@ pub struct HubOptions {
     /// Names and addresses under which nodes and operators reach this hub. Empty: this machine's own.
     pub advertise_hosts: Vec<String>,
     pub cluster_name: String,
+    /// A KubeSchedulerConfiguration, YAML or JSON. None: kube-scheduler's defaults.
+    pub scheduler_config: Option<PathBuf>,
 }
 
 /// Why the hub does not run. The operator mends what the sentence tells.
@@ -48,6 +53,8 @@ pub enum HubError {
     Pki(#[from] PkiError),
     #[error("cannot {what}: {source}")]
     Io { what: &'static str, source: std::io::Error },
+    #[error("{}: {why}", .path.display())]
+    SchedulerConfig { path: PathBuf, why: String },
     #[error("cannot make the objects that every cluster has: {0}")]
     Bootstrap(String),
 }
@@ -80,10 +87,11 @@ struct Doors {
 
 async fn serve(options: HubOptions) -> Result<(), HubError> {
     let mut terminate = Terminate::new()?;
+    let scheduler = scheduler_config(options.scheduler_config.as_deref())?;
     let store = open_store(&options.data_dir)?;
     let doors = Doors::open(&options).await?;
     let (stop, stopping) = watch::channel(false);
-    let hub = Hub::assemble(&options, store.clone(), doors, stopping).await?;
+    let hub = Hub::assemble(&options, scheduler, store.clone(), doors, stopping).await?;
     tracing::info!(api = %hub.url, data_dir = %options.data_dir.display(), "the hub is ready");
     terminate.wait().await;
     tracing::info!("the hub is stopping");
@@ -92,6 +100,14 @@ async fn serve(options: HubOptions) -> Result<(), HubError> {
     store.close().await?;
     tracing::info!("the hub has stopped");
     Ok(())
+}
+
+fn scheduler_config(path: Option<&Path>) -> Result<Config, HubError> {
+    let Some(path) = path else { return Ok(Config::default()) };
+    let wrong = |why: String| HubError::SchedulerConfig { path: path.into(), why };
+    let text = std::fs::read_to_string(path).map_err(|e| wrong(format!("cannot be read: {e}")))?;
+    let value: serde_json::Value = serde_saphyr::from_str(&text).map_err(|e| wrong(format!("is not YAML: {e}")))?;
+    Config::parse(&value).map_err(wrong)
 }
 
 pub(crate) fn store_options(data_dir: &Path) -> limpet_store::Options {
@@ -153,6 +169,7 @@ struct Hub {
 impl Hub {
     async fn assemble(
         options: &HubOptions,
+        scheduler: Config,
         store: Store,
         doors: Doors,
         stopping: watch::Receiver<bool>,
@@ -182,7 +199,8 @@ impl Hub {
         });
         let client: Arc<dyn run::Api> = Arc::new(api::Client::new(Arc::clone(&api)));
         let applier = Arc::new(Applier::new(client, store.clone(), Arc::clone(&world)));
-        let runners = Runners::new(&applier, ca_pem, Arc::clone(&pki));
+        let asked = Arc::new(scheduler.clone());
+        let runners = Runners::new(&applier, ca_pem, Arc::clone(&pki), scheduler);
         tokio::spawn(feed.run(runners.listeners()));
         api::bootstrap::ensure(&api).await.map_err(|e| HubError::Bootstrap(e.to_string()))?;
 
@@ -205,7 +223,7 @@ impl Hub {
             scheduling: Arc::clone(&runners.scheduling),
         };
         api.set_figures(move || figures.text());
-        api.set_doors(api::Doors { streams, enroll: Arc::clone(&enroll) });
+        api.set_doors(api::Doors { streams, enroll: Arc::clone(&enroll), view: world.view(), scheduler: asked });
         tokio::spawn(run::events::sweep(store, Arc::clone(applier.api())));
         let (https_sender, https_receiver) = watch::channel(https);
         let (registry_sender, registry_receiver) = watch::channel(registry_tls);
@@ -233,11 +251,11 @@ struct Runners {
 }
 
 impl Runners {
-    fn new(applier: &Arc<Applier>, ca_pem: String, pki: Arc<RwLock<Pki>>) -> Runners {
+    fn new(applier: &Arc<Applier>, ca_pem: String, pki: Arc<RwLock<Pki>>, scheduler: Config) -> Runners {
         let controllers = control::all(&control::Settings { ca_pem, ..control::Settings::default() });
         Runners {
             controllers: Controllers::new(controllers, Arc::clone(applier)),
-            scheduling: Scheduling::new(Scheduler::default(), Arc::clone(applier)),
+            scheduling: Scheduling::new(Scheduler::new(scheduler), Arc::clone(applier)),
             offline: Offline::new(Arc::clone(applier)),
             nodes: Nodes::new(),
             signer: Signer::new(pki, Arc::clone(applier)),

@@ -74,6 +74,9 @@ struct Serve {
     /// Name of the cluster in kubeconfig files
     #[arg(long, value_name = "NAME", default_value = "limpet")]
     cluster_name: String,
+    /// How to schedule: a file with a KubeSchedulerConfiguration (profiles, weights, strategies)
+    #[arg(long, value_name = "FILE")]
+    scheduler_config: Option<PathBuf>,
     /// What to log, as tracing's filter: error, warn, info, debug, or limpet_hub=debug,info
     #[arg(long, value_name = "FILTER", default_value = "info", env = "LIMPET_LOG")]
     log: String,
@@ -109,6 +112,7 @@ fn serve(args: Serve) -> Outcome {
         registry_listen: args.registry_listen,
         advertise_hosts: args.advertise_host,
         cluster_name: args.cluster_name,
+        scheduler_config: args.scheduler_config,
     };
     limpet_hub::run(options).map_err(|e| e.to_string())
 }

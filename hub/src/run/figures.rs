@@ -19,13 +19,43 @@ impl Figures {
             ("limpet_nodes_connected", "Nodes that have a connection now.", self.broker.connected()),
             ("limpet_streams_open", "Open streams to nodes (logs, exec, port-forward).", self.streams.count()),
             ("limpet_controllers_waiting", "Keys that wait for a controller.", self.controllers.waiting()),
-            ("limpet_scheduler_waiting", "Pods that wait for the scheduler.", self.scheduling.waiting()),
+            ("limpet_scheduler_waiting", "Pods that wait for the scheduler.", self.scheduling.waiting().active),
             ("process_resident_memory_bytes", "Resident memory in bytes.", resident_bytes()),
         ];
         let line = |(name, help, value)| format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
-        let mut text: String = gauges.into_iter().map(line).collect();
-        text.push_str(&self.controllers.text());
-        text
+        let mut out: String = gauges.into_iter().map(line).collect();
+        out.push_str(&self.controllers.text());
+        out.push_str(&self.scheduler());
+        out
+    }
+
+    /// Under kube-scheduler's names.
+    fn scheduler(&self) -> String {
+        let (waiting, figures) = (self.scheduling.waiting(), self.scheduling.figures());
+        let mut out = String::new();
+        let head = |name: &str, type_: &str, help: &str| format!("# HELP {name} {help}\n# TYPE {name} {type_}\n");
+        out.push_str(&head("scheduler_pending_pods", "gauge", "Pods without a node, by queue."));
+        for (queue, n) in [
+            ("active", waiting.active),
+            ("backoff", waiting.backoff),
+            ("unschedulable", waiting.unschedulable),
+            ("gated", waiting.gated),
+        ] {
+            out.push_str(&format!("scheduler_pending_pods{{queue=\"{queue}\"}} {n}\n"));
+        }
+        out.push_str(&head("scheduler_schedule_attempts_total", "counter", "Attempts, by how they ended."));
+        for (result, n) in [
+            ("scheduled", figures.scheduled),
+            ("unschedulable", figures.unschedulable),
+            ("error", figures.errors),
+        ] {
+            out.push_str(&format!("scheduler_schedule_attempts_total{{result=\"{result}\"}} {n}\n"));
+        }
+        out.push_str(&head("scheduler_preemption_attempts_total", "counter", "Preemptions that made room."));
+        out.push_str(&format!("scheduler_preemption_attempts_total {}\n", figures.preemptions));
+        out.push_str(&head("limpet_scheduler_preemption_victims_total", "counter", "Pods that made room."));
+        out.push_str(&format!("limpet_scheduler_preemption_victims_total {}\n", figures.victims));
+        out
     }
 }
 

@@ -2,28 +2,30 @@
 //!
 //! In: changes of the view. Out: bindings and reasons. Pods are decided one after the other, each decision counted
 //! in the view at once, while the bindings become durable side by side.
-//! Never: waits for one pod's binding before it decides on the next.
+//! Never: waits for one pod's binding before it decides on the next, or wakes without a reason.
+//!
+//! Whoever needs both takes the view's lock before the scheduler's.
 
-use super::{Applier, Listener, clock, queue::Queue};
+use super::{Applier, Listener, clock};
 use limpet_hub_core::{
     Change, Changed, Key, ObjectStore,
-    schedule::{Scheduler, Wake},
+    schedule::{Figures, Scheduler, Waiting},
 };
-use std::sync::Arc;
-use tokio::sync::Semaphore;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, Semaphore};
 
 /// Bindings that become durable at the same time.
-const BINDINGS_MAX: usize = 64;
+const BINDINGS_MAX: usize = 256;
 
 pub struct Scheduling {
-    scheduler: Scheduler,
-    queue: Queue<Key>,
+    scheduler: Mutex<Scheduler>,
+    news: Notify,
     applier: Arc<Applier>,
 }
 
 impl Scheduling {
     pub fn new(scheduler: Scheduler, applier: Arc<Applier>) -> Arc<Scheduling> {
-        Arc::new(Scheduling { scheduler, queue: Queue::new(), applier })
+        Arc::new(Scheduling { scheduler: Mutex::new(scheduler), news: Notify::new(), applier })
     }
 
     /// Starts the scheduler; it ends with the runtime.
@@ -33,13 +35,9 @@ impl Scheduling {
             let room = Arc::new(Semaphore::new(BINDINGS_MAX));
             loop {
                 let Ok(room) = Arc::clone(&room).acquire_owned().await else { return };
-                let key = this.queue.next().await;
-                let (changes, again_at) = this.decide(&key);
-                if let Some(at) = again_at {
-                    this.queue.add_at(key.clone(), super::control::instant(at));
-                }
+                let key = this.next().await;
+                let changes = this.decide(&key);
                 if changes.is_empty() {
-                    this.queue.done(key);
                     continue;
                 }
                 let this = Arc::clone(&this);
@@ -51,26 +49,58 @@ impl Scheduling {
         });
     }
 
-    /// Pods that wait to be looked at, for metrics.
-    pub fn waiting(&self) -> usize {
-        self.queue.len()
+    /// Pods that wait, by queue, for metrics.
+    pub fn waiting(&self) -> Waiting {
+        self.scheduler().waiting()
     }
 
-    fn decide(&self, key: &Key) -> (Vec<Change>, Option<limpet_hub_core::Timestamp>) {
+    pub fn figures(&self) -> Figures {
+        self.scheduler().figures()
+    }
+
+    fn scheduler(&self) -> MutexGuard<'_, Scheduler> {
+        self.scheduler.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn next(&self) -> Key {
+        loop {
+            let (key, wake) = {
+                let mut scheduler = self.scheduler();
+                (scheduler.next(clock::now()), scheduler.wake_at())
+            };
+            match (key, wake) {
+                (Some(key), _) => return key,
+                (None, None) => self.news.notified().await,
+                (None, Some(at)) => {
+                    let _ = tokio::time::timeout_at(super::control::instant(at), self.news.notified()).await;
+                }
+            }
+        }
+    }
+
+    fn decide(&self, key: &Key) -> Vec<Change> {
         let world = self.applier.world();
         let plan = {
             let view = world.read();
-            self.scheduler.plan(&view, key, clock::now(), clock::seed())
+            self.scheduler().plan(&view, key, clock::now(), clock::seed())
         };
         for why in &plan.why {
             tracing::debug!(%key, "{}: {}", why.reason, why.message);
         }
         for change in &plan.changes {
             if let Change::Bind { namespace, name, uid, node } = change {
-                world.write().assume_bound(namespace, name, uid, node);
+                self.assume(namespace, name, uid, node);
             }
         }
-        (plan.changes, plan.again_at)
+        plan.changes
+    }
+
+    /// Counts a binding in the view, and lets the scheduler know.
+    fn assume(&self, namespace: &str, name: &str, uid: &str, node: &str) {
+        let mut view = self.applier.world().write();
+        if let Some(changed) = view.assume_bound(namespace, name, uid, node) {
+            self.scheduler().observe(&view, &changed, clock::now());
+        }
     }
 
     async fn carry_out(&self, key: Key, changes: Vec<Change>) {
@@ -78,25 +108,24 @@ impl Scheduling {
             Change::Bind { uid, .. } => Some(uid.clone()),
             _ => None,
         });
-        match self.applier.apply("default-scheduler", changes).await {
-            Ok(_) => self.queue.done(key),
-            Err(status) => {
-                if let Some(uid) = bound {
-                    self.applier.world().write().assume_bound(&key.namespace, &key.name, &uid, "");
-                }
-                tracing::debug!(%key, "not bound: {}", status.message);
-                self.queue.failed(key);
+        if let Err(status) = self.applier.apply("default-scheduler", changes).await {
+            if let Some(uid) = bound {
+                self.assume(&key.namespace, &key.name, &uid, "");
             }
+            tracing::debug!(%key, "not bound: {}", status.message);
+            self.scheduler().failed(&key, clock::now());
+            self.news.notify_one();
         }
     }
 }
 
 impl Listener for Scheduling {
     fn changed(&self, view: &ObjectStore, changed: &Changed) {
-        match self.scheduler.wakes(view, changed) {
-            Wake::Nothing => {}
-            Wake::Pod(key) => self.queue.add(key),
-            Wake::All => self.scheduler.pending(view).into_iter().for_each(|key| self.queue.add(key)),
-        }
+        self.scheduler().observe(view, changed, clock::now());
+        self.news.notify_one();
+    }
+
+    fn reloaded(&self, _view: &ObjectStore) {
+        self.scheduler().reset();
     }
 }

@@ -4,46 +4,51 @@
 //! in which kube-scheduler's plugins look (the first that objects speaks).
 //! Never: prefers one node over another; see `score`.
 
-use super::{pods::PodRules, room, spread::SpreadRules};
+use super::{
+    config::Profile,
+    counts::Counts,
+    devices::DeviceRules,
+    pods::PodRules,
+    reason::{Plugin, Reason},
+    room::{self, Spot},
+    spread::SpreadRules,
+    volumes::VolumeRules,
+};
 use crate::{
     ObjectStore,
     view::{Node, Pod, Taint},
 };
-use std::borrow::Cow;
-
-/// One reason against a node; `preemptible` when fewer pods on it would help.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reason {
-    pub text: Cow<'static, str>,
-    pub preemptible: bool,
-}
-
-fn hopeless(text: impl Into<Cow<'static, str>>) -> Vec<Reason> {
-    vec![Reason { text: text.into(), preemptible: false }]
-}
-
-fn crowded(text: &'static str) -> Vec<Reason> {
-    vec![Reason { text: text.into(), preemptible: true }]
-}
 
 const UNSCHEDULABLE_TAINT: &str = "node.kubernetes.io/unschedulable";
 
-/// Reasons against a node that only the node itself gives: also asked by the DaemonSet controller.
-pub fn against_itself(node: &Node, pod: &Pod) -> Vec<Reason> {
-    if node.spec.unschedulable {
+/// Reasons against a node that only the node itself gives.
+pub fn against_itself(node: &Node, pod: &Pod, profile: &Profile) -> Option<Reason> {
+    let on = |plugin| !profile.filters_off.contains(plugin);
+    if node.spec.unschedulable && on(Plugin::NodeUnschedulable) {
         let taint =
             Taint { key: UNSCHEDULABLE_TAINT.into(), effect: "NoSchedule".into(), ..Taint::default() };
         if !pod.spec.tolerations.iter().any(|t| t.tolerates(&taint)) {
-            return hopeless("node(s) were unschedulable");
+            return Some(Reason::hopeless(Plugin::NodeUnschedulable, "node(s) were unschedulable"));
         }
     }
-    if let Some(taint) = untolerated(node, pod, &["NoSchedule", "NoExecute"]) {
-        return hopeless(format!("node(s) had untolerated taint {{{}: {}}}", taint.key, taint.value));
+    if on(Plugin::TaintToleration)
+        && let Some(taint) = untolerated(node, pod, &["NoSchedule", "NoExecute"])
+    {
+        let text = format!("node(s) had untolerated taint {{{}: {}}}", taint.key, taint.value);
+        return Some(Reason::hopeless(Plugin::TaintToleration, text));
     }
-    if !affinity_matches(node, pod) {
-        return hopeless("node(s) didn't match Pod's node affinity/selector");
+    let added = profile.added_affinity.as_ref().and_then(|a| a.required.as_ref());
+    if on(Plugin::NodeAffinity)
+        && added.is_some_and(|terms| !terms.matches(&node.meta.name, &node.meta.labels))
+    {
+        let text = "node(s) didn't match scheduler-enforced node affinity";
+        return Some(Reason::hopeless(Plugin::NodeAffinity, text));
     }
-    Vec::new()
+    if on(Plugin::NodeAffinity) && !affinity_matches(node, pod) {
+        let text = "node(s) didn't match Pod's node affinity/selector";
+        return Some(Reason::hopeless(Plugin::NodeAffinity, text));
+    }
+    None
 }
 
 /// The first taint with one of these effects that the pod does not tolerate.
@@ -61,28 +66,65 @@ pub fn affinity_matches(node: &Node, pod: &Pod) -> bool {
         && required.is_none_or(|terms| terms.matches(&node.meta.name, labels))
 }
 
-/// All reasons of the first objection to a node; empty: the pod fits.
-pub fn against(
-    view: &ObjectStore,
-    node: &Node,
-    pod: &Pod,
-    pods: &PodRules,
-    spread: &SpreadRules<'_>,
-) -> Vec<Reason> {
-    let own = against_itself(node, pod);
-    if !own.is_empty() {
-        return own;
+/// Everything that is the same for all nodes while one pod is placed.
+#[derive(Debug)]
+pub struct Rules<'a> {
+    pub view: &'a ObjectStore,
+    pub profile: &'a Profile,
+    pub pod: &'a Pod,
+    pub pods: PodRules,
+    pub spread: SpreadRules,
+    pub volumes: VolumeRules,
+    pub devices: DeviceRules,
+}
+
+impl<'a> Rules<'a> {
+    /// The rules, or the reason why no node at all will do.
+    pub fn gather(
+        view: &'a ObjectStore,
+        profile: &'a Profile,
+        pod: &'a Pod,
+        counts: &mut Counts,
+    ) -> Result<Rules<'a>, Reason> {
+        let on = |plugin| !profile.filters_off.contains(plugin);
+        let volumes = match on(Plugin::VolumeBinding) {
+            true => VolumeRules::gather(view, pod)?,
+            false => VolumeRules::default(),
+        };
+        let devices = match on(Plugin::DynamicResources) {
+            true => DeviceRules::gather(view, pod)?,
+            false => DeviceRules::default(),
+        };
+        let pods = PodRules::gather(view, profile, pod, counts);
+        let spread = SpreadRules::gather(view, profile, pod, counts);
+        Ok(Rules { view, profile, pod, pods, spread, volumes, devices })
     }
-    if room::ports_taken(view, node, pod) {
-        return crowded("node(s) didn't have free ports for the requested pod ports");
+
+    /// All reasons of the first objection to a node; empty: the pod fits.
+    pub fn against(&self, spot: &Spot<'_>) -> Vec<Reason> {
+        self.against_with(spot, &self.pods, &self.spread)
     }
-    let lacking = room::lacking(node, &view.used_on(&node.meta.name), &pod.spec.requests);
-    if !lacking.is_empty() {
-        let reason = |(text, preemptible): (String, bool)| Reason { text: text.into(), preemptible };
-        return lacking.into_iter().map(reason).collect();
+
+    /// As `against`, with other pods in mind.
+    pub fn against_with(&self, spot: &Spot<'_>, pods: &PodRules, spread: &SpreadRules) -> Vec<Reason> {
+        let (node, pod) = (spot.node, self.pod);
+        let on = |plugin| !self.profile.filters_off.contains(plugin);
+        if let Some(own) = against_itself(node, pod, self.profile) {
+            return vec![own];
+        }
+        if on(Plugin::NodePorts) && room::ports_taken(spot, pod) {
+            let text = "node(s) didn't have free ports for the requested pod ports";
+            return vec![Reason::crowded(Plugin::NodePorts, text)];
+        }
+        if on(Plugin::NodeResourcesFit) {
+            let lacking = room::lacking(node, &spot.used, &pod.spec.requests);
+            if !lacking.is_empty() {
+                return lacking;
+            }
+        }
+        let rest = self.volumes.against(self.view, spot).filter(|r| on(r.plugin));
+        let rest = rest.or_else(|| spread.against(node).filter(|r| on(r.plugin)));
+        let rest = rest.or_else(|| pods.against(node).filter(|r| on(r.plugin)));
+        rest.or_else(|| self.devices.against(node).filter(|r| on(r.plugin))).into_iter().collect()
     }
-    if let Some(reason) = spread.against(node) {
-        return vec![reason];
-    }
-    pods.against(node).into_iter().collect()
 }

@@ -1,86 +1,126 @@
 //! Which of the possible nodes is best.
 //!
-//! In: a node that would do. Out: points, 0 to 100 for each aspect, weighted as kube-scheduler does.
-//! Never: refuses a node.
+//! In: nodes that would do. Out: points, 0 to 100 for each aspect, weighted by the profile.
+//! Semantics: kube-scheduler's default score plugins. Never: refuses a node.
 
-use super::{pods::PodRules, spread::SpreadRules};
-use crate::{
-    ObjectStore,
-    view::{Node, Pod},
+use super::{
+    config::{Profile, Strategy, StrategyKind},
+    filter::Rules,
+    images::Images,
+    reason::Plugin,
+    room::Spot,
 };
+use crate::view::{Node, Pod, Used};
 
-const IMAGE_BYTES_SMALL: i64 = 23 * 1024 * 1024;
-const IMAGE_BYTES_LARGE: i64 = 1000 * 1024 * 1024;
-
-/// Raw points of one node; those marked "relative" are compared with the other nodes' in `total`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Points {
-    least_allocated: i64,
-    balanced: i64,
-    image: i64,
-    /// Relative: taints that are only preferred not to be there.
-    soft_taints: i64,
-    /// Relative: preferred node affinity.
-    node_affinity: i64,
-    /// Relative: preferred pod affinity.
-    pod_affinity: i64,
-    /// Relative: pods to keep away from.
-    crowd: i64,
+/// Weighted sums, in the order of `spots`.
+pub fn totals(rules: &Rules<'_>, spots: &[Spot<'_>], images: &Images, all_nodes: usize) -> Vec<i64> {
+    let (profile, pod) = (rules.profile, rules.pod);
+    let mut totals = vec![0; spots.len()];
+    let mut add = |plugin: Plugin, points: Vec<i64>| {
+        let weight = profile.weight(plugin);
+        totals.iter_mut().zip(points).for_each(|(t, p)| *t += weight * p);
+    };
+    let on = |plugin: Plugin| profile.weight(plugin) > 0;
+    if on(Plugin::NodeResourcesFit) || on(Plugin::NodeResourcesBalancedAllocation) {
+        let with: Vec<Used> = spots.iter().map(|s| with(&s.used, pod)).collect();
+        let each = |f: &dyn Fn(&Node, &Used) -> i64| spots.iter().zip(&with).map(|(s, u)| f(s.node, u)).collect();
+        add(Plugin::NodeResourcesFit, each(&|n, u| fit(&profile.strategy, n, u)));
+        add(Plugin::NodeResourcesBalancedAllocation, each(&balanced));
+    }
+    if on(Plugin::ImageLocality) {
+        let held = images.of(pod);
+        add(Plugin::ImageLocality, spots.iter().map(|s| held.points(&s.node.meta.name, all_nodes)).collect());
+    }
+    if on(Plugin::TaintToleration) {
+        let raw: Vec<i64> = spots.iter().map(|s| soft_taints(s.node, pod)).collect();
+        let most = raw.iter().copied().max().unwrap_or(0);
+        let points = |n: i64| if most == 0 { 100 } else { 100 - n * 100 / most };
+        add(Plugin::TaintToleration, raw.into_iter().map(points).collect());
+    }
+    if on(Plugin::NodeAffinity) {
+        let raw: Vec<i64> = spots.iter().map(|s| node_affinity(profile, s.node, pod)).collect();
+        let most = raw.iter().copied().max().unwrap_or(0);
+        add(Plugin::NodeAffinity, raw.into_iter().map(|n| if most == 0 { 0 } else { n * 100 / most }).collect());
+    }
+    if on(Plugin::InterPodAffinity) {
+        let raw: Vec<i64> = spots.iter().map(|s| rules.pods.liking(s.node)).collect();
+        let (low, high) = range(raw.iter().copied());
+        let points = |n: i64| if high > low { (n - low) * 100 / (high - low) } else { 0 };
+        add(Plugin::InterPodAffinity, raw.into_iter().map(points).collect());
+    }
+    if on(Plugin::PodTopologySpread) && rules.spread.scores() {
+        let nodes: Vec<&Node> = spots.iter().map(|s| s.node).collect();
+        let raw = rules.spread.crowds(&nodes);
+        let (low, high) = range(raw.iter().filter_map(|c| *c));
+        let points = |crowd: Option<i64>| match crowd {
+            None => 0,
+            Some(_) if high == 0 => 100,
+            Some(n) => 100 * (high + low - n) / high,
+        };
+        add(Plugin::PodTopologySpread, raw.into_iter().map(points).collect());
+    }
+    totals
 }
 
-pub fn points(
-    view: &ObjectStore,
-    node: &Node,
-    pod: &Pod,
-    pods: &PodRules,
-    spread: &SpreadRules<'_>,
-) -> Points {
-    let mut used = view.used_on(&node.meta.name);
-    used.add(pod);
-    let free = |can: i64, used: i64| if can <= 0 { 0 } else { ((can - used).max(0) * 100) / can };
-    let can = &node.status.allocatable;
-    let cpu = free(can.cpu_milli, used.assumed_cpu_milli);
-    let memory = free(can.memory, used.assumed_memory);
-    let share = |can: i64, used: i64| if can <= 0 { 100 } else { (used * 100 / can).clamp(0, 100) };
-    let cpu_share = share(can.cpu_milli, used.requests.cpu_milli);
-    let memory_share = share(can.memory, used.requests.memory);
-    Points {
-        least_allocated: (cpu + memory) / 2,
-        balanced: 100 - (cpu_share - memory_share).abs() / 2,
-        image: image(node, pod),
-        soft_taints: soft_taints(node, pod),
-        node_affinity: node_affinity(node, pod),
-        pod_affinity: pods.liking(node),
-        crowd: spread.crowd(node),
+fn range(values: impl Iterator<Item = i64> + Clone) -> (i64, i64) {
+    (values.clone().min().unwrap_or(0), values.max().unwrap_or(0))
+}
+
+fn with(used: &Used, pod: &Pod) -> Used {
+    let mut with = used.clone();
+    with.add(pod);
+    with
+}
+
+/// NodeResourcesFit's points.
+fn fit(strategy: &Strategy, node: &Node, used: &Used) -> i64 {
+    let (mut sum, mut weights) = (0, 0);
+    for (name, weight) in &strategy.resources {
+        let can = node.status.allocatable.get(name);
+        if can <= 0 {
+            continue;
+        }
+        let wanted = match &**name {
+            "cpu" => used.assumed_cpu_milli,
+            "memory" => used.assumed_memory,
+            other => used.requests.get(other),
+        };
+        let points = match &strategy.kind {
+            StrategyKind::LeastAllocated => (can - wanted).max(0).saturating_mul(100) / can,
+            StrategyKind::MostAllocated => wanted.clamp(0, can).saturating_mul(100) / can,
+            StrategyKind::RequestedToCapacityRatio(shape) => {
+                let utilisation = if wanted > can { 100 } else { wanted.max(0).saturating_mul(100) / can };
+                on_line(shape, utilisation)
+            }
+        };
+        if points > 0 || !matches!(strategy.kind, StrategyKind::RequestedToCapacityRatio(_)) {
+            sum += points * weight;
+            weights += weight;
+        }
+    }
+    if weights == 0 { 0 } else { sum / weights }
+}
+
+/// The value at `x` of a line through points, flat beyond its ends.
+fn on_line(shape: &[(i64, i64)], x: i64) -> i64 {
+    let Some(at) = shape.iter().position(|p| x <= p.0) else { return shape.last().map_or(0, |p| p.1) };
+    let (x1, y1) = shape[at];
+    match at.checked_sub(1).map(|i| shape[i]) {
+        None => y1,
+        Some((x0, y0)) => y0 + (y1 - y0) * (x - x0) / (x1 - x0).max(1),
     }
 }
 
-/// Weighted sums, in the order of `all`.
-pub fn totals(all: &[Points]) -> Vec<i64> {
-    let range = |f: fn(&Points) -> i64| {
-        let values = || all.iter().map(f);
-        (values().min().unwrap_or(0), values().max().unwrap_or(0))
-    };
-    // 100 for the best, 0 for the worst; `up` when larger is better.
-    let relative = |value: i64, (low, high): (i64, i64), up: bool| match high - low {
-        0 => 100,
-        span if up => (value - low) * 100 / span,
-        span => (high - value) * 100 / span,
-    };
-    let taints = range(|p| p.soft_taints);
-    let nodes = range(|p| p.node_affinity);
-    let pods = range(|p| p.pod_affinity);
-    let crowd = range(|p| p.crowd);
-    let total = |p: &Points| {
-        p.least_allocated
-            + p.balanced
-            + p.image
-            + 3 * relative(p.soft_taints, taints, false)
-            + 2 * relative(p.node_affinity, nodes, true)
-            + 2 * relative(p.pod_affinity, pods, true)
-            + 2 * relative(p.crowd, crowd, false)
-    };
-    all.iter().map(total).collect()
+/// How even the use of CPU and memory is.
+fn balanced(node: &Node, used: &Used) -> i64 {
+    let can = &node.status.allocatable;
+    let share = |can: i64, used: i64| (can > 0).then(|| (used as f64 / can as f64).clamp(0.0, 1.0));
+    let cpu = share(can.cpu_milli, used.requests.cpu_milli);
+    let memory = share(can.memory, used.requests.memory);
+    match (cpu, memory) {
+        (Some(a), Some(b)) => ((1.0 - (a - b).abs() / 2.0) * 100.0) as i64,
+        _ => 100,
+    }
 }
 
 fn soft_taints(node: &Node, pod: &Pod) -> i64 {
@@ -88,23 +128,45 @@ fn soft_taints(node: &Node, pod: &Pod) -> i64 {
     soft.filter(|t| !pod.spec.tolerations.iter().any(|x| x.tolerates(t))).count() as i64
 }
 
-fn node_affinity(node: &Node, pod: &Pod) -> i64 {
-    let affinity = pod.spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
-    let preferred = affinity.into_iter().flat_map(|a| &a.preferred);
+fn node_affinity(profile: &Profile, node: &Node, pod: &Pod) -> i64 {
+    let own = pod.spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
+    let preferred = own.into_iter().chain(&profile.added_affinity).flat_map(|a| &a.preferred);
     preferred.filter(|p| p.preference.matches(&node.meta.name, &node.meta.labels)).map(|p| p.weight).sum()
 }
 
-fn image(node: &Node, pod: &Pod) -> i64 {
-    let there = |name: &str| {
-        let has = |i: &&crate::view::NodeImage| i.names.iter().any(|n| same_image(n, name));
-        node.status.images.iter().find(has).map_or(0, |i| i.size_bytes)
-    };
-    let bytes: i64 = pod.spec.images.iter().map(|i| there(i)).fold(0, i64::saturating_add);
-    let most = IMAGE_BYTES_LARGE.saturating_mul(pod.spec.images.len().max(1) as i64);
-    let bytes = bytes.clamp(IMAGE_BYTES_SMALL, most);
-    (bytes - IMAGE_BYTES_SMALL) * 100 / (most - IMAGE_BYTES_SMALL).max(1)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
 
-fn same_image(listed: &str, wanted: &str) -> bool {
-    listed == wanted || listed.strip_prefix(wanted) == Some(":latest")
+    fn node() -> Node {
+        let raw = json!({"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": "4", "memory": "8Gi"}}});
+        match crate::view::Object::parse("/nodes", raw.to_string().into_bytes().into()) {
+            Some(crate::view::Object::Node(n)) => std::sync::Arc::into_inner(n).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn strategies_give_upstreams_points() {
+        let mut used = Used { assumed_cpu_milli: 1000, assumed_memory: 4 << 30, ..Used::default() };
+        let both = || vec![("cpu".to_owned(), 1), ("memory".to_owned(), 1)];
+        let strategy = |kind| Strategy { kind, resources: both() };
+        assert_eq!(fit(&strategy(StrategyKind::LeastAllocated), &node(), &used), (75 + 50) / 2);
+        assert_eq!(fit(&strategy(StrategyKind::MostAllocated), &node(), &used), (25 + 50) / 2);
+        let line = StrategyKind::RequestedToCapacityRatio(vec![(0, 0), (100, 100)]);
+        assert_eq!(fit(&strategy(line), &node(), &used), (25 + 50) / 2);
+        used.requests.cpu_milli = 1000;
+        used.requests.memory = 2 << 30;
+        assert_eq!(balanced(&node(), &used), 100);
+        used.requests.memory = 6 << 30;
+        assert_eq!(balanced(&node(), &used), 75);
+    }
+
+    #[test]
+    fn a_line_is_flat_beyond_its_ends() {
+        let shape = [(20, 0), (80, 100)];
+        let points: Vec<i64> = [0, 20, 50, 80, 100].into_iter().map(|x| on_line(&shape, x)).collect();
+        assert_eq!(points, [0, 0, 50, 100, 100]);
+    }
 }

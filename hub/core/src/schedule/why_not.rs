@@ -1,9 +1,13 @@
 //! Why no node will do, in kube-scheduler's words.
 //!
-//! In: the reasons of every node. Out: one message: counts by reason, and whether preemption could help.
+//! In: the reasons of every node, and why preemption would not help. Out: one message: counts by reason.
 //! Never: names nodes (there may be thousands).
 
-use super::filter::Reason;
+use super::{
+    place::Objection,
+    preempt::NoPreemption,
+    reason::{Plugin, Plugins, Reason},
+};
 use std::collections::BTreeMap;
 
 /// Why a pod has no node.
@@ -13,49 +17,50 @@ pub struct WhyNot {
     /// Nodes by reason.
     pub reasons: BTreeMap<String, usize>,
     pub nodes: usize,
+    /// What could cure it.
+    pub by: Plugins,
 }
 
 impl WhyNot {
     pub fn no_nodes() -> WhyNot {
-        WhyNot { message: "no nodes available to schedule pods".into(), ..WhyNot::default() }
+        let by = Plugin::ALL.into_iter().filter(|p| *p != Plugin::SchedulingGates).collect();
+        WhyNot { message: "no nodes available to schedule pods".into(), by, ..WhyNot::default() }
     }
 
     /// A reason that holds whatever the node.
-    pub fn whole(nodes: usize, reason: &str) -> WhyNot {
-        let unhelpful = format!("{nodes} Preemption is not helpful for scheduling");
+    pub fn whole(nodes: usize, reason: &Reason) -> WhyNot {
+        let text = &reason.text;
         let message = format!(
-            "0/{nodes} nodes are available: {reason}. preemption: 0/{nodes} nodes are available: {unhelpful}."
+            "0/{nodes} nodes are available: {text}. preemption: 0/{nodes} nodes are available: {nodes} Preemption is \
+             not helpful for scheduling."
         );
-        WhyNot { message, reasons: BTreeMap::from([(reason.to_owned(), nodes)]), nodes }
+        let by = [reason.plugin].into_iter().collect();
+        WhyNot { message, reasons: BTreeMap::from([(text.to_string(), nodes)]), nodes, by }
     }
 
-    pub fn of(per_node: &[Vec<Reason>]) -> WhyNot {
-        let nodes = per_node.len();
+    /// `no_preemption`: `None` when pods are being removed to make room.
+    pub fn of(objections: &[Objection<'_>], no_preemption: Option<&NoPreemption>) -> WhyNot {
+        let nodes = objections.len();
         let mut reasons = BTreeMap::new();
-        let (mut hopeless, mut victimless) = (0, 0);
-        for node in per_node {
-            for reason in node {
-                *reasons.entry(reason.text.to_string()).or_insert(0) += 1;
-            }
-            match node.iter().any(|r| !r.preemptible) {
-                true => hopeless += 1,
-                false => victimless += 1,
+        for reason in objections.iter().flat_map(|o| &o.1) {
+            *reasons.entry(reason.text.to_string()).or_insert(0) += 1;
+        }
+        let by = objections.iter().flat_map(|o| &o.1).map(|r| r.plugin).collect();
+        let mut message = format!("0/{nodes} nodes are available: {}.", listed(&reasons));
+        match no_preemption {
+            None => {}
+            Some(NoPreemption::Never(sentence)) => message.push_str(&format!(" preemption: {sentence}")),
+            Some(NoPreemption::Nodes(words)) => {
+                let words = listed(words);
+                message.push_str(&format!(" preemption: 0/{nodes} nodes are available: {words}."));
             }
         }
-        let counted = |n: usize, text: &str| (n > 0).then(|| format!("{n} {text}"));
-        let preemption = [
-            counted(victimless, "No preemption victims found for incoming pod"),
-            counted(hopeless, "Preemption is not helpful for scheduling"),
-        ];
-        let mut listed: Vec<String> = reasons.iter().map(|(r, n)| format!("{n} {r}")).collect();
-        listed.sort();
-        let mut preemption: Vec<String> = preemption.into_iter().flatten().collect();
-        preemption.sort();
-        let message = format!(
-            "0/{nodes} nodes are available: {}. preemption: 0/{nodes} nodes are available: {}.",
-            listed.join(", "),
-            preemption.join(", ")
-        );
-        WhyNot { message, reasons, nodes }
+        WhyNot { message, reasons, nodes, by }
     }
+}
+
+fn listed(reasons: &BTreeMap<String, usize>) -> String {
+    let mut listed: Vec<String> = reasons.iter().map(|(r, n)| format!("{n} {r}")).collect();
+    listed.sort();
+    listed.join(", ")
 }

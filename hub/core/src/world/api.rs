@@ -81,6 +81,7 @@ impl World {
         let raw = serde_json::to_vec(&object).unwrap();
         let changed =
             self.view.apply(self.revision, &key.resource, &key.namespace, &key.name, Some(raw.into()));
+        self.scheduler.observe(&self.view, &changed, self.now);
         self.changed.push(changed);
         self.objects.insert(key, object);
         if let Some(always) = self.always {
@@ -92,6 +93,7 @@ impl World {
         self.revision += 1;
         self.objects.remove(key);
         let changed = self.view.apply(self.revision, &key.resource, &key.namespace, &key.name, None);
+        self.scheduler.observe(&self.view, &changed, self.now);
         self.changed.push(changed);
     }
 

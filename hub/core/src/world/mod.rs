@@ -11,7 +11,7 @@ mod random;
 use crate::{
     Change, Changed, Key, ObjectStore, Plan, Timestamp,
     control::{self, Controller, Settings},
-    schedule::{Scheduler, Wake},
+    schedule::{Config, Scheduler},
 };
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +38,7 @@ pub struct World {
     timers: BTreeMap<(usize, Key), Timestamp>,
     /// Asked after every single change.
     pub always: Option<fn(&World)>,
+    pub scheduler: Scheduler,
 }
 
 impl World {
@@ -61,6 +62,8 @@ impl World {
             controllers: control::all(&settings),
             timers: BTreeMap::new(),
             always: None,
+            // Nobody rests: time stands still while the world settles.
+            scheduler: Scheduler::new(Config { backoff_first_s: 0, backoff_max_s: 0, ..Config::default() }),
         }
     }
 
@@ -99,6 +102,11 @@ impl World {
         for _ in 0..n {
             let _ = self.controllers_step() || self.schedule_step() || self.kubelet_step();
         }
+    }
+
+    /// One step of everybody, for tests that look in between.
+    pub fn step(&mut self) -> bool {
+        self.controllers_step() || self.schedule_step() || self.kubelet_step()
     }
 
     /// Lets time pass to each timer in turn, for `seconds` in all.
@@ -159,20 +167,25 @@ impl World {
     }
 
     fn schedule_step(&mut self) -> bool {
-        let scheduler = Scheduler::default();
         let mut moved = false;
-        for key in scheduler.pending(&self.view) {
+        while let Some(key) = self.scheduler.next(self.now) {
             self.seed += 1;
-            let plan = scheduler.plan(&self.view, &key, self.now, self.seed);
+            let plan = self.scheduler.plan(&self.view, &key, self.now, self.seed);
             for change in plan.changes {
                 moved = true;
                 if let Change::Bind { namespace, name, uid, node } = &change {
-                    self.view.assume_bound(namespace, name, uid, node);
+                    let assumed = self.view.assume_bound(namespace, name, uid, node);
+                    assumed.iter().for_each(|c| self.scheduler.observe(&self.view, c, self.now));
                 }
                 self.apply(&change).unwrap();
             }
         }
         moved
+    }
+
+    /// Lets only the scheduler work: no controller touches what the test set up.
+    pub fn scheduler_only(&mut self) {
+        while self.schedule_step() {}
     }
 
     /// Every controller, asked about every object, has nothing to do.
@@ -215,10 +228,6 @@ impl World {
             };
             assert_eq!(sums(&fresh), sums(&kept), "{node}");
         }
-    }
-
-    pub fn wakes(&self, changed: &Changed) -> Wake {
-        Scheduler::default().wakes(&self.view, changed)
     }
 
     fn last_events(&self) -> String {
