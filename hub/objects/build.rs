@@ -16,6 +16,8 @@ use k8s_openapi::schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
 const FACTS: [&str; 2] = ["schema/facts-1.36.json", "schema/facts-by-hand-1.36.json"];
+/// The project's own kinds, written by hand.
+const OWN: &str = "schema/limpet-v1.json";
 /// What decides over the text of the OpenAPI documents besides the data: part of their fingerprint.
 const WRITERS: [&str; 3] = ["build.rs", "src/registry", "src/openapi"];
 
@@ -37,6 +39,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     add_platform(&mut generator);
     add_meta(&mut generator);
     let mut definitions = generator.take_definitions(false);
+
+    println!("cargo:rerun-if-changed={OWN}");
+    let own: Map<String, Value> = serde_json::from_slice(&std::fs::read(OWN)?)?;
+    definitions.extend(own);
 
     let mut descriptions = Map::new();
     for (name, definition) in &mut definitions {

@@ -73,6 +73,31 @@ fn with_rest(n: i64, unit: &str, rest: i64, rest_unit: &str) -> String {
     if rest == 0 { format!("{n}{unit}") } else { format!("{n}{unit}{rest}{rest_unit}") }
 }
 
+/// Seconds of a span of time as people write it: `90s`, `15m`, `2h`, `7d`, `1h30m`. None for anything else.
+pub fn span_seconds(text: &str) -> Option<i64> {
+    let (mut total, mut number, mut any) = (0i64, None::<i64>, false);
+    for c in text.chars() {
+        match (c.to_digit(10), c) {
+            (Some(digit), _) => {
+                let so_far = number.unwrap_or(0).checked_mul(10)?;
+                number = Some(so_far.checked_add(i64::from(digit))?);
+            }
+            (None, unit) => {
+                let factor = match unit {
+                    's' => 1,
+                    'm' => 60,
+                    'h' => 3600,
+                    'd' => 86400,
+                    _ => return None,
+                };
+                total = total.checked_add(number.take()?.checked_mul(factor)?)?;
+                any = true;
+            }
+        }
+    }
+    (any && number.is_none()).then_some(total)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +142,28 @@ mod tests {
         ];
         for (seconds, text) in cases {
             assert_eq!(human(SignedDuration::from_secs(seconds)), text, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn spans_of_time_are_read_as_people_write_them() {
+        let cases = [
+            ("90s", Some(90)),
+            ("15m", Some(900)),
+            ("1h30m", Some(5400)),
+            ("7d", Some(604_800)),
+            ("0s", Some(0)),
+            ("", None),
+            ("5", None),
+            ("m", None),
+            ("-5m", None),
+            ("5 m", None),
+            ("1w", None),
+            ("99999999999999999999d", None),
+            ("9999999999999999d", None),
+        ];
+        for (text, expect) in cases {
+            assert_eq!(span_seconds(text), expect, "{text:?}");
         }
     }
 }

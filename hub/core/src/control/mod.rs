@@ -22,8 +22,11 @@ mod address;
 mod budget;
 mod clusterrole;
 mod csr;
+mod absence;
+mod fleet;
 mod gc;
 mod namespace;
+mod nodepool;
 mod podgc;
 mod resourceclaim;
 mod resourcequota;
@@ -36,6 +39,9 @@ pub use autoscaler::{Container, Figure, Metrics, NoMetrics, Usage};
 
 use crate::{Change, Changed, Key, ObjectStore, Plan, Timestamp};
 use std::sync::Arc;
+pub use absence::{LOST_SINCE, Policy, Reconcile, is_lost};
+pub use fleet::{AGENT_VERSION, LOCK as UPDATE_LOCK};
+pub use nodepool::pool_of;
 
 /// One controller. `reconcile` for an object that no longer exists gives an empty plan.
 pub trait Controller: Send + Sync {
@@ -99,5 +105,8 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(gc::GarbageCollector),
         Box::new(podgc::PodGarbageCollector),
         Box::new(taints::TaintEviction),
+        Box::new(absence::AbsenceController),
+        Box::new(nodepool::NodePoolController),
+        Box::new(fleet::FleetRolloutController),
     ]
 }

@@ -7,6 +7,7 @@
 
 use super::{
     Controller,
+    absence::is_lost,
     common::{
         claim, count, free_pod_name, is_terminating, owner_reference, owners_of, pod_of_template, set_status,
     },
@@ -94,7 +95,7 @@ where
         let Some(rs) = view.get::<Obj<T>>(&key.namespace, &key.name) else { return plan };
         let Some(selector) = rs.spec().selector.as_ref().filter(|s| !s.is_empty()) else { return plan };
         let pods = claim::<Pod, _>(view, rs, selector, &mut plan, |p| &p.meta);
-        let active: Vec<&Arc<Pod>> = pods.iter().copied().filter(|p| p.is_active()).collect();
+        let active: Vec<&Arc<Pod>> = pods.iter().copied().filter(|p| p.is_active() && !is_lost(p)).collect();
         let mut failing = true;
         if rs.meta.deleting.is_none() {
             let wanted = rs.spec().replicas.unwrap_or(1).max(0) as usize;

@@ -169,6 +169,7 @@ fn view_rules() -> Value {
         rule("autoscaling", &["horizontalpodautoscalers", "horizontalpodautoscalers/status"], READ),
         rule("batch", &["cronjobs", "cronjobs/status", "jobs", "jobs/status"], READ),
         rule("policy", &["poddisruptionbudgets", "poddisruptionbudgets/status"], READ),
+        rule("limpet.dev", &["fleetrollouts", "fleetrollouts/status"], READ),
         rule("networking.k8s.io", &["ingresses", "ingresses/status", "networkpolicies"], READ),
     ])
 }
@@ -215,6 +216,7 @@ fn edit_rules() -> Value {
         rule("autoscaling", &["horizontalpodautoscalers"], WRITE),
         rule("batch", &["cronjobs", "jobs"], WRITE),
         rule("policy", &["poddisruptionbudgets"], WRITE),
+        rule("limpet.dev", &["fleetrollouts"], WRITE),
         rule("networking.k8s.io", &["ingresses", "networkpolicies"], WRITE),
         rule("coordination.k8s.io", &["leases"], &[READ, WRITE].concat()),
     ])

@@ -205,6 +205,8 @@ kinds! {
     ResourceClaimTemplate, ResourceClaimTemplateData, "resource.k8s.io/resourceclaimtemplates", "resource.k8s.io/v1";
     ServiceCIDR, ServiceCidrData, "networking.k8s.io/servicecidrs", "networking.k8s.io/v1";
     IPAddress, IpAddressData, "networking.k8s.io/ipaddresses", "networking.k8s.io/v1";
+    NodePool, NodePoolData, "limpet.dev/nodepools", "limpet.dev/v1";
+    FleetRollout, FleetRolloutData, "limpet.dev/fleetrollouts", "limpet.dev/v1";
     PriorityClass, PriorityClassData, "scheduling.k8s.io/priorityclasses", "scheduling.k8s.io/v1";
     Lease, LeaseData, "coordination.k8s.io/leases", "coordination.k8s.io/v1";
     Role, RoleData, "rbac.authorization.k8s.io/roles", "rbac.authorization.k8s.io/v1";

@@ -141,6 +141,7 @@ pub fn definition_name(api: &str, kind: &str) -> String {
     let (group, version) = split_api_version(api);
     match group {
         "" => format!("io.k8s.api.core.{version}.{kind}"),
+        "limpet.dev" => format!("dev.limpet.{version}.{kind}"),
         "apiextensions.k8s.io" => {
             format!("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.{version}.{kind}")
         }

@@ -75,7 +75,7 @@ const POD_SUBRESOURCES: &[Sub] = &[
 pub(super) const GROUPS: &[&[Row]] = &[
     CORE, APIREGISTRATION, APPS, EVENTS, AUTHENTICATION, AUTHORIZATION, AUTOSCALING_V2,
     AUTOSCALING_V1, BATCH, CERTIFICATES, NETWORKING, POLICY, RBAC, STORAGE, ADMISSIONREGISTRATION,
-    APIEXTENSIONS, SCHEDULING, COORDINATION, NODE, DISCOVERY, RESOURCE, FLOWCONTROL,
+    APIEXTENSIONS, SCHEDULING, COORDINATION, NODE, DISCOVERY, RESOURCE, FLOWCONTROL, LIMPET,
 ];
 
 const CORE: &[Row] = &[
@@ -438,5 +438,18 @@ const FLOWCONTROL: &[Row] = &[
         api: "flowcontrol.apiserver.k8s.io/v1", kind: "PriorityLevelConfiguration",
         plural: "prioritylevelconfigurations", namespaced: false, subresources: &[STATUS],
         generation: true, behaviour: || Arc::new(kinds::PriorityLevel), ..ROW
+    },
+];
+
+/// The project's own group.
+const LIMPET: &[Row] = &[
+    Row {
+        api: "limpet.dev/v1", kind: "FleetRollout", plural: "fleetrollouts", short_names: &["fr"],
+        categories: ALL, subresources: &[STATUS], generation: true,
+        behaviour: || Arc::new(kinds::FleetRollout), ..ROW
+    },
+    Row {
+        api: "limpet.dev/v1", kind: "NodePool", plural: "nodepools", namespaced: false, short_names: &["pool"],
+        subresources: &[STATUS], generation: true, behaviour: || Arc::new(kinds::NodePool), ..ROW
     },
 ];

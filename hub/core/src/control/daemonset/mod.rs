@@ -25,6 +25,16 @@ pub(super) const NAME: &str = "daemonset-controller";
 /// A pod that ended is made anew at this age at the earliest.
 const FAILED_AGE_S: i64 = 10;
 
+/// The boards that a DaemonSet is meant for: those where its pod should run.
+pub(super) fn boards<'a>(view: &'a ObjectStore, ds: &DaemonSet) -> Vec<&'a Arc<Node>> {
+    let template = ds.field("/spec/template");
+    let mut probe = pod_of_template(&template, &ds.meta.namespace, "probe", owner_reference(ds));
+    fit::tie(&mut probe["spec"], "");
+    let probe = Object::parse(Pod::RESOURCE, probe.to_string().into_bytes().into());
+    let Some(Object::Pod(probe)) = probe else { return vec![] };
+    view.all::<Node>().filter(|n| fit::fits(n, &probe, &template).0).collect()
+}
+
 #[derive(Debug)]
 pub struct DaemonSetController;
 

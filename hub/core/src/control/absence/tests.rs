@@ -1,0 +1,162 @@
+//! Boards that go away and come back, in the test world.
+//!
+//! In: policies and absences. Out: which pods run where. Never: a clock.
+
+use super::*;
+use crate::world::World;
+use serde_json::Value;
+
+/// Boards, a Deployment of one pod that sits on n0 at first, and a policy in the place that is tested.
+fn world(boards: usize, kind: &str) -> World {
+    let mut w = World::with_nodes(boards);
+    let selector = json!({"matchLabels": {"app": "x"}});
+    let template = json!({"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    for n in 1..boards {
+        w.patch("/nodes", "", &format!("n{n}"), json!({"spec": {"unschedulable": true}}));
+    }
+    let spec = match kind {
+        "apps/daemonsets" => json!({"selector": selector, "template": template}),
+        _ => json!({"replicas": 1, "selector": selector, "template": template, "serviceName": "x"}),
+    };
+    w.create(kind, json!({"metadata": {"name": "x", "namespace": "a"}, "spec": spec}));
+    w.settle();
+    for n in 1..boards {
+        w.patch("/nodes", "", &format!("n{n}"), json!({"spec": {"unschedulable": false}}));
+    }
+    w.settle();
+    w
+}
+
+fn annotate(w: &mut World, resource: &str, ns: &str, name: &str, annotations: Value) {
+    w.patch(resource, ns, name, json!({"metadata": {"annotations": annotations}}));
+}
+
+fn away(w: &mut World, node: &str) {
+    let since = rfc3339(w.now);
+    let taint = json!([{"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"}]);
+    w.patch("/nodes", "", node, json!({"metadata": {"annotations": {OFFLINE_SINCE: since}}, "spec": {"taints": taint},
+        "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}));
+}
+
+fn back(w: &mut World, node: &str) {
+    w.patch("/nodes", "", node, json!({"metadata": {"annotations": {OFFLINE_SINCE: null}}, "spec": {"taints": null},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]}}));
+}
+
+fn first(w: &World) -> String {
+    w.list("/pods")[0]["metadata"]["name"].as_str().unwrap().to_owned()
+}
+
+fn on(w: &World, node: &str) -> usize {
+    w.view.pods_on(node).filter(|p| p.is_active()).count()
+}
+
+const FIVE_MINUTES: fn() -> Value = || json!({LOST_AFTER: "5m", REPLACE: "true"});
+
+#[test]
+fn nobody_is_replaced_unless_somebody_asked() {
+    let mut w = world(3, "apps/deployments");
+    away(&mut w, "n0");
+    w.pass(30 * 86400);
+    assert_eq!((w.list("/pods").len(), on(&w, "n0")), (1, 1));
+    annotate(&mut w, "/nodes", "", "n0", json!({LOST_AFTER: "5m"}));
+    w.pass(60);
+    assert_eq!(w.list("/pods").len(), 1, "lost, and still not replaced");
+}
+
+#[test]
+fn the_nearest_word_wins() {
+    let cases: [(&str, Value, Value, Value, bool); 6] = [
+        ("the pod's", FIVE_MINUTES(), json!({}), json!({}), true),
+        ("the node's", json!({}), FIVE_MINUTES(), json!({}), true),
+        ("the pool's", json!({}), json!({}), json!({"lostAfter": "5m", "replace": true}), true),
+        ("the pod's never", json!({LOST_AFTER: "never"}), FIVE_MINUTES(), json!({}), false),
+        ("the node's false", json!({}), json!({REPLACE: "false"}), json!({"lostAfter": "5m", "replace": true}), false),
+        ("one from each", json!({REPLACE: "true"}), json!({LOST_AFTER: "1m"}), json!({"lostAfter": "9d"}), true),
+    ];
+    for (what, pod, node, pool, replaced) in cases {
+        let mut w = world(3, "apps/deployments");
+        w.create("limpet.dev/nodepools", json!({"metadata": {"name": "all"}, "spec": {"offline": pool,
+            "selector": {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "Exists"}]}}}));
+        let name = first(&w);
+        annotate(&mut w, "/pods", "a", &name, pod);
+        annotate(&mut w, "/nodes", "", "n0", node);
+        w.settle();
+        away(&mut w, "n0");
+        w.pass(290);
+        w.pass(20);
+        assert_eq!(w.list("/pods").len() == 2, replaced, "{what}");
+        assert_eq!(on(&w, "n0"), 1, "{what}: the original is never deleted while its board is away");
+    }
+}
+
+#[test]
+fn on_return_one_of_each_pair_stays() {
+    for (reconcile, original_stays) in
+        [("keep-original", true), ("keep-replacement", false), ("longest-running", true), ("", true)]
+    {
+        let mut w = world(3, "apps/deployments");
+        let original = first(&w);
+        let mut words = FIVE_MINUTES();
+        words[RECONCILE] = json!(reconcile);
+        annotate(&mut w, "/nodes", "", "n0", words);
+        w.settle();
+        away(&mut w, "n0");
+        w.pass(301);
+        assert_eq!(w.list("/pods").len(), 2);
+        assert_eq!(w.get("apps/deployments", "a", "x")["status"]["readyReplicas"], 1, "one counts");
+        back(&mut w, "n0");
+        w.settle();
+        assert_eq!(w.list("/pods").len(), 1, "{reconcile}: nothing runs twice");
+        assert_eq!(w.exists("/pods", "a", &original), original_stays, "{reconcile}");
+        assert!(!is_lost(w.view.all::<Pod>().next().unwrap()));
+    }
+}
+
+#[test]
+fn a_replacement_that_does_not_run_gives_way() {
+    let mut w = world(2, "apps/deployments");
+    let original = first(&w);
+    let mut words = FIVE_MINUTES();
+    words[RECONCILE] = json!("keep-replacement");
+    annotate(&mut w, "/nodes", "", "n0", words);
+    w.patch("/nodes", "", "n1", json!({"spec": {"unschedulable": true}}));
+    w.settle();
+    away(&mut w, "n0");
+    w.pass(301);
+    assert_eq!(w.list("/pods").len(), 2, "the replacement waits for a node");
+    back(&mut w, "n0");
+    w.settle();
+    assert!(w.exists("/pods", "a", &original) && w.list("/pods").len() == 1);
+}
+
+#[test]
+fn pods_that_belong_to_their_node_stay() {
+    for kind in ["apps/daemonsets", "apps/statefulsets"] {
+        let mut w = world(3, kind);
+        let before = w.list("/pods").len();
+        annotate(&mut w, "/nodes", "", "n0", FIVE_MINUTES());
+        w.create("/pods", json!({"metadata": {"name": "bare", "namespace": "a"}, "spec": {"nodeName": "n0"}}));
+        w.settle();
+        away(&mut w, "n0");
+        w.pass(3600);
+        assert_eq!(w.list("/pods").len(), before + 1, "{kind}");
+        assert!(w.view.all::<Pod>().all(|p| !is_lost(p)));
+    }
+}
+
+#[test]
+fn when_most_vanish_at_once_nobody_is_replaced() {
+    let mut w = world(5, "apps/deployments");
+    annotate(&mut w, "/nodes", "", "n0", FIVE_MINUTES());
+    w.settle();
+    for n in 0..3 {
+        away(&mut w, &format!("n{n}"));
+        w.pass(60);
+    }
+    w.pass(86400);
+    assert_eq!(w.list("/pods").len(), 1, "the hub's own link is suspect");
+    back(&mut w, "n2");
+    w.settle();
+    assert_eq!(w.list("/pods").len(), 2, "two of five are truly away");
+}

@@ -1,0 +1,252 @@
+//! Rollouts in the test world: every controller works, boards come and go.
+//!
+//! In: fleets and rollouts. Out: who has the change at which time. Never: a clock.
+
+use super::*;
+use crate::{nodes::offline::OFFLINE_SINCE, world::World};
+
+const ROLLOUTS: &str = "limpet.dev/fleetrollouts";
+
+/// `n` boards, two in each shop, with a DaemonSet that only changes when somebody deletes its pods.
+fn fleet(n: usize) -> World {
+    let mut w = World::new();
+    for i in 0..n {
+        w.node(&format!("n{i}"), json!({"shop": format!("s{}", i / 2)}), json!([]));
+    }
+    w.create("apps/daemonsets", json!({"metadata": {"name": "till", "namespace": "a"}, "spec": {
+        "selector": {"matchLabels": {"app": "till"}}, "updateStrategy": {"type": "OnDelete"},
+        "template": template("v1")}}));
+    w.settle();
+    w
+}
+
+fn template(image: &str) -> Value {
+    json!({"metadata": {"labels": {"app": "till"}}, "spec": {"containers": [{"name": "c", "image": image}]}})
+}
+
+fn upgrade(w: &mut World, spec: Value) {
+    w.patch("apps/daemonsets", "a", "till", json!({"spec": {"template": template("v2")}}));
+    w.settle();
+    let mut spec = spec;
+    spec["target"] = json!({"kind": "DaemonSet", "name": "till"});
+    w.create(ROLLOUTS, json!({"metadata": {"name": "r", "namespace": "a"}, "spec": spec}));
+}
+
+fn images(w: &World) -> Vec<String> {
+    let image = |p: &&Value| Some(p["spec"]["containers"][0]["image"].as_str()?.to_owned());
+    let mut all: Vec<String> = w.list("/pods").iter().filter_map(image).collect();
+    all.sort();
+    all
+}
+
+fn with(w: &World, image: &str) -> usize {
+    images(w).iter().filter(|i| *i == image).count()
+}
+
+fn status(w: &World) -> &Value {
+    &w.get(ROLLOUTS, "a", "r")["status"]
+}
+
+fn phase(w: &World) -> &str {
+    status(w)["phase"].as_str().unwrap_or_default()
+}
+
+fn is(w: &World, type_: &str) -> bool {
+    let list = status(w)["conditions"].as_array().unwrap();
+    list.iter().any(|c| c["type"] == type_ && c["status"] == "True")
+}
+
+/// As `settle`, and no shop ever has more than one board without a pod that is ready.
+fn settle_with_one_a_shop(w: &mut World) {
+    for _ in 0..200 {
+        let before = w.list("/pods").iter().map(|p| p["metadata"]["uid"].clone()).collect::<Vec<_>>();
+        w.step();
+        for shop in 0..3 {
+            let down = (shop * 2..shop * 2 + 2).filter(|n| {
+                let ready = |p: &&Arc<Pod>| p.status.ready && p.is_active();
+                !w.view.pods_on(&format!("n{n}")).any(|p| ready(&p))
+            });
+            assert!(down.count() <= 1, "shop s{shop} is closed");
+        }
+        let after = w.list("/pods").iter().map(|p| p["metadata"]["uid"].clone()).collect::<Vec<_>>();
+        if before == after && Phase::is_over(phase(w)) {
+            return;
+        }
+    }
+}
+
+#[test]
+fn one_board_a_shop_until_all_are_done() {
+    let mut w = fleet(6);
+    upgrade(&mut w, json!({"budget": {"groupBy": "shop", "maxUnavailable": 1}}));
+    settle_with_one_a_shop(&mut w);
+    w.settle();
+    assert_eq!((phase(&w), with(&w, "v2")), ("Complete", 6));
+    assert!(is(&w, "Complete") && !is(&w, "Progressing"));
+    assert_eq!((&status(&w)["healthy"], &status(&w)["total"]), (&json!(6), &json!(6)));
+}
+
+#[test]
+fn waves_follow_each_other_after_their_soak() {
+    let mut w = fleet(6);
+    w.patch("/nodes", "", "n4", json!({"metadata": {"labels": {"ring": "canary"}}}));
+    w.settle();
+    upgrade(&mut w, json!({"budget": {"maxUnavailable": "100%"}, "waves": [
+        {"name": "canary", "selector": {"matchLabels": {"ring": "canary"}}, "soak": "10m"},
+        {"name": "some", "percent": 40, "soak": "1h"}]}));
+    w.settle();
+    assert_eq!((with(&w, "v2"), phase(&w)), (1, "Soaking"));
+    assert_eq!(w.view.pods_on("n4").next().unwrap().spec.images[0], "v2".into());
+    assert_eq!(status(&w)["wave"], "canary (1/3)");
+    w.pass(599);
+    assert_eq!(with(&w, "v2"), 1);
+    w.pass(2);
+    assert_eq!(with(&w, "v2"), 3, "two of the five that are left");
+    w.pass(3500);
+    assert_eq!(with(&w, "v2"), 3);
+    w.pass(200);
+    assert_eq!((with(&w, "v2"), phase(&w)), (6, "Complete"));
+}
+
+#[test]
+fn a_bad_version_goes_back_by_itself() {
+    let mut w = fleet(6);
+    w.sick = vec!["till-".into()];
+    upgrade(&mut w, json!({"waves": [{"name": "canary", "percent": 20}], "success": {"deadline": "5m"}}));
+    w.settle();
+    assert_eq!((with(&w, "v1"), with(&w, "v2"), phase(&w)), (5, 1, "Progressing"), "one at a time");
+    w.pass(290);
+    assert_eq!(phase(&w), "Progressing");
+    w.sick.clear();
+    w.pass(20);
+    assert_eq!((phase(&w), with(&w, "v1")), ("RolledBack", 6));
+    let image = &w.get("apps/daemonsets", "a", "till")["spec"]["template"]["spec"]["containers"][0]["image"];
+    assert_eq!(image, "v1", "the template too");
+    assert!(is(&w, "Failed") && w.events.iter().any(|e| e.2 == "RollingBack" && e.3.contains("not healthy within")));
+}
+
+#[test]
+fn halting_leaves_everything_as_it_is_for_people_to_look() {
+    let mut w = fleet(4);
+    w.sick = vec!["till-".into()];
+    upgrade(&mut w, json!({"onFailure": "Halt"}));
+    w.pass(700);
+    assert_eq!((phase(&w), with(&w, "v2")), ("Failed", 1));
+    w.heal("till-");
+    w.patch(ROLLOUTS, "a", "r", json!({"spec": {"success": {"maxFailed": 1}}}));
+    w.settle();
+    assert_eq!((phase(&w), with(&w, "v2")), ("Complete", 4), "a changed rollout goes on");
+}
+
+#[test]
+fn locks_hold_a_board_and_who_is_away_gets_it_on_return() {
+    let mut w = fleet(4);
+    w.patch("/nodes", "", "n0", json!({"metadata": {"annotations": {LOCK: "card payment"}}}));
+    w.create("/pods", json!({"metadata": {"name": "app", "namespace": "b", "annotations": {LOCK: ""}},
+        "spec": {"nodeName": "n1"}}));
+    w.patch("/nodes", "", "n2", json!({"metadata": {"annotations": {OFFLINE_SINCE: "2026-11-23T09:00:00Z"}}}));
+    w.settle();
+    upgrade(&mut w, json!({"budget": {"maxUnavailable": "100%"}}));
+    w.settle();
+    assert_eq!((phase(&w), with(&w, "v2")), ("Waiting", 1));
+    assert_eq!(
+        status(&w)["message"],
+        "1 of 4 are healthy; 2 hold a lock, 1 are away and get the change when they return"
+    );
+    assert_eq!(status(&w)["heldUnits"], json!(["n0: card payment", "n1: pod b/app: locked, without a reason"]));
+    w.patch("/nodes", "", "n0", json!({"metadata": {"annotations": {LOCK: null}}}));
+    w.settle();
+    assert_eq!(with(&w, "v2"), 2);
+    w.delete("/pods", "b", "app");
+    w.settle();
+    assert_eq!(with(&w, "v2"), 3);
+    w.patch("/nodes", "", "n2", json!({"metadata": {"annotations": {OFFLINE_SINCE: null}}}));
+    w.settle();
+    assert_eq!((phase(&w), with(&w, "v2")), ("Complete", 4));
+}
+
+#[test]
+fn pauses_and_windows_hold_back() {
+    let mut w = fleet(3);
+    upgrade(&mut w, json!({"paused": true, "windows": [{"start": "22:00", "end": "23:00"}]}));
+    w.settle();
+    assert_eq!((phase(&w), with(&w, "v2")), ("Paused", 0));
+    w.patch(ROLLOUTS, "a", "r", json!({"spec": {"paused": false}}));
+    w.settle();
+    assert_eq!(phase(&w), "Waiting");
+    assert_eq!(status(&w)["message"], "no window is open; the next one opens at 2026-11-23T22:00:00Z");
+    w.pass(12 * 3600 + 10);
+    assert_eq!((phase(&w), with(&w, "v2")), ("Complete", 3));
+}
+
+#[test]
+fn a_daemonset_that_updates_itself_is_refused_in_words() {
+    let mut w = fleet(1);
+    w.patch("apps/daemonsets", "a", "till", json!({"spec": {"updateStrategy": {"type": "RollingUpdate"}}}));
+    upgrade(&mut w, json!({}));
+    w.settle();
+    assert!(status(&w)["message"].as_str().unwrap().contains("set its spec.updateStrategy.type to OnDelete"));
+    w.patch("apps/daemonsets", "a", "till", json!({"spec": {"updateStrategy": {"type": "OnDelete"}}}));
+    w.settle();
+    assert_eq!(phase(&w), "Complete");
+}
+
+/// One Deployment a shop; the change goes through them, and back with all fields as they were.
+#[test]
+fn deployments_of_many_shops_change_and_go_back() {
+    let mut w = World::with_nodes(2);
+    for shop in 0..4 {
+        w.create("apps/deployments", json!({"metadata": {"name": format!("web{shop}"), "namespace": "a",
+            "labels": {"app": "web", "region": format!("r{}", shop % 2)}}, "spec": {"replicas": 1,
+            "selector": {"matchLabels": {"shop": format!("{shop}")}}, "template": {
+                "metadata": {"labels": {"shop": format!("{shop}")}},
+                "spec": {"nodeSelector": {"shop": "old"}, "containers": [{"name": "c", "image": "i"}]}}}}));
+    }
+    w.patch("/nodes", "", "n0", json!({"metadata": {"labels": {"shop": "old"}}}));
+    w.settle();
+    let before: Vec<Value> = w.list("apps/deployments").iter().map(|d| d["spec"].clone()).collect();
+    w.create(ROLLOUTS, json!({"metadata": {"name": "r", "namespace": "a"}, "spec": {
+        "target": {"kind": "Deployment", "selector": {"matchLabels": {"app": "web"}}},
+        "change": {"spec": {"template": {"spec": {"nodeSelector": {"shop": null, "nowhere": "x"}}}}},
+        "waves": [{"selector": {"matchLabels": {"region": "r0"}}}],
+        "budget": {"maxUnavailable": 1}, "success": {"deadline": "2m"}}}));
+    w.settle();
+    let changed = |w: &World| {
+        let has = |d: &&&Value| d["metadata"]["annotations"][units::OF].is_string();
+        w.list("apps/deployments").iter().filter(has).count()
+    };
+    assert_eq!((changed(&w), phase(&w)), (1, "Progressing"));
+    w.pass(130);
+    w.settle();
+    assert_eq!((changed(&w), phase(&w)), (0, "RolledBack"));
+    let after: Vec<Value> = w.list("apps/deployments").iter().map(|d| d["spec"].clone()).collect();
+    assert_eq!(before, after);
+    assert!(w.list("apps/deployments").iter().all(|d| d["metadata"]["annotations"][units::UNDO].is_null()));
+}
+
+#[test]
+fn agents_get_their_version_board_by_board() {
+    let mut w = World::with_nodes(3);
+    w.create(ROLLOUTS, json!({"metadata": {"name": "r", "namespace": "a"}, "spec": {
+        "target": {"kind": "Node", "selector": {"matchExpressions": [
+            {"key": "kubernetes.io/hostname", "operator": "Exists"}]}},
+        "change": {"metadata": {"annotations": {AGENT_VERSION: "0.3.0"}}}}}));
+    w.settle();
+    let asked = |w: &World| {
+        let has = |n: &&&Value| n["metadata"]["annotations"][AGENT_VERSION] == "0.3.0";
+        w.list("/nodes").iter().filter(has).count()
+    };
+    assert_eq!(asked(&w), 1, "the next one waits until this one runs it");
+    for n in 1..=3 {
+        for i in 0..3 {
+            let name = format!("n{i}");
+            if w.get("/nodes", "", &name)["metadata"]["annotations"][AGENT_VERSION] == "0.3.0" {
+                let info = json!({"kubeletVersion": "v1.36.0+limpet-0.3.0"});
+                w.patch("/nodes", "", &name, json!({"status": {"nodeInfo": info}}));
+            }
+        }
+        w.settle();
+        assert_eq!(asked(&w), (n + 1).min(3));
+    }
+    assert_eq!(phase(&w), "Complete");
+}
