@@ -37,6 +37,7 @@ struct Cli {
 enum Command {
     Hub(commands::hub::Args),
     Token(commands::token::Args),
+    Why(commands::why::Args),
     Completions(commands::completions::Args),
 }
 
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Hub(args) => commands::hub::run(args),
         Command::Token(args) => commands::token::run(args),
+        Command::Why(args) => commands::why::run(&args),
         Command::Completions(args) => commands::completions::run::<Cli>(&args),
     };
     match outcome {
@@ -75,6 +77,9 @@ mod tests {
             "limpet token create --ttl 24h --uses 3 --node pi-1 --data-dir d",
             "limpet token list --data-dir d",
             "limpet token revoke abc --data-dir d",
+            "limpet why pod/web-1 -n shop --data-dir d",
+            "limpet why node/pi-1 --kubeconfig k",
+            "limpet why fleetrollout web --data-dir d -o json",
             "limpet completions zsh",
         ];
         for line in lines {
@@ -82,6 +87,7 @@ mod tests {
         }
         let wrong = [
             "limpet",
+            "limpet why",
             "limpet hub",
             "limpet hub --data-dir d --api-listen nonsense",
             "limpet token create --ttl x --data-dir d",

@@ -87,6 +87,13 @@ pub fn rotate_key(data_dir: &Path) -> Result<usize, OperateError> {
     })
 }
 
+/// Asks a running hub with a kubeconfig.
+pub fn get(kubeconfig: &Path, path: &str) -> Result<serde_json::Value, OperateError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let client = client::Client::from_kubeconfig(kubeconfig).map_err(OperateError::Client)?;
+    runtime.block_on(ask(&client, "GET", path, None::<&()>))
+}
+
 enum Hub {
     Here { store: Store, enroll: Enroll },
     Running(client::Client),

@@ -5,6 +5,7 @@
 pub mod completions;
 pub mod hub;
 pub mod token;
+pub mod why;
 
 /// The sentence that goes to stderr.
 pub type Outcome = Result<(), String>;

@@ -16,6 +16,7 @@ pub mod quota;
 pub mod pod_security;
 pub mod rbac;
 pub mod schedule;
+pub mod why;
 
 mod canonical;
 mod names;

@@ -63,6 +63,9 @@ pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 pub struct Doors {
     pub streams: Streams,
     pub enroll: Arc<Enroll>,
+    /// What the scheduler and the controllers know, for `limpet why`.
+    pub view: View,
+    pub scheduler: Arc<limpet_hub_core::schedule::Config>,
 }
 
 /// The keeper of ServiceAccount tokens; `key` is PKCS#8 DER of a P-256 key.

@@ -54,28 +54,63 @@ impl Client {
     }
 
     async fn exchange(&self, method: &str, path: &str, body: Option<Vec<u8>>) -> Result<(u16, Bytes), String> {
+        self.connect().await?.request(method, path, "application/json", body).await
+    }
+
+    /// A connection for many requests, one after the other.
+    pub async fn connect(&self) -> Result<Connection, String> {
         let wrong = |e: &dyn std::fmt::Display| format!("{}:{}: {e}", self.host, self.port);
         let socket = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|e| wrong(&e))?;
         let name = ServerName::try_from(self.host.clone()).map_err(|e| wrong(&e))?;
         let connector = tokio_rustls::TlsConnector::from(Arc::clone(&self.tls));
         let stream = connector.connect(name, socket).await.map_err(|e| wrong(&e))?;
-        let (mut sender, connection) =
+        let (sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| wrong(&e))?;
-        let connection = tokio::spawn(connection);
+        let task = tokio::spawn(async move {
+            // What goes wrong here is seen by whoever sends.
+            let _ = connection.await;
+        });
+        Ok(Connection { host: format!("{}:{}", self.host, self.port), sender, task })
+    }
+}
+
+/// An open connection; it closes when it is dropped.
+pub struct Connection {
+    host: String,
+    sender: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Connection {
+    /// Status code and body of one exchange.
+    pub async fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<(u16, Bytes), String> {
+        let host = self.host.clone();
+        let wrong = |e: &dyn std::fmt::Display| format!("{host}: {e}");
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header(http::header::HOST, format!("{}:{}", self.host, self.port))
+            .header(http::header::HOST, &host)
             .header(http::header::USER_AGENT, "limpet")
             .header(http::header::ACCEPT, "application/json")
-            .header(http::header::CONTENT_TYPE, "application/json")
+            .header(http::header::CONTENT_TYPE, content_type)
             .body(Full::new(Bytes::from(body.unwrap_or_default())))
             .map_err(|e| wrong(&e))?;
-        let answer = sender.send_request(request).await.map_err(|e| wrong(&e))?;
+        let answer = self.sender.send_request(request).await.map_err(|e| wrong(&e))?;
         let code = answer.status().as_u16();
         let bytes = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|e| wrong(&e))?;
-        connection.abort();
         Ok((code, bytes.to_bytes()))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 

@@ -4,6 +4,7 @@
 //! Ratios are taken in one run, interleaved: machines are noisy. Never: a figure that was not measured just now.
 
 mod apply;
+mod control;
 mod create;
 mod idle;
 mod proc;
@@ -23,6 +24,9 @@ pub struct Args {
     /// Time the creation of containers beside crun, and nothing else
     #[arg(long)]
     create: bool,
+    /// Measure the control plane (scheduling, scaling, idling), and nothing else
+    #[arg(long)]
+    control: bool,
 }
 
 /// One row of the table.
@@ -42,6 +46,10 @@ pub fn run(args: &Args) -> Result<(), String> {
     setup::run()?;
     if args.create {
         print(&create::run(&dist::agent()?)?);
+        return Ok(());
+    }
+    if args.control {
+        print(&control::run(60)?);
         return Ok(());
     }
     let ready = Binaries::build("dev")?;

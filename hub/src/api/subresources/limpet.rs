@@ -1,7 +1,8 @@
 //! Limpet's own doors: joining with a token, and the operator's tokens.
 //!
 //! In: `POST /limpet/v1/join` (the token is the right), `POST /limpet/v1/renew` (the key is),
-//! `/limpet/v1/tokens` and `/limpet/v1/store` (rights in RBAC). Out: JSON, or a Status.
+//! `/limpet/v1/tokens`, `/limpet/v1/store` and `/limpet/v1/why/KIND/NAMESPACE/NAME` (rights in RBAC). Out: JSON, or a
+//! Status.
 //! Never: shows the secret of a token again.
 
 use crate::{
@@ -21,7 +22,10 @@ use http::Method;
 use limpet_objects::status::Status;
 use limpet_protocol::join::JoinAsk;
 use serde::{Serialize, de::DeserializeOwned};
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::{Arc, PoisonError},
+    time::SystemTime,
+};
 
 pub async fn join(api: &Api, body: Inflow) -> Result<Reply, Status> {
     let ask: JoinAsk = read(&body.read_up_to(limits::JOIN_BYTES_MAX).await?)?;
@@ -45,6 +49,9 @@ pub async fn renew(api: &Api, body: Inflow) -> Result<Reply, Status> {
 
 /// Paths below `/limpet`.
 pub async fn answer(call: Call, parts: &[&str], input: Input) -> Result<Reply, Status> {
+    if let (&Method::GET, ["v1", "why", kind, namespace, name]) = (&call.method, parts) {
+        return why(&call.api, kind, if *namespace == "-" { "" } else { namespace }, name);
+    }
     let enroll = enroll(&call.api)?;
     match (&call.method, parts) {
         (&Method::GET, ["v1", "tokens"]) => json(200, &enroll.tokens()),
@@ -71,6 +78,17 @@ pub async fn answer(call: Call, parts: &[&str], input: Input) -> Result<Reply, S
         }
         (_, ["v1", "store", ..] | ["v1", "tokens", ..] | ["v1", "join" | "renew"]) => Err(not_allowed()),
         _ => Err(Status::no_such_resource()),
+    }
+}
+
+/// What holds an object back. The namespace of what has none is `-`.
+fn why(api: &Api, kind: &str, namespace: &str, name: &str) -> Result<Reply, Status> {
+    let doors = api.doors.get().ok_or_else(|| Status::unavailable("the hub is still starting, try again"))?;
+    let view = doors.view.read().unwrap_or_else(PoisonError::into_inner);
+    let answer = limpet_hub_core::why::why(&view, &doors.scheduler, kind, namespace, name, api.now());
+    match answer.map_err(Status::bad_request)? {
+        Some(answer) => json(200, &answer),
+        None => Err(Status::not_found("", kind, name)),
     }
 }
 
