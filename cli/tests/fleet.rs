@@ -169,7 +169,7 @@ fn a_pod_that_waits_says_why_and_profiles_come_from_a_file() {
     hub.apply(&node("n1", "till"));
     for (name, scheduler) in [("usual", "default-scheduler"), ("packed", "packs"), ("foreign", "another")] {
         hub.apply(&format!(
-            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  schedulerName: {scheduler}\n  nodeSelector: \
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  schedulerName: {scheduler}\n  tolerations: [{{operator: Exists}}]\n  nodeSelector: \
              {{disk: ssd}}\n  containers: [{{name: c, image: \"i:1\"}}]\n"
         ));
     }

@@ -2,7 +2,7 @@
 //!
 //! In: the path of the `limpet` binary. Out: one line a figure: `name<TAB>value`.
 //! The nodes' agents are simulated at the API: they set pods to Running and remove deleted ones.
-//! Never: a figure from the hub's own counters; what is measured is what a client sees.
+//! Never: a figure that ends before a client sees the result.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use limpet_hub::operate::client::{Client, Connection};
@@ -121,12 +121,14 @@ async fn through_the_api(client: &Client) -> f64 {
     let path = "/apis/apps/v1/namespaces/default/deployments";
     let begin = Instant::now();
     ask(&mut c, "POST", path, "application/json", Some(&deployment("many", PODS))).await;
-    until("all pods have a node", async || bound(client).await >= PODS).await;
+    until("all pods are decided", async || decided(client).await >= PODS).await;
+    let named = |p: &Value| p["spec"]["nodeName"].is_string();
+    until("all pods have a node", async || pods(&mut c, "many").await.iter().filter(|p| named(p)).count() == PODS).await;
     PODS as f64 / begin.elapsed().as_secs_f64()
 }
 
-/// Pods that were bound, as the hub's metrics count them: listing 5,000 pods again and again would be the load.
-async fn bound(client: &Client) -> usize {
+/// Decisions that found a node, as the hub's metrics count them: listing 5,000 pods again and again would be the load.
+async fn decided(client: &Client) -> usize {
     let (_, text) = client.request("GET", "/metrics", None).await.unwrap();
     let text = String::from_utf8_lossy(&text).into_owned();
     let line = text.lines().find_map(|l| l.strip_prefix("scheduler_schedule_attempts_total{result=\"scheduled\"} "));

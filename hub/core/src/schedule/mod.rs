@@ -365,4 +365,6 @@ fn disrupted(victim: &Pod, message: &str, now: Timestamp) -> Value {
 }
 
 #[cfg(test)]
+mod random;
+#[cfg(test)]
 mod tests;

@@ -215,4 +215,6 @@ fn say(rollout: &FleetRollout, d: &Decision, previous: Option<String>, now: Time
 }
 
 #[cfg(test)]
+mod random;
+#[cfg(test)]
 mod tests;
