@@ -18,6 +18,8 @@ pub struct FleetRollout;
 
 const KINDS: [&str; 5] = ["ConfigMap", "DaemonSet", "Deployment", "Node", "StatefulSet"];
 const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+/// Where rollouts over nodes live.
+const NODES_NAMESPACE: &str = "kube-system";
 const WAVES_MAX: usize = 100;
 const CHANGE_BYTES_MAX: usize = 64 * 1024;
 
@@ -38,6 +40,12 @@ impl Behaviour for FleetRollout {
         let spec = &object["spec"];
         let mut errors = Errors::new();
         target(spec, &mut errors);
+        // Whoever may write rollouts in a namespace may change its objects; nodes belong to the whole cluster.
+        let namespace = text(&object["metadata"], "namespace");
+        if text(&spec["target"], "kind") == "Node" && !["", NODES_NAMESPACE].contains(&namespace) {
+            let words = format!("nodes are rolled out from namespace {NODES_NAMESPACE} only");
+            errors.push(FieldError::forbidden("spec.target.kind", words));
+        }
         let waves = list(spec, "waves");
         if waves.len() > WAVES_MAX {
             errors.push(FieldError::invalid("spec.waves", waves.len(), format!("at most {WAVES_MAX} waves")));
@@ -235,5 +243,11 @@ mod tests {
             let all = errors(spec.clone()).join("\n");
             assert!(all.contains(words), "{spec}: {all}");
         }
+        let change = json!({"metadata": {"labels": {"a": "b"}}});
+        let object = |namespace: &str| json!({"metadata": {"name": "r", "namespace": namespace},
+            "spec": {"target": {"kind": "Node", "name": "n"}, "change": change}});
+        assert!(FleetRollout.validate_create(&object("kube-system")).is_empty());
+        let errors = FleetRollout.validate_create(&object("shop"));
+        assert!(errors[0].to_string().contains("from namespace kube-system only"));
     }
 }

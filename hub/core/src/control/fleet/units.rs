@@ -24,6 +24,9 @@ pub const AT: &str = "limpet.dev/rollout-at";
 pub const UNDO: &str = "limpet.dev/rollout-undo";
 /// Annotation of a node, a pod on it, or an object: no update until it is gone; the value says why.
 pub const LOCK: &str = "limpet.dev/update-lock";
+/// Annotation of a rollout: `true` goes on in spite of locks, but never in the way of another rollout.
+const OVERRIDE: &str = "limpet.dev/override-locks";
+const OTHER: &str = "FleetRollout";
 /// Annotation of a node: the version that its agent should have.
 pub const AGENT_VERSION: &str = "limpet.dev/agent-version";
 /// Container restarts since the change after which a pod counts as failed.
@@ -55,6 +58,15 @@ pub struct Unit {
 
 /// All units by name. `Err`: why the target cannot be rolled out; empty: it is about to be seen.
 pub fn collect(view: &ObjectStore, rollout: &FleetRollout) -> Result<Vec<Unit>, String> {
+    let mut units = all(view, rollout)?;
+    if rollout.meta.annotations.get(OVERRIDE) == Some("true") {
+        let theirs = |u: &&mut Unit| u.lock.as_ref().is_some_and(|l| !l.starts_with(OTHER));
+        units.iter_mut().filter(theirs).for_each(|u| u.lock = None);
+    }
+    Ok(units)
+}
+
+fn all(view: &ObjectStore, rollout: &FleetRollout) -> Result<Vec<Unit>, String> {
     let namespace = &rollout.meta.namespace;
     let chosen = |meta: &Meta| chosen(rollout, meta) && meta.deleting.is_none();
     match &*rollout.spec.target.kind {
@@ -157,7 +169,7 @@ fn other_rollout(view: &ObjectStore, rollout: &FleetRollout, meta: &Meta) -> Opt
     let key = view.by_uid(uid)?;
     let other = view.get::<FleetRollout>(&key.namespace, &key.name)?;
     let over = super::decide::Phase::is_over(&other.status.phase);
-    (!over).then(|| format!("FleetRollout {} is at work on it", key.name))
+    (!over).then(|| format!("{OTHER} {} is at work on it", key.name))
 }
 
 fn is_away(node: &Node) -> bool {
