@@ -133,7 +133,11 @@ fn pools_and_rollouts_are_kubernetes_objects() {
     hub.until("nodes are dressed", |h| h.get(&["nodes", "-l", "net=metered,limpet.dev/pool=tills", "-o", "name"])
         == "node/n1\nnode/n2\n");
     for i in 0..4 {
-        let map = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c{i}, labels: {{app: till, shop: s{}}}}}\ndata: {{price: \"1\"}}\n", i / 2);
+        let map = format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c{i}, labels: {{app: till, shop: s{}}}}}\ndata: \
+             {{price: \"1\"}}\n",
+            i / 2
+        );
         hub.apply(&map);
     }
     hub.apply(&rollout("prices", "  paused: true\n  waves: [{name: first, percent: 25, soak: 1s}]"));
@@ -169,7 +173,8 @@ fn a_pod_that_waits_says_why_and_profiles_come_from_a_file() {
     hub.apply(&node("n1", "till"));
     for (name, scheduler) in [("usual", "default-scheduler"), ("packed", "packs"), ("foreign", "another")] {
         hub.apply(&format!(
-            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  schedulerName: {scheduler}\n  tolerations: [{{operator: Exists}}]\n  nodeSelector: \
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  schedulerName: {scheduler}\n  \
+             tolerations: [{{operator: Exists}}]\n  nodeSelector: \
              {{disk: ssd}}\n  containers: [{{name: c, image: \"i:1\"}}]\n"
         ));
     }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Timestamp,
-    view::{FleetRolloutData, IntOrString, Labels},
+    view::{FleetRolloutData, IntOrString, Labels, Wave},
 };
 use std::collections::BTreeMap;
 
@@ -64,7 +64,8 @@ fn history(seed: u64) {
     rollout.spec.budget.group_by = "shop".into();
     rollout.spec.budget.max_unavailable = IntOrString::Int(most);
     rollout.spec.budget.max_concurrent = d.roll(4) as i32;
-    rollout.spec.waves = (0..d.roll(3)).map(|_| crate::view::Wave { percent: 30, soak: "5s".into(), ..Default::default() }).collect();
+    let wave = Wave { percent: 30, soak: "5s".into(), ..Wave::default() };
+    rollout.spec.waves = (0..d.roll(3)).map(|_| wave.clone()).collect();
     for step in 0..600i64 {
         let now = Timestamp::from_second(1_795_000_000 + step).unwrap();
         let decision = decide(&rollout, 1, &units, now);
