@@ -152,6 +152,7 @@ mod tests {
             registry_listen: ([0, 0, 0, 0], 5000).into(),
             advertise_hosts: vec!["hub.example".into(), "10.1.2.3".into(), "fd00::1".into()],
             cluster_name: "c".into(),
+            scheduler_config: None,
         };
         let addresses = Addresses::find(&options);
         let endpoints = addresses.endpoints((1, 2, 3), "c");
