@@ -68,6 +68,18 @@ fn node(changed: &Changed) -> Plugins {
     cures
 }
 
+/// A pod that went, or no longer has a claim to its place, makes room of every kind.
+pub fn room() -> Plugins {
+    of(&[
+        Plugin::NodeResourcesFit,
+        Plugin::NodePorts,
+        Plugin::InterPodAffinity,
+        Plugin::PodTopologySpread,
+        Plugin::VolumeRestrictions,
+        Plugin::NodeVolumeLimits,
+    ])
+}
+
 /// Pods that are bound make room when they go, and company when they come.
 fn pod(changed: &Changed) -> Plugins {
     let counted = |p: &&std::sync::Arc<Pod>| p.node.is_some() && !p.is_finished();
@@ -75,14 +87,7 @@ fn pod(changed: &Changed) -> Plugins {
     match (old, new) {
         (None, None) => Plugins::NONE,
         (None, Some(_)) => of(&[Plugin::InterPodAffinity, Plugin::PodTopologySpread]),
-        (Some(_), None) => of(&[
-            Plugin::NodeResourcesFit,
-            Plugin::NodePorts,
-            Plugin::InterPodAffinity,
-            Plugin::PodTopologySpread,
-            Plugin::VolumeRestrictions,
-            Plugin::NodeVolumeLimits,
-        ]),
+        (Some(_), None) => room(),
         (Some(old), Some(new)) => {
             let mut cures = Plugins::NONE;
             if old.meta.labels != new.meta.labels || old.meta.deleting != new.meta.deleting {

@@ -101,13 +101,11 @@ impl Scheduler {
     pub fn observe(&mut self, view: &ObjectStore, changed: &Changed, now: Timestamp) {
         self.counts.observe(view, changed);
         self.images.observe(changed);
-        if changed.is::<Pod>() {
-            self.observe_pod(changed, now);
-        }
+        let freed = changed.is::<Pod>() && self.observe_pod(changed, now);
         if !self.queue.any_stuck() {
             return;
         }
-        let cures = hints::cures(changed);
+        let cures = if freed { hints::room() } else { hints::cures(changed) };
         if cures.is_empty() {
             return;
         }
@@ -118,13 +116,14 @@ impl Scheduler {
         });
     }
 
-    fn observe_pod(&mut self, changed: &Changed, now: Timestamp) {
+    /// Whether room that was kept for this pod is free now.
+    fn observe_pod(&mut self, changed: &Changed, now: Timestamp) -> bool {
         let (old, new) = (changed.old_as::<Pod>(), changed.new_as::<Pod>());
         let key = &changed.key;
         match new.filter(|p| p.node.is_none() && self.is_ours(p)) {
             None => {
                 self.queue.remove(key);
-                self.nominations.set(key, None);
+                self.nominations.set(key, None)
             }
             Some(pod) => {
                 if old.is_some_and(|o| o.meta.uid != pod.meta.uid) {
@@ -136,9 +135,8 @@ impl Scheduler {
                 });
                 self.queue.add(key, pod.spec.priority, pod.meta.created_at(), again, now);
                 let before = old.and_then(|o| o.status.nominated_node.clone());
-                if before != pod.status.nominated_node {
-                    self.nominations.set(key, pod.status.nominated_node.as_deref());
-                }
+                before != pod.status.nominated_node
+                    && self.nominations.set(key, pod.status.nominated_node.as_deref())
             }
         }
     }
@@ -224,7 +222,7 @@ impl Scheduler {
         };
         if !pod.spec.scheduling_gates.is_empty() {
             self.queue.rejected(key, [Plugin::SchedulingGates].into_iter().collect(), now);
-            say_unscheduled(&pod, "SchedulingGated", GATED, None, now, &mut plan);
+            say_unscheduled(&pod, "SchedulingGated", GATED, Promise::Stays, now, &mut plan);
             return plan;
         }
         match self.judge(view, &pod, seed) {
@@ -241,8 +239,13 @@ impl Scheduler {
             }
             Verdict::Hopeless(why) => {
                 self.figures.unschedulable += 1;
+                // A promise that cannot be kept any more would only keep others out.
+                let promise = if why.waits_for_victims { Promise::Stays } else { Promise::None };
+                if promise == Promise::None && self.nominations.set(key, None) {
+                    self.queue.cure(now, |_, by| by.meets(hints::room()));
+                }
                 self.queue.rejected(key, why.by, now);
-                say_why_not(&pod, &why, None, now, &mut plan);
+                say_why_not(&pod, &why, promise, now, &mut plan);
             }
             Verdict::Preempts(why, preemption) => {
                 self.figures.unschedulable += 1;
@@ -250,7 +253,7 @@ impl Scheduler {
                 self.figures.victims += preemption.victims.len() as u64;
                 self.make_room(view, &pod, &preemption, now, &mut plan);
                 self.queue.rejected(key, why.by, now);
-                say_why_not(&pod, &why, Some(&preemption.node.meta.name), now, &mut plan);
+                say_why_not(&pod, &why, Promise::Node(&preemption.node.meta.name), now, &mut plan);
             }
         }
         plan
@@ -315,8 +318,28 @@ fn bind(pod: &Arc<Pod>, node: &str, plan: &mut Plan) {
     plan.event(Regarding::of(&**pod), EventType::Normal, "Scheduled", message, SCHEDULER_NAME);
 }
 
-fn say_why_not(pod: &Arc<Pod>, why: &WhyNot, nominated: Option<&str>, now: Timestamp, plan: &mut Plan) {
-    if say_unscheduled(pod, "Unschedulable", &why.message, nominated, now, plan) {
+/// What becomes of `status.nominatedNodeName`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Promise<'a> {
+    Stays,
+    None,
+    Node(&'a str),
+}
+
+impl Promise<'_> {
+    /// The new value, where there is one to write.
+    fn news(self, pod: &Pod) -> Option<Value> {
+        let now = pod.status.nominated_node.as_deref();
+        match self {
+            Promise::Stays => None,
+            Promise::None => now.map(|_| Value::Null),
+            Promise::Node(node) => (now != Some(node)).then(|| json!(node)),
+        }
+    }
+}
+
+fn say_why_not(pod: &Arc<Pod>, why: &WhyNot, promise: Promise<'_>, now: Timestamp, plan: &mut Plan) {
+    if say_unscheduled(pod, "Unschedulable", &why.message, promise, now, plan) {
         let (about, message) = (Regarding::of(&**pod), why.message.clone());
         plan.event(about, EventType::Warning, "FailedScheduling", message, SCHEDULER_NAME);
     }
@@ -328,12 +351,12 @@ fn say_unscheduled(
     pod: &Pod,
     reason: &str,
     message: &str,
-    nominated: Option<&str>,
+    promise: Promise<'_>,
     now: Timestamp,
     plan: &mut Plan,
 ) -> bool {
-    let promised = nominated.is_some() && pod.status.nominated_node.as_deref() != nominated;
-    if pod.status.unscheduled.as_deref() == Some(message) && !promised {
+    let promise = promise.news(pod);
+    if pod.status.unscheduled.as_deref() == Some(message) && promise.is_none() {
         return false;
     }
     let mut list = pod.field("/status/conditions").as_array().cloned().unwrap_or_default();
@@ -349,8 +372,8 @@ fn say_unscheduled(
         None => list.push(condition),
     }
     let mut status: Value = json!({"conditions": list});
-    if let Some(node) = nominated.filter(|_| promised) {
-        status["nominatedNodeName"] = json!(node);
+    if let Some(node) = promise {
+        status["nominatedNodeName"] = node;
     }
     plan.patch_exact(Pod::RESOURCE, &pod.meta, Some("status"), json!({"status": status}));
     true

@@ -37,6 +37,7 @@ pub enum NoPreemption {
     Nodes(BTreeMap<String, usize>),
 }
 
+pub const WAITS_FOR_VICTIMS: &str = "not eligible due to a terminating pod on the nominated node.";
 const UNHELPFUL: &str = "Preemption is not helpful for scheduling";
 const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
 
@@ -50,7 +51,7 @@ pub fn preempt(
         return Err(NoPreemption::Never("not eligible due to preemptionPolicy=Never."));
     }
     if waits_for_victims(rules, nominations, objections) {
-        return Err(NoPreemption::Never("not eligible due to a terminating pod on the nominated node."));
+        return Err(NoPreemption::Never(WAITS_FOR_VICTIMS));
     }
     let mut words: BTreeMap<String, usize> = BTreeMap::new();
     let helpful = |r: &[Reason]| r.iter().all(|r| r.preemptible);

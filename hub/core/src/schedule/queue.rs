@@ -229,10 +229,12 @@ pub struct Nominations {
 }
 
 impl Nominations {
-    pub fn set(&mut self, key: &Key, node: Option<&str>) {
+    /// Whether room that was kept is free now.
+    pub fn set(&mut self, key: &Key, node: Option<&str>) -> bool {
         if self.nodes.get(key).map(|n| &**n) == node {
-            return;
+            return false;
         }
+        let had = self.nodes.contains_key(key);
         if let Some(old) = self.nodes.remove(key)
             && let Some(keys) = self.by_node.get_mut(&old)
         {
@@ -245,6 +247,7 @@ impl Nominations {
             self.by_node.entry(node.into()).or_default().insert(key.clone());
             self.nodes.insert(key.clone(), node.into());
         }
+        had
     }
 
     pub fn on<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Key> {

@@ -5,7 +5,7 @@
 
 use super::{
     place::Objection,
-    preempt::NoPreemption,
+    preempt::{NoPreemption, WAITS_FOR_VICTIMS},
     reason::{Plugin, Plugins, Reason},
 };
 use std::collections::BTreeMap;
@@ -19,6 +19,8 @@ pub struct WhyNot {
     pub nodes: usize,
     /// What could cure it.
     pub by: Plugins,
+    /// Room is being made for it already.
+    pub waits_for_victims: bool,
 }
 
 impl WhyNot {
@@ -35,7 +37,7 @@ impl WhyNot {
              not helpful for scheduling."
         );
         let by = [reason.plugin].into_iter().collect();
-        WhyNot { message, reasons: BTreeMap::from([(text.to_string(), nodes)]), nodes, by }
+        WhyNot { message, reasons: BTreeMap::from([(text.to_string(), nodes)]), nodes, by, ..WhyNot::default() }
     }
 
     /// `no_preemption`: `None` when pods are being removed to make room.
@@ -55,7 +57,8 @@ impl WhyNot {
                 message.push_str(&format!(" preemption: 0/{nodes} nodes are available: {words}."));
             }
         }
-        WhyNot { message, reasons, nodes, by }
+        let waits_for_victims = no_preemption == Some(&NoPreemption::Never(WAITS_FOR_VICTIMS));
+        WhyNot { message, reasons, nodes, by, waits_for_victims }
     }
 }
 
