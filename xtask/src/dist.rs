@@ -6,6 +6,10 @@
 use crate::sh;
 use std::{path::PathBuf, process::Command};
 
+/// It aborts where it would unwind: the tables for that would be a tenth of it.
+const FLAGS: &str =
+    "-Ctarget-feature=+crt-static -Crelocation-model=static -Cforce-unwind-tables=no -Clink-arg=-Wl,--icf=all";
+
 /// A ready binary in the directory that `LIMPET_BIN_DIR` names.
 fn ready(name: &str) -> Option<PathBuf> {
     std::env::var_os("LIMPET_BIN_DIR").map(|dir| PathBuf::from(dir).join(name))
@@ -22,7 +26,7 @@ pub fn agent() -> Result<PathBuf, String> {
     command
         .current_dir(sh::root())
         .args(["build", "--profile", "device", "-p", "limpet-agent", "--target", &target])
-        .env(variable, "-Ctarget-feature=+crt-static -Crelocation-model=static -Clink-arg=-Wl,--icf=all");
+        .env(variable, FLAGS);
     sh::status(&mut command)?;
     let built = sh::root().join("target").join(&target).join("device/limpet-agent");
     let dist = sh::root().join("target/dist");

@@ -264,7 +264,8 @@ impl Agent {
             self.tell_host();
         }
         self.outbox.node(status::node_report(&self.facts));
-        if node::disk_is_filling(&self.options.paths) {
+        // While the hub is away nothing comes back: then only a shortage (`relieve`) is worth an image.
+        if self.lanes.is_some() && node::disk_is_filling(&self.options.paths) {
             self.collect_images();
         }
     }
