@@ -41,6 +41,37 @@ fn every_change_comes_once_and_in_order() {
 }
 
 #[test]
+fn a_right_to_one_object_opens_no_other() {
+    let c = Cluster::start();
+    for name in ["mine", "others"] {
+        c.json("POST", MAPS, map(name, "1"));
+    }
+    let role = json!({"metadata": {"name": "mine"}, "rules": [{"apiGroups": [""], "resources": ["configmaps"],
+        "resourceNames": ["mine"], "verbs": ["get", "list", "watch"]}]});
+    let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    assert_eq!(c.json("POST", &format!("{roles}/roles"), role).0, 201);
+    let binding = json!({"metadata": {"name": "mine"}, "subjects": [{"kind": "User", "name": "jane"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "mine"}});
+    assert_eq!(c.json("POST", &format!("{roles}/rolebindings"), binding).0, 201);
+    let ancient = "/api/v1/watch/namespaces/default/configmaps/mine";
+    let one = "fieldSelector=metadata.name%3Dmine";
+    for (path, code) in [
+        (format!("{MAPS}/mine?watch=1&timeoutSeconds=1"), 200),
+        (format!("{ancient}?timeoutSeconds=1"), 200),
+        (format!("{MAPS}?watch=1&timeoutSeconds=1&{one}"), 200),
+        (format!("{MAPS}?{one}"), 200),
+        (format!("{MAPS}?watch=1&timeoutSeconds=1"), 403),
+        (MAPS.to_owned(), 403),
+        (format!("{MAPS}/others"), 403),
+    ] {
+        let (got, body) = c.raw("GET", &path, &[("Impersonate-User", "jane")], b"");
+        let body = String::from_utf8_lossy(&body);
+        assert_eq!((got, body.contains("\"others\"") && got == 200), (code, false), "{path}: {body}");
+        assert!(code != 200 || body.contains("mine"), "{path}: {body}");
+    }
+}
+
+#[test]
 fn a_selection_is_entered_and_left() {
     let c = Cluster::start();
     let mut watch = c.watch(&format!("{MAPS}?watch=1&labelSelector=l%3Dyes&resourceVersion=0"), JSON);

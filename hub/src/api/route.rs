@@ -55,14 +55,13 @@ pub fn request_info(method: &Method, path: &str, query: &Query) -> Option<Reques
         _ => return Some(info),
     };
     info.is_resource = true;
-    // The ancient form /api/v1/watch/… is still a watch.
-    let mut watch = query.flag("watch");
-    if rest[0] == "watch" && rest.len() > 1 {
-        watch = true;
+    // The ancient form /api/v1/watch/… is still a watch, of one object too.
+    let ancient = rest[0] == "watch" && rest.len() > 1;
+    if ancient {
         rest = &rest[1..];
     }
     resource_parts(&mut info, rest);
-    info.verb = verb(method, &info, watch);
+    info.verb = verb(method, &info, ancient || (query.flag("watch") && info.name.is_empty()));
     if matches!(info.verb, "list" | "watch" | "deletecollection")
         && info.name.is_empty()
         && let Some(name) = name_of_selector(query)
@@ -158,6 +157,9 @@ mod tests {
             ("GET", "/api/v1/pods", "list /v1  pods  "),
             ("GET", "/api/v1/pods?watch=true", "watch /v1  pods  "),
             ("GET", "/api/v1/watch/namespaces/a/pods", "watch /v1 a pods  "),
+            ("GET", "/api/v1/watch/namespaces/a/pods/b", "watch /v1 a pods b "),
+            // A named object is got, whatever else the query says.
+            ("GET", "/api/v1/namespaces/a/pods/b?watch=true", "get /v1 a pods b "),
             ("GET", "/api/v1/namespaces", "list /v1  namespaces  "),
             ("GET", "/api/v1/namespaces/a", "get /v1 a namespaces a "),
             ("PUT", "/api/v1/namespaces/a/finalize", "update /v1 a namespaces a finalize"),

@@ -15,6 +15,8 @@ use serde_json::Value;
 use std::{borrow::Cow, collections::BTreeMap};
 
 pub struct Selection {
+    /// The one name that the request is about; empty for all. Rights may have been given for it alone.
+    only: String,
     labels: LabelSelector,
     fields: FieldSelector,
     /// Whether the fields are only name and namespace, which are in the key.
@@ -23,10 +25,12 @@ pub struct Selection {
 
 impl Selection {
     pub fn everything() -> Selection {
-        Selection { labels: LabelSelector::everything(), fields: FieldSelector::default(), by_key: true }
+        let (labels, fields) = (LabelSelector::everything(), FieldSelector::default());
+        Selection { only: String::new(), labels, fields, by_key: true }
     }
 
-    pub fn parse(query: &Query, resource: &Resource) -> Result<Selection, Status> {
+    /// `name`: the one that the request's path names, or its field selector.
+    pub fn parse(query: &Query, resource: &Resource, name: &str) -> Result<Selection, Status> {
         let labels = query.get("labelSelector").unwrap_or_default();
         let labels = LabelSelector::parse(labels).map_err(|e| Status::bad_request(e.to_string()))?;
         let fields = query.get("fieldSelector").unwrap_or_default();
@@ -41,11 +45,11 @@ impl Selection {
             return Err(Status::bad_request(words));
         }
         let by_key = fields.terms.iter().all(|t| t.field.starts_with("metadata.name"));
-        Ok(Selection { labels, fields, by_key })
+        Ok(Selection { only: name.to_owned(), labels, fields, by_key })
     }
 
     pub fn is_everything(&self) -> bool {
-        self.labels.is_everything() && self.fields.is_everything()
+        self.only.is_empty() && self.labels.is_everything() && self.fields.is_everything()
     }
 
     /// The one name that can be selected, when a field selector names it.
@@ -54,7 +58,9 @@ impl Selection {
     }
 
     pub fn matches(&self, resource: &Resource, record: &Record) -> bool {
-        self.fields_match(resource, record) && self.labels_match(record)
+        (self.only.is_empty() || record.key.name == self.only)
+            && self.fields_match(resource, record)
+            && self.labels_match(record)
     }
 
     fn labels_match(&self, record: &Record) -> bool {

@@ -4,6 +4,7 @@
 //! Never: what all kinds share (see `strategy`).
 
 pub mod cells;
+pub mod cidr;
 pub mod fill;
 pub mod rules;
 pub mod warn;
@@ -24,8 +25,10 @@ mod flow_control;
 mod ingress;
 mod job;
 mod lease;
+mod limit_range;
 mod namespace;
 mod network;
+mod network_policy;
 mod node;
 mod node_pool;
 mod persistent_volume;
@@ -34,9 +37,11 @@ pub mod pod;
 mod pod_disruption_budget;
 mod rbac;
 mod replica_set;
+mod resource_quota;
 mod secret;
 mod service;
 mod service_account;
+mod service_rules;
 mod small;
 mod stateful_set;
 mod storage;
@@ -56,8 +61,10 @@ pub use flow_control::{FlowSchema, PriorityLevel};
 pub use ingress::{Ingress, IngressClass};
 pub use job::Job;
 pub use lease::Lease;
+pub use limit_range::LimitRange;
 pub use namespace::Namespace;
-pub use network::{IpAddress, NetworkPolicy, ServiceCidr};
+pub use network::{IpAddress, ServiceCidr};
+pub use network_policy::NetworkPolicy;
 pub use node::Node;
 pub use node_pool::NodePool;
 pub use persistent_volume::PersistentVolume;
@@ -66,12 +73,13 @@ pub use pod::Pod;
 pub use pod_disruption_budget::PodDisruptionBudget;
 pub use rbac::{Binding, ClusterRole, Role};
 pub use replica_set::{ReplicaSet, ReplicationController};
+pub use resource_quota::ResourceQuota;
 pub use secret::Secret;
 pub use service::Service;
 pub use service_account::ServiceAccount;
 pub use small::{
-    ApiService, ComponentStatus, ControllerRevision, LimitRange, NameAndAge, PodTemplate, PriorityClass,
-    ResourceClaim, ResourceQuota, ResourceSlice, RuntimeClass,
+    ApiService, ComponentStatus, ControllerRevision, NameAndAge, PodTemplate, PriorityClass, ResourceClaim,
+    ResourceSlice, RuntimeClass,
 };
 pub use stateful_set::StatefulSet;
 pub use storage::{CsiDriver, CsiNode, StorageClass, VolumeAttachment, VolumeAttributesClass};

@@ -1,66 +1,52 @@
-//! NetworkPolicies, IPAddresses and ServiceCIDRs (networking.k8s.io/v1).
+//! IPAddresses and ServiceCIDRs (networking.k8s.io/v1).
 //!
-//! In: objects as JSON. Out: defaults, rules and table rows. Never: filters packets or allocates
-//! addresses.
+//! In: objects as JSON. Out: rules and table rows. Never: allocates addresses.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::cells::{name, selector};
-use super::fill::{each, list, present, set, text};
-use super::rules::{Errors, label_selector};
+use super::cells::name;
+use super::cidr::{Cidr, NOT_A_CIDR, NOT_AN_IP};
+use super::fill::{list, text};
+use super::rules::{Errors, immutable, required};
 use crate::behaviour::{Behaviour, Column};
 use crate::field::FieldError;
 use crate::table;
 
 #[derive(Debug, Clone, Copy)]
-pub struct NetworkPolicy;
+pub struct IpAddress;
 
-impl Behaviour for NetworkPolicy {
-    fn default(&self, object: &mut Value) {
-        let Some(spec) = present(object, "spec") else { return };
-        for direction in ["ingress", "egress"] {
-            for rule in each(spec, direction) {
-                for port in each(rule, "ports") {
-                    set(port, "protocol", "TCP");
-                }
+impl Behaviour for IpAddress {
+    /// The address itself, in its one canonical form.
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        match name.parse::<std::net::IpAddr>() {
+            Err(_) => vec![NOT_AN_IP.to_owned()],
+            Ok(address) if address.to_string() != name => {
+                vec![format!("must be in canonical form ({:?})", address.to_string())]
             }
-        }
-        if list(spec, "policyTypes").is_empty() {
-            let egress = !list(spec, "egress").is_empty();
-            spec["policyTypes"] = if egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
+            Ok(_) => Vec::new(),
         }
     }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Errors::new();
-        label_selector(&object["spec"]["podSelector"], "spec.podSelector", &mut errors);
-        for (at, type_) in list(&object["spec"], "policyTypes").iter().enumerate() {
-            let choices = ["Egress", "Ingress"];
-            if !choices.contains(&type_.as_str().unwrap_or_default()) {
-                errors.push(FieldError::not_supported(
-                    format!("spec.policyTypes[{at}]"),
-                    type_.clone(),
-                    &choices,
-                ));
-            }
+        let parent = &object["spec"]["parentRef"];
+        if !parent.is_object() {
+            errors.push(FieldError::required("spec.parentRef", ""));
+            return errors;
+        }
+        for field in ["resource", "name"] {
+            _ = required(parent, field, "spec.parentRef", &mut errors);
         }
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        const { &[Column::NAME, Column::text("Pod-Selector"), Column::AGE] }
+    fn validate_update(&self, new: &Value, old: &Value, _subresource: &str) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        immutable(&new["spec"], &old["spec"], "parentRef", "spec", &mut errors);
+        errors
     }
 
-    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        vec![name(object), json!(selector(&object["spec"]["podSelector"])), table::age(object, now)]
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-pub struct IpAddress;
-
-impl Behaviour for IpAddress {
     fn columns(&self) -> &'static [Column] {
         const { &[Column::NAME, Column::text("ParentRef")] }
     }
@@ -83,6 +69,38 @@ impl Behaviour for IpAddress {
 pub struct ServiceCidr;
 
 impl Behaviour for ServiceCidr {
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        let (spec, cidrs) = (&object["spec"], list(&object["spec"], "cidrs"));
+        if cidrs.is_empty() {
+            errors.push(FieldError::required("spec.cidrs", "at least one CIDR required"));
+        }
+        if cidrs.len() > 2 {
+            let words = "may only hold up to 2 values";
+            errors.push(FieldError::invalid("spec.cidrs", spec["cidrs"].clone(), words));
+        }
+        let parsed: Vec<Option<Cidr>> =
+            cidrs.iter().map(|cidr| Cidr::parse(cidr.as_str().unwrap_or_default())).collect();
+        for (at, cidr) in cidrs.iter().enumerate().filter(|(at, _)| parsed[*at].is_none()) {
+            errors.push(FieldError::invalid(format!("spec.cidrs[{at}]"), cidr.clone(), NOT_A_CIDR));
+        }
+        if let [Some(one), Some(other)] = parsed.as_slice()
+            && one.is_v4() == other.is_v4()
+        {
+            let words = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
+            errors.push(FieldError::invalid("spec.cidrs", spec["cidrs"].clone(), words));
+        }
+        errors
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, subresource: &str) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        if subresource != "status" {
+            immutable(&new["spec"], &old["spec"], "cidrs", "spec", &mut errors);
+        }
+        errors
+    }
+
     fn columns(&self) -> &'static [Column] {
         const { &[Column::NAME, Column::text("CIDRs"), Column::AGE] }
     }

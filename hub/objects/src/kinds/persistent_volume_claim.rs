@@ -30,6 +30,11 @@ pub fn default_claim(claim: &mut Value) {
 pub struct PersistentVolumeClaim;
 
 impl Behaviour for PersistentVolumeClaim {
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        let amounts = &new["spec"]["resources"]["requests"];
+        super::warn::fraction(amounts, "storage", "spec.resources.requests").into_iter().collect()
+    }
+
     fn default(&self, object: &mut Value) {
         default_claim(object);
     }
@@ -61,8 +66,12 @@ impl Behaviour for PersistentVolumeClaim {
         }
         let mut errors = self.validate_create(new);
         let mut munged = new["spec"].clone();
-        for field in ["resources", "volumeAttributesClassName"] {
-            copy(&mut munged, &old["spec"], field);
+        // Only a bound claim can grow; what its volume is worth is for the storage to say.
+        if new["status"]["phase"] == "Bound" {
+            if !munged["resources"]["requests"]["storage"].is_null() {
+                munged["resources"]["requests"]["storage"] = old["spec"]["resources"]["requests"]["storage"].clone();
+            }
+            copy(&mut munged, &old["spec"], "volumeAttributesClassName");
         }
         if text(&old["spec"], "volumeName").is_empty() {
             copy(&mut munged, &old["spec"], "volumeName");
@@ -77,10 +86,12 @@ impl Behaviour for PersistentVolumeClaim {
                          bound claims";
             errors.push(FieldError::forbidden("spec", words));
         }
-        let size =
-            |claim: &Value| Quantity::from_json(&claim["spec"]["resources"]["requests"]["storage"]).ok();
-        if let (Some(after), Some(before)) = (size(new), size(old))
+        let size = |amounts: &Value| Quantity::from_json(&amounts["storage"]).ok();
+        let request = |claim: &Value| size(&claim["spec"]["resources"]["requests"]);
+        // It may shrink again as long as the volume has not grown.
+        if let (Some(after), Some(before)) = (request(new), request(old))
             && after < before
+            && size(&old["status"]["capacity"]).is_none_or(|capacity| after < capacity)
         {
             let words = "field can not be less than status.capacity";
             errors.push(FieldError::forbidden("spec.resources.requests.storage", words));

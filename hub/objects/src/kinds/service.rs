@@ -91,6 +91,7 @@ impl Behaviour for Service {
         }
         let Some(spec) = present(new, "spec") else { return };
         keep_allocated(spec, &old["spec"]);
+        super::service_rules::drop_leftovers(spec, &old["spec"]);
         mirror_cluster_ip(spec);
     }
 
@@ -256,6 +257,7 @@ fn validate(spec: &Value) -> Vec<FieldError> {
             words,
         ));
     }
+    super::service_rules::validate(spec, &mut errors);
     let ip = text(spec, "clusterIP");
     if !matches!(ip, "" | "None") && ip.parse::<std::net::IpAddr>().is_err() {
         let words = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";

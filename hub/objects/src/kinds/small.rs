@@ -1,20 +1,23 @@
 //! Kinds with little of their own: mostly a table row, sometimes a default.
 //!
-//! In: objects as JSON. Out: rows (and defaults) of PriorityClass, RuntimeClass, ResourceQuota,
-//! PodTemplate,
+//! In: objects as JSON. Out: rows (and defaults) of PriorityClass, RuntimeClass, PodTemplate,
 //! ControllerRevision, APIService, ComponentStatus and DRA's kinds. Never: more than fits a screen for
 //! each.
 
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::cells::{condition, containers, labels, name, number};
-use super::fill::{child, each, list, map, present, set, set_absent, set_number, text};
+use super::fill::{list, map, present, set, set_number, text};
 use super::pod::defaults;
-use super::rules::{Errors, IMMUTABLE};
+use super::rules::{Errors, IMMUTABLE, one_of};
 use crate::behaviour::{Behaviour, Column};
 use crate::field::FieldError;
-use crate::table;
+use crate::{names, table};
+
+/// The classes that every cluster has.
+const SYSTEM_CLASSES: [(&str, i64); 2] =
+    [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
 
 #[derive(Debug, Clone, Copy)]
 pub struct PriorityClass;
@@ -27,11 +30,21 @@ impl Behaviour for PriorityClass {
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         const USER_MAX: i64 = 1_000_000_000;
         let (value, own) = (object["value"].as_i64().unwrap_or(0), text(&object["metadata"], "name"));
-        if value > USER_MAX && !own.starts_with("system-") {
+        let mut errors = Errors::new();
+        if own.starts_with("system-") {
+            if !SYSTEM_CLASSES.contains(&(own, value)) || object["globalDefault"] == true {
+                let words = format!(
+                    "priority class names with 'system-' prefix are reserved for system use only. error: {own} is not \
+                     a known system priority class"
+                );
+                errors.push(FieldError::forbidden("metadata.name", words));
+            }
+        } else if value > USER_MAX {
             let words = format!("maximum allowed value of a user defined priority is {USER_MAX}");
-            return vec![FieldError::forbidden("value", words)];
+            errors.push(FieldError::forbidden("value", words));
         }
-        Vec::new()
+        one_of(object, "preemptionPolicy", "", &["PreemptLowerPriority", "Never"], &mut errors);
+        errors
     }
 
     fn validate_update(&self, new: &Value, old: &Value, _subresource: &str) -> Vec<FieldError> {
@@ -71,6 +84,12 @@ impl Behaviour for PriorityClass {
 pub struct RuntimeClass;
 
 impl Behaviour for RuntimeClass {
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let handler = text(object, "handler");
+        let wrong = names::dns_label(handler).into_iter();
+        wrong.map(|words| FieldError::invalid("handler", handler, words)).collect()
+    }
+
     fn validate_update(&self, new: &Value, old: &Value, _subresource: &str) -> Vec<FieldError> {
         if new["handler"] == old["handler"] {
             return Vec::new();
@@ -84,26 +103,6 @@ impl Behaviour for RuntimeClass {
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         vec![name(object), json!(text(object, "handler")), table::age(object, now)]
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-pub struct ResourceQuota;
-
-impl Behaviour for ResourceQuota {
-    fn columns(&self) -> &'static [Column] {
-        const { &[Column::NAME, Column::text("Request"), Column::text("Limit"), Column::AGE] }
-    }
-
-    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        let (hard, used) = (map(&object["status"], "hard"), map(&object["status"], "used"));
-        let (mut requests, mut limits) = (Vec::new(), Vec::new());
-        for (resource, wanted) in hard {
-            let used = used.get(resource).and_then(Value::as_str).unwrap_or("0");
-            let entry = format!("{resource}: {used}/{}", wanted.as_str().unwrap_or_default());
-            if resource.starts_with("limits.") { limits.push(entry) } else { requests.push(entry) }
-        }
-        vec![name(object), json!(requests.join(", ")), json!(limits.join(", ")), table::age(object, now)]
     }
 }
 
@@ -272,34 +271,5 @@ impl Behaviour for ResourceSlice {
             json!(text(&spec["pool"], "name")),
             table::age(object, now),
         ]
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-pub struct LimitRange;
-
-impl Behaviour for LimitRange {
-    /// For containers: a limit's default is its maximum, a request's default its limit's default or
-    /// minimum.
-    fn default(&self, object: &mut Value) {
-        let Some(spec) = present(object, "spec") else { return };
-        for limit in each(spec, "limits").filter(|limit| limit["type"] == "Container") {
-            let (max, min) = (map(limit, "max").clone(), map(limit, "min").clone());
-            fill_all(limit, "default", &max);
-            let defaults = map(limit, "default").clone();
-            fill_all(limit, "defaultRequest", &defaults);
-            fill_all(limit, "defaultRequest", &min);
-        }
-    }
-}
-
-fn fill_all(limit: &mut Value, field: &str, from: &Map<String, Value>) {
-    if from.is_empty() {
-        return;
-    }
-    if let Some(target) = child(limit, field) {
-        for (resource, quantity) in from {
-            set_absent(target, resource, quantity.clone());
-        }
     }
 }

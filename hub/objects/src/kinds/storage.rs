@@ -89,6 +89,33 @@ impl Behaviour for CsiDriver {
         }
     }
 
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        let spec = &object["spec"];
+        let own = text(&object["metadata"], "name");
+        if own.len() > 63 {
+            errors.push(FieldError::too_long("metadata.name", 63));
+        }
+        let policies = ["ReadWriteOnceWithFSType", "File", "None"];
+        one_of(spec, "fsGroupPolicy", "spec", &policies, &mut errors);
+        for (at, mode) in list(spec, "volumeLifecycleModes").iter().enumerate() {
+            let known = ["Persistent", "Ephemeral"];
+            if !known.contains(&mode.as_str().unwrap_or_default()) {
+                let path = format!("spec.volumeLifecycleModes[{at}]");
+                errors.push(FieldError::not_supported(path, mode.clone(), &known));
+            }
+        }
+        errors
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, _subresource: &str) -> Vec<FieldError> {
+        let mut errors = self.validate_create(new);
+        for field in ["attachRequired", "volumeLifecycleModes"] {
+            immutable(&new["spec"], &old["spec"], field, "spec", &mut errors);
+        }
+        errors
+    }
+
     fn columns(&self) -> &'static [Column] {
         const {
             &[
@@ -128,6 +155,21 @@ impl Behaviour for CsiDriver {
 pub struct CsiNode;
 
 impl Behaviour for CsiNode {
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        let mut seen = std::collections::BTreeSet::new();
+        for (at, driver) in list(&object["spec"], "drivers").iter().enumerate() {
+            let path = format!("spec.drivers[{at}]");
+            _ = required(driver, "nodeID", &path, &mut errors);
+            if let Some(name) = required(driver, "name", &path, &mut errors)
+                && !seen.insert(name)
+            {
+                errors.push(FieldError::duplicate(format!("{path}.name"), name));
+            }
+        }
+        errors
+    }
+
     fn columns(&self) -> &'static [Column] {
         const { &[Column::NAME, Column::integer("Drivers"), Column::AGE] }
     }
@@ -141,6 +183,21 @@ impl Behaviour for CsiNode {
 pub struct VolumeAttachment;
 
 impl Behaviour for VolumeAttachment {
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        let spec = &object["spec"];
+        for field in ["attacher", "nodeName"] {
+            _ = required(spec, field, "spec", &mut errors);
+        }
+        let source = &spec["source"];
+        let volume = !text(source, "persistentVolumeName").is_empty();
+        if volume == source["inlineVolumeSpec"].is_object() {
+            let words = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
+            errors.push(FieldError::required("spec.source", words));
+        }
+        errors
+    }
+
     fn validate_update(&self, new: &Value, old: &Value, subresource: &str) -> Vec<FieldError> {
         let mut errors = Errors::new();
         if subresource != "status" {
@@ -179,6 +236,21 @@ impl Behaviour for VolumeAttachment {
 pub struct VolumeAttributesClass;
 
 impl Behaviour for VolumeAttributesClass {
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        _ = required(object, "driverName", "", &mut errors);
+        if map(object, "parameters").is_empty() {
+            let words = "must contain at least one key/value pair";
+            errors.push(FieldError::required("parameters", words));
+        }
+        errors
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, _subresource: &str) -> Vec<FieldError> {
+        let changed = ["driverName", "parameters"].into_iter().filter(|field| new[*field] != old[*field]);
+        changed.map(|field| FieldError::forbidden(field, format!("updates to {field} are forbidden."))).collect()
+    }
+
     fn columns(&self) -> &'static [Column] {
         const { &[Column::NAME, Column::text("DriverName"), Column::AGE] }
     }

@@ -55,3 +55,47 @@ fn tables_have_a_cell_for_each_column() {
         assert_eq!(row.len(), resource.behaviour.columns().len(), "{resource:?}");
     }
 }
+
+/// One line as in `resources-1.36.txt`.
+fn line(name: &str, entry: &serde_json::Value) -> String {
+    let text = |field: &str| entry[field].as_str().unwrap_or_default();
+    let list = |field: &str| -> Vec<&str> {
+        entry[field].as_array().into_iter().flatten().filter_map(serde_json::Value::as_str).collect()
+    };
+    let place = match text("version") {
+        "" => String::new(),
+        version => format!("@{}", crate::resource::api_version(text("group"), version)),
+    };
+    let letter = |verb: &&str| if *verb == "deletecollection" { 'D' } else { verb.chars().next().unwrap_or(' ') };
+    let verbs: String = list("verbs").iter().map(letter).collect();
+    let scope = if entry["namespaced"] == true { "n" } else { "-" };
+    let mut line = format!("{name} {}{place} {scope} {verbs}", text("kind"));
+    for (field, word) in [("shortNames", "short"), ("categories", "in")] {
+        if !list(field).is_empty() {
+            line.push_str(&format!(" {word}={}", list(field).join(",")));
+        }
+    }
+    line
+}
+
+#[test]
+fn discovery_tells_of_every_resource_of_upstreams() {
+    let mut groups = std::collections::BTreeMap::<&str, Vec<&str>>::new();
+    let mut group = "";
+    for text in include_str!("resources-1.36.txt").lines().filter(|line| !line.starts_with('#')) {
+        match text.strip_prefix("= ") {
+            Some(name) => group = name,
+            None => groups.entry(group).or_default().push(text),
+        }
+    }
+    assert_eq!(groups.len(), 22);
+    for (api_version, expect) in groups {
+        let (group, version) = split_api_version(api_version);
+        let served = crate::discovery::api_resource_list(group, version).unwrap();
+        let entries = served["resources"].as_array().unwrap();
+        let mut lines: Vec<String> =
+            entries.iter().map(|entry| line(entry["name"].as_str().unwrap(), entry)).collect();
+        lines.sort();
+        assert_eq!(lines, expect, "{api_version}");
+    }
+}

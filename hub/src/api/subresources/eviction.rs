@@ -8,7 +8,7 @@ use crate::api::{
     Reply, Target, decode,
     dispatch::{Call, Input},
     object, reply,
-    verbs::ask,
+    verbs::{ask, dry_run},
     write::{
         self, Ask, DeleteOptions, Made,
         form::{Form, Validation, conform},
@@ -39,7 +39,7 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
     let options = DeleteOptions::of(&eviction["deleteOptions"])?;
-    ask.dry_run = eviction["deleteOptions"]["dryRun"].as_array().is_some_and(|d| !d.is_empty());
+    ask.dry_run = is_dry(call, &eviction["deleteOptions"]["dryRun"])?;
     let record = call.api.store.get(&target.key()).ok_or_else(|| target.not_found())?;
     let pod = target.parse(&record)?;
     let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed" | "Pending"));
@@ -51,6 +51,17 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
     let done =
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(reply::value(201, &done, call.wanted))
+}
+
+/// The query and the body may both ask for a dry run.
+fn is_dry(call: &Call, body: &Value) -> Result<bool, Status> {
+    let query = dry_run(call)?;
+    let body: Vec<&str> = object::strings(body).collect();
+    match body.as_slice() {
+        [] => Ok(query),
+        ["All"] => Ok(true),
+        other => Err(Status::bad_request(format!("dryRun may only be [All], not [{}]", other.join(" ")))),
+    }
 }
 
 async fn spend_budget(ask: &Ask, pod: &Value) -> Result<(), Status> {

@@ -31,7 +31,7 @@ pub struct Page {
 
 pub fn answer(call: &Call, target: &Target) -> Result<Reply, Status> {
     let options = options::parse(&call.query, false)?;
-    let selection = Selection::parse(&call.query, target.resource)?;
+    let selection = Selection::parse(&call.query, target.resource, &target.name)?;
     let page = match page(call, target, &options, &selection)? {
         Ok(page) => page,
         Err(Expired) => return too_old(call, &options),

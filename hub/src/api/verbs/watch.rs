@@ -58,7 +58,7 @@ fn events(call: &Call, target: &Target, upgrade: bool) -> Result<impl Stream<Ite
         return Err(Status::too_many_requests("too many watches, please try again later", 5));
     }
     let options = options::parse(&call.query, true)?;
-    let selection = Selection::parse(&call.query, target.resource)?;
+    let selection = Selection::parse(&call.query, target.resource, &target.name)?;
     let render = Render {
         resource: target.resource,
         wanted: call.wanted,

@@ -62,6 +62,7 @@ async fn attempt_create(ask: &mut Ask, made: Made) -> Result<Written, Status> {
     if let Some(uid) = known {
         object::set_meta(&mut object, "uid", uid.into());
     }
+    ask.warnings.extend(resource.behaviour.warnings(&object, None));
     ask.target.name = object::name(&object).to_owned();
     if !made.managed {
         ask.with_writer(chance.now, |writer| managed::update(None, &mut object, writer, ask.place()));
