@@ -47,7 +47,7 @@ pub async fn layer(
     }
 }
 
-/// Layers of images of this name, the newest image's first.
+/// Unpacked layers of images of this name.
 fn bases(store: &Inner, reference: &Reference) -> Vec<PathBuf> {
     let index = store.index();
     let own = format!("{}@", reference.name());

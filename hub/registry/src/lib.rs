@@ -45,6 +45,8 @@ pub type Allow = Arc<dyn Fn(Option<&Identity>, Action, &str) -> bool + Send + Sy
 pub struct Registry {
     storage: Arc<Storage>,
     allow: Allow,
+    /// Recipes are made one at a time: each is a whole layer's work. Waiting for it holds no thread.
+    making: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// One request's context.
@@ -57,7 +59,7 @@ impl Registry {
     /// Opens or makes `<data_dir>/registry`. Uploads of an earlier run are gone: their clients start again.
     pub fn open(data_dir: &Path, allow: Allow) -> std::io::Result<Registry> {
         let storage = Arc::new(Storage::open(&data_dir.join("registry"))?);
-        Ok(Registry { storage, allow })
+        Ok(Registry { storage, allow, making: Arc::default() })
     }
 
     /// Answers one request. Errors are answers, too.

@@ -320,3 +320,25 @@ async fn recipes_of_layers() {
     world.registry.sweep().await.unwrap();
     assert_eq!(files(), 1, "recipes go with their blobs");
 }
+
+/// A fleet that asks at once for a recipe that is not made yet gets it, and other requests are answered meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_ask_for_a_recipe_at_once() {
+    let world = Arc::new(World::new());
+    let numbers = (0..500_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes());
+    let layer = Layer::new().file("big", 0o644, &numbers.collect::<Vec<_>>()).tar();
+    let digest = Digest::of(&layer);
+    world.push_blob("app", &layer).await;
+    let path = format!("/v2/app/_limpet/recipe/{digest}");
+    let asks: Vec<_> = (0..600)
+        .map(|_| {
+            let (world, path) = (world.clone(), path.clone());
+            tokio::spawn(async move { world.ask("node", "GET", &path, &[], b"").await.status })
+        })
+        .collect();
+    assert_eq!(world.get("/v2/app/tags/list").await.status, StatusCode::OK);
+    for ask in asks {
+        assert_eq!(ask.await.unwrap(), StatusCode::OK);
+    }
+    assert_eq!(std::fs::read_dir(world.dir.join("registry/recipes")).unwrap().count(), 2);
+}

@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, RwLock};
+use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use uploads::Uploads;
 
@@ -31,8 +31,6 @@ pub struct Storage {
     uploads: Uploads,
     /// Changes of links hold it for reading, a sweep for writing: a blob that is being linked is not swept away.
     links: RwLock<()>,
-    /// Recipes are made one at a time.
-    making: Mutex<()>,
 }
 
 /// What a sweep removed.
@@ -56,7 +54,7 @@ impl Storage {
             fs::create_dir(&path)?;
         }
         let uploads = Uploads::new(dir.join("uploads"));
-        Ok(Storage { dir: dir.to_path_buf(), uploads, links: RwLock::new(()), making: Mutex::new(()) })
+        Ok(Storage { dir: dir.to_path_buf(), uploads, links: RwLock::new(()) })
     }
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {

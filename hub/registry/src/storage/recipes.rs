@@ -1,7 +1,7 @@
 //! Recipes of layers and their packs: what a device needs of a layer whose like it has (`limpet_oci::delta`).
 //!
 //! In: a blob of a repository. Out: files under `recipes/`, made when the first device asks and kept as long as the blob.
-//! Never: two at a time (each is a whole layer's work), or a half-made pack under its name.
+//! Never: a half-made pack under its name. One at a time is the caller's affair (`verbs::delta`).
 
 use super::Storage;
 use crate::error::{Code, RegistryError};
@@ -10,7 +10,6 @@ use limpet_oci::delta::{self, LAYER_BYTES_MIN, RECIPE_BYTES_MAX};
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Write};
 use std::path::PathBuf;
-use std::sync::PoisonError;
 
 /// One of the two files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +24,11 @@ impl Storage {
         self.dir.join("recipes").join(format!("{}-{}.{ending}", digest.algorithm().name(), digest.hex()))
     }
 
+    /// Whether it was made, or tried, before.
+    pub fn has_recipe(&self, digest: &Digest) -> bool {
+        self.recipe_path(digest, Part::Recipe).exists()
+    }
+
     /// Opens a part; the recipe is made when it is not there yet.
     pub fn recipe(&self, repository: &str, digest: &Digest, part: Part) -> Result<(File, u64), RegistryError> {
         let (blob, length) = self.blob(repository, digest)?;
@@ -32,11 +36,8 @@ impl Storage {
             return Err(none(digest, "it is small"));
         }
         let path = self.recipe_path(digest, part);
-        if !path.exists() && part == Part::Recipe {
-            let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-            if !path.exists() {
-                self.make_recipe(digest, blob)?;
-            }
+        if part == Part::Recipe && !path.exists() {
+            self.make_recipe(digest, blob)?;
         }
         let file = File::open(&path).map_err(|_| none(digest, "it was not asked for"))?;
         let length = file.metadata()?.len();

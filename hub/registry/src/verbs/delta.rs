@@ -18,7 +18,10 @@ pub async fn get(
     headers: &HeaderMap,
 ) -> Result<Reply, RegistryError> {
     let digest = digest(text)?;
-    let name = repository.to_string();
+    let (name, wanted) = (repository.to_string(), digest.clone());
+    // A whole fleet may ask at once for what nobody has asked for yet.
+    let made = part == Part::Pack || asked.storage(move |s| Ok(s.has_recipe(&wanted))).await?;
+    let _one = if made { None } else { Some(asked.registry.making.lock().await) };
     let (file, length) = asked.storage(move |s| s.recipe(&name, &digest, part)).await?;
     blob::answer(file, length, &[("Content-Type", "application/octet-stream"), ("Accept-Ranges", "bytes")], headers)
 }
