@@ -38,6 +38,7 @@ enum Command {
     Hub(commands::hub::Args),
     Token(commands::token::Args),
     Why(commands::why::Args),
+    Node(commands::node::Args),
     Completions(commands::completions::Args),
 }
 
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Command::Hub(args) => commands::hub::run(args),
         Command::Token(args) => commands::token::run(args),
         Command::Why(args) => commands::why::run(&args),
+        Command::Node(args) => commands::node::run(args),
         Command::Completions(args) => commands::completions::run::<Cli>(&args),
     };
     match outcome {
@@ -80,6 +82,11 @@ mod tests {
             "limpet why pod/web-1 -n shop --data-dir d",
             "limpet why node/pi-1 --kubeconfig k",
             "limpet why fleetrollout web --data-dir d -o json",
+            "limpet token create --pool shop --wait --approve pi-* --approve nano --data-dir d",
+            "limpet node list --data-dir d",
+            "limpet node approve pi-1 --data-dir d",
+            "limpet node reject pi-1 --data-dir d",
+            "limpet node remove pi-1 --data-dir d",
             "limpet completions zsh",
         ];
         for line in lines {

@@ -11,7 +11,7 @@ use crate::{
     pki::{Pki, PkiError},
     run::{
         self, Applier, Controllers, Figures, Listener, Nodes, Scheduling, Signer, Streams, World,
-        nodes::{Links, NodeGate, Offline},
+        nodes::{Links, NodeGate, Offline, Presence},
     },
 };
 use limpet_broker::{Broker, BrokerOptions};
@@ -181,7 +181,7 @@ impl Hub {
             .map_err(|source| HubError::Io { what: "write hub.json", source })?;
         let ca_pem = pki.ca_pem().to_string();
         let tokens = api::tokens(&store, pki.token_key_der()).map_err(HubError::Bootstrap)?;
-        let https = Arc::new(pki.https_config(&["h2", "http/1.1"])?);
+        let https = Arc::new(pki.https_config(&["h2", "http/1.1", "mqtt"])?);
         let registry_tls = Arc::new(pki.https_config(&["http/1.1"])?);
         let mqtt_tls = Arc::new(pki.mqtt_config()?);
         let pki = Arc::new(RwLock::new(pki));
@@ -204,7 +204,9 @@ impl Hub {
         tokio::spawn(feed.run(runners.listeners()));
         api::bootstrap::ensure(&api).await.map_err(|e| HubError::Bootstrap(e.to_string()))?;
 
-        let gate = Arc::new(NodeGate::new(Arc::clone(&enroll), Arc::clone(&runners.nodes)));
+        let presence = Arc::new(Presence::new());
+        let gate = NodeGate::new(Arc::clone(&enroll), Arc::clone(&runners.nodes), Arc::clone(&presence));
+        let gate = Arc::new(gate);
         let broker_options = BrokerOptions { tls: mqtt_tls, message_bytes_max: MESSAGE_BYTES_MAX };
         let (broker, from_nodes) = limpet_broker::serve(doors.mqtt, broker_options, gate);
         runners.start(Links {
@@ -215,6 +217,7 @@ impl Hub {
             applier: Arc::clone(&applier),
             offline: Arc::clone(&runners.offline),
             enroll: Arc::clone(&enroll),
+            presence,
         });
         let figures = Figures {
             broker: broker.clone(),
@@ -223,7 +226,13 @@ impl Hub {
             scheduling: Arc::clone(&runners.scheduling),
         };
         api.set_figures(move || figures.text());
-        api.set_doors(api::Doors { streams, enroll: Arc::clone(&enroll), view: world.view(), scheduler: asked });
+        api.set_doors(api::Doors {
+            streams,
+            enroll: Arc::clone(&enroll),
+            view: world.view(),
+            scheduler: asked,
+            broker: broker.clone(),
+        });
         tokio::spawn(run::events::sweep(store, Arc::clone(applier.api())));
         let (https_sender, https_receiver) = watch::channel(https);
         let (registry_sender, registry_receiver) = watch::channel(registry_tls);
@@ -301,7 +310,7 @@ async fn renew(
         let mut pki = pki.write().unwrap_or_else(PoisonError::into_inner);
         let renewed = pki.refresh_server(SystemTime::now()).and_then(|fresh| {
             if fresh {
-                https.send_replace(Arc::new(pki.https_config(&["h2", "http/1.1"])?));
+                https.send_replace(Arc::new(pki.https_config(&["h2", "http/1.1", "mqtt"])?));
                 registry.send_replace(Arc::new(pki.https_config(&["http/1.1"])?));
                 broker.set_tls(Arc::new(pki.mqtt_config()?));
             }

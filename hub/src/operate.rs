@@ -1,7 +1,7 @@
 //! The operator's commands on a hub's data directory.
 //!
-//! In: the directory. Out: join tokens, snapshots, a new key for Secrets. While a hub runs it holds the store, so it is asked
-//! over HTTPS with the directory's own `admin.kubeconfig`; otherwise the store is opened here.
+//! In: the directory. Out: join tokens, who joined and who waits, snapshots, a new key for Secrets. While a hub runs it holds
+//! the store, so it is asked over HTTPS with the directory's own `admin.kubeconfig`; otherwise the store is opened here.
 //! Never: both; the store's lock decides.
 
 pub mod client;
@@ -9,7 +9,7 @@ pub mod snapshot;
 
 use crate::{
     addresses,
-    enroll::{Enroll, EnrollError, TokenMade, TokenRecord, TokenWish},
+    enroll::{Decision, Devices, Enroll, EnrollError, TokenMade, TokenRecord, TokenWish},
     hub::store_options,
     pki::{Pki, PkiError},
 };
@@ -22,6 +22,7 @@ use std::{
 };
 
 const TOKENS_PATH: &str = "/limpet/v1/tokens";
+const NODES_PATH: &str = "/limpet/v1/nodes";
 
 /// Nobody retries; the operator mends what the sentence tells.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +93,43 @@ pub fn get(kubeconfig: &Path, path: &str) -> Result<serde_json::Value, OperateEr
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let client = client::Client::from_kubeconfig(kubeconfig).map_err(OperateError::Client)?;
     runtime.block_on(ask(&client, "GET", path, None::<&()>))
+}
+
+/// Who joined and who waits.
+pub fn list_nodes(data_dir: &Path) -> Result<Devices, OperateError> {
+    with(data_dir, async |hub| match hub {
+        Hub::Here { enroll, .. } => Ok(enroll.devices()),
+        Hub::Running(client) => ask(&client, "GET", NODES_PATH, None::<&()>).await,
+    })
+}
+
+/// Decides about a waiting device; whether there was one.
+pub fn decide_node(data_dir: &Path, node: &str, decision: Decision) -> Result<bool, OperateError> {
+    if !list_nodes(data_dir)?.waiting.iter().any(|w| w.node == node) {
+        return Ok(false);
+    }
+    with(data_dir, async |hub| match hub {
+        Hub::Here { enroll, .. } => Ok(enroll.decide(node, decision).await?),
+        Hub::Running(client) => {
+            let verb = if decision == Decision::Approved { "approve" } else { "reject" };
+            let path = format!("{NODES_PATH}/{node}/{verb}");
+            ask::<serde_json::Value>(&client, "POST", &path, None::<&()>).await.map(|_| true)
+        }
+    })
+}
+
+/// Closes the door to a node that joined; whether it had. Its Node object goes too, when the hub runs.
+pub fn remove_node(data_dir: &Path, node: &str) -> Result<bool, OperateError> {
+    if !list_nodes(data_dir)?.joined.iter().any(|i| i.node == node) {
+        return Ok(false);
+    }
+    with(data_dir, async |hub| match hub {
+        Hub::Here { enroll, .. } => Ok(enroll.remove(node).await?),
+        Hub::Running(client) => {
+            let path = format!("{NODES_PATH}/{node}");
+            ask::<serde_json::Value>(&client, "DELETE", &path, None::<&()>).await.map(|_| true)
+        }
+    })
 }
 
 enum Hub {

@@ -18,6 +18,13 @@ impl ItemHash {
         short.copy_from_slice(&full[..16]);
         ItemHash(short)
     }
+
+    /// The first eight bytes: names the base of a difference.
+    pub fn prefix(&self) -> u64 {
+        let mut first = [0; 8];
+        first.copy_from_slice(&self.0[..8]);
+        u64::from_le_bytes(first)
+    }
 }
 
 /// The sum (per byte lane, wrapping in 128 bits) of a hash per (key, body hash), with the count: adding and

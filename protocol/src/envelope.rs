@@ -1,15 +1,29 @@
 //! The frame around every message: version first, then session and sequence, then the message.
 //!
 //! In: bytes from the network, hostile until parsed. Out: a checked message or a reason.
-//! Shape: one version byte, then postcard of `(session, message)`; no byte may be left over.
-//! Never: panics, or allocates more than the input's length allows.
+//! Shape: one byte with the version (bits 0 to 5) and how the rest is written (bit 7: squeezed against the dictionary, from
+//! version 2 on), then postcard of `(session, message)`; no byte may be left over.
+//! Greetings are always written in version 1, so that each side can read the other's, whatever its age.
+//! Never: panics, or allocates more than the bounds allow.
 
-use crate::{limits, message::*, streams::*};
+use crate::{dictionary, limits, message::*, squeeze, streams::*};
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// Version of the wire format. A receiver accepts exactly the versions that it knows.
-pub const PROTOCOL_VERSION: u8 = 1;
+/// Newest version of the wire format: 1 the messages, 2 squeezed frames, 3 differences of items and numbered Events.
+pub const PROTOCOL_VERSION: u8 = 3;
+/// Oldest version that is still spoken: two back.
+pub const PROTOCOL_VERSION_MIN: u8 = 1;
+const GREETING_VERSION: u8 = 1;
+const SQUEEZED: u8 = 0x80;
+const VERSION_BITS: u8 = 0x3f;
+
+/// The version for two sides of which one speaks `theirs` (oldest, newest) and this one its own; `None` when they have none
+/// in common.
+pub fn common_version(theirs: (u8, u8), own: (u8, u8)) -> Option<u8> {
+    let newest = theirs.1.min(own.1);
+    (newest >= theirs.0.max(own.0) && newest > 0).then_some(newest)
+}
 
 /// A message with the session that it belongs to. The agent draws a new, larger session number for each connection
 /// (kept in its journal); the hub echoes it. A message of another session than the current one is dropped.
@@ -26,8 +40,13 @@ pub enum DecodeError {
     Empty,
     #[error("message of {0} bytes is over the limit of {max}", max = limits::ENVELOPE_BYTES_MAX)]
     TooLarge(usize),
-    #[error("protocol version {0} is not known here (this side speaks {PROTOCOL_VERSION}); update the older side")]
+    #[error(
+        "protocol version {0} is not known here (this side speaks {PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION}); \
+         update the older side"
+    )]
     Version(u8),
+    #[error("message that does not unfold: {0}")]
+    Squeezed(#[from] squeeze::SqueezeError),
     #[error("malformed message")]
     Malformed,
     #[error("{0} bytes are left over behind the message")]
@@ -39,14 +58,28 @@ pub enum DecodeError {
 /// Messages know their own bounds.
 pub trait Bounded {
     fn check(&self) -> Result<(), DecodeError>;
+    /// Greetings are for every version; bulk is not worth the squeezing.
+    fn is_greeting(&self) -> bool;
+    fn is_bulk(&self) -> bool;
 }
 
-impl<M: Serialize> Envelope<M> {
-    /// Bytes for the wire. Postcard into a `Vec` cannot fail for these types; an empty vector stands for the impossible.
-    pub fn encode(&self) -> Vec<u8> {
+impl<M: Serialize + Bounded> Envelope<M> {
+    /// Bytes for a peer that speaks `version`. Postcard into a `Vec` cannot fail for these types; an empty vector stands for
+    /// the impossible.
+    pub fn encode(&self, version: u8) -> Vec<u8> {
+        let version = if self.message.is_greeting() { GREETING_VERSION } else { version };
         let mut out = Vec::with_capacity(64);
-        out.push(PROTOCOL_VERSION);
-        postcard::to_extend(self, out).unwrap_or_default()
+        out.push(version);
+        let plain = postcard::to_extend(self, out).unwrap_or_default();
+        if version < 2 || plain.len() < limits::SQUEEZE_BYTES_MIN || self.message.is_bulk() {
+            return plain;
+        }
+        let mut folded = squeeze::fold(dictionary::WORDS, &plain[1..]);
+        if folded.len() + 1 >= plain.len() {
+            return plain;
+        }
+        folded.insert(0, version | SQUEEZED);
+        folded
     }
 }
 
@@ -55,10 +88,20 @@ impl<M: DeserializeOwned + Bounded> Envelope<M> {
         if bytes.len() > limits::ENVELOPE_BYTES_MAX {
             return Err(DecodeError::TooLarge(bytes.len()));
         }
-        let (version, rest) = bytes.split_first().ok_or(DecodeError::Empty)?;
-        if *version != PROTOCOL_VERSION {
-            return Err(DecodeError::Version(*version));
+        let (head, rest) = bytes.split_first().ok_or(DecodeError::Empty)?;
+        let version = head & VERSION_BITS;
+        let squeezed = head & SQUEEZED != 0;
+        let known = (PROTOCOL_VERSION_MIN..=PROTOCOL_VERSION).contains(&version);
+        if !known || head & !(VERSION_BITS | SQUEEZED) != 0 || (squeezed && version < 2) {
+            return Err(DecodeError::Version(*head));
         }
+        let unfolded;
+        let rest = if squeezed {
+            unfolded = squeeze::unfold(dictionary::WORDS, rest, limits::ENVELOPE_BYTES_MAX)?;
+            unfolded.as_slice()
+        } else {
+            rest
+        };
         let (envelope, left) =
             postcard::take_from_bytes::<Envelope<M>>(rest).map_err(|_| DecodeError::Malformed)?;
         if !left.is_empty() {
@@ -73,6 +116,11 @@ fn bound(ok: bool, what: &'static str) -> Result<(), DecodeError> {
     if ok { Ok(()) } else { Err(DecodeError::Bound(what)) }
 }
 
+fn check_extensions(all: &[Extension]) -> Result<(), DecodeError> {
+    bound(all.len() <= limits::EXTENSIONS_MAX, "extensions")?;
+    bound(all.iter().all(|e| e.bytes.len() <= limits::EXTENSION_BYTES_MAX), "extension")
+}
+
 fn check_key(key: &ItemKey) -> Result<(), DecodeError> {
     bound(key.namespace.len() <= 63 && key.name.len() <= 512, "item key")
 }
@@ -80,7 +128,10 @@ fn check_key(key: &ItemKey) -> Result<(), DecodeError> {
 impl Bounded for Up {
     fn check(&self) -> Result<(), DecodeError> {
         match self {
-            Up::Hello(h) => bound(h.agent_version.len() <= 64 && h.boot_id.len() <= 64, "hello"),
+            Up::Hello(h) => {
+                bound(h.agent_version.len() <= 64 && h.boot_id.len() <= 64, "hello")?;
+                check_extensions(&h.extensions)
+            }
             Up::Inventory(i) => {
                 bound(i.entries.len() <= limits::ITEMS_PER_NODE_MAX, "inventory")?;
                 i.entries.iter().try_for_each(|e| check_key(&e.key))
@@ -94,10 +145,19 @@ impl Bounded for Up {
             }
             Up::NodeReport(r) => bound(r.body.len() <= limits::STATUS_BYTES_MAX, "node status"),
             Up::Event(e) => bound(e.len() <= limits::EVENT_BYTES_MAX, "event"),
+            Up::NumberedEvent(e) => bound(e.json.len() <= limits::EVENT_BYTES_MAX, "event"),
             Up::TokenAsk(a) => check_key(&a.key),
             Up::Stream(f) => f.check(),
-            Up::Ack(_) | Up::Alive => Ok(()),
+            Up::Ack(_) => Ok(()),
         }
+    }
+
+    fn is_greeting(&self) -> bool {
+        matches!(self, Up::Hello(_))
+    }
+
+    fn is_bulk(&self) -> bool {
+        matches!(self, Up::Stream(_))
     }
 }
 
@@ -113,16 +173,34 @@ impl Bounded for Down {
                     bound(i.body.len() <= limits::ITEM_BYTES_MAX, "item body")
                 })
             }
+            Down::Step(c) => {
+                bound(c.puts.len() <= limits::ITEMS_PER_CHANGE_MAX, "items in a step")?;
+                bound(c.removals.len() <= limits::ITEMS_PER_NODE_MAX, "removals in a step")?;
+                c.removals.iter().try_for_each(|r| check_key(&r.key))?;
+                c.puts.iter().try_for_each(|i| {
+                    check_key(&i.key)?;
+                    bound(i.body.len() <= limits::ITEM_BYTES_MAX, "item body")
+                })
+            }
             Down::Reported { uid, .. } => bound(uid.len() <= 64, "uid"),
             Down::TokenAnswer(a) => check_key(&a.key),
             Down::Stream(f) => f.check(),
             Down::Goodbye { reason } => bound(reason.len() <= 1024, "reason"),
-            Down::Welcome(_) => Ok(()),
+            Down::Welcome(w) => check_extensions(&w.extensions),
+            Down::EventsTaken { .. } => Ok(()),
         }
+    }
+
+    fn is_greeting(&self) -> bool {
+        matches!(self, Down::Welcome(_) | Down::Goodbye { .. })
+    }
+
+    fn is_bulk(&self) -> bool {
+        matches!(self, Down::Stream(_))
     }
 }
 
-impl Bounded for StreamFrame {
+impl StreamFrame {
     fn check(&self) -> Result<(), DecodeError> {
         match self {
             StreamFrame::Data { bytes, .. } => {
@@ -141,45 +219,4 @@ impl Bounded for StreamFrame {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use alloc::{string::String, vec};
-
-    fn hello() -> Envelope<Up> {
-        Envelope { session: 7, message: Up::Hello(Hello { boot_id: "b".into(), ..Hello::default() }) }
-    }
-
-    #[test]
-    fn encodes_and_decodes() {
-        let bytes = hello().encode();
-        assert_eq!(Envelope::<Up>::decode(&bytes), Ok(hello()));
-    }
-
-    #[test]
-    fn refuses_what_is_not_a_message() {
-        assert_eq!(Envelope::<Up>::decode(&[]), Err(DecodeError::Empty));
-        let mut bytes = hello().encode();
-        bytes.push(0);
-        assert_eq!(Envelope::<Up>::decode(&bytes), Err(DecodeError::LeftOver(1)));
-        bytes[0] = 9;
-        assert_eq!(Envelope::<Up>::decode(&bytes), Err(DecodeError::Version(9)));
-        let cut = hello().encode();
-        for end in 1..cut.len() {
-            assert!(Envelope::<Up>::decode(&cut[..end]).is_err());
-        }
-    }
-
-    #[test]
-    fn bounds_hold() {
-        let big = StreamFrame::Data { id: 1, lane: 0, bytes: vec![0; limits::STREAM_FRAME_BYTES_MAX + 1] };
-        let bytes = Envelope { session: 1, message: Up::Stream(big) }.encode();
-        assert_eq!(Envelope::<Up>::decode(&bytes), Err(DecodeError::Bound("stream frame")));
-        let gone = Up::PodGone(PodGone {
-            uid: String::from_utf8(vec![b'a'; 100]).unwrap_or_default(),
-            namespace: String::new(),
-            name: String::new(),
-            version: 1,
-        });
-        assert!(Envelope::<Up>::decode(&Envelope { session: 1, message: gone }.encode()).is_err());
-    }
-}
+mod tests;

@@ -15,6 +15,9 @@ pub const JOIN_PATH: &str = "/limpet/v1/join";
 /// That signature is the right to enter, so a device renews also after its certificate has ended.
 pub const RENEW_PATH: &str = "/limpet/v1/renew";
 
+/// Path of MQTT in a WebSocket on the API port (`Sec-WebSocket-Protocol: mqtt`).
+pub const MQTT_PATH: &str = "/limpet/v1/mqtt";
+
 /// The content of a join token, as compact JSON.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct JoinToken {
@@ -42,6 +45,21 @@ pub struct JoinAsk {
     /// Free text for people: board model, OS.
     #[serde(default)]
     pub description: String,
+    /// What distinguishes this piece of hardware from another one with a copy of its card; hex, empty when unknown.
+    #[serde(default)]
+    pub hardware: String,
+}
+
+/// The hub's answer (HTTP 202) to a device that somebody has to let in first: it asks again later.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct JoinWaits {
+    /// A sentence for whoever stands at the device.
+    pub message: String,
+}
+
+/// Whether a text is the name of a piece of hardware: 16 hex digits. MQTT's client id carries it.
+pub fn is_hardware(text: &str) -> bool {
+    text.len() == 16 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 /// What the hub gives a device that may join.

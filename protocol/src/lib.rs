@@ -8,19 +8,21 @@
 extern crate alloc;
 
 mod byte_string;
+pub mod dictionary;
 pub mod digest;
 pub mod envelope;
 pub mod join;
 pub mod limits;
 pub mod message;
 pub mod schedule;
+pub mod squeeze;
 pub mod streams;
 pub mod topic;
 
 pub use digest::{ItemHash, SetDigest};
-pub use envelope::{DecodeError, Envelope, PROTOCOL_VERSION};
+pub use envelope::{Bounded, DecodeError, Envelope, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, common_version};
 pub use message::{
-    Ack, Down, Hello, Inventory, InventoryEntry, Item, ItemKey, ItemKind, NodeReport, PodGone,
-    PodReport, Removal, SetChange, TokenAnswer, TokenAsk, Up, Welcome,
+    Ack, Down, Extension, Hello, Inventory, InventoryEntry, Item, ItemKey, ItemKind, ItemStep, NodeReport,
+    NumberedEvent, PodGone, PodReport, Removal, SetChange, SetStep, TokenAnswer, TokenAsk, Up, Welcome,
 };
 pub use streams::{StreamFrame, StreamKind, StreamOpen};

@@ -27,7 +27,12 @@ pub const NODE_NAME_BYTES_MAX: usize = 253;
 pub const STATUS_BYTES_MAX: usize = 256 * 1024;
 /// One Kubernetes Event as JSON.
 pub const EVENT_BYTES_MAX: usize = 8 * 1024;
-/// A join token as text.
+/// Extensions of a greeting, and bytes of each.
+pub const EXTENSIONS_MAX: usize = 16;
+pub const EXTENSION_BYTES_MAX: usize = 1024;
+/// Messages below this are not worth squeezing.
+pub const SQUEEZE_BYTES_MIN: usize = 64;
+/// Join token as text.
 pub const JOIN_TOKEN_BYTES_MAX: usize = 2048;
 
 const _: () = assert!(ITEM_BYTES_MAX + 4096 < ENVELOPE_BYTES_MAX);

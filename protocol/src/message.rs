@@ -2,7 +2,9 @@
 //!
 //! In and out: `Up` from the agent, `Down` from the hub. Kubernetes objects travel as their JSON bytes, because
 //! both sides already have that form and a newer hub may add fields that an older agent passes over.
-//! Rules: variants are only ever appended; a field's meaning never changes; bounds are checked in `envelope`.
+//! Rules: variants are only ever appended, each with the version that brought it; a field's meaning never changes; `Hello`,
+//! `Welcome` and `Goodbye` never change at all (what is new goes into their extensions); bounds are checked in `envelope`.
+//! A sender uses nothing that is younger than the version that `Welcome` settled.
 
 use crate::{ItemHash, SetDigest, streams::StreamFrame};
 use alloc::{string::String, vec::Vec};
@@ -76,6 +78,38 @@ pub struct SetChange {
     pub digest: SetDigest,
 }
 
+/// An item of a `SetStep`: the whole body, or the way to it from the body that the agent holds.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ItemStep {
+    pub key: ItemKey,
+    pub generation: u64,
+    /// First eight bytes of the hash of the body that `body` starts from (`squeeze::fold`); 0: `body` is whole.
+    pub base: u64,
+    #[serde(with = "crate::byte_string")]
+    pub body: Vec<u8>,
+}
+
+/// A `SetChange` whose items may be differences. From version 3 on. An agent that does not hold a base treats the step
+/// as missed.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SetStep {
+    pub seq: u64,
+    pub puts: Vec<ItemStep>,
+    pub removals: Vec<Removal>,
+    pub digest: SetDigest,
+}
+
+/// A v1 Event that stays in the agent's spool until the hub has it durably. Numbers grow for ever; the hub takes an Event
+/// that comes twice for one, by its name.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NumberedEvent {
+    pub number: u64,
+    /// Number of the Event sent before this one in this session; 0 begins a new row. The hub confirms unbroken rows only.
+    pub after: u64,
+    #[serde(with = "crate::byte_string")]
+    pub json: Vec<u8>,
+}
+
 /// The agent's first word on every connection.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Hello {
@@ -89,6 +123,18 @@ pub struct Hello {
     pub digest: SetDigest,
     /// The clock of the device, milliseconds since 1970, for the hub to compare.
     pub clock_ms: u64,
+    /// Oldest and newest protocol version that the agent speaks.
+    pub speaks: (u8, u8),
+    /// What later versions add; unknown ones are passed over.
+    pub extensions: Vec<Extension>,
+}
+
+/// A later version's addition to a greeting.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Extension {
+    pub tag: u16,
+    #[serde(with = "crate::byte_string")]
+    pub bytes: Vec<u8>,
 }
 
 /// The hub's answer to `Hello`.
@@ -99,8 +145,10 @@ pub struct Welcome {
     /// Digest of the set as the hub wants it. Equal to the agent's own: nothing follows. Otherwise the agent sends
     /// `Up::Inventory`.
     pub digest: SetDigest,
-    /// Seconds between the node's `Alive` messages when nothing else is sent.
-    pub alive_every_s: u32,
+    /// The version that both speak from here on.
+    pub speak: u8,
+    /// As in `Hello`.
+    pub extensions: Vec<Extension>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -178,10 +226,17 @@ pub enum Up {
     NodeReport(NodeReport),
     /// A v1 Event as JSON (metadata.name and namespace set by the device).
     Event(#[serde(with = "crate::byte_string")] Vec<u8>),
-    /// Nothing new; keeps the lease fresh.
-    Alive,
     TokenAsk(TokenAsk),
     Stream(StreamFrame),
+    /// From version 3 on, instead of `Event`.
+    NumberedEvent(NumberedEvent),
+}
+
+impl Up {
+    /// The version that brought this message.
+    pub fn since(&self) -> u8 {
+        if matches!(self, Up::NumberedEvent(_)) { 3 } else { 1 }
+    }
 }
 
 /// From hub to agent.
@@ -195,4 +250,15 @@ pub enum Down {
     Stream(StreamFrame),
     /// The session is over (removed, replaced by a newer one, wrong version); the sentence says why.
     Goodbye { reason: String },
+    /// From version 3 on, instead of `Change`.
+    Step(SetStep),
+    /// Every Event up to this number is durable at the hub. From version 3 on.
+    EventsTaken { number: u64 },
+}
+
+impl Down {
+    /// The version that brought this message.
+    pub fn since(&self) -> u8 {
+        if matches!(self, Down::Step(_) | Down::EventsTaken { .. }) { 3 } else { 1 }
+    }
 }

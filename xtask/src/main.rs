@@ -10,6 +10,7 @@ mod protobuf_facts;
 mod schema_facts;
 mod setup;
 mod sh;
+mod sim;
 mod test;
 mod tidy;
 
@@ -37,6 +38,8 @@ enum Wish {
     Tidy,
     /// Measure, and print a table
     Bench(bench::Args),
+    /// Simulate a fleet under faults, from a seed
+    Sim(sim::Args),
     /// Build the device's binary small and static
     Dist,
     /// Install what tests and demo need; says what and why first
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Wish::Test => test::run(),
         Wish::Tidy => tidy::run(),
         Wish::Bench(args) => bench::run(&args),
+        Wish::Sim(args) => sim::run(&args),
         Wish::Dist => dist::run(),
         Wish::Setup => setup::run(),
         Wish::SchemaFacts => schema_facts::run(),

@@ -4,6 +4,7 @@
 
 pub mod completions;
 pub mod hub;
+pub mod node;
 pub mod token;
 pub mod why;
 

@@ -37,6 +37,15 @@ enum Command {
         /// Only the board of this name; also lets it join again with a new key
         #[arg(long, value_name = "NAME")]
         node: Option<String>,
+        /// Boards that join with it belong to this pool (label `limpet.dev/pool`)
+        #[arg(long, value_name = "POOL")]
+        pool: Option<String>,
+        /// Boards wait until `limpet node approve` lets them in
+        #[arg(long)]
+        wait: bool,
+        /// …but not those whose name fits, as in `pi-*`; implies --wait
+        #[arg(long, value_name = "PATTERN")]
+        approve: Vec<String>,
         #[command(flatten)]
         dir: Dir,
     },
@@ -63,8 +72,8 @@ struct Dir {
 
 pub fn run(args: Args) -> Outcome {
     match args.command {
-        Command::Create { ttl, uses, node, dir } => {
-            let wish = TokenWish { ttl_seconds: ttl.as_secs(), uses, node };
+        Command::Create { ttl, uses, node, pool, wait, approve, dir } => {
+            let wish = TokenWish { ttl_seconds: ttl.as_secs(), uses, node, pool, wait, approve };
             let made = operate::create_token(&dir.data_dir, &wish).map_err(|e| e.to_string())?;
             println!("{}", made.token);
             Ok(())
@@ -72,7 +81,7 @@ pub fn run(args: Args) -> Outcome {
         Command::List { dir } => {
             let tokens = operate::list_tokens(&dir.data_dir).map_err(|e| e.to_string())?;
             let rows: Vec<_> = tokens.iter().map(row).collect();
-            print!("{}", table::render(["ID", "EXPIRES IN", "USES LEFT", "NODE", "USED BY"], &rows));
+            print!("{}", table::render(["ID", "EXPIRES IN", "USES LEFT", "NODE", "POOL", "APPROVAL", "USED BY"], &rows));
             Ok(())
         }
         Command::Revoke { id, dir } => match operate::revoke_token(&dir.data_dir, &id) {
@@ -86,7 +95,7 @@ pub fn run(args: Args) -> Outcome {
     }
 }
 
-fn row(token: &TokenRecord) -> [String; 5] {
+fn row(token: &TokenRecord) -> [String; 7] {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let left = Duration::from_millis(token.expires_ms).saturating_sub(now);
     let expires = match left.is_zero() {
@@ -99,5 +108,11 @@ fn row(token: &TokenRecord) -> [String; 5] {
         true => "-".into(),
         false => token.used_by.join(","),
     };
-    [token.id.clone(), expires, uses, node, used_by]
+    let pool = token.pool.clone().unwrap_or_else(|| "-".into());
+    let approval = match (token.wait, token.approve.is_empty()) {
+        (false, _) => "not needed".into(),
+        (true, true) => "needed".into(),
+        (true, false) => format!("needed, but {}", token.approve.join(",")),
+    };
+    [token.id.clone(), expires, uses, node, pool, approval, used_by]
 }

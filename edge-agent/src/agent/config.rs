@@ -4,7 +4,10 @@
 //! Never: a default that differs between boards.
 
 use super::devices::Offer;
-use crate::images::signature::Policy as ImagePolicy;
+use crate::{
+    images::signature::Policy as ImagePolicy,
+    link::road::{Proxy, Target},
+};
 use limpet_agent_core::pressure::{Signal, Threshold};
 use serde::Deserialize;
 use std::{
@@ -24,12 +27,17 @@ pub struct Paths {
 pub struct Config {
     /// `error`, `warn`, `info`, `debug` or `trace`; LIMPET_LOG wins.
     pub log: String,
-    /// Seconds between MQTT pings.
-    pub keepalive_seconds: u64,
+    /// Seconds between pings on an idle link; 0: as the road to the hub suggests (20 in the board's own network, 340 over a
+    /// router, 50 through a proxy).
+    pub keepalive_seconds: u16,
     /// The longest wait between attempts to reach the hub.
     pub reconnect_seconds_max: u64,
-    /// `host:port` of the MQTT listener, instead of what the hub named.
+    /// `host:port` of the MQTT listener, or `wss://host/path`, instead of what the hub named.
     pub mqtt: Vec<String>,
+    /// `http://[user:password@]host:port`: the way to the hub goes through this proxy.
+    pub proxy: Option<String>,
+    /// What tells this board from others, where neither serial number nor UUID do (cloned virtual machines).
+    pub hardware_id: Option<String>,
     /// This board's address, instead of the one that its routes suggest.
     pub node_ip: Option<String>,
     pub pods_max: u32,
@@ -70,9 +78,11 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             log: "info".into(),
-            keepalive_seconds: 60,
+            keepalive_seconds: 0,
             reconnect_seconds_max: 60,
             mqtt: Vec::new(),
+            proxy: None,
+            hardware_id: None,
             node_ip: None,
             pods_max: 110,
             labels: BTreeMap::new(),
@@ -109,8 +119,12 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
-        if !(5..=3600).contains(&self.keepalive_seconds) {
-            return Err("keepaliveSeconds must be between 5 and 3600".into());
+        if self.keepalive_seconds != 0 && !(5..=3600).contains(&self.keepalive_seconds) {
+            return Err("keepaliveSeconds must be between 5 and 3600, or 0 to leave it to the agent".into());
+        }
+        self.proxy.as_deref().map(Proxy::parse).transpose()?;
+        for address in &self.mqtt {
+            Target::parse(address).map_err(|e| format!("mqtt: {e}"))?;
         }
         if !(1..=3600).contains(&self.reconnect_seconds_max) {
             return Err("reconnectSecondsMax must be between 1 and 3600".into());
@@ -167,6 +181,9 @@ mod tests {
             ("{}", None),
             (r#"{"keepaliveSeconds": 30, "labels": {"a": "b"}}"#, None),
             (r#"{"keepaliveSeconds": 1}"#, Some("keepaliveSeconds must be")),
+            (r#"{"proxy": "http://u:p@proxy.test:3128", "mqtt": ["wss://hub.test"]}"#, None),
+            (r#"{"proxy": "ftp://proxy.test"}"#, Some("http://host:port")),
+            (r#"{"mqtt": ["hub:port"]}"#, Some("host:port")),
             (r#"{"keepAliveSeconds": 30}"#, Some("unknown field")),
             (r#"{"nodeIp": "x"}"#, Some("is not an address")),
             (r#"{"evictionHard": {"memory.available": "10%"}}"#, None),

@@ -9,8 +9,11 @@ use crate::{
     link::LinkEvent,
     streams::{Context, Streams, Target},
 };
-use limpet_agent_core::{pods::ContainerRef, status::OutboxOutput};
-use limpet_protocol::{Down, Envelope, Hello, ItemKind, StreamKind, StreamOpen, Up, topic::Channel};
+use limpet_agent_core::{Record, pods::ContainerRef, status::OutboxOutput};
+use limpet_protocol::{Down, Envelope, Hello, ItemKind, StreamKind, StreamOpen, topic::Channel};
+
+/// Nothing sent for so long: the agent is idle.
+const IDLE_MS: u64 = 60_000;
 
 impl Agent {
     pub(super) fn link_event(&mut self, event: LinkEvent) {
@@ -61,11 +64,13 @@ impl Agent {
         let now = self.clock.now();
         match envelope.message {
             Down::Welcome(welcome) => {
-                log::info!("link: welcome at the hub");
+                log::info!("link: welcome at the hub; protocol version {}", welcome.speak);
                 self.sync.welcome(now, &welcome);
-                self.outbox.connected();
+                self.outbox.connected(self.sync.speaks());
             }
             Down::Change(change) => self.sync.change(now, change),
+            Down::Step(step) => self.sync.step(now, step),
+            Down::EventsTaken { number } => self.outbox.events_taken(number),
             Down::Reported { uid, version } => self.outbox.reported(&uid, version),
             Down::TokenAnswer(answer) => {
                 log::warn!("the hub gives no token for {}: {}", answer.key.name, answer.error);
@@ -144,19 +149,38 @@ impl Agent {
         Ok(Target { body, ..Target::default() })
     }
 
-    pub(super) fn alive_at(&self) -> Option<u64> {
-        let every = u64::from(self.sync.alive_every_s()) * 1000;
-        let there = self.lanes.is_some() && self.sync.welcomed() && every > 0;
-        there.then(|| self.last_sent_ms + every)
-    }
-
     pub(super) fn wants_to_send(&self) -> bool {
         !self.urgent.is_empty() || (self.sync.welcomed() && self.outbox.wants(self.clock.now()))
+    }
+
+    /// Without a connection: what should outlive a reboot goes to the journal.
+    fn keep_reports(&mut self) {
+        let now = self.clock.now();
+        while let Some(output) = self.outbox.poll(now) {
+            match output {
+                OutboxOutput::Persist(record) => {
+                    if !self.remember(&[record]) {
+                        return self.outbox.unpersisted(now);
+                    }
+                }
+                OutboxOutput::Keep(record) => self.keep(&record),
+                OutboxOutput::Send(..) => return,
+            }
+        }
+    }
+
+    fn keep(&mut self, record: &Record) {
+        if let Err(e) = self.journal.append_lazily(std::slice::from_ref(record)) {
+            log::error!("{e}");
+        }
     }
 
     /// Sends what there is room for: the session's own messages first, then reports, then Events.
     pub(super) fn send(&mut self) {
         let now = self.clock.now();
+        if self.lanes.is_none() {
+            return self.keep_reports();
+        }
         while let Some(lanes) = self.lanes.clone() {
             let Ok(permit) = lanes.state.try_reserve() else { return };
             let (channel, message) = if let Some(up) = self.urgent.pop_front() {
@@ -171,16 +195,17 @@ impl Agent {
                         }
                         continue;
                     }
+                    Some(OutboxOutput::Keep(record)) => {
+                        self.keep(&record);
+                        continue;
+                    }
                     Some(OutboxOutput::Send(channel, up)) => (channel, up),
                     None => return,
                 }
             };
-            let keeps_alive = !matches!(message, Up::Stream(_));
             let envelope = Envelope { session: self.sync.session(), message };
-            permit.send((channel, envelope.encode()));
-            if keeps_alive {
-                self.last_sent_ms = now.mono_ms;
-            }
+            permit.send((channel, envelope.encode(self.sync.speaks())));
+            self.code_at_ms = Some(now.mono_ms + IDLE_MS);
         }
     }
 }

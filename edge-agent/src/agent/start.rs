@@ -31,6 +31,8 @@ pub struct Replayed {
     pub memories: BTreeMap<String, PodMemory>,
     pub version_ceiling: u64,
     pub time_floor: u64,
+    /// Events that the hub does not have yet.
+    pub events: BTreeMap<u64, Vec<u8>>,
 }
 
 /// Runs the agent until it is told to stop. `keeper_socket` is the inherited fd 3.
@@ -98,9 +100,11 @@ async fn start(options: StartOptions, socket: OwnedFd) -> Result<(), Stop> {
     let (hands, outcomes) = Hands::new(&options, runtime, images, clock.clone());
     let (know, identity_now) = watch::channel(Arc::new(identity));
     let link_options = link::LinkOptions {
-        keepalive_s: options.config.keepalive_seconds,
+        keepalive_s: Some(options.config.keepalive_seconds).filter(|s| *s > 0),
         backoff_s_max: options.config.reconnect_seconds_max,
         mqtt: options.config.mqtt.clone(),
+        hardware: device::hardware(options.config.hardware_id.as_deref()),
+        proxy: options.config.proxy.as_deref().and_then(|p| link::road::Proxy::parse(p).ok()),
     };
     let link = link::session::start(identity_now, clock.clone(), link_options);
     let mut agent = Agent::new(options, clock, journal, replayed, hands, know);
@@ -132,8 +136,13 @@ fn lock(data: &Path) -> Result<nix::fcntl::Flock<std::fs::File>, Stop> {
 }
 
 fn replay(records: Vec<Record>) -> Replayed {
-    let mut all =
-        Replayed { sync: Sync::new(), memories: BTreeMap::new(), version_ceiling: 0, time_floor: 0 };
+    let mut all = Replayed {
+        sync: Sync::new(),
+        memories: BTreeMap::new(),
+        version_ceiling: 0,
+        time_floor: 0,
+        events: BTreeMap::new(),
+    };
     for record in records {
         match record {
             Record::Pod(memory) => {
@@ -143,6 +152,10 @@ fn replay(records: Vec<Record>) -> Replayed {
                 all.memories.remove(&uid);
             }
             Record::VersionCeiling(n) => all.version_ceiling = all.version_ceiling.max(n),
+            Record::Event(number, json) => {
+                all.events.insert(number, json);
+            }
+            Record::EventsTaken(number) => all.events = all.events.split_off(&(number + 1)),
             Record::TimeFloor(n) => all.time_floor = all.time_floor.max(n),
             other => all.sync.replay(other),
         }
@@ -187,8 +200,12 @@ async fn join_until_done(
     let mut backoff = Backoff::new(options.config.reconnect_seconds_max);
     let facts = device::node_facts(data);
     let description = format!("{} {} {}", facts.os_image, facts.architecture, facts.kernel);
+    let hardware = device::hardware(options.config.hardware_id.as_deref());
+    if let Some(print) = identity::key_pem(data).ok().and_then(|key| identity::fingerprint(&key)) {
+        log::info!("asking to join as {name}; fingerprint of this board's key: {print}");
+    }
     loop {
-        match join::join(data, token, name, &description, clock).await {
+        match join::join(data, token, (name, &description, &hardware), clock).await {
             Ok(identity) => {
                 log::info!("joined {} as {name}", identity.answer.cluster_name);
                 return Ok(identity);

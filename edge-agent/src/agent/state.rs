@@ -61,7 +61,8 @@ pub struct Agent {
     pub(super) streams: Option<Streams>,
     pub(super) hang_up: Arc<tokio::sync::Notify>,
     floor_ms: u64,
-    pub(super) last_sent_ms: u64,
+    /// When code that is not needed any more is given back.
+    pub(super) code_at_ms: Option<u64>,
     look_at_ms: u64,
     pub(super) watch: super::pressure::Watch,
     cidr: Option<Cidr>,
@@ -82,8 +83,10 @@ impl Agent {
         let facts = node::facts(&identity.borrow().answer, &options.config, &options.paths, &hands.runtime);
         node::enforce_allocatable(&facts, &hands.runtime);
         let watch = super::pressure::Watch::new(&options.config, &options.paths);
+        let mut outbox = Outbox::new(replayed.version_ceiling);
+        outbox.remember(replayed.events);
         Agent {
-            outbox: Outbox::new(replayed.version_ceiling),
+            outbox,
             sync: replayed.sync,
             memories: replayed.memories,
             floor_ms: replayed.time_floor,
@@ -93,7 +96,7 @@ impl Agent {
             lanes: None,
             streams: None,
             hang_up: Arc::default(),
-            last_sent_ms: 0,
+            code_at_ms: None,
             look_at_ms: 0,
             watch,
             cidr: None,
@@ -222,11 +225,11 @@ impl Agent {
 
     fn wake_at(&self) -> u64 {
         let now = self.clock.mono_ms();
-        let alive = self.alive_at();
         let timers =
             [self.sync.wake_at(), self.pods.wake_at(), self.outbox.wake_at(), self.schedules.wake_at()];
         let core = timers.into_iter().flatten().map(|(at, _)| at);
-        core.chain(alive).chain(self.pressure_at()).chain([self.look_at_ms]).min().unwrap_or(now + LOOK_AGAIN_MS).max(now)
+        let others = self.code_at_ms.into_iter().chain(self.pressure_at());
+        core.chain(others).chain([self.look_at_ms]).min().unwrap_or(now + LOOK_AGAIN_MS).max(now)
     }
 
     fn tick(&mut self) {
@@ -238,9 +241,9 @@ impl Agent {
         if self.schedules.wake_at().is_some_and(|(at, _)| at <= now.mono_ms) {
             self.look_at_schedules();
         }
-        if self.alive_at().is_some_and(|at| at <= now.mono_ms) {
-            self.urgent.push_back(Up::Alive);
-            // Nothing else was said for a minute: the code that joining needed can go.
+        if self.code_at_ms.is_some_and(|at| at <= now.mono_ms) {
+            // Nothing was said for a minute: the code that joining needed can go.
+            self.code_at_ms = None;
             crate::device::memory::release_code();
         }
         if self.look_at_ms <= now.mono_ms {
@@ -328,7 +331,7 @@ impl Agent {
             SyncOutput::Send(up) => self.urgent.push_back(up),
             SyncOutput::Changed(keys) => self.changed(keys),
             SyncOutput::HubTime(ms) => {
-                self.clock.raise(ms);
+                self.clock.told(ms);
                 if ms > self.floor_ms + 24 * FLOOR_STEP_MS {
                     self.remember(&[Record::TimeFloor(ms)]);
                     self.floor_ms = ms;
@@ -464,7 +467,7 @@ impl Agent {
         }
         let mut records: Vec<Record> = self.sync.snapshot().collect();
         records.extend(self.pods.snapshot().cloned().map(Record::Pod));
-        records.push(self.outbox.snapshot());
+        records.extend(self.outbox.snapshot());
         records.push(Record::TimeFloor(self.floor_ms));
         if let Err(e) = self.journal.compact(&records) {
             log::error!("{e}");

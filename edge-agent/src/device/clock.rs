@@ -1,11 +1,15 @@
-//! The clock that the agent believes: never below the last good time known.
+//! The clock that the agent believes: never below the last good time known, and the hub's when the system's is ahead.
 //!
-//! In: the system's clocks, a floor from the journal or the hub. Out: `Now`.
-//! Never: sets the system's clock. A board that boots in 1970 counts on from the floor.
+//! In: the system's clocks, a floor from the journal, the hub's time. Out: `Now`.
+//! Never: sets the system's clock. A board that boots in 1970 counts on from the floor; one that boots in 2050 is right from
+//! the hub's first word on.
 
 use limpet_agent_core::Now;
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -18,22 +22,31 @@ pub struct Clock {
     offset_ms: i64,
     /// A good time and the monotonic moment at which it was good.
     floor: Arc<Mutex<(u64, u64)>>,
+    /// How far the system's clock is ahead of the hub's.
+    ahead_ms: Arc<AtomicU64>,
 }
+
+/// Differences up to this are nobody's fault.
+const AHEAD_MS_MIN: u64 = 120_000;
 
 impl Clock {
     pub fn new() -> Clock {
         let offset_s: i64 = std::env::var(TEST_OFFSET).ok().and_then(|s| s.parse().ok()).unwrap_or(0);
         let offset_ms = offset_s.saturating_mul(1000);
-        Clock { start: Instant::now(), offset_ms, floor: Arc::new(Mutex::new((0, 0))) }
+        Clock { start: Instant::now(), offset_ms, floor: Arc::new(Mutex::new((0, 0))), ahead_ms: Arc::default() }
     }
 
     pub fn mono_ms(&self) -> u64 {
         self.start.elapsed().as_millis() as u64
     }
 
-    pub fn wall_ms(&self) -> u64 {
+    fn system_ms(&self) -> u64 {
         let system = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
-        let system = system.saturating_add_signed(self.offset_ms);
+        system.saturating_add_signed(self.offset_ms)
+    }
+
+    pub fn wall_ms(&self) -> u64 {
+        let system = self.system_ms().saturating_sub(self.ahead_ms.load(Ordering::Relaxed));
         let (floor, at) = *self.floor.lock().unwrap_or_else(PoisonError::into_inner);
         system.max(floor + self.mono_ms().saturating_sub(at))
     }
@@ -49,6 +62,16 @@ impl Clock {
         if wall_ms > floor.0 + mono.saturating_sub(floor.1) {
             *floor = (wall_ms, mono);
         }
+    }
+
+    /// The hub says what time it is.
+    pub fn told(&self, hub_ms: u64) {
+        let ahead = self.system_ms().saturating_sub(hub_ms);
+        let ahead = if ahead > AHEAD_MS_MIN { ahead } else { 0 };
+        if self.ahead_ms.swap(ahead, Ordering::Relaxed).abs_diff(ahead) > AHEAD_MS_MIN {
+            log::warn!("clock: this board's is {} s ahead of the hub's; the hub's counts", ahead / 1000);
+        }
+        self.raise(hub_ms);
     }
 
     /// The last good time known and what has passed since; 0 when none is known.
@@ -83,5 +106,16 @@ mod tests {
         assert!(clock.wall_ms() >= real + 1_000_000);
         clock.raise(5);
         assert!(clock.wall_ms() >= real + 1_000_000);
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_follows_the_hub() {
+        let clock = Clock { offset_ms: 24 * 365 * 86_400_000, ..Clock::new() };
+        let real = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+        assert!(clock.wall_ms() > real + 23 * 365 * 86_400_000);
+        clock.told(real);
+        assert!(clock.wall_ms().abs_diff(real) < AHEAD_MS_MIN);
+        clock.told(real - 60_000);
+        assert!(clock.wall_ms() >= real, "never back below what was once good");
     }
 }

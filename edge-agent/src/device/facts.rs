@@ -20,6 +20,32 @@ pub(super) fn read(path: impl AsRef<Path>) -> String {
     text.trim().to_string()
 }
 
+/// What distinguishes this piece of hardware from another one with a copy of its card: 16 hex digits of a hash over the
+/// board's serial number, the machine's UUID or, without either, its first network card's address. Empty without all three.
+pub fn hardware(own: Option<&str>) -> String {
+    let serial = || own.map(str::to_string);
+    let of_board = || Some(read("/proc/device-tree/serial-number").trim_matches('\0').to_string());
+    let of_machine = || Some(read("/sys/class/dmi/id/product_uuid"));
+    let sources: [&dyn Fn() -> Option<String>; 4] = [&serial, &of_board, &of_machine, &first_card_address];
+    let known = sources.iter().find_map(|source| source().filter(|text| says_something(text)));
+    known.map_or_else(String::new, |text| {
+        let hash = limpet_protocol::ItemHash::of(text.as_bytes());
+        hash.0[..8].iter().map(|b| format!("{b:02x}")).collect()
+    })
+}
+
+/// Firmware that does not know puts in zeros, ones or counting digits.
+fn says_something(text: &str) -> bool {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_alphanumeric).collect();
+    digits.len() >= 4 && digits.iter().any(|d| *d != digits[0]) && !text.starts_with("03000200-0400-0500")
+}
+
+fn first_card_address() -> Option<String> {
+    let cards = std::fs::read_dir("/sys/class/net").ok()?.flatten().map(|e| e.path());
+    // Cards have a device; bridges and veths do not.
+    cards.filter(|p| p.join("device").exists()).map(|p| read(p.join("address"))).filter(|a| says_something(a)).min()
+}
+
 pub fn boot_id() -> String {
     read("/proc/sys/kernel/random/boot_id")
 }

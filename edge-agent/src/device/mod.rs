@@ -13,4 +13,4 @@ pub mod memory;
 pub use clock::Clock;
 pub use facts::{app_armor, app_armor_profiles};
 pub use left::{disk_use, left};
-pub use facts::{boot_id, disk_bytes, host_file, node_facts, node_name_from_host, primary_ips};
+pub use facts::{boot_id, disk_bytes, hardware, host_file, node_facts, node_name_from_host, primary_ips};

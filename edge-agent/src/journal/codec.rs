@@ -15,6 +15,8 @@ const VERSION_CEILING: u8 = 5;
 const TIME_FLOOR: u8 = 6;
 const POD: u8 = 7;
 const FORGET_POD: u8 = 8;
+const EVENT: u8 = 9;
+const EVENTS_TAKEN: u8 = 10;
 
 pub fn encode(record: &Record, key: &DeviceKey) -> Vec<u8> {
     let tagged = |tag: u8, body: &[u8]| -> Vec<u8> { [&[tag], body].concat() };
@@ -33,6 +35,8 @@ pub fn encode(record: &Record, key: &DeviceKey) -> Vec<u8> {
         Record::TimeFloor(n) => number(TIME_FLOOR, n),
         Record::Pod(memory) => tagged(POD, &serde_json::to_vec(memory).unwrap_or_default()),
         Record::ForgetPod(uid) => tagged(FORGET_POD, uid.as_bytes()),
+        Record::Event(n, json) => tagged(EVENT, &[&n.to_le_bytes(), json.as_slice()].concat()),
+        Record::EventsTaken(n) => number(EVENTS_TAKEN, n),
     }
 }
 
@@ -48,6 +52,11 @@ pub fn decode(bytes: &[u8], key: &DeviceKey) -> Option<Record> {
         TIME_FLOOR => Record::TimeFloor(number()?),
         POD => Record::Pod(serde_json::from_slice::<PodMemory>(body).ok()?),
         FORGET_POD => Record::ForgetPod(std::str::from_utf8(body).ok()?.to_string()),
+        EVENT => {
+            let (number, json) = body.split_first_chunk::<8>()?;
+            Record::Event(u64::from_le_bytes(*number), json.to_vec())
+        }
+        EVENTS_TAKEN => Record::EventsTaken(number()?),
         _ => return None,
     })
 }

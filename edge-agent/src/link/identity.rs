@@ -67,6 +67,15 @@ pub fn instance(data: &Path) -> std::io::Result<[u8; 16]> {
     }
 }
 
+/// The key's fingerprint as people compare it: the first 64 bits of its hash, in groups of four digits.
+pub fn fingerprint(key_pem: &str) -> Option<String> {
+    use rcgen::PublicKeyData;
+    let key = rcgen::KeyPair::from_pem(key_pem).ok()?;
+    let sum = ring::digest::digest(&ring::digest::SHA256, &key.subject_public_key_info());
+    let pairs: Vec<String> = sum.as_ref()[..8].chunks(2).map(|c| c.iter().map(|b| format!("{b:02x}")).collect()).collect();
+    Some(pairs.join("-"))
+}
+
 /// A PKCS#10 request with the device's key, PEM.
 pub fn request(key_pem: &str, node_name: &str) -> Result<String, rcgen::Error> {
     let key = rcgen::KeyPair::from_pem(key_pem)?;

@@ -9,7 +9,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http_body_util::Full;
 use hyper::{Request, body::Bytes};
 use limpet_protocol::{
-    join::{JOIN_PATH, JoinAnswer, JoinAsk, JoinToken, RENEW_PATH, TOKEN_PREFIX},
+    join::{JOIN_PATH, JoinAnswer, JoinAsk, JoinToken, JoinWaits, RENEW_PATH, TOKEN_PREFIX},
     limits::JOIN_TOKEN_BYTES_MAX,
 };
 use std::{path::Path, sync::Arc, time::Duration};
@@ -48,8 +48,7 @@ pub fn parse_token(text: &str) -> Result<JoinToken, JoinError> {
 pub async fn join(
     data: &Path,
     token: &JoinToken,
-    node_name: &str,
-    description: &str,
+    (node_name, description, hardware): (&str, &str, &str),
     clock: &Clock,
 ) -> Result<Identity, JoinError> {
     let local = |e: std::io::Error| JoinError::Later(format!("cannot write the device's identity: {e}"));
@@ -63,10 +62,11 @@ pub async fn join(
         csr_pem,
         instance: instance.iter().map(|b| format!("{b:02x}")).collect(),
         description: description.into(),
+        hardware: hardware.into(),
     };
     let tls = tls::pinned(&token.ca_sha256, clock).map_err(|e| JoinError::Never(e.to_string()))?;
     let answer = post_to_any(&token.hubs, JOIN_PATH, Arc::new(tls), &ask).await?;
-    clock.raise(answer.time_ms);
+    clock.told(answer.time_ms);
     identity::store(data, &answer).map_err(local)?;
     Ok(Identity { answer, key_pem, instance })
 }
@@ -84,10 +84,11 @@ pub async fn renew(data: &Path, old: &Identity, clock: &Clock) -> Result<Identit
         csr_pem,
         instance: old.instance.iter().map(|b| format!("{b:02x}")).collect(),
         description: String::new(),
+        hardware: String::new(),
     };
     let tls = tls::with_ca(&old.answer.ca_pem, clock).map_err(|e| JoinError::Never(e.to_string()))?;
     let answer = post_to_any(&old.answer.api, RENEW_PATH, Arc::new(tls), &ask).await?;
-    clock.raise(answer.time_ms);
+    clock.told(answer.time_ms);
     identity::store(data, &answer).map_err(|e| JoinError::Later(e.to_string()))?;
     Ok(Identity { answer, key_pem: old.key_pem.clone(), instance: old.instance })
 }
@@ -135,6 +136,10 @@ async fn post(
     match answer.status {
         200 | 201 => serde_json::from_slice(&answer.body)
             .map_err(|e| JoinError::Later(format!("the hub {hub} answered with something unreadable: {e}"))),
+        202 => {
+            let waits = serde_json::from_slice::<JoinWaits>(&answer.body).map(|w| w.message).unwrap_or_default();
+            Err(JoinError::Later(format!("the hub {hub} has not let this board in yet: {waits}")))
+        }
         400..=499 if answer.status != 429 && answer.status != 408 => {
             Err(JoinError::Never(format!("the hub {hub} refused: {}", reason(&answer.body))))
         }

@@ -8,8 +8,11 @@ mod der;
 pub mod http;
 pub mod identity;
 pub mod join;
+mod mqtt;
+pub mod road;
 pub mod session;
 pub mod tls;
+mod websocket;
 
 pub use identity::Identity;
 pub use session::{Lanes, Link, LinkEvent, LinkOptions};

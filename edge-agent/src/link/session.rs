@@ -1,24 +1,57 @@
 //! The MQTT connection: connects, subscribes, carries bytes both ways, and says when it is gone.
 //!
-//! In: encoded envelopes for the hub, a lane each. Out: `LinkEvent`s. A new client for every connection: nothing of an
-//! old session is ever sent in a new one; the outbox knows what must be said again.
+//! In: encoded envelopes for the hub, a lane each. Out: `LinkEvent`s. Nothing of an old connection is ever sent in a new
+//! one; the outbox knows what must be said again.
+//! An idle link costs one ping in one direction, and the kernel's acknowledgement: `TCP_USER_TIMEOUT` notices when that
+//! does not come. Where somebody between ends the TCP connection the hub has to answer.
 //! Never: holds more than a few messages; waiting happens in the callers.
 
-use super::{Identity, backoff::Backoff, http, tls};
+use super::{
+    Identity,
+    backoff::Backoff,
+    mqtt::{self, Packet, Reader},
+    road::{self, Kind, Proxy, Target},
+    tls,
+};
 use crate::device::Clock;
 use bytes::Bytes;
 use limpet_protocol::{limits::ENVELOPE_BYTES_MAX, topic, topic::Channel};
-use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, NetworkOptions, Packet, QoS, TlsConfiguration, Transport};
-use std::{sync::Arc, time::Duration};
-use tokio::sync::{mpsc, watch};
+use std::{
+    io::Error,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{mpsc, watch},
+    time::{Instant, timeout},
+};
 
-/// Messages between the callers and the client; bulk waits here, and only here.
+/// Messages between the callers and the socket; bulk waits here, and only here.
 const OUT_MESSAGES_MAX: usize = 8;
 const BULK_MESSAGES_MAX: usize = 2;
 const IN_MESSAGES_MAX: usize = 32;
-const CONNECT_TIMEOUT_S: u64 = 20;
+/// From the first packet to the hub's confirmation of the subscription.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// A session of this length was a good one: the next attempt starts quickly again.
 const SOUND: Duration = Duration::from_secs(30);
+/// Messages that wait are written together, up to about one record of TLS.
+const BATCH_BYTES: usize = 12 * 1024;
+/// The socket takes nothing for so long: the connection is dead.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Where the hub has to answer pings.
+const PING_TIMEOUT: Duration = Duration::from_secs(30);
+/// In the board's own network bytes cost nothing, and a board that is gone is soon missed.
+const NEAR_KEEPALIVE_S: u16 = 20;
+/// Below the shortest patience of usual NATs (350 s), and 1 MB a month at 128 bytes each.
+const FAR_KEEPALIVE_S: u16 = 340;
+/// Proxies mostly end what is idle for a minute.
+const PROXIED_KEEPALIVE_S: u16 = 50;
+/// Asks the hub's broker not to answer pings.
+const QUIET: &str = "quiet";
 
 #[derive(Debug)]
 pub enum LinkEvent {
@@ -45,10 +78,14 @@ pub struct Link {
 
 #[derive(Clone, Debug)]
 pub struct LinkOptions {
-    pub keepalive_s: u64,
+    /// `None`: as the road to the hub suggests.
+    pub keepalive_s: Option<u16>,
     pub backoff_s_max: u64,
     /// Used instead of the hub's own list when not empty.
     pub mqtt: Vec<String>,
+    pub proxy: Option<Proxy>,
+    /// The client id: distinguishes two devices with copies of one card. Empty: the node's name.
+    pub hardware: String,
 }
 
 /// Starts the connection's task. It follows `identity` at its next attempt.
@@ -68,6 +105,8 @@ async fn run(
 ) {
     let mut backoff = Backoff::new(options.backoff_s_max);
     let mut round = 0usize;
+    // Kept for as long as the identity is the same: TLS sessions are resumed, which saves most of a handshake.
+    let mut known: Option<(Arc<Identity>, Arc<rustls::ClientConfig>)> = None;
     loop {
         let who = identity.borrow().clone();
         let hubs = if options.mqtt.is_empty() { &who.answer.mqtt } else { &options.mqtt };
@@ -76,10 +115,13 @@ async fn run(
             return;
         };
         round += 1;
-        let begun = tokio::time::Instant::now();
-        let end = tokio::select! {
-            end = one_session(&who, &hub, &clock, &options, &tell) => end,
-            () = hang_up.notified() => "hung up".to_string(),
+        let begun = Instant::now();
+        let end = match config(&who, &clock, &mut known) {
+            Ok(config) => tokio::select! {
+                end = one_session(&who.answer.node_name, &hub, config, &options, &tell) => end.to_string(),
+                () = hang_up.notified() => "hung up".to_string(),
+            },
+            Err(e) => format!("the identity on disk cannot be used: {e}"),
         };
         if begun.elapsed() > SOUND {
             backoff.reset();
@@ -93,114 +135,175 @@ async fn run(
     }
 }
 
-async fn one_session(
-    who: &Identity,
-    hub: &str,
+fn config(
+    who: &Arc<Identity>,
     clock: &Clock,
+    known: &mut Option<(Arc<Identity>, Arc<rustls::ClientConfig>)>,
+) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
+    if let Some((of, config)) = known
+        && Arc::ptr_eq(of, who)
+    {
+        return Ok(config.clone());
+    }
+    let answer = &who.answer;
+    let mut config = tls::with_certificate(&answer.ca_pem, &answer.certificate_pem, &who.key_pem, clock)?;
+    // By this the hub tells a link from a request on a port that serves both.
+    config.alpn_protocols = vec![b"mqtt".to_vec()];
+    let config = Arc::new(config);
+    *known = Some((who.clone(), config.clone()));
+    Ok(config)
+}
+
+/// Why it ended.
+async fn one_session(
+    node: &str,
+    hub: &str,
+    config: Arc<rustls::ClientConfig>,
     options: &LinkOptions,
     tell: &mpsc::Sender<LinkEvent>,
-) -> String {
-    let answer = &who.answer;
-    let config = match tls::with_certificate(&answer.ca_pem, &answer.certificate_pem, &who.key_pem, clock) {
-        Ok(config) => config,
-        Err(e) => return format!("the identity on disk cannot be used: {e}"),
+) -> Error {
+    let late = |_| Error::other("no answer in time");
+    let met = async {
+        let target = Target::parse(hub)?;
+        let (stream, kind) = road::open(&target, options.proxy.as_ref(), config).await?;
+        let rhythm = Rhythm::new(kind, options.keepalive_s);
+        let (read, mut write) = tokio::io::split(stream);
+        let mut reader = Reader::new(read, ENVELOPE_BYTES_MAX + 1024);
+        greet(node, &options.hardware, &rhythm, &mut reader, &mut write).await?;
+        Ok((reader, write, rhythm))
     };
-    let (client, mut connection) = client(&answer.node_name, hub, config, options);
-    if let Err(end) = greet(&answer.node_name, &client, &mut connection).await {
-        return end;
-    }
+    let (mut reader, mut write, rhythm) = match timeout(CONNECT_TIMEOUT, met).await.map_err(late) {
+        Ok(Ok(met)) => met,
+        Ok(Err(e)) | Err(e) => return e,
+    };
+    log::debug!("link: {:?}, a ping every {} s", rhythm.kind, rhythm.every.as_secs());
     let (state, state_queue) = mpsc::channel(OUT_MESSAGES_MAX);
     let (bulk, bulk_queue) = mpsc::channel(BULK_MESSAGES_MAX);
     if tell.send(LinkEvent::Up(Lanes { state, bulk })).await.is_err() {
-        return "the agent ends".into();
+        return Error::other("the agent ends");
     }
-    let send = send(&answer.node_name, &client, state_queue, bulk_queue);
-    // Neither is ever cancelled before the session ends: rumqttc's poll is not made for that.
+    let mut out = Out { topics: Channel::ALL.map(|c| topic::up(node, c)), state: state_queue, bulk: bulk_queue };
     tokio::select! {
-        end = receive(&mut connection, tell) => end,
-        end = send => end,
+        end = receive(&mut reader, &rhythm, tell) => end,
+        end = out.send(&mut write, &rhythm) => end,
     }
 }
 
-fn client(
-    node: &str,
-    hub: &str,
-    config: rustls::ClientConfig,
-    options: &LinkOptions,
-) -> (AsyncClient, EventLoop) {
-    let port = http::port_of(hub).unwrap_or(8883);
-    let mut mqtt = MqttOptions::new(node, http::host_of(hub), port);
-    mqtt.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::new(config))));
-    mqtt.set_keep_alive(Duration::from_secs(options.keepalive_s.max(5)));
-    mqtt.set_clean_session(true);
-    let limit = ENVELOPE_BYTES_MAX + 1024;
-    mqtt.set_max_packet_size(limit, limit);
-    mqtt.set_inflight(16);
-    let (client, mut connection) = AsyncClient::new(mqtt, 1);
-    let mut network = NetworkOptions::new();
-    network.set_connection_timeout(CONNECT_TIMEOUT_S);
-    network.set_tcp_nodelay(true);
-    connection.set_network_options(network);
-    (client, connection)
+/// When to ping, and whether the hub answers.
+struct Rhythm {
+    kind: Kind,
+    every: Duration,
+    /// The hub answered the last ping.
+    answered: AtomicBool,
+}
+
+impl Rhythm {
+    fn new(kind: Kind, wanted_s: Option<u16>) -> Rhythm {
+        let usual = match kind {
+            Kind::Near => NEAR_KEEPALIVE_S,
+            Kind::Far => FAR_KEEPALIVE_S,
+            Kind::Proxied => PROXIED_KEEPALIVE_S,
+        };
+        let every = Duration::from_secs(wanted_s.unwrap_or(usual).max(5).into());
+        Rhythm { kind, every, answered: AtomicBool::new(true) }
+    }
+
+    fn quiet(&self) -> bool {
+        self.kind != Kind::Proxied
+    }
 }
 
 /// Up to the hub's confirmation of the subscription.
-async fn greet(node: &str, client: &AsyncClient, connection: &mut EventLoop) -> Result<(), String> {
-    let deadline = Duration::from_secs(CONNECT_TIMEOUT_S);
-    let talk = async {
-        loop {
-            match connection.poll().await {
-                Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                    let filter = topic::down_filter(node);
-                    client.try_subscribe(filter, QoS::AtLeastOnce).map_err(|e| e.to_string())?;
-                }
-                Ok(Event::Incoming(Packet::SubAck(ack))) => {
-                    let refused = ack.return_codes.contains(&rumqttc::SubscribeReasonCode::Failure);
-                    return if refused { Err("the hub refused the subscription".into()) } else { Ok(()) };
-                }
-                Ok(_) => {}
-                Err(e) => return Err(e.to_string()),
-            }
-        }
-    };
-    tokio::time::timeout(deadline, talk).await.unwrap_or_else(|_| Err("no answer in time".into()))
-}
-
-/// Hands messages to the client one by one, state before bulk.
-async fn send(
+async fn greet(
     node: &str,
-    client: &AsyncClient,
-    mut state: mpsc::Receiver<(Channel, Vec<u8>)>,
-    mut bulk: mpsc::Receiver<Vec<u8>>,
-) -> String {
+    hardware: &str,
+    rhythm: &Rhythm,
+    reader: &mut Reader<impl AsyncRead + Unpin>,
+    write: &mut (impl AsyncWrite + Unpin),
+) -> Result<(), Error> {
+    let keepalive = u16::try_from(rhythm.every.as_secs()).unwrap_or(u16::MAX);
+    let mut hello = mqtt::connect(if hardware.is_empty() { node } else { hardware }, keepalive, rhythm.quiet().then_some(QUIET));
+    hello.extend(mqtt::subscribe(&topic::down_filter(node)));
+    mqtt::write(write, &hello).await?;
     loop {
-        let (channel, bytes) = tokio::select! {
-            biased;
-            message = state.recv() => match message {
-                Some(message) => message,
-                None => return "the agent closed the session".into(),
-            },
-            Some(bytes) = bulk.recv() => (Channel::Stream, bytes),
-        };
-        // The connection is one ordered stream; bulk needs no acknowledgement of its own.
-        let qos = if channel == Channel::Stream { QoS::AtMostOnce } else { QoS::AtLeastOnce };
-        if client.publish(topic::up(node, channel), qos, false, bytes).await.is_err() {
-            return "the client ended".into();
+        match reader.next().await? {
+            Packet::ConnAck(0) => {}
+            Packet::ConnAck(5) => return Err(Error::other("the hub does not let this node in (its log says why)")),
+            Packet::ConnAck(code) => return Err(Error::other(format!("the hub refuses the connection with code {code}"))),
+            Packet::SubAck(0x80) => return Err(Error::other("the hub refused the subscription")),
+            Packet::SubAck(_) => return Ok(()),
+            _ => {}
         }
     }
 }
 
-async fn receive(connection: &mut EventLoop, tell: &mpsc::Sender<LinkEvent>) -> String {
-    loop {
-        match connection.poll().await {
-            Ok(Event::Incoming(Packet::Publish(publish))) => {
-                if tell.send(LinkEvent::Message(publish.payload)).await.is_err() {
-                    return "the agent ends".into();
+/// What goes to the hub.
+struct Out {
+    topics: [String; 4],
+    state: mpsc::Receiver<(Channel, Vec<u8>)>,
+    bulk: mpsc::Receiver<Vec<u8>>,
+}
+
+impl Out {
+    fn add(&self, batch: &mut Vec<u8>, channel: Channel, bytes: &[u8]) {
+        mqtt::publish(batch, &self.topics[channel as usize], bytes);
+    }
+
+    /// Writes messages, state before bulk, and pings when there is nothing to write.
+    async fn send(&mut self, write: &mut (impl AsyncWrite + Unpin), rhythm: &Rhythm) -> Error {
+        let mut pinged = false;
+        loop {
+            let mut batch = Vec::new();
+            let pause = if pinged && !rhythm.quiet() { PING_TIMEOUT } else { rhythm.every };
+            tokio::select! {
+                biased;
+                message = self.state.recv() => match message {
+                    Some((channel, bytes)) => self.add(&mut batch, channel, &bytes),
+                    None => return Error::other("the agent closed the session"),
+                },
+                Some(bytes) = self.bulk.recv() => self.add(&mut batch, Channel::Stream, &bytes),
+                () = tokio::time::sleep(pause) => {
+                    if pinged && !rhythm.quiet() {
+                        match rhythm.answered.load(Ordering::Relaxed) {
+                            true => pinged = false,
+                            false => return Error::other("the hub does not answer pings"),
+                        }
+                        continue;
+                    }
+                    pinged = true;
+                    rhythm.answered.store(false, Ordering::Relaxed);
+                    batch.extend(mqtt::PING);
                 }
             }
-            Ok(Event::Incoming(Packet::Disconnect)) => return "the hub closed the connection".into(),
-            Ok(_) => {}
-            Err(e) => return e.to_string(),
+            while batch.len() < BATCH_BYTES
+                && let Ok((channel, bytes)) = self.state.try_recv()
+            {
+                self.add(&mut batch, channel, &bytes);
+            }
+            match timeout(WRITE_TIMEOUT, mqtt::write(write, &batch)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(e)) => return e,
+                Err(_) => return Error::other("the hub takes nothing"),
+            }
+        }
+    }
+}
+
+async fn receive(
+    reader: &mut Reader<impl AsyncRead + Unpin>,
+    rhythm: &Rhythm,
+    tell: &mpsc::Sender<LinkEvent>,
+) -> Error {
+    loop {
+        let packet = match reader.next().await {
+            Ok(packet) => packet,
+            Err(e) => return e,
+        };
+        rhythm.answered.store(true, Ordering::Relaxed);
+        if let Packet::Publish(payload) = packet
+            && tell.send(LinkEvent::Message(payload)).await.is_err()
+        {
+            return Error::other("the agent ends");
         }
     }
 }

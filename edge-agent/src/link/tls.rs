@@ -2,8 +2,9 @@
 //!
 //! In: the hub's CA (or its hash, before the first join), the device's certificate, the clock that never goes back.
 //! Out: rustls client configurations. TLS 1.2 and 1.3, ring, nothing else.
-//! Never: skips verification of the hub: a pinned hash replaces only the trust anchor; only "not valid yet" is
-//! forgiven, because time on a board without a clock is what it last knew.
+//! Never: skips verification of the hub: a pinned hash replaces only the trust anchor. What is forgiven is time, because a
+//! board's clock may be wrong both ways: "not valid yet", and "expired" where the certificate was good at the last good time
+//! that the hub itself has told.
 
 use crate::device::Clock;
 use rustls::{
@@ -39,7 +40,7 @@ pub fn with_certificate(
     let mut config = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(hub_verifier(Anchor::Roots(roots_of(ca_pem)?)))
+        .with_custom_certificate_verifier(hub_verifier(Anchor::Roots(roots_of(ca_pem)?), clock))
         .with_client_auth_cert(chain, key)?;
     // One connection at a time: a cache of sessions would only cost memory.
     config.resumption = rustls::client::Resumption::in_memory_sessions(1);
@@ -51,7 +52,7 @@ pub fn with_ca(ca_pem: &str, clock: &Clock) -> Result<ClientConfig, Error> {
     let config = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(hub_verifier(Anchor::Roots(roots_of(ca_pem)?)))
+        .with_custom_certificate_verifier(hub_verifier(Anchor::Roots(roots_of(ca_pem)?), clock))
         .with_no_client_auth();
     Ok(config)
 }
@@ -66,7 +67,7 @@ fn roots_of(ca_pem: &str) -> Result<RootCertStore, Error> {
 
 /// Before the first join: trusts the CA whose SHA-256 the token carries.
 pub fn pinned(ca_sha256: &str, clock: &Clock) -> Result<ClientConfig, Error> {
-    let verifier = hub_verifier(Anchor::Sha256(ca_sha256.to_ascii_lowercase()));
+    let verifier = hub_verifier(Anchor::Sha256(ca_sha256.to_ascii_lowercase()), clock);
     let config = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
         .with_safe_default_protocol_versions()?
         .dangerous()
@@ -85,8 +86,8 @@ pub fn unverified(clock: &Clock) -> Result<ClientConfig, Error> {
     Ok(config)
 }
 
-fn hub_verifier(anchor: Anchor) -> Arc<HubVerifier> {
-    Arc::new(HubVerifier { anchor, provider: provider() })
+fn hub_verifier(anchor: Anchor, clock: &Clock) -> Arc<HubVerifier> {
+    Arc::new(HubVerifier { anchor, provider: provider(), clock: clock.clone() })
 }
 
 /// What the hub's certificate must come from.
@@ -101,6 +102,7 @@ enum Anchor {
 struct HubVerifier {
     anchor: Anchor,
     provider: Arc<CryptoProvider>,
+    clock: Clock,
 }
 
 impl HubVerifier {
@@ -137,6 +139,12 @@ impl ServerCertVerifier for HubVerifier {
             // good time known. The hub's own time comes with its first answer.
             Err(Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. })) => {
                 verify(not_before)
+            }
+            // Or the clock is ahead. A key that was stolen and has expired since gains nothing: the hub has told a later time.
+            Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }))
+                if not_after.as_secs() >= self.clock.floor_ms() / 1000 =>
+            {
+                verify(not_after)
             }
             other => other,
         }

@@ -3,7 +3,7 @@
 //! In: bytes of one stream. Out: frames, once the hub has room for them; windows, once this side has.
 //! Never: more than `STREAM_WINDOW_BYTES` a lane in flight in either direction.
 
-use limpet_protocol::{Envelope, StreamFrame, Up, limits};
+use limpet_protocol::{Envelope, PROTOCOL_VERSION_MIN, StreamFrame, Up, limits};
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -91,7 +91,7 @@ impl StreamIo {
 
 impl StreamOut {
     async fn frame(&self, frame: StreamFrame) -> Result<(), Closed> {
-        let bytes = Envelope { session: self.session, message: Up::Stream(frame) }.encode();
+        let bytes = Envelope { session: self.session, message: Up::Stream(frame) }.encode(PROTOCOL_VERSION_MIN);
         self.bulk.send(bytes).await.map_err(|_| Closed)
     }
 

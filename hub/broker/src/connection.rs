@@ -18,10 +18,11 @@ use rmqtt_codec::{
 };
 use std::{
     net::SocketAddr,
-    sync::{Arc, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::timeout,
@@ -29,7 +30,11 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::codec::Framed;
 
-type Wire = Framed<TlsStream<TcpStream>, Codec>;
+/// A stream whose other end has shown a certificate that the hub's CA made.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+type Wire = Framed<Box<dyn Stream>, Codec>;
 
 pub(crate) struct Setting {
     pub broker: Broker,
@@ -47,25 +52,60 @@ pub(crate) async fn run(
     setting: &Setting,
     stranger: OwnedSemaphorePermit,
 ) {
-    let (node, connect, certificate, mut wire) = match greet(socket, setting).await {
+    match handshake(socket, setting).await {
+        Ok((stream, leaf)) => serve(Box::new(stream), leaf, peer, setting, Some(stranger)).await,
+        Err(reason) => tracing::info!(%peer, "MQTT: connection refused: {reason}"),
+    }
+}
+
+/// Serves a stream on which TLS is done; `leaf` is the certificate that it verified.
+pub(crate) async fn serve(
+    stream: Box<dyn Stream>,
+    leaf: Vec<u8>,
+    peer: SocketAddr,
+    setting: &Setting,
+    stranger: Option<OwnedSemaphorePermit>,
+) {
+    let (node, connect, certificate, mut wire) = match greet(stream, &leaf, peer, setting).await {
         Ok(greeted) => greeted,
         Err(reason) => {
             tracing::info!(%peer, "MQTT: connection refused: {reason}");
             return;
         }
     };
-    drop(stranger);
+    drop((stranger, leaf));
     wire.codec_mut().set_max_size(setting.message_bytes_max as u32);
     let mut seat = setting.broker.register(&node);
     let connection = seat.connection;
     let connected = FromNode::Connected { node: node.clone(), connection, certificate, peer };
+    let heard = Heard::default();
     let reason = match setting.inbox.send(connected).await {
-        Ok(()) => talk(&mut wire, &mut seat, setting, &node, keep_alive(&connect)).await,
+        Ok(()) => talk(&mut wire, &mut seat, setting, &node, &connect, &heard).await,
         Err(_) => "the hub is stopping".to_string(),
     };
     setting.broker.unregister(&node, connection);
     let _ = timeout(Duration::from_secs(1), wire.close()).await;
-    let _ = setting.inbox.send(FromNode::Disconnected { node, connection, reason }).await;
+    let silent = heard.ago();
+    let _ = setting.inbox.send(FromNode::Disconnected { node, connection, reason, silent }).await;
+}
+
+/// When the client was heard last.
+struct Heard(Mutex<Instant>);
+
+impl Default for Heard {
+    fn default() -> Heard {
+        Heard(Mutex::new(Instant::now()))
+    }
+}
+
+impl Heard {
+    fn now(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn ago(&self) -> Duration {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
 }
 
 fn keep_alive(connect: &Connect) -> Duration {
@@ -75,20 +115,29 @@ fn keep_alive(connect: &Connect) -> Duration {
     }
 }
 
-/// TLS, CONNECT and the gate, each within its time.
-async fn greet(
-    socket: TcpStream,
-    setting: &Setting,
-) -> Result<(String, Box<Connect>, Vec<u8>, Wire), String> {
+/// TLS within its time; the certificate at the other end.
+async fn handshake(socket: TcpStream, setting: &Setting) -> Result<(TlsStream<TcpStream>, Vec<u8>), String> {
     let _ = socket.set_nodelay(true);
+    // A board that is gone without a word is noticed as soon as there is something to tell it.
+    let _ = socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(limits::UNACKNOWLEDGED));
     let tls = setting.broker.shared.tls.read().unwrap_or_else(PoisonError::into_inner).clone();
     let stream = timeout(limits::HANDSHAKE, TlsAcceptor::from(tls).accept(socket))
         .await
         .map_err(|_| "no TLS handshake in time".to_string())?
         .map_err(|e| format!("TLS: {e}"))?;
     let leaf = stream.get_ref().1.peer_certificates().and_then(|c| c.first());
-    let leaf = leaf.ok_or("no client certificate")?;
-    let identity = PeerIdentity::from_der(leaf)?;
+    let leaf = leaf.ok_or("no client certificate")?.to_vec();
+    Ok((stream, leaf))
+}
+
+/// CONNECT and the gate, in time.
+async fn greet(
+    stream: Box<dyn Stream>,
+    leaf: &[u8],
+    peer: SocketAddr,
+    setting: &Setting,
+) -> Result<(String, Box<Connect>, Vec<u8>, Wire), String> {
+    let identity = PeerIdentity { address: Some(peer), ..PeerIdentity::from_der(leaf)? };
     let mut wire = Framed::with_capacity(stream, Codec::new(limits::CONNECT_BYTES_MAX), 1024);
     let first = timeout(limits::HANDSHAKE, wire.next())
         .await
@@ -143,11 +192,15 @@ async fn talk(
     seat: &mut Seat,
     setting: &Setting,
     node: &str,
-    keep_alive: Duration,
+    connect: &Connect,
+    heard: &Heard,
 ) -> String {
+    let keep_alive = keep_alive(connect);
+    // Our own agent needs no answer to its pings: its kernel knows that they arrived.
+    let quiet = connect.username.as_deref() == Some(limits::QUIET);
     let (answers, mut answer_queue) = mpsc::channel(limits::ANSWERS_MAX);
     let (mut sink, mut stream) = wire.split();
-    let from = Origin { node, connection: seat.connection, setting, answers };
+    let from = Origin { node, connection: seat.connection, setting, answers, quiet, heard };
     let Seat { queue, bulk, end, .. } = seat;
     let reason = tokio::select! {
         biased;
@@ -219,6 +272,9 @@ struct Origin<'a> {
     connection: u64,
     setting: &'a Setting,
     answers: mpsc::Sender<Packet>,
+    /// Pings are not answered.
+    quiet: bool,
+    heard: &'a Heard,
 }
 
 async fn read(stream: &mut SplitStream<&mut Wire>, from: &Origin<'_>, patience: Duration) -> String {
@@ -229,6 +285,7 @@ async fn read(stream: &mut SplitStream<&mut Wire>, from: &Origin<'_>, patience: 
             Ok(Some(Err(DecodeError::Io(_)))) | Ok(None) => return "the connection was lost".into(),
             Ok(Some(Err(e))) => return format!("broken packet: {e:?}"),
         };
+        from.heard.now();
         if let Err(reason) = from.handle(packet).await {
             return reason;
         }
@@ -247,6 +304,7 @@ impl Origin<'_> {
                 self.answer(Packet::SubscribeAck { packet_id, status })
             }
             Packet::Unsubscribe { packet_id, .. } => self.answer(Packet::UnsubscribeAck { packet_id }),
+            Packet::PingRequest if self.quiet => Ok(()),
             Packet::PingRequest => self.answer(Packet::PingResponse),
             Packet::PublishAck { .. } => Ok(()),
             Packet::Disconnect => Err("the node said goodbye".into()),

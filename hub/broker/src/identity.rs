@@ -14,6 +14,8 @@ pub struct PeerIdentity {
     pub serial: Vec<u8>,
     /// DER of the leaf certificate.
     pub certificate: Vec<u8>,
+    /// Where it connects from.
+    pub address: Option<std::net::SocketAddr>,
 }
 
 /// Decides whether a verified peer may connect, and which node it is.
@@ -38,6 +40,7 @@ impl PeerIdentity {
             organizations,
             serial: cert.raw_serial().to_vec(),
             certificate: der.to_vec(),
+            address: None,
         })
     }
 }

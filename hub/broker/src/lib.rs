@@ -13,6 +13,7 @@ mod registry;
 mod serve;
 
 pub use acl::{Right, allowed};
+pub use connection::Stream;
 pub use identity::{Gate, PeerIdentity};
 pub use registry::{Broker, FromNode, SendError};
 pub use serve::{BrokerOptions, serve};

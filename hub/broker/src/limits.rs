@@ -26,6 +26,10 @@ pub const BULK_MESSAGES_MAX: usize = 4096;
 pub const BULK_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// One write to a socket: a client that takes nothing for so long is cut off.
 pub const WRITE: Duration = Duration::from_secs(60);
+/// What was sent and is not acknowledged by the client's kernel for so long: the connection is dead.
+pub const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
+/// User name of clients that want no answer to their pings.
+pub const QUIET: &str = "quiet";
 /// When the hub ends a connection, what it said before is still written for so long.
 pub const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Keep-alive used when a client asks for none or for more.

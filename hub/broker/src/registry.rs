@@ -4,12 +4,15 @@
 //! A second connection of a node replaces the first: the board may have rebooted before its old socket timed out.
 //! Never: waits; a full queue is the sender's answer.
 
-use crate::limits;
+use crate::{
+    connection::{self, Setting, Stream},
+    limits,
+};
 use bytes::Bytes;
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -19,7 +22,8 @@ use tokio::sync::{mpsc, watch};
 #[derive(Debug)]
 pub enum FromNode {
     Connected { node: String, connection: u64, certificate: Vec<u8>, peer: std::net::SocketAddr },
-    Disconnected { node: String, connection: u64, reason: String },
+    /// `silent`: for how long nothing had been heard of the node.
+    Disconnected { node: String, connection: u64, reason: String, silent: std::time::Duration },
     /// `channel` is the last letter of the topic.
     Message { node: String, connection: u64, channel: char, payload: Bytes },
 }
@@ -116,6 +120,8 @@ pub(crate) struct Shared {
     nodes: Mutex<BTreeMap<String, Entry>>,
     next: AtomicU64,
     pub tls: RwLock<Arc<rustls::ServerConfig>>,
+    /// For streams that come in by another door; gone when the broker has ended.
+    pub setting: OnceLock<Weak<Setting>>,
 }
 
 /// The hub's handle on the broker; clones are cheap.
@@ -130,6 +136,7 @@ impl Broker {
             nodes: Mutex::new(BTreeMap::new()),
             next: AtomicU64::new(1),
             tls: RwLock::new(tls),
+            setting: OnceLock::new(),
         };
         Broker { shared: Arc::new(shared) }
     }
@@ -137,6 +144,18 @@ impl Broker {
     /// Settings for connections from now on (a renewed certificate).
     pub fn set_tls(&self, tls: Arc<rustls::ServerConfig>) {
         *self.shared.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
+    }
+
+    /// Serves a client that came in by another door of the hub, until it ends. `certificate`: DER of the leaf that TLS
+    /// verified against the hub's CA there; without one the client is refused.
+    pub async fn attach(&self, stream: Box<dyn Stream>, certificate: Vec<u8>, peer: std::net::SocketAddr) {
+        let Some(setting) = self.shared.setting.get().and_then(Weak::upgrade) else { return };
+        let (Ok(stranger), Ok(_place)) =
+            (setting.strangers.clone().acquire_owned().await, setting.all.clone().acquire_owned().await)
+        else {
+            return;
+        };
+        connection::serve(stream, certificate, peer, &setting, Some(stranger)).await;
     }
 
     /// Queues one message for a node's socket.

@@ -34,7 +34,9 @@ pub fn serve(
         all: Arc::new(Semaphore::new(limits::CONNECTIONS_MAX)),
         message_bytes_max: options.message_bytes_max,
     };
-    tokio::spawn(accept(listener, Arc::new(setting)));
+    let setting = Arc::new(setting);
+    let _ = broker.shared.setting.set(Arc::downgrade(&setting));
+    tokio::spawn(accept(listener, setting));
     (broker, receiver)
 }
 

@@ -10,13 +10,10 @@ pub const DELETES_PER_STEP_MAX: usize = 500;
 pub const ENDPOINTS_PER_SLICE_MAX: usize = 100;
 /// Node names and reasons listed in a scheduling message.
 pub const MESSAGE_BYTES_MAX: usize = 1024;
-/// Seconds between a node's `Alive` messages.
-pub const ALIVE_EVERY_S: u32 = 60;
-/// Seconds of silence after which a node counts as offline (the connection being gone counts at once after
-/// `OFFLINE_AFTER_CLOSE_S`).
-pub const OFFLINE_AFTER_S: i64 = 150;
 /// Seconds that a node may be without a connection before it counts as offline: a reconnect takes a moment.
 pub const OFFLINE_AFTER_CLOSE_S: i64 = 40;
+/// Seconds without the device on record after which another one with its card is taken for a repair, not for a copy.
+pub const REPLACED_AFTER_S: i64 = 600;
 /// Seconds between writes of a node's Lease while it is alive.
 pub const LEASE_EVERY_S: i64 = 300;
 /// Unacknowledged `SetChange` messages after which a session pauses sending.
@@ -26,5 +23,8 @@ pub const RESEND_AFTER_S: i64 = 30;
 /// Reports that wait for durability in one session.
 pub const REPORTS_PENDING_MAX: usize = 4096;
 
-const _: () = assert!(OFFLINE_AFTER_S > 2 * ALIVE_EVERY_S as i64);
-const _: () = assert!(OFFLINE_AFTER_CLOSE_S < OFFLINE_AFTER_S);
+/// Replaced objects that are remembered, so that nodes get differences.
+pub const PREVIOUS_OBJECTS_MAX: usize = 2048;
+pub const PREVIOUS_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A difference is sent when it is shorter than this part (1 / n) of the whole.
+pub const DIFFERENCE_WORTH: usize = 2;

@@ -91,10 +91,16 @@ async fn accept(
     }
     // The token, or the key that signed the request, is the right for these.
     if info.path == limpet_protocol::join::JOIN_PATH && parts.method == Method::POST {
-        return subresources::limpet::join(api, body).await;
+        return subresources::limpet::join(api, peer, body).await;
     }
     if info.path == limpet_protocol::join::RENEW_PATH && parts.method == Method::POST {
         return subresources::limpet::renew(api, body).await;
+    }
+    if info.path == limpet_protocol::join::MQTT_PATH && parts.method == Method::GET {
+        // The broker's gate asks who it is; without a certificate it is nobody.
+        let doors = api.doors.get().ok_or_else(|| Status::unavailable("the hub is still starting, try again"))?;
+        *long = true;
+        return crate::streaming::mqtt::serve(doors.broker.clone(), peer, parts);
     }
     admit_node(api, peer)?;
     let user = auth::authenticate(&api.tokens, &api.authorizer, peer, &parts.headers, api.now())?;

@@ -66,6 +66,8 @@ pub struct Doors {
     /// What the scheduler and the controllers know, for `limpet why`.
     pub view: View,
     pub scheduler: Arc<limpet_hub_core::schedule::Config>,
+    /// MQTT through the API's port: by ALPN, or in a WebSocket.
+    pub broker: limpet_broker::Broker,
 }
 
 /// The keeper of ServiceAccount tokens; `key` is PKCS#8 DER of a P-256 key.

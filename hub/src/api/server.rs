@@ -105,6 +105,17 @@ async fn connection(api: Arc<Api>, acceptor: TlsAcceptor, socket: TcpStream, add
             return;
         }
     };
+    if stream.get_ref().1.alpn_protocol() == Some(b"mqtt") {
+        // One port for everything: a board's link, where only this one is open.
+        if let Some(doors) = api.doors.get() {
+            let broker = doors.broker.clone();
+            tokio::select! {
+                () = broker.attach(Box::new(stream), peer.certificate, address) => {}
+                () = api.stopped() => {}
+            }
+        }
+        return;
+    }
     let peer: Arc<Peer> = Arc::new(peer);
     let handler = {
         let api = Arc::clone(&api);

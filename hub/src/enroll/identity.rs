@@ -23,6 +23,29 @@ pub struct Identity {
     pub joined_ms: u64,
     /// Id of the token that opened the door.
     pub token: String,
+    #[serde(default)]
+    pub pool: Option<String>,
+    /// The piece of hardware that holds this identity; empty until it has said so.
+    #[serde(default)]
+    pub hardware: String,
+    /// Another piece of hardware that uses the same key: a copied card.
+    #[serde(default)]
+    pub copy: Option<Copy>,
+}
+
+/// A device with somebody else's identity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Copy {
+    pub hardware: String,
+    pub address: String,
+    pub seen_ms: u64,
+}
+
+/// A key's hash as people compare it: the first 64 bits, in groups of four digits.
+pub fn fingerprint(key_sha256: &str) -> String {
+    let digits: Vec<char> = key_sha256.chars().take(16).collect();
+    digits.chunks(4).map(|c| c.iter().collect::<String>()).collect::<Vec<_>>().join("-")
 }
 
 pub fn key_sha256_of_certificate(der: &[u8]) -> Result<String, String> {

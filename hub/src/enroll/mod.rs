@@ -6,13 +6,15 @@
 
 mod identity;
 mod token;
+mod waiting;
 
-pub use identity::{Identity, key_sha256_of_certificate};
+pub use identity::{Copy, Identity, fingerprint, key_sha256_of_certificate};
 pub use token::{Refusal, TokenRecord};
+pub use waiting::{Decision, Devices, Waiting};
 
 use crate::pki::{NODE_DAYS, Pki, PkiError, Subject, hex};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use limpet_protocol::join::{JoinAnswer, JoinAsk, JoinToken, TOKEN_PREFIX};
+use limpet_protocol::join::{JoinAnswer, JoinAsk, JoinToken, TOKEN_PREFIX, is_hardware};
 use limpet_store::{Draft, Expect, Key, Store, StoreError, Write};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
@@ -23,6 +25,7 @@ use std::{
 const TOKENS: &str = "limpet/jointokens";
 const IDENTITIES: &str = "limpet/identities";
 const TOKENS_MAX: usize = 10_000;
+const PATTERNS_MAX: usize = 32;
 /// Lifetimes that `limpet token create --ttl` takes.
 const TTL_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
 
@@ -36,7 +39,7 @@ pub struct Endpoints {
 }
 
 /// What the operator asks for (`POST /limpet/v1/tokens`).
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TokenWish {
     pub ttl_seconds: u64,
@@ -44,6 +47,12 @@ pub struct TokenWish {
     pub uses: Option<u32>,
     #[serde(default)]
     pub node: Option<String>,
+    #[serde(default)]
+    pub pool: Option<String>,
+    #[serde(default)]
+    pub wait: bool,
+    #[serde(default)]
+    pub approve: Vec<String>,
 }
 
 /// What the operator gets; the only time that the secret is shown.
@@ -60,6 +69,12 @@ pub struct TokenMade {
 pub enum EnrollError {
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The caller answers 202; the device asks again.
+    #[error(
+        "{node} waits to be let in: compare the fingerprint {fingerprint} with the one that the device shows, then \
+         `limpet node approve {node}`"
+    )]
+    Waits { node: String, fingerprint: String },
     #[error("{0}")]
     Wish(String),
     #[error(transparent)]
@@ -96,6 +111,12 @@ impl Enroll {
         {
             return Err(Refusal::NodeName(node.chars().take(300).collect()).into());
         }
+        if wish.pool.as_ref().is_some_and(|pool| !is_label_value(pool)) {
+            return Err(EnrollError::Wish("a pool's name is a label's value: letters, digits, '-', '_', '.', at most 63".into()));
+        }
+        if wish.approve.len() > PATTERNS_MAX || wish.approve.iter().any(|p| p.is_empty() || p.len() > 253) {
+            return Err(EnrollError::Wish(format!("at most {PATTERNS_MAX} patterns of 253 characters (--approve)")));
+        }
         self.drop_expired(now).await?;
         if self.store.count(TOKENS) >= TOKENS_MAX {
             return Err(EnrollError::Wish(format!("there are {TOKENS_MAX} tokens already; revoke some")));
@@ -108,6 +129,9 @@ impl Enroll {
             expires_ms: millis(now + ttl),
             uses_left: wish.uses,
             node: wish.node.clone(),
+            pool: wish.pool.clone(),
+            wait: wish.wait || !wish.approve.is_empty(),
+            approve: wish.approve.clone(),
             used_by: Vec::new(),
         };
         self.store.write(put(TOKENS, &id, &record, Expect::Absent)?).await?;
@@ -141,8 +165,8 @@ impl Enroll {
         }
     }
 
-    /// Lets a device in, or says why not. Nothing changes when it is refused.
-    pub async fn join(&self, ask: &JoinAsk, now: SystemTime) -> Result<JoinAnswer, EnrollError> {
+    /// Lets a device in, or says why not. Nothing changes when it is refused. `address`: where it asks from, for people.
+    pub async fn join(&self, ask: &JoinAsk, address: &str, now: SystemTime) -> Result<JoinAnswer, EnrollError> {
         let (token, revision): (TokenRecord, u64) =
             self.get(TOKENS, &ask.token_id)?.ok_or(Refusal::Unknown)?;
         token.check(&ask.token_secret, &ask.node_name, millis(now))?;
@@ -155,7 +179,15 @@ impl Enroll {
             return Err(Refusal::Taken(ask.node_name.clone()).into());
         }
         let answer = self.answer(&ask.node_name, &ask.csr_pem, now)?;
+        let waited = token.waits(&ask.node_name) && known.as_ref().is_none_or(|(i, _)| i.key_sha256 != key_sha256);
+        if waited {
+            self.pass_waiting_room(&token, ask, (&key_sha256, address), now).await?;
+        }
+        let hardware = Some(&ask.hardware).filter(|h| is_hardware(h)).cloned().unwrap_or_default();
         let identity = Identity {
+            pool: token.pool.clone(),
+            hardware,
+            copy: None,
             node: ask.node_name.clone(),
             key_sha256,
             instance: ask.instance.chars().take(64).collect(),
@@ -170,7 +202,31 @@ impl Enroll {
             put(IDENTITIES, &ask.node_name, &identity, expect(known.map(|k| k.1)))?,
         ];
         self.store.write_all(writes).await?;
+        if waited {
+            self.leave_waiting_room(&ask.node_name).await?;
+        }
         Ok(answer)
+    }
+
+    /// Everybody who joined, by name.
+    pub fn identities(&self) -> Vec<Identity> {
+        let records = self.store.list(IDENTITIES, None).records;
+        records.iter().filter_map(|r| serde_json::from_slice(&r.bytes).ok()).collect()
+    }
+
+    pub fn identity(&self, node: &str) -> Option<Identity> {
+        self.get::<Identity>(IDENTITIES, node).ok().flatten().map(|(identity, _)| identity)
+    }
+
+    /// Changes what is kept of a node. Another change meanwhile wins.
+    pub async fn note(&self, node: &str, change: impl FnOnce(&mut Identity)) -> Result<(), EnrollError> {
+        let Some((old, revision)) = self.get::<Identity>(IDENTITIES, node)? else { return Ok(()) };
+        let mut new = old.clone();
+        change(&mut new);
+        if new != old {
+            self.store.write(put(IDENTITIES, node, &new, Expect::Revision(revision))?).await?;
+        }
+        Ok(())
     }
 
     /// A new certificate for a node that showed its present one (already verified by TLS).
@@ -259,6 +315,13 @@ impl Enroll {
 fn put<T: Serialize>(resource: &str, name: &str, value: &T, expect: Expect) -> Result<Write, EnrollError> {
     let bytes = serde_json::to_vec(value).map_err(|e| EnrollError::Record(e.to_string()))?;
     Ok(Write::Put { key: Key::new(resource, "", name), expect, draft: Draft::opaque(bytes) })
+}
+
+/// As Kubernetes has it for labels.
+fn is_label_value(text: &str) -> bool {
+    let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
+    let inner = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    text.len() <= 63 && edge(text.bytes().next()) && edge(text.bytes().last()) && text.bytes().all(inner)
 }
 
 fn expect(revision: Option<u64>) -> Expect {

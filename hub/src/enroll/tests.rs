@@ -20,7 +20,7 @@ fn at(second: u64) -> SystemTime {
 }
 
 fn wish(uses: Option<u32>, node: Option<&str>) -> TokenWish {
-    TokenWish { ttl_seconds: 60, uses, node: node.map(String::from) }
+    TokenWish { ttl_seconds: 60, uses, node: node.map(String::from), ..TokenWish::default() }
 }
 
 fn ask(token: &str, node: &str, key: &KeyPair) -> JoinAsk {
@@ -34,6 +34,7 @@ fn ask(token: &str, node: &str, key: &KeyPair) -> JoinAsk {
         csr_pem: csr.pem().unwrap(),
         instance: "00".into(),
         description: String::new(),
+        hardware: String::new(),
     }
 }
 
@@ -43,7 +44,7 @@ async fn a_device_joins_renews_and_is_removed() {
     let made = office.create_token(&wish(Some(1), None), at(0)).await.unwrap();
     let key = KeyPair::generate().unwrap();
     let ask = ask(&made.token, "pi-1", &key);
-    let answer = office.join(&ask, at(1)).await.unwrap();
+    let answer = office.join(&ask, "192.0.2.9", at(1)).await.unwrap();
     let der = CertificateDer::from_pem_slice(answer.certificate_pem.as_bytes()).unwrap();
     office.admit("pi-1", &der).unwrap();
     assert!(office.admit("pi-2", &der).is_err());
@@ -66,11 +67,11 @@ async fn a_taken_name_needs_a_token_of_its_own() {
     let (office, dir) = office("taken");
     let open = office.create_token(&wish(None, None), at(0)).await.unwrap();
     let (old, new) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
-    office.join(&ask(&open.token, "pi-1", &old), at(1)).await.unwrap();
-    let refused = office.join(&ask(&open.token, "pi-1", &new), at(2)).await.unwrap_err();
+    office.join(&ask(&open.token, "pi-1", &old), "192.0.2.9", at(1)).await.unwrap();
+    let refused = office.join(&ask(&open.token, "pi-1", &new), "192.0.2.9", at(2)).await.unwrap_err();
     assert!(matches!(refused, EnrollError::Refused(Refusal::Taken(_))), "{refused}");
     let own = office.create_token(&wish(Some(1), Some("pi-1")), at(3)).await.unwrap();
-    office.join(&ask(&own.token, "pi-1", &new), at(4)).await.unwrap();
+    office.join(&ask(&own.token, "pi-1", &new), "192.0.2.9", at(4)).await.unwrap();
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
@@ -88,15 +89,50 @@ async fn wrong_tokens_change_nothing() {
         (good.clone(), at(61), "expired"),
     ];
     for (ask, now, words) in bad {
-        let error = office.join(&ask, now).await.unwrap_err().to_string();
+        let error = office.join(&ask, "192.0.2.9", now).await.unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
     assert_eq!(office.tokens()[0].uses_left, Some(1));
     assert!(office.store.list(IDENTITIES, None).records.is_empty());
     assert!(office.revoke_token(&made.id).await.unwrap());
-    assert!(office.join(&good, at(1)).await.unwrap_err().to_string().contains("not known"));
-    for wish in [TokenWish { ttl_seconds: 0, uses: None, node: None }, wish(Some(0), None), wish(None, Some("A"))] {
+    assert!(office.join(&good, "192.0.2.9", at(1)).await.unwrap_err().to_string().contains("not known"));
+    for wish in [TokenWish::default(), wish(Some(0), None), wish(None, Some("A"))] {
         office.create_token(&wish, at(0)).await.unwrap_err();
     }
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[tokio::test]
+async fn a_device_waits_until_somebody_lets_it_in() {
+    let (office, dir) = office("waits");
+    let wish = TokenWish { approve: vec!["pi-*".into()], pool: Some("shop".into()), ..wish(Some(2), None) };
+    let made = office.create_token(&wish, at(0)).await.unwrap();
+    let known = KeyPair::generate().unwrap();
+    office.join(&ask(&made.token, "pi-1", &known), "192.0.2.9", at(1)).await.unwrap();
+    assert_eq!(office.identity("pi-1").unwrap().pool.as_deref(), Some("shop"));
+
+    let (key, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let asks = JoinAsk { description: "a board".into(), ..ask(&made.token, "nano", &key) };
+    let waits = office.join(&asks, "192.0.2.9", at(2)).await.unwrap_err();
+    assert!(waits.to_string().contains("limpet node approve nano"), "{waits}");
+    let waiting = office.waiting();
+    assert_eq!((waiting.len(), waiting[0].description.as_str()), (1, "a board"));
+    assert!(waits.to_string().contains(&fingerprint(&waiting[0].key_sha256)), "{waits}");
+    assert_eq!(office.tokens()[0].uses_left, Some(1), "waiting uses nothing up");
+
+    assert!(office.decide("nano", Decision::Approved).await.unwrap());
+    let thief = office.join(&ask(&made.token, "nano", &other), "192.0.2.66", at(3)).await.unwrap_err();
+    assert!(matches!(thief, EnrollError::Waits { .. }), "the approval is for one key: {thief}");
+    assert_eq!(office.waiting()[0].decision, Decision::Waiting);
+    office.decide("nano", Decision::Rejected).await.unwrap();
+    let no = office.join(&ask(&made.token, "nano", &other), "192.0.2.66", at(4)).await.unwrap_err();
+    assert!(no.to_string().contains("rejected"), "{no}");
+
+    let again = office.join(&asks, "192.0.2.9", at(5)).await.unwrap_err();
+    assert!(matches!(again, EnrollError::Waits { .. }));
+    office.decide("nano", Decision::Approved).await.unwrap();
+    office.join(&asks, "192.0.2.9", at(6)).await.unwrap();
+    assert!(office.waiting().is_empty());
+    assert!(!office.decide("nobody", Decision::Approved).await.unwrap());
     std::fs::remove_dir_all(&dir).unwrap();
 }

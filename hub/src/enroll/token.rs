@@ -23,6 +23,15 @@ pub struct TokenRecord {
     pub uses_left: Option<u32>,
     /// Only this node name may join with it.
     pub node: Option<String>,
+    /// Nodes that join with it get this label: `limpet.dev/pool`.
+    #[serde(default)]
+    pub pool: Option<String>,
+    /// Devices wait until somebody approves them…
+    #[serde(default)]
+    pub wait: bool,
+    /// …unless their name fits one of these: `*` stands for anything.
+    #[serde(default)]
+    pub approve: Vec<String>,
     #[serde(default)]
     pub used_by: Vec<String>,
 }
@@ -46,6 +55,8 @@ pub enum Refusal {
          or choose another --node-name"
     )]
     Taken(String),
+    #[error("the operator of this hub has rejected this device; `limpet node approve {0}` would let it in")]
+    Rejected(String),
     #[error("the node {0} is not known to this hub (any more); join again with a token: `limpet token create`")]
     Removed(String),
 }
@@ -81,6 +92,11 @@ impl TokenRecord {
         Ok(())
     }
 
+    /// Whether a device of this name must wait for somebody's approval.
+    pub fn waits(&self, node: &str) -> bool {
+        self.wait && !self.approve.iter().any(|pattern| fits(pattern, node))
+    }
+
     /// The record after `node` has joined with it.
     pub fn used(mut self, node: &str) -> TokenRecord {
         if self.used_by.iter().any(|n| n == node) {
@@ -92,6 +108,21 @@ impl TokenRecord {
         }
         self
     }
+}
+
+/// Whether a name fits a pattern in which `*` stands for any number of characters.
+fn fits(pattern: &str, name: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut left) = name.strip_prefix(head) else { return false };
+    let mut parts: Vec<&str> = rest.split('*').collect();
+    let last = parts.pop().unwrap_or_default();
+    for part in parts {
+        match left.find(part) {
+            Some(at) => left = &left[at + part.len()..],
+            None => return false,
+        }
+    }
+    left.ends_with(last)
 }
 
 #[cfg(test)]
@@ -107,7 +138,28 @@ mod tests {
             uses_left: uses,
             node: node.map(String::from),
             used_by: Vec::new(),
+            pool: None,
+            wait: false,
+            approve: Vec::new(),
         }
+    }
+
+    #[test]
+    fn names_that_fit_need_no_approval() {
+        for (pattern, name, want) in [
+            ("pi-1", "pi-1", true),
+            ("pi-1", "pi-10", false),
+            ("pi-*", "pi-10", true),
+            ("*", "x", true),
+            ("*.lab", "pi.lab", true),
+            ("a*b*c", "a1b2b3c", true),
+            ("a*b*c", "a1c", false),
+            ("a*a", "a", false),
+        ] {
+            assert_eq!(fits(pattern, name), want, "{pattern} {name}");
+        }
+        let waits = TokenRecord { wait: true, approve: vec!["pi-*".into()], ..token(None, None) };
+        assert!(waits.waits("nano") && !waits.waits("pi-3") && !token(None, None).waits("nano"));
     }
 
     #[test]

@@ -11,6 +11,9 @@ use rustls::{
 };
 use std::sync::Arc;
 
+/// Boards whose last session is remembered, about 1 KiB each.
+const RESUMABLE_MAX: usize = 16_384;
+
 impl Pki {
     /// For the API and the registry: a client certificate is welcome but not required (tokens exist).
     pub fn https_config(&self, alpn: &[&str]) -> Result<ServerConfig, PkiError> {
@@ -19,7 +22,12 @@ impl Pki {
 
     /// For MQTT: without a client certificate of this CA there is no connection.
     pub fn mqtt_config(&self) -> Result<ServerConfig, PkiError> {
-        self.config(true, &["mqtt"])
+        let mut config = self.config(true, &["mqtt"])?;
+        // A board on a bad link connects often: a resumed handshake is a third of a whole one. Kept here and not in tickets,
+        // which would carry the board's certificate to and fro.
+        config.session_storage = rustls::server::ServerSessionMemoryCache::new(RESUMABLE_MAX);
+        config.send_tls13_tickets = 1;
+        Ok(config)
     }
 
     fn config(&self, required: bool, alpn: &[&str]) -> Result<ServerConfig, PkiError> {

@@ -3,9 +3,33 @@
 //! In: nothing. Out: the time, seeds. Never: waits.
 
 use limpet_hub_core::Timestamp;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
 pub fn now() -> Timestamp {
     Timestamp::now()
+}
+
+/// As `now`, but never back: what sessions measure their waits with. It follows a jump forward, which only makes waits
+/// shorter, and passes over one back.
+pub fn steady() -> Timestamp {
+    static LAST: Mutex<Option<(Timestamp, Instant)>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    let (wall, mono) = (now(), Instant::now());
+    let at = match *last {
+        Some((at, seen)) => at.checked_add(mono - seen).unwrap_or(wall).max(wall),
+        None => wall,
+    };
+    *last = Some((at, mono));
+    at
+}
+
+/// When a `steady` time comes.
+pub fn steady_instant(at: Timestamp) -> tokio::time::Instant {
+    let wait = at.duration_since(steady());
+    tokio::time::Instant::now() + std::time::Duration::try_from(wait).unwrap_or_default()
 }
 
 /// Random bits for generated names. Without randomness the time must do: names only need to differ.

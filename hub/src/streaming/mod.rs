@@ -22,6 +22,7 @@ mod exec_spdy;
 mod flow;
 mod forward;
 mod forward_spdy;
+pub mod mqtt;
 
 pub use dial::dial;
 pub use exec::exec;

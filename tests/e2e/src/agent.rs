@@ -58,6 +58,17 @@ impl Agent {
         })
     }
 
+    /// Changes its configuration file; it counts from the next start on.
+    pub fn configure(&self, settings: &serde_json::Value) -> Result<()> {
+        let wrong = |e: &dyn std::fmt::Display| format!("{}: {e}", self.config.display());
+        let text = fs::read(&self.config).map_err(|e| wrong(&e))?;
+        let mut content: serde_json::Value = serde_json::from_slice(&text).map_err(|e| wrong(&e))?;
+        if let (Some(all), Some(more)) = (content.as_object_mut(), settings.as_object()) {
+            all.extend(more.clone());
+        }
+        fs::write(&self.config, content.to_string()).map_err(|e| wrong(&e))
+    }
+
     /// Starts; `token` is needed the first time only.
     pub fn start(&mut self, token: Option<&str>) -> Result<()> {
         self.start_with(token, &[])

@@ -94,6 +94,13 @@ impl Hub {
         }
     }
 
+    /// `limpet WORDS --data-dir …`: what it prints.
+    pub fn operate(&self, words: &[&str]) -> Result<String> {
+        let mut command = Command::new(&self.program);
+        command.args(words).arg("--data-dir").arg(&self.dir);
+        run(&mut command)?.ok(&format!("limpet {}", words.join(" ")))
+    }
+
     /// A join token.
     pub fn token(&self, words: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.program);

@@ -12,8 +12,11 @@ use limpet_agent_core::{
     status::{Outbox, OutboxOutput},
     sync::SyncOutput,
 };
-use limpet_protocol::{Down, Envelope, Hello, TokenAsk, Up};
+use crate::hub::hub_ms;
+use limpet_protocol::{Down, Envelope, Hello, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, TokenAsk, Up};
 use std::collections::{BTreeMap, BTreeSet};
+
+const JOURNAL_RECORDS_MAX: usize = 1000;
 
 /// A container of the pretend runtime.
 #[derive(Clone, Debug)]
@@ -37,6 +40,17 @@ pub struct Board {
     pub started: u64,
     pub twice: Vec<ContainerRef>,
     pub cut_off: bool,
+    /// Oldest and newest protocol version of the agent that starts next.
+    pub versions: (u8, u8),
+    /// The journal cannot be written at the moment.
+    pub disk_bad: bool,
+    /// How wrong the board's clock is, milliseconds.
+    pub skew_ms: i64,
+    /// The hub's time as last heard: the clock never shows less.
+    pub floor_ms: u64,
+    /// Names of Events of the agent's present life.
+    pub events: Vec<String>,
+    appended: u64,
 }
 
 /// What dies with the agent's process.
@@ -68,15 +82,29 @@ impl Board {
             started: 0,
             twice: Vec::new(),
             cut_off: false,
+            versions: (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION),
+            disk_bad: false,
+            skew_ms: 0,
+            floor_ms: 0,
+            events: Vec::new(),
+            appended: 0,
         }
+    }
+
+    /// What the board takes the time to be.
+    pub fn clock(&self, now_ms: u64) -> Now {
+        let right = i64::try_from(hub_ms(now_ms)).unwrap_or(i64::MAX);
+        let wall = u64::try_from(right.saturating_add(self.skew_ms)).unwrap_or(0);
+        Now { mono_ms: now_ms, wall_ms: wall.max(self.floor_ms) }
     }
 
     /// The agent's process starts: journal, then what the runtime still has.
     pub fn start(&mut self, now: Now) {
-        let mut sync = Sync::new();
+        let mut sync = Sync::speaking(self.versions);
         let mut pods = PodManager::new();
         let mut memories: BTreeMap<String, PodMemory> = BTreeMap::new();
         let mut ceiling = 0;
+        let mut events: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
         for record in &self.journal {
             match record {
                 Record::VersionCeiling(n) => ceiling = ceiling.max(*n),
@@ -86,6 +114,10 @@ impl Board {
                 Record::ForgetPod(uid) => {
                     memories.remove(uid);
                 }
+                Record::Event(number, json) => {
+                    events.insert(*number, json.clone());
+                }
+                Record::EventsTaken(number) => events = events.split_off(&(number + 1)),
                 other => sync.replay(other.clone()),
             }
         }
@@ -99,7 +131,9 @@ impl Board {
             pods.handle(now, &items, Input::Adopted(found));
         }
         pods.handle(now, &items, Input::Begin);
-        self.agent = Some(Agent { sync, pods, outbox: Outbox::new(ceiling) });
+        let mut outbox = Outbox::new(ceiling);
+        outbox.remember(events);
+        self.agent = Some(Agent { sync, pods, outbox });
     }
 
     fn adopted(&self) -> Vec<AdoptedPod> {
@@ -125,6 +159,7 @@ impl Board {
         self.agent = None;
         self.life += 1;
         self.connection = None;
+        self.events.clear();
     }
 
     /// Power cut.
@@ -159,9 +194,11 @@ impl Board {
         match envelope.message {
             Down::Welcome(welcome) => {
                 agent.sync.welcome(now, &welcome);
-                agent.outbox.connected();
+                agent.outbox.connected(agent.sync.speaks());
             }
             Down::Change(change) => agent.sync.change(now, change),
+            Down::Step(step) => agent.sync.step(now, step),
+            Down::EventsTaken { number } => agent.outbox.events_taken(number),
             Down::Reported { uid, version } => agent.outbox.reported(&uid, version),
             Down::TokenAnswer(_) | Down::Stream(_) => {}
             Down::Goodbye { .. } => self.disconnected(),
@@ -194,6 +231,24 @@ impl Board {
         }
     }
 
+    /// As on a real board: a long journal becomes a new one with the present state.
+    pub fn compact_if_long(&mut self) {
+        if self.journal.len() < JOURNAL_RECORDS_MAX || self.disk_bad {
+            return;
+        }
+        let Some(agent) = &self.agent else { return };
+        let mut records: Vec<Record> = agent.sync.snapshot().collect();
+        records.extend(agent.pods.snapshot().cloned().map(Record::Pod));
+        records.extend(agent.outbox.snapshot());
+        self.appended += self.journal.len() as u64;
+        self.journal = records;
+    }
+
+    /// Records written in all.
+    pub fn written(&self) -> u64 {
+        self.appended + self.journal.len() as u64
+    }
+
     /// Appends to the journal; true when the power of decision ends right after (or before) it.
     fn persist(&mut self, record: Record, crash_in: &mut Option<u64>) -> bool {
         if *crash_in == Some(0) {
@@ -209,13 +264,14 @@ impl Board {
 
     fn send(&self, agent: &Agent, message: Up, wishes: &mut Vec<Wish>) {
         if self.connection.is_some() {
-            wishes.push(Wish::Send(Envelope { session: agent.sync.session(), message }.encode()));
+            wishes.push(Wish::Send(Envelope { session: agent.sync.session(), message }.encode(agent.sync.speaks())));
         }
     }
 
     fn pump_sync(&mut self, agent: &mut Agent, now: Now, crash_in: &mut Option<u64>, wishes: &mut Vec<Wish>) -> bool {
         while let Some(output) = agent.sync.poll() {
             match output {
+                SyncOutput::Persist(_) if self.disk_bad => agent.sync.persisted(false),
                 SyncOutput::Persist(records) => {
                     for record in records {
                         if self.persist(record, crash_in) {
@@ -226,7 +282,7 @@ impl Board {
                 }
                 SyncOutput::Send(up) => self.send(agent, up, wishes),
                 SyncOutput::Changed(keys) => agent.pods.handle(now, agent.sync.items(), Input::Changed(keys)),
-                SyncOutput::HubTime(_) => {}
+                SyncOutput::HubTime(ms) => self.floor_ms = self.floor_ms.max(ms),
             }
         }
         false
@@ -235,12 +291,26 @@ impl Board {
     fn pump_outbox(&mut self, agent: &mut Agent, now: Now, crash_in: &mut Option<u64>, wishes: &mut Vec<Wish>) -> bool {
         while let Some(output) = agent.outbox.poll(now) {
             match output {
+                OutboxOutput::Persist(_) if self.disk_bad => agent.outbox.unpersisted(now),
+                OutboxOutput::Keep(_) if self.disk_bad => {}
                 OutboxOutput::Persist(record) => {
                     if self.persist(record, crash_in) {
                         return true;
                     }
                 }
-                OutboxOutput::Send(_, up) => self.send(agent, up, wishes),
+                OutboxOutput::Keep(record) => {
+                    if self.persist(record, crash_in) {
+                        return true;
+                    }
+                }
+                OutboxOutput::Send(_, up) => {
+                    if let Up::Event(json) = &up {
+                        // Older protocols do not confirm Events: they may be lost.
+                        let name = event_name(json);
+                        self.events.retain(|e| Some(e) != name.as_ref());
+                    }
+                    self.send(agent, up, wishes);
+                }
             }
         }
         false
@@ -258,8 +328,14 @@ impl Board {
             match action {
                 Action::Report { uid, namespace, name, status } => agent.outbox.pod(uid, namespace, name, status),
                 Action::PodGone { uid, namespace, name } => agent.outbox.gone(uid, namespace, name),
-                Action::Event(event) => agent.outbox.event(event),
+                Action::Event(event) => {
+                    self.events.extend(event_name(&event));
+                    agent.outbox.event(event);
+                }
                 Action::AskToken(key) => self.send(agent, Up::TokenAsk(TokenAsk { key }), wishes),
+                // As on a real board: what could not be written is only said in the log.
+                Action::Remember(_) if self.disk_bad => {}
+                Action::Forget { uid } if self.disk_bad => agent.outbox.forget(&uid),
                 Action::Remember(memory) => {
                     if self.persist(Record::Pod(memory), crash_in) {
                         return true;
@@ -356,4 +432,10 @@ impl Board {
     pub fn running(&self) -> BTreeSet<String> {
         self.containers.iter().filter(|(_, r)| r.exit.is_none()).map(|((uid, _), _)| uid.clone()).collect()
     }
+}
+
+/// Name of an Event, as the hub keeps it.
+pub fn event_name(json: &[u8]) -> Option<String> {
+    let event: serde_json::Value = serde_json::from_slice(json).ok()?;
+    event["metadata"]["name"].as_str().map(String::from)
 }

@@ -10,8 +10,9 @@ use limpet_hub_core::{
         session::{Session, SessionInput, SessionOutput},
     },
 };
+use limpet_protocol::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Default)]
 pub struct Hub {
@@ -27,11 +28,21 @@ pub struct Hub {
     tokens: u64,
     /// Simulated milliseconds, set by the world before each step.
     pub clock_ms: u64,
+    /// When each session wants to be woken, simulated milliseconds; by time, and by node.
+    wakes: BTreeSet<(u64, String)>,
+    wake_of: BTreeMap<String, u64>,
+    /// Oldest and newest protocol version of this hub.
+    pub versions: (u8, u8),
+    /// Names of the Events that are in the store.
+    pub events: BTreeSet<String>,
+    /// Pods that the hub deleted although nobody had asked for that.
+    pub evicted: Vec<String>,
 }
 
 impl Hub {
     pub fn new(boards: usize) -> Hub {
-        let mut hub = Hub { up: true, ..Hub::default() };
+        let versions = (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION);
+        let mut hub = Hub { up: true, versions, ..Hub::default() };
         for i in 0..boards {
             let name = format!("board-{i}");
             hub.put("/nodes", json!({"metadata": {"name": name, "uid": format!("node-{i}")}, "spec": {}}));
@@ -69,11 +80,29 @@ impl Hub {
     }
 
     pub fn give(&mut self, node: &str, now: Timestamp, input: SessionInput) {
-        let session = self.sessions.entry(node.to_string()).or_insert_with(|| Session::new(node));
+        let versions = self.versions;
+        let session = self.sessions.entry(node.to_string()).or_insert_with(|| Session::speaking(node, versions));
         session.handle(now, &self.view, input);
         while let Some(output) = session.poll() {
             self.out.push((node.to_string(), output));
         }
+        let wake = session.wake_at().map(|(at, _)| sim_ms(at));
+        if let Some(old) = self.wake_of.remove(node) {
+            self.wakes.remove(&(old, node.to_string()));
+        }
+        if let Some(at) = wake {
+            self.wakes.insert((at, node.to_string()));
+            self.wake_of.insert(node.to_string(), at);
+        }
+    }
+
+    pub fn wake_at(&self) -> Option<u64> {
+        self.wakes.first().map(|(at, _)| *at)
+    }
+
+    /// Sessions whose time has come.
+    pub fn due(&self) -> Vec<String> {
+        self.wakes.iter().take_while(|(at, _)| *at <= self.clock_ms).map(|(_, node)| node.clone()).collect()
     }
 
     /// All that is not on disk is gone.
@@ -81,6 +110,8 @@ impl Hub {
         self.up = false;
         self.life += 1;
         self.sessions.clear();
+        self.wakes.clear();
+        self.wake_of.clear();
         self.out.clear();
     }
 
@@ -111,11 +142,16 @@ impl Hub {
                 }
                 Change::Delete { resource, namespace, name, uid, .. } => {
                     let key = Key::new(&resource, &namespace, &name);
-                    if self.objects.get(&key).is_some_and(|o| o["metadata"]["uid"] == uid.as_str()) {
+                    if let Some(object) = self.objects.get(&key).filter(|o| o["metadata"]["uid"] == uid.as_str()) {
+                        if object["metadata"]["deletionTimestamp"].is_null() {
+                            self.evicted.push(key.to_string());
+                        }
                         self.delete(&key);
                     }
                 }
-                // Events are not kept here.
+                Change::Create { resource, object, .. } if resource == "/events" => {
+                    self.events.extend(object["metadata"]["name"].as_str().map(String::from));
+                }
                 Change::Create { .. } | Change::Event { .. } | Change::Bind { .. } => {}
             }
         }
@@ -134,7 +170,17 @@ impl Hub {
     }
 }
 
+/// Simulated milliseconds as milliseconds since 1970.
+pub fn hub_ms(ms: u64) -> u64 {
+    1_795_000_000_000 + ms
+}
+
 /// Simulated milliseconds as the hub's wall clock.
 pub fn now(ms: u64) -> Timestamp {
-    Timestamp::from_millisecond(1_795_000_000_000 + i64::try_from(ms).unwrap_or(0)).unwrap_or(Timestamp::UNIX_EPOCH)
+    Timestamp::from_millisecond(i64::try_from(hub_ms(ms)).unwrap_or(0)).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// The hub's wall clock as simulated milliseconds.
+fn sim_ms(at: Timestamp) -> u64 {
+    u64::try_from(at.as_millisecond() - now(0).as_millisecond()).unwrap_or(0)
 }

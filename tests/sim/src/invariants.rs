@@ -9,13 +9,16 @@ use limpet_protocol::{ItemKey, ItemKind};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Generations seen on each board, and where each pod has run.
-#[derive(Default)]
 pub struct Memory {
-    generations: BTreeMap<(usize, ItemKey), u64>,
+    generations: Vec<BTreeMap<ItemKey, u64>>,
     homes: BTreeMap<String, usize>,
 }
 
 impl Memory {
+    pub fn new(boards: usize) -> Memory {
+        Memory { generations: vec![BTreeMap::new(); boards], homes: BTreeMap::new() }
+    }
+
     /// After every event.
     pub fn check(&mut self, boards: &[Board], index: usize) -> Result<(), String> {
         let board = &boards[index];
@@ -29,14 +32,18 @@ impl Memory {
             }
         }
         let Some(agent) = &board.agent else { return Ok(()) };
+        let own = crate::operator::secret_of(index);
         for (key, held) in agent.sync.items().all() {
-            let seen = self.generations.entry((index, key.clone())).or_insert(0);
+            if key.kind == ItemKind::Secret && key.name != own {
+                return Err(format!("{}: knows {}, which none of its pods names", board.name, key.name));
+            }
+            let seen = self.generations[index].entry(key.clone()).or_insert(0);
             if held.generation < *seen {
                 return Err(format!("{}: {key:?} fell from generation {seen} to {}", board.name, held.generation));
             }
             *seen = held.generation;
         }
-        self.generations.retain(|(b, key), _| *b != index || agent.sync.items().by_key(key).is_some());
+        self.generations[index].retain(|key, _| agent.sync.items().by_key(key).is_some());
         Ok(())
     }
 }
@@ -52,9 +59,20 @@ pub fn durable(board: &Board) -> Result<(), String> {
     }
 }
 
+/// What the hub never does by itself.
+pub fn hub_is_patient(hub: &Hub) -> Result<(), String> {
+    match hub.evicted.first() {
+        Some(pod) => Err(format!("the hub deleted {pod} although nobody had asked for that")),
+        None => Ok(()),
+    }
+}
+
 /// Desired = actual, everywhere.
 pub fn converged(hub: &Hub, boards: &[Board]) -> Result<(), String> {
     for board in boards {
+        if let Some(lost) = board.events.iter().find(|e| !hub.events.contains(*e)) {
+            return Err(format!("{}: the Event {lost} is not at the hub", board.name));
+        }
         let Some(agent) = &board.agent else { return Err(format!("{} has no agent", board.name)) };
         let session = hub.sessions.get(&board.name);
         if !session.is_some_and(|s| s.in_sync()) {

@@ -6,6 +6,7 @@
 //! Never: a clock, a thread, a source of chance other than the seed.
 
 mod board;
+mod faults;
 mod hub;
 mod invariants;
 mod operator;

@@ -44,6 +44,7 @@ impl Operator {
                     "containers": [{"name": "c", "image": "hub.limpet/app:1", "imagePullPolicy": "IfNotPresent",
                         "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
                     "volumes": [{"name": "v", "configMap": {"name": map, "optional": true}},
+                        {"name": "s", "secret": {"secretName": secret_of(board as usize), "optional": true}},
                         {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}],
                 },
                 "status": {"phase": "Pending"},
@@ -52,15 +53,27 @@ impl Operator {
     }
 
     fn configure(&mut self, hub: &mut Hub, rng: &mut Rng) {
+        if rng.one_in(4) {
+            let name = secret_of(rng.between(0, self.boards) as usize);
+            let data = json!({"key": rng.next().to_string()});
+            let metadata = json!({"name": name, "namespace": "default", "uid": format!("uid-{name}")});
+            return hub.put("/secrets", json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data}));
+        }
         let name = format!("m{}", rng.between(0, 4));
         if rng.one_in(6) {
             hub.delete(&Key::new("/configmaps", "default", &name));
             return;
         }
-        let data = json!({"k": rng.next().to_string()});
+        // Large enough for differences to be worth it.
+        let data = json!({"k": rng.next().to_string(), "same": "and so on ".repeat(20)});
         let metadata = json!({"name": name, "namespace": "default", "uid": format!("cm-{name}")});
         hub.put("/configmaps", json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}));
     }
+}
+
+/// The Secret that only pods of this board name.
+pub fn secret_of(board: usize) -> String {
+    format!("secret-of-{board}")
 }
 
 /// As `kubectl delete pod`, or with `--force --grace-period=0`.

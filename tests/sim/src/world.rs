@@ -8,6 +8,7 @@
 use crate::{
     Rng,
     board::{Board, Wish},
+    faults::{self, Net, Way},
     hub::{self, Hub},
     invariants::{self, Memory},
     operator::Operator,
@@ -26,12 +27,15 @@ pub struct Settings {
     pub boards: usize,
     /// Simulated time with faults.
     pub trouble_ms: u64,
+    /// The time between faults, in multiples of about four seconds.
+    pub fault_every: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     pub events: u64,
     pub messages: u64,
+    pub bytes: u64,
     pub crashes: u64,
     pub containers_started: u64,
     pub journal_records: u64,
@@ -43,7 +47,7 @@ pub struct Report {
     pub trace: u64,
 }
 
-enum What {
+pub(crate) enum What {
     Connect { board: usize },
     ToHub { board: usize, connection: u64, bytes: Vec<u8> },
     ToBoard { board: usize, connection: u64, bytes: Vec<u8> },
@@ -55,27 +59,32 @@ enum What {
     Written { node: String, life: u64, ticket: u64, changes: Vec<Change> },
     Start { board: usize },
     HubStart,
+    /// A connection of which one direction was dead is given up.
+    Break { board: usize, connection: u64 },
+    DiskGood { board: usize },
     Fault,
     Operate,
 }
 
-struct World {
-    rng: Rng,
-    now: u64,
+pub(crate) struct World {
+    pub(crate) rng: Rng,
+    pub(crate) now: u64,
     order: u64,
     queue: BTreeMap<(u64, u64), What>,
-    hub: Hub,
-    boards: Vec<Board>,
+    pub(crate) hub: Hub,
+    pub(crate) boards: Vec<Board>,
     /// Connections that exist, by board.
-    links: BTreeMap<usize, u64>,
+    pub(crate) links: BTreeMap<usize, u64>,
     last_connection: u64,
     ticks: Vec<Option<u64>>,
-    hub_tick: Option<u64>,
+    pub(crate) hub_tick: Option<u64>,
     trouble_until: u64,
     memory: Memory,
     operator: Operator,
-    report: Report,
+    pub(crate) report: Report,
     touched: Vec<usize>,
+    pub(crate) net: Net,
+    pub(crate) fault_every: u64,
 }
 
 const PEACE_MS: u64 = 60_000;
@@ -86,7 +95,11 @@ const SETTLE_MS: u64 = 6 * 60_000;
 /// Runs one simulation.
 pub fn run(settings: &Settings) -> Result<Report, String> {
     let mut world = World::new(settings);
-    let fail = |e: String, at: u64| format!("seed {}, {} boards, at {at} ms: {e}", settings.seed, settings.boards);
+    let fail = |e: String, at: u64| {
+        let minutes = settings.trouble_ms / 60_000;
+        let Settings { seed, boards, fault_every, .. } = settings;
+        format!("seed {seed} boards {boards} minutes {minutes} every {fault_every}, at {at} ms: {e}")
+    };
     world.advance(settings.trouble_ms).map_err(|(e, at)| fail(e, at))?;
     let end = settings.trouble_ms + PEACE_MS + SETTLE_MS;
     let mut last = String::new();
@@ -108,7 +121,7 @@ pub fn run(settings: &Settings) -> Result<Report, String> {
     world.quiet().map_err(|e| fail(e, world.now))?;
     let mut report = world.report.clone();
     report.containers_started = world.boards.iter().map(|b| b.started).sum();
-    report.journal_records = world.boards.iter().map(|b| b.journal.len() as u64).sum();
+    report.journal_records = world.boards.iter().map(Board::written).sum();
     report.board_ms = world.now * settings.boards as u64;
     Ok(report)
 }
@@ -128,10 +141,12 @@ impl World {
             boards,
             hub_tick: None,
             trouble_until: settings.trouble_ms,
-            memory: Memory::default(),
+            memory: Memory::new(settings.boards),
             operator: Operator::new(settings.boards),
             report: Report::default(),
             touched: Vec::new(),
+            net: Net::default(),
+            fault_every: settings.fault_every.max(1),
         };
         for board in 0..settings.boards {
             world.after(1, What::Start { board });
@@ -141,16 +156,16 @@ impl World {
         world
     }
 
-    fn clock(&self) -> Now {
-        Now { mono_ms: self.now, wall_ms: 1_795_000_000_000 + self.now }
+    fn clock(&self, board: usize) -> Now {
+        self.boards[board].clock(self.now)
     }
 
-    fn after(&mut self, ms: u64, what: What) {
+    pub(crate) fn after(&mut self, ms: u64, what: What) {
         self.order += 1;
         self.queue.insert((self.now + ms, self.order), what);
     }
 
-    fn trouble(&self) -> bool {
+    pub(crate) fn trouble(&self) -> bool {
         self.now < self.trouble_until
     }
 
@@ -166,10 +181,11 @@ impl World {
             self.hub.clock_ms = self.now;
             self.step(what);
             self.flush_hub();
+            invariants::hub_is_patient(&self.hub).map_err(|e| (e, self.now))?;
             for board in std::mem::take(&mut self.touched) {
                 self.pump(board);
                 self.memory.check(&self.boards, board).map_err(|e| (e, self.now))?;
-                if self.report.events.is_multiple_of(16) {
+                if self.report.events.is_multiple_of(64) {
                     invariants::durable(&self.boards[board]).map_err(|e| (e, self.now))?;
                 }
             }
@@ -183,7 +199,7 @@ impl World {
         // What was still on the way when the faults ended arrives first.
         let settled = self.now + 10_000;
         self.advance(settled).map_err(|(e, _)| e)?;
-        let writes = |w: &World| (w.hub.revision, w.boards.iter().map(|b| b.journal.len()).sum::<usize>());
+        let writes = |w: &World| (w.hub.revision, w.boards.iter().map(Board::written).sum::<u64>());
         let before = (writes(self), self.report.messages);
         let until = self.now + QUIET_MS;
         self.advance(until).map_err(|(e, _)| e)?;
@@ -197,12 +213,12 @@ impl World {
     }
 
     fn step(&mut self, what: What) {
-        let now = self.clock();
         match what {
             What::Connect { board } => self.connect(board),
             What::ToHub { board, connection, bytes } => self.to_hub(board, connection, &bytes),
             What::ToBoard { board, connection, bytes } => {
                 if self.boards[board].connection == Some(connection) {
+                    let now = self.clock(board);
                     self.boards[board].receive(now, &bytes);
                     self.touched.push(board);
                 }
@@ -210,11 +226,13 @@ impl World {
             What::Cut { board, connection } => self.cut(board, connection),
             What::Outcome { board, life, input } => {
                 if self.boards[board].life == life {
+                    let now = self.clock(board);
                     self.boards[board].input(now, input);
                     self.touched.push(board);
                 }
             }
             What::End { board, boot, at, code } => {
+                let now = self.clock(board);
                 if self.boards[board].boot == boot
                     && let Some(news) = self.boards[board].end(now, &at, code)
                 {
@@ -224,35 +242,61 @@ impl World {
             }
             What::BoardTick { board } => {
                 self.ticks[board] = None;
+                let now = self.clock(board);
                 self.boards[board].tick(now);
                 self.touched.push(board);
             }
             What::HubTick => {
                 self.hub_tick = None;
-                let names: Vec<String> = self.hub.sessions.keys().cloned().collect();
-                for name in names {
+                for name in self.hub.due() {
                     self.hub.give(&name, hub::now(self.now), SessionInput::Tick);
                 }
             }
             What::Written { node, life, ticket, changes } => {
                 if self.hub.life == life {
+                    // Power fails just before or just after the store has it.
+                    let dies = self.trouble() && self.rng.one_in(500);
+                    if dies && self.rng.one_in(2) {
+                        return self.crash_hub();
+                    }
                     self.hub.apply(changes);
+                    if dies {
+                        return self.crash_hub();
+                    }
                     self.hub.give(&node, hub::now(self.now), SessionInput::Durable { ticket });
                 }
             }
             What::Start { board } => {
                 if self.boards[board].agent.is_none() {
+                    if self.trouble() {
+                        self.boards[board].versions = faults::some_version(&mut self.rng);
+                    }
+                    let now = self.clock(board);
                     self.boards[board].start(now);
                     self.touched.push(board);
                     let wait = self.rng.between(10, 3_000);
                     self.after(wait, What::Connect { board });
                 }
             }
-            What::HubStart => self.hub.start(),
+            What::HubStart => {
+                if self.trouble() {
+                    self.hub.versions = faults::some_version(&mut self.rng);
+                }
+                self.hub.start();
+            }
+            What::Break { board, connection } => {
+                if self.links.get(&board) == Some(&connection) {
+                    self.cut_now(board);
+                }
+            }
+            What::DiskGood { board } => {
+                self.boards[board].disk_bad = false;
+                self.touched.push(board);
+            }
             What::Fault => self.fault(),
             What::Operate => {
                 if self.trouble() {
-                    let wait = self.rng.between(50, 6_000);
+                    let wait = self.rng.between(50, 6_000) * self.fault_every;
                     self.after(wait, What::Operate);
                     if self.hub.up {
                         self.operator.act(&mut self.hub, &mut self.rng);
@@ -299,7 +343,7 @@ impl World {
         }
     }
 
-    fn cut_now(&mut self, board: usize) {
+    pub(crate) fn cut_now(&mut self, board: usize) {
         let Some(connection) = self.links.remove(&board) else { return };
         self.boards[board].disconnected();
         self.touched.push(board);
@@ -313,7 +357,7 @@ impl World {
 
     fn pump(&mut self, board: usize) {
         let mut crash_in = (self.trouble() && self.rng.one_in(400)).then(|| self.rng.between(0, 4));
-        let now = self.clock();
+        let now = self.clock(board);
         let wishes = self.boards[board].pump(now, &mut self.rng, &mut crash_in);
         let (life, boot) = (self.boards[board].life, self.boards[board].boot);
         for wish in wishes {
@@ -321,7 +365,7 @@ impl World {
                 Wish::Send(bytes) => {
                     if let Some(connection) = self.boards[board].connection {
                         let make = |bytes| What::ToHub { board, connection, bytes };
-                        self.travel(bytes, make);
+                        self.travel(board, Way::Up, bytes, make);
                     }
                 }
                 Wish::Later(ms, input) => self.after(ms, What::Outcome { board, life, input }),
@@ -332,6 +376,7 @@ impl World {
             self.died(board);
             return;
         }
+        self.boards[board].compact_if_long();
         if let Some(at) = self.boards[board].wake_at()
             && self.ticks[board].is_none_or(|t| at < t)
         {
@@ -341,7 +386,7 @@ impl World {
     }
 
     /// The keeper starts a dead agent again.
-    fn died(&mut self, board: usize) {
+    pub(crate) fn died(&mut self, board: usize) {
         self.report.crashes += 1;
         self.links.remove(&board);
         self.ticks[board] = None;
@@ -349,34 +394,13 @@ impl World {
         self.after(wait, What::Start { board });
     }
 
-    /// The network between: in order and reliable in peace; in trouble messages are lost, doubled and overtaken too.
-    fn travel(&mut self, bytes: Vec<u8>, make: impl Fn(Vec<u8>) -> What) {
-        self.report.messages += 1;
-        if !self.trouble() {
-            self.after(20, make(bytes));
-            return;
-        }
-        match self.rng.between(0, 100) {
-            0..3 => {}
-            3..5 => {
-                self.after(20, make(bytes.clone()));
-                let wait = self.rng.between(20, 4_000);
-                self.after(wait, make(bytes));
-            }
-            5..15 => {
-                let wait = self.rng.between(1, 3_000);
-                self.after(wait, make(bytes));
-            }
-            _ => self.after(20, make(bytes)),
-        }
-    }
-
     fn flush_hub(&mut self) {
         for (node, output) in std::mem::take(&mut self.hub.out) {
             let board = node.strip_prefix("board-").and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
             match output {
-                SessionOutput::Send { connection, envelope, .. } => {
-                    self.travel(envelope.encode(), |bytes| What::ToBoard { board, connection, bytes });
+                SessionOutput::Send { connection, version, envelope, .. } => {
+                    let make = |bytes| What::ToBoard { board, connection, bytes };
+                    self.travel(board, Way::Down, envelope.encode(version), make);
                 }
                 SessionOutput::Write { ticket, changes } => {
                     let life = self.hub.life;
@@ -397,67 +421,13 @@ impl World {
         if !self.hub.out.is_empty() {
             self.flush_hub();
         }
-        let wake = self.hub.sessions.values().filter_map(|s| s.wake_at()).map(|(at, _)| at).min();
-        if let Some(at) = wake {
-            let ms = u64::try_from(at.as_millisecond() - hub::now(0).as_millisecond()).unwrap_or(0).max(self.now + 1);
+        if let Some(at) = self.hub.wake_at() {
+            let ms = at.max(self.now + 1);
             if self.hub_tick.is_none_or(|t| ms < t) {
                 self.hub_tick = Some(ms);
                 self.after(ms - self.now, What::HubTick);
             }
         }
-    }
-
-    fn fault(&mut self) {
-        if !self.trouble() {
-            return;
-        }
-        let wait = self.rng.between(200, 8_000);
-        self.after(wait, What::Fault);
-        let board = self.rng.between(0, self.boards.len() as u64) as usize;
-        match self.rng.between(0, 12) {
-            0..4 => self.cut_now(board),
-            4 => self.boards[board].cut_off = !self.boards[board].cut_off,
-            5 | 6 => {
-                if self.boards[board].agent.is_some() {
-                    self.boards[board].crash();
-                    self.died(board);
-                }
-            }
-            7 => {
-                let dead = self.boards[board].agent.is_none();
-                self.boards[board].reboot();
-                if !dead {
-                    self.died(board);
-                }
-            }
-            8 => self.crash_hub(),
-            _ => self.end_some_container(board),
-        }
-        if self.boards[board].cut_off {
-            self.cut_now(board);
-        }
-    }
-
-    fn crash_hub(&mut self) {
-        if !self.hub.up {
-            return;
-        }
-        self.report.crashes += 1;
-        self.hub.crash();
-        self.hub_tick = None;
-        for board in self.links.keys().copied().collect::<Vec<_>>() {
-            self.cut_now(board);
-        }
-        let wait = self.rng.between(500, 20_000);
-        self.after(wait, What::HubStart);
-    }
-
-    fn end_some_container(&mut self, board: usize) {
-        let some = self.boards[board].containers.iter().find(|(_, r)| r.exit.is_none());
-        let Some(((uid, name), running)) = some else { return };
-        let at = ContainerRef { uid: uid.as_str().into(), container: name.as_str().into(), attempt: running.attempt };
-        let boot = self.boards[board].boot;
-        self.after(1, What::End { board, boot, at, code: 1 });
     }
 }
 
@@ -477,6 +447,8 @@ impl What {
             What::HubStart => 11,
             What::Fault => 12,
             What::Operate => 13,
+            What::Break { .. } => 14,
+            What::DiskGood { .. } => 15,
         }
     }
 }

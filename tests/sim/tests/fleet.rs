@@ -5,7 +5,7 @@
 use limpet_sim::{Settings, run};
 
 fn settings(seed: u64, boards: usize, minutes: u64) -> Settings {
-    Settings { seed, boards, trouble_ms: minutes * 60_000 }
+    Settings { seed, boards, trouble_ms: minutes * 60_000, fault_every: 1 }
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -33,8 +33,9 @@ fn old_bugs_stay_fixed() {
     for line in include_str!("../seeds.txt").lines() {
         let text = line.split('#').next().unwrap_or_default();
         let words: Vec<u64> = text.split_whitespace().map(|w| w.parse().unwrap()).collect();
-        if let [seed, boards, minutes] = words[..] {
-            run(&settings(seed, boards as usize, minutes)).unwrap_or_else(|e| panic!("{e}"));
+        if let [seed, boards, minutes, every] = words[..] {
+            let settings = Settings { fault_every: every, ..settings(seed, boards as usize, minutes) };
+            run(&settings).unwrap_or_else(|e| panic!("{e}"));
         }
     }
 }

@@ -7,6 +7,7 @@ mod apply;
 mod control;
 mod create;
 mod idle;
+mod link;
 mod proc;
 
 use crate::{dist, setup};
@@ -27,6 +28,9 @@ pub struct Args {
     /// Measure the control plane (scheduling, scaling, idling), and nothing else
     #[arg(long)]
     control: bool,
+    /// What a board costs on the wire, and nothing else (30 minutes are the promise's measure)
+    #[arg(long)]
+    link: bool,
 }
 
 /// One row of the table.
@@ -53,6 +57,11 @@ pub fn run(args: &Args) -> Result<(), String> {
         return Ok(());
     }
     let ready = Binaries::build("dev")?;
+    if args.link {
+        // Bytes do not depend on how the binaries were optimized.
+        print(&link::run(&ready, args.minutes)?);
+        return Ok(());
+    }
     let binaries = Binaries { hub: dist::hub()?, agent: dist::agent()?, demo_web: ready.demo_web };
     let mut figures = vec![Figure::new("agent binary, static", mib(size(&binaries.agent)?), "≤ 6 MiB")];
     let mut world = World::new(&binaries, 1)?;

@@ -1,16 +1,24 @@
-//! Reports until the hub has them: latest wins, one slot a pod; Events in a bounded spool.
+//! Reports until the hub has them: latest wins, one slot a pod; Events in their order, in a bounded spool.
 //!
-//! In: statuses, farewells, Events, the hub's `Reported`. Out: messages with versions that never fall.
+//! In: statuses, farewells, Events, the hub's `Reported` and `EventsTaken`. Out: messages with versions that never fall.
+//! While the hub is away Events also go to the journal, so many an hour and no more: they outlive a reboot, and a container
+//! that fails for ever does not wear out the flash.
 //! Never: sends a version that the journal's ceiling does not cover; holds more than one report of a pod.
 
 use crate::{clock::Now, pods::Uid, sync::Record};
-use limpet_protocol::{NodeReport, PodGone, PodReport, Up, topic::Channel};
+use limpet_protocol::{NodeReport, NumberedEvent, PodGone, PodReport, Up, topic::Channel};
 use std::collections::{BTreeMap, VecDeque};
 
 const VERSION_BLOCK: u64 = 4096;
 const EVENTS_MAX: usize = 512;
 const EVENTS_BYTES_MAX: usize = 256 * 1024;
 const IN_FLIGHT_MAX: usize = 64;
+const EVENTS_IN_FLIGHT_MAX: usize = 32;
+/// Events written to the journal in an hour.
+const KEPT_PER_HOUR_MAX: u32 = 60;
+const HOUR_MS: u64 = 3_600_000;
+/// From this version on Events are numbered and confirmed.
+const NUMBERED_SINCE: u8 = 3;
 /// A report that the hub has not confirmed on a living connection is sent again after this long.
 const AGAIN_MS: u64 = 60_000;
 /// After a failure of the journal.
@@ -20,7 +28,20 @@ const BLOCKED_MS: u64 = 10_000;
 pub enum OutboxOutput {
     /// Make durable before the next `poll`.
     Persist(Record),
+    /// Append when convenient; no need to wait for the disk.
+    Keep(Record),
     Send(Channel, Up),
+}
+
+/// An Event on its way.
+#[derive(Debug)]
+struct Spooled {
+    number: u64,
+    json: Vec<u8>,
+    /// When it went out on this connection.
+    sent_at: Option<u64>,
+    /// The journal has it.
+    kept: bool,
 }
 
 #[derive(Debug)]
@@ -39,8 +60,15 @@ pub struct Outbox {
     pods: BTreeMap<Uid, Slot>,
     node: Option<(Vec<u8>, u64, Option<u64>)>,
     node_known: Vec<u8>,
-    events: VecDeque<Vec<u8>>,
+    events: VecDeque<Spooled>,
     events_bytes: usize,
+    /// The Event sent last in this row.
+    event_before: u64,
+    /// The hub confirmed Events that the journal holds.
+    taken: Option<u64>,
+    /// Begin of the present hour, and Events that went to the journal in it.
+    kept_hour: (u64, u32),
+    speak: u8,
     version: u64,
     ceiling: u64,
     /// The ceiling before the one that is being made durable.
@@ -56,8 +84,20 @@ impl Outbox {
         Outbox { version: ceiling, ceiling, ..Outbox::default() }
     }
 
-    pub fn snapshot(&self) -> Record {
-        Record::VersionCeiling(self.ceiling)
+    /// Events that the journal gave back, in order.
+    pub fn remember(&mut self, events: impl IntoIterator<Item = (u64, Vec<u8>)>) {
+        for (number, json) in events {
+            self.version = self.version.max(number);
+            self.events_bytes += json.len();
+            self.events.push_back(Spooled { number, json, sent_at: None, kept: true });
+        }
+    }
+
+    /// The records that rebuild what must survive, for compaction.
+    pub fn snapshot(&self) -> impl Iterator<Item = Record> + '_ {
+        let kept = self.events.iter().filter(|e| e.kept);
+        std::iter::once(Record::VersionCeiling(self.ceiling))
+            .chain(kept.map(|e| Record::Event(e.number, e.json.clone())))
     }
 
     pub fn pod(&mut self, uid: Uid, namespace: String, name: String, status: Vec<u8>) {
@@ -89,18 +129,41 @@ impl Outbox {
         self.node = Some((body, self.version, None));
     }
 
-    pub fn event(&mut self, event: Vec<u8>) {
-        self.events_bytes += event.len();
-        self.events.push_back(event);
+    /// The oldest goes when there are too many.
+    pub fn event(&mut self, json: Vec<u8>) {
+        self.version += 1;
+        self.events_bytes += json.len();
+        self.events.push_back(Spooled { number: self.version, json, sent_at: None, kept: false });
         while self.events.len() > EVENTS_MAX || self.events_bytes > EVENTS_BYTES_MAX {
-            let dropped = self.events.pop_front().map_or(0, |e| e.len());
-            self.events_bytes -= dropped;
+            self.drop_event();
         }
     }
 
+    fn drop_event(&mut self) -> Option<Spooled> {
+        let event = self.events.pop_front()?;
+        self.events_bytes -= event.json.len();
+        if event.kept {
+            self.taken = Some(event.number);
+        }
+        Some(event)
+    }
+
+    /// The hub has all Events up to `number` durably.
+    pub fn events_taken(&mut self, number: u64) {
+        while self.events.front().is_some_and(|e| e.number <= number && e.sent_at.is_some()) {
+            self.drop_event();
+        }
+    }
+
+    fn resend_events(&mut self) {
+        self.event_before = 0;
+        self.events.iter_mut().for_each(|e| e.sent_at = None);
+    }
+
     /// A new session is welcome at the hub: everything unconfirmed goes out again.
-    pub fn connected(&mut self) {
-        self.connected = true;
+    pub fn connected(&mut self, speak: u8) {
+        (self.connected, self.speak) = (true, speak);
+        self.resend_events();
         self.pods.values_mut().for_each(|s| s.sent_at = None);
         if let Some((_, _, sent)) = &mut self.node {
             *sent = None;
@@ -131,9 +194,15 @@ impl Outbox {
             self.version > self.ceiling
                 || self.node.as_ref().is_some_and(|(_, _, sent)| due(*sent))
                 || self.pods.values().any(|s| due(s.sent_at))
-                || !self.events.is_empty()
+                || self.event_to_send(now)
         };
         self.connected && now.mono_ms >= self.blocked_until && something()
+    }
+
+    fn event_to_send(&self, now: Now) -> bool {
+        let overdue = self.events.front().and_then(|e| e.sent_at).is_some_and(|at| now.mono_ms >= at + AGAIN_MS);
+        let in_flight = self.events.iter().take_while(|e| e.sent_at.is_some()).count();
+        overdue || (in_flight < self.events.len() && in_flight < EVENTS_IN_FLIGHT_MAX)
     }
 
     /// The record that `poll` gave last could not be made durable: it is tried again later.
@@ -152,6 +221,9 @@ impl Outbox {
             self.ceiling = self.version + VERSION_BLOCK;
             return Some(OutboxOutput::Persist(Record::VersionCeiling(self.ceiling)));
         }
+        if let Some(record) = self.to_keep(now) {
+            return Some(OutboxOutput::Keep(record));
+        }
         if !self.connected {
             return None;
         }
@@ -169,9 +241,40 @@ impl Outbox {
         {
             return Some(OutboxOutput::Send(Channel::Status, slot.message(uid, now)));
         }
-        let event = self.events.pop_front()?;
-        self.events_bytes -= event.len();
-        Some(OutboxOutput::Send(Channel::Event, Up::Event(event)))
+        self.next_event(now).map(|up| OutboxOutput::Send(Channel::Event, up))
+    }
+
+    fn next_event(&mut self, now: Now) -> Option<Up> {
+        if !self.event_to_send(now) {
+            return None;
+        }
+        if self.speak < NUMBERED_SINCE {
+            return self.drop_event().map(|e| Up::Event(e.json));
+        }
+        if self.events.front().and_then(|e| e.sent_at).is_some_and(|at| now.mono_ms >= at + AGAIN_MS) {
+            self.resend_events();
+        }
+        let event = self.events.iter_mut().find(|e| e.sent_at.is_none())?;
+        event.sent_at = Some(now.mono_ms);
+        let after = std::mem::replace(&mut self.event_before, event.number);
+        Some(Up::NumberedEvent(NumberedEvent { number: event.number, after, json: event.json.clone() }))
+    }
+
+    /// What the journal should learn about Events.
+    fn to_keep(&mut self, now: Now) -> Option<Record> {
+        if let Some(number) = self.taken.take() {
+            return Some(Record::EventsTaken(number));
+        }
+        if self.connected {
+            return None;
+        }
+        if now.mono_ms >= self.kept_hour.0 + HOUR_MS {
+            self.kept_hour = (now.mono_ms, 0);
+        }
+        let event = self.events.iter_mut().find(|e| !e.kept).filter(|_| self.kept_hour.1 < KEPT_PER_HOUR_MAX)?;
+        self.kept_hour.1 += 1;
+        event.kept = true;
+        Some(Record::Event(event.number, event.json.clone()))
     }
 
     pub fn wake_at(&self) -> Option<(u64, &'static str)> {
@@ -181,7 +284,8 @@ impl Outbox {
             return None;
         }
         let blocked = (self.version > self.ceiling).then_some((self.blocked_until, "the journal failed"));
-        let again = pods.chain(node).min().map(|first| (first + AGAIN_MS, "a report is not confirmed"));
+        let event = self.events.front().and_then(|e| e.sent_at);
+        let again = pods.chain(node).chain(event).min().map(|first| (first + AGAIN_MS, "a report is not confirmed"));
         blocked.into_iter().chain(again).min()
     }
 }
@@ -208,94 +312,4 @@ impl Slot {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn now(ms: u64) -> Now {
-        Now { mono_ms: ms, wall_ms: ms }
-    }
-
-    fn drain(outbox: &mut Outbox, ms: u64) -> Vec<Up> {
-        let mut all = Vec::new();
-        while let Some(out) = outbox.poll(now(ms)) {
-            if let OutboxOutput::Send(_, up) = out {
-                all.push(up);
-            }
-        }
-        all
-    }
-
-    fn versions(all: &[Up]) -> Vec<u64> {
-        let version = |up: &Up| match up {
-            Up::PodReport(r) => Some(r.version),
-            Up::PodGone(r) => Some(r.version),
-            Up::NodeReport(r) => Some(r.version),
-            _ => None,
-        };
-        all.iter().filter_map(version).collect()
-    }
-
-    #[test]
-    fn latest_wins_and_stays_until_it_is_confirmed() {
-        let mut o = Outbox::new(0);
-        assert!(o.poll(now(0)).is_none());
-        for n in 0..3 {
-            o.pod("u".into(), "d".into(), "p".into(), vec![n]);
-        }
-        assert!(matches!(o.poll(now(0)), Some(OutboxOutput::Persist(Record::VersionCeiling(_)))));
-        assert!(drain(&mut o, 0).is_empty(), "nothing before a session");
-        o.connected();
-        let sent = drain(&mut o, 0);
-        assert!(matches!(&sent[..], [Up::PodReport(r)] if r.status == [2] && r.version == 3));
-        assert!(drain(&mut o, 1).is_empty());
-        o.disconnected();
-        o.connected();
-        assert_eq!(versions(&drain(&mut o, 2)), [3]);
-        assert_eq!(versions(&drain(&mut o, 60_002)), [3], "asked again");
-        o.reported("u", 2);
-        assert!(!o.idle());
-        o.reported("u", 3);
-        assert!(o.idle());
-    }
-
-    #[test]
-    fn versions_never_fall_across_restarts() {
-        let mut o = Outbox::new(0);
-        o.connected();
-        o.node(vec![1]);
-        let Some(OutboxOutput::Persist(Record::VersionCeiling(ceiling))) = o.poll(now(0)) else { panic!() };
-        let before = versions(&drain(&mut o, 0));
-        let mut again = Outbox::new(ceiling);
-        again.connected();
-        again.node(vec![1]);
-        assert!(versions(&drain(&mut again, 0)) > before);
-    }
-
-    #[test]
-    fn the_last_status_goes_before_the_farewell() {
-        let mut o = Outbox::new(0);
-        o.connected();
-        o.pod("u".into(), "d".into(), "p".into(), vec![1]);
-        o.gone("u".into(), "d".into(), "p".into());
-        let sent = drain(&mut o, 0);
-        assert!(matches!(&sent[..], [Up::PodReport(_), Up::PodGone(_)]), "{sent:?}");
-        assert_eq!(versions(&sent), [1, 2]);
-        o.reported("u", 1);
-        assert!(!o.idle());
-        o.reported("u", 2);
-        assert!(o.idle());
-    }
-
-    #[test]
-    fn events_are_bounded_and_last() {
-        let mut o = Outbox::new(0);
-        for n in 0..2000u32 {
-            o.event(n.to_le_bytes().to_vec());
-        }
-        o.pod("u".into(), "d".into(), "p".into(), vec![1]);
-        o.connected();
-        let sent = drain(&mut o, 0);
-        assert!(matches!(sent[0], Up::PodReport(_)));
-        assert_eq!(sent.len(), 1 + EVENTS_MAX);
-    }
-}
+mod tests;

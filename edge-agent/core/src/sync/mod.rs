@@ -10,7 +10,8 @@ pub use items::{Held, Items};
 
 use crate::{clock::Now, pods::PodMemory};
 use limpet_protocol::{
-    Ack, Hello, Inventory, Item, ItemHash, ItemKey, SetChange, SetDigest, Up, Welcome, limits,
+    Ack, Hello, Inventory, Item, ItemHash, ItemKey, ItemStep, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, SetChange,
+    SetDigest, SetStep, Up, Welcome, limits, squeeze,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::VecDeque, sync::Arc};
@@ -29,6 +30,10 @@ pub enum Record {
     /// What must survive a reboot about one pod.
     Pod(PodMemory),
     ForgetPod(String),
+    /// An Event that the hub does not have yet: number and JSON.
+    Event(u64, Vec<u8>),
+    /// The hub has all Events up to this number.
+    EventsTaken(u64),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -47,7 +52,7 @@ const SESSION_BLOCK: u64 = 64;
 /// After asking for the differences, this long before asking again.
 const INVENTORY_AGAIN_MS: u64 = 15_000;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Sync {
     items: Items,
     session: u64,
@@ -55,7 +60,10 @@ pub struct Sync {
     link: Link,
     pending: Option<Pending>,
     out: VecDeque<SyncOutput>,
-    alive_every_s: u32,
+    /// Oldest and newest protocol version of this agent.
+    versions: (u8, u8),
+    /// What this session speaks.
+    speak: u8,
 }
 
 /// Where the conversation with the hub stands.
@@ -89,7 +97,21 @@ struct Pending {
 
 impl Sync {
     pub fn new() -> Sync {
-        Sync::default()
+        Sync::speaking((PROTOCOL_VERSION_MIN, PROTOCOL_VERSION))
+    }
+
+    /// An agent of another age: oldest and newest version that it speaks.
+    pub fn speaking(versions: (u8, u8)) -> Sync {
+        Sync {
+            items: Items::default(),
+            session: 0,
+            session_ceiling: 0,
+            link: Link::Down,
+            pending: None,
+            out: VecDeque::new(),
+            versions,
+            speak: versions.0,
+        }
     }
 
     /// One journal record at the start. Records that are not for this module are passed over.
@@ -115,9 +137,9 @@ impl Sync {
         self.session
     }
 
-    /// Seconds between `Alive` messages, as the hub wants; 0 before it said so.
-    pub fn alive_every_s(&self) -> u32 {
-        self.alive_every_s
+    /// The protocol version of this session; the oldest one before the hub's welcome.
+    pub fn speaks(&self) -> u8 {
+        self.speak
     }
 
     pub fn in_sync(&self) -> bool {
@@ -137,6 +159,8 @@ impl Sync {
             self.out.push_back(SyncOutput::Persist(vec![record]));
         }
         hello.digest = self.items.digest();
+        hello.speaks = self.versions;
+        self.speak = self.versions.0;
         self.link = Link::Greeting;
         self.out.push_back(SyncOutput::Send(Up::Hello(hello)));
     }
@@ -147,13 +171,25 @@ impl Sync {
     }
 
     pub fn welcome(&mut self, now: Now, welcome: &Welcome) {
-        if !matches!(self.link, Link::Greeting) {
+        if !matches!(self.link, Link::Greeting) || !(self.versions.0..=self.versions.1).contains(&welcome.speak) {
             return;
         }
-        self.alive_every_s = welcome.alive_every_s.min(3600);
+        self.speak = welcome.speak;
         self.out.push_back(SyncOutput::HubTime(welcome.time_ms));
         self.link = Link::Up(Talk { seq_next: 1, target: welcome.digest, ..Talk::default() });
         self.ask_if_different(now);
+    }
+
+    /// A step of the set that may consist of differences. A difference to a body that is not held makes it a missed step.
+    pub fn step(&mut self, now: Now, step: SetStep) {
+        let Link::Up(talk) = &mut self.link else { return };
+        let mut change = SetChange { seq: step.seq, removals: step.removals, digest: step.digest, ..SetChange::default() };
+        if step.seq >= talk.seq_next {
+            let count = step.puts.len();
+            change.puts = step.puts.into_iter().filter_map(|put| whole(&self.items, put)).collect();
+            talk.gap |= change.puts.len() < count;
+        }
+        self.change(now, change);
     }
 
     /// A step of the set. Call `poll` until empty before the next input.
@@ -271,6 +307,24 @@ impl Sync {
             Record::Put(Item { key: key.clone(), generation: held.generation, body })
         }))
     }
+}
+
+impl Default for Sync {
+    fn default() -> Sync {
+        Sync::new()
+    }
+}
+
+/// The whole item of a step; `None` when its base is not what is held here.
+fn whole(items: &Items, put: ItemStep) -> Option<Item> {
+    let body = match put.base {
+        0 => put.body,
+        base => {
+            let held = items.by_key(&put.key).filter(|held| held.hash.prefix() == base)?;
+            squeeze::unfold(&held.body, &put.body, limits::ITEM_BYTES_MAX).ok()?
+        }
+    };
+    Some(Item { key: put.key, generation: put.generation, body })
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ fn digest_of(items: &[Item]) -> SetDigest {
 
 fn up(sync: &mut Sync, target: SetDigest) -> Vec<SyncOutput> {
     sync.connected(Hello::default());
-    sync.welcome(now(0), &Welcome { time_ms: 5, digest: target, alive_every_s: 10 });
+    sync.welcome(now(0), &Welcome { time_ms: 5, digest: target, speak: 3, extensions: Vec::new() });
     drain(sync, true)
 }
 
@@ -201,7 +201,7 @@ fn run_world(seed: u64) {
             wire.clear();
             hub.seq = 0;
             sync.connected(Hello::default());
-            sync.welcome(now(clock), &Welcome { time_ms: 0, digest: hub.digest(), alive_every_s: 10 });
+            sync.welcome(now(clock), &Welcome { time_ms: 0, digest: hub.digest(), speak: 3, extensions: Vec::new() });
         }
         if !calm {
             hub.revision += 1;

@@ -191,6 +191,24 @@ pub fn body(view: &ObjectStore, key: &ItemKey) -> Option<Vec<u8>> {
     }
 }
 
+/// What an item was before its last change, when that had this hash: what a node may still hold.
+pub fn previous(view: &ObjectStore, key: &ItemKey, hash: ItemHash) -> Option<Vec<u8>> {
+    fn shaped<T>(object: &Obj<T>, hash: ItemHash) -> Option<Vec<u8>>
+    where
+        Obj<T>: Kind,
+    {
+        // Filled when it was first wanted; what nobody was sent is nobody's base.
+        (object.item_hash.get() == Some(&hash)).then(|| shape::<T>(object))
+    }
+    match view.previous(&object_key(key))? {
+        Object::ConfigMap(o) => shaped(o, hash),
+        Object::Secret(o) => shaped(o, hash),
+        Object::Service(o) => shaped(o, hash),
+        Object::EndpointSlice(o) => shaped(o, hash),
+        _ => None,
+    }
+}
+
 /// The object as nodes get it. A finished pod keeps its phase, so that a board without memory does not run it again.
 fn shape<T>(object: &Obj<T>) -> Vec<u8>
 where

@@ -28,7 +28,8 @@ const PRESSURES: [(&str, &str); 3] = [
     ("PIDPressure", "node.kubernetes.io/pid-pressure"),
 ];
 
-/// When nodes were heard of. The shell calls these on every connection, message and disconnection.
+/// When nodes were heard of. The shell calls these on every connection, message and disconnection. A node with a connection
+/// is there: the broker ends the connection when a board's pings stay away.
 #[derive(Clone, Debug)]
 pub struct Liveness {
     hub_started: Timestamp,
@@ -52,8 +53,9 @@ impl Liveness {
         self.nodes.insert(node.into(), Seen { at: now, connected: true });
     }
 
-    pub fn disconnected(&mut self, node: &str, now: Timestamp) {
-        self.nodes.insert(node.into(), Seen { at: now, connected: false });
+    /// `heard`: when the connection brought something last.
+    pub fn disconnected(&mut self, node: &str, heard: Timestamp) {
+        self.nodes.insert(node.into(), Seen { at: heard, connected: false });
     }
 
     pub fn forget(&mut self, node: &str) {
@@ -68,14 +70,11 @@ impl Liveness {
         self.nodes.get(node).is_some_and(|s| s.connected)
     }
 
-    /// When the node counts as offline if nothing is heard until then.
-    fn deadline(&self, node: &str) -> Timestamp {
-        let seconds = match self.is_connected(node) {
-            true => limits::OFFLINE_AFTER_S,
-            false => limits::OFFLINE_AFTER_CLOSE_S,
-        };
-        let patience = jiff::SignedDuration::from_secs(seconds);
-        self.last_heard(node).checked_add(patience).unwrap_or(Timestamp::MAX)
+    /// When the node counts as offline if it does not connect until then; `None` while it is connected.
+    fn deadline(&self, node: &str) -> Option<Timestamp> {
+        let patience = jiff::SignedDuration::from_secs(limits::OFFLINE_AFTER_CLOSE_S);
+        (!self.is_connected(node))
+            .then(|| self.last_heard(node).checked_add(patience).unwrap_or(Timestamp::MAX))
     }
 }
 
@@ -85,11 +84,11 @@ pub fn reconcile(view: &ObjectStore, liveness: &Liveness, node: &str, now: Times
     let mut plan = Plan::default();
     let Some(object) = view.node(node) else { return plan };
     let deadline = liveness.deadline(node);
-    let alive = now < deadline;
+    let alive = deadline.is_none_or(|at| now < at);
     let ready = object.status.condition("Ready");
     let silenced = ready.is_some_and(|c| &*c.status == "Unknown");
     if alive {
-        plan.wake_at(deadline);
+        deadline.into_iter().for_each(|at| plan.wake_at(at));
         if silenced && liveness.is_connected(node) {
             say(&mut plan, object, now, true);
         }
@@ -325,13 +324,18 @@ mod tests {
     }
 
     #[test]
-    fn a_restarted_hub_gives_nodes_time_and_silence_on_a_connection_counts() {
+    fn a_restarted_hub_gives_nodes_time_and_a_connection_is_enough() {
         let mut world = World::new("True");
         let mut liveness = Liveness::new(at(0));
-        assert!(world.settle(&liveness, at(1)).is_empty());
-        liveness.heard("n1", at(5));
-        assert!(world.settle(&liveness, at(100)).is_empty());
-        assert_eq!(world.settle(&liveness, at(5 + limits::OFFLINE_AFTER_S)), ["NodeNotReady"]);
+        assert!(world.settle(&liveness, at(limits::OFFLINE_AFTER_CLOSE_S - 1)).is_empty());
+        assert_eq!(world.settle(&liveness, at(limits::OFFLINE_AFTER_CLOSE_S)), ["NodeNotReady"]);
+        liveness.heard("n1", at(100));
+        assert_eq!(world.settle(&liveness, at(100)), ["NodeReady"]);
+        assert!(world.settle(&liveness, at(90_000)).is_empty(), "an idle link says nothing for a long time");
+        // Pings stayed away: offline at once, since when it was heard last.
+        liveness.disconnected("n1", at(89_000));
+        assert_eq!(world.settle(&liveness, at(90_001)), ["NodeNotReady"]);
+        assert_eq!(world.node["metadata"]["annotations"][OFFLINE_SINCE], rfc3339(at(89_000)));
     }
 
     #[test]

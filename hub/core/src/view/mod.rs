@@ -8,6 +8,7 @@ pub mod kinds;
 mod meta;
 mod object;
 mod selector;
+mod previous;
 mod store;
 mod used;
 

@@ -5,6 +5,7 @@
 
 use super::{
     Changed, ControllerRevision, Key, Kind, Node, Object, Pod, ReplicaSet,
+    previous::Previous,
     used::{NodePods, Used, counts_as_affine, counts_as_anti_affine},
 };
 use bytes::Bytes;
@@ -29,6 +30,7 @@ pub struct ObjectStore {
     by_owner: BTreeMap<Box<str>, BTreeSet<Arc<Key>>>,
     /// Pods and ReplicaSets without a controller, by resource and namespace: what may be adopted.
     loose: BTreeMap<Place, BTreeSet<Arc<Key>>>,
+    previous: Previous,
 }
 
 impl ObjectStore {
@@ -76,6 +78,9 @@ impl ObjectStore {
         let old = self.take(&key);
         if let Some(old) = &old {
             self.unindex(&key, old);
+            if new.is_some() {
+                self.previous.keep(&key, old);
+            }
         }
         if let Some(new) = &new {
             self.index(&key, new);
@@ -158,6 +163,11 @@ impl ObjectStore {
     /// Any object by its key.
     pub fn object(&self, key: &Key) -> Option<&Object> {
         self.resources.get(&*key.resource)?.get(&key.namespace)?.get(&key.name)
+    }
+
+    /// What an object was before its last change, when that is still known.
+    pub fn previous(&self, key: &Key) -> Option<&Object> {
+        self.previous.of(key)
     }
 
     /// One object of a known kind; cluster-scoped kinds have an empty namespace.

@@ -1,40 +1,47 @@
-//! Limpet's own doors: joining with a token, and the operator's tokens.
+//! Limpet's own doors: joining with a token, the operator's tokens, who joined and who waits.
 //!
-//! In: `POST /limpet/v1/join` (the token is the right), `POST /limpet/v1/renew` (the key is),
-//! `/limpet/v1/tokens`, `/limpet/v1/store` and `/limpet/v1/why/KIND/NAMESPACE/NAME` (rights in RBAC). Out: JSON, or a
-//! Status.
+//! In: `POST /limpet/v1/join` (the token is the right), `POST /limpet/v1/renew` (the key is), `/limpet/v1/tokens`,
+//! `/limpet/v1/nodes`, `/limpet/v1/store` and `/limpet/v1/why/KIND/NAMESPACE/NAME` (rights in RBAC). Out: JSON, or a Status.
 //! Never: shows the secret of a token again.
 
 use crate::{
     operate::snapshot::copy_store,
     api::{
-        Api, Reply,
+        Api, Client, Reply,
         decode::Inflow,
         dispatch::{Call, Input, not_allowed},
         limits,
         negotiate::Wanted,
         reply,
     },
-    enroll::{Enroll, EnrollError, TokenWish},
+    auth::Peer,
+    enroll::{Decision, Enroll, EnrollError, TokenWish},
     pki::PkiError,
+    run::Delete,
 };
 use http::Method;
 use limpet_objects::status::Status;
-use limpet_protocol::join::JoinAsk;
+use limpet_protocol::join::{JoinAsk, JoinWaits};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     sync::{Arc, PoisonError},
     time::SystemTime,
 };
 
-pub async fn join(api: &Api, body: Inflow) -> Result<Reply, Status> {
+pub async fn join(api: &Api, peer: &Peer, body: Inflow) -> Result<Reply, Status> {
     let ask: JoinAsk = read(&body.read_up_to(limits::JOIN_BYTES_MAX).await?)?;
-    let answer = enroll(api)?.join(&ask, SystemTime::now()).await;
-    let answer = answer.map_err(|error| {
-        tracing::warn!(node = %ask.node_name, token = %ask.token_id, %error, "a device may not join");
-        failed(&error)
-    })?;
-    json(200, &answer)
+    let address = peer.address.map(|a| a.ip().to_string()).unwrap_or_default();
+    match enroll(api)?.join(&ask, &address, SystemTime::now()).await {
+        Ok(answer) => json(200, &answer),
+        Err(waits @ EnrollError::Waits { .. }) => {
+            tracing::info!(node = %ask.node_name, %address, "a device waits to be let in");
+            json(202, &JoinWaits { message: waits.to_string() })
+        }
+        Err(error) => {
+            tracing::warn!(node = %ask.node_name, token = %ask.token_id, %error, "a device may not join");
+            Err(failed(&error))
+        }
+    }
 }
 
 /// The signature of the request is the right; a certificate that has ended does not matter.
@@ -76,7 +83,16 @@ pub async fn answer(call: Call, parts: &[&str], input: Input) -> Result<Reply, S
             let copied = copied.map_err(|e| Status::internal(e.to_string()))?;
             json(200, &copied.map_err(|e| Status::internal(e.to_string()))?)
         }
-        (_, ["v1", "store", ..] | ["v1", "tokens", ..] | ["v1", "join" | "renew"]) => Err(not_allowed()),
+        (&Method::GET, ["v1", "nodes"]) => json(200, &enroll.devices()),
+        (&Method::POST, ["v1", "nodes", node, verb @ ("approve" | "reject")]) => {
+            let decision = if *verb == "approve" { Decision::Approved } else { Decision::Rejected };
+            match enroll.decide(node, decision).await.map_err(|e| failed(&e))? {
+                true => json(200, &Status::success("limpet", "waiting", node, "")),
+                false => Err(Status::not_found("limpet", "waiting", node)),
+            }
+        }
+        (&Method::DELETE, ["v1", "nodes", node]) => remove(&call.api, &enroll, node).await,
+        (_, ["v1", "tokens" | "nodes" | "store", ..] | ["v1", "join" | "renew"]) => Err(not_allowed()),
         _ => Err(Status::no_such_resource()),
     }
 }
@@ -89,6 +105,28 @@ fn why(api: &Api, kind: &str, namespace: &str, name: &str) -> Result<Reply, Stat
     match answer.map_err(Status::bad_request)? {
         Some(answer) => json(200, &answer),
         None => Err(Status::not_found("", kind, name)),
+    }
+}
+
+/// The Node object, when there is one, and the key. The sessions cut the device off when they see the Node go.
+async fn remove(api: &Arc<Api>, enroll: &Enroll, node: &str) -> Result<Reply, Status> {
+    let delete = Delete {
+        resource: "/nodes".into(),
+        namespace: String::new(),
+        name: node.into(),
+        uid: String::new(),
+        grace: None,
+        propagation: None,
+    };
+    let object = match Client::new(Arc::clone(api)).delete("limpet-node", delete).await {
+        Ok(_) => true,
+        Err(status) if status.code == 404 => false,
+        Err(status) => return Err(status),
+    };
+    let key = enroll.remove(node).await.map_err(|e| failed(&e))?;
+    match object || key {
+        true => json(200, &Status::success("limpet", "nodes", node, "")),
+        false => Err(Status::not_found("limpet", "nodes", node)),
     }
 }
 

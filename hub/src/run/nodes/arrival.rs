@@ -9,17 +9,23 @@ use serde_json::json;
 use tokio::sync::Mutex;
 
 const COMPONENT: &str = "limpet-node";
+/// Label of a node with the pool that its join token was for.
+const POOL: &str = "limpet.dev/pool";
 
 /// Creates the Node when it is missing. The device's own report fills in the rest. One at a time, because each new node
 /// takes the first free range of pod addresses.
-pub(super) async fn ensure(applier: &Applier, one_at_a_time: &Mutex<()>, node: &str) {
+pub(super) async fn ensure(applier: &Applier, enroll: &Enroll, one_at_a_time: &Mutex<()>, node: &str) {
     let _turn = one_at_a_time.lock().await;
+    let mut labels = json!({"kubernetes.io/hostname": node, "kubernetes.io/os": "linux"});
+    if let Some(pool) = enroll.identity(node).and_then(|i| i.pool) {
+        labels[POOL] = json!(pool);
+    }
     let object = {
         let view = applier.world().read();
         if view.node(node).is_some() {
             return;
         }
-        new_node(&view, node, &json!({"kubernetes.io/hostname": node, "kubernetes.io/os": "linux"}))
+        new_node(&view, node, &labels)
     };
     let create = Change::Create { resource: "/nodes".into(), namespace: String::new(), object };
     if let Err(status) = applier.apply(COMPONENT, vec![create]).await {

@@ -1,27 +1,108 @@
 //! Who may connect over MQTT.
 //!
-//! In: a certificate that TLS verified. Out: the node's name, when the enrolment office knows the key under that name.
+//! In: a certificate that TLS verified, and the hardware that the client id names. Out: the node's name, when the enrolment
+//! office knows the key under that name and no other device with the same key is the node.
 //! Deleting the Node object closes the door at once; joining again with a token opens it.
-//! Never: trusts the client id.
+//! Never: lets the client id widen a right: it can only tell two holders of one key apart.
 
-use crate::{enroll::Enroll, run::Nodes};
+use crate::{
+    enroll::{Copy, Enroll},
+    run::{Nodes, clock},
+};
 use limpet_broker::{Gate, PeerIdentity};
-use limpet_protocol::topic::valid_node_name;
-use std::sync::Arc;
+use limpet_hub_core::{
+    Timestamp,
+    nodes::holder::{self, Seen, Verdict},
+};
+use limpet_protocol::{join::is_hardware, topic::valid_node_name};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// A copy that goes on trying is noted this often.
+const NOTED_EVERY_MS: u64 = 3_600_000;
 
 pub struct NodeGate {
     enroll: Arc<Enroll>,
     nodes: Arc<Nodes>,
+    presence: Arc<Presence>,
+}
+
+/// Which devices are connected, by node.
+pub struct Presence {
+    started: Timestamp,
+    seen: Mutex<BTreeMap<String, Seen>>,
+}
+
+impl Presence {
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Presence {
+        Presence { started: clock::now(), seen: Mutex::default() }
+    }
+
+    /// The node has no connection any more.
+    pub(super) fn left(&self, node: &str) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(seen) = seen.get_mut(node) {
+            (seen.connected, seen.at) = (false, clock::now());
+        }
+    }
+
+    pub(super) fn forget(&self, node: &str) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(node);
+    }
+
+    /// The verdict, and on admission the new state.
+    fn ask(&self, node: &str, record: &str, hardware: &str) -> Verdict {
+        let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = clock::now();
+        let verdict = holder::verdict(record, all.get(node), hardware, self.started, now);
+        if verdict != Verdict::KeepOut {
+            all.insert(node.into(), Seen { hardware: hardware.into(), connected: true, at: now });
+        }
+        verdict
+    }
 }
 
 impl NodeGate {
-    pub fn new(enroll: Arc<Enroll>, nodes: Arc<Nodes>) -> NodeGate {
-        NodeGate { enroll, nodes }
+    pub fn new(enroll: Arc<Enroll>, nodes: Arc<Nodes>, presence: Arc<Presence>) -> NodeGate {
+        NodeGate { enroll, nodes, presence }
+    }
+
+    /// Keeps the record of the node's hardware, in the background: the device does not wait for it.
+    fn record(&self, node: &str, hardware: &str) {
+        let (enroll, node, hardware) = (Arc::clone(&self.enroll), node.to_string(), hardware.to_string());
+        tokio::spawn(async move {
+            let note = enroll.note(&node, |identity| {
+                identity.copy = None;
+                identity.hardware = hardware;
+            });
+            if let Err(error) = note.await {
+                tracing::warn!(node, "the node's hardware is not on record yet: {error}");
+            }
+        });
+    }
+
+    fn copy_seen(&self, node: &str, hardware: &str, known: Option<&Copy>, peer: &PeerIdentity) {
+        let seen_ms = u64::try_from(clock::now().as_millisecond()).unwrap_or(0);
+        if known.is_some_and(|k| k.hardware == hardware && seen_ms < k.seen_ms + NOTED_EVERY_MS) {
+            return;
+        }
+        let address = peer.address.map(|a| a.ip().to_string()).unwrap_or_default();
+        self.nodes.copy_noticed(node, hardware, &address);
+        let copy = Copy { hardware: hardware.into(), address, seen_ms };
+        let (enroll, node) = (Arc::clone(&self.enroll), node.to_string());
+        tokio::spawn(async move {
+            if let Err(error) = enroll.note(&node, |identity| identity.copy = Some(copy)).await {
+                tracing::warn!(node, "the copy is not on record yet: {error}");
+            }
+        });
     }
 }
 
 impl Gate for NodeGate {
-    fn admit(&self, peer: &PeerIdentity, _client_id: &str) -> Result<String, String> {
+    fn admit(&self, peer: &PeerIdentity, client_id: &str) -> Result<String, String> {
         let name = peer.common_name.strip_prefix("system:node:").unwrap_or_default();
         if !valid_node_name(name) || !peer.organizations.iter().any(|o| o == "system:nodes") {
             return Err("the certificate is not a node's".into());
@@ -30,6 +111,20 @@ impl Gate for NodeGate {
             return Err("the node is being removed from the cluster".into());
         }
         self.enroll.admit(name, &peer.certificate).map_err(|e| e.to_string())?;
+        let hardware = if is_hardware(client_id) { client_id } else { "" };
+        let identity = self.enroll.identity(name);
+        let record = identity.as_ref().map_or("", |i| i.hardware.as_str());
+        match self.presence.ask(name, record, hardware) {
+            Verdict::Admit => {}
+            Verdict::AdmitAndRecord => self.record(name, hardware),
+            Verdict::KeepOut => {
+                self.copy_seen(name, hardware, identity.as_ref().and_then(|i| i.copy.as_ref()), peer);
+                return Err(format!(
+                    "device {hardware} has a copy of the card of {name}, which is device {record}; give it a name of its \
+                     own: remove its data directory and join it again"
+                ));
+            }
+        }
         Ok(name.into())
     }
 }

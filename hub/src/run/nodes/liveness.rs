@@ -9,7 +9,10 @@ use limpet_hub_core::{
     nodes::offline::{Liveness, reconcile},
     view::Node,
 };
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 const WORKERS: usize = 4;
 const COMPONENT: &str = "node-lifecycle";
@@ -73,8 +76,10 @@ impl Offline {
         }
     }
 
-    pub(super) fn disconnected(&self, node: &str) {
-        self.liveness().disconnected(node, clock::now());
+    /// `silent`: for how long nothing was heard before the connection ended.
+    pub(super) fn disconnected(&self, node: &str, silent: Duration) {
+        let now = clock::now();
+        self.liveness().disconnected(node, now.checked_sub(silent).unwrap_or(now));
         self.queue.add(node.into());
     }
 

@@ -9,7 +9,7 @@ mod gate;
 mod liveness;
 mod sessions;
 
-pub use gate::NodeGate;
+pub use gate::{NodeGate, Presence};
 pub use liveness::Offline;
 pub use sessions::{Links, Nodes};
 

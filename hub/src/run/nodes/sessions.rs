@@ -4,10 +4,10 @@
 //! sessions ask for. Writes of one node are applied one after the other, those of different nodes side by side.
 //! Never: waits for the disk or for a node.
 
-use super::{Offline, arrival};
+use super::{Offline, Presence, arrival};
 use crate::{
     enroll::Enroll,
-    run::{Applier, Listener, Streams, clock, control::instant, streams, tokens},
+    run::{Applier, Listener, Streams, clock, streams, tokens},
 };
 use bytes::Bytes;
 use limpet_broker::{Broker, FromNode, SendError};
@@ -19,7 +19,7 @@ use limpet_hub_core::{
     },
     view::Node,
 };
-use limpet_protocol::{Envelope, ItemKey, Up, topic::Channel};
+use limpet_protocol::{Envelope, ItemKey, PROTOCOL_VERSION, Up, topic::Channel};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, PoisonError},
@@ -56,6 +56,8 @@ struct Marks {
     removed: BTreeSet<String>,
     /// Removed nodes whose keys are not forgotten yet: the gate is closed to them.
     leaving: BTreeSet<String>,
+    /// Copies of cards that were kept out: hardware and address, by node.
+    copies: BTreeMap<String, (String, String)>,
 }
 
 /// Collects which nodes a change concerns; the task takes them from here.
@@ -73,6 +75,7 @@ pub struct Links {
     pub applier: Arc<Applier>,
     pub offline: Arc<Offline>,
     pub enroll: Arc<Enroll>,
+    pub presence: Arc<Presence>,
 }
 
 struct Task {
@@ -83,6 +86,7 @@ struct Task {
     applier: Arc<Applier>,
     offline: Arc<Offline>,
     enroll: Arc<Enroll>,
+    presence: Arc<Presence>,
     streams: Streams,
     outcomes: mpsc::UnboundedSender<Outcome>,
     under_way: Arc<Semaphore>,
@@ -106,6 +110,7 @@ impl Nodes {
             applier: links.applier,
             offline: links.offline,
             enroll: links.enroll,
+            presence: links.presence,
             streams: links.streams,
             outcomes,
             under_way: Arc::new(Semaphore::new(UNDER_WAY_MAX)),
@@ -119,10 +124,18 @@ impl Nodes {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner).leaving.contains(node)
     }
 
-    /// (dirty, removed) since the last time.
-    fn take(&self) -> (BTreeSet<String>, BTreeSet<String>) {
+    /// A second device with the key of a node was kept out.
+    pub(super) fn copy_noticed(&self, node: &str, hardware: &str, address: &str) {
+        self.mark(|marks| {
+            marks.copies.insert(node.into(), (hardware.into(), address.into()));
+        });
+    }
+
+    /// What was marked since the last time; `leaving` stays.
+    fn take(&self) -> Marks {
         let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
-        (std::mem::take(&mut marks.dirty), std::mem::take(&mut marks.removed))
+        let leaving = marks.leaving.clone();
+        std::mem::replace(&mut *marks, Marks { leaving, ..Marks::default() })
     }
 
     fn mark(&self, change: impl FnOnce(&mut Marks)) {
@@ -158,7 +171,7 @@ impl Task {
     ) {
         let nodes = Arc::clone(&self.nodes);
         loop {
-            let wake = self.wakes.first().map(|(at, _)| instant(*at));
+            let wake = self.wakes.first().map(|(at, _)| clock::steady_instant(*at));
             let sleep = async {
                 match wake {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -195,10 +208,11 @@ impl Task {
                 });
                 self.arrive(node, connection);
             }
-            FromNode::Disconnected { node, connection, reason } => {
+            FromNode::Disconnected { node, connection, reason, silent } => {
                 tracing::info!(node, connection, "node disconnected: {reason}");
                 if !self.broker.is_connected(&node) {
-                    self.offline.disconnected(&node);
+                    self.presence.left(&node);
+                    self.offline.disconnected(&node, silent);
                 }
                 self.input(&node, SessionInput::Disconnected { connection });
             }
@@ -216,12 +230,16 @@ impl Task {
     }
 
     fn marks(&mut self) {
-        let (dirty, removed) = self.nodes.take();
+        let Marks { dirty, removed, copies, .. } = self.nodes.take();
+        for (node, (hardware, address)) in copies {
+            self.copy_noticed(&node, &hardware, &address);
+        }
         for node in removed {
             let reason = "the node was deleted from the cluster";
             self.input(&node, SessionInput::Removed { reason: reason.into() });
             self.broker.disconnect(&node, reason);
             self.streams.forget(&node);
+            self.presence.forget(&node);
             if let Some(one) = self.sessions.remove(&node)
                 && let Some(at) = one.wake
             {
@@ -240,8 +258,20 @@ impl Task {
         }
     }
 
+    /// Both are shown, and the node is asked for a sign of life: should it be gone, its kernel's silence ends its connection
+    /// within a minute, and the other device is a repair some time later.
+    fn copy_noticed(&self, node: &str, hardware: &str, address: &str) {
+        let sign = Envelope { session: 0, message: limpet_protocol::Down::EventsTaken { number: 0 } };
+        let _ = self.broker.send(node, Channel::Event.letter(), Bytes::from(sign.encode(PROTOCOL_VERSION)));
+        let message = format!(
+            "device {hardware} at {address} uses a copy of this node's card and is kept out; `limpet node list` shows both. \
+             To make it a node of its own, remove its data directory and join it again"
+        );
+        self.notice(node, "DuplicateIdentity", message);
+    }
+
     fn tick(&mut self) {
-        let now = clock::now();
+        let now = clock::steady();
         while let Some((at, node)) = self.wakes.first().cloned() {
             if at > now {
                 return;
@@ -263,9 +293,10 @@ impl Task {
             one.early = Some((connection, Vec::new()));
         }
         let (applier, outcomes) = (Arc::clone(&self.applier), self.outcomes.clone());
+        let enroll = Arc::clone(&self.enroll);
         let turn = Arc::clone(&self.one_arrival);
         tokio::spawn(async move {
-            arrival::ensure(&applier, &turn, &node).await;
+            arrival::ensure(&applier, &enroll, &turn, &node).await;
             let _ = outcomes.send(Outcome::Arrived { node, connection });
         });
     }
@@ -323,7 +354,7 @@ impl Task {
         let mut outputs = Vec::new();
         {
             let view = self.applier.world().read();
-            one.session.handle(clock::now(), &view, input);
+            one.session.handle(clock::steady(), &view, input);
             while let Some(output) = one.session.poll() {
                 outputs.push(output);
             }
@@ -345,12 +376,16 @@ impl Task {
 
     fn output(&mut self, node: &str, output: SessionOutput) {
         match output {
-            SessionOutput::Send { channel, envelope, .. } => {
+            SessionOutput::Send { channel, version, mut envelope, .. } => {
+                if let limpet_protocol::Down::Welcome(welcome) = &mut envelope.message {
+                    // The session's own time never goes back; a board's clock follows the right one.
+                    welcome.time_ms = u64::try_from(clock::now().as_millisecond()).unwrap_or(0);
+                }
                 let stream = match (&envelope.message, channel) {
                     (limpet_protocol::Down::Stream(frame), Channel::Stream) => Some(frame.id()),
                     _ => None,
                 };
-                let sent = self.broker.send(node, channel.letter(), Bytes::from(envelope.encode()));
+                let sent = self.broker.send(node, channel.letter(), Bytes::from(envelope.encode(version)));
                 match (sent, stream) {
                     (Err(SendError::QueueFull), Some(id)) => {
                         self.streams.torn(node, id, "the node takes data too slowly");

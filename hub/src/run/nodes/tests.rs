@@ -55,12 +55,14 @@ async fn hub() -> Hub {
     tokio::spawn(feed.run(listeners));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let gate = Arc::new(NodeGate::new(enroll.clone(), nodes.clone()));
+    let presence = Arc::new(Presence::new());
+    let gate = Arc::new(NodeGate::new(enroll.clone(), nodes.clone(), presence.clone()));
     let options = BrokerOptions { tls, message_bytes_max: 4 * 1024 * 1024 };
     let (broker, from_nodes) = serve(listener, options, gate);
     let (streams, to_nodes) = Streams::new();
     offline.start();
     nodes.start(Links {
+        presence,
         broker: broker.clone(),
         from_nodes,
         streams: streams.clone(),
@@ -74,7 +76,7 @@ async fn hub() -> Hub {
 
 impl Hub {
     async fn join(&self, name: &str) -> (JoinAnswer, String) {
-        let wish = TokenWish { ttl_seconds: 60, uses: None, node: None };
+        let wish = TokenWish { ttl_seconds: 60, ..TokenWish::default() };
         let made = self.enroll.create_token(&wish, SystemTime::now()).await.unwrap();
         let json = URL_SAFE_NO_PAD.decode(made.token.strip_prefix(TOKEN_PREFIX).unwrap()).unwrap();
         let token: JoinToken = serde_json::from_slice(&json).unwrap();
@@ -87,8 +89,9 @@ impl Hub {
             csr_pem: csr.pem().unwrap(),
             instance: "00".into(),
             description: String::new(),
+            hardware: String::new(),
         };
-        (self.enroll.join(&ask, SystemTime::now()).await.unwrap(), key.serialize_pem())
+        (self.enroll.join(&ask, "192.0.2.9", SystemTime::now()).await.unwrap(), key.serialize_pem())
     }
 
     fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
@@ -125,11 +128,11 @@ impl Device {
 
     async fn hello(&mut self) {
         self.client.subscribe(topic::down_filter(&self.name), QoS::AtMostOnce).await.unwrap();
-        self.say(Channel::State, Up::Hello(Hello { boot_id: "b".into(), ..Hello::default() })).await;
+        self.say(Channel::State, Up::Hello(Hello { boot_id: "b".into(), speaks: (1, 3), ..Hello::default() })).await;
     }
 
     async fn say(&self, channel: Channel, message: Up) {
-        let bytes = Envelope { session: self.session, message }.encode();
+        let bytes = Envelope { session: self.session, message }.encode(3);
         self.client.publish(topic::up(&self.name, channel), QoS::AtLeastOnce, false, bytes).await.unwrap();
     }
 
@@ -171,10 +174,10 @@ async fn a_device_joins_works_and_is_removed() {
     });
     hub.api.create("test", "/pods".into(), "default".into(), pod).await.unwrap();
     let has_pod = |d: &Down| match d {
-        Down::Change(c) => c.puts.iter().any(|i| i.key.kind == ItemKind::Pod && i.key.name == "web"),
+        Down::Step(c) => c.puts.iter().any(|i| i.key.kind == ItemKind::Pod && i.key.name == "web"),
         _ => false,
     };
-    let Ok(Down::Change(change)) = device.hear(has_pod).await else { panic!() };
+    let Ok(Down::Step(change)) = device.hear(has_pod).await else { panic!() };
     device.say(Channel::State, Up::Ack(Ack { seq: change.seq })).await;
 
     // Its report is written.

@@ -8,9 +8,10 @@ mod reports;
 mod set;
 
 use super::desired::{self, TokenWanted};
-use crate::{Change, ObjectStore, Timestamp, limits};
+use crate::{Change, ObjectStore, Timestamp};
 use limpet_protocol::{
-    Down, Envelope, Hello, ItemKey, ItemKind, StreamFrame, TokenAnswer, Up, Welcome, topic::Channel,
+    Down, Envelope, Hello, Item, ItemKey, ItemKind, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, SetChange, SetStep,
+    StreamFrame, TokenAnswer, Up, Welcome, common_version, topic::Channel,
 };
 use reports::Reports;
 use set::SetState;
@@ -69,6 +70,8 @@ pub enum SessionOutput {
     Send {
         connection: u64,
         channel: Channel,
+        /// The protocol version to write it in.
+        version: u8,
         envelope: Envelope<Down>,
     },
     /// Close this connection.
@@ -112,11 +115,22 @@ pub struct Session {
     instance: Option<[u8; 16]>,
     set: SetState,
     reports: Reports,
+    /// Oldest and newest protocol version of this hub.
+    versions: (u8, u8),
+    /// What the present session speaks.
+    speak: u8,
 }
 
 impl Session {
     pub fn new(node: &str) -> Session {
+        Session::speaking(node, (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION))
+    }
+
+    /// As a hub of another age: oldest and newest version that it speaks.
+    pub fn speaking(node: &str, versions: (u8, u8)) -> Session {
         Session {
+            versions,
+            speak: versions.0,
             node: node.into(),
             out: VecDeque::new(),
             connection: None,
@@ -195,13 +209,14 @@ impl Session {
             _ => {}
         }
         match envelope.message {
-            Up::Hello(_) | Up::Alive => {}
+            Up::Hello(_) => {}
             Up::Inventory(inventory) => self.set.inventory(inventory),
             Up::Ack(ack) => self.set.acknowledged(ack.seq),
             Up::PodReport(report) => self.reports.pod(now, view, &self.node, report),
             Up::PodGone(gone) => self.reports.gone(now, view, &self.node, gone),
             Up::NodeReport(report) => self.reports.node(now, view, &self.node, report),
-            Up::Event(json) => self.reports.event(view, &self.node, &json),
+            Up::Event(json) => self.reports.event(view, &self.node, None, &json),
+            Up::NumberedEvent(event) => self.reports.numbered_event(view, &self.node, &event),
             Up::TokenAsk(ask) => self.set.renew_token(&ask.key),
             Up::Stream(frame) => self.out.push_back(SessionOutput::Stream(frame)),
         }
@@ -218,14 +233,26 @@ impl Session {
                 ),
             });
         }
-        self.instance = Some(hello.instance);
-        self.open = Some(session);
+        let Some(speak) = common_version(hello.speaks, self.versions) else {
+            let ((from, to), (own_from, own_to)) = (hello.speaks, self.versions);
+            return self.goodbye(format!(
+                "agent {} speaks protocol versions {from} to {to}, this hub {own_from} to {own_to}: update the older one",
+                hello.agent_version
+            ));
+        };
+        if self.instance.replace(hello.instance).is_some_and(|before| before != hello.instance) {
+            // Another installation counts its versions anew.
+            self.reports = Reports::default();
+        }
+        (self.open, self.speak) = (Some(session), speak);
+        self.reports.opened();
         self.out.push_back(SessionOutput::Opened { session });
-        let digest = self.set.opened(desired::wanted(view, &self.node), hello.digest);
+        let digest = self.set.opened(desired::wanted(view, &self.node), hello.digest, speak >= 3);
         let welcome = Welcome {
             time_ms: u64::try_from(now.as_millisecond()).unwrap_or(0),
             digest,
-            alive_every_s: limits::ALIVE_EVERY_S,
+            speak,
+            extensions: Vec::new(),
         };
         self.send(Channel::State, Down::Welcome(welcome));
     }
@@ -240,6 +267,9 @@ impl Session {
                 reports::Out::Reported { uid, version } => {
                     self.send(Channel::Status, Down::Reported { uid, version });
                 }
+                reports::Out::EventsTaken { number } => {
+                    self.send(Channel::Event, Down::EventsTaken { number });
+                }
                 reports::Out::Notice { reason, message } => {
                     self.out.push_back(SessionOutput::Notice { reason, message });
                 }
@@ -248,8 +278,9 @@ impl Session {
         if !self.is_open() {
             return;
         }
-        for change in self.set.steps(now, view, &self.node) {
-            self.send(Channel::State, Down::Change(change));
+        for step in self.set.steps(now, view, &self.node) {
+            let message = if self.speak >= 3 { Down::Step(step) } else { Down::Change(plain(step)) };
+            self.send(Channel::State, message);
         }
         for wanted in self.set.tokens_to_issue() {
             self.out.push_back(SessionOutput::Token(wanted));
@@ -258,8 +289,8 @@ impl Session {
 
     fn send(&mut self, channel: Channel, message: Down) {
         if let (Some(connection), Some(session)) = (self.connection, self.open) {
-            let envelope = Envelope { session, message };
-            self.out.push_back(SessionOutput::Send { connection, channel, envelope });
+            let (version, envelope) = (self.speak, Envelope { session, message });
+            self.out.push_back(SessionOutput::Send { connection, channel, version, envelope });
         }
     }
 
@@ -282,6 +313,12 @@ impl Session {
     }
 }
 
+/// A step without differences, for nodes that do not take them.
+fn plain(step: SetStep) -> SetChange {
+    let puts = step.puts.into_iter().map(|p| Item { key: p.key, generation: p.generation, body: p.body });
+    SetChange { seq: step.seq, puts: puts.collect(), removals: step.removals, digest: step.digest }
+}
+
 /// Tokens are not objects of the store; what is known of them is what was issued or what the node holds.
 fn is_token(key: &ItemKey) -> bool {
     key.kind == ItemKind::Token
@@ -289,3 +326,5 @@ fn is_token(key: &ItemKey) -> bool {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod hostile;

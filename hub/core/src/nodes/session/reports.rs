@@ -9,7 +9,7 @@ use crate::{
     nodes::status::{self, Effect},
     view::Pod,
 };
-use limpet_protocol::{NodeReport, PodGone, PodReport};
+use limpet_protocol::{NodeReport, NumberedEvent, PodGone, PodReport};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -18,6 +18,7 @@ const AGAIN_S: i64 = 2;
 pub(super) enum Out {
     Write { ticket: u64, changes: Vec<Change> },
     Reported { uid: String, version: u64 },
+    EventsTaken { number: u64 },
     Notice { reason: &'static str, message: String },
 }
 
@@ -71,7 +72,19 @@ pub(super) struct Reports {
     /// Subjects by ticket; tickets of Events are not here.
     tickets: BTreeMap<u64, String>,
     next_ticket: u64,
+    row: EventRow,
     out: Vec<Out>,
+}
+
+/// Numbered Events of the present session.
+#[derive(Debug, Default)]
+struct EventRow {
+    /// Number of the newest one of an unbroken row; 0 when there is none.
+    last: u64,
+    /// The newest one that is durable, as is everything before it.
+    taken: u64,
+    /// Those being written, by ticket. Writes of a node are applied in order.
+    writing: BTreeMap<u64, u64>,
 }
 
 impl std::fmt::Debug for Out {
@@ -79,6 +92,7 @@ impl std::fmt::Debug for Out {
         f.write_str(match self {
             Out::Write { .. } => "Write",
             Out::Reported { .. } => "Reported",
+            Out::EventsTaken { .. } => "EventsTaken",
             Out::Notice { .. } => "Notice",
         })
     }
@@ -160,7 +174,17 @@ impl Reports {
         }
     }
 
+    /// A new session: rows of Events begin again.
+    pub(super) fn opened(&mut self) {
+        self.row.last = 0;
+        self.row.writing.clear();
+    }
+
     pub(super) fn durable(&mut self, now: Timestamp, view: &ObjectStore, node: &str, ticket: u64) {
+        if let Some(number) = self.row.writing.remove(&ticket) {
+            self.row.taken = self.row.taken.max(number);
+            self.out.push(Out::EventsTaken { number });
+        }
         let Some(subject) = self.tickets.remove(&ticket).and_then(|s| self.subjects.get_mut(&s)) else {
             return;
         };
@@ -170,6 +194,15 @@ impl Reports {
     }
 
     pub(super) fn refused(&mut self, now: Timestamp, ticket: u64, retry: bool, reason: String) {
+        if let Some(number) = self.row.writing.remove(&ticket) {
+            if !retry {
+                // It never will be taken (its namespace is gone, mostly): the node need not keep it.
+                return self.out.push(Out::EventsTaken { number });
+            }
+            // Nothing behind it may be confirmed before it: the node says the row again.
+            self.opened();
+            return;
+        }
         let Some(subject) = self.tickets.remove(&ticket).and_then(|s| self.subjects.get_mut(&s)) else {
             return;
         };
@@ -203,8 +236,25 @@ impl Reports {
         }
     }
 
-    /// An Event of the node about itself or one of its pods. Not confirmed, not tried again.
-    pub(super) fn event(&mut self, view: &ObjectStore, node: &str, json: &[u8]) {
+    /// One of a row. What does not follow the one before was preceded by something lost: the node says it again.
+    pub(super) fn numbered_event(&mut self, view: &ObjectStore, node: &str, event: &NumberedEvent) {
+        if event.after != 0 && event.after != self.row.last {
+            return;
+        }
+        self.row.last = event.number;
+        if event.number <= self.row.taken {
+            return self.out.push(Out::EventsTaken { number: event.number });
+        }
+        let before = self.row.writing.len();
+        self.event(view, node, Some(event.number), &event.json);
+        // Not this node's to say, or not readable: nothing will ever come of it.
+        if self.row.writing.len() == before && self.row.writing.is_empty() {
+            self.out.push(Out::EventsTaken { number: event.number });
+        }
+    }
+
+    /// An Event of the node about itself or one of its pods. Without a number it is not confirmed and not tried again.
+    pub(super) fn event(&mut self, view: &ObjectStore, node: &str, number: Option<u64>, json: &[u8]) {
         let Ok(mut event) = serde_json::from_slice::<Value>(json) else { return };
         let text = |v: &Value, key: &str| v[key].as_str().unwrap_or_default().to_owned();
         let about = &event["involvedObject"];
@@ -228,6 +278,9 @@ impl Reports {
             meta.insert("namespace".into(), json!(namespace));
         }
         self.next_ticket += 1;
+        if let Some(number) = number {
+            self.row.writing.insert(self.next_ticket, number);
+        }
         let changes = vec![Change::Create { resource: "/events".into(), namespace, object: event }];
         self.out.push(Out::Write { ticket: self.next_ticket, changes });
     }

@@ -1,6 +1,7 @@
 //! The node's set as the hub believes it to be, and the steps from there to the desired one.
 //!
-//! In: what is wanted, inventories, acknowledgements, issued tokens. Out: numbered `SetChange`s.
+//! In: what is wanted, inventories, acknowledgements, issued tokens. Out: numbered steps, of differences
+//! where the node speaks that.
 //! After `Hello` with another digest nothing is sent until the inventory comes: it says what the node holds.
 //! Never: sends a body that the node holds already; keeps a token longer than until it is sent.
 
@@ -9,7 +10,9 @@ use crate::{
     ObjectStore, Timestamp, limits,
     nodes::desired::{self, ItemState, TokenWanted, Wanted},
 };
-use limpet_protocol::{Inventory, Item, ItemHash, ItemKey, Removal, SetChange, SetDigest, limits as wire};
+use limpet_protocol::{
+    Inventory, ItemHash, ItemKey, ItemStep, Removal, SetDigest, SetStep, limits as wire, squeeze,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 const TOKEN_AGAIN_S: i64 = 30;
@@ -31,6 +34,8 @@ pub(super) struct SetState {
     issuing: BTreeSet<ItemKey>,
     to_issue: Vec<TokenWanted>,
     failed: BTreeMap<ItemKey, Timestamp>,
+    /// The node takes differences.
+    differences: bool,
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +68,8 @@ impl Held {
 
 impl SetState {
     /// A session begins. Returns the digest that the node should have.
-    pub(super) fn opened(&mut self, wanted: Wanted, theirs: SetDigest) -> SetDigest {
+    pub(super) fn opened(&mut self, wanted: Wanted, theirs: SetDigest, differences: bool) -> SetDigest {
+        self.differences = differences;
         self.wanted = wanted;
         self.dirty = false;
         (self.seq, self.acknowledged) = (0, 0);
@@ -152,20 +158,20 @@ impl SetState {
 
     /// An empty step, when acknowledgements are overdue: a node that missed something sees the gap and sends its
     /// inventory; one whose acknowledgement was lost acknowledges this one.
-    fn probe(&mut self, now: Timestamp) -> Option<SetChange> {
+    fn probe(&mut self, now: Timestamp) -> Option<SetStep> {
         let overdue =
             self.sent_at.is_some_and(|at| now.duration_since(at).as_secs() >= limits::RESEND_AFTER_S);
         (overdue && self.acknowledged < self.seq).then(|| self.empty_step()).flatten()
     }
 
-    fn empty_step(&mut self) -> Option<SetChange> {
+    fn empty_step(&mut self) -> Option<SetStep> {
         let digest = self.held.as_ref()?.digest;
         self.seq += 1;
-        Some(SetChange { seq: self.seq, digest, ..SetChange::default() })
+        Some(SetStep { seq: self.seq, digest, ..SetStep::default() })
     }
 
     /// The next steps, as far as unacknowledged ones leave room.
-    pub(super) fn steps(&mut self, now: Timestamp, view: &ObjectStore, node: &str) -> Vec<SetChange> {
+    pub(super) fn steps(&mut self, now: Timestamp, view: &ObjectStore, node: &str) -> Vec<SetStep> {
         let mut steps = Vec::new();
         self.retry_tokens(now);
         steps.extend(self.probe(now));
@@ -217,9 +223,9 @@ impl SetState {
     }
 
     /// One bounded step; `None` when nothing differs.
-    fn step(&mut self, view: &ObjectStore) -> Option<SetChange> {
+    fn step(&mut self, view: &ObjectStore) -> Option<SetStep> {
         let held = self.held.as_mut()?;
-        let mut change = SetChange::default();
+        let mut change = SetStep::default();
         let surplus: Vec<ItemKey> = held
             .items
             .keys()
@@ -246,8 +252,10 @@ impl SetState {
             };
             let Some(body) = body.filter(|b| b.len() <= wire::ITEM_BYTES_MAX) else { continue };
             bytes += body.len();
+            let before = held.items.get(key).filter(|_| self.differences).map(|h| h.hash);
+            let (base, body) = difference(view, key, before, body);
             held.put(key, state);
-            change.puts.push(Item { key: key.clone(), generation: state.generation, body });
+            change.puts.push(ItemStep { key: key.clone(), generation: state.generation, base, body });
         }
         if change.puts.is_empty() && change.removals.is_empty() {
             return None;
@@ -262,4 +270,13 @@ impl SetState {
         change.digest = held.digest;
         Some(change)
     }
+}
+
+/// The shorter one of the body itself (base 0) and the way to it from what the node holds.
+fn difference(view: &ObjectStore, key: &ItemKey, before: Option<ItemHash>, body: Vec<u8>) -> (u64, Vec<u8>) {
+    let base = before.filter(|hash| hash.prefix() != 0);
+    let known = base.and_then(|hash| Some((hash.prefix(), desired::previous(view, key, hash)?)));
+    let Some((prefix, old)) = known else { return (0, body) };
+    let folded = squeeze::fold(&old, &body);
+    if folded.len() < body.len() / limits::DIFFERENCE_WORTH { (prefix, folded) } else { (0, body) }
 }

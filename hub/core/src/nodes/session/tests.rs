@@ -1,7 +1,7 @@
 //! Conversations between a session and a pretend node.
 
 use super::*;
-use limpet_protocol::{Ack, Inventory, InventoryEntry, ItemHash, PodGone, PodReport, SetChange, SetDigest};
+use limpet_protocol::{Ack, Inventory, InventoryEntry, ItemHash, PodGone, PodReport, SetDigest};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -74,7 +74,7 @@ impl Talk {
     fn connect(&mut self) -> Vec<SessionOutput> {
         self.give(SessionInput::Connected { connection: 1 });
         let digest = self.digest();
-        self.say(Up::Hello(Hello { digest, ..Hello::default() }))
+        self.say(Up::Hello(Hello { digest, speaks: (1, 3), ..Hello::default() }))
     }
 
     fn inventory(&self) -> Up {
@@ -92,14 +92,22 @@ impl Talk {
         let mut travelled = 0;
         while let Some(output) = queue.pop_front() {
             match output {
-                SessionOutput::Send { envelope: Envelope { message: Down::Change(change), .. }, .. } => {
-                    let SetChange { seq, puts, removals, digest } = change;
+                SessionOutput::Send { envelope: Envelope { message: Down::Step(step), .. }, .. } => {
+                    let SetStep { seq, puts, removals, digest } = step;
                     travelled += puts.len() + removals.len();
                     for removal in removals {
                         self.held.remove(&removal.key);
                     }
                     for put in puts {
-                        self.held.insert(put.key, (put.generation, put.body));
+                        let held = self.held.get(&put.key).map(|(_, body)| body.clone()).unwrap_or_default();
+                        let body = match put.base {
+                            0 => put.body,
+                            base => {
+                                assert_eq!(base, ItemHash::of(&held).prefix());
+                                limpet_protocol::squeeze::unfold(&held, &put.body, 1 << 20).unwrap()
+                            }
+                        };
+                        self.held.insert(put.key, (put.generation, body));
                     }
                     assert_eq!(self.digest(), digest, "the digest tells the truth");
                     queue.extend(self.say(Up::Ack(Ack { seq })));
@@ -164,7 +172,7 @@ fn nothing_of_an_old_connection_or_session_counts() {
     let late = talk.say(Up::Inventory(Inventory::default()));
     assert!(late.is_empty());
     talk.give(SessionInput::Disconnected { connection: 1 });
-    let envelope = Envelope { session: 5, message: Up::Hello(Hello::default()) };
+    let envelope = Envelope { session: 5, message: Up::Hello(Hello { speaks: (1, 3), ..Hello::default() }) };
     talk.give(SessionInput::Message { connection: 2, envelope });
     assert!(talk.session.is_open());
     let envelope = Envelope { session: 4, message: Up::Inventory(Inventory::default()) };
@@ -237,7 +245,7 @@ fn a_cloned_card_is_noticed() {
     let mut talk = Talk::new();
     talk.sync();
     talk.give(SessionInput::Connected { connection: 1 });
-    let outputs = talk.say(Up::Hello(Hello { instance: [7; 16], ..Hello::default() }));
+    let outputs = talk.say(Up::Hello(Hello { instance: [7; 16], speaks: (1, 3), ..Hello::default() }));
     assert!(matches!(&outputs[0], SessionOutput::Notice { reason: "DuplicateIdentity", .. }), "{outputs:?}");
 }
 
@@ -282,7 +290,7 @@ fn lost_steps_are_asked_after() {
     let (at, _) = talk.session.wake_at().unwrap();
     talk.session.handle(at, &talk.view, SessionInput::Tick);
     let probe: Vec<_> = std::iter::from_fn(|| talk.session.poll()).collect();
-    let SessionOutput::Send { envelope: Envelope { message: Down::Change(change), .. }, .. } = &probe[0]
+    let SessionOutput::Send { envelope: Envelope { message: Down::Step(change), .. }, .. } = &probe[0]
     else {
         panic!()
     };

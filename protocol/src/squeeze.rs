@@ -1,0 +1,199 @@
+//! A small coder for bytes that resemble other bytes: a delta and a compression with a dictionary in one.
+//!
+//! In: data, and a `base` that both sides have (an older version of the same object, or `dictionary::WORDS`).
+//! Out: literal runs and copies out of base or earlier output. The decoder is forty lines, which is why it is here and
+//! not a general compressor: it has to fit on the smallest boards, without tables, windows or allocation beyond the output.
+//! Never: reads or writes outside of what the lengths allow; output larger than the caller's bound.
+//!
+//! Shape: varint length of the output, then operations until it is reached. An operation is a varint `n`; when its lowest
+//! bit is 0, `n / 2` literal bytes follow; when it is 1, `n / 2 + COPY_MIN` bytes are copied from where a second varint says:
+//! the zigzag distance from the end of the copy before. The copied-from space is base followed by the output so far.
+
+use alloc::{vec, vec::Vec};
+
+/// A shorter copy would cost more than the bytes themselves.
+const COPY_MIN: usize = 4;
+/// Positions remembered by the encoder: 2 to this power.
+const TABLE_BITS: u32 = 16;
+/// Steps of the encoder between two remembered positions of a long copy.
+const SPARSE: usize = 3;
+
+/// Why bytes do not unfold. Nobody retries: the sender is broken or hostile, or has another base.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SqueezeError {
+    #[error("the data ends too early")]
+    Short,
+    #[error("the data is longer than it says, or than is allowed")]
+    Long,
+    #[error("a copy from outside of what is there")]
+    Outside,
+}
+
+/// Bytes from which `unfold` with the same base makes `data` again.
+pub fn fold(base: &[u8], data: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(32 + data.len() / 4);
+    varint(&mut out, data.len());
+    let mut table = Table::new(base.len() + data.len());
+    for at in (0..base.len().saturating_sub(COPY_MIN)).step_by(if base.len() > 1 << 16 { SPARSE } else { 1 }) {
+        table.note(&base[at..], at);
+    }
+    let space = Space { base, data };
+    let (mut at, mut literal, mut last_end) = (0, 0, 0usize);
+    while at + COPY_MIN <= data.len() {
+        let here = base.len() + at;
+        // Where the last copy would go on had nothing been changed in between: the usual case in a delta.
+        let straight = last_end + (at - literal);
+        // Where both end alike: what has grown or shrunk in one place only.
+        let aligned = (base.len() + at).checked_sub(data.len());
+        let found = table.find(&data[at..]);
+        let pick = [Some(straight), aligned, found].into_iter().flatten().filter(|from| *from < here);
+        let best = pick.map(|from| (space.same(from, here), from)).max_by_key(|(len, _)| *len);
+        let Some((mut len, mut from)) = best.filter(|(len, _)| *len >= COPY_MIN) else {
+            table.note(&data[at..], here);
+            at += 1;
+            continue;
+        };
+        // The copy may begin earlier than where it was noticed.
+        while at > literal && from > 0 && space.byte(from - 1) == data.get(at - 1).copied() {
+            (at, from, len) = (at - 1, from - 1, len + 1);
+        }
+        literals(&mut out, &data[literal..at]);
+        varint(&mut out, (len - COPY_MIN) << 1 | 1);
+        varint(&mut out, zigzag(from as i64 - last_end as i64));
+        for step in (0..len).step_by(SPARSE) {
+            table.note(&data[at + step..], base.len() + at + step);
+        }
+        at += len;
+        (literal, last_end) = (at, from + len);
+    }
+    literals(&mut out, &data[literal..]);
+    out
+}
+
+/// The inverse of `fold`. Allocates no more than `max` bytes.
+pub fn unfold(base: &[u8], bytes: &[u8], max: usize) -> Result<Vec<u8>, SqueezeError> {
+    let mut input = bytes;
+    let length = take_varint(&mut input)?;
+    if length > max {
+        return Err(SqueezeError::Long);
+    }
+    let mut out = Vec::with_capacity(length);
+    let mut last_end = 0usize;
+    while out.len() < length {
+        let n = take_varint(&mut input)?;
+        if n & 1 == 0 {
+            let (literal, rest) = input.split_at_checked(n >> 1).ok_or(SqueezeError::Short)?;
+            if literal.is_empty() || literal.len() > length - out.len() {
+                return Err(SqueezeError::Long);
+            }
+            out.extend_from_slice(literal);
+            input = rest;
+            continue;
+        }
+        let len = (n >> 1).checked_add(COPY_MIN).filter(|l| *l <= length - out.len()).ok_or(SqueezeError::Long)?;
+        let jump = unzigzag(take_varint(&mut input)?);
+        let from = (last_end as i64).checked_add(jump).and_then(|f| usize::try_from(f).ok());
+        let from = from.filter(|f| *f < base.len() + out.len()).ok_or(SqueezeError::Outside)?;
+        last_end = from + len;
+        copy(base, &mut out, from, len);
+    }
+    if input.is_empty() { Ok(out) } else { Err(SqueezeError::Long) }
+}
+
+/// `from` is inside of base and output; what the copy itself appends may be read again (a run).
+fn copy(base: &[u8], out: &mut Vec<u8>, from: usize, len: usize) {
+    let of_base = base.get(from..).map_or(0, |rest| rest.len().min(len));
+    if of_base > 0 {
+        out.extend_from_slice(&base[from..from + of_base]);
+    }
+    let mut at = (from + of_base) - base.len().min(from + of_base);
+    for _ in of_base..len {
+        let byte = out.get(at).copied().unwrap_or_default();
+        out.push(byte);
+        at += 1;
+    }
+}
+
+fn literals(out: &mut Vec<u8>, bytes: &[u8]) {
+    if !bytes.is_empty() {
+        varint(out, bytes.len() << 1);
+        out.extend_from_slice(bytes);
+    }
+}
+
+struct Space<'a> {
+    base: &'a [u8],
+    data: &'a [u8],
+}
+
+impl Space<'_> {
+    fn byte(&self, at: usize) -> Option<u8> {
+        if at < self.base.len() { self.base.get(at).copied() } else { self.data.get(at - self.base.len()).copied() }
+    }
+
+    /// How many bytes from `from` on are the same as those from `here` on; `from < here`.
+    fn same(&self, from: usize, here: usize) -> usize {
+        let want = self.data.get(here - self.base.len()..).unwrap_or_default();
+        want.iter().enumerate().take_while(|(i, b)| self.byte(from + i) == Some(**b)).count()
+    }
+}
+
+/// The newest position of each hash of four bytes.
+struct Table(Vec<u32>);
+
+impl Table {
+    fn new(bytes: usize) -> Table {
+        let bits = (usize::BITS - bytes.leading_zeros()).clamp(8, TABLE_BITS);
+        Table(vec![u32::MAX; 1 << bits])
+    }
+
+    fn slot(&self, bytes: &[u8]) -> Option<usize> {
+        let four = bytes.first_chunk::<COPY_MIN>()?;
+        let hash = u32::from_le_bytes(*four).wrapping_mul(2_654_435_761);
+        Some((hash >> (32 - self.0.len().trailing_zeros())) as usize)
+    }
+
+    fn note(&mut self, bytes: &[u8], at: usize) {
+        if let (Some(slot), Ok(at)) = (self.slot(bytes), u32::try_from(at)) {
+            self.0[slot] = at;
+        }
+    }
+
+    fn find(&self, bytes: &[u8]) -> Option<usize> {
+        let at = *self.0.get(self.slot(bytes)?)?;
+        (at != u32::MAX).then_some(at as usize)
+    }
+}
+
+fn zigzag(n: i64) -> usize {
+    ((n << 1) ^ (n >> 63)) as usize
+}
+
+fn unzigzag(n: usize) -> i64 {
+    ((n >> 1) as i64) ^ -((n & 1) as i64)
+}
+
+fn varint(out: &mut Vec<u8>, mut n: usize) {
+    while n >= 0x80 {
+        out.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    out.push(n as u8);
+}
+
+/// At most five bytes: 35 bits, which is more than any bound here.
+fn take_varint(input: &mut &[u8]) -> Result<usize, SqueezeError> {
+    let mut n = 0u64;
+    for shift in 0..5 {
+        let (&byte, rest) = input.split_first().ok_or(SqueezeError::Short)?;
+        *input = rest;
+        n |= u64::from(byte & 0x7f) << (shift * 7);
+        if byte & 0x80 == 0 {
+            return usize::try_from(n).map_err(|_| SqueezeError::Long);
+        }
+    }
+    Err(SqueezeError::Long)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,227 @@
+//! The door and the road: who is let in, by which ways, with which clock, and what happens to copies.
+//!
+//! In: a world with one or two boards. Out: nodes that are Ready or kept out, and sentences that say why.
+
+use limpet_e2e::process::{run, tail};
+use limpet_e2e::world::test;
+use limpet_e2e::{Result, World, until, wait};
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(90);
+
+fn contains(text: &str, word: &str) -> Result<()> {
+    wait::yes(text.contains(word), || format!("{word:?} is not in:\n{text}"))
+}
+
+fn logged(world: &World, board: usize, word: &str) -> Result<()> {
+    let log = world.agents[board].log.clone();
+    until("the board's log", SOON, || contains(&tail(&log, 1 << 20), word))
+}
+
+/// Connected in a session that began after `begun` sessions.
+fn welcome(world: &World, board: usize, begun: usize) -> Result<()> {
+    let log = world.agents[board].log.clone();
+    until("a session", SOON, || {
+        let now = tail(&log, 1 << 22).matches("welcome at the hub").count();
+        wait::yes(now > begun, || format!("{now} sessions in {}", tail(&log, 4000)))
+    })
+}
+
+fn sessions(world: &World, board: usize) -> usize {
+    tail(&world.agents[board].log, 1 << 22).matches("welcome at the hub").count()
+}
+
+#[test]
+fn a_board_waits_is_let_in_and_is_cut_off() {
+    test(0, &json!({}), |world| {
+        let address = limpet_e2e::net::board(&world.slot, 1)?;
+        let agent =
+            limpet_e2e::Agent::new(&world.slot, world.binaries.agent.clone(), 1, address, json!({"log": "debug"}))?;
+        world.agents.push(agent);
+        let token = world.hub.token(&["--pool", "shop", "--approve", "other-*"])?;
+        contains(&world.hub.operate(&["token", "list"])?, "needed, but other-*")?;
+        world.agents[0].start(Some(&token))?;
+        logged(world, 0, "limpet node approve board-1")?;
+        let list = world.hub.operate(&["node", "list"])?;
+        contains(&list, "Waiting")?;
+        // What the board's owner reads is what the operator reads.
+        let log = tail(&world.agents[0].log, 1 << 20);
+        let print = log.split("fingerprint of this board's key: ").nth(1).and_then(|t| t.split_whitespace().next());
+        contains(&list, print.ok_or("the board does not show its fingerprint")?)?;
+        let wrong = world.hub.operate(&["node", "approve", "nobody"]).err().unwrap_or_default();
+        contains(&wrong, "no device waits as nobody")?;
+        world.hub.operate(&["node", "approve", "board-1"])?;
+        world.nodes_ready(SOON)?;
+        let node = world.kubectl.json("get node board-1")?;
+        contains(node["metadata"]["labels"]["limpet.dev/pool"].as_str().unwrap_or("no pool"), "shop")?;
+        world.hub.operate(&["node", "remove", "board-1"])?;
+        logged(world, 0, "the hub ends the session: the node was deleted")?;
+        logged(world, 0, "does not let this node in")?;
+        until("the end of the node", SOON, || {
+            let left = world.kubectl.items("get nodes")?;
+            wait::yes(left.is_empty(), || format!("{left:?}"))
+        })?;
+        let empty = world.hub.operate(&["node", "list"])?;
+        wait::yes(!empty.contains("board-1"), || empty)
+    });
+}
+
+/// An HTTP proxy that knows CONNECT and nothing else; counts what it let through.
+fn proxy(address: &str) -> Result<(u16, Arc<AtomicUsize>)> {
+    let listener = TcpListener::bind((address, 0)).map_err(|e| e.to_string())?;
+    let port = listener.local_addr().map_err(|e| e.to_string())?.port();
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = count.clone();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let counted = counted.clone();
+            std::thread::spawn(move || connect(client, &counted));
+        }
+    });
+    Ok((port, count))
+}
+
+fn connect(mut client: TcpStream, count: &AtomicUsize) -> Option<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    let text = String::from_utf8(head).ok()?;
+    let target = text.strip_prefix("CONNECT ")?.split(' ').next()?;
+    let server = TcpStream::connect(target).ok()?;
+    client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").ok()?;
+    count.fetch_add(1, Ordering::Relaxed);
+    let (mut from_client, mut to_server) = (client.try_clone().ok()?, server.try_clone().ok()?);
+    std::thread::spawn(move || std::io::copy(&mut from_client, &mut to_server));
+    let (mut from_server, mut to_client) = (server, client);
+    std::io::copy(&mut from_server, &mut to_client).ok().map(|_| ())
+}
+
+#[test]
+fn one_port_a_web_socket_and_a_proxy_are_roads_too() {
+    test(1, &json!({}), |world| {
+        let hub = world.hub.address.clone();
+        let (port, through) = proxy(&hub)?;
+        let roads = [
+            json!({"mqtt": [format!("{hub}:6443")]}),
+            json!({"mqtt": [format!("wss://{hub}:6443/limpet/v1/mqtt")]}),
+            json!({"mqtt": [format!("wss://{hub}:6443")], "proxy": format!("http://{hub}:{port}")}),
+            json!({"mqtt": [format!("{hub}:8883")], "proxy": format!("http://{hub}:{port}")}),
+        ];
+        for (n, road) in roads.iter().enumerate() {
+            let begun = sessions(world, 0);
+            world.agents[0].power_cut()?;
+            world.agents[0].configure(road)?;
+            world.agents[0].start(None)?;
+            welcome(world, 0, begun).map_err(|e| format!("{road}: {e}"))?;
+            // State goes down and comes up on it.
+            let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("road-{n}")}, "spec": {
+                "containers": [{"name": "c", "image": "hub.limpet/busybox:1", "command": ["sleep", "1000"]}]}});
+            world.kubectl.apply(&pod.to_string())?;
+            world.kubectl.say(&format!("wait --for=condition=Ready pod/road-{n} --timeout=90s"))?;
+            let log = world.kubectl.say(&format!("exec road-{n} -- echo here"))?;
+            contains(&log, "here")?;
+        }
+        let through = through.load(Ordering::Relaxed);
+        wait::yes(through >= 2, || format!("{through} connections went through the proxy"))
+    });
+}
+
+#[test]
+fn a_copied_card_is_noticed_shown_and_harms_nobody() {
+    test(2, &json!({}), |world| {
+        // Two pieces of hardware; then the second one gets a copy of the first one's card.
+        world.agents[0].power_cut()?;
+        world.agents[1].power_cut()?;
+        world.agents[0].configure(&json!({"hardwareId": "one piece of hardware"}))?;
+        world.agents[1].configure(&json!({"hardwareId": "another piece of hardware"}))?;
+        // The first one's hardware is on record from its join; it says so again.
+        let recorded = sessions(world, 0);
+        world.hub.operate(&["node", "remove", "board-1"])?;
+        let token = world.hub.token(&[])?;
+        let (first, second) = (world.agents[0].data.clone(), world.agents[1].data.clone());
+        std::fs::remove_dir_all(first.join("identity")).map_err(|e| e.to_string())?;
+        world.agents[0].start(Some(&token))?;
+        welcome(world, 0, recorded)?;
+        std::fs::remove_dir_all(&second).map_err(|e| e.to_string())?;
+        run(Command::new("cp").arg("-a").arg(&first).arg(&second))?.ok("cp")?;
+        let begun = sessions(world, 0);
+        world.agents[1].start(None)?;
+        until("the copy in the list", SOON, || contains(&world.hub.operate(&["node", "list"])?, "Copy, kept out"))?;
+        until("an Event about the copy", SOON, || {
+            contains(&world.kubectl.say("get events -A")?, "DuplicateIdentity")
+        })?;
+        logged(world, 1, "does not let this node in")?;
+        world.kubectl.say("wait --for=condition=Ready node/board-1 --timeout=60s")?;
+        wait::yes(sessions(world, 0) == begun, || "the copy ended the node's session".into())?;
+        // The original comes back from a reboot at once, copy or not.
+        world.agents[0].power_cut()?;
+        world.agents[0].start(None)?;
+        welcome(world, 0, begun)
+    });
+}
+
+/// A certificate for the board's key that ended long ago, made with the hub's CA.
+fn let_certificate_expire(world: &World) -> Result<()> {
+    let identity = world.agents[0].data.join("identity");
+    let file = identity.join("identity.json");
+    let mut answer: Value = serde_json::from_slice(&std::fs::read(&file).map_err(|e| e.to_string())?)
+        .map_err(|e| e.to_string())?;
+    let dir = world.slot.dir();
+    let (request, old) = (dir.join("old.csr"), dir.join("old.crt"));
+    let subject = "/O=system:nodes/CN=system:node:board-1";
+    let mut ask = Command::new("openssl");
+    ask.args(["req", "-new", "-subj", subject, "-key"]).arg(identity.join("node.key")).arg("-out").arg(&request);
+    run(&mut ask)?.ok("openssl req")?;
+    let pki = world.hub.dir.join("pki");
+    let (database, settings) = (dir.join("index.txt"), dir.join("ca.cnf"));
+    std::fs::write(&database, "").map_err(|e| e.to_string())?;
+    std::fs::write(dir.join("serial"), "01\n").map_err(|e| e.to_string())?;
+    let text = format!(
+        "[ca]\ndefault_ca=c\n[c]\ndatabase={}\nserial={}\nnew_certs_dir={}\ndefault_md=sha256\npolicy=p\nx509_extensions=e\n\
+         [p]\norganizationName=optional\ncommonName=supplied\n[e]\nbasicConstraints=CA:FALSE\n\
+         extendedKeyUsage=clientAuth\n",
+        database.display(),
+        dir.join("serial").display(),
+        dir.display()
+    );
+    std::fs::write(&settings, text).map_err(|e| e.to_string())?;
+    let mut sign = Command::new("openssl");
+    sign.args(["ca", "-batch", "-notext", "-startdate", "200101000000Z", "-enddate", "210101000000Z", "-config"]);
+    sign.arg(&settings).arg("-cert").arg(pki.join("ca.crt")).arg("-keyfile").arg(pki.join("ca.key"));
+    sign.arg("-in").arg(&request).arg("-out").arg(&old);
+    run(&mut sign)?.ok("openssl ca")?;
+    answer["certificate_pem"] = json!(std::fs::read_to_string(&old).map_err(|e| e.to_string())?);
+    std::fs::write(&file, answer.to_string()).map_err(|e| e.to_string())
+}
+
+/// Back after years: the certificate ended, and the clock says 1970, today, or 2050.
+#[test]
+fn a_board_returns_with_an_expired_certificate_and_any_clock() {
+    test(1, &json!({}), |world| {
+        for (year, offset_s) in [("1970", -1_700_000_000i64), ("today", 0), ("2050", 760_000_000)] {
+            world.agents[0].power_cut()?;
+            let_certificate_expire(world)?;
+            let begun = sessions(world, 0);
+            let offset = offset_s.to_string();
+            world.agents[0].start_with(None, &[("LIMPET_FAKE_WALL_OFFSET_S", offset.as_str())])?;
+            welcome(world, 0, begun).map_err(|e| format!("with a clock in {year}: {e}"))?;
+            let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("in-{year}")}, "spec": {
+                "containers": [{"name": "c", "image": "hub.limpet/busybox:1", "command": ["sleep", "1000"]}]}});
+            world.kubectl.apply(&pod.to_string())?;
+            world.kubectl.say(&format!("wait --for=condition=Ready pod/in-{year} --timeout=90s"))?;
+            let started = world.kubectl.json(&format!("get pod in-{year}"))?;
+            let at = started["status"]["startTime"].as_str().unwrap_or_default().to_string();
+            wait::yes(at.starts_with("202"), || format!("with a clock in {year} the pod started at {at}"))?;
+        }
+        Ok(())
+    });
+}

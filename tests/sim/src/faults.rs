@@ -1,0 +1,177 @@
+//! What goes wrong: network, power, disks, clocks, versions.
+//!
+//! In: chance. Out: changed boards, hub and network, and events that end the trouble. All of it stops with the time of trouble.
+//! Never: breaks what no real fault breaks: a journal record that was synced, bytes of a message.
+
+use crate::{
+    Rng,
+    world::{What, World},
+};
+use limpet_agent_core::pods::ContainerRef;
+use limpet_protocol::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
+use std::collections::BTreeMap;
+
+const DAY_MS: i64 = 86_400_000;
+/// From the simulated present back to 1970, and on to 2050.
+const TO_1970_MS: i64 = -1_795_000_000_000;
+const TO_2050_MS: i64 = 23 * 365 * DAY_MS;
+
+/// A direction of a board's link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
+    Up,
+    Down,
+}
+
+/// Directions that do not work at the moment.
+#[derive(Debug, Default)]
+pub struct Net {
+    /// Everything waits until then, and comes in order.
+    clogged: BTreeMap<(usize, Way), u64>,
+    /// Everything is lost until then.
+    dead: BTreeMap<(usize, Way), u64>,
+}
+
+/// Agents and hubs from two versions back to one ahead; all have the oldest one in common.
+pub fn some_version(rng: &mut Rng) -> (u8, u8) {
+    (PROTOCOL_VERSION_MIN, rng.between(PROTOCOL_VERSION_MIN.into(), u64::from(PROTOCOL_VERSION) + 1) as u8)
+}
+
+impl World {
+    /// The network between: in order and reliable in peace; in trouble messages are lost, doubled and overtaken too.
+    pub(crate) fn travel(&mut self, board: usize, way: Way, bytes: Vec<u8>, make: impl Fn(Vec<u8>) -> What) {
+        self.report.messages += 1;
+        self.report.bytes += bytes.len() as u64;
+        let until = |of: &BTreeMap<(usize, Way), u64>, now| of.get(&(board, way)).copied().filter(|at| *at > now);
+        if until(&self.net.dead, self.now).is_some() {
+            return;
+        }
+        if let Some(at) = until(&self.net.clogged, self.now) {
+            return self.after(at - self.now, make(bytes));
+        }
+        if !self.trouble() {
+            return self.after(20, make(bytes));
+        }
+        match self.rng.between(0, 100) {
+            0..3 => {}
+            3..5 => {
+                self.after(20, make(bytes.clone()));
+                let wait = self.rng.between(20, 4_000);
+                self.after(wait, make(bytes));
+            }
+            5..15 => {
+                let wait = self.rng.between(1, 3_000);
+                self.after(wait, make(bytes));
+            }
+            _ => self.after(20, make(bytes)),
+        }
+    }
+
+    pub(crate) fn fault(&mut self) {
+        if !self.trouble() {
+            return;
+        }
+        let wait = self.rng.between(200, 8_000) * self.fault_every;
+        self.after(wait, What::Fault);
+        let board = self.rng.between(0, self.boards.len() as u64) as usize;
+        match self.rng.between(0, 20) {
+            0..4 => self.cut_now(board),
+            4 => self.boards[board].cut_off = !self.boards[board].cut_off,
+            5 | 6 => self.kill_agent(board),
+            7 => self.power_cut(board),
+            8 => self.crash_hub(),
+            9 => self.clog(board),
+            10 => self.half_dead(board),
+            11 => self.bad_disk(board),
+            12 => self.wrong_clock(board),
+            13 => self.everybody(),
+            _ => self.end_some_container(board),
+        }
+        if self.boards[board].cut_off {
+            self.cut_now(board);
+        }
+    }
+
+    fn kill_agent(&mut self, board: usize) {
+        if self.boards[board].agent.is_some() {
+            self.boards[board].crash();
+            self.died(board);
+        }
+    }
+
+    fn power_cut(&mut self, board: usize) {
+        let dead = self.boards[board].agent.is_none();
+        self.boards[board].reboot();
+        if !dead {
+            self.died(board);
+        }
+    }
+
+    fn some_way(&mut self) -> Way {
+        if self.rng.one_in(2) { Way::Up } else { Way::Down }
+    }
+
+    /// A full queue somewhere: nothing arrives for a while, then all of it.
+    fn clog(&mut self, board: usize) {
+        let (way, until) = (self.some_way(), self.now + self.rng.between(1_000, 40_000));
+        self.net.clogged.insert((board, way), until);
+    }
+
+    /// One direction is dead until the connection is given up.
+    fn half_dead(&mut self, board: usize) {
+        let (way, wait) = (self.some_way(), self.rng.between(5_000, 60_000));
+        self.net.dead.insert((board, way), self.now + wait);
+        if let Some(connection) = self.links.get(&board).copied() {
+            self.after(wait, What::Break { board, connection });
+        }
+    }
+
+    fn bad_disk(&mut self, board: usize) {
+        self.boards[board].disk_bad = true;
+        let wait = self.rng.between(500, 30_000);
+        self.after(wait, What::DiskGood { board });
+    }
+
+    fn wrong_clock(&mut self, board: usize) {
+        let little = self.rng.between(0, 4 * DAY_MS as u64) as i64 - 2 * DAY_MS;
+        self.boards[board].skew_ms = match self.rng.between(0, 4) {
+            0 => TO_1970_MS,
+            1 => TO_2050_MS,
+            2 => 0,
+            _ => little,
+        };
+    }
+
+    /// The mains, or the site's router.
+    fn everybody(&mut self) {
+        let power = self.rng.one_in(2);
+        for board in 0..self.boards.len() {
+            match power {
+                true => self.power_cut(board),
+                false => self.cut_now(board),
+            }
+        }
+    }
+
+    pub(crate) fn crash_hub(&mut self) {
+        if !self.hub.up {
+            return;
+        }
+        self.report.crashes += 1;
+        self.hub.crash();
+        self.hub_tick = None;
+        for board in self.links.keys().copied().collect::<Vec<_>>() {
+            self.cut_now(board);
+        }
+        let wait = self.rng.between(500, 20_000);
+        self.after(wait, What::HubStart);
+    }
+
+    fn end_some_container(&mut self, board: usize) {
+        let some = self.boards[board].containers.iter().find(|(_, r)| r.exit.is_none());
+        let Some(((uid, name), running)) = some else { return };
+        let at = ContainerRef { uid: uid.as_str().into(), container: name.as_str().into(), attempt: running.attempt };
+        let boot = self.boards[board].boot;
+        self.after(1, What::End { board, boot, at, code: 1 });
+    }
+}
