@@ -61,6 +61,7 @@ pub fn skip_revisions(dir: &Path, options: Options, count: u64) -> Result<Revisi
 impl Store {
     /// Opens or creates `dir/store.redb`. Reads and verifies every record, so this blocks; call it at start only.
     pub fn open(dir: &Path, options: Options) -> Result<Store, StoreError> {
+        std::fs::create_dir_all(dir).map_err(|e| StoreError::io("make the data directory", e))?;
         let sealer = options.keys.as_deref().map(|keys| seal::Sealer::open(keys, &options.sealed)).transpose()?;
         let opened = redb_log::Log::open(dir, options.cache_bytes, sealer.map(Arc::new))?;
         let shared = Arc::new(Shared::new(&options, opened.records, opened.revision));

@@ -31,23 +31,24 @@ fn holds(dir: &Path, word: &str) -> bool {
 
 #[tokio::test]
 async fn secrets_are_not_in_the_file_and_need_their_key() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), options(dir.path())).unwrap();
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("not/there/yet");
+    let store = Store::open(&dir, options(&dir)).unwrap();
     store.write(put("/secrets", "pin", "xyzzy-secret")).await.unwrap();
     store.write(put("/configmaps", "c", "plain-config")).await.unwrap();
     let (before, listed) = (store.list("/secrets", None).records, store.list("/configmaps", None).records);
     store.close().await.unwrap();
     drop(store);
-    assert!(holds(dir.path(), "plain-config") && !holds(dir.path(), "xyzzy-secret"));
-    let store = Store::open(dir.path(), options(dir.path())).unwrap();
+    assert!(holds(&dir, "plain-config") && !holds(&dir, "xyzzy-secret"));
+    let store = Store::open(&dir, options(&dir)).unwrap();
     assert_eq!(store.list("/secrets", None).records, before);
     assert_eq!(store.list("/configmaps", None).records, listed);
     store.close().await.unwrap();
-    std::fs::rename(dir.path().join("store.keys"), dir.path().join("away")).unwrap();
-    let told = Store::open(dir.path(), options(dir.path())).err().unwrap().to_string();
+    std::fs::rename(dir.join("store.keys"), dir.join("away")).unwrap();
+    let told = Store::open(&dir, options(&dir)).err().unwrap().to_string();
     assert!(told.contains("key"), "{told}");
-    std::fs::rename(dir.path().join("away"), dir.path().join("store.keys")).unwrap();
-    assert_eq!(Store::open(dir.path(), options(dir.path())).unwrap().list("/secrets", None).records, before);
+    std::fs::rename(dir.join("away"), dir.join("store.keys")).unwrap();
+    assert_eq!(Store::open(&dir, options(&dir)).unwrap().list("/secrets", None).records, before);
 }
 
 #[tokio::test]
