@@ -55,7 +55,7 @@ impl Base {
             let Ok(found) = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
             let at = path.join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(bytes));
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            if found.st_dev as u64 != device {
+            if found.st_dev != device {
                 continue;
             }
             match FileType::from_raw_mode(found.st_mode) {
