@@ -112,7 +112,9 @@ fn run(c: &Cluster, kubectl: &Path, home: &Path, step: &Step) -> Vec<String> {
     let plain = |bytes: &[u8], mark: &str| -> Vec<String> {
         let text = String::from_utf8_lossy(bytes).replace(&c.url, "https://HUB");
         let text = text.replace(&*home.to_string_lossy(), "HOME");
-        text.lines().map(|l| format!("{mark}{}", normal(l)).trim_end().to_owned()).filter(|l| !l.is_empty()).collect()
+        let text = text.replace(c.url.rsplit(':').next().unwrap_or_default(), "PORT");
+        let marked = text.lines().map(|l| format!("{mark}{}", normal(l)).trim_end().to_owned());
+        marked.filter(|l| !l.is_empty()).map(guarded).collect()
     };
     let mut said = plain(&output.stdout, "");
     said.extend(plain(&output.stderr, "! "));
@@ -121,6 +123,11 @@ fn run(c: &Cluster, kubectl: &Path, home: &Path, step: &Step) -> Vec<String> {
         code => said.push(format!("[{}]", code.unwrap_or(-1))),
     }
     said
+}
+
+/// What is said must not look like a comment or a command of the transcript's own.
+fn guarded(line: String) -> String {
+    if line.starts_with(['#', '$']) { format!("\\{line}") } else { line }
 }
 
 /// Replaces what differs from run to run.
