@@ -15,6 +15,7 @@ pub mod operate;
 pub mod pki;
 pub mod run;
 pub mod streaming;
+mod webhook;
 
 mod addresses;
 mod registry;

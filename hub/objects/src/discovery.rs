@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::registry::{Group, registry};
+use crate::registry::{Group, Registry};
 use crate::resource::{Resource, Subresource, api_version};
 
 /// `/api`, plain.
@@ -19,21 +19,21 @@ pub fn api_versions(server_address: &str) -> Value {
 }
 
 /// `/apis`, plain.
-pub fn api_group_list() -> Value {
-    let groups: Vec<Value> = named_groups().map(group_value).collect();
+pub fn api_group_list(registry: &Registry) -> Value {
+    let groups: Vec<Value> = named_groups(registry).map(group_value).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 /// `/apis/<group>`.
-pub fn api_group(name: &str) -> Option<Value> {
-    let mut value = named_groups().find(|group| group.name == name).map(group_value)?;
+pub fn api_group(registry: &Registry, name: &str) -> Option<Value> {
+    let mut value = named_groups(registry).find(|group| group.name == name).map(group_value)?;
     value["kind"] = json!("APIGroup");
     value["apiVersion"] = json!("v1");
     Some(value)
 }
 
-fn named_groups() -> impl Iterator<Item = &'static Group> {
-    registry().groups().iter().filter(|group| !group.name.is_empty())
+fn named_groups(registry: &Registry) -> impl Iterator<Item = &Group> {
+    registry.groups().iter().filter(|group| !group.name.is_empty())
 }
 
 fn group_value(group: &Group) -> Value {
@@ -44,9 +44,9 @@ fn group_value(group: &Group) -> Value {
 }
 
 /// `/api/v1` and `/apis/<group>/<version>`.
-pub fn api_resource_list(group: &str, version: &str) -> Option<Value> {
+pub fn api_resource_list(registry: &Registry, group: &str, version: &str) -> Option<Value> {
     let mut resources = Vec::new();
-    for resource in registry().of_version(group, version) {
+    for resource in registry.of_version(group, version) {
         resources.push(resource_value(resource));
         resources.extend(resource.subresources.iter().map(|sub| subresource_value(resource, sub)));
     }
@@ -110,18 +110,19 @@ pub enum Root {
 }
 
 /// `application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList`.
-pub fn aggregated_v2(root: Root) -> Value {
-    aggregated(root, "v2")
+pub fn aggregated_v2(registry: &Registry, root: Root) -> Value {
+    aggregated(registry, root, "v2")
 }
 
 /// The same document under its older name, for older clients.
-pub fn aggregated_v2beta1(root: Root) -> Value {
-    aggregated(root, "v2beta1")
+pub fn aggregated_v2beta1(registry: &Registry, root: Root) -> Value {
+    aggregated(registry, root, "v2beta1")
 }
 
-fn aggregated(root: Root, version: &str) -> Value {
+fn aggregated(registry: &Registry, root: Root, version: &str) -> Value {
     let wanted = |group: &&Group| group.name.is_empty() == (root == Root::Core);
-    let items: Vec<Value> = registry().groups().iter().filter(wanted).map(discovered_group).collect();
+    let items: Vec<Value> = 
+        registry.groups().iter().filter(wanted).map(|group| discovered_group(registry, group)).collect();
     json!({
         "kind": "APIGroupDiscoveryList",
         "apiVersion": format!("apidiscovery.k8s.io/{version}"),
@@ -130,13 +131,13 @@ fn aggregated(root: Root, version: &str) -> Value {
     })
 }
 
-fn discovered_group(group: &Group) -> Value {
+fn discovered_group(registry: &Registry, group: &Group) -> Value {
     let versions: Vec<Value> = group
         .versions
         .iter()
         .map(|version| {
             let resources: Vec<Value> =
-                registry().of_version(&group.name, version).map(discovered_resource).collect();
+                registry.of_version(&group.name, version).map(|resource| discovered_resource(resource)).collect();
             json!({"version": version, "resources": resources, "freshness": "Current"})
         })
         .collect();
@@ -173,30 +174,31 @@ fn discovered_resource(resource: &Resource) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::registry;
 
     #[test]
     fn plain_documents() {
-        let groups = api_group_list();
+        let groups = api_group_list(registry());
         assert_eq!(groups["kind"], "APIGroupList");
         assert!(groups["groups"].as_array().unwrap().iter().all(|group| group["name"] != ""));
-        let apps = api_group("apps").unwrap();
+        let apps = api_group(registry(), "apps").unwrap();
         assert_eq!(apps["preferredVersion"], json!({"groupVersion": "apps/v1", "version": "v1"}));
-        assert!(api_group("nope").is_none());
-        let core = api_resource_list("", "v1").unwrap();
+        assert!(api_group(registry(), "nope").is_none());
+        let core = api_resource_list(registry(), "", "v1").unwrap();
         assert_eq!(core["groupVersion"], "v1");
         let list = core["resources"].as_array().unwrap();
         let find = |name: &str| list.iter().find(|entry| entry["name"] == name).unwrap();
         assert_eq!(find("pods")["shortNames"], json!(["po"]));
         assert_eq!(find("pods/eviction")["group"], "policy");
         assert!(find("pods/log").get("group").is_none());
-        assert!(api_resource_list("apps", "v2").is_none());
+        assert!(api_resource_list(registry(), "apps", "v2").is_none());
     }
 
     #[test]
     fn aggregated_documents() {
-        let core = aggregated_v2(Root::Core);
+        let core = aggregated_v2(registry(), Root::Core);
         assert_eq!(core["items"].as_array().unwrap().len(), 1);
-        let groups = aggregated_v2beta1(Root::Groups);
+        let groups = aggregated_v2beta1(registry(), Root::Groups);
         assert_eq!(groups["apiVersion"], "apidiscovery.k8s.io/v2beta1");
         let apps = groups["items"]
             .as_array()

@@ -8,6 +8,7 @@
 pub mod schema;
 
 pub mod behaviour;
+pub mod custom;
 pub mod registry;
 pub mod resource;
 pub mod strategy;
@@ -24,6 +25,7 @@ pub mod openapi;
 pub mod table;
 
 pub mod managed;
+pub mod policy;
 pub mod patch;
 pub mod quantity;
 pub mod select;

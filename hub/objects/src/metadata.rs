@@ -108,6 +108,11 @@ pub fn validate(object: &Value, resource: &Resource) -> Vec<FieldError> {
     errors
 }
 
+/// Errors of the metadata of an object inside another.
+pub fn validate_embedded(metadata: &Value) -> Vec<FieldError> {
+    validate_common(metadata)
+}
+
 fn validate_common(metadata: &Value) -> Vec<FieldError> {
     let mut errors = labels(&metadata["labels"], "metadata.labels");
     errors.extend(annotations(&metadata["annotations"], "metadata.annotations"));

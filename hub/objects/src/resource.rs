@@ -1,10 +1,18 @@
 //! A resource of the API: its names, verbs, subresources and behaviour.
 //!
-//! In: rows of `registry`, later CustomResourceDefinitions. Out: what routing, discovery, OpenAPI and
+//! In: rows of `registry`, CustomResourceDefinitions. Out: what routing, discovery, OpenAPI and
 //! tables ask.
 //! Never: holds objects.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde_json::Value;
+
 use crate::behaviour::SharedBehaviour;
+use crate::custom::Custom;
+use crate::patch::Place;
+use crate::schema;
 
 pub use crate::registry::{Registry, registry};
 
@@ -35,6 +43,8 @@ pub struct Resource {
     /// Whether the object has a `status` that only the status subresource may write.
     pub has_status: bool,
     pub behaviour: SharedBehaviour,
+    /// What a CustomResourceDefinition says about it; nothing for built-in resources.
+    pub custom: Option<Arc<Custom>>,
 }
 
 /// `pods/log`, `deployments/scale`, ….
@@ -67,6 +77,61 @@ impl Resource {
     /// Whether this version is the stored one: then bytes need no conversion.
     pub fn is_stored_form(&self) -> bool {
         self.api_version() == self.storage_version
+    }
+
+    /// Whether stored bytes can go out as they are. Those of custom resources cannot once the schema has
+    /// changed: they may have been written under an older one.
+    pub fn is_served_as_stored(&self) -> bool {
+        self.is_stored_form() && self.custom.as_ref().is_none_or(|custom| !custom.schema_changed)
+    }
+
+    /// Turns an object of this version into the stored one.
+    pub fn to_stored(&self, object: &mut Value) -> Result<(), String> {
+        match &self.custom {
+            Some(custom) => custom.convert(object, &self.storage_version),
+            None if self.is_stored_form() => Ok(()),
+            None => {
+                self.behaviour.to_storage(object);
+                object["apiVersion"] = self.storage_version.clone().into();
+                Ok(())
+            }
+        }
+    }
+
+    /// Turns a stored object into this version, in the form that its schema has today.
+    pub fn from_stored(&self, object: &mut Value) -> Result<(), String> {
+        match &self.custom {
+            Some(custom) => {
+                custom.convert(object, &self.api_version())?;
+                custom.read(object);
+                Ok(())
+            }
+            None if self.is_stored_form() => Ok(()),
+            None => {
+                self.behaviour.from_storage(object);
+                object["apiVersion"] = self.api_version().into();
+                Ok(())
+            }
+        }
+    }
+
+    /// The values of field selectors beyond name and namespace; always all, also when empty.
+    pub fn selectable(&self, object: &Value) -> Vec<(Cow<'static, str>, String)> {
+        match &self.custom {
+            Some(custom) => custom.selectable(object).into_iter().map(|(name, v)| (name.into(), v)).collect(),
+            None => {
+                let own = self.behaviour.selectable_fields(object);
+                own.into_iter().map(|(name, v)| (name.into(), v)).collect()
+            }
+        }
+    }
+
+    /// The types of the object, for patches and server-side apply.
+    pub fn place(&self) -> Place<'_> {
+        match &self.custom {
+            Some(custom) => custom.place(),
+            None => Place::of(schema::table(), &self.schema),
+        }
     }
 
     /// Whether objects are kept at all (reviews are only answered).

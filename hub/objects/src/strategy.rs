@@ -18,8 +18,29 @@ const OUTSIDE_SPEC: [&str; 4] = ["apiVersion", "kind", "metadata", "status"];
 
 /// Values of a wrong type would confuse everything after this.
 fn check_types(resource: &Resource, object: &Value) -> Result<(), Status> {
+    if resource.custom.is_some() {
+        return check_custom(resource, object);
+    }
     let wrong = schema::table().get(&resource.schema).map(|definition| schema::check(object, definition));
     match wrong.unwrap_or_default().first() {
+        None => Ok(()),
+        Some(wrong) => {
+            let (kind, version) = (&resource.kind, &resource.version);
+            let message = format!("{kind} in version {version:?} cannot be handled as a {kind}: {wrong}");
+            Err(Status::bad_request(message))
+        }
+    }
+}
+
+/// Custom resources are judged by their own schema; here only what every object has.
+fn check_custom(resource: &Resource, object: &Value) -> Result<(), Status> {
+    let definition = schema::table().get("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+    let wrong = match (&object["metadata"], definition) {
+        _ if !object.is_object() => Some("it is not an object".to_owned()),
+        (Value::Null, _) | (_, None) => None,
+        (metadata, Some(definition)) => schema::check(metadata, definition).into_iter().next(),
+    };
+    match wrong {
         None => Ok(()),
         Some(wrong) => {
             let (kind, version) = (&resource.kind, &resource.version);
@@ -99,7 +120,7 @@ pub fn update(
     }
     resource.behaviour.prepare_update(new, old, subresource, ctx);
     default(resource, new);
-    if resource.has_generation && spec_differs(new, old) {
+    if resource.has_generation && spec_differs(resource, new, old) {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
         if let Some(metadata) = metadata::of(new) {
             metadata.insert("generation".into(), json!(generation));
@@ -150,8 +171,10 @@ pub fn keep(new: &mut Value, old: &Value, field: &str) {
     }
 }
 
-fn spec_differs(new: &Value, old: &Value) -> bool {
-    let outside = |name: &String| OUTSIDE_SPEC.contains(&name.as_str());
+fn spec_differs(resource: &Resource, new: &Value, old: &Value) -> bool {
+    // Without a subresource for it the status is a field like others.
+    let counts = |name: &str| name == "status" && !resource.has_status;
+    let outside = |name: &String| OUTSIDE_SPEC.contains(&name.as_str()) && !counts(name);
     let fields = |value: &Value| value.as_object().cloned().unwrap_or_default();
     let (new, old) = (fields(new), fields(old));
     let names = new.keys().chain(old.keys()).filter(|name| !outside(name));

@@ -45,6 +45,9 @@ pub fn render(resource: &Resource, objects: &[Value], now: Timestamp, include: I
 
 /// The column definitions alone.
 pub fn columns(resource: &Resource) -> Value {
+    if let Some(custom) = &resource.custom {
+        return custom.columns.heads();
+    }
     let columns = resource.behaviour.columns().iter().map(|column| {
         json!({
             "name": column.name,

@@ -54,7 +54,7 @@ const TEXTS: [&str; 12] = [
 fn make(table: &Table, schema: &Schema, chance: &mut Chance, depth: usize) -> Value {
     let schema = table.resolve(schema);
     match &schema.kind {
-        Type::Any => json!({"x": 1}),
+        Type::Any | Type::Deduced => json!({"x": 1}),
         Type::String if !schema.choices.is_empty() && chance.below(4) > 0 => {
             let at = chance.below(schema.choices.len() as u64) as usize;
             json!(schema.choices[at])

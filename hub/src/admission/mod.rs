@@ -3,6 +3,7 @@
 //! In: a defaulted object on its way to the store. Out: the object with what was added, or a 403/404/422.
 //! One file a rule, in the order in which they act. Never: authorizes, stores.
 
+pub mod dynamic;
 mod namespace;
 mod node_restriction;
 mod pod_security;
@@ -16,14 +17,19 @@ mod limits;
 mod addresses;
 mod quota;
 
+pub use dynamic::Hooks;
+
 use crate::{
-    api::{Api, write::Ask},
+    api::{Api, kinds, write::Ask},
     auth::User,
 };
-use limpet_objects::{resource::Resource, status::Status};
+use limpet_objects::{custom, policy, resource::Resource, status::Status};
 use serde_json::Value;
 use std::sync::Arc;
 use tokio::sync::MutexGuard;
+
+/// Their status says whether their expressions fit the kinds that they name.
+const POLICIES: &str = "admissionregistration.k8s.io/validatingadmissionpolicies";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -37,7 +43,7 @@ pub struct Review<'a> {
     pub api: &'a Arc<Api>,
     pub user: &'a User,
     pub operation: Operation,
-    pub resource: &'static Resource,
+    pub resource: &'a Resource,
     pub subresource: &'a str,
     pub namespace: &'a str,
     /// Empty when the name is still to be generated.
@@ -58,7 +64,7 @@ impl<'a> Review<'a> {
             api: &ask.api,
             user: &ask.user,
             operation,
-            resource: ask.target.resource,
+            resource: &ask.target.resource,
             subresource: &ask.subresource,
             namespace: &ask.target.namespace,
             name: &ask.target.name,
@@ -110,6 +116,7 @@ pub async fn mutate(review: &mut Review<'_>) -> Result<(), Status> {
 pub struct Held<'a> {
     _addresses: Option<MutexGuard<'a, ()>>,
     _quota: Option<MutexGuard<'a, ()>>,
+    _names: Option<MutexGuard<'a, ()>>,
 }
 
 /// Rules about what is scarce: they are held until the store has answered. `object` is valid already.
@@ -125,6 +132,13 @@ pub async fn reserve<'a>(ask: &'a Ask, object: &mut Value, old: Option<&Value>) 
     if ask.target.resource.storage == "/services" {
         held._addresses = Some(ask.api.address_lock().await);
         addresses::allocate(ask, object, old)?;
+    }
+    if ask.target.resource.storage == POLICIES {
+        object["status"] = policy::typecheck::status(object, &ask.api.kinds());
+    }
+    if ask.target.resource.storage == custom::STORAGE {
+        held._names = Some(ask.api.names_lock().await);
+        object["status"] = kinds::status_of(&ask.api.store, object, ask.api.now());
     }
     Ok(held)
 }

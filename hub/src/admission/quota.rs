@@ -10,7 +10,7 @@ use serde_json::Value;
 const QUOTAS: &str = "/resourcequotas";
 
 pub(super) fn applies(ask: &Ask) -> bool {
-    let resource = ask.target.resource;
+    let resource = &ask.target.resource;
     resource.namespaced && resource.storage != QUOTAS && {
         let namespace = ask.target.namespace.as_str();
         !ask.api.store.list_from(QUOTAS, Some(namespace), None, 1).records.is_empty()
@@ -19,7 +19,7 @@ pub(super) fn applies(ask: &Ask) -> bool {
 
 pub(super) fn check(ask: &Ask, new: &Value) -> Result<(), Status> {
     let (store, namespace) = (&ask.api.store, ask.target.namespace.as_str());
-    let resource = ask.target.resource;
+    let resource = &ask.target.resource;
     let mut existing = None;
     for quota in store.list(QUOTAS, Some(namespace)).records.iter().filter_map(|r| parse(&r.bytes)) {
         let hard = quota["spec"]["hard"].as_object();

@@ -4,7 +4,7 @@
 //! where it leads. What is there is left as it is, save for the endpoints, which follow the hub. Never:
 //! brings back what a user changed.
 
-use super::{Api, Client, limits};
+use super::{Api, Client, kinds, limits};
 use limpet_hub_core::rbac;
 use limpet_objects::status::Status;
 use serde_json::{Value, json};
@@ -19,6 +19,7 @@ const SLICES: &str = "discovery.k8s.io/endpointslices";
 const CLASSES: &str = "scheduling.k8s.io/priorityclasses";
 
 pub async fn ensure(api: &Arc<Api>) -> Result<(), BootstrapError> {
+    tokio::spawn(kinds::keep(Arc::clone(api)));
     let client = Client::new(Arc::clone(api));
     for name in NAMESPACES {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});

@@ -105,7 +105,7 @@ async fn accept(
     admit_node(api, peer)?;
     let user = auth::authenticate(&api.tokens, &api.authorizer, peer, &parts.headers, api.now())?;
     api.authorizer.check(&user, &Asked::of(&info))?;
-    let target = Target::of(&info);
+    let target = Target::of(&api.kinds(), &info);
     let in_protobuf = || target.as_ref().is_none_or(|t| protobuf::knows(&t.resource.api_version(), &t.resource.kind));
     let wanted = negotiate::wanted(&parts.headers, &query, in_protobuf);
     *form = wanted.unwrap_or(Wanted::JSON);
@@ -160,6 +160,7 @@ async fn turn(api: &Api, long: bool) -> Result<Option<SemaphorePermit<'_>>, Stat
 async fn resource(call: &mut Call, target: Target, input: Input) -> Result<Reply, Status> {
     check_place(&call.info, &target)?;
     call.warnings.extend(deprecation(&call.info));
+    call.warnings.extend(target.resource.custom.as_ref().and_then(|custom| custom.deprecation.clone()));
     if !call.info.subresource.is_empty() {
         return subresources::answer(call, &target, input).await;
     }
@@ -219,7 +220,7 @@ fn is_long(call: &Call) -> bool {
 }
 
 fn labels_of(info: &RequestInfo, target: &Target) -> Labels {
-    let resource = target.resource;
+    let resource = &target.resource;
     let subresource = resource.subresource(&info.subresource).map_or("", |s| s.name.as_str());
     let verb = match info.verb {
         "get" => "GET",
@@ -239,10 +240,10 @@ fn labels_of(info: &RequestInfo, target: &Target) -> Labels {
     };
     Labels {
         verb,
-        group: &resource.group,
-        version: &resource.version,
-        resource: &resource.plural,
-        subresource,
+        group: resource.group.clone().into(),
+        version: resource.version.clone().into(),
+        resource: resource.plural.clone().into(),
+        subresource: subresource.to_owned().into(),
         scope,
     }
 }

@@ -49,7 +49,7 @@ impl Client {
         namespace: &str,
         object: Value,
     ) -> Result<Written, Status> {
-        let target = Target::stored(resource, namespace, object::name(&object))?;
+        let target = Target::stored(&self.api.kinds(), resource, namespace, object::name(&object))?;
         let object = formed(&target, object)?;
         write::create(&mut self.ask(by, target, ""), object).await
     }
@@ -62,13 +62,13 @@ impl Client {
         subresource: &str,
         object: Value,
     ) -> Result<Written, Status> {
-        let target = Target::stored(resource, object::namespace(&object), object::name(&object))?;
+        let target = Target::stored(&self.api.kinds(), resource, object::namespace(&object), object::name(&object))?;
         let object = formed(&target, object)?;
         write::update(&mut self.ask(by, target, subresource), |_, _| Ok(Made::from(object.clone()))).await
     }
 
     pub async fn patch(&self, by: &str, asked: Patch) -> Result<Written, Status> {
-        let target = Target::stored(&asked.resource, &asked.namespace, &asked.name)?;
+        let target = Target::stored(&self.api.kinds(), &asked.resource, &asked.namespace, &asked.name)?;
         let mut ask = self.ask(by, target, asked.subresource.unwrap_or_default());
         write::update(&mut ask, |ask, old| {
             let uid = object::uid(old);
@@ -88,7 +88,7 @@ impl Client {
     }
 
     pub async fn delete(&self, by: &str, asked: Delete) -> Result<Revision, Status> {
-        let target = Target::stored(&asked.resource, &asked.namespace, &asked.name)?;
+        let target = Target::stored(&self.api.kinds(), &asked.resource, &asked.namespace, &asked.name)?;
         let options = DeleteOptions {
             grace: asked.grace,
             propagation: asked.propagation,
@@ -107,13 +107,13 @@ impl Client {
         uid: &str,
         node: &str,
     ) -> Result<Written, Status> {
-        let target = Target::stored("/pods", namespace, name)?;
+        let target = Target::stored(&self.api.kinds(), "/pods", namespace, name)?;
         binding::bind(&mut self.ask(by, target, "binding"), node, uid).await
     }
 
     /// Answers a TokenRequest.
     pub fn token(&self, namespace: &str, account: &str, request: Value) -> Result<Value, Status> {
-        token::issue(&self.api, &Target::stored("/serviceaccounts", namespace, account)?, request)
+        token::issue(&self.api, &Target::stored(&self.api.kinds(), "/serviceaccounts", namespace, account)?, request)
     }
 
     pub fn has(&self, resource: &str, namespace: &str, name: &str) -> bool {
@@ -122,16 +122,14 @@ impl Client {
 
     /// The stored object.
     pub fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
-        let target = Target::stored(resource, namespace, name).ok()?;
+        let target = Target::stored(&self.api.kinds(), resource, namespace, name).ok()?;
         target.parse(&self.api.store.get(&target.key())?).ok()
     }
 }
 
 /// The hub's own parts are held to the same forms; what they get wrong is an error, not a warning.
 fn formed(target: &Target, mut object: Value) -> Result<Value, Status> {
-    let api_version = target.resource.api_version();
-    let form = super::verbs::form(target, &api_version);
-    form::conform(&mut object, form, Vec::new(), form::Validation::Strict, &mut Vec::new())?;
+    form::conform_target(&mut object, target, Vec::new(), form::Validation::Strict, &mut Vec::new())?;
     Ok(object)
 }
 

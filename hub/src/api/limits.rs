@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+/// Rendered OpenAPI documents that are kept, one a group and version.
+pub const DOCUMENTS_MAX: usize = 256;
 /// The body of one request: the limit of a real API server.
 pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// All headers of one request, HTTP/1 and HTTP/2 alike.

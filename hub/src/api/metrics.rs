@@ -4,6 +4,7 @@
 //! only, so that no client can make the set grow. Never: blocks for longer than one addition.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fmt::Write,
     sync::{
@@ -16,20 +17,30 @@ use std::{
 /// Upper bounds in seconds.
 const BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 10.0, 60.0];
 
+/// A label's value.
+type Word = Cow<'static, str>;
+
 /// What a request counts under.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Labels {
     pub verb: &'static str,
-    pub group: &'static str,
-    pub version: &'static str,
-    pub resource: &'static str,
-    pub subresource: &'static str,
+    pub group: Word,
+    pub version: Word,
+    pub resource: Word,
+    pub subresource: Word,
     pub scope: &'static str,
 }
 
 impl Labels {
-    pub const OTHER: Labels =
-        Labels { verb: "GET", group: "", version: "", resource: "", subresource: "", scope: "" };
+    const NONE: Word = Cow::Borrowed("");
+    pub const OTHER: Labels = Labels {
+        verb: "GET",
+        group: Self::NONE,
+        version: Self::NONE,
+        resource: Self::NONE,
+        subresource: Self::NONE,
+        scope: "",
+    };
 }
 
 #[derive(Default)]
@@ -131,7 +142,12 @@ mod tests {
     fn counts_and_prints() {
         let metrics = Metrics::default();
         let labels =
-            Labels { verb: "GET", version: "v1", resource: "pods", scope: "resource", ..Labels::OTHER };
+            Labels {
+            version: "v1".into(),
+            resource: "pods".into(),
+            scope: "resource",
+            ..Labels::OTHER
+        };
         metrics.request(labels.clone(), 200, Some(Duration::from_millis(7)));
         metrics.request(labels, 404, None);
         let text = metrics.text(9, &[("pods".into(), 3)]);

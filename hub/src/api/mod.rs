@@ -12,7 +12,7 @@ pub mod query;
 pub mod route;
 pub mod selection;
 
-mod proxy;
+pub(crate) mod proxy;
 pub mod subresources;
 mod verbs;
 pub mod write;
@@ -22,6 +22,7 @@ pub mod reviews;
 
 pub mod bootstrap;
 pub mod internal;
+pub mod kinds;
 
 pub mod body;
 mod decode;
@@ -38,12 +39,14 @@ pub use internal::Client;
 pub use target::Target;
 
 use crate::{
+    admission::Hooks,
     auth::{Authorizer, jwt::Signer, tokens::Tokens},
     enroll::Enroll,
     run::Streams,
 };
 use jiff::Timestamp;
 use limpet_hub_core::ObjectStore;
+use limpet_objects::resource::Registry;
 use limpet_store::Store;
 use std::{
     net::IpAddr,
@@ -92,6 +95,9 @@ pub struct Api {
     pub store: Store,
     pub tokens: Tokens,
     pub authorizer: Authorizer,
+    pub(crate) kinds: kinds::Kinds,
+    /// Policies and webhooks of admission.
+    pub(crate) hooks: Hooks,
     pub metrics: metrics::Metrics,
     pub endpoints: Vec<(IpAddr, u16)>,
     pub cluster_name: String,
@@ -112,10 +118,12 @@ pub struct Api {
 
 impl Api {
     pub fn new(parts: ApiParts) -> Arc<Api> {
-        Arc::new(Api {
+        let api = Arc::new(Api {
             store: parts.store,
             tokens: parts.tokens,
             authorizer: Authorizer::new(parts.view),
+            kinds: kinds::Kinds::default(),
+            hooks: Hooks::default(),
             metrics: metrics::Metrics::default(),
             endpoints: parts.endpoints,
             cluster_name: parts.cluster_name,
@@ -127,7 +135,10 @@ impl Api {
             quota: Mutex::new(()),
             room: Semaphore::new(limits::REQUESTS_AT_ONCE_MAX),
             ready: false.into(),
-        })
+        });
+        api.kinds.set_api(&api);
+        api.kinds.refresh(&api.store);
+        api
     }
 
     /// The links to nodes and the enrolment office; set once at start.
@@ -150,8 +161,17 @@ impl Api {
         self.addresses.lock().await
     }
 
+    pub(crate) async fn names_lock(&self) -> MutexGuard<'_, ()> {
+        self.kinds.lock().await
+    }
+
     pub(crate) async fn quota_lock(&self) -> MutexGuard<'_, ()> {
         self.quota.lock().await
+    }
+
+    /// Every resource that is served now. A request looks once and keeps what it saw.
+    pub fn kinds(&self) -> Arc<Registry> {
+        self.kinds.now()
     }
 
     pub fn set_ready(&self) {

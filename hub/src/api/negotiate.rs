@@ -22,6 +22,10 @@ pub const PATCHES: &[&str] = &[
     "application/apply-patch+yaml",
 ];
 
+/// Those that custom resources take: strategic merge patches need Go types.
+pub const PATCHES_CUSTOM: &[&str] =
+    &["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     Json,

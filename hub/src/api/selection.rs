@@ -35,8 +35,8 @@ impl Selection {
         let labels = LabelSelector::parse(labels).map_err(|e| Status::bad_request(e.to_string()))?;
         let fields = query.get("fieldSelector").unwrap_or_default();
         let fields = FieldSelector::parse(fields).map_err(|e| Status::bad_request(e.to_string()))?;
-        let known = resource.behaviour.selectable_fields(&Value::Null);
-        let mut known: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+        let known = resource.selectable(&Value::Null);
+        let mut known: Vec<&str> = known.iter().map(|(name, _)| &**name).collect();
         known.push("metadata.name");
         if resource.namespaced {
             known.push("metadata.namespace");
@@ -85,10 +85,10 @@ impl Selection {
         if self.by_key {
             return self.fields.matches(of_key);
         }
-        let Ok(object) = serde_json::from_slice::<Value>(&record.bytes) else { return false };
-        let pairs = resource.behaviour.selectable_fields(&object);
+        let Ok(object) = super::target::parse(resource, &record.bytes) else { return false };
+        let pairs = resource.selectable(&object);
         self.fields.matches(|field| {
-            of_key(field).or_else(|| pairs.iter().find(|(name, _)| *name == field).map(|(_, v)| v.as_str()))
+            of_key(field).or_else(|| pairs.iter().find(|(name, _)| name == field).map(|(_, v)| v.as_str()))
         })
     }
 }

@@ -5,15 +5,16 @@
 
 use super::route::RequestInfo;
 use limpet_objects::{
-    resource::{Resource, registry},
+    resource::{Registry, Resource},
     status::Status,
 };
 use limpet_store::{Key, Record, StoreError};
 use serde_json::Value;
+use std::sync::Arc;
 
 #[derive(Clone, Debug)]
 pub struct Target {
-    pub resource: &'static Resource,
+    pub resource: Arc<Resource>,
     /// Empty for cluster-scoped resources, and for lists of all namespaces.
     pub namespace: String,
     pub name: String,
@@ -21,22 +22,27 @@ pub struct Target {
 
 impl Target {
     /// `None` when there is no such resource.
-    pub fn of(info: &RequestInfo) -> Option<Target> {
-        let resource = registry().by_path(&info.group, &info.version, &info.resource)?;
+    pub fn of(kinds: &Registry, info: &RequestInfo) -> Option<Target> {
+        let resource = kinds.by_path(&info.group, &info.version, &info.resource)?;
         let namespaced = resource.namespaced;
         if !namespaced && !info.namespace.is_empty() && info.resource != "namespaces" {
             return None;
         }
         let namespace = if namespaced { info.namespace.clone() } else { String::new() };
-        Some(Target { resource, namespace, name: info.name.clone() })
+        Some(Target { resource: Arc::clone(resource), namespace, name: info.name.clone() })
     }
 
     /// By storage id (`/pods`, `apps/deployments`), as the hub's own parts name resources.
-    pub fn stored(resource: &str, namespace: &str, name: &str) -> Result<Target, Status> {
-        let found = registry().by_storage(resource);
+    pub fn stored(
+        kinds: &Registry,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Target, Status> {
+        let found = kinds.by_storage(resource);
         let resource = found.ok_or_else(|| Status::internal(format!("there is no resource {resource:?}")))?;
         let namespace = if resource.namespaced { namespace } else { "" };
-        Ok(Target { resource, namespace: namespace.into(), name: name.into() })
+        Ok(Target { resource: Arc::clone(resource), namespace: namespace.into(), name: name.into() })
     }
 
     pub fn named(&self, name: &str) -> Target {
@@ -86,17 +92,19 @@ impl Target {
 
     /// The stored object in the version of this resource.
     pub fn parse(&self, record: &Record) -> Result<Value, Status> {
-        parse(self.resource, &record.bytes)
+        parse(&self.resource, &record.bytes)
     }
+}
+
+/// What a client is told when objects cannot be had in its version.
+pub fn unconverted(resource: &Resource, why: &str) -> Status {
+    Status::internal(format!("conversion webhook for {}, Kind={} failed: {why}", resource.api_version(), resource.kind))
 }
 
 /// Stored bytes as an object of the resource's version.
 pub fn parse(resource: &Resource, bytes: &[u8]) -> Result<Value, Status> {
     let mut value: Value = serde_json::from_slice(bytes)
         .map_err(|e| Status::internal(format!("a stored object cannot be read: {e}")))?;
-    if !resource.is_stored_form() {
-        resource.behaviour.from_storage(&mut value);
-        value["apiVersion"] = resource.api_version().into();
-    }
+    resource.from_stored(&mut value).map_err(|why| unconverted(resource, &why))?;
     Ok(value)
 }

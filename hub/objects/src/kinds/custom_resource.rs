@@ -1,12 +1,13 @@
 //! CustomResourceDefinitions (apiextensions.k8s.io/v1).
 //!
-//! In: definitions as JSON. Out: defaults and the first rules. Never: serves the custom resources.
+//! In: definitions as JSON. Out: defaults and rules, most of them in `custom::definition`.
+//! Never: serves the custom resources (see `custom`).
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::fill::{child, list, present, set, text};
-use super::rules::{Errors, one_of, required};
-use crate::behaviour::Behaviour;
+use super::fill::{child, each, present, remove, set, set_absent, text};
+use crate::behaviour::{Behaviour, Ctx};
+use crate::custom::definition;
 use crate::field::FieldError;
 
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +18,17 @@ impl Behaviour for CustomResourceDefinition {
         let Some(spec) = present(object, "spec") else { return };
         if let Some(conversion) = child(spec, "conversion") {
             set(conversion, "strategy", "None");
+            if let Some(service) =
+                present(conversion, "webhook").and_then(|w| present(w, "clientConfig")).and_then(|c| present(c, "service"))
+            {
+                set_absent(service, "port", 443);
+            }
+        }
+        for version in each(spec, "versions") {
+            // What the Go type always writes.
+            for flag in ["served", "storage"] {
+                set_absent(version, flag, false);
+            }
         }
         let Some(names) = present(spec, "names") else { return };
         let kind = text(names, "kind").to_owned();
@@ -26,34 +38,19 @@ impl Behaviour for CustomResourceDefinition {
         }
     }
 
+    fn prepare_create(&self, object: &mut Value, _ctx: &Ctx<'_>) {
+        // The names' keeper fills the status in before it is stored.
+        remove(object, "status");
+    }
+
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let spec = &object["spec"];
-        let mut errors = Errors::new();
-        let own = text(&object["metadata"], "name");
-        let wanted = format!("{}.{}", text(&spec["names"], "plural"), text(spec, "group"));
-        if own != wanted {
-            let words = "must be spec.names.plural+\".\"+spec.group";
-            errors.push(FieldError::invalid("metadata.name", own, words));
+        definition::validate(object, None)
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, subresource: &str) -> Vec<FieldError> {
+        match subresource {
+            "" => definition::validate(new, Some(old)),
+            _ => definition::validate_status(new),
         }
-        _ = required(spec, "group", "spec", &mut errors);
-        match text(spec, "scope") {
-            "" => errors.push(FieldError::required("spec.scope", "")),
-            _ => one_of(spec, "scope", "spec", &["Cluster", "Namespaced"], &mut errors),
-        }
-        for field in ["plural", "kind"] {
-            _ = required(&spec["names"], field, "spec.names", &mut errors);
-        }
-        let versions = list(spec, "versions");
-        if versions.iter().filter(|version| version["storage"] == true).count() != 1 {
-            let words = "must have exactly one version marked as storage version";
-            errors.push(FieldError::invalid("spec.versions", json!(versions), words));
-        }
-        for (at, version) in versions.iter().enumerate() {
-            if !version["schema"]["openAPIV3Schema"].is_object() {
-                let path = format!("spec.versions[{at}].schema.openAPIV3Schema");
-                errors.push(FieldError::required(path, "schemas are required"));
-            }
-        }
-        errors
     }
 }

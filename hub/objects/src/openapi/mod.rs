@@ -8,9 +8,12 @@ mod paths;
 mod proto;
 mod schemas;
 
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
-use crate::registry::registry;
+use crate::registry::Registry;
 use crate::resource::{Resource, api_version};
 use crate::schema;
 use paths::Operations;
@@ -21,36 +24,49 @@ const VERSION: &str = "v1.36.0";
 const TITLE: &str = "Kubernetes";
 
 /// `/openapi/v3`: where the documents are. The hash lets clients cache them for ever.
-pub fn v3_index() -> Value {
+pub fn v3_index(registry: &Registry) -> Value {
     let mut paths = Map::new();
-    for group in registry().groups() {
+    for group in registry.groups() {
         for version in &group.versions {
             let path = group_path(&group.name, version);
-            let url = format!("/openapi/v3/{path}?hash={}", schema::fingerprint());
+            let url = format!("/openapi/v3/{path}?hash={}", hash(registry, &path));
             paths.insert(path, json!({"serverRelativeURL": url}));
         }
     }
     json!({"paths": paths})
 }
 
-/// The hash that the index gives for every document.
-pub fn hash() -> &'static str {
-    schema::fingerprint()
+/// Changes when a document changes. `path` is that of a document of version 3, or empty for all of them.
+pub fn hash(registry: &Registry, path: &str) -> String {
+    let mut hasher = std::hash::DefaultHasher::new();
+    let mut custom = false;
+    for resource in registry.resources() {
+        if let Some(own) = &resource.custom
+            && (path.is_empty() || group_path(&resource.group, &resource.version) == path)
+        {
+            own.fingerprint.hash(&mut hasher);
+            custom = true;
+        }
+    }
+    match custom {
+        true => format!("{}{:016x}", schema::fingerprint(), hasher.finish()),
+        false => schema::fingerprint().to_owned(),
+    }
 }
 
 /// `/openapi/v3/<path>`: `path` is `api/v1` or `apis/apps/v1`.
-pub fn v3(path: &str) -> Option<Vec<u8>> {
+pub fn v3(registry: &Registry, path: &str) -> Option<Vec<u8>> {
     let (group, version) = match path.split('/').collect::<Vec<_>>().as_slice() {
         ["api", version] => ("", (*version).to_owned()),
         ["apis", group, version] => (*group, (*version).to_owned()),
         _ => return None,
     };
-    v3_group(group, &version)
+    v3_group(registry, group, &version)
 }
 
 /// The document of one group and version (`""`, `v1`).
-pub fn v3_group(group: &str, version: &str) -> Option<Vec<u8>> {
-    let resources: Vec<&Resource> = registry().of_version(group, version).collect();
+pub fn v3_group(registry: &Registry, group: &str, version: &str) -> Option<Vec<u8>> {
+    let resources: Vec<Arc<Resource>> = registry.of_version(group, version).cloned().collect();
     if resources.is_empty() {
         return None;
     }
@@ -65,22 +81,22 @@ pub fn v3_group(group: &str, version: &str) -> Option<Vec<u8>> {
 }
 
 /// `/openapi/v2` as JSON.
-pub fn v2_json() -> Vec<u8> {
-    let all: Vec<&Resource> = registry().resources().iter().collect();
+pub fn v2_json(registry: &Registry) -> Vec<u8> {
+    let all = registry.resources();
     let info = json!({"title": TITLE, "version": VERSION});
     let mut out = format!("{{\"swagger\":\"2.0\",\"info\":{info},\"paths\":{{").into_bytes();
-    join(&mut out, paths_of(Form::V2, &all));
+    join(&mut out, paths_of(Form::V2, all));
     out.extend_from_slice(b"},\"definitions\":{");
-    join(&mut out, definitions_of(Form::V2, &all));
+    join(&mut out, definitions_of(Form::V2, all));
     let security = json!({"BearerToken": {"type": "apiKey", "name": "authorization", "in": "header"}});
     out.extend_from_slice(format!("}},\"securityDefinitions\":{security}}}").as_bytes());
     out
 }
 
 /// `/openapi/v2` as `application/com.github.proto-openapi.spec.v2@v1.0+protobuf`.
-pub fn v2_protobuf() -> Vec<u8> {
-    let all: Vec<&Resource> = registry().resources().iter().collect();
-    proto::document(TITLE, VERSION, paths_of(Form::V2, &all), definitions_of(Form::V2, &all))
+pub fn v2_protobuf(registry: &Registry) -> Vec<u8> {
+    let all = registry.resources();
+    proto::document(TITLE, VERSION, paths_of(Form::V2, all), definitions_of(Form::V2, all))
 }
 
 /// Entries of a JSON object. One at a time, so that a whole document never exists as a tree.
@@ -93,7 +109,7 @@ fn join(out: &mut Vec<u8>, entries: impl Iterator<Item = (String, Value)>) {
     }
 }
 
-fn paths_of(form: Form, resources: &[&Resource]) -> impl Iterator<Item = (String, Value)> {
+fn paths_of(form: Form, resources: &[Arc<Resource>]) -> impl Iterator<Item = (String, Value)> {
     let operations = Operations::new(form);
     resources.iter().flat_map(move |resource| {
         let mut paths = Map::new();
@@ -102,8 +118,8 @@ fn paths_of(form: Form, resources: &[&Resource]) -> impl Iterator<Item = (String
     })
 }
 
-fn definitions_of(form: Form, resources: &[&Resource]) -> impl Iterator<Item = (String, Value)> + use<> {
-    let schemas = Schemas::open(form);
+fn definitions_of(form: Form, resources: &[Arc<Resource>]) -> impl Iterator<Item = (String, Value)> + use<> {
+    let schemas = Schemas::open(form, resources);
     let names = schemas.closure(&roots(resources));
     names.into_iter().map(move |name| {
         let value = schemas.render(&name);
@@ -112,7 +128,7 @@ fn definitions_of(form: Form, resources: &[&Resource]) -> impl Iterator<Item = (
 }
 
 /// Definitions that the paths of these resources name.
-fn roots(resources: &[&Resource]) -> Vec<String> {
+fn roots(resources: &[Arc<Resource>]) -> Vec<String> {
     const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
     let mut roots: Vec<String> =
         ["DeleteOptions", "Status", "Patch", "WatchEvent", "APIResourceList", "ListMeta"]

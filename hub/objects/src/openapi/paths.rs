@@ -268,6 +268,14 @@ fn write(
     }
 }
 
+/// Custom resources take no strategic merge patch.
+fn for_resource(resource: &Resource, mut patch: Operation<'static>) -> Operation<'static> {
+    if resource.custom.is_some() {
+        patch.body_types = &PATCH_TYPES[..3];
+    }
+    patch
+}
+
 fn delete(method_action: &'static str, verb: &'static str, kind: &str) -> Operation<'static> {
     let collection = method_action == "deletecollection";
     Operation {
@@ -312,7 +320,7 @@ fn of_object(resource: &Resource) -> Vec<Operation<'static>> {
     }
     if resource.allows("patch") {
         let what = format!("partially update the specified {kind}");
-        operations.push(write("patch", "patch", what, schema, schema));
+        operations.push(for_resource(resource, write("patch", "patch", what, schema, schema)));
     }
     if resource.allows("delete") {
         operations.push(delete("delete", "delete", kind));
@@ -346,7 +354,10 @@ fn of_subresource(resource: &Resource, sub: &Subresource) -> Vec<Operation<'stat
             "get" => Operation { description: format!("read {what}"), ..read(&sub.kind, schema) },
             "create" => write("post", "create", format!("create {what}"), schema, schema),
             "update" => write("put", "replace", format!("replace {what}"), schema, schema),
-            _ => write("patch", "patch", format!("partially update {what}"), schema, schema),
+            _ => {
+                let what = format!("partially update {what}");
+                for_resource(resource, write("patch", "patch", what, schema, schema))
+            }
         });
     }
     operations

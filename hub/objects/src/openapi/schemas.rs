@@ -5,10 +5,11 @@
 //! Never: outlives the document being written.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::registry::registry;
+use crate::custom;
 use crate::resource::Resource;
 use crate::schema::{Docs, Lines};
 
@@ -44,14 +45,27 @@ pub struct Schemas {
     definitions: Lines,
     docs: Docs,
     /// List definitions, by name: k8s-openapi has one generic type for all.
-    lists: BTreeMap<String, &'static Resource>,
+    lists: BTreeMap<String, Arc<Resource>>,
+    /// Definitions of custom resources, by name.
+    custom: BTreeMap<String, Arc<Resource>>,
 }
 
 impl Schemas {
-    pub fn open(form: Form) -> Self {
-        let resources = registry().resources().iter().filter(|resource| resource.allows("list"));
-        let lists = resources.map(|resource| (list_name(resource), resource)).collect();
-        Self { form, definitions: Lines::definitions(), docs: Docs::open(), lists }
+    /// `resources` are those of the document.
+    pub fn open(form: Form, resources: &[Arc<Resource>]) -> Self {
+        let listed = resources.iter().filter(|resource| resource.allows("list"));
+        let lists = listed.map(|resource| (list_name(resource), Arc::clone(resource))).collect();
+        let custom = resources.iter().filter(|resource| resource.custom.is_some());
+        let custom = custom.map(|resource| (resource.schema.clone(), Arc::clone(resource))).collect();
+        Self { form, definitions: Lines::definitions(), docs: Docs::open(), lists, custom }
+    }
+
+    /// A definition with short references.
+    fn raw(&self, name: &str) -> Option<Value> {
+        match self.custom.get(name) {
+            Some(resource) => custom::openapi::definition(resource, self.form == Form::V2),
+            None => self.definitions.value(name),
+        }
     }
 
     /// The names that are reachable from the roots, sorted.
@@ -62,7 +76,7 @@ impl Schemas {
             if !seen.insert(name.clone()) {
                 continue;
             }
-            match (self.lists.get(&name), self.definitions.value(&name)) {
+            match (self.lists.get(&name), self.raw(&name)) {
                 (Some(resource), _) => todo.extend([resource.schema.clone(), LIST_META.to_owned()]),
                 (None, Some(definition)) => references(&definition, &mut todo),
                 (None, None) => _ = seen.remove(&name),
@@ -74,6 +88,11 @@ impl Schemas {
     pub fn render(&self, name: &str) -> Value {
         if let Some(resource) = self.lists.get(name) {
             return self.list(resource);
+        }
+        if self.custom.contains_key(name) {
+            let mut out = self.raw(name).unwrap_or_default();
+            self.point_deep(&mut out);
+            return out;
         }
         let mut out = match self.special(name) {
             Some(special) => special,
@@ -107,6 +126,22 @@ impl Schemas {
             && let Some(reference) = fields.remove("$ref")
         {
             fields.insert("allOf".into(), json!([{"$ref": reference}]));
+        }
+    }
+
+    /// Makes all short references of a custom resource full ones.
+    fn point_deep(&self, schema: &mut Value) {
+        match schema {
+            Value::Object(fields) => {
+                if let Some(Value::String(name)) = fields.get_mut("$ref") {
+                    *name = format!("{}{name}", self.form.prefix());
+                    self.wrap(fields);
+                    return;
+                }
+                fields.values_mut().for_each(|value| self.point_deep(value));
+            }
+            Value::Array(items) => items.iter_mut().for_each(|item| self.point_deep(item)),
+            _ => {}
         }
     }
 

@@ -3,9 +3,10 @@
 use serde_json::Value;
 
 use super::*;
+use crate::registry::registry;
 
 fn document(path: &str) -> Value {
-    serde_json::from_slice(&v3(path).unwrap()).unwrap()
+    serde_json::from_slice(&v3(registry(), path).unwrap()).unwrap()
 }
 
 /// All `$ref`s lead somewhere.
@@ -25,7 +26,7 @@ fn check_references(value: &Value, prefix: &str, definitions: &Map<String, Value
 
 #[test]
 fn the_index_names_every_group_and_version() {
-    let index = v3_index();
+    let index = v3_index(registry());
     let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
     assert!(url.starts_with("/openapi/v3/apis/apps/v1?hash="), "{url}");
     assert!(index["paths"]["api/v1"].is_object());
@@ -34,8 +35,8 @@ fn the_index_names_every_group_and_version() {
         let definitions = document["components"]["schemas"].as_object().unwrap();
         check_references(&document, "#/components/schemas/", definitions);
     }
-    assert!(v3("apis/none/v1").is_none());
-    assert!(v3("version").is_none());
+    assert!(v3(registry(), "apis/none/v1").is_none());
+    assert!(v3(registry(), "version").is_none());
 }
 
 #[test]
@@ -85,7 +86,7 @@ fn core_has_pods_and_their_streams() {
 
 #[test]
 fn version_two_is_whole() {
-    let json: Value = serde_json::from_slice(&v2_json()).unwrap();
+    let json: Value = serde_json::from_slice(&v2_json(registry())).unwrap();
     let definitions = json["definitions"].as_object().unwrap();
     check_references(&json, "#/definitions/", definitions);
     assert_eq!(json["definitions"]["io.k8s.apimachinery.pkg.api.resource.Quantity"]["type"], "string");
@@ -127,12 +128,12 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
 
 #[test]
 fn version_two_is_readable_protobuf() {
-    let bytes = v2_protobuf();
+    let bytes = v2_protobuf(registry());
     let top = fields(&bytes);
     assert_eq!(top.iter().map(|(field, _)| *field).collect::<Vec<_>>(), [1, 2, 8, 9]);
     assert_eq!(top[0].1, b"2.0");
     let definitions = fields(top[3].1);
-    let json: Value = serde_json::from_slice(&v2_json()).unwrap();
+    let json: Value = serde_json::from_slice(&v2_json(registry())).unwrap();
     assert_eq!(definitions.len(), json["definitions"].as_object().unwrap().len());
     let pod = definitions
         .iter()

@@ -79,6 +79,11 @@ impl<'t> Place<'t> {
         }
     }
 
+    /// The place of a whole object of a schema outside of the table; references lead into the table.
+    pub fn of_schema(table: &'t Table, schema: &'t Schema) -> Place<'t> {
+        Place { table, kind: Known::Schema(schema) }
+    }
+
     /// An object whose kind has no schema (custom resources); its `metadata` is typed.
     pub fn deduced(table: &'t Table) -> Place<'t> {
         Place { table, kind: Known::DeducedTop }
@@ -105,6 +110,7 @@ impl<'t> Place<'t> {
         let resolved = self.table.resolve(schema);
         match &resolved.kind {
             Type::Any => Atom::Scalar(Scalar::Whole),
+            Type::Deduced => self.below().deduce(value),
             Type::String | Type::Bytes => Atom::Scalar(Scalar::String),
             Type::Int32 | Type::Int64 | Type::Number => Atom::Scalar(Scalar::Number),
             Type::Boolean => Atom::Scalar(Scalar::Boolean),
@@ -122,13 +128,18 @@ impl<'t> Place<'t> {
                 atomic: atomic_map(schema, resolved),
                 object: Some(object),
                 place: self,
-                values: None,
+                values: object.open.then(|| self.below()),
             }),
         }
     }
 
+    /// What is inside of something without a schema.
+    fn below(self) -> Place<'t> {
+        Place { table: self.table, kind: Known::Deduced }
+    }
+
     fn deduce(self, value: &Value) -> Atom<'t> {
-        let below = Place { table: self.table, kind: Known::Deduced };
+        let below = self.below();
         match value {
             Value::Array(_) => Atom::List(ListAtom { atomic: true, keys: Keys::None, item: below }),
             Value::Object(_) => {
@@ -172,7 +183,7 @@ impl<'t> MapAtom<'t> {
             return Some(Place::of(self.place.table, OBJECT_META));
         }
         match self.object {
-            Some(object) => object.property(name).map(|p| self.place.at(&p.schema)),
+            Some(object) => object.property(name).map(|p| self.place.at(&p.schema)).or(self.values),
             None => self.values,
         }
     }

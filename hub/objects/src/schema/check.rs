@@ -31,7 +31,7 @@ impl<'a> Walk<'a> {
             return;
         }
         match (&self.table.resolve(schema).kind, value) {
-            (Type::Any, _) => {}
+            (Type::Any | Type::Deduced, _) => {}
             (Type::Object(object), Value::Object(fields)) => {
                 let owner = self.table.type_name(schema).unwrap_or(owner);
                 for (name, field) in fields {
@@ -138,7 +138,7 @@ fn json_type(value: &Value) -> &'static str {
 
 fn go_type(table: &Table, schema: &Schema) -> String {
     match &schema.kind {
-        Type::Any => "interface {}".to_owned(),
+        Type::Any | Type::Deduced => "interface {}".to_owned(),
         Type::String => "string".to_owned(),
         Type::Bytes => "[]uint8".to_owned(),
         Type::Time => "v1.Time".to_owned(),

@@ -66,6 +66,8 @@ pub enum Type {
     /// Anything goes and is kept (`RawExtension`, `JSON`, `FieldsV1`, preserve-unknown-fields).
     #[default]
     Any,
+    /// No schema: what the value is says how it is owned (below preserve-unknown-fields).
+    Deduced,
     String,
     /// Base64 text (`[]byte`).
     Bytes,
@@ -91,6 +93,8 @@ pub enum Type {
 pub struct Object {
     pub properties: Box<[Property]>,
     pub required: Box<[Box<str>]>,
+    /// Whether unknown properties are kept too.
+    pub open: bool,
 }
 
 #[derive(Debug)]

@@ -147,7 +147,7 @@ fn object(
         .into_iter()
         .map(|(name, raw)| Ok(Property { name, schema: schema(raw, by_name)? }))
         .collect::<Result<Vec<_>, ParseError>>()?;
-    Ok(Type::Object(Box::new(Object { properties: properties.into(), required: required.into() })))
+    Ok(Type::Object(Box::new(Object { properties: properties.into(), required: required.into(), open: false })))
 }
 
 fn is_zero(value: &Value) -> bool {
@@ -168,7 +168,7 @@ impl From<RawKind> for GroupVersionKind {
 }
 
 impl ListType {
-    fn named(name: &str) -> Option<Self> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         match name {
             "atomic" => Some(Self::Atomic),
             "set" => Some(Self::Set),
@@ -179,7 +179,7 @@ impl ListType {
 }
 
 impl MapType {
-    fn named(name: &str) -> Option<Self> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         match name {
             "atomic" => Some(Self::Atomic),
             "granular" => Some(Self::Granular),

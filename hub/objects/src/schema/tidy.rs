@@ -33,7 +33,7 @@ impl Walk<'_> {
         match (&table.resolve(schema).kind, value) {
             (Type::Object(object), Value::Object(fields)) => {
                 fields.retain(|name, field| {
-                    let known = object.property(name).is_some();
+                    let known = object.open || object.property(name).is_some();
                     if !known {
                         self.unknown.push(join(&self.path, name));
                     }

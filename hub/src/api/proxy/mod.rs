@@ -12,7 +12,7 @@ mod trust;
 
 use crate::{
     api::{
-        Body, Reply, Target,
+        Api, Body, Reply, Target,
         dispatch::{Call, Input},
     },
     streaming,
@@ -21,9 +21,9 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 use limpet_objects::status::Status;
 
 /// Where the request goes and how it gets there.
-struct Route {
-    place: streaming::PodPlace,
-    port: u16,
+pub(crate) struct Route {
+    pub place: streaming::PodPlace,
+    pub port: u16,
     https: bool,
 }
 
@@ -31,7 +31,7 @@ pub async fn answer(call: &Call, target: &Target, input: Input) -> Result<Reply,
     let streams = super::subresources::streams(&call.api)?;
     let route = match target.resource.plural.as_str() {
         "pods" => place::pod(call, target)?,
-        "services" => place::service(call, target)?,
+        "services" => place::service(&call.api, target)?,
         _ => return Err(super::dispatch::not_allowed()),
     };
     let (front, path) = split(&call.info.path);
@@ -50,6 +50,12 @@ pub async fn answer(call: &Call, target: &Target, input: Input) -> Result<Reply,
         };
     }
     carry::request(stream, front, path, input).await
+}
+
+/// The way to a ready pod of a Service, for the hub's own requests.
+pub(crate) fn service_route(api: &Api, namespace: &str, service: &str, port: u16) -> Result<Route, Status> {
+    let target = Target::stored(&api.kinds(), "/services", namespace, &format!("https:{service}:{port}"))?;
+    place::service(api, &target)
 }
 
 /// The request's path up to `/proxy`, and what follows, both as they were sent.

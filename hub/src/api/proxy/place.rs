@@ -4,7 +4,7 @@
 //! Never: an address that belongs to no pod: the hub opens nothing in its own network.
 
 use super::Route;
-use crate::api::{Target, dispatch::Call, fill_random, object};
+use crate::api::{Api, Target, dispatch::Call, fill_random, object};
 use limpet_objects::status::Status;
 use serde_json::Value;
 
@@ -41,7 +41,7 @@ fn named<'a>(what: &str, id: &'a str) -> Result<Named<'a>, Status> {
 
 pub fn pod(call: &Call, target: &Target) -> Result<Route, Status> {
     let wanted = named("pod", &target.name)?;
-    let pod = read(call, "/pods", &target.namespace, wanted.name);
+    let pod = read(&call.api, "/pods", &target.namespace, wanted.name);
     let pod = pod.ok_or_else(|| Status::not_found("", "pods", wanted.name))?;
     let default = if wanted.https { 443 } else { 80 };
     let port = match wanted.port {
@@ -57,13 +57,13 @@ fn first_port(pod: &Value) -> Option<u16> {
     u16::try_from(port).ok()
 }
 
-pub fn service(call: &Call, target: &Target) -> Result<Route, Status> {
+pub fn service(api: &Api, target: &Target) -> Result<Route, Status> {
     let wanted = named("service", &target.name)?;
-    let service = read(call, "/services", &target.namespace, wanted.name);
+    let service = read(api, "/services", &target.namespace, wanted.name);
     let service = service.ok_or_else(|| Status::not_found("", "services", wanted.name))?;
     let none = || Status::unavailable(format!("no endpoints available for service {:?}", target.name));
     let port_name = port_name(&service, &wanted)?;
-    let listing = call.api.store.list(SLICES, Some(&target.namespace));
+    let listing = api.store.list(SLICES, Some(&target.namespace));
     let slices = listing.records.iter().filter_map(|r| serde_json::from_slice::<Value>(&r.bytes).ok());
     let of_service = slices.filter(|s| s["metadata"]["labels"][SERVICE_NAME] == wanted.name);
     let mut ends: Vec<(String, u16)> = of_service.flat_map(|slice| ready(&slice, &port_name)).collect();
@@ -73,7 +73,7 @@ pub fn service(call: &Call, target: &Target) -> Result<Route, Status> {
     let mut chance = [0; 2];
     fill_random(&mut chance);
     let (name, port) = ends.swap_remove(usize::from(u16::from_le_bytes(chance)) % ends.len());
-    let pod = read(call, "/pods", &target.namespace, &name).ok_or_else(none)?;
+    let pod = read(api, "/pods", &target.namespace, &name).ok_or_else(none)?;
     route(target, &pod, port, wanted.https)
 }
 
@@ -99,8 +99,8 @@ fn ready(slice: &Value, port_name: &str) -> Vec<(String, u16)> {
         .collect()
 }
 
-fn read(call: &Call, resource: &str, namespace: &str, name: &str) -> Option<Value> {
-    let record = call.api.store.get(&limpet_store::Key::new(resource, namespace, name))?;
+fn read(api: &Api, resource: &str, namespace: &str, name: &str) -> Option<Value> {
+    let record = api.store.get(&limpet_store::Key::new(resource, namespace, name))?;
     serde_json::from_slice(&record.bytes).ok()
 }
 

@@ -82,7 +82,7 @@ async fn spend_budget(ask: &Ask, pod: &Value) -> Result<(), Status> {
         }
     };
     let mut charge = Ask {
-        target: Target::stored(BUDGETS, namespace, object::name(budget))?,
+        target: Target::stored(&ask.api.kinds(), BUDGETS, namespace, object::name(budget))?,
         subresource: "status".into(),
         ..ask.clone()
     };

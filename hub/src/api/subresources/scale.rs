@@ -27,7 +27,7 @@ const APPLY: &str = "application/apply-patch+yaml";
 pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Reply, Status> {
     let record = call.api.store.get(&target.key()).ok_or_else(|| target.not_found())?;
     if call.info.verb == "get" {
-        return Ok(reply::value(200, &scale_of(&target.parse(&record)?), call.wanted));
+        return Ok(reply::value(200, &scale_of(target, &target.parse(&record)?)?, call.wanted));
     }
     let validation = Validation::of(&call.query)?;
     let mut ask = ask(call, target)?;
@@ -52,14 +52,14 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
         let patch = Patch::parse(&media, bytes.bytes.clone())?;
         let place = Place::of(schema::table(), FORM.definition);
         write::update(&mut ask, |ask, old| {
-            let mut scale = patch.apply(&scale_of(old), place)?;
+            let mut scale = patch.apply(&scale_of(&ask.target, old)?, place)?;
             conform(&mut scale, FORM, Vec::new(), validation, &mut Vec::new())?;
             set(ask, old, &scale)
         })
         .await?
     };
     let value = serde_json::from_slice(&written.bytes).map_err(|e| Status::internal(e.to_string()))?;
-    Ok(reply::value(200, &scale_of(&value), call.wanted))
+    Ok(reply::value(200, &scale_of(target, &value)?, call.wanted))
 }
 
 /// An applied Scale is an applied object of the parent's kind with this one field.
@@ -112,28 +112,79 @@ fn set(ask: &mut Ask, old: &Value, scale: &Value) -> Result<Made, Status> {
         )));
     }
     let mut new = old.clone();
-    new["spec"]["replicas"] = json!(replicas);
+    let path = Paths::of(&ask.target).spec;
+    put(&mut new, &path, json!(replicas));
     object::set_meta(&mut new, "resourceVersion", object::resource_version(scale).into());
     Ok(Made::from(new))
 }
 
-fn scale_of(object: &Value) -> Value {
-    let replicas = object["spec"]["replicas"].as_i64().unwrap_or(0);
+/// Where a kind keeps its replicas.
+struct Paths {
+    spec: Vec<String>,
+    status: Vec<String>,
+    selector: Option<Vec<String>>,
+}
+
+impl Paths {
+    fn of(target: &Target) -> Paths {
+        let owned = |path: [&str; 2]| path.map(str::to_owned).to_vec();
+        match target.resource.custom.as_ref().and_then(|custom| custom.scale.clone()) {
+            Some(scale) => Paths { spec: scale.spec, status: scale.status, selector: scale.selector },
+            None => Paths {
+                spec: owned(["spec", "replicas"]),
+                status: owned(["status", "replicas"]),
+                selector: Some(owned(["spec", "selector"])),
+            },
+        }
+    }
+}
+
+fn at<'a>(object: &'a Value, path: &[String]) -> &'a Value {
+    path.iter().fold(object, |value, name| &value[name.as_str()])
+}
+
+/// Puts a value at a path; fields on the way that are missing are made.
+fn put(object: &mut Value, path: &[String], value: Value) {
+    let Some((first, rest)) = path.split_first() else {
+        *object = value;
+        return;
+    };
+    if object.is_null() {
+        *object = json!({});
+    }
+    if let Some(fields) = object.as_object_mut() {
+        put(fields.entry(first.as_str()).or_insert(Value::Null), rest, value);
+    }
+}
+
+fn scale_of(target: &Target, object: &Value) -> Result<Value, Status> {
+    let paths = Paths::of(target);
+    let custom = target.resource.custom.is_some();
+    if custom && at(object, &paths.spec).as_i64().is_none() {
+        let why = format!("the spec replicas field {:?} does not exist", format!(".{}", paths.spec.join(".")));
+        return Err(Status::internal(why));
+    }
+    let replicas = at(object, &paths.spec).as_i64().unwrap_or(0);
     let mut scale = json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": {},
         "spec": {"replicas": replicas},
-        "status": {"replicas": object["status"]["replicas"].as_i64().unwrap_or(0)},
+        "status": {"replicas": at(object, &paths.status).as_i64().unwrap_or(0)},
     });
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object["metadata"].get(field) {
             scale["metadata"][field] = value.clone();
         }
     }
-    let selector = selector_text(&object["spec"]["selector"]);
+    let selector = paths.selector.map(|path| at(object, &path)).unwrap_or(&Value::Null);
+    // A custom resource has the text itself.
+    let selector = match selector.as_str() {
+        Some(text) if custom => text.to_owned(),
+        _ => selector_text(selector),
+    };
     if !selector.is_empty() {
         scale["status"]["selector"] = json!(selector);
     }
-    scale
+    Ok(scale)
 }
 
 /// A metav1.LabelSelector (or a plain map, for ReplicationControllers) as the text of a query.

@@ -2,7 +2,7 @@
 //!
 //! In: a body. Out: 201 with the stored object. Never: overwrites.
 
-use super::{ask, dry_run, form, shape};
+use super::{ask, dry_run, shape};
 use crate::api::{
     Reply, Target, decode,
     dispatch::{Call, Input},
@@ -17,14 +17,8 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
     let bytes = input.read().await?;
     let decoded = decode::object(&bytes, &call.content_type(), &target.resource.kind)?;
     let mut object = decoded.value;
-    let api_version = target.resource.api_version();
-    write::form::conform(
-        &mut object,
-        form(target, &api_version),
-        decoded.duplicates,
-        validation,
-        &mut call.warnings,
-    )?;
+    let warnings = &mut call.warnings;
+    write::form::conform_target(&mut object, target, decoded.duplicates, validation, warnings)?;
     let outcome = write::create(&mut ask, object).await;
     call.warnings.append(&mut ask.warnings);
     let written = outcome?;

@@ -30,7 +30,7 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
     let outcome = write::delete(&mut ask, &options.0).await;
     call.warnings.append(&mut ask.warnings);
     let deleted = outcome?;
-    let resource = target.resource;
+    let resource = &target.resource;
     if deleted.gone && !RETURNED.contains(&resource.storage.as_str()) {
         let status = Status::success(&resource.group, &resource.plural, &target.name, &deleted.uid);
         return Ok(reply::value(200, &status, call.wanted));

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Reply, Status> {
     let options = ListOptions { revision: None, ..parse(&call.query, false)? };
-    let selection = Selection::parse(&call.query, target.resource, &target.name)?;
+    let selection = Selection::parse(&call.query, &target.resource, &target.name)?;
     let (how, dry_run) = delete::options(call, input).await?;
     let Ok(page) = page(call, target, &options, &selection)? else {
         return Err(Status::gone_expired("The provided continue parameter is too old, start anew"));

@@ -5,13 +5,14 @@
 use crate::api::{
     Body, Reply,
     dispatch::{Call, Input, not_allowed},
+    limits,
     negotiate::Wanted,
     reply, subresources,
 };
 use bytes::Bytes;
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use http::{HeaderValue, Method, header};
-use limpet_objects::{discovery, openapi, status::Status};
+use limpet_objects::{discovery, openapi, resource::Registry, status::Status};
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
@@ -25,6 +26,7 @@ const OPENAPI_V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.
 
 pub async fn answer(call: Call, input: Input) -> Result<Reply, Status> {
     let path = call.info.path.clone();
+    let kinds = call.api.kinds();
     let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
     if parts.first() == Some(&"limpet") {
         return subresources::limpet::answer(call, &parts[1..], input).await;
@@ -35,13 +37,13 @@ pub async fn answer(call: Call, input: Input) -> Result<Reply, Status> {
     let json = |value: Value| Ok(reply::value(200, &value, call.wanted));
     let found = |value: Option<Value>| value.ok_or_else(Status::no_such_resource).and_then(json);
     match parts.as_slice() {
-        [] => json(json!({"paths": paths()})),
+        [] => json(json!({"paths": paths(&kinds)})),
         ["api"] => discovered(&call, discovery::Root::Core, || discovery::api_versions(&server(&call))),
-        ["apis"] => discovered(&call, discovery::Root::Groups, discovery::api_group_list),
-        ["api", version] => found(discovery::api_resource_list("", version)),
-        ["apis", group] => found(discovery::api_group(group)),
-        ["apis", group, version] => found(discovery::api_resource_list(group, version)),
-        ["openapi", "v3"] => json(openapi::v3_index()),
+        ["apis"] => discovered(&call, discovery::Root::Groups, || discovery::api_group_list(&kinds)),
+        ["api", version] => found(discovery::api_resource_list(&kinds, "", version)),
+        ["apis", group] => found(discovery::api_group(&kinds, group)),
+        ["apis", group, version] => found(discovery::api_resource_list(&kinds, group, version)),
+        ["openapi", "v3"] => json(openapi::v3_index(&kinds)),
         ["openapi", "v3", rest @ ..] => v3(&call, &rest.join("/")),
         ["openapi", "v2"] => Ok(v2(&call)),
         ["metrics"] => Ok(metrics(&call)),
@@ -53,9 +55,9 @@ fn known(parts: &[&str]) -> bool {
     matches!(parts.first(), Some(&("api" | "apis" | "openapi" | "metrics" | "version")))
 }
 
-fn paths() -> Vec<String> {
+fn paths(kinds: &Registry) -> Vec<String> {
     let mut paths = vec!["/api".to_owned(), "/api/v1".into(), "/apis".into(), "/apis/".into()];
-    for group in limpet_objects::resource::registry().groups().iter().filter(|g| !g.name.is_empty()) {
+    for group in kinds.groups().iter().filter(|g| !g.name.is_empty()) {
         paths.push(format!("/apis/{}", group.name));
         paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{v}", group.name)));
     }
@@ -74,6 +76,7 @@ fn server(call: &Call) -> String {
 
 /// `/api` and `/apis`, aggregated when the client knows that form.
 fn discovered(call: &Call, root: discovery::Root, plain: impl FnOnce() -> Value) -> Result<Reply, Status> {
+    let kinds = call.api.kinds();
     let accept = call.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let accept = accept.replace(' ', "");
     let offers = |version: &str| {
@@ -83,9 +86,9 @@ fn discovered(call: &Call, root: discovery::Root, plain: impl FnOnce() -> Value)
         })
     };
     let (value, form) = if offers("v=v2") {
-        (discovery::aggregated_v2(root), V2)
+        (discovery::aggregated_v2(&kinds, root), V2)
     } else if offers("v=v2beta1") {
-        (discovery::aggregated_v2beta1(root), V2BETA1)
+        (discovery::aggregated_v2beta1(&kinds, root), V2BETA1)
     } else {
         return Ok(reply::value(200, &plain(), call.wanted));
     };
@@ -97,7 +100,9 @@ fn discovered(call: &Call, root: discovery::Root, plain: impl FnOnce() -> Value)
 
 /// One group version's OpenAPI v3 document.
 fn v3(call: &Call, path: &str) -> Result<Reply, Status> {
-    let zipped = made(path, || openapi::v3(path)).ok_or_else(Status::no_such_resource)?;
+    let kinds = call.api.kinds();
+    let hash = openapi::hash(&kinds, path);
+    let zipped = made(path, &hash, || openapi::v3(&kinds, path)).ok_or_else(Status::no_such_resource)?;
     let mut reply = unzipped_for(call, zipped, "application/json");
     // With a hash in the query the client may keep the document for ever.
     if call.query.has("hash") {
@@ -108,19 +113,22 @@ fn v3(call: &Call, path: &str) -> Result<Reply, Status> {
 
 fn v2(call: &Call) -> Reply {
     let accept = call.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let (name, form): (_, fn() -> Vec<u8>) = match accept.contains("proto-openapi") {
+    let kinds = call.api.kinds();
+    let (name, form): (_, fn(&Registry) -> Vec<u8>) = match accept.contains("proto-openapi") {
         true => (OPENAPI_V2_PROTOBUF, openapi::v2_protobuf),
         false => ("application/json", openapi::v2_json),
     };
-    let zipped = made(name, || Some(form())).unwrap_or_default();
+    let zipped = made(name, &openapi::hash(&kinds, ""), || Some(form(&kinds))).unwrap_or_default();
     unzipped_for(call, zipped, name)
 }
 
 /// The documents are large and seldom asked for: made once, kept compressed.
-fn made(name: &str, make: impl FnOnce() -> Option<Vec<u8>>) -> Option<Bytes> {
-    static MADE: OnceLock<Mutex<HashMap<String, Bytes>>> = OnceLock::new();
+/// A document whose hash changed takes the place of the older one.
+fn made(name: &str, hash: &str, make: impl FnOnce() -> Option<Vec<u8>>) -> Option<Bytes> {
+    static MADE: OnceLock<Mutex<HashMap<String, (String, Bytes)>>> = OnceLock::new();
     let known = MADE.get_or_init(Mutex::default);
-    if let Some(bytes) = known.lock().ok().and_then(|m| m.get(name).cloned()) {
+    let same = |(own, bytes): &(String, Bytes)| (own == hash).then(|| bytes.clone());
+    if let Some(bytes) = known.lock().ok().and_then(|m| m.get(name).and_then(same)) {
         return Some(bytes);
     }
     let mut zip = GzEncoder::new(Vec::new(), Compression::default());
@@ -128,7 +136,11 @@ fn made(name: &str, make: impl FnOnce() -> Option<Vec<u8>>) -> Option<Bytes> {
     zip.write_all(&make()?).ok()?;
     let bytes = Bytes::from(zip.finish().ok()?);
     if let Ok(mut known) = known.lock() {
-        known.insert(name.to_owned(), bytes.clone());
+        // Documents of groups that are gone are dropped with the next change.
+        if known.len() >= limits::DOCUMENTS_MAX {
+            known.clear();
+        }
+        known.insert(name.to_owned(), (hash.to_owned(), bytes.clone()));
     }
     Some(bytes)
 }

@@ -31,7 +31,7 @@ pub struct Page {
 
 pub fn answer(call: &Call, target: &Target) -> Result<Reply, Status> {
     let options = options::parse(&call.query, false)?;
-    let selection = Selection::parse(&call.query, target.resource, &target.name)?;
+    let selection = Selection::parse(&call.query, &target.resource, &target.name)?;
     let page = match page(call, target, &options, &selection)? {
         Ok(page) => page,
         Err(Expired) => return too_old(call, &options),
@@ -58,7 +58,7 @@ pub fn page(
     if at.is_some_and(|at| at > call.api.store.revision()) {
         return Ok(Err(Expired));
     }
-    let (store, resource) = (&call.api.store, target.resource);
+    let (store, resource) = (&call.api.store, &target.resource);
     let mut after = options.start.as_ref().map(|s| (s.namespace.clone(), s.name.clone()));
     let mut records: Vec<Record> = Vec::new();
     let everything = selection.is_everything();
@@ -148,7 +148,7 @@ fn parse(target: &Target, page: &Page) -> Result<Vec<Value>, Status> {
 
 /// In protobuf, object by object: the parsed objects are never there all together.
 fn encoded(call: &Call, target: &Target, page: &Page) -> Result<Reply, Status> {
-    let resource = target.resource;
+    let resource = &target.resource;
     let mut broken = None;
     let items = page.records.iter().map_while(|record| match target.parse(record) {
         Ok(value) => Some(value),

@@ -49,8 +49,8 @@ pub fn ask(call: &Call, target: &Target) -> Result<Ask, Status> {
 }
 
 /// The form of objects of the target itself.
-pub fn form<'a>(target: &Target, api_version: &'a str) -> Form<'a> {
-    let resource = target.resource;
+pub fn form<'a>(target: &'a Target, api_version: &'a str) -> Form<'a> {
+    let resource = &target.resource;
     Form { api_version, kind: &resource.kind, definition: &resource.schema }
 }
 

@@ -4,29 +4,29 @@
 //! types. A patch whose object changed meanwhile is made again on the new state. Never: a patch that its
 //! kind's form forbids.
 
-use super::{ask, dry_run, form, shape};
+use super::{ask, dry_run, shape};
 use crate::api::{
     Reply, Target, decode,
     dispatch::{Call, Input},
     negotiate, object,
     write::{
         self, Ask, Made,
-        form::{Form, Validation, conform},
+        form::{Validation, conform_target},
     },
 };
 use bytes::Bytes;
 use limpet_objects::{
     field::FieldError,
     patch::{self, ApplyError, JsonPatchError, Place, StrategicError},
-    schema,
     status::{Cause, Details, Status},
 };
 use serde_json::Value;
 
 pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Reply, Status> {
     let media = call.content_type();
-    if !negotiate::PATCHES.contains(&media.as_str()) {
-        return Err(Status::unsupported_media_type(negotiate::PATCHES));
+    let known = known(target);
+    if !known.contains(&media.as_str()) {
+        return Err(Status::unsupported_media_type(known));
     }
     check_options(call, &media)?;
     let mut ask = ask(call, target)?;
@@ -37,11 +37,10 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
     } else {
         let validation = Validation::of(&call.query)?;
         let patch = Patch::parse(&media, bytes.bytes.clone())?;
-        let api_version = target.resource.api_version();
-        let place = Place::of(schema::table(), &target.resource.schema);
+        let place = target.resource.place();
         write::update(&mut ask, |ask, old| {
             let new = patch.apply(old, place)?;
-            formed(ask, new, form(&ask.target.clone(), &api_version), &patch, validation)
+            formed(ask, new, &patch, validation)
         })
         .await
     };
@@ -51,15 +50,23 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
     shape::written(call, target, code, written.bytes)
 }
 
+/// Custom resources have no strategic merge patch.
+fn known(target: &Target) -> &'static [&'static str] {
+    match target.resource.custom {
+        Some(_) => negotiate::PATCHES_CUSTOM,
+        None => negotiate::PATCHES,
+    }
+}
+
 fn formed(
     ask: &mut Ask,
     mut new: Value,
-    form: Form<'_>,
     patch: &Patch,
     validation: Validation,
 ) -> Result<Made, Status> {
     let mut warnings = Vec::new();
-    let outcome = conform(&mut new, form, patch.duplicates.clone(), validation, &mut warnings);
+    let outcome =
+        conform_target(&mut new, &ask.target, patch.duplicates.clone(), validation, &mut warnings);
     // A retry finds the same again.
     ask.warnings = warnings;
     outcome.map(|()| Made::from(new))
@@ -205,8 +212,6 @@ pub fn server_side(ask: &mut Ask, live: Option<&Value>, applied: &Value, force: 
         ApplyError::NotTyped(why) => Status::new(500, "", why.clone()),
     })?;
     let mut object = outcome.object;
-    let api_version = ask.target.resource.api_version();
-    let target = ask.target.clone();
-    conform(&mut object, form(&target, &api_version), Vec::new(), Validation::Ignore, &mut Vec::new())?;
+    conform_target(&mut object, &ask.target, Vec::new(), Validation::Ignore, &mut Vec::new())?;
     Ok(Made { object, managed: true })
 }

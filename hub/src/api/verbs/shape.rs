@@ -20,7 +20,7 @@ pub fn include_object(call: &Call) -> Result<table::Include, Status> {
 
 /// Whether stored bytes can go out as they are.
 pub fn is_plain(call: &Call, target: &Target) -> bool {
-    call.wanted.is_plain_json() && target.resource.is_stored_form()
+    call.wanted.is_plain_json() && target.resource.is_served_as_stored()
 }
 
 /// A stored object.
@@ -81,7 +81,7 @@ pub fn list(call: &Call, target: &Target, metadata: Value, items: Vec<Value>) ->
 /// A Table of objects.
 pub fn tabulate(call: &Call, target: &Target, objects: &[Value], version: &str) -> Result<Value, Status> {
     let include = include_object(call)?;
-    let mut table = table::render(target.resource, objects, call.api.now(), include);
+    let mut table = table::render(&target.resource, objects, call.api.now(), include);
     table["apiVersion"] = format!("meta.k8s.io/{version}").into();
     Ok(table)
 }

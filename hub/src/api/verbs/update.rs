@@ -5,7 +5,7 @@
 //! upstream does.
 //! Never: changes what belongs to a subresource.
 
-use super::{ask, dry_run, form, shape};
+use super::{ask, dry_run, shape};
 use crate::api::{
     Reply, Target, decode,
     dispatch::{Call, Input},
@@ -34,14 +34,8 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
     let bytes = input.read().await?;
     let decoded = decode::object(&bytes, &call.content_type(), &target.resource.kind)?;
     let mut new = decoded.value;
-    let api_version = target.resource.api_version();
-    write::form::conform(
-        &mut new,
-        form(target, &api_version),
-        decoded.duplicates,
-        validation,
-        &mut call.warnings,
-    )?;
+    let warnings = &mut call.warnings;
+    write::form::conform_target(&mut new, target, decoded.duplicates, validation, warnings)?;
     if object::name(&new).is_empty() {
         return Err(Status::bad_request(format!(
             "the name of the object (based on URL) was {:?} but the object has no name",
@@ -76,7 +70,7 @@ const VERSION_REQUIRED: [&str; 16] = [
 ];
 
 fn check_version(target: &Target, new: &Value) -> Result<(), Status> {
-    let resource = target.resource;
+    let resource = &target.resource;
     if !object::resource_version(new).is_empty() || !VERSION_REQUIRED.contains(&resource.storage.as_str()) {
         return Ok(());
     }

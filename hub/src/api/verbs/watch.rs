@@ -58,9 +58,9 @@ fn events(call: &Call, target: &Target, upgrade: bool) -> Result<impl Stream<Ite
         return Err(Status::too_many_requests("too many watches, please try again later", 5));
     }
     let options = options::parse(&call.query, true)?;
-    let selection = Selection::parse(&call.query, target.resource, &target.name)?;
+    let selection = Selection::parse(&call.query, &target.resource, &target.name)?;
     let render = Render {
-        resource: target.resource,
+        resource: Arc::clone(&target.resource),
         wanted: call.wanted,
         include: shape::include_object(call)?,
         head_sent: false,
@@ -118,7 +118,7 @@ impl Feed {
         let initial = options.send_initial_events;
         let from = if initial.unwrap_or(asked == 0) {
             let listing = store.list(resource, namespace);
-            let chosen = listing.records.into_iter().filter(|r| self.selection.matches(target.resource, r));
+            let chosen = listing.records.into_iter().filter(|r| self.selection.matches(&target.resource, r));
             self.initial = chosen.collect();
             if initial.is_some() && options.bookmarks {
                 self.mark_initial_end = Some(listing.revision);
@@ -158,6 +158,8 @@ impl Feed {
                     self.next_bookmark = Instant::now() + limits::BOOKMARK_EVERY;
                     return Some(self.render.bookmark(watch.revision(), false));
                 }
+                // The next watch sees the objects as the new definition has them.
+                () = self.api.kinds.replaced(&self.render.resource) => return self.last_word(),
                 () = self.api.stopped() => return None,
             };
             match event {
@@ -182,7 +184,7 @@ impl Feed {
 
     /// What one event means inside the selection.
     fn change(&mut self, event: &Event) -> Option<Bytes> {
-        let matches = |record: &Record| self.selection.matches(self.render.resource, record);
+        let matches = |record: &Record| self.selection.matches(&self.render.resource, record);
         let before = event.previous.as_ref().is_some_and(&matches);
         let after = !event.is_delete() && matches(&event.record);
         match (before, after) {
@@ -213,7 +215,7 @@ fn with_revision(bytes: &Bytes, revision: Revision) -> Bytes {
 
 /// How events look on the wire.
 struct Render {
-    resource: &'static Resource,
+    resource: Arc<Resource>,
     wanted: Wanted,
     include: Include,
     /// Only the first Table carries the columns.
@@ -224,7 +226,7 @@ struct Render {
 
 impl Render {
     fn event(&mut self, kind: &str, bytes: &Bytes) -> Bytes {
-        let plain = self.wanted.shape == Shape::Object && self.resource.is_stored_form();
+        let plain = self.wanted.shape == Shape::Object && self.resource.is_served_as_stored();
         if plain && self.wanted.format == Format::Json {
             let mut out = Vec::with_capacity(bytes.len() + 40);
             out.extend_from_slice(b"{\"type\":\"");
@@ -234,7 +236,7 @@ impl Render {
             out.extend_from_slice(b"}\n");
             return out.into();
         }
-        let Ok(value) = target::parse(self.resource, bytes) else { return Bytes::new() };
+        let Ok(value) = target::parse(&self.resource, bytes) else { return Bytes::new() };
         let value = match self.wanted.shape {
             Shape::Object => value,
             Shape::Partial(version) => object::partial(&value, version),
@@ -245,7 +247,7 @@ impl Render {
 
     fn table(&mut self, value: &Value, version: &str) -> Value {
         let mut table =
-            table::render(self.resource, std::slice::from_ref(value), Timestamp::now(), self.include);
+            table::render(&self.resource, std::slice::from_ref(value), Timestamp::now(), self.include);
         table["apiVersion"] = format!("meta.k8s.io/{version}").into();
         object::set_meta(&mut table, "resourceVersion", object::resource_version(value).into());
         if std::mem::replace(&mut self.head_sent, true) {

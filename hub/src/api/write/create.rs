@@ -5,20 +5,22 @@
 
 use super::{Ask, Chance, Made, Written, to_bytes};
 use crate::{
-    admission::{self, Operation, Review},
-    api::{limits, object},
+    admission::{self, Operation, Review, dynamic},
+    api::{kinds, limits, object},
 };
 use limpet_objects::{managed, status::Status, strategy};
 use limpet_store::{Expect, StoreError, Write};
+use std::sync::Arc;
 
 pub async fn create(ask: &mut Ask, made: impl Into<Made>) -> Result<Written, Status> {
     let Made { mut object, managed } = made.into();
     if !object::resource_version(&object).is_empty() {
         return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
     }
-    let resource = ask.target.resource;
+    kinds::check_create(ask)?;
+    let resource = Arc::clone(&ask.target.resource);
     ask.target.name = object::name(&object).to_owned();
-    strategy::default(resource, &mut object);
+    strategy::default(&resource, &mut object);
     let namespace = ask.target.namespace.clone();
     if resource.namespaced && object::namespace(&object).is_empty() {
         object::set_meta(&mut object, "namespace", namespace.clone().into());
@@ -27,6 +29,10 @@ pub async fn create(ask: &mut Ask, made: impl Into<Made>) -> Result<Written, Sta
     let outcome = admission::mutate(&mut review).await;
     let warnings = std::mem::take(&mut review.warnings);
     ask.warnings.extend(warnings);
+    outcome?;
+    let mut said = Vec::new();
+    let outcome = dynamic::mutate(ask, Operation::Create, &mut object, None, &mut said).await;
+    ask.warnings.extend(said);
     outcome?;
     let generated = ask.target.name.is_empty();
     for attempt in 0.. {
@@ -54,11 +60,11 @@ fn known_uid(ask: &Ask, object: &serde_json::Value) -> Option<String> {
 
 async fn attempt_create(ask: &mut Ask, made: Made) -> Result<Written, Status> {
     let mut object = made.object;
-    let resource = ask.target.resource;
+    let resource = Arc::clone(&ask.target.resource);
     let chance = Chance::new(&ask.api);
     let namespace = resource.namespaced.then_some(ask.target.namespace.as_str());
     let known = known_uid(ask, &object);
-    strategy::create(resource, &mut object, namespace, &chance.ctx(&ask.user))?;
+    strategy::create(&resource, &mut object, namespace, &chance.ctx(&ask.user))?;
     if let Some(uid) = known {
         object::set_meta(&mut object, "uid", uid.into());
     }
@@ -67,6 +73,9 @@ async fn attempt_create(ask: &mut Ask, made: Made) -> Result<Written, Status> {
     if !made.managed {
         ask.with_writer(chance.now, |writer| managed::update(None, &mut object, writer, ask.place()));
     }
+    let (said, outcome) = dynamic::validate(ask, Operation::Create, &object, None).await;
+    ask.warnings.extend(said);
+    outcome?;
     // From here to the store's answer, addresses and quotas are held.
     let _held = admission::reserve(ask, &mut object, None).await?;
     if ask.dry_run {
@@ -77,5 +86,6 @@ async fn attempt_create(ask: &mut Ask, made: Made) -> Result<Written, Status> {
     }
     let write = Write::Put { key: ask.target.key(), expect: Expect::Absent, draft: ask.draft(&object)? };
     let record = ask.api.store.write(write).await.map_err(|e| ask.target.refused(&e))?;
+    ask.stored();
     Ok(Written { bytes: ask.seen(&record.bytes)?, revision: record.revision, created: true })
 }

@@ -6,8 +6,8 @@
 
 use super::{Ask, Written, to_bytes, update::may_go};
 use crate::{
-    admission::{self, Operation, Review},
-    api::{limits, object},
+    admission::{self, Operation, Review, dynamic},
+    api::{kinds, limits, object},
 };
 use jiff::{Timestamp, ToSpan};
 use limpet_hub_core::Propagation;
@@ -76,9 +76,11 @@ pub async fn delete(ask: &mut Ask, options: &DeleteOptions) -> Result<Deleted, S
         check_preconditions(ask, options, &object)?;
         let mut review = Review::new(ask, Operation::Delete, &mut object, None);
         admission::mutate(&mut review).await?;
+        judge(ask, &object).await?;
         let old = object.clone();
         let now = ask.api.now();
         set_finalizers(&mut object, options.propagation);
+        kinds::mark_deleted(&ask.target, &mut object, now);
         mark(&mut object, options, now);
         match store(ask, &record, &old, object).await? {
             Ok(deleted) => return Ok(deleted),
@@ -87,6 +89,17 @@ pub async fn delete(ask: &mut Ask, options: &DeleteOptions) -> Result<Deleted, S
         }
     }
     Err(ask.target.conflict())
+}
+
+/// Policies and webhooks about the delete.
+async fn judge(ask: &mut Ask, object: &Value) -> Result<(), Status> {
+    let mut said = Vec::new();
+    let outcome = dynamic::mutate(ask, Operation::Delete, &mut Value::Null, Some(object), &mut said).await;
+    ask.warnings.append(&mut said);
+    outcome?;
+    let (said, outcome) = dynamic::validate(ask, Operation::Delete, &Value::Null, Some(object)).await;
+    ask.warnings.extend(said);
+    outcome
 }
 
 async fn store(
@@ -113,6 +126,7 @@ async fn store(
         Ok(record) => record,
         Err(error) => return Ok(Err(error)),
     };
+    ask.stored();
     let last = Written { bytes: ask.seen(&record.bytes)?, revision: record.revision, created: false };
     Ok(Ok(Deleted { gone, uid, last }))
 }

@@ -3,8 +3,8 @@
 //! In: a value, hostile; the name of its definition; how strict to be. Out: the value without unknown fields
 //! and nulls, warnings, or a 400 in the words of Go's decoder. Never: judges values beyond their JSON type.
 
-use crate::api::query::Query;
-use limpet_objects::{field::FieldError, schema, status::Status, strict};
+use crate::api::{Target, query::Query};
+use limpet_objects::{custom::prune, field::FieldError, schema, status::Status, strict};
 use serde_json::Value;
 
 /// `fieldValidation` of a request.
@@ -49,25 +49,58 @@ pub fn conform(
 ) -> Result<(), Status> {
     check_kind(value, form)?;
     let Some(definition) = schema::table().get(form.definition) else { return Ok(()) };
-    let broken = |why: &str| {
-        let (_, version) = limpet_objects::resource::split_api_version(form.api_version);
-        Status::bad_request(format!(
-            "{} in version {version:?} cannot be handled as a {}: {why}",
-            form.kind, form.kind
-        ))
-    };
     if let Some(first) = schema::check(value, definition).first() {
-        return Err(broken(first));
+        return Err(broken(form, first));
     }
+    let unknown = schema::prune(value, definition);
+    report(form, unknown, duplicates, validation, warnings)
+}
+
+/// `conform` for objects of a target itself, built-in or custom.
+pub fn conform_target(
+    value: &mut Value,
+    target: &Target,
+    duplicates: Vec<String>,
+    validation: Validation,
+    warnings: &mut Vec<String>,
+) -> Result<(), Status> {
+    let resource = &target.resource;
+    let api_version = resource.api_version();
+    let form = Form { api_version: &api_version, kind: &resource.kind, definition: &resource.schema };
+    let Some(custom) = &resource.custom else { return conform(value, form, duplicates, validation, warnings) };
+    check_kind(value, form)?;
+    let definition = schema::table().get("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+    if let Some(wrong) = definition.and_then(|d| schema::check(&value["metadata"], d).into_iter().next()) {
+        return Err(broken(form, &wrong));
+    }
+    let unknown = prune::prune(value, &custom.schema, true);
+    report(form, unknown, duplicates, validation, warnings)
+}
+
+fn broken(form: Form<'_>, why: &str) -> Status {
+    let (_, version) = limpet_objects::resource::split_api_version(form.api_version);
+    Status::bad_request(format!(
+        "{} in version {version:?} cannot be handled as a {}: {why}",
+        form.kind, form.kind
+    ))
+}
+
+/// Unknown and duplicate fields are ignored, told or refused.
+fn report(
+    form: Form<'_>,
+    unknown: Vec<String>,
+    duplicates: Vec<String>,
+    validation: Validation,
+    warnings: &mut Vec<String>,
+) -> Result<(), Status> {
     let mut findings = duplicates;
-    findings
-        .extend(schema::prune(value, definition).into_iter().map(|path| format!("unknown field {path:?}")));
+    findings.extend(unknown.into_iter().map(|path| format!("unknown field {path:?}")));
     if findings.is_empty() || validation == Validation::Ignore {
         return Ok(());
     }
     if validation == Validation::Strict {
         findings.truncate(strict::STRICT_ERRORS_MAX);
-        return Err(broken(&strict::strict_message(&findings)));
+        return Err(broken(form, &strict::strict_message(&findings)));
     }
     warnings.extend(findings);
     Ok(())

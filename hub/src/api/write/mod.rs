@@ -17,7 +17,7 @@ use super::{Api, Target, limits, object};
 use crate::auth::User;
 use bytes::Bytes;
 use jiff::Timestamp;
-use limpet_objects::{behaviour::Ctx, managed::Writer, patch::Place, schema, status::Status};
+use limpet_objects::{custom, behaviour::Ctx, managed::Writer, patch::Place, status::Status};
 use limpet_store::{Draft, Revision};
 use serde_json::Value;
 use std::sync::Arc;
@@ -64,8 +64,15 @@ impl Chance {
 }
 
 impl Ask {
-    pub(super) fn place(&self) -> Place<'static> {
-        Place::of(schema::table(), &self.target.resource.schema)
+    pub(super) fn place(&self) -> Place<'_> {
+        self.target.resource.place()
+    }
+
+    /// After a write of a definition its kinds are served at once.
+    pub(super) fn stored(&self) {
+        if self.target.resource.storage == custom::STORAGE {
+            self.api.kinds.refresh(&self.api.store);
+        }
     }
 
     /// Calls `act` with who writes, for managedFields.
@@ -102,12 +109,9 @@ impl Ask {
 
     /// The stored form of an object, with the place of its revision marked.
     pub(super) fn draft(&self, object: &Value) -> Result<Draft, Status> {
-        let resource = self.target.resource;
+        let resource = &self.target.resource;
         let mut stored = object.clone();
-        if !resource.is_stored_form() {
-            resource.behaviour.to_storage(&mut stored);
-            stored["apiVersion"] = resource.storage_version.clone().into();
-        }
+        resource.to_stored(&mut stored).map_err(|why| super::target::unconverted(resource, &why))?;
         object::set_meta(&mut stored, "resourceVersion", self.api.marker.clone().into());
         let json = serde_json::to_vec(&stored).map_err(|e| Status::internal(e.to_string()))?;
         Draft::from_marked(&json, &self.api.marker)
@@ -116,10 +120,10 @@ impl Ask {
 
     /// Stored bytes as the client sees them.
     pub(super) fn seen(&self, stored: &Bytes) -> Result<Bytes, Status> {
-        if self.target.resource.is_stored_form() {
+        if self.target.resource.is_served_as_stored() {
             return Ok(stored.clone());
         }
-        to_bytes(&super::target::parse(self.target.resource, stored)?)
+        to_bytes(&super::target::parse(&self.target.resource, stored)?)
     }
 }
 

@@ -7,12 +7,13 @@
 
 use super::{Ask, Chance, Written, to_bytes};
 use crate::{
-    admission::{self, Operation, Review},
+    admission::{self, Operation, Review, dynamic},
     api::{limits, object},
 };
 use limpet_objects::{managed, status::Status, strategy};
 use limpet_store::{Expect, Record, StoreError, Write};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// The new state of an object.
 pub struct Made {
@@ -51,7 +52,7 @@ pub async fn update(
 }
 
 async fn replace(ask: &mut Ask, record: &Record, old: &Value, made: Made) -> Result<Stored, Status> {
-    let resource = ask.target.resource;
+    let resource = Arc::clone(&ask.target.resource);
     let mut new = made.object;
     match object::resource_version(&new) {
         "" => object::set_meta(&mut new, "resourceVersion", record.revision.to_string().into()),
@@ -71,16 +72,20 @@ async fn replace(ask: &mut Ask, record: &Record, old: &Value, made: Made) -> Res
             "the namespace of the provided object does not match the namespace sent on the request",
         ));
     }
-    strategy::default(resource, &mut new);
+    strategy::default(&resource, &mut new);
     let mut review = Review::new(ask, Operation::Update, &mut new, Some(old));
     let outcome = admission::mutate(&mut review).await;
     let warnings = std::mem::take(&mut review.warnings);
     ask.warnings.extend(warnings);
     outcome?;
+    let mut said = Vec::new();
+    let outcome = dynamic::mutate(ask, Operation::Update, &mut new, Some(old), &mut said).await;
+    ask.warnings.extend(said);
+    outcome?;
     let chance = Chance::new(&ask.api);
     // A binding also says in the status that the pod is scheduled.
     let bound_status = (ask.subresource == "binding").then(|| new["status"].clone());
-    strategy::update(resource, &mut new, old, &ask.subresource, &chance.ctx(&ask.user))?;
+    strategy::update(&resource, &mut new, old, &ask.subresource, &chance.ctx(&ask.user))?;
     if ask.subresource.is_empty() {
         ask.warnings.extend(resource.behaviour.warnings(&new, Some(old)));
     }
@@ -90,6 +95,9 @@ async fn replace(ask: &mut Ask, record: &Record, old: &Value, made: Made) -> Res
     if !made.managed {
         ask.with_writer(chance.now, |writer| managed::update(Some(old), &mut new, writer, ask.place()));
     }
+    let (said, outcome) = dynamic::validate(ask, Operation::Update, &new, Some(old)).await;
+    ask.warnings.extend(said);
+    outcome?;
     let _held = admission::reserve(ask, &mut new, Some(old)).await?;
     store(ask, record, old, new).await
 }
@@ -110,6 +118,7 @@ async fn store(ask: &Ask, record: &Record, old: &Value, new: Value) -> Result<St
     };
     match ask.api.store.write(write).await {
         Ok(record) => {
+            ask.stored();
             Ok(Ok(Written { bytes: ask.seen(&record.bytes)?, revision: record.revision, created: false }))
         }
         Err(error) => Ok(Err(error)),
