@@ -43,7 +43,8 @@ fn binding(policy: &str, spec: Value) -> Value {
 #[test]
 fn a_policy_denies_what_it_is_bound_to() {
     let c = Cluster::start();
-    let spec = json!({"validations": [{"expression": "request.operation == 'DELETE' || size(object.data) <= 1", "message": "too much"}],
+    let spec = json!({"validations": [{"expression": "request.operation == 'DELETE' || size(object.data) <= 1",
+        "message": "too much"}],
         "matchConditions": [{"name": "not-system", "expression": "!request.namespace.startsWith('kube-')"}]});
     apply(&c, policy("small", spec)).ok();
     // Without a binding it does nothing.
@@ -174,13 +175,15 @@ fn a_hostile_policy_ends() {
 #[test]
 fn a_mutating_policy_changes_objects() {
     let c = Cluster::start();
-    let spec = json!({"reinvocationPolicy": "Never", "matchConstraints": {"resourceRules": [rule("", "configmaps", &["CREATE"])]},
+    let spec = json!({"reinvocationPolicy": "Never", "matchConstraints": {"resourceRules": [rule("", "configmaps",
+        &["CREATE"])]},
         "mutations": [
             {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression":
                 "Object{metadata: Object.metadata{labels: {'made-by': request.userInfo.username}}}"}},
             {"patchType": "JSONPatch", "jsonPatch": {"expression":
                 "[JSONPatch{op: 'add', path: '/data/count', value: string(size(object.data))}]"}}]});
-    let kind = |kind: &str, name: &str, spec: Value| json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": name}, "spec": spec});
+    let kind = |kind: &str, name: &str, spec: Value| json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
+        "metadata": {"name": name}, "spec": spec});
     apply(&c, kind("MutatingAdmissionPolicy", "m", spec)).ok();
     apply(
         &c,
@@ -236,13 +239,15 @@ impl Webhook {
     }
 
     fn configuration(&self, kind: &str, name: &str, more: Value) -> Value {
-        let mut webhook = json!({"name": format!("{name}.example.com"), "sideEffects": "None", "admissionReviewVersions": ["v1"],
+        let mut webhook = json!({"name": format!("{name}.example.com"), "sideEffects": "None",
+            "admissionReviewVersions": ["v1"],
             "timeoutSeconds": 5, "clientConfig": {"url": self.url, "caBundle": self.bundle},
             "rules": [rule("", "configmaps", &["CREATE", "UPDATE", "DELETE"])]});
         for (field, value) in more.as_object().unwrap() {
             webhook[field] = value.clone();
         }
-        json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": name}, "webhooks": [webhook]})
+        json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": name},
+            "webhooks": [webhook]})
     }
 
     fn count(&self) -> usize {
@@ -502,12 +507,15 @@ fn a_conversion_webhook_converts() {
             "properties": {"spec": {"type": "object", "properties": spec}}}}})
     };
     let client = json!({"url": converter.url, "caBundle": converter.bundle});
-    apply(&c, json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "sites.example.com"},
+    apply(&c, json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "sites.example.com"},
         "spec": {"group": "example.com", "scope": "Namespaced", "names": {"plural": "sites", "kind": "Site"},
             "versions": [version("v1", true, json!({"host": {"type": "string"}})),
                 version("v2", false, json!({"hosts": {"type": "array", "items": {"type": "string"}}}))],
-            "conversion": {"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": client}}}})).ok();
-    let site = |version: &str, name: &str, spec: Value| json!({"apiVersion": format!("example.com/{version}"), "kind": "Site", "metadata": {"name": name}, "spec": spec});
+            "conversion": {"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"],
+                "clientConfig": client}}}})).ok();
+    let site = |version: &str, name: &str, spec: Value| json!({"apiVersion": format!("example.com/{version}"), "kind": "Site",
+        "metadata": {"name": name}, "spec": spec});
     let path = |version: &str| format!("/apis/example.com/{version}/namespaces/default/sites");
     let (code, made) = c.json("POST", &path("v2"), site("v2", "a", json!({"hosts": ["x"]})));
     assert_eq!((code, &made["spec"]["hosts"]), (201, &json!(["x"])), "{made}");
