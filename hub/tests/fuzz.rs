@@ -62,7 +62,7 @@ fn make(table: &Table, schema: &Schema, chance: &mut Chance, depth: usize) -> Va
         return chance.pick(&["null", "-1", "[]", "{}", "\"x\"", "1e99", "[[[]]]", "true"]).parse().unwrap();
     }
     match &schema.kind {
-        Type::Any => json!({"x": 1}),
+        Type::Any | Type::Deduced => json!({"x": 1}),
         Type::String if !schema.choices.is_empty() && !chance.hits(6) => {
             json!(schema.choices[chance.below(schema.choices.len() as u64) as usize])
         }
