@@ -4,6 +4,7 @@
 //! Exit codes: 0 done, 1 it did not work, 2 the command line is wrong.
 //! Never: decides anything that the hub should.
 
+mod agents;
 mod commands;
 mod duration;
 mod logging;
@@ -38,6 +39,8 @@ enum Command {
     Hub(commands::hub::Args),
     Token(commands::token::Args),
     Why(commands::why::Args),
+    Flash(Box<commands::flash::Args>),
+    Image(commands::image::Args),
     Node(commands::node::Args),
     Completions(commands::completions::Args),
 }
@@ -47,6 +50,8 @@ fn main() -> ExitCode {
         Command::Hub(args) => commands::hub::run(args),
         Command::Token(args) => commands::token::run(args),
         Command::Why(args) => commands::why::run(&args),
+        Command::Flash(args) => commands::flash::run(*args),
+        Command::Image(args) => commands::image::run(args),
         Command::Node(args) => commands::node::run(args),
         Command::Completions(args) => commands::completions::run::<Cli>(&args),
     };
@@ -88,6 +93,17 @@ mod tests {
             "limpet node reject pi-1 --data-dir d",
             "limpet node remove pi-1 --data-dir d",
             "limpet completions zsh",
+            "limpet flash --list",
+            "limpet flash raspberry-pi-4 --list",
+            "limpet flash --drives",
+            "limpet flash raspberry-pi-4 --image i.img.xz --device /dev/sdb --device /dev/sdc --name n --data-dir d --yes \
+             --wifi home --wifi-country DE --wifi-hidden --wifi-wpa3 --ssh-key k --time-zone Europe/Berlin --ntp a --ntp b",
+            "limpet flash qemu-arm64 --image i --out - ",
+            "limpet node add pi@192.0.2.1 -p 2222 --name n --data-dir d",
+            "limpet node script --name n",
+            "limpet image build --board qemu-arm64 --out i",
+            "limpet image update --board qemu-arm64 --out i --update-key k --os-version 2.0",
+            "limpet image key --out k",
         ];
         for line in lines {
             assert!(Cli::try_parse_from(line.split_whitespace()).is_ok(), "{line}");

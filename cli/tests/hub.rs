@@ -89,19 +89,21 @@ const CONFIGMAPS: &str = "/api/v1/namespaces/default/configmaps";
 #[test]
 fn the_hub_starts_answers_and_stops() {
     let dir = tempfile::tempdir().unwrap();
-    let mut hub = Hub::start(dir.path());
+    // Made when missing, as the help says.
+    let dir = dir.path().join("deep/down");
+    let mut hub = Hub::start(&dir);
     let (code, version) = ask(&hub.client, "GET", "/version", None).unwrap();
     assert_eq!((code, version["major"].as_str()), (200, Some("1")));
     let mut second = vec!["hub"];
     second.extend(PORTS);
-    let second = output(&second, dir.path());
+    let second = output(&second, &dir);
     assert_eq!(second.status.code(), Some(1));
     let said = String::from_utf8_lossy(&second.stderr).to_string();
     assert!(said.contains("is a hub running with the same --data-dir?"), "{said}");
     hub.signal(libc::SIGTERM);
     assert!(hub.child.wait().unwrap().success());
     drop(hub);
-    let hub = Hub::start(dir.path());
+    let hub = Hub::start(&dir);
     let (code, _) = ask(&hub.client, "GET", "/api/v1/namespaces/default", None).unwrap();
     assert_eq!(code, 200);
 }

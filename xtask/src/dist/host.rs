@@ -1,7 +1,6 @@
-//! The device's binary, small and static.
+//! The binaries for this machine's own architecture, with its own compiler: what benchmarks measure.
 //!
-//! In: the workspace. Out: `target/dist/limpet-agent` for this machine's architecture, and its size.
-//! For ARM boards use `cross` with Cross.toml. Never: a binary that needs a library of the device.
+//! In: the workspace. Out: `target/dist/limpet-agent`, `target/release/limpet`. Never: another architecture (musl.rs).
 
 use crate::sh;
 use std::{path::PathBuf, process::Command};
@@ -43,14 +42,6 @@ pub fn hub() -> Result<PathBuf, String> {
     }
     sh::run("cargo", &["build", "--release", "-p", "limpet"])?;
     Ok(sh::root().join("target/release/limpet"))
-}
-
-pub fn run() -> Result<(), String> {
-    for path in [agent()?, hub()?] {
-        let bytes = std::fs::metadata(&path).map_err(|e| e.to_string())?.len();
-        println!("{}: {bytes} bytes ({:.2} MiB)", path.display(), bytes as f64 / 1_048_576.0);
-    }
-    Ok(())
 }
 
 fn host() -> Result<String, String> {

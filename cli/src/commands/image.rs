@@ -1,0 +1,146 @@
+//! `limpet image`: Limpet OS, made here.
+//!
+//! In: a board, binaries. Out: an image with its bill of materials, updates, keys. The same inputs give the same bytes.
+//! Never: a private key anywhere but in its own file.
+
+use super::Outcome;
+use crate::agents;
+use clap::Subcommand;
+use limpet_device::{
+    board,
+    fetch::sum_of,
+    os::{self, Inputs, Key, Origin},
+};
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+/// Build Limpet OS: a minimal read-only system with two slots, for `limpet flash`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Wanted,
+}
+
+#[derive(Subcommand)]
+enum Wanted {
+    /// Make an image
+    Build {
+        #[command(flatten)]
+        from: From,
+        /// Where the image goes; its bill of materials goes to OUT.spdx.json
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// Who may sign updates (made by `limpet image key`); without it the image takes none
+        #[arg(long, value_name = "FILE")]
+        update_key: Option<PathBuf>,
+    },
+    /// Make a signed update for boards that run an older image
+    Update {
+        #[command(flatten)]
+        from: From,
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// The private key
+        #[arg(long, value_name = "FILE")]
+        update_key: PathBuf,
+    },
+    /// Make a key for signing updates; keep it as you keep a house key
+    Key {
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+}
+
+#[derive(clap::Args)]
+struct From {
+    /// The board; `limpet flash --list` shows all
+    #[arg(long)]
+    board: String,
+    /// Digits and dots; boards try the greatest first
+    #[arg(long, value_name = "N.N.N", default_value = env!("CARGO_PKG_VERSION"))]
+    os_version: String,
+    /// The agent's binary [default: the one that came with limpet]
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
+    /// The first process's binary [default: the one that came with limpet]
+    #[arg(long, value_name = "FILE")]
+    init: Option<PathBuf>,
+    /// Debian mirror
+    #[arg(long, value_name = "URL", default_value = "http://deb.debian.org/debian")]
+    mirror: String,
+    /// Debian suite
+    #[arg(long, default_value = "bookworm")]
+    suite: String,
+    /// Take .deb files from a folder instead of a mirror
+    #[arg(long, value_name = "DIR")]
+    packages: Option<PathBuf>,
+}
+
+pub fn run(args: Args) -> Outcome {
+    match args.command {
+        Wanted::Key { out } => {
+            let key = Key::generate().map_err(|e| e.to_string())?;
+            let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&out);
+            file.and_then(|mut f| f.write_all(&key)).map_err(|e| format!("{}: {e}", out.display()))?;
+            println!("{}: keep it where only you can read it; `limpet image build --update-key` puts its public half into images", out.display());
+            Ok(())
+        }
+        Wanted::Build { from, out, update_key } => build(&from, &out, update_key.as_deref()),
+        Wanted::Update { from, out, update_key } => {
+            let key = key(&update_key)?;
+            let made = from.with(Some(os::public_key(&key)), |inputs| os::update(inputs, &key))?;
+            fs::write(&out, made).map_err(|e| format!("{}: {e}", out.display()))?;
+            println!("{}: put it into /data/os/incoming of each board (docs/guides/cards.md)", out.display());
+            Ok(())
+        }
+    }
+}
+
+fn key(path: &Path) -> Result<Key, String> {
+    let bytes = fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    Key::parse(&bytes).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn build(from: &From, out: &Path, update_key: Option<&Path>) -> Outcome {
+    let public = update_key.map(|path| key(path).map(|k| os::public_key(&k))).transpose()?;
+    let made = from.with(public, |inputs| os::image(inputs, out))?;
+    let bill = PathBuf::from(format!("{}.spdx.json", out.display()));
+    fs::write(&bill, made.sbom).map_err(|e| format!("{}: {e}", bill.display()))?;
+    let sum = sum_of(out).map_err(|e| e.to_string())?;
+    println!("{sum}  {}", out.display());
+    println!("{} MiB; write it with: limpet flash {} --image {} --device DRIVE --name NAME", made.bytes >> 20, from.board, out.display());
+    Ok(())
+}
+
+impl From {
+    fn with<T>(
+        &self,
+        update_key: Option<Vec<u8>>,
+        work: impl FnOnce(&Inputs<'_>) -> Result<T, os::OsError>,
+    ) -> Result<T, String> {
+        let board = board::find(&self.board).map_err(|e| e.to_string())?;
+        let version = &self.os_version;
+        if version.is_empty() || !version.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+            return Err(format!("{version:?} is not a version such as 1.4.2"));
+        }
+        let agent = agents::find(&board.target, self.agent.as_deref())?;
+        let init = agents::find_program("limpet-init", &board.target, self.init.as_deref())?;
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+        let cache = cache.ok_or("neither HOME nor XDG_CACHE_HOME says where packages are kept")?.join("limpet/packages");
+        let origin = match &self.packages {
+            Some(folder) => Origin::Folder(folder.clone()),
+            None => Origin::Mirror { url: self.mirror.clone(), suite: self.suite.clone() },
+        };
+        let packages = os::fetch(&origin, &board.architecture, &cache).map_err(|e| e.to_string())?;
+        for p in &packages {
+            eprintln!("{} {} ({})", p.name, p.version, p.architecture);
+        }
+        let inputs = Inputs { board: &board, version, packages: &packages, agent: &agent, init: &init, update_key, extra: &[] };
+        work(&inputs).map_err(|e| e.to_string())
+    }
+}

@@ -1,0 +1,146 @@
+//! What a new node needs to know, as options; shared by `limpet flash` and `limpet node`.
+//!
+//! In: options. Out: a checked wish, with a token of its own where a hub is named.
+//! Never: takes a password from the command line, where every user of the machine could read it.
+
+use crate::duration;
+use limpet_device::provision::{Address, Security, Wifi, Wish};
+use limpet_hub::{enroll::TokenWish, operate};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+#[derive(clap::Args)]
+pub struct NodeArgs {
+    /// The node's name; with several cards, NAME-1, NAME-2 and so on
+    #[arg(long, value_name = "NAME", help_heading = "The node")]
+    name: Option<String>,
+    /// The hub's data directory: each node gets a single-use token of its own
+    #[arg(long, value_name = "DIR", env = "LIMPET_DATA_DIR", help_heading = "The node")]
+    data_dir: Option<PathBuf>,
+    /// How long a card may lie in a drawer before it joins
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = duration::parse, help_heading = "The node")]
+    token_ttl: Duration,
+    /// A file with a join token instead (`-` is stdin)
+    #[arg(long, value_name = "FILE", conflicts_with = "data_dir", help_heading = "The node")]
+    token_file: Option<PathBuf>,
+    /// The agent's binary for the board [default: the one that came with limpet]
+    #[arg(long, value_name = "FILE", help_heading = "The node")]
+    pub agent: Option<PathBuf>,
+    /// Wi-Fi: name of the network
+    #[arg(long, value_name = "SSID", requires = "wifi_country", help_heading = "Network")]
+    wifi: Option<String>,
+    /// Wi-Fi: file with the password; or the environment variable LIMPET_WIFI_PASSWORD
+    #[arg(long, value_name = "FILE", requires = "wifi", help_heading = "Network")]
+    wifi_password_file: Option<PathBuf>,
+    /// Wi-Fi: the country whose radio rules apply, such as DE
+    #[arg(long, value_name = "CC", requires = "wifi", help_heading = "Network")]
+    wifi_country: Option<String>,
+    /// Wi-Fi: the network does not tell its name
+    #[arg(long, requires = "wifi", help_heading = "Network")]
+    wifi_hidden: bool,
+    /// Wi-Fi: WPA3 only
+    #[arg(long, requires = "wifi", help_heading = "Network")]
+    wifi_wpa3: bool,
+    /// Mobile network: the access point's name
+    #[arg(long, value_name = "APN", help_heading = "Network")]
+    apn: Option<String>,
+    /// A fixed address instead of DHCP, such as 192.168.1.20/24
+    #[arg(long, value_name = "IP/PREFIX", help_heading = "Network")]
+    address: Option<String>,
+    #[arg(long, value_name = "IP", requires = "address", help_heading = "Network")]
+    gateway: Option<IpAddr>,
+    #[arg(long, value_name = "IP", requires = "address", help_heading = "Network")]
+    dns: Vec<IpAddr>,
+    /// Proxy for the system's own downloads
+    #[arg(long, value_name = "URL", help_heading = "Network")]
+    proxy: Option<String>,
+    /// Time server; may be repeated
+    #[arg(long, value_name = "HOST", help_heading = "System")]
+    ntp: Vec<String>,
+    /// Such as Europe/Berlin
+    #[arg(long, value_name = "ZONE", help_heading = "System")]
+    time_zone: Option<String>,
+    /// File with SSH public keys that may log in as root
+    #[arg(long, value_name = "FILE", help_heading = "System")]
+    ssh_key: Vec<PathBuf>,
+}
+
+fn read(path: &PathBuf) -> Result<String, String> {
+    let text = match path.as_os_str() == "-" {
+        true => std::io::read_to_string(std::io::stdin()),
+        false => std::fs::read_to_string(path),
+    };
+    text.map_err(|e| format!("{}: {e}", path.display()))
+}
+
+impl NodeArgs {
+    /// Names for so many nodes.
+    pub fn names(&self, count: usize) -> Result<Vec<String>, String> {
+        let name = self.name.as_deref().ok_or("name the node with --name, such as --name greenhouse-1")?;
+        match count {
+            1 => Ok(vec![name.into()]),
+            n if self.address.is_some() => Err(format!("{n} cards cannot have the same --address; flash them one by one")),
+            n if self.token_file.is_some() => {
+                Err(format!("{n} cards need a token each: name the hub with --data-dir instead of --token-file"))
+            }
+            n => Ok((1..=n).map(|i| format!("{name}-{i}")).collect()),
+        }
+    }
+
+    /// `with_token`: makes the token; without, only checks everything else.
+    pub fn wish(&self, name: &str, with_token: bool) -> Result<Wish, String> {
+        let wish = Wish {
+            node_name: name.into(),
+            token: None,
+            wifi: self.wifi()?,
+            ssh_keys: self.ssh_keys()?,
+            time_zone: self.time_zone.clone(),
+            address: self.address()?,
+            proxy: self.proxy.clone(),
+            ntp: self.ntp.clone(),
+            cellular_apn: self.apn.clone(),
+        };
+        wish.check().map_err(|e| e.to_string())?;
+        if !with_token {
+            return Ok(wish);
+        }
+        let wish = Wish { token: self.token(name)?, ..wish };
+        wish.check().map_err(|e| e.to_string())?;
+        Ok(wish)
+    }
+
+    pub fn token(&self, name: &str) -> Result<Option<String>, String> {
+        if let Some(file) = &self.token_file {
+            return Ok(Some(read(file)?.trim().to_string()));
+        }
+        let Some(dir) = &self.data_dir else { return Ok(None) };
+        let (ttl_seconds, node) = (self.token_ttl.as_secs(), Some(name.into()));
+        let wish = TokenWish { ttl_seconds, uses: Some(1), node, ..TokenWish::default() };
+        operate::create_token(dir, &wish).map(|made| Some(made.token)).map_err(|e| e.to_string())
+    }
+
+    fn wifi(&self) -> Result<Option<Wifi>, String> {
+        let Some(ssid) = self.wifi.clone() else { return Ok(None) };
+        let password = match &self.wifi_password_file {
+            Some(file) => Some(read(file)?.trim_end_matches(['\r', '\n']).to_string()),
+            None => std::env::var("LIMPET_WIFI_PASSWORD").ok(),
+        };
+        let security = if self.wifi_wpa3 { Security::Wpa3 } else { Security::Wpa2 };
+        let country = self.wifi_country.clone().unwrap_or_default();
+        Ok(Some(Wifi { ssid, password, security, country, hidden: self.wifi_hidden }))
+    }
+
+    fn ssh_keys(&self) -> Result<Vec<String>, String> {
+        let mut keys = Vec::new();
+        for file in &self.ssh_key {
+            let text = read(file)?;
+            keys.extend(text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')).map(String::from));
+        }
+        Ok(keys)
+    }
+
+    fn address(&self) -> Result<Option<Address>, String> {
+        let Some(text) = &self.address else { return Ok(None) };
+        let (ip, prefix) = Address::parse(text).map_err(|e| e.to_string())?;
+        Ok(Some(Address { ip, prefix, gateway: self.gateway, dns: self.dns.clone() }))
+    }
+}

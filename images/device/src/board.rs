@@ -1,0 +1,233 @@
+//! Boards as data: one file in boards/ each; its existence makes the board.
+//!
+//! In: TOML. Out: a checked `Board`. Never: a fact about one board in code.
+
+use crate::limits::BOARD_BYTES_MAX;
+use serde::Deserialize;
+
+const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/boards.rs"));
+
+/// Whoever wrote the file mends it.
+#[derive(Debug, thiserror::Error)]
+pub enum BoardError {
+    #[error("there is no board {name:?}{near}; `limpet flash --list` shows those that there are")]
+    Unknown { name: String, near: String },
+    #[error("the board file {name} cannot be used: {why}")]
+    File { name: String, why: String },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Board {
+    /// The file's name without `.toml`.
+    #[serde(skip)]
+    pub name: String,
+    /// What people call it.
+    pub title: String,
+    /// As Kubernetes names it: arm, arm64, amd64.
+    pub architecture: String,
+    /// Rust's name of the static binary that runs on it.
+    pub target: String,
+    /// The least memory that the board is sold with.
+    pub memory_mib: u32,
+    /// Other people's systems that run on it, the best first.
+    pub os: Vec<Family>,
+    pub boot: Boot,
+    pub signals: Signals,
+    #[serde(default)]
+    pub devices: Vec<Device>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    RaspberryPiOs,
+    Debian,
+    Ubuntu,
+    Armbian,
+}
+
+impl Family {
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::RaspberryPiOs => "Raspberry Pi OS",
+            Family::Debian => "Debian",
+            Family::Ubuntu => "Ubuntu",
+            Family::Armbian => "Armbian",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Boot {
+    pub method: Method,
+    /// Below the kernel's folder of device trees; the firmware chooses when there are several.
+    #[serde(default)]
+    pub device_trees: Vec<String>,
+    /// The value of the kernel's `console=`.
+    pub console: String,
+    pub command_line: Vec<String>,
+    /// What is written outside of all partitions.
+    #[serde(default)]
+    pub loaders: Vec<Loader>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// config.txt and start*.elf on a FAT partition.
+    RaspberryPi,
+    /// U-Boot in front of the first partition, extlinux.conf on it.
+    UBoot,
+    /// An EFI system partition with systemd-boot.
+    Uefi,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Loader {
+    pub file: String,
+    /// In units of 512 bytes.
+    pub sector: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Signals {
+    /// Name below /sys/class/leds.
+    pub led: Option<String>,
+    /// The longest time that the board's watchdog can count.
+    pub watchdog_seconds: u32,
+}
+
+/// What pods may ask for as an extended resource.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Device {
+    pub resource: String,
+    pub paths: Vec<String>,
+}
+
+/// All boards by name.
+pub fn all() -> Result<Vec<Board>, BoardError> {
+    FILES.iter().map(|(name, text)| Board::parse(name, text)).collect()
+}
+
+pub fn find(name: &str) -> Result<Board, BoardError> {
+    match FILES.iter().find(|(known, _)| *known == name) {
+        Some((name, text)) => Board::parse(name, text),
+        None => Err(BoardError::Unknown { name: name.into(), near: near(name) }),
+    }
+}
+
+/// A likely meant name, as part of a sentence.
+fn near(name: &str) -> String {
+    let plain = |s: &str| s.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
+    let wanted = plain(name).replace("rpi", "raspberrypi");
+    let hit = FILES.iter().find(|(known, _)| {
+        let known = plain(known);
+        !wanted.is_empty() && (known.contains(&wanted) || wanted.contains(&known))
+    });
+    hit.map(|(known, _)| format!("; is {known} meant?")).unwrap_or_default()
+}
+
+impl Board {
+    pub fn parse(name: &str, text: &str) -> Result<Board, BoardError> {
+        let wrong = |why: String| BoardError::File { name: format!("{name}.toml"), why };
+        if text.len() > BOARD_BYTES_MAX {
+            return Err(wrong(format!("it is longer than {BOARD_BYTES_MAX} bytes")));
+        }
+        let mut board: Board = toml::from_str(text).map_err(|e| wrong(e.to_string().trim().replace('\n', " ")))?;
+        board.name = name.into();
+        board.check().map_err(wrong)?;
+        Ok(board)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        const TARGETS: [(&str, &str); 5] = [
+            ("arm64", "aarch64-unknown-linux-musl"),
+            ("amd64", "x86_64-unknown-linux-musl"),
+            ("arm", "armv7-unknown-linux-musleabihf"),
+            ("arm", "arm-unknown-linux-musleabihf"),
+            ("riscv64", "riscv64gc-unknown-linux-musl"),
+        ];
+        if !TARGETS.contains(&(self.architecture.as_str(), self.target.as_str())) {
+            return Err(format!("target {:?} does not fit architecture {:?}", self.target, self.architecture));
+        }
+        let words = self.boot.command_line.iter().chain([&self.boot.console]);
+        if let Some(bad) = words.clone().find(|w| w.is_empty() || !w.bytes().all(|b| b.is_ascii_graphic())) {
+            return Err(format!("{bad:?} cannot stand on the kernel's command line"));
+        }
+        if (self.boot.method == Method::UBoot) != !self.boot.loaders.is_empty() {
+            return Err("boot.loaders are for the method u-boot, which needs them".into());
+        }
+        let files = self.boot.device_trees.iter().chain(self.boot.loaders.iter().map(|l| &l.file));
+        if let Some(bad) = files.clone().find(|f| f.starts_with('/') || f.split('/').any(|p| p.is_empty() || p == "..")) {
+            return Err(format!("{bad:?} is not a path below the package's folder"));
+        }
+        if self.boot.loaders.iter().any(|l| l.sector == 0 || l.sector >= 2048) {
+            return Err("a loader lies between the partition table (sector 0) and the first partition (2048)".into());
+        }
+        let devices = self.devices.iter();
+        if let Some(bad) = devices.clone().find(|d| !d.resource.contains('/') || d.paths.is_empty()) {
+            return Err(format!("the device {:?} needs a name like vendor.example/thing and at least one path", bad.resource));
+        }
+        if let Some(bad) = devices.flat_map(|d| &d.paths).find(|p| !p.starts_with("/dev/") || p.contains("..")) {
+            return Err(format!("{bad:?} is not below /dev"));
+        }
+        if self.signals.watchdog_seconds < 5 {
+            return Err("a watchdog of less than 5 seconds bites a busy board".into());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_is_a_board() {
+        let boards = all().unwrap();
+        assert!(boards.len() >= 15);
+        for board in boards {
+            assert!(board.boot.method == Method::Uefi || !board.boot.device_trees.is_empty(), "{}", board.name);
+            assert!(!board.os.is_empty(), "{}", board.name);
+        }
+    }
+
+    #[test]
+    fn wrong_names_are_answered_with_likely_ones() {
+        for (asked, meant) in [("rpi4", "raspberry-pi-4"), ("raspberry_pi_5", "raspberry-pi-5"), ("rock-5b", "rock-5")] {
+            let said = find(asked).unwrap_err().to_string();
+            assert!(said.contains(&format!("is {meant} meant?")), "{said}");
+        }
+        assert!(!find("toaster").unwrap_err().to_string().contains("meant"));
+    }
+
+    #[test]
+    fn unfit_files_end_in_one_sentence() {
+        let good = FILES.iter().find(|(name, _)| *name == "orange-pi-zero-2").unwrap().1;
+        assert!(Board::parse("x", good).is_ok());
+        for (from, to, says) in [
+            ("title =", "titel =", "unknown field"),
+            ("\"arm64\"", "\"arm\"", "does not fit architecture"),
+            ("\"ttyS0,115200\"", "\"ttyS0 init=/bin/sh\"", "kernel's command line"),
+            ("sector = 16", "sector = 2048", "first partition"),
+            ("sector = 16", "sector = 0", "first partition"),
+            ("\"u-boot\"", "\"uefi\"", "for the method u-boot"),
+            ("\"u-boot\"", "\"luck\"", "unknown variant"),
+            ("orangepi_zero2/", "../", "not a path below"),
+            ("/dev/gpiochip0", "/dev/../etc/shadow", "not below /dev"),
+            ("watchdog-seconds = 16", "watchdog-seconds = 1", "bites"),
+            ("title = ", "title = \"a\"\ntitle = ", "duplicate key"),
+        ] {
+            assert!(good.contains(from), "{from}");
+            let said = Board::parse("x", &good.replacen(from, to, 1)).unwrap_err().to_string();
+            assert!(said.contains(says) && said.starts_with("the board file x.toml cannot be used: "), "{said}");
+            assert!(!said.contains('\n'));
+        }
+        assert!(Board::parse("x", &"#".repeat(BOARD_BYTES_MAX + 1)).is_err());
+    }
+}

@@ -1,0 +1,158 @@
+//! One card or file, opened for writing.
+//!
+//! In: a path. Out: writes and reads at offsets, past the page cache where the system lets us.
+//! Never: opens a drive that the kernel says somebody uses (O_EXCL).
+
+use rustix::fs::{Advice, Mode, OFlags};
+use std::{
+    fs::File,
+    io,
+    os::{
+        fd::AsFd,
+        unix::fs::{FileExt, FileTypeExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
+};
+
+/// Direct I/O wants memory, offsets and lengths in multiples of this.
+const ALIGN: usize = 4096;
+
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    #[error("{0} is in use by this machine; unmount it, or end what uses it, and try again")]
+    Busy(String),
+    #[error("no right to write {0}; run as root, or join the group `disk`")]
+    Denied(String),
+    #[error("{0} is gone; was the card pulled?")]
+    Gone(String),
+    #[error("{0} is full: the image is larger than it")]
+    Full(String),
+    #[error("{0}: {1}")]
+    Io(String, io::Error),
+}
+
+pub struct Target {
+    file: File,
+    path: PathBuf,
+    is_device: bool,
+    direct: std::sync::atomic::AtomicBool,
+}
+
+impl Target {
+    /// A block device, which must exist, or a file, which is made or emptied.
+    pub fn open(path: &Path) -> Result<Target, TargetError> {
+        let is_device = std::fs::metadata(path).is_ok_and(|m| m.file_type().is_block_device());
+        let base = OFlags::RDWR | OFlags::CLOEXEC;
+        let open = |flags: OFlags| rustix::fs::open(path, flags, Mode::from_raw_mode(0o600));
+        let opened = match is_device {
+            // Without O_CREAT, O_EXCL means: not while it is mounted or held. The kernel itself is the last guard.
+            true => open(base | OFlags::EXCL | OFlags::DIRECT).map(|fd| (fd, true)).or_else(|e| match e {
+                rustix::io::Errno::INVAL => open(base | OFlags::EXCL).map(|fd| (fd, false)),
+                other => Err(other),
+            }),
+            false => open(base | OFlags::CREATE | OFlags::TRUNC).map(|fd| (fd, false)),
+        };
+        let (fd, direct) = opened.map_err(|e| explain(path, e.into()))?;
+        Ok(Target { file: File::from(fd), path: path.into(), is_device, direct: direct.into() })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn is_device(&self) -> bool {
+        self.is_device
+    }
+
+    /// `major:minor` of a device, as /sys writes it.
+    pub fn number(&self) -> Option<String> {
+        let rdev = self.file.metadata().ok()?.rdev();
+        self.is_device.then(|| format!("{}:{}", rustix::fs::major(rdev), rustix::fs::minor(rdev)))
+    }
+
+    /// `data` comes from `aligned`. A last piece that fills no sector is written without direct I/O.
+    pub fn write(&self, data: &[u8], offset: u64) -> Result<(), TargetError> {
+        self.with_fallback(data.len(), || self.file.write_all_at(data, offset))
+    }
+
+    pub fn read(&self, into: &mut [u8], offset: u64) -> Result<(), TargetError> {
+        let cell = std::cell::RefCell::new(into);
+        let length = cell.borrow().len();
+        self.with_fallback(length, || self.file.read_exact_at(&mut cell.borrow_mut(), offset))
+    }
+
+    fn with_fallback(&self, length: usize, work: impl Fn() -> io::Result<()>) -> Result<(), TargetError> {
+        use std::sync::atomic::Ordering::Relaxed;
+        if self.direct.load(Relaxed) && !length.is_multiple_of(ALIGN) {
+            self.buffered()?;
+        }
+        match work() {
+            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) && self.direct.load(Relaxed) => {
+                self.buffered()?;
+                work().map_err(|e| explain(&self.path, e))
+            }
+            other => other.map_err(|e| explain(&self.path, e)),
+        }
+    }
+
+    fn buffered(&self) -> Result<(), TargetError> {
+        self.direct.store(false, std::sync::atomic::Ordering::Relaxed);
+        let flags = rustix::fs::fcntl_getfl(&self.file).map_err(|e| explain(&self.path, e.into()))?;
+        rustix::fs::fcntl_setfl(&self.file, flags - OFlags::DIRECT).map_err(|e| explain(&self.path, e.into()))
+    }
+
+    /// Everything is on the medium, and the next read comes from there.
+    pub fn sync(&self) -> Result<(), TargetError> {
+        self.file.sync_all().map_err(|e| explain(&self.path, e))?;
+        // Advice only: a file system without it reads from memory.
+        let _ = rustix::fs::fadvise(self.file.as_fd(), 0, None, Advice::DontNeed);
+        Ok(())
+    }
+}
+
+fn explain(path: &Path, error: io::Error) -> TargetError {
+    use rustix::io::Errno;
+    let name = path.display().to_string();
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::BUSY) => TargetError::Busy(name),
+        Some(Errno::ACCESS | Errno::PERM) => TargetError::Denied(name),
+        Some(Errno::NODEV | Errno::NXIO | Errno::NOENT | Errno::NOMEDIUM) => TargetError::Gone(name),
+        Some(Errno::NOSPC) => TargetError::Full(name),
+        // A drive that vanishes under a write says only this.
+        Some(Errno::IO) if !path.exists() => TargetError::Gone(name),
+        _ if error.kind() == io::ErrorKind::UnexpectedEof => TargetError::Full(name),
+        _ => TargetError::Io(name, error),
+    }
+}
+
+/// Memory at an address that direct I/O takes, without unsafe code: a little too much, used from the right place on.
+pub struct Aligned {
+    memory: Vec<u8>,
+    from: usize,
+    length: usize,
+}
+
+impl Aligned {
+    pub fn new(length: usize) -> Aligned {
+        let memory = vec![0u8; length + ALIGN];
+        let from = memory.as_ptr().align_offset(ALIGN);
+        Aligned { memory, from, length }
+    }
+
+    pub fn truncate(&mut self, length: usize) {
+        self.length = self.length.min(length);
+    }
+}
+
+impl std::ops::Deref for Aligned {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.memory[self.from..self.from + self.length]
+    }
+}
+
+impl std::ops::DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.from..self.from + self.length]
+    }
+}

@@ -1,0 +1,6 @@
+//! Machines made of files, and cards made of files and loop devices.
+
+#![allow(clippy::unwrap_used)]
+
+mod machines;
+mod writing;

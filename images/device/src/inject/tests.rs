@@ -1,0 +1,146 @@
+//! An image as people publish them, made here: a partition table, FAT with cmdline.txt, ext4 with a system's folders.
+//!
+//! In: mke2fs and debugfs of e2fsprogs. Out: files that are really there, and a file system that e2fsck likes.
+
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::provision::{What, Wish, recipe};
+use crate::table;
+use std::{fs, io::Write, path::PathBuf, process::Command};
+
+const MIB: u64 = 1 << 20;
+
+fn tool(words: &[&str]) -> bool {
+    Command::new(words[0]).args(&words[1..]).output().is_ok_and(|o| o.status.success())
+}
+
+/// `root_mib`: size of the root file system; `folders`: what is in it.
+fn card(dir: &Path, root_mib: u64, folders: &[&str]) -> Option<PathBuf> {
+    let tree = dir.join("tree");
+    for folder in folders {
+        fs::create_dir_all(tree.join(folder)).unwrap();
+    }
+    fs::create_dir_all(&tree).unwrap();
+    let path = dir.join("card.img");
+    fs::File::create(&path).unwrap().set_len((34 + root_mib) * MIB).unwrap();
+    let (boot, root) = (MIB / 512, 33 * MIB / 512);
+    let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let mut table = [0u8; 512];
+    for (i, (kind, start, sectors)) in [(0x0c, boot, 32 * MIB / 512), (0x83u8, root, root_mib * MIB / 512)].iter().enumerate() {
+        let at = 446 + i * 16;
+        table[at + 4] = *kind;
+        table[at + 8..at + 12].copy_from_slice(&(*start as u32).to_le_bytes());
+        table[at + 12..at + 16].copy_from_slice(&(*sectors as u32).to_le_bytes());
+    }
+    table[510..].copy_from_slice(&[0x55, 0xaa]);
+    file.write_all(&table).unwrap();
+    let area = Area { number: 1, start: MIB, bytes: 32 * MIB, name: String::new(), is_efi: false };
+    let mut window = fat::Window::open(&path, &area, true).unwrap();
+    fatfs::format_volume(&mut window, fatfs::FormatVolumeOptions::new()).unwrap();
+    let volume = fatfs::FileSystem::new(window, fatfs::FsOptions::new()).unwrap();
+    let text = b"console=serial0,115200 root=PARTUUID=1-02 cgroup_enable=cpuset quiet\nsecond line";
+    volume.root_dir().create_file("cmdline.txt").unwrap().write_all(text).unwrap();
+    volume.unmount().unwrap();
+    let (path_text, offset) = (path.to_str().unwrap(), format!("offset={}", 33 * MIB));
+    let blocks = format!("{}k", root_mib * 1024);
+    let made = tool(&["mke2fs", "-q", "-F", "-t", "ext4", "-E", &offset, "-d", tree.to_str().unwrap(), path_text, &blocks]);
+    if !made {
+        eprintln!("skipped: mke2fs (e2fsprogs) cannot make the image");
+    }
+    made.then_some(path)
+}
+
+/// Root, boot and traits of a system that is not ours.
+fn other(path: &Path) -> (System, Area, Option<Area>, Traits) {
+    let system = find(path, &areas(path)).unwrap();
+    match &system {
+        System::Other { root, boot, traits } => (system.clone(), root.clone(), boot.clone(), *traits),
+        System::Limpet { .. } => panic!("{system:?}"),
+    }
+}
+
+fn areas(path: &Path) -> Vec<Area> {
+    let head = fs::read(path).unwrap();
+    table::read(&head[..1 << 20], head.len() as u64).unwrap()
+}
+
+fn fsck(path: &Path, area: &Area) {
+    let part = path.with_extension("ext4");
+    let all = fs::read(path).unwrap();
+    fs::write(&part, &all[area.start as usize..(area.start + area.bytes) as usize]).unwrap();
+    let out = Command::new("e2fsck").args(["-f", "-n"]).arg(&part).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
+}
+
+#[test]
+fn a_published_image_becomes_a_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let folders = ["etc/NetworkManager/system-connections", "etc/systemd/system", "usr/local/bin", "root"];
+    let Some(path) = card(dir.path(), 48, &folders) else { return };
+    let areas = areas(&path);
+    let (system, root, boot, traits) = other(&path);
+    assert_eq!((root.number, boot.map(|b| b.number)), (2, Some(1)));
+    assert_eq!(traits, Traits { network: Network::NetworkManager, raspberry_pi: true, cloud_init: false });
+    let agent: Vec<u8> = (0..3_000_000u32).map(|i| (i * 7) as u8).collect();
+    let key = "ssh-ed25519 AAAAC3Nz me".to_string();
+    let wish = Wish { node_name: "pi".into(), ssh_keys: vec![key], time_zone: Some("Etc/UTC".into()), ..Wish::default() };
+    let files = recipe(&traits, &wish, agent, &["cgroup_enable=memory".into()]);
+    put_all(&path, &system, &files).unwrap();
+    // Again: nothing changes, nothing fails.
+    put_all(&path, &system, &files).unwrap();
+    fsck(&path, &root);
+    let line = String::from_utf8(fat::read(&path, &areas[0], "/cmdline.txt").unwrap()).unwrap();
+    assert_eq!(line, "console=serial0,115200 root=PARTUUID=1-02 quiet cgroup_enable=memory\n");
+    let there: Vec<&str> = files.iter().filter(|f| f.place == Place::Root).map(|f| f.path.as_str()).collect();
+    assert!(ext4::paths(&path, &root, &there).unwrap().iter().all(|found| *found));
+    let said = ext4::paths(&path, &root, &["/root/.ssh/authorized_keys", "/nowhere"]).unwrap();
+    assert_eq!(said, [true, false]);
+}
+
+#[test]
+fn modes_and_owners_are_what_the_recipe_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(path) = card(dir.path(), 32, &["etc"]) else { return };
+    let (system, root, _, traits) = other(&path);
+    assert_eq!(traits.network, Network::Ifupdown);
+    let put = |path: &str, mode| Put { place: Place::Root, path: path.into(), mode, what: What::File(b"x".to_vec()) };
+    put_all(&path, &system, &[put("/etc/limpet/agent.env", 0o600), put("/usr/local/bin/a", 0o755)]).unwrap();
+    let image = format!("{}?offset={}", path.display(), root.start);
+    for (file, mode) in [("/etc/limpet/agent.env", "0600"), ("/usr/local/bin/a", "0755")] {
+        let out = Command::new("debugfs").args(["-R", &format!("stat {file}"), &image]).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(said.contains(&format!("Mode:  {mode}")) && said.contains("User:     0   Group:     0"), "{said}");
+    }
+}
+
+#[test]
+fn images_that_cannot_be_prepared_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(path) = card(dir.path(), 16, &["data"]) else { return };
+    assert!(matches!(find(&path, &areas(&path)), Err(InjectError::NoRoot)));
+    let dir = tempfile::tempdir().unwrap();
+    let path = card(dir.path(), 16, &["etc"]).unwrap();
+    let (system, root, ..) = other(&path);
+    let put = |path: &str, bytes| Put::root(path, 0o644, vec![0; bytes]);
+    assert!(matches!(put_all(&path, &system, &[put("/a", 15_000_000)]), Err(InjectError::NoRoom(..))));
+    for bad in ["etc/x", "/etc/../x", "/etc/a b", "/etc/x\nrm /etc/passwd", "/etc/\"x\""] {
+        assert!(matches!(put_all(&path, &system, &[put(bad, 1)]), Err(InjectError::Path(_))), "{bad}");
+    }
+    fsck(&path, &root);
+}
+
+#[test]
+fn words_stand_on_the_line_once() {
+    let words = ["a=1".to_string(), "b".to_string()];
+    for (before, after) in [
+        ("x y\n", "x y a=1 b\n"),
+        ("x a=2 b", "x b a=1\n"),
+        ("a=1 b x", "a=1 b x\n"),
+        ("\n\nx\n", "x a=1 b\n"),
+        ("", "a=1 b\n"),
+        ("console=a console=b", "console=a console=b a=1 b\n"),
+    ] {
+        assert_eq!(fat::add_words(before, &words), after);
+    }
+}

@@ -1,0 +1,42 @@
+//! Limpet OS: an image made of Debian's kernel and boot loader, `limpet-init` and `limpet-agent`.
+//!
+//! In: a board, packages, two binaries. Out: an image, its bill of materials, updates for it. The same inputs give the same
+//! bytes. Never: a file in the image that is in none of the inputs.
+
+mod boot;
+mod build;
+mod bundle;
+mod cpio;
+mod deb;
+mod fat32;
+mod gpt;
+mod modules;
+mod packages;
+mod sbom;
+
+pub use build::{Inputs, Made, image, update};
+pub use bundle::{Key, public_key};
+pub use deb::files as package_files;
+pub use packages::{Origin, Package, fetch, fetch_named};
+
+/// The builder mends what the sentence names.
+#[derive(Debug, thiserror::Error)]
+pub enum OsError {
+    #[error("Limpet OS cannot be built for {0} yet: only boards that boot by UEFI; take another system's image with `limpet flash`")]
+    Board(String),
+    #[error("{0} is needed to build an image: install the package {1}")]
+    Tool(&'static str, &'static str),
+    #[error("{0} failed: {1}")]
+    Failed(&'static str, String),
+    #[error("the package {0} cannot be used: {1}")]
+    Package(String, String),
+    #[error("the image does not fit: {0}")]
+    Room(String),
+    #[error("{0}: {1}")]
+    Io(String, std::io::Error),
+    #[error("{0}")]
+    Key(String),
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! What this node was told when its card was written.
+//!
+//! In: /limpet/node.json on the system's partition (hostile: anybody may have held the card). Out: name, token, addresses.
+//! After the join the token is removed from there. Never: a field that is not known here; a name that is not one.
+
+use crate::{log::say, mounts, slots::Slots};
+use serde::{Deserialize, Serialize};
+use std::{fs, net::IpAddr, path::Path};
+
+const FILE: &str = "limpet/node.json";
+const BYTES_MAX: u64 = 64 * 1024;
+
+/// Mirrors `limpet_device::provision::NodeFile`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Node {
+    #[serde(default)]
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<IpAddr>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ntp: Vec<String>,
+}
+
+pub fn load(slots: &Slots) -> Result<Node, String> {
+    let read = mounts::with_system(slots.disk(), false, |at| read(&at.join(FILE)));
+    let mut node = read.unwrap_or_else(|why| {
+        say!("{FILE} cannot be used: {why}; write the card again with `limpet flash`");
+        Node::default()
+    });
+    if !valid_name(&node.name) {
+        node.name = name_of_machine();
+        say!("this node has no name; it takes {}", node.name);
+    }
+    nix::unistd::sethostname(&node.name).map_err(|e| format!("the host's name: {e}"))?;
+    Ok(node)
+}
+
+fn read(path: &Path) -> Result<Node, String> {
+    match fs::metadata(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Node::default()),
+        Err(e) => return Err(e.to_string()),
+        Ok(m) if m.len() > BYTES_MAX => return Err("it is too long".into()),
+        Ok(_) => {}
+    }
+    let text = fs::read(path).map_err(|e| e.to_string())?;
+    serde_json::from_slice(&text).map_err(|e| e.to_string())
+}
+
+fn valid_name(name: &str) -> bool {
+    let fit = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+    !name.is_empty() && name.len() <= 63 && name.bytes().all(fit) && !name.starts_with(['-', '.']) && !name.ends_with(['-', '.'])
+}
+
+/// From the first network card's address: the same at every boot.
+fn name_of_machine() -> String {
+    let mut all: Vec<String> = fs::read_dir("/sys/class/net")
+        .map(|d| d.flatten().filter(|e| e.file_name() != "lo").map(|e| e.path().join("address")).collect::<Vec<_>>())
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|p| fs::read_to_string(p).ok())
+        .collect();
+    all.sort();
+    let mac: String = all.first().map(|a| a.trim().replace(':', "")).unwrap_or_default();
+    format!("limpet-{}", if mac.is_empty() { "board" } else { &mac })
+}
+
+/// Once the agent has its own certificate the token is of no use to it, and of some to whoever finds the card.
+pub fn forget_token(slots: &Slots) -> Result<(), String> {
+    if !Path::new("/var/lib/limpet/identity").exists() {
+        return Ok(());
+    }
+    let has = mounts::with_system(slots.disk(), false, |at| Ok(read(&at.join(FILE))?.token.is_some()))?;
+    if !has {
+        return Ok(());
+    }
+    mounts::with_system(slots.disk(), true, |at| {
+        let node = Node { token: None, ..read(&at.join(FILE))? };
+        let text = serde_json::to_vec_pretty(&node).map_err(|e| e.to_string())?;
+        crate::slots::replace(&at.join(FILE), &text)
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_doubted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.json");
+        assert_eq!(read(&path).unwrap(), Node::default());
+        fs::write(&path, r#"{"name":"pi","address":"10.0.0.2/24","gateway":"10.0.0.1","dns":["10.0.0.1"],"ntp":["t"]}"#).unwrap();
+        assert_eq!(read(&path).unwrap().name, "pi");
+        for bad in ["{", "[1]", r#"{"nam":"x"}"#, r#"{"gateway":"x"}"#, r#"{"name":null}"#] {
+            fs::write(&path, bad).unwrap();
+            assert!(read(&path).is_err(), "{bad}");
+        }
+        fs::write(&path, " ".repeat(BYTES_MAX as usize + 1)).unwrap();
+        assert!(read(&path).unwrap_err().contains("too long"));
+        for (name, fit) in [("pi-1.shed", true), ("", false), ("Pi", false), ("-a", false), ("a b", false), ("a/../b", false)] {
+            assert_eq!(valid_name(name), fit, "{name}");
+        }
+    }
+}

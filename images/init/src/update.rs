@@ -1,0 +1,209 @@
+//! Updates of the system: a signed file that somebody left in /data/os/incoming.
+//!
+//! In: `NAME.update`: magic, length of the manifest, manifest (JSON), its Ed25519 signature, kernel, initial file system. A pod
+//! with that folder as a hostPath leaves it there, so a DaemonSet's rolling update is an update of the fleet in waves.
+//! Out: the other slot, to be tried at the next boot. Never: a byte of a file whose signature does not fit in any slot.
+
+use crate::{
+    log::say,
+    slots::{Release, Slots},
+};
+use ring::{
+    digest,
+    signature::{ED25519, UnparsedPublicKey},
+};
+use serde::Deserialize;
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+const INCOMING: &str = "/data/os/incoming";
+const WORK: &str = "/data/os/work";
+const KEY: &str = "/etc/limpet/update.pub";
+const MAGIC: &[u8; 8] = b"LIMPETU1";
+const MANIFEST_BYTES_MAX: u32 = 64 * 1024;
+const PART_BYTES_MAX: u64 = 120 << 20;
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Mirrors `limpet_device::os::bundle::Manifest`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Manifest {
+    board: String,
+    version: String,
+    /// The kernel's command line without slot and version.
+    options: String,
+    linux: Part,
+    initrd: Part,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Part {
+    bytes: u64,
+    sha256: String,
+}
+
+pub struct Updates {
+    board: String,
+    next: Instant,
+}
+
+impl Updates {
+    pub fn new(board: String) -> Updates {
+        Updates { board, next: Instant::now() }
+    }
+
+    /// The version that was put into the other slot.
+    pub fn look_after(&mut self, slots: &Slots) -> Option<String> {
+        if Instant::now() < self.next {
+            return None;
+        }
+        self.next = Instant::now() + EVERY;
+        let found = fs::read_dir(INCOMING).ok()?.flatten().map(|e| e.path());
+        let file = found.filter(|p| p.extension().is_some_and(|e| e == "update")).min()?;
+        let outcome = self.apply(&file, slots);
+        // Tried once: what failed would fail again, and a good one is in its slot.
+        let _ = fs::remove_file(&file);
+        let _ = fs::remove_dir_all(WORK);
+        match outcome {
+            Ok(version) => Some(version),
+            Err(why) => {
+                say!("the update {} was refused: {why}", file.display());
+                None
+            }
+        }
+    }
+
+    fn apply(&self, file: &Path, slots: &Slots) -> Result<String, String> {
+        let key = fs::read(KEY).map_err(|_| "this image was built without an update key: it takes no updates".to_string())?;
+        let unpacked = unpack(file, &key, &self.board, Path::new(WORK))?;
+        say!("update {} goes into slot {}", unpacked.version, slots.other());
+        let release = Release {
+            version: &unpacked.version,
+            options: &unpacked.options,
+            linux: &unpacked.linux,
+            initrd: &unpacked.initrd,
+        };
+        slots.write(&release)?;
+        Ok(unpacked.version)
+    }
+}
+
+#[derive(Debug)]
+struct Unpacked {
+    version: String,
+    options: String,
+    linux: PathBuf,
+    initrd: PathBuf,
+}
+
+/// Everything is checked before anything is used.
+fn unpack(file: &Path, key: &[u8], board: &str, work: &Path) -> Result<Unpacked, String> {
+    let told = |e: std::io::Error| format!("it is damaged or cut off: {e}");
+    let mut from = File::open(file).map_err(told)?;
+    let mut head = [0; 12];
+    from.read_exact(&mut head).map_err(told)?;
+    let length = u32::from_le_bytes([head[8], head[9], head[10], head[11]]);
+    if &head[..8] != MAGIC || length > MANIFEST_BYTES_MAX {
+        return Err("it is not an update of Limpet OS".into());
+    }
+    let mut manifest = vec![0; length as usize];
+    from.read_exact(&mut manifest).map_err(told)?;
+    let mut signature = [0; 64];
+    from.read_exact(&mut signature).map_err(told)?;
+    UnparsedPublicKey::new(&ED25519, key)
+        .verify(&manifest, &signature)
+        .map_err(|_| "its signature does not fit the key of this image".to_string())?;
+    let manifest: Manifest = serde_json::from_slice(&manifest).map_err(|e| format!("its manifest: {e}"))?;
+    if manifest.board != board {
+        return Err(format!("it is for the board {}, this is a {board}", manifest.board));
+    }
+    let fit = |s: &str| s.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+    let version = manifest.version.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.') && !manifest.version.is_empty();
+    if !fit(&manifest.options) || !version {
+        return Err("its version or its command line cannot be".into());
+    }
+    fs::create_dir_all(work).map_err(|e| e.to_string())?;
+    let (linux, initrd) = (work.join("linux"), work.join("initrd"));
+    part(&mut from, &manifest.linux, &linux)?;
+    part(&mut from, &manifest.initrd, &initrd)?;
+    Ok(Unpacked { version: manifest.version, options: manifest.options, linux, initrd })
+}
+
+fn part(from: &mut File, part: &Part, to: &Path) -> Result<(), String> {
+    if part.bytes > PART_BYTES_MAX {
+        return Err("a part is too large".into());
+    }
+    let mut file = File::create(to).map_err(|e| e.to_string())?;
+    let mut sum = digest::Context::new(&digest::SHA256);
+    let (mut left, mut buffer) = (part.bytes, vec![0; 256 << 10]);
+    while left > 0 {
+        let piece = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        from.read_exact(&mut buffer[..piece]).map_err(|e| format!("it is damaged or cut off: {e}"))?;
+        sum.update(&buffer[..piece]);
+        file.write_all(&buffer[..piece]).map_err(|e| format!("no room for it: {e}"))?;
+        left -= piece as u64;
+    }
+    let got: String = sum.finish().as_ref().iter().map(|b| format!("{b:02x}")).collect();
+    match got == part.sha256 {
+        true => file.sync_all().map_err(|e| e.to_string()),
+        false => Err("a part's checksum does not fit".into()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use ring::signature::{Ed25519KeyPair, KeyPair};
+
+    fn sum(bytes: &[u8]) -> String {
+        digest::digest(&digest::SHA256, bytes).as_ref().iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    fn bundle(key: &Ed25519KeyPair, board: &str, version: &str) -> Vec<u8> {
+        let manifest = format!(
+            r#"{{"board":"{board}","version":"{version}","options":"quiet",
+                "linux":{{"bytes":6,"sha256":"{}"}},"initrd":{{"bytes":5,"sha256":"{}"}}}}"#,
+            sum(b"kernel"),
+            sum(b"files")
+        );
+        let mut all = MAGIC.to_vec();
+        all.extend((manifest.len() as u32).to_le_bytes());
+        all.extend(manifest.as_bytes());
+        all.extend(key.sign(manifest.as_bytes()).as_ref());
+        all.extend(b"kernelfiles");
+        all
+    }
+
+    #[test]
+    fn only_what_is_signed_whole_and_for_this_board_is_unpacked() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
+        let other = Ed25519KeyPair::from_seed_unchecked(&[2; 32]).unwrap();
+        let try_one = |bytes: &[u8]| {
+            let path = dir.path().join("x.update");
+            fs::write(&path, bytes).unwrap();
+            unpack(&path, key.public_key().as_ref(), "qemu-arm64", &dir.path().join("work"))
+        };
+        let good = bundle(&key, "qemu-arm64", "1.2");
+        let got = try_one(&good).unwrap();
+        assert_eq!((got.version.as_str(), got.options.as_str()), ("1.2", "quiet"));
+        assert_eq!((fs::read(got.linux).unwrap(), fs::read(got.initrd).unwrap()), (b"kernel".to_vec(), b"files".to_vec()));
+        assert!(try_one(&bundle(&other, "qemu-arm64", "1.2")).unwrap_err().contains("signature"));
+        assert!(try_one(&bundle(&key, "raspberry-pi-4", "1.2")).unwrap_err().contains("this is a qemu-arm64"));
+        assert!(try_one(&bundle(&key, "qemu-arm64", "1/2")).unwrap_err().contains("cannot be"));
+        for cut in 0..good.len() {
+            assert!(try_one(&good[..cut]).is_err(), "cut at {cut}");
+        }
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            assert!(try_one(&bad).is_err(), "flipped at {at}");
+        }
+    }
+}

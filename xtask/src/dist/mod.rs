@@ -1,0 +1,70 @@
+//! The binaries that people get: small, static, for every architecture a board may have.
+//!
+//! In: the workspace, `--target` for each architecture (none: this machine's). Out: `target/dist[/TARGET]/`, and their
+//! sizes, which `--check` compares with xtask/sizes.txt. Never: a binary that needs a library of the device.
+
+mod host;
+pub mod musl;
+mod sizes;
+
+pub use host::{agent, hub};
+
+use std::path::Path;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A static musl target, such as aarch64-unknown-linux-musl; may be repeated. Without it: this machine's own
+    #[arg(long, value_name = "TRIPLE", value_parser = musl::parse)]
+    target: Vec<musl::Target>,
+    /// Only what runs on boards, not `limpet`
+    #[arg(long)]
+    agent_only: bool,
+    /// Only this program: limpet-agent, limpet-init or limpet
+    #[arg(long, value_name = "NAME", requires = "target", conflicts_with = "agent_only")]
+    program: Option<musl::Program>,
+    /// Runs unit tests of what a board runs under QEMU's user emulation instead of building binaries
+    #[arg(long, requires = "target")]
+    test: bool,
+    /// Fails when a binary has grown beyond xtask/sizes.txt
+    #[arg(long, conflicts_with = "update_sizes")]
+    check: bool,
+    /// Writes the sizes to xtask/sizes.txt
+    #[arg(long)]
+    update_sizes: bool,
+}
+
+pub fn run(args: &Args) -> Result<(), String> {
+    if args.target.is_empty() {
+        tell(&agent()?)?;
+        return if args.agent_only { Ok(()) } else { tell(&hub()?).map(|_| ()) };
+    }
+    let mut measured = Vec::new();
+    for target in &args.target {
+        let toolchain = musl::Toolchain::prepare(*target)?;
+        if args.test {
+            toolchain.test()?;
+            continue;
+        }
+        let mut programs = vec![musl::Program::Init, musl::Program::Agent];
+        if let Some(only) = args.program {
+            programs = vec![only];
+        } else if target.runs_hub() && !args.agent_only {
+            programs.push(musl::Program::Limpet);
+        }
+        for program in programs {
+            let path = toolchain.build(program)?;
+            measured.push((format!("{} {}", target.triple(), program.name()), tell(&path)?));
+        }
+    }
+    match (args.update_sizes, args.check) {
+        (true, _) => sizes::update(&measured),
+        (_, true) => sizes::check(&measured),
+        _ => Ok(()),
+    }
+}
+
+fn tell(path: &Path) -> Result<u64, String> {
+    let bytes = std::fs::metadata(path).map_err(|e| format!("{}: {e}", path.display()))?.len();
+    println!("{}: {bytes} bytes ({:.2} MiB)", path.display(), bytes as f64 / 1_048_576.0);
+    Ok(bytes)
+}
