@@ -1,7 +1,8 @@
 //! `limpet-agent`: a whole Kubernetes node in one small binary.
 //!
 //! One binary, several processes: without a command it is the keeper, which starts `agent`; the agent starts `rt` and
-//! `unpack` for one piece of work each. `ps`, `logs` and `doctor` are for people at the board.
+//! `unpack` for one piece of work each. `ps`, `logs`, `exec`,
+//! `images` and `doctor` are for people at the board.
 //! Never: more than this file knows of the command line.
 
 mod agent;
@@ -17,6 +18,7 @@ mod net;
 mod probes;
 mod runtime;
 mod streams;
+mod views;
 mod volumes;
 
 use agent::{Config, Paths, StartOptions};
@@ -63,14 +65,47 @@ struct Options {
 #[derive(Subcommand)]
 enum Command {
     /// Lists this node's containers
-    Ps,
+    Ps {
+        /// Also those that have ended
+        #[arg(long, short)]
+        all: bool,
+    },
     /// Prints the log of a container of this node
     Logs {
-        /// Id of the container or the beginning of it (see `ps`)
+        /// A pod, pod/container, a container's name or the beginning of its id (see `ps`)
         container: String,
+        /// Go on with what is written from now on
+        #[arg(long, short)]
+        follow: bool,
+        /// A time before each line
+        #[arg(long)]
+        timestamps: bool,
+        /// Of the run before the last restart
+        #[arg(long, short)]
+        previous: bool,
+        /// Only so many lines from the end
+        #[arg(long, value_name = "LINES")]
+        tail: Option<u64>,
+        /// Only lines of the last so many seconds
+        #[arg(long, value_name = "SECONDS")]
+        since: Option<u64>,
     },
+    /// Runs a command in a container of this node
+    Exec {
+        /// A pod, pod/container, a container's name or the beginning of its id (see `ps`)
+        container: String,
+        /// The command and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Lists the images that are here
+    Images,
     /// Says whether this board can be a node, and what to change
-    Doctor,
+    Doctor {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
     /// Started by the keeper
     #[command(hide = true)]
     Agent(AgentOptions),
@@ -105,9 +140,13 @@ fn command(args: Vec<OsString>) -> i32 {
     };
     let paths = Paths { data: cli.options.data_dir.clone(), run: cli.options.run_dir.clone() };
     match cli.command {
-        Some(Command::Ps) => inspect::ps(&paths),
-        Some(Command::Logs { container }) => inspect::logs(&paths, &container),
-        Some(Command::Doctor) => inspect::doctor(&paths),
+        Some(Command::Ps { all }) => inspect::ps(&paths, all),
+        Some(Command::Logs { container, follow, timestamps, previous, tail, since }) => {
+            inspect::logs(&paths, &inspect::LogWish { container, follow, timestamps, previous, tail, since_s: since })
+        }
+        Some(Command::Exec { container, command }) => inspect::exec(&paths, &container, command),
+        Some(Command::Images) => inspect::images(&paths),
+        Some(Command::Doctor { json }) => inspect::doctor(&paths, json),
         Some(Command::Agent(agent)) => run_agent(agent.options),
         None => run_keeper(&cli.options, &args[1..]),
     }

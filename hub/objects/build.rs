@@ -15,6 +15,8 @@ use k8s_openapi::schemars::SchemaGenerator;
 use k8s_openapi::schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
+/// Types that k8s-openapi does not have.
+const MORE: &str = "schema/metrics-v1beta1.json";
 const FACTS: [&str; 2] = ["schema/facts-1.36.json", "schema/facts-by-hand-1.36.json"];
 /// The project's own kinds, written by hand.
 const OWN: &str = "schema/limpet-v1.json";
@@ -43,7 +45,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={OWN}");
     let own: Map<String, Value> = serde_json::from_slice(&std::fs::read(OWN)?)?;
     definitions.extend(own);
-
+    println!("cargo:rerun-if-changed={MORE}");
+    definitions.extend(serde_json::from_slice::<Map<String, Value>>(&std::fs::read(MORE)?)?);
     let mut descriptions = Map::new();
     for (name, definition) in &mut definitions {
         take_descriptions(name, definition, &mut descriptions);

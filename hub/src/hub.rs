@@ -200,7 +200,8 @@ impl Hub {
         let client: Arc<dyn run::Api> = Arc::new(api::Client::new(Arc::clone(&api)));
         let applier = Arc::new(Applier::new(client, store.clone(), Arc::clone(&world)));
         let asked = Arc::new(scheduler.clone());
-        let runners = Runners::new(&applier, ca_pem, Arc::clone(&pki), scheduler);
+        let usage = run::Usage::start(streams.clone(), Arc::clone(&world));
+        let runners = Runners::new(&applier, ca_pem, Arc::clone(&pki), scheduler, usage.clone());
         tokio::spawn(feed.run(runners.listeners()));
         api::bootstrap::ensure(&api).await.map_err(|e| HubError::Bootstrap(e.to_string()))?;
 
@@ -228,6 +229,7 @@ impl Hub {
         api.set_figures(move || figures.text());
         api.set_doors(api::Doors {
             streams,
+            usage,
             enroll: Arc::clone(&enroll),
             view: world.view(),
             scheduler: asked,
@@ -260,8 +262,14 @@ struct Runners {
 }
 
 impl Runners {
-    fn new(applier: &Arc<Applier>, ca_pem: String, pki: Arc<RwLock<Pki>>, scheduler: Config) -> Runners {
-        let controllers = control::all(&control::Settings { ca_pem, ..control::Settings::default() });
+    fn new(
+        applier: &Arc<Applier>,
+        ca_pem: String,
+        pki: Arc<RwLock<Pki>>,
+        scheduler: Config,
+        usage: run::Usage,
+    ) -> Runners {
+        let controllers = control::all(&control::Settings { ca_pem, metrics: Arc::new(usage) });
         Runners {
             controllers: Controllers::new(controllers, Arc::clone(applier)),
             scheduling: Scheduling::new(Scheduler::new(scheduler), Arc::clone(applier)),

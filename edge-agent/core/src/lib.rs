@@ -15,6 +15,7 @@ pub mod services;
 pub mod status;
 pub mod sync;
 pub mod volumes;
+pub mod yaml;
 
 pub use clock::Now;
 pub use pods::{Action, Input, PodManager};

@@ -19,7 +19,7 @@ use crate::{
 };
 use limpet_agent_core::{
     Input,
-    plan::{ContainerPlan, ImageFacts, Qos, SandboxPlan},
+    plan::{ContainerPlan, ImageFacts, PodResources, Qos, ResourcePlan, SandboxPlan},
     pods::{Check, ContainerRef, Exit, HookKind, ImageError, ProbeKind, PullPolicy, StartStage, Uid},
     volumes::{VolumeContent, VolumePlan},
 };
@@ -288,13 +288,13 @@ impl Hands {
     }
 
     /// A container of the agent before this one.
-    pub fn adopt(&self, id: &str, at: ContainerRef) {
+    pub fn adopt(&self, id: &str, at: ContainerRef, message_from_log: bool) {
         let owner = (at.uid.to_string(), at.container.to_string());
         let devices = self.runtime.devices_of(id);
         self.lock().devices.held(&owner, &devices);
         let path = logs::file(&self.paths.data, &at.uid, &at.container, at.attempt);
         let streams = self.runtime.take_streams(id);
-        self.lock().containers.insert(id.to_string(), Known { at, message_from_log: false });
+        self.lock().containers.insert(id.to_string(), Known { at, message_from_log });
         self.logs.start(id, &path, self.limits, sources_of(streams), Begin::Again);
     }
 
@@ -317,6 +317,11 @@ impl Hands {
                 },
             }
         });
+    }
+
+    /// What a container said last that ended while no agent was there.
+    pub fn last_words_of(&self, at: &ContainerRef, message_from_log: bool, code: i32) -> String {
+        self.last_words(&Known { at: at.clone(), message_from_log }, code)
     }
 
     fn last_words(&self, known: &Known, code: i32) -> String {
@@ -360,6 +365,12 @@ impl Hands {
             let error = prober.run(&check, &id, &ip, timeout).await.err();
             Input::HookDone { at, hook, error }
         });
+    }
+
+    pub fn resize(&self, at: ContainerRef, container: &ResourcePlan, pod: &PodResources) {
+        let (container, pod) = (convert::resources(container), convert::pod_resources(pod, self.pod_pids_limit));
+        let error = self.runtime.resize(&container_id(&at), &container, &pod).err().map(|e| e.to_string());
+        self.say(Input::Resized { at, error });
     }
 
     pub fn remove_container(&self, id: String) {

@@ -55,9 +55,16 @@ pub struct Config {
     pub pod_pids_limit: Option<u64>,
     /// Devices of the board that pods may ask for.
     pub devices: Vec<Offer>,
+    /// Processor time that pods may not have, in thousandths of a core.
+    pub reserved_cpu_milli: u64,
+    /// CrashLoopBackOff: the first wait and the longest, in seconds.
+    pub restart_back_off_seconds_first: u64,
+    pub restart_back_off_seconds_max: u64,
     pub container_log_bytes_max: u64,
     pub container_log_files_max: usize,
     pub cluster_domain: String,
+    /// Directory with manifests of pods that run here whatever the hub says (static pods).
+    pub static_pod_dir: Option<PathBuf>,
     /// Name of the agent's group in every cgroup hierarchy.
     pub cgroup_parent: Option<String>,
     /// `docker.io` to a list of `https://mirror` in order of preference.
@@ -92,9 +99,13 @@ impl Default for Config {
             allowed_unsafe_sysctls: Vec::new(),
             pod_pids_limit: None,
             devices: Vec::new(),
+            reserved_cpu_milli: 0,
+            restart_back_off_seconds_first: 10,
+            restart_back_off_seconds_max: 300,
             container_log_bytes_max: 10 * 1024 * 1024,
             container_log_files_max: 3,
             cluster_domain: "cluster.local".into(),
+            static_pod_dir: None,
             cgroup_parent: None,
             registry_mirrors: BTreeMap::new(),
             insecure_registries: Vec::new(),
@@ -128,6 +139,10 @@ impl Config {
         }
         if !(1..=3600).contains(&self.reconnect_seconds_max) {
             return Err("reconnectSecondsMax must be between 1 and 3600".into());
+        }
+        let (first, most) = (self.restart_back_off_seconds_first, self.restart_back_off_seconds_max);
+        if first == 0 || first > most || most > 300 {
+            return Err("restartBackOffSecondsFirst must be at least 1 and restartBackOffSecondsMax between it and 300".into());
         }
         if self.container_log_bytes_max < 64 * 1024 || self.container_log_files_max < 2 {
             return Err("containerLogBytesMax must be at least 65536 and containerLogFilesMax at least 2".into());

@@ -82,7 +82,7 @@ fn bytes(limit: Option<i64>) -> Option<u64> {
     limit.and_then(|n| u64::try_from(n).ok())
 }
 
-fn pod_resources(r: &PodResources, pids_limit: Option<u64>) -> rt::Resources {
+pub fn pod_resources(r: &PodResources, pids_limit: Option<u64>) -> rt::Resources {
     rt::Resources {
         cpu_shares: Some(r.cpu_shares),
         cpu_quota_us: r.cpu_quota_us,
@@ -93,7 +93,7 @@ fn pod_resources(r: &PodResources, pids_limit: Option<u64>) -> rt::Resources {
     }
 }
 
-fn resources(r: &ResourcePlan) -> rt::Resources {
+pub fn resources(r: &ResourcePlan) -> rt::Resources {
     rt::Resources {
         cpu_shares: Some(r.cpu_shares),
         cpu_quota_us: r.cpu_quota_us,
@@ -181,9 +181,10 @@ pub fn container(
         app_armor: app_armor(&plan.security.app_armor)?,
         tty: plan.tty,
         stdin: plan.stdin,
+        pid_of: plan.pid_of.clone(),
         oom_score_adj: plan.resources.oom_score_adj,
         hooks: Vec::new(),
-        annotations: BTreeMap::new(),
+        annotations: notes(plan),
     })
 }
 
@@ -215,6 +216,14 @@ pub fn add_devices(spec: &mut rt::ContainerSpec, given: Given) {
     spec.env.extend(given.env);
     spec.user.groups.extend(given.groups);
     spec.hooks.extend(given.hooks);
+}
+
+/// The last words of a container are the end of its log when it wrote none; the next agent must know that too.
+pub const MESSAGE_FROM_LOG: &str = "message-from-log";
+
+fn notes(plan: &ContainerPlan) -> BTreeMap<String, String> {
+    let from_log = plan.termination_message_from_log.then(|| (MESSAGE_FROM_LOG.to_string(), String::new()));
+    from_log.into_iter().collect()
 }
 
 pub fn termination_file(data: &Path, uid: &str, container: &str, attempt: u32) -> PathBuf {

@@ -10,7 +10,7 @@ use crate::{
     streams::{Context, Streams, Target},
 };
 use limpet_agent_core::{Record, pods::ContainerRef, status::OutboxOutput};
-use limpet_protocol::{Down, Envelope, Hello, ItemKind, StreamKind, StreamOpen, topic::Channel};
+use limpet_protocol::{Down, Envelope, Hello, StreamKind, StreamOpen, topic::Channel};
 
 /// Nothing sent for so long: the agent is idle.
 const IDLE_MS: u64 = 60_000;
@@ -34,7 +34,9 @@ impl Agent {
                     data_dir: self.options.paths.data.clone(),
                     run_dir: self.options.paths.run.clone(),
                     clock: self.clock.clone(),
+                    samples: self.samples.clone(),
                 };
+                (self.counters.connected, self.counters.sessions) = (true, self.counters.sessions + 1);
                 self.streams = Some(Streams::new(self.sync.session(), lanes.bulk.clone(), context));
                 self.lanes = Some(lanes);
             }
@@ -43,6 +45,7 @@ impl Agent {
                 Err(e) => log::warn!("link: a message of the hub is refused: {e}"),
             },
             LinkEvent::Down => {
+                self.counters.connected = false;
                 self.lanes = None;
                 self.streams = None;
                 self.urgent.clear();
@@ -108,7 +111,7 @@ impl Agent {
             StreamKind::PortForward { .. } | StreamKind::NodeGet { .. } => return Ok(target),
         };
         let spec = &pod.object.spec;
-        let found = spec.containers.iter().chain(&spec.init_containers).find(|c| c.name == *container);
+        let found = spec.all_containers().find(|c| c.name == *container);
         let found = found.ok_or_else(|| format!("container {container} is not valid for pod {name}"))?;
         let view = self.pods.container(pod.uid, container).ok_or("the container is not known yet")?;
         let attempt = match (view.attempt, previous) {
@@ -133,20 +136,6 @@ impl Agent {
         target.container_id =
             container_id(&ContainerRef { uid: pod.uid.clone(), container: container.as_str().into(), attempt });
         Ok(target)
-    }
-
-    fn node_get(&self, path: &str) -> Result<Target, String> {
-        let body = match path.split('?').next().unwrap_or("") {
-            "/healthz" | "/livez" | "/readyz" => b"ok".to_vec(),
-            "/pods" => {
-                let pods = self.sync.items().of(ItemKind::Pod);
-                let bodies: Vec<String> =
-                    pods.map(|(_, held)| String::from_utf8_lossy(&held.body).into_owned()).collect();
-                format!("{{\"kind\":\"PodList\",\"apiVersion\":\"v1\",\"items\":[{}]}}", bodies.join(",")).into_bytes()
-            }
-            other => return Err(format!("the node has no page {other}")),
-        };
-        Ok(Target { body, ..Target::default() })
     }
 
     pub(super) fn wants_to_send(&self) -> bool {

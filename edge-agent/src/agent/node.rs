@@ -41,6 +41,7 @@ pub fn facts(answer: &JoinAnswer, config: &Config, paths: &Paths, runtime: &Runt
     if let Some(mib) = config.reserved_memory_mib {
         facts.memory_reserved_bytes = mib << 20;
     }
+    facts.cpu_reserved_milli = config.reserved_cpu_milli;
     facts.labels.extend(config.labels.clone());
     let controllers = runtime.cgroups().controllers();
     if !controllers.memory {
@@ -78,14 +79,18 @@ pub fn host_facts(facts: &NodeFacts, answer: &JoinAnswer, config: &Config) -> Ho
         node_name: facts.name.clone(),
         ips: facts.ips.clone(),
         memory_bytes: facts.memory_bytes,
-        allocatable_cpu_milli: i64::from(facts.cpus) * 1000,
+        allocatable_cpu_milli: i64::from(facts.cpus) * 1000 - i64::try_from(facts.cpu_reserved_milli).unwrap_or(0),
         allocatable_memory_bytes: facts.allocatable_memory_bytes() as i64,
+        pods_max: facts.pods_max,
+        allocatable_storage_bytes: i64::try_from(facts.disk_bytes / 10 * 9).unwrap_or(i64::MAX),
         api,
         cluster_domain: config.cluster_domain.clone(),
         app_armor: device::app_armor(),
         unsafe_sysctls: config.allowed_unsafe_sysctls.clone(),
         // A RuntimeClass of this name is the runtime that every pod has.
         runtime_handlers: vec!["limpet".into()],
+        restart_wait_ms_first: config.restart_back_off_seconds_first.saturating_mul(1000),
+        restart_wait_ms_max: config.restart_back_off_seconds_max.saturating_mul(1000),
     }
 }
 

@@ -7,7 +7,7 @@
 use super::{
     StartOptions,
     act::{Hands, container_id},
-    node,
+    manifests, node,
     start::{Replayed, Stop},
 };
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
     net::{Cidr, dns},
     runtime::{self, Exited},
     streams::Streams,
+    views::{Counters, Samples},
 };
 use limpet_agent_core::{
     Action, Input, PodManager, Record, Sync,
@@ -69,6 +70,9 @@ pub struct Agent {
     names: dns::Shared,
     renewing: bool,
     renew_after_ms: u64,
+    pub(super) counters: Counters,
+    pub(super) samples: Arc<Samples>,
+    pub(super) began_ms: u64,
 }
 
 impl Agent {
@@ -103,6 +107,9 @@ impl Agent {
             names: dns::Shared::default(),
             renewing: false,
             renew_after_ms: 0,
+            counters: Counters::default(),
+            samples: Arc::default(),
+            began_ms: clock.wall_ms(),
             options,
             clock,
             journal,
@@ -116,6 +123,7 @@ impl Agent {
     pub fn begin(&mut self, cidr: Option<Cidr>) {
         self.set_cidr(cidr);
         self.tell_host();
+        self.read_manifests();
         self.refresh_names();
         for memory in self.memories.values().cloned().collect::<Vec<_>>() {
             self.pods_input(Input::Remembered(memory));
@@ -125,6 +133,26 @@ impl Agent {
         }
         self.pods_input(Input::Begin);
         self.look_at_schedules();
+        self.say_of_node(&status::beginning());
+    }
+
+    /// What lies in the directory of static pods.
+    fn read_manifests(&mut self) {
+        if let Some(dir) = self.options.config.static_pod_dir.clone() {
+            let pods = manifests::read(&dir, &self.facts.name);
+            self.pods_input(Input::Static(pods));
+        }
+    }
+
+    /// Changes in that directory; never anything when there is none.
+    fn manifest_changes(&self) -> mpsc::Receiver<()> {
+        if let Some(dir) = &self.options.config.static_pod_dir {
+            match manifests::watch(dir) {
+                Ok(changes) => return changes,
+                Err(e) => log::error!("static pods: {} is not watched, changes count at the next start: {e}", dir.display()),
+            }
+        }
+        mpsc::channel(1).1
     }
 
     fn find_pods(&mut self) -> Vec<AdoptedPod> {
@@ -149,25 +177,26 @@ impl Agent {
             for old in older {
                 self.hands.remove_container(plan::container_id(&f.pod_uid, &old.name, old.attempt));
             }
-            let exit = match f.state {
-                runtime::State::Running => None,
-                runtime::State::Exited(ended) => Some(Exit {
-                    code: ended.code,
-                    oom_killed: ended.oom_killed,
-                    message: String::new(),
-                    finished_ms: u64::try_from(ended.at_ms).unwrap_or(0),
-                    unknown: ended.unseen,
-                }),
-            };
             let at = ContainerRef {
                 uid: f.pod_uid.as_str().into(),
                 container: f.name.as_str().into(),
                 attempt: f.attempt,
             };
+            let from_log = f.annotations.contains_key(super::convert::MESSAGE_FROM_LOG);
+            let exit = match f.state {
+                runtime::State::Running => None,
+                runtime::State::Exited(ended) => Some(Exit {
+                    code: ended.code,
+                    oom_killed: ended.oom_killed,
+                    message: self.hands.last_words_of(&at, from_log, ended.code),
+                    finished_ms: u64::try_from(ended.at_ms).unwrap_or(0),
+                    unknown: ended.unseen,
+                }),
+            };
             if exit.is_none() {
                 log::info!("pod {}/{}: container {} still runs and is adopted", f.namespace, f.pod_name, f.name);
             }
-            self.hands.adopt(&f.id, at);
+            self.hands.adopt(&f.id, at, from_log);
             pod.containers.push(AdoptedContainer {
                 name: f.name,
                 attempt: f.attempt,
@@ -188,6 +217,7 @@ impl Agent {
         let signal = |kind| tokio::signal::unix::signal(kind).map_err(|e| Stop::Again(e.to_string()));
         let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
         self.hang_up = link.hang_up.clone();
+        let mut manifests = self.manifest_changes();
         let (renewed_tell, mut renewed) = mpsc::channel::<Result<Identity, join::JoinError>>(1);
         loop {
             self.settle();
@@ -212,6 +242,7 @@ impl Agent {
                     None => return Err(Stop::Again("the link ended".into())),
                 },
                 Some(result) = renewed.recv() => self.renewed(result),
+                Some(()) = manifests.recv() => self.read_manifests(),
                 // Room on the lane to the hub: `settle` uses it.
                 _ = room(&waiting), if waiting.is_some() => {}
                 () = tokio::time::sleep_until(wake) => self.tick(),
@@ -220,7 +251,26 @@ impl Agent {
     }
 
     pub(super) fn pods_input(&mut self, input: Input) {
+        self.count(&input);
         self.pods.handle(self.clock.now(), self.sync.items(), input);
+    }
+
+    /// For `/metrics`.
+    fn count(&mut self, input: &Input) {
+        let c = &mut self.counters;
+        let counter = match input {
+            Input::ContainerStarted(_) => &mut c.containers_started,
+            Input::ContainerFailed { .. } => &mut c.containers_failed,
+            Input::SandboxReady { .. } => &mut c.sandboxes_started,
+            Input::SandboxFailed { .. } => &mut c.sandboxes_failed,
+            Input::ImageReady { pulled_in_ms: Some(_), .. } => &mut c.images_pulled,
+            Input::ImageFailed { .. } => &mut c.images_failed,
+            Input::Evict { .. } => &mut c.evictions,
+            Input::Probed { ok: true, .. } => &mut c.probes_good,
+            Input::Probed { .. } => &mut c.probes_bad,
+            _ => return,
+        };
+        *counter += 1;
     }
 
     fn wake_at(&self) -> u64 {
@@ -263,14 +313,33 @@ impl Agent {
         let images = self.hands.images.list();
         facts.images = images.into_iter().map(|i| (i.names, i.bytes)).collect();
         if facts != self.facts {
+            let said = status::turned(&self.facts, &facts);
             self.facts = facts;
             self.tell_host();
+            self.say_of_node(&said);
         }
-        self.outbox.node(status::node_report(&self.facts));
+        self.tell_node(false);
         // While the hub is away nothing comes back: then only a shortage (`relieve`) is worth an image.
         if self.lanes.is_some() && node::disk_is_filling(&self.options.paths) {
             self.collect_images();
         }
+    }
+
+    fn say_of_node(&mut self, said: &[(bool, String, String)]) {
+        let now = self.clock.now();
+        for (number, one) in said.iter().enumerate() {
+            self.outbox.event(status::node_event(&self.facts.name, one, now, number));
+        }
+    }
+
+    /// Offers the node's report; `again`: also when it is what was said before.
+    fn tell_node(&mut self, again: bool) {
+        let mirrors = self.options.config.static_pod_dir.as_ref().map(|_| self.pods.mirrors());
+        let report = status::node_report(&self.facts, mirrors);
+        if again {
+            self.outbox.node_again();
+        }
+        self.outbox.node(report);
     }
 
     /// Images of pods that the set wants stay, whatever their state: they may not come back over this network.
@@ -278,7 +347,7 @@ impl Agent {
         let mut keep = BTreeSet::new();
         for pod in self.pods.pods() {
             let spec = &pod.object.spec;
-            keep.extend(spec.containers.iter().chain(&spec.init_containers).map(|c| c.image.clone()));
+            keep.extend(spec.all_containers().map(|c| c.image.clone()));
             keep.extend(spec.volumes.iter().filter_map(|v| Some(v.image.as_ref()?.reference.clone())));
         }
         let images = self.hands.images.clone();
@@ -426,6 +495,7 @@ impl Agent {
                 let ip = self.ip_of(&at.uid);
                 self.hands.probe(at, kind, check, ip, Duration::from_millis(timeout_ms));
             }
+            Action::Resize { at, container, pod } => self.hands.resize(at, &container, &pod),
             Action::RemoveSandbox { uid } => self.hands.remove_sandbox(uid),
             Action::RemovePod { uid } => self.hands.remove_pod(uid),
             Action::RemoveContainer { at } => self.hands.remove_container(container_id(&at)),
@@ -448,6 +518,7 @@ impl Agent {
                     log::error!("{e}");
                 }
             }
+            Action::Remirror => self.tell_node(true),
             Action::AskToken(key) => self.urgent.push_back(Up::TokenAsk(TokenAsk { key })),
         }
     }

@@ -8,9 +8,11 @@
 mod devices;
 mod hierarchy;
 mod limits;
+mod stats;
 
 pub use devices::DeviceRule;
 pub use limits::Usage;
+pub use stats::Stats;
 
 use crate::runtime::spec::{Qos, Resources};
 use hierarchy::Hierarchies;
@@ -156,10 +158,14 @@ impl Cgroups {
         limits::oom_kills(&self.hierarchies, group)
     }
 
-    /// For `/stats/summary`.
-    #[allow(dead_code)] // metrics are a later issue; measured here where the files are known
+    /// What a group uses now.
     pub fn usage(&self, group: &str) -> Usage {
         limits::usage(&self.hierarchies, group)
+    }
+
+    /// All that a group counts.
+    pub fn stats(&self, group: &str) -> Stats {
+        stats::stats(&self.hierarchies, group)
     }
 
     /// Every group that is a container's by its place.

@@ -111,9 +111,41 @@ pub fn node_facts(data_dir: &Path) -> NodeFacts {
         memory_reserved_bytes: (memory_bytes / 20).min(256 << 20),
         disk_bytes: disk_bytes(data_dir).0,
         pods_max: 110,
-        labels: board().map(|b| ("limpet.dev/board".to_string(), b)).into_iter().collect(),
+        swap_bytes: memory_line("SwapTotal"),
+        huge_pages: huge_pages(),
+        labels: labels(),
+        board: super::board::read(Path::new("/")).conditions(),
         ..NodeFacts::default()
     }
+}
+
+/// What the board says it is; `limpet.dev/rtc`: whether its clock survives a power cut.
+fn labels() -> Vec<(String, String)> {
+    let mut labels = vec![("limpet.dev/rtc".to_string(), super::board::read(Path::new("/")).rtc.to_string())];
+    if let Some(board) = board() {
+        labels.push(("node.kubernetes.io/instance-type".into(), board.clone()));
+        labels.push(("limpet.dev/board".into(), board));
+    }
+    labels
+}
+
+/// `/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages`
+fn huge_pages() -> Vec<(String, u64)> {
+    let entries = std::fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
+    let mut all: Vec<(u64, u64)> = entries
+        .filter_map(|e| {
+            let kib = e.file_name().to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok()?;
+            let count = read(e.path().join("nr_hugepages")).parse::<u64>().ok()?;
+            Some((kib, count * kib * 1024))
+        })
+        .collect();
+    all.sort_unstable();
+    let name = |kib: u64| match kib {
+        kib if kib.is_multiple_of(1 << 20) => format!("{}Gi", kib >> 20),
+        kib if kib.is_multiple_of(1 << 10) => format!("{}Mi", kib >> 10),
+        kib => format!("{kib}Ki"),
+    };
+    all.into_iter().map(|(kib, bytes)| (name(kib), bytes)).collect()
 }
 
 /// The words that Go and so Kubernetes use.
@@ -132,8 +164,13 @@ fn cpus() -> u32 {
 }
 
 fn memory_total_bytes() -> u64 {
+    memory_line("MemTotal")
+}
+
+/// A line of /proc/meminfo in bytes.
+fn memory_line(name: &str) -> u64 {
     let info = read("/proc/meminfo");
-    let line = info.lines().find_map(|l| l.strip_prefix("MemTotal:"));
+    let line = info.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
     let kib = line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
 }

@@ -3,12 +3,15 @@
 //! In: /proc, /sys, /etc, uname. Out: facts for the node's status and for plans.
 //! Never: changes anything on the device; fails because one fact is missing.
 
+pub mod board;
 pub mod cdi;
 pub mod cgroups;
 pub mod clock;
 mod facts;
 mod left;
+pub mod machine;
 pub mod memory;
+pub mod pressure;
 
 pub use clock::Clock;
 pub use facts::{app_armor, app_armor_profiles};

@@ -22,7 +22,7 @@ mod unpack;
 
 pub use error::ImageError;
 pub use registry::{HubAccess, RegistryOptions};
-pub use store::{Image, Options, Policy, Store, Trust, Want};
+pub use store::{Image, Options, Policy, Store, Trust, Want, listed};
 pub use unpack::helper as unpack_helper;
 
 #[cfg(test)]

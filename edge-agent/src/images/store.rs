@@ -82,8 +82,26 @@ pub struct Image {
 /// For `node.status.images`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
+    pub id: String,
     pub names: Vec<String>,
     pub bytes: u64,
+}
+
+fn all_of(index: &Index) -> Vec<Listed> {
+    let one = |(id, stored): (&Digest, &super::index::Stored)| Listed {
+        id: id.to_string(),
+        names: names(stored),
+        bytes: stored.bytes,
+    };
+    index.iter().map(one).collect()
+}
+
+/// The images of a store that this process does not work with.
+pub fn listed(dir: &std::path::Path) -> Vec<Listed> {
+    if !dir.is_dir() {
+        return Vec::new();
+    }
+    Files::open(dir).map(|files| all_of(&Index::load(&files))).unwrap_or_default()
 }
 
 #[derive(Clone)]
@@ -152,7 +170,7 @@ impl Store {
 
     pub fn list(&self) -> Vec<Listed> {
         let index = self.0.index();
-        index.iter().map(|(_, stored)| Listed { names: names(stored), bytes: stored.bytes }).collect()
+        all_of(&index)
     }
 
     async fn refresh(&self, reference: &Reference, want: &Want, here: Image) -> Result<Image, ImageError> {

@@ -1,90 +1,112 @@
-//! Whether this board can be a node.
+//! Whether this board can be a node, question by question, in the order in which one thing needs another.
 //!
-//! In: the kernel, the directories. Out: one line a question, and for every "no" what to change.
+//! In: the kernel, the directories, the identity; the network for a few seconds. Out: one line a question, for every
+//! "no" what to change; as text or JSON. The exit code is 1 when something must be changed.
+//! Never: changes anything, or leaves anything behind.
 
-use crate::{agent::Paths, device::cgroups::Cgroups};
-use std::path::Path;
+mod board;
+mod hub;
 
+use crate::agent::Paths;
+use serde_json::json;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Good,
+    /// It works, but something is missing that some pods need.
+    Note,
+    Bad,
+}
+
+#[derive(Debug)]
 struct Finding {
-    good: bool,
+    area: &'static str,
+    verdict: Verdict,
     what: String,
     /// What to do when it is not good.
-    remedy: &'static str,
+    remedy: String,
 }
 
-pub fn doctor(paths: &Paths) -> i32 {
-    let mut findings = vec![root(), kernel(), overlay(), netfilter(), directory(&paths.data), clock()];
-    findings.extend(cgroups());
-    let mut bad = 0;
-    for f in &findings {
-        let mark = if f.good { "ok  " } else { "BAD " };
-        println!("{mark} {}", f.what);
-        if !f.good {
-            println!("     -> {}", f.remedy);
-            bad += 1;
+fn finding(area: &'static str, good: bool, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    let verdict = if good { Verdict::Good } else { Verdict::Bad };
+    Finding { area, verdict, what: what.into(), remedy: remedy.into() }
+}
+
+/// As `finding`, for what a node can do without.
+fn wish(area: &'static str, good: bool, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    let verdict = if good { Verdict::Good } else { Verdict::Note };
+    Finding { area, verdict, what: what.into(), remedy: remedy.into() }
+}
+
+pub fn doctor(paths: &Paths, as_json: bool) -> i32 {
+    let mut findings = board::look(paths);
+    findings.extend(hub::look(paths));
+    let bad = findings.iter().any(|f| f.verdict == Verdict::Bad);
+    let text = if as_json { json_text(&findings, bad) } else { plain_text(&findings, bad) };
+    super::print(&text);
+    i32::from(bad)
+}
+
+fn plain_text(findings: &[Finding], bad: bool) -> String {
+    let mut text = String::new();
+    let mut area = "";
+    for f in findings {
+        if f.area != area {
+            area = f.area;
+            text.push_str(&format!("{area}\n"));
+        }
+        let mark = match f.verdict {
+            Verdict::Good => "  ok   ",
+            Verdict::Note => "  note ",
+            Verdict::Bad => "  BAD  ",
+        };
+        text.push_str(&format!("{mark}{}\n", f.what));
+        if f.verdict != Verdict::Good {
+            text.push_str(&format!("       -> {}\n", f.remedy));
         }
     }
-    i32::from(bad > 0)
+    text.push_str(if bad { "this board cannot be a node yet: see the lines marked BAD\n" } else { "this board can be a node\n" });
+    text
 }
 
-fn finding(good: bool, what: impl Into<String>, remedy: &'static str) -> Finding {
-    Finding { good, what: what.into(), remedy }
+fn json_text(findings: &[Finding], bad: bool) -> String {
+    let all: Vec<_> = findings
+        .iter()
+        .map(|f| {
+            let verdict = match f.verdict {
+                Verdict::Good => "ok",
+                Verdict::Note => "note",
+                Verdict::Bad => "bad",
+            };
+            let mut value = json!({"area": f.area, "verdict": verdict, "what": f.what});
+            if f.verdict != Verdict::Good {
+                value["remedy"] = f.remedy.clone().into();
+            }
+            value
+        })
+        .collect();
+    format!("{:#}\n", json!({"good": !bad, "findings": all}))
 }
 
-fn root() -> Finding {
-    let good = nix::unistd::geteuid().is_root();
-    finding(good, "runs as root", "start it with sudo or as a system service")
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn kernel() -> Finding {
-    let release = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
-    let mut numbers = release.split(['.', '-']).map(|n| n.parse::<u32>().unwrap_or(0));
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    finding(version >= (5, 4), format!("kernel {release}"), "use a kernel of version 5.4 or newer")
-}
-
-fn overlay() -> Finding {
-    let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default().contains("overlay");
-    finding(known, "overlay file systems", "load it: `modprobe overlay`, and add it to /etc/modules")
-}
-
-fn netfilter() -> Finding {
-    let socket = crate::net::netlink::Socket::netfilter();
-    finding(socket.is_ok(), "nftables in the kernel", "load it: `modprobe nf_tables nft_nat nft_masq`")
-}
-
-fn cgroups() -> Vec<Finding> {
-    let found = match Cgroups::probe("limpet-doctor") {
-        Ok(found) => found,
-        Err(e) => {
-            let remedy = "mount them: `mount -t cgroup2 none /sys/fs/cgroup`";
-            return vec![finding(false, format!("control groups: {e}"), remedy)];
-        }
-    };
-    let version = if found.is_v2() { "v2" } else { "v1" };
-    let have = found.controllers();
-    let row = |good, name: &str, remedy| finding(good, format!("control group {version} controller {name}"), remedy);
-    vec![
-        row(have.cpu, "cpu", "the kernel lacks CONFIG_CGROUP_SCHED: CPU limits have no effect"),
-        row(
-            have.memory,
-            "memory",
-            "add `cgroup_enable=memory` to the kernel's command line (Raspberry Pi OS: /boot/firmware/cmdline.txt) and reboot",
-        ),
-        row(have.pids, "pids", "the kernel lacks CONFIG_CGROUP_PIDS: process limits have no effect"),
-    ]
-}
-
-fn directory(data: &Path) -> Finding {
-    let there = data.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
-    let (_, free) = crate::device::disk_bytes(there);
-    let what = format!("{} MiB free for {}", free >> 20, data.display());
-    finding(free > 256 << 20, what, "free some space, or name another directory with --data-dir")
-}
-
-fn clock() -> Finding {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let text = limpet_agent_core::clock::rfc3339(now * 1000);
-    // Not a fault: the agent carries on from the last good time.
-    finding(true, format!("the clock says {text}{}", if now < 1_700_000_000 { " (wrong; the agent copes)" } else { "" }), "")
+    #[test]
+    fn every_no_has_its_remedy_in_both_forms() {
+        let findings = [
+            finding("kernel", true, "kernel 6.6", "never shown"),
+            wish("kernel", false, "no PSI", "boot with psi=1"),
+            finding("disk", false, "0 MiB free", "free some"),
+        ];
+        let text = plain_text(&findings, true);
+        assert_eq!(
+            text,
+            "kernel\n  ok   kernel 6.6\n  note no PSI\n       -> boot with psi=1\ndisk\n  BAD  0 MiB free\n       -> free some\n\
+             this board cannot be a node yet: see the lines marked BAD\n"
+        );
+        let value: serde_json::Value = serde_json::from_str(&json_text(&findings, true)).unwrap();
+        assert_eq!((&value["good"], &value["findings"][2]["remedy"]), (&json!(false), &json!("free some")));
+        assert!(value["findings"][0]["remedy"].is_null());
+    }
 }

@@ -1,13 +1,19 @@
-//! Commands for people at the board: `ps`, `logs`, `doctor`. They work with the agent stopped.
+//! Commands for people at the board: `ps`, `logs`, `exec`, `images`, `doctor`. They work without a hub, and all but
+//! `exec` of what runs also with the agent stopped.
 //!
-//! In: records under the run directory, logs under the data directory, the kernel. Out: text for people.
+//! In: records under the run directory, logs and images under the data directory, the kernel. Out: text for people.
 //! Never: changes anything.
 
 mod doctor;
 
 pub use doctor::doctor;
 
-use crate::{agent::Paths, logs};
+use crate::{
+    agent::Paths,
+    images,
+    logs::{self, Logs, ReadOptions},
+    runtime::{self, ExecSpec},
+};
 use serde_json::Value;
 use std::io::Write;
 
@@ -18,7 +24,7 @@ fn records(paths: &Paths) -> Vec<Value> {
         .filter(|e| e.path().extension().is_some_and(|x| x == "json"))
         .filter_map(|e| serde_json::from_slice(&std::fs::read(e.path()).ok()?).ok())
         .collect();
-    all.sort_by_key(|r| (text(r, "pod_name"), text(r, "name"), r["spec"]["attempt"].as_u64()));
+    all.sort_by_key(|r| (text(r, "namespace"), text(r, "pod_name"), text(r, "name"), attempt(r)));
     all
 }
 
@@ -26,42 +32,209 @@ fn text(record: &Value, key: &str) -> String {
     record["spec"][key].as_str().unwrap_or("").to_string()
 }
 
-pub fn ps(paths: &Paths) -> i32 {
-    let mut out = String::new();
-    out.push_str(&format!("{:<14} {:<12} {:<36} {:<20} {:<8} STATE\n", "CONTAINER", "NAMESPACE", "POD", "NAME", "ATTEMPT"));
+fn attempt(record: &Value) -> u32 {
+    record["spec"]["attempt"].as_u64().unwrap_or(0) as u32
+}
+
+/// `all`: also those that have ended.
+pub fn ps(paths: &Paths, all: bool) -> i32 {
+    let mut rows = vec![["CONTAINER", "NAMESPACE", "POD", "NAME", "ATTEMPT", "STARTED", "STATE"].map(String::from)];
     for r in records(paths) {
         let state = match r["exit"].as_object() {
+            Some(_) if !all => continue,
             Some(exit) => format!("exited ({})", exit.get("code").and_then(Value::as_i64).unwrap_or(-1)),
             None => format!("running (pid {})", r["pid"]),
         };
         let id: String = text(&r, "id").chars().take(13).collect();
-        let attempt = r["spec"]["attempt"].as_u64().unwrap_or(0);
-        let (namespace, pod, name) = (text(&r, "namespace"), text(&r, "pod_name"), text(&r, "name"));
-        out.push_str(&format!("{id:<14} {namespace:<12} {pod:<36} {name:<20} {attempt:<8} {state}\n"));
+        let started = limpet_agent_core::clock::rfc3339(r["started_ms"].as_u64().unwrap_or(0));
+        rows.push([id, text(&r, "namespace"), text(&r, "pod_name"), text(&r, "name"), attempt(&r).to_string(), started, state]);
     }
-    print(&out)
+    print(&table(&rows))
 }
 
-pub fn logs(paths: &Paths, wanted: &str) -> i32 {
-    let all = records(paths);
-    let found: Vec<&Value> =
-        all.iter().filter(|r| text(r, "id").starts_with(wanted) || text(r, "name") == wanted).collect();
-    let [one] = found.as_slice() else {
-        let why = if found.is_empty() { "no container" } else { "more than one container" };
-        eprintln!("limpet-agent: {why} matches `{wanted}`; `limpet-agent ps` lists them");
-        return 1;
+pub fn images(paths: &Paths) -> i32 {
+    let mut rows = vec![["IMAGE", "ID", "SIZE"].map(String::from)];
+    for image in images::listed(&paths.data.join("images")) {
+        let id: String = image.id.trim_start_matches("sha256:").chars().take(13).collect();
+        let size = format!("{:.1} MiB", image.bytes as f64 / f64::from(1 << 20));
+        let names = if image.names.is_empty() { vec!["<none>".to_string()] } else { image.names };
+        rows.extend(names.into_iter().map(|name| [name, id.clone(), size.clone()]));
+    }
+    print(&table(&rows))
+}
+
+/// Columns as wide as their widest cell.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let mut out = String::new();
+    for row in rows {
+        for (at, cell) in row.iter().enumerate() {
+            let width = rows.iter().map(|r| r[at].chars().count()).max().unwrap_or(0);
+            match at + 1 == N {
+                true => out.push_str(cell),
+                false => out.push_str(&format!("{cell:<width$}   ")),
+            }
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// The record that is meant: the beginning of an id, a container's name, `pod` or `pod/container`; of several attempts
+/// the newest.
+fn find(paths: &Paths, wanted: &str, previous: bool) -> Result<Value, String> {
+    let matches = |r: &Value| {
+        let (pod, name) = (text(r, "pod_name"), text(r, "name"));
+        text(r, "id").starts_with(wanted) || name == wanted || pod == wanted || format!("{pod}/{name}") == wanted
     };
-    let attempt = one["spec"]["attempt"].as_u64().unwrap_or(0) as u32;
-    let path = logs::file(&paths.data, &text(one, "pod_uid"), &text(one, "name"), attempt);
-    for file in logs::files_of(&path) {
-        let content = std::fs::read(&file).unwrap_or_default();
-        if std::io::stdout().write_all(&content).is_err() {
-            return 1;
+    let mut found: Vec<Value> = records(paths).into_iter().filter(matches).collect();
+    let key = |r: &Value| (text(r, "pod_uid"), text(r, "name"));
+    let several = found.iter().any(|r| key(r) != key(&found[0]));
+    found.sort_by_key(attempt);
+    match (found.pop(), several) {
+        (None, _) => Err(format!("no container matches `{wanted}`; `limpet-agent ps --all` lists them")),
+        (Some(_), true) => {
+            Err(format!("more than one container matches `{wanted}`; say pod/container or an id (`limpet-agent ps --all`)"))
+        }
+        (Some(one), false) if !previous => Ok(one),
+        (Some(mut one), false) => {
+            let before = attempt(&one).checked_sub(1).ok_or("the container has not been restarted: there is no previous log")?;
+            one["spec"]["attempt"] = before.into();
+            Ok(one)
         }
     }
-    0
+}
+
+pub struct LogWish {
+    pub container: String,
+    pub follow: bool,
+    pub timestamps: bool,
+    pub previous: bool,
+    pub tail: Option<u64>,
+    pub since_s: Option<u64>,
+}
+
+pub fn logs(paths: &Paths, wish: &LogWish) -> i32 {
+    let one = match find(paths, &wish.container, wish.previous) {
+        Ok(one) => one,
+        Err(why) => return failed(&why),
+    };
+    let path = logs::file(&paths.data, &text(&one, "pod_uid"), &text(&one, "name"), attempt(&one));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+    let mut options = ReadOptions {
+        timestamps: true,
+        since_ms: wish.since_s.map(|s| now.saturating_sub(s.saturating_mul(1000))),
+        tail_lines: wish.tail,
+        ..ReadOptions::default()
+    };
+    let id = text(&one, "id");
+    let mut shown = Shown { stamps: wish.timestamps, ..Shown::default() };
+    let work = async {
+        loop {
+            let (tell, mut hear) = tokio::sync::mpsc::channel::<Vec<u8>>(2);
+            let (path, id, options_now) = (path.clone(), id.clone(), options.clone());
+            let reading = async move { logs::read(&path, &id, &Logs::default(), &options_now, &tell).await };
+            let printing = async {
+                while let Some(chunk) = hear.recv().await {
+                    if !shown.chunk(&chunk, &mut std::io::stdout()) {
+                        return false;
+                    }
+                }
+                std::io::stdout().flush().is_ok()
+            };
+            let (read, good) = tokio::join!(reading, printing);
+            read?;
+            if !wish.follow || !good {
+                return Ok(());
+            }
+            // The agent tells its own readers of news; from outside one can only look again.
+            options.tail_lines = None;
+            options.since_ms = limpet_agent_core::clock::parse_rfc3339(&shown.last).or(Some(now));
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        }
+    };
+    match block_on(work) {
+        Ok(()) => 0,
+        Err(why) => failed(&why),
+    }
+}
+
+/// Prints lines with stamps, each once however often the log is read.
+#[derive(Default)]
+struct Shown {
+    stamps: bool,
+    /// Stamp of the line that was printed last.
+    last: String,
+    rest: Vec<u8>,
+}
+
+impl Shown {
+    /// False when nobody reads any more.
+    fn chunk(&mut self, chunk: &[u8], out: &mut impl Write) -> bool {
+        self.rest.extend_from_slice(chunk);
+        let rest = std::mem::take(&mut self.rest);
+        for line in rest.split_inclusive(|b| *b == b'\n') {
+            if line.last() != Some(&b'\n') {
+                self.rest = line.to_vec();
+                break;
+            }
+            let at = line.iter().position(|b| *b == b' ').unwrap_or(0);
+            let stamp = String::from_utf8_lossy(&line[..at]).into_owned();
+            if stamp <= self.last {
+                continue;
+            }
+            self.last = stamp;
+            if out.write_all(if self.stamps { line } else { &line[at + 1..] }).is_err() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// Runs a command in a container with this terminal as its own; its exit code is ours.
+pub fn exec(paths: &Paths, container: &str, command: Vec<String>) -> i32 {
+    let one = match find(paths, container, false) {
+        Ok(one) => one,
+        Err(why) => return failed(&why),
+    };
+    let spec = ExecSpec { container_id: text(&one, "id"), args: command, stdin: true, ..ExecSpec::default() };
+    match block_on(async { runtime::outside::exec(&paths.run, &spec).await.map_err(|e| e.to_string()) }) {
+        Ok(code) => code,
+        Err(why) => failed(&why),
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|e| format!("no event loop: {e}"))?.block_on(work)
+}
+
+fn failed(why: &str) -> i32 {
+    eprintln!("limpet-agent: {why}");
+    1
 }
 
 fn print(text: &str) -> i32 {
     i32::from(std::io::stdout().write_all(text.as_bytes()).is_err())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_printed_once() {
+        let mut shown = Shown::default();
+        let mut out = Vec::new();
+        assert!(shown.chunk(b"2026-01-01T00:00:00.1Z one\n2026-01-01T00:00:00.2Z tw", &mut out));
+        assert!(shown.chunk(b"o\n", &mut out));
+        assert!(shown.chunk(b"2026-01-01T00:00:00.2Z two\n2026-01-01T00:00:00.3Z three x\n", &mut out));
+        assert_eq!(String::from_utf8(out).unwrap(), "one\ntwo\nthree x\n");
+    }
+
+    #[test]
+    fn tables_line_up() {
+        let row = |a: &str, b: &str| [a.to_string(), b.to_string()];
+        assert_eq!(table(&[row("A", "B"), row("long", "x")]), "A      B\nlong   x\n");
+    }
 }

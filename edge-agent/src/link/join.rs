@@ -95,10 +95,15 @@ pub async fn renew(data: &Path, old: &Identity, clock: &Clock) -> Result<Identit
 
 /// When to renew: after two thirds of the certificate's life. `None` when it cannot be read.
 pub fn renew_at_ms(identity: &Identity) -> Option<u64> {
+    let (before, after) = validity(identity)?;
+    Some(before + (after.saturating_sub(before)) / 3 * 2)
+}
+
+/// Not before and not after of the node's certificate, milliseconds since 1970.
+pub fn validity(identity: &Identity) -> Option<(u64, u64)> {
     use rustls::pki_types::{CertificateDer, pem::PemObject};
     let der = CertificateDer::from_pem_slice(identity.answer.certificate_pem.as_bytes()).ok()?;
-    let (before, after) = super::der::validity(&der)?;
-    Some(before + (after.saturating_sub(before)) / 3 * 2)
+    super::der::validity(&der)
 }
 
 async fn post_to_any(

@@ -34,7 +34,7 @@ pub async fn read(
     options: &ReadOptions,
     out: &mpsc::Sender<Vec<u8>>,
 ) -> Result<(), String> {
-    let mut filter = Filter { options: options.clone(), left: options.limit_bytes.unwrap_or(u64::MAX) };
+    let mut filter = Filter { options: options.clone(), left: options.limit_bytes.unwrap_or(u64::MAX), inside: false };
     let (mut files, offset) = start(path, options.tail_lines);
     let mut offset = Some(offset);
     while !files.is_empty() {
@@ -98,6 +98,8 @@ fn successor(current: &File, path: &Path) -> Option<File> {
 struct Filter {
     options: ReadOptions,
     left: u64,
+    /// The last piece was not the end of its line.
+    inside: bool,
 }
 
 /// Copies all complete lines that are there.
@@ -148,7 +150,8 @@ impl Filter {
             return;
         }
         let before = out.len();
-        if self.options.timestamps {
+        // The parts of a long line have one stamp, at its beginning.
+        if self.options.timestamps && !std::mem::replace(&mut self.inside, tag == b"P") {
             out.extend_from_slice(stamp.as_bytes());
             out.push(b' ');
         }
@@ -215,7 +218,7 @@ pub fn tail_text(path: &Path, bytes_max: usize) -> String {
     let _ = file.seek(SeekFrom::Start(len.saturating_sub(4 * bytes_max as u64)));
     let mut raw = Vec::new();
     let _ = file.take(4 * bytes_max as u64).read_to_end(&mut raw);
-    let mut filter = Filter { options: ReadOptions::default(), left: u64::MAX };
+    let mut filter = Filter { options: ReadOptions::default(), left: u64::MAX, inside: false };
     let mut text = Vec::new();
     raw.split_inclusive(|b| *b == b'\n').for_each(|line| filter.line(line, &mut text));
     let from = text.len().saturating_sub(bytes_max);

@@ -9,7 +9,9 @@ pub mod bench;
 mod exits;
 mod helper;
 mod network;
+pub mod outside;
 mod record;
+mod resize;
 pub mod rt;
 pub mod seccomp;
 pub mod spec;
@@ -240,7 +242,6 @@ impl Runtime {
     }
 
     /// Other limits for a running container, at once (in-place resize). They stay on its record.
-    #[allow(dead_code)] // for whoever carries out a resize
     pub fn update_container(&self, id: &str, resources: &Resources) -> Result<(), RuntimeError> {
         check_id(id)?;
         let mut record = record::read(&self.shared.options.run_dir, id)?;
@@ -254,7 +255,6 @@ impl Runtime {
     }
 
     /// As `update_container` for the pod's own group: before its containers' when limits grow, after them when they shrink.
-    #[allow(dead_code)]
     pub fn update_pod(&self, pod_uid: &str, resources: &Resources) -> Result<(), RuntimeError> {
         check_id(pod_uid)?;
         let groups = self.shared.cgroups.pod_groups(pod_uid);

@@ -128,6 +128,8 @@ pub struct ContainerSpec {
     pub tty: bool,
     /// The container's stdin is open (`stdin: true`); otherwise it is /dev/null.
     pub stdin: bool,
+    /// Id of a running container of this pod whose process namespace this one joins.
+    pub pid_of: Option<String>,
     pub oom_score_adj: i32,
     /// Of vendors' CDI files: programs of the host.
     pub hooks: Vec<crate::device::cdi::Hook>,

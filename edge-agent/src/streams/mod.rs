@@ -8,7 +8,7 @@ mod flow;
 mod serve;
 
 pub use flow::{Incoming, StreamIo};
-pub use serve::{Context, Target};
+pub use serve::{Context, NodePage, Target};
 
 use flow::Shared;
 use limpet_protocol::{StreamFrame, StreamOpen, limits};

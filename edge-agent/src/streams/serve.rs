@@ -9,6 +9,7 @@ use crate::{
     logs::{self, Logs, ReadOptions},
     probes::Leash,
     runtime::{self, ExecSpec, Runtime},
+    views::{self, LogFiles, Page, Samples, Subject},
 };
 use bytes::Bytes;
 use limpet_protocol::{StreamKind, StreamOpen};
@@ -35,10 +36,11 @@ pub struct Context {
     pub data_dir: PathBuf,
     pub run_dir: PathBuf,
     pub clock: Clock,
+    pub samples: Arc<Samples>,
 }
 
 /// What is meant, as the pods' machine knows it now.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Target {
     pub uid: String,
     /// The container's name and the attempt that is meant (`previous` is worked out already).
@@ -49,7 +51,16 @@ pub struct Target {
     pub stdin_once: bool,
     pub host_network: bool,
     /// Answer to `NodeGet`.
-    pub body: Vec<u8>,
+    pub page: Option<NodePage>,
+}
+
+/// One of the node's own pages.
+#[derive(Debug)]
+pub enum NodePage {
+    Bytes(Vec<u8>),
+    /// Made from counters when the stream runs.
+    View(Page, Box<Subject>),
+    Files(LogFiles),
 }
 
 pub async fn serve(context: Context, open: StreamOpen, target: Result<Target, String>, io: StreamIo) {
@@ -63,7 +74,7 @@ pub async fn serve(context: Context, open: StreamOpen, target: Result<Target, St
         StreamKind::Exec { command, stdin, tty, .. } => exec(&context, command, stdin, tty, &target, io).await,
         StreamKind::Attach { stdin, .. } => attach(&context, stdin, &target, io).await,
         StreamKind::PortForward { port } => forward(&context, port, &target, io).await,
-        StreamKind::NodeGet { .. } => node_get(&target, &io.out).await,
+        StreamKind::NodeGet { .. } => node_get(&context, target.page, &io.out).await,
     };
     match ended {
         Ok(code) => out.end(code, "").await,
@@ -75,9 +86,26 @@ fn closed(_: Closed) -> String {
     "the session ended".into()
 }
 
-async fn node_get(target: &Target, out: &StreamOut) -> Result<Option<i32>, String> {
+async fn node_get(context: &Context, page: Option<NodePage>, out: &StreamOut) -> Result<Option<i32>, String> {
+    let body = match page {
+        Some(NodePage::Bytes(body)) => body,
+        Some(NodePage::View(page, subject)) => {
+            views::render(page, *subject, context.runtime.cgroups().clone(), &context.samples).await?
+        }
+        Some(NodePage::Files(mut files)) => {
+            out.opened().await.map_err(closed)?;
+            loop {
+                let piece = files.next();
+                if piece.is_empty() {
+                    return Ok(None);
+                }
+                out.data(1, &piece).await.map_err(closed)?;
+            }
+        }
+        None => return Err("the node has no such page".into()),
+    };
     out.opened().await.map_err(closed)?;
-    out.data(1, &target.body).await.map_err(closed)?;
+    out.data(1, &body).await.map_err(closed)?;
     Ok(None)
 }
 

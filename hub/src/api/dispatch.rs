@@ -13,7 +13,7 @@ use super::{
     query::Query,
     reply, reviews,
     route::{self, RequestInfo},
-    subresources, verbs,
+    subresources, usage, verbs,
 };
 use crate::auth::{self, Asked, Peer, User};
 use http::{HeaderMap, Method, Request, request};
@@ -163,6 +163,9 @@ async fn resource(call: &mut Call, target: Target, input: Input) -> Result<Reply
     call.warnings.extend(target.resource.custom.as_ref().and_then(|custom| custom.deprecation.clone()));
     if !call.info.subresource.is_empty() {
         return subresources::answer(call, &target, input).await;
+    }
+    if usage::is_one(&target) {
+        return usage::answer(call, &target).await;
     }
     if reviews::is_one(&target) {
         return reviews::answer(call, &target, input).await;

@@ -19,6 +19,7 @@ pub mod write;
 
 mod health;
 pub mod reviews;
+mod usage;
 
 pub mod bootstrap;
 pub mod internal;
@@ -42,7 +43,7 @@ use crate::{
     admission::Hooks,
     auth::{Authorizer, jwt::Signer, tokens::Tokens},
     enroll::Enroll,
-    run::Streams,
+    run::{Streams, Usage},
 };
 use jiff::Timestamp;
 use limpet_hub_core::ObjectStore;
@@ -65,6 +66,7 @@ pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 #[derive(Clone)]
 pub struct Doors {
     pub streams: Streams,
+    pub usage: Usage,
     pub enroll: Arc<Enroll>,
     /// What the scheduler and the controllers know, for `limpet why`.
     pub view: View,

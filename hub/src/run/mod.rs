@@ -15,6 +15,7 @@ mod schedule;
 mod signer;
 pub mod streams;
 mod tokens;
+pub mod usage;
 mod workqueue;
 pub mod world;
 
@@ -26,6 +27,7 @@ pub use nodes::Nodes;
 pub use schedule::Scheduling;
 pub use signer::Signer;
 pub use streams::{FromNode, StreamError, StreamHandle, Streams};
+pub use usage::Usage;
 pub use world::{Listener, World};
 
 #[cfg(test)]

@@ -11,6 +11,27 @@ use std::collections::BTreeMap;
 pub struct Pod {
     pub metadata: Meta,
     pub spec: PodSpec,
+    pub status: PodStatus,
+}
+
+/// The little of a status that a node is told: what others have decided about the pod.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct PodStatus {
+    /// Only when it is `Succeeded` or `Failed`.
+    pub phase: String,
+    pub reason: String,
+    pub message: String,
+    /// The conditions that readiness gates name.
+    pub conditions: Vec<PodCondition>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct PodCondition {
+    #[serde(rename = "type")]
+    pub type_: String,
+    pub status: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -32,6 +53,7 @@ pub struct Meta {
 pub struct PodSpec {
     pub init_containers: Vec<Container>,
     pub containers: Vec<Container>,
+    pub ephemeral_containers: Vec<Container>,
     pub volumes: Vec<Volume>,
     pub restart_policy: RestartPolicy,
     pub termination_grace_period_seconds: Option<i64>,
@@ -49,6 +71,7 @@ pub struct PodSpec {
     pub security_context: PodSecurityContext,
     pub image_pull_secrets: Vec<LocalRef>,
     pub hostname: Option<String>,
+    pub hostname_override: Option<String>,
     pub subdomain: Option<String>,
     #[serde(rename = "setHostnameAsFQDN")]
     pub set_hostname_as_fqdn: bool,
@@ -61,6 +84,13 @@ pub struct PodSpec {
     pub runtime_class_name: Option<String>,
     /// Of the whole pod (KEP-2837).
     pub resources: Resources,
+}
+
+impl PodSpec {
+    /// Containers of every sort, in the order in which they may start.
+    pub fn all_containers(&self) -> impl Iterator<Item = &Container> {
+        self.init_containers.iter().chain(&self.containers).chain(&self.ephemeral_containers)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -178,12 +208,47 @@ pub struct Container {
     pub startup_probe: Option<Probe>,
     pub lifecycle: Lifecycle,
     pub security_context: SecurityContext,
-    pub restart_policy: Option<String>,
+    pub restart_policy: Option<RestartPolicy>,
+    pub restart_policy_rules: Vec<RestartRule>,
+    pub resize_policy: Vec<ResizePolicy>,
+    /// Of an ephemeral container: whose processes it sees.
+    pub target_container_name: Option<String>,
     pub stdin: bool,
     pub stdin_once: bool,
     pub tty: bool,
     pub termination_message_path: Option<String>,
     pub termination_message_policy: Option<String>,
+}
+
+impl Container {
+    /// Whether it is a sidecar when it stands among the init containers.
+    pub fn is_restartable_init(&self) -> bool {
+        self.restart_policy == Some(RestartPolicy::Always)
+    }
+}
+
+/// A rule of `restartPolicyRules`: what an exit code means, before any restart policy is asked.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RestartRule {
+    pub action: String,
+    pub exit_codes: Option<ExitCodes>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ExitCodes {
+    /// `In` or `NotIn`.
+    pub operator: String,
+    pub values: Vec<i32>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ResizePolicy {
+    pub resource_name: String,
+    /// `NotRequired` or `RestartContainer`.
+    pub restart_policy: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -251,7 +316,7 @@ pub struct OptionalRef {
     pub optional: bool,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Resources {
     pub limits: BTreeMap<String, Quantity>,

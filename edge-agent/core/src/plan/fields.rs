@@ -59,6 +59,7 @@ pub fn resource_value(host: &HostFacts, container: &Container, wanted: &Resource
         "limits" => limit.unwrap_or(match name {
             "cpu" => host.allocatable_cpu_milli,
             "memory" => host.allocatable_memory_bytes,
+            "ephemeral-storage" => host.allocatable_storage_bytes,
             _ => 0,
         }),
         "requests" => container.resources.requests.get(name).and_then(number).or(limit).unwrap_or(0),
@@ -74,5 +75,5 @@ pub fn resource_value(host: &HostFacts, container: &Container, wanted: &Resource
 
 /// The container that a resource reference means.
 pub fn container_named<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
-    pod.spec.containers.iter().chain(&pod.spec.init_containers).find(|c| c.name == name)
+    pod.spec.all_containers().find(|c| c.name == name)
 }

@@ -16,7 +16,7 @@ pub mod sysctls;
 pub use etc::{DnsPlan, etc_hosts, resolv_conf};
 pub use fields::{Context, field_value, resource_value};
 pub use mounts::{MountPlan, MountSource, Propagation};
-pub use resources::{PodResources, Qos, ResourcePlan, pod_resources, qos};
+pub use resources::{PodResources, Qos, Requests, ResourcePlan, container as container_resources, pod_resources, qos, requests};
 pub(crate) use security::app_armor;
 pub use security::{AppArmorPlan, SeccompPlan, SecurityPlan, UserPlan};
 
@@ -53,6 +53,9 @@ pub struct HostFacts {
     pub memory_bytes: u64,
     pub allocatable_cpu_milli: i64,
     pub allocatable_memory_bytes: i64,
+    /// 0: no limit is known.
+    pub pods_max: u32,
+    pub allocatable_storage_bytes: i64,
     /// Host and port of the API, for pods when no `kubernetes` Service is known.
     pub api: Option<(String, u16)>,
     /// Name of the cluster's DNS domain.
@@ -63,6 +66,9 @@ pub struct HostFacts {
     pub unsafe_sysctls: Vec<String>,
     /// Handlers of RuntimeClasses that this node has, besides its own.
     pub runtime_handlers: Vec<String>,
+    /// CrashLoopBackOff: the first wait and the longest; 0 is Kubernetes' default.
+    pub restart_wait_ms_first: u64,
+    pub restart_wait_ms_max: u64,
 }
 
 /// Everything that one container is started with.
@@ -98,6 +104,8 @@ pub struct ContainerPlan {
     pub stop_signal: String,
     pub host_pid: bool,
     pub share_process_namespace: bool,
+    /// Id of the container whose processes this one sees (`kubectl debug --target`).
+    pub pid_of: Option<String>,
 }
 
 /// What the pod's sandbox (its namespaces, network and cgroup) is made with.
@@ -143,6 +151,9 @@ pub fn container_id(uid: &str, container: &str, attempt: u32) -> String {
 
 /// The name that the pod has for itself.
 pub fn hostname(pod: &Pod) -> String {
+    if let Some(own) = pod.spec.hostname_override.as_deref().filter(|h| !h.is_empty()) {
+        return own.to_string();
+    }
     let name = pod.spec.hostname.as_deref().filter(|h| !h.is_empty()).unwrap_or(&pod.metadata.name);
     let mut name: String = name.chars().take(63).collect();
     while name.ends_with(['-', '.']) {
@@ -154,7 +165,8 @@ pub fn hostname(pod: &Pod) -> String {
 pub fn sandbox(pod: &Pod, host: &HostFacts) -> SandboxPlan {
     let (meta, spec) = (&pod.metadata, &pod.spec);
     let short = hostname(pod);
-    let fqdn = spec.subdomain.as_deref().filter(|s| !s.is_empty()).map(|subdomain| {
+    let overridden = spec.hostname_override.as_deref().is_some_and(|h| !h.is_empty());
+    let fqdn = spec.subdomain.as_deref().filter(|s| !s.is_empty() && !overridden).map(|subdomain| {
         format!("{short}.{subdomain}.{}.svc.{}", meta.namespace, host.cluster_domain)
     });
     let all = spec.init_containers.iter().chain(&spec.containers);
@@ -243,6 +255,7 @@ pub fn container(
         stop_signal: lifecycle_signal.unwrap_or(&image.stop_signal).into(),
         host_pid: spec.host_pid,
         share_process_namespace: spec.share_process_namespace,
+        pid_of: None,
     })
 }
 

@@ -107,7 +107,7 @@ fn is_guaranteed(r: &Resources) -> bool {
     cpu_equal && memory_equal
 }
 
-pub(super) fn container(spec: &PodSpec, container: &Container, host: &HostFacts) -> ResourcePlan {
+pub fn container(spec: &PodSpec, container: &Container, host: &HostFacts) -> ResourcePlan {
     let r = &container.resources;
     let limit = cpu(&r.limits);
     ResourcePlan {
@@ -154,19 +154,70 @@ fn share_of_rest(spec: &PodSpec) -> i128 {
     (whole - sum).max(0) / (spec.containers.len().max(1) as i128)
 }
 
+/// What a pod takes of its node, or what a node has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Requests {
+    pub cpu_milli: i64,
+    pub memory_bytes: i64,
+}
+
+impl Requests {
+    pub fn without(self, other: Requests) -> Requests {
+        Requests {
+            cpu_milli: self.cpu_milli.saturating_sub(other.cpu_milli),
+            memory_bytes: self.memory_bytes.saturating_sub(other.memory_bytes),
+        }
+    }
+
+    pub fn with(self, other: Requests) -> Requests {
+        Requests {
+            cpu_milli: self.cpu_milli.saturating_add(other.cpu_milli),
+            memory_bytes: self.memory_bytes.saturating_add(other.memory_bytes),
+        }
+    }
+
+    /// The first resource of which this is more than `room`: its name, how much this is, how much there is.
+    pub fn first_beyond(self, room: Requests) -> Option<(&'static str, i64, i64)> {
+        let all = [("cpu", self.cpu_milli, room.cpu_milli), ("memory", self.memory_bytes, room.memory_bytes)];
+        all.into_iter().find(|(_, asked, there)| *asked > 0 && asked > there)
+    }
+}
+
+/// The pod's effective requests (Kubernetes "Resource sharing within containers").
+pub fn requests(spec: &PodSpec) -> Requests {
+    let cpu_request = |c: &Container| cpu(&c.resources.requests).or(cpu(&c.resources.limits)).unwrap_or(0);
+    let memory_request = |c: &Container| memory(&c.resources.requests).or(memory(&c.resources.limits)).unwrap_or(0);
+    // What the pod asks for as a whole counts instead of its containers' sum.
+    let whole = of_pod(spec).cloned().unwrap_or_default();
+    let own = |of: fn(&BTreeMap<String, Quantity>) -> Option<i64>| of(&whole.requests).or(of(&whole.limits));
+    Requests {
+        cpu_milli: own(cpu).unwrap_or_else(|| effective(spec, &cpu_request)),
+        memory_bytes: own(memory).unwrap_or_else(|| effective(spec, &memory_request)),
+    }
+}
+
+/// All that run at the same time at most: containers with all sidecars, or an init container with the sidecars before it.
+fn effective(spec: &PodSpec, of: &dyn Fn(&Container) -> i64) -> i64 {
+    let (mut sidecars, mut most) = (0i64, 0i64);
+    for c in &spec.init_containers {
+        if c.is_restartable_init() {
+            sidecars = sidecars.saturating_add(of(c));
+            most = most.max(sidecars);
+        } else {
+            most = most.max(sidecars.saturating_add(of(c)));
+        }
+    }
+    most.max(spec.containers.iter().map(of).fold(sidecars, i64::saturating_add))
+}
+
 pub fn pod_resources(spec: &PodSpec) -> PodResources {
-    let sidecar = |c: &&Container| c.restart_policy.as_deref() == Some("Always");
-    let running = || spec.containers.iter().chain(spec.init_containers.iter().filter(sidecar));
-    let passing = || spec.init_containers.iter().filter(|c| !sidecar(c));
-    let sum = |of: &dyn Fn(&Container) -> Option<i64>| -> i64 { running().filter_map(of).sum() };
-    let most = |of: &dyn Fn(&Container) -> Option<i64>| passing().filter_map(of).max().unwrap_or(0);
-    let total = |of: &dyn Fn(&Container) -> Option<i64>| sum(of).max(most(of));
     let every = |of: &dyn Fn(&Container) -> Option<i64>| {
         spec.containers.iter().chain(&spec.init_containers).all(|c| of(c).is_some())
     };
     let cpu_limit = |c: &Container| cpu(&c.resources.limits);
-    let cpu_request = |c: &Container| cpu(&c.resources.requests).or(cpu(&c.resources.limits));
     let memory_limit = |c: &Container| memory(&c.resources.limits);
+    let total = |of: &dyn Fn(&Container) -> Option<i64>| effective(spec, &|c| of(c).unwrap_or(0));
+    let running = || spec.containers.iter().chain(spec.init_containers.iter().filter(|c| c.is_restartable_init()));
     let mut pages: BTreeMap<String, u64> = BTreeMap::new();
     for (size, bytes) in running().flat_map(|c| hugepages(&c.resources.limits)) {
         *pages.entry(size).or_default() += bytes;
@@ -174,7 +225,7 @@ pub fn pod_resources(spec: &PodSpec) -> PodResources {
     let whole = of_pod(spec).cloned().unwrap_or_default();
     pages.extend(hugepages(&spec.resources.limits));
     PodResources {
-        cpu_shares: shares(cpu(&whole.requests).or(cpu(&whole.limits)).unwrap_or_else(|| total(&cpu_request))),
+        cpu_shares: shares(requests(spec).cpu_milli),
         cpu_quota_us: cpu(&whole.limits).or_else(|| every(&cpu_limit).then(|| total(&cpu_limit))).map(quota),
         cpu_period_us: PERIOD_US,
         memory_limit_bytes: memory(&whole.limits).or_else(|| every(&memory_limit).then(|| total(&memory_limit))),

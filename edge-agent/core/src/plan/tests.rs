@@ -205,6 +205,9 @@ fn names_and_resolvers() {
     );
     let hosts = etc_hosts(&plan, &["10.42.0.5".into()], "");
     assert!(hosts.ends_with("10.42.0.5\th.s.default.svc.cluster.local\th\n"), "{hosts}");
+    let p = pod(json!({"containers": [], "hostname": "h", "subdomain": "s", "hostnameOverride": "mine.example"}));
+    let plan = sandbox(&p, &host());
+    assert_eq!((plan.hostname.as_str(), plan.fqdn), ("mine.example", None));
     let p = pod(json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"],
         "options": [{"name": "ndots", "value": "2"}]}}));
     let conf = resolv_conf(&sandbox(&p, &host()).dns, Some("10.42.0.1"), "nameserver 9.9.9.9\n");

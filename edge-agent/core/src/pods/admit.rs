@@ -6,13 +6,41 @@
 use super::Terminal;
 use crate::{
     api::Pod,
-    plan::{self, AppArmorPlan, HostFacts},
+    plan::{self, AppArmorPlan, HostFacts, Requests, requests},
 };
+
+/// System-critical pods are let in whatever room there is.
+const CRITICAL: i64 = 2_000_000_000;
 
 /// The last word on a pod that must not run here.
 pub(super) fn refused(pod: &Pod, host: &HostFacts) -> Option<Terminal> {
     let (reason, why) = sysctls(pod, host).or_else(|| app_armor(pod, host)).or_else(|| host_users(pod))?;
     Some(Terminal { succeeded: false, reason: reason.into(), message: format!("Pod was rejected: {why}") })
+}
+
+/// What the pods that are here take, those that end included.
+pub(super) struct Others {
+    pub pods: u32,
+    pub requests: Requests,
+}
+
+/// As `refused`, for want of room. The scheduler has counted already; this is for pods that came past it
+/// (`spec.nodeName`) and for a node that shrank. Static and critical pods always come in.
+pub(super) fn no_room(pod: &Pod, others: &Others, host: &HostFacts) -> Option<Terminal> {
+    if pod.spec.priority.is_some_and(|p| p >= CRITICAL) || host.allocatable_cpu_milli <= 0 {
+        return None;
+    }
+    let asked = requests(&pod.spec);
+    let (used, pods_max) = (&others.requests, i64::from(host.pods_max));
+    let rows = [
+        ("pods", 1, i64::from(others.pods), if pods_max > 0 { pods_max } else { i64::MAX }),
+        ("cpu", asked.cpu_milli, used.cpu_milli, host.allocatable_cpu_milli),
+        ("memory", asked.memory_bytes, used.memory_bytes, host.allocatable_memory_bytes),
+    ];
+    let lacks = |(_, asked, used, there): &(&str, i64, i64, i64)| *asked > 0 && asked.saturating_add(*used) > *there;
+    let (name, asked, used, there) = rows.into_iter().find(lacks)?;
+    let why = format!("Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {there}");
+    Some(Terminal { succeeded: false, reason: format!("OutOf{name}"), message: format!("Pod was rejected: {why}") })
 }
 
 fn sysctls(pod: &Pod, host: &HostFacts) -> Option<(&'static str, String)> {

@@ -3,6 +3,8 @@
 //! In: monotonic times of failures. Out: until when to wait. The rule is kubelet's: the first retry is at once, then
 //! `first` doubling to `max`; quiet for twice `max` starts over.
 
+use crate::plan::HostFacts;
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Backoff {
     first_ms: u64,
@@ -17,12 +19,20 @@ impl Backoff {
         Backoff::new(10_000, 300_000)
     }
 
+    /// CrashLoopBackOff as the node is set; 0 is kubelet's own default.
+    pub fn restart(host: &HostFacts) -> Backoff {
+        let or = |set: u64, default| if set == 0 { default } else { set };
+        let max_ms = or(host.restart_wait_ms_max, 300_000);
+        Backoff::new(or(host.restart_wait_ms_first, 10_000).min(max_ms), max_ms)
+    }
+
     pub fn new(first_ms: u64, max_ms: u64) -> Backoff {
         Backoff { first_ms, max_ms, delay_ms: 0, updated_ms: 0 }
     }
 
     fn expired(&self, at_ms: u64) -> bool {
-        at_ms.saturating_sub(self.updated_ms) > 2 * self.max_ms
+        // Ten minutes at kubelet's default, and no less for a node that is set to wait shorter.
+        at_ms.saturating_sub(self.updated_ms) > 2 * self.max_ms.max(300_000)
     }
 
     /// Until when something that failed at `failed_ms` must wait, and how long that is in all; `None`: not at all.

@@ -8,6 +8,7 @@ use super::{
     backoff::Backoff,
     check_of,
     events::{Kind, Recorder, Subject},
+    policy::{After, after},
     probe::{Prober, Verdict},
     stop::StopStep,
 };
@@ -17,7 +18,10 @@ use crate::{
     plan::{self, Context, HostFacts, ImageFacts},
     sync::Items,
 };
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 /// How long before a container whose configuration was refused is tried again without a change of the set.
 const CONFIG_AGAIN_MS: u64 = 20_000;
@@ -37,6 +41,8 @@ pub(super) struct Facts {
     pub uid: Uid,
     pub object: Pod,
     pub ips: Vec<String>,
+    /// Ids of the containers that run, by name: an ephemeral one may join the processes of another.
+    pub ids: BTreeMap<String, String>,
 }
 
 impl Facts {
@@ -54,6 +60,8 @@ pub(super) enum Role {
     /// An init container with `restartPolicy: Always`.
     Sidecar,
     Main,
+    /// Added to a running pod (`kubectl debug`); runs once.
+    Ephemeral,
 }
 
 #[derive(Debug)]
@@ -102,15 +110,26 @@ pub(super) struct Container {
     pub image_id: String,
     pub started: bool,
     pub ready: bool,
+    /// When it is stopped: whether those that must end before it have ended.
+    pub turn: bool,
+    /// The sizes that the running attempt has; `spec.resources` are those that it was given.
+    pub actual: api::Resources,
+    pub resizing: bool,
+    /// It was stopped to begin again, whatever its policy says.
+    pub must_restart: bool,
     pub probers: Vec<Prober>,
     restart: Backoff,
     pub(super) pull_wait: Backoff,
 }
 
 impl Container {
-    pub fn new(spec: api::Container, role: Role) -> Container {
+    /// `restart`: the first and the longest wait of CrashLoopBackOff.
+    pub fn new(spec: api::Container, role: Role, restart: Backoff) -> Container {
         Container {
             name: Arc::from(spec.name.as_str()),
+            actual: spec.resources.clone(),
+            resizing: false,
+            must_restart: false,
             spec,
             role,
             state: State::Idle,
@@ -122,8 +141,9 @@ impl Container {
             image_id: String::new(),
             started: false,
             ready: false,
+            turn: true,
             probers: Vec::new(),
-            restart: Backoff::kubelet(),
+            restart,
             pull_wait: Backoff::kubelet(),
         }
     }
@@ -133,7 +153,11 @@ impl Container {
     }
 
     pub fn field_path(&self) -> Option<String> {
-        let list = if self.role == Role::Main { "containers" } else { "initContainers" };
+        let list = match self.role {
+            Role::Main => "containers",
+            Role::Ephemeral => "ephemeralContainers",
+            Role::Init | Role::Sidecar => "initContainers",
+        };
         Some(format!("spec.{list}{{{}}}", self.name))
     }
 
@@ -157,14 +181,24 @@ impl Container {
         }
     }
 
+    /// What its end means, once it has ended.
+    pub fn after(&self, policy: RestartPolicy) -> After {
+        if self.must_restart {
+            return After::Restart;
+        }
+        after(self.role, &self.spec, policy, self.ended.as_ref().map_or(0, |e| e.code))
+    }
+
     pub fn wants_restart(&self, policy: RestartPolicy) -> bool {
-        let code = self.ended.as_ref().map_or(0, |e| e.code);
-        match (self.role, policy) {
-            (Role::Sidecar, _) => true,
-            (Role::Main, RestartPolicy::Always) => true,
-            (_, RestartPolicy::Never) => false,
-            // An init container that succeeded is done also with `Always`.
-            _ => code != 0,
+        self.after(policy) != After::Rest
+    }
+
+    /// Between its turn and the end of its postStart hook: those behind it wait.
+    pub fn launching(&self) -> bool {
+        match &self.state {
+            State::Idle | State::Pulling | State::Pulled | State::Starting { .. } => true,
+            State::Running(running) => !running.hook_done,
+            _ => false,
         }
     }
 
@@ -201,6 +235,19 @@ impl Container {
         }
     }
 
+    /// Its pod begins again from the first init container: nothing of the last round counts but its failures.
+    pub fn begin_again(&mut self, pod: &Facts, cx: &mut Cx<'_>) {
+        let state = std::mem::replace(&mut self.state, State::Idle);
+        self.state = match state {
+            State::Ended { at } if self.after(pod.object.spec.restart_policy) == After::RestartAll => {
+                self.restart(pod, at, cx)
+            }
+            State::Ended { .. } => State::Idle,
+            other => other,
+        };
+        self.judge();
+    }
+
     fn restart(&mut self, pod: &Facts, ended_at: u64, cx: &mut Cx<'_>) -> State {
         let now = cx.now.mono_ms;
         match self.restart.wait(ended_at) {
@@ -225,7 +272,8 @@ impl Container {
         let attempt = self.attempt.map_or(0, |n| n.saturating_add(1));
         let context = Context { pod: &pod.object, host: cx.host, pod_ips: &pod.ips };
         match plan::container(&context, cx.items, &self.spec, &image, attempt) {
-            Ok(plan) => {
+            Ok(mut plan) => {
+                plan.pid_of = self.spec.target_container_name.as_ref().and_then(|name| pod.ids.get(name).cloned());
                 if self.attempt.is_some() {
                     cx.out.push_back(Action::RemoveContainer { at: self.at(&pod.uid) });
                 }
@@ -249,6 +297,7 @@ impl Container {
         if let Some(before) = self.ended.take() {
             self.last = Some(before);
         }
+        self.actual = self.spec.resources.clone();
         self.image_id = self.image.as_ref().map(|i| i.digest_ref.clone()).unwrap_or_default();
         self.begin(attempt, cx.now.wall_ms, cx.now.mono_ms);
         if let Some(hook) = &self.spec.lifecycle.post_start {
@@ -262,6 +311,7 @@ impl Container {
     pub fn begin(&mut self, attempt: u32, started_ms: u64, mono_ms: u64) {
         self.attempt = Some(attempt);
         self.started_ms = started_ms;
+        (self.resizing, self.must_restart) = (false, false);
         let hook_done = self.spec.lifecycle.post_start.is_none();
         self.state = State::Running(Running { attempt, started_ms, hook_done });
         self.probers.clear();
@@ -271,7 +321,8 @@ impl Container {
             (ProbeKind::Liveness, &spec.liveness_probe),
             (ProbeKind::Readiness, &spec.readiness_probe),
         ] {
-            if let Some(probe) = probe.as_ref().filter(|_| self.role != Role::Init) {
+            let probed = matches!(self.role, Role::Main | Role::Sidecar);
+            if let Some(probe) = probe.as_ref().filter(|_| probed) {
                 self.probers.push(Prober::new(kind, probe, spec, mono_ms));
             }
         }
@@ -302,6 +353,7 @@ impl Container {
         self.started = up && hook_done && result(ProbeKind::Startup).is_none_or(|r| r == Some(true));
         self.ready = match self.role {
             Role::Init => self.ended.as_ref().is_some_and(|e| e.code == 0) && !up,
+            Role::Ephemeral => false,
             _ => self.started && result(ProbeKind::Readiness).is_none_or(|r| r == Some(true)),
         };
     }
@@ -422,7 +474,10 @@ impl Container {
         match (verdict, kind) {
             (Verdict::Decided(false), ProbeKind::Liveness | ProbeKind::Startup) => {
                 let word = kind.word();
-                Some((format!("Container {} failed {word} probe, will be restarted", self.name), grace))
+                // A probe's failure counts as a failure of the container, whatever code it ends with.
+                let again = after(self.role, &self.spec, pod.object.spec.restart_policy, 1) != After::Rest;
+                let tail = if again { ", will be restarted" } else { "" };
+                Some((format!("Container {} failed {word} probe{tail}", self.name), grace))
             }
             _ => None,
         }

@@ -5,17 +5,20 @@
 //! Never: forgets a pod of which something still runs.
 
 use super::{
-    Action, AdoptedPod, ContainerRef, Input, PodMemory, Uid,
+    Action, AdoptedPod, ContainerRef, Input, PodMemory, StaticPod, Uid,
+    admit::{Others, no_room},
     container::{Container, Cx},
     events::Recorder,
     pod::{Goal, LivePod, Step, Teardown},
+    resize::requests_of,
+    statics::{Mirrored, Statics},
     status::pod_status,
     tokens::Tokens,
 };
 use crate::{
     api::{self, Pod},
     clock::Now,
-    plan::HostFacts,
+    plan::{HostFacts, Requests},
     sync::Items,
 };
 use limpet_protocol::{ItemKey, ItemKind};
@@ -32,6 +35,7 @@ pub struct PodManager {
     out: VecDeque<Action>,
     events: Recorder,
     tokens: Tokens,
+    statics: Statics,
     memories: BTreeMap<String, PodMemory>,
     adopted: Vec<AdoptedPod>,
     /// Found at the start without a pod in the set: only to be removed.
@@ -77,6 +81,29 @@ impl PodManager {
         Some(ContainerView { attempt: c.attempt, running: c.running().is_some(), waiting: c.attempt.is_none() })
     }
 
+    /// The containers of a pod, for whoever shows or measures them.
+    pub fn containers_of(&self, uid: &str) -> Vec<ContainerInfo<'_>> {
+        let Some(pod) = self.pods.get(uid) else { return Vec::new() };
+        let info = |c: &Container| ContainerInfo {
+            name: c.name.clone(),
+            attempt: c.attempt,
+            running: c.running().is_some(),
+            started_ms: c.started_ms,
+            image: pod.spec_image(&c.name),
+        };
+        pod.containers.iter().map(info).collect()
+    }
+
+    /// What was reported last of a pod: v1 PodStatus as JSON.
+    pub fn status_of(&self, uid: &str) -> &[u8] {
+        self.pods.get(uid).map_or(&[], |pod| &pod.last_status)
+    }
+
+    /// When the node took up a pod, by the wall clock.
+    pub fn start_ms_of(&self, uid: &str) -> u64 {
+        self.pods.get(uid).map_or(0, |pod| pod.start_ms)
+    }
+
     /// Records for the journal's compaction.
     pub fn snapshot(&self) -> impl Iterator<Item = &PodMemory> {
         let early = self.memories.values();
@@ -95,6 +122,7 @@ impl PodManager {
                 self.host = host;
                 self.sync_all(items);
             }
+            Input::Static(pods) => self.set_static(items, pods),
             Input::Changed(keys) => self.changed(items, &keys),
             Input::Tick => {
                 for key in self.tokens.take_due(now) {
@@ -112,7 +140,8 @@ impl PodManager {
         }
         self.begun = true;
         let adopted = std::mem::take(&mut self.adopted);
-        let keys: Vec<ItemKey> = items.of(ItemKind::Pod).map(|(key, _)| key.clone()).collect();
+        let mut keys: Vec<ItemKey> = items.of(ItemKind::Pod).map(|(key, _)| key.clone()).collect();
+        keys.extend(self.statics.keys().filter(|key| items.by_key(key).is_none()).cloned());
         for (key, _) in items.of(ItemKind::Token) {
             self.tokens.changed(key, items);
         }
@@ -158,6 +187,12 @@ impl PodManager {
         let name = (key.namespace.clone(), key.name.clone());
         let object: Option<Pod> = items.by_key(key).and_then(|held| api::parse(&held.body).ok());
         let object = object.filter(|p| !p.metadata.uid.is_empty());
+        let mirrored = self.statics.look(key, object.as_ref());
+        let object = match self.statics.get(key) {
+            Some(own) => Some(own.object.clone()),
+            None => object.filter(|_| mirrored == Mirrored::No),
+        };
+        self.mirrored(key, mirrored);
         let old = self.names.get(&name).cloned();
         let uid: Option<Uid> = object.as_ref().map(|p| Arc::from(p.metadata.uid.as_str()));
         if let Some(old) = old.filter(|old| Some(old) != uid.as_ref()) {
@@ -174,8 +209,46 @@ impl PodManager {
             Some(pod) => pod.update(object, &mut cx),
             None => {
                 let memory = self.memories.remove(&*uid);
-                self.pods.insert(uid.clone(), LivePod::new(uid, object, memory, now));
+                let new = self.begun && memory.is_none() && self.statics.get(key).is_none();
+                let mut pod = LivePod::new(uid.clone(), object, memory, host, now);
+                if new && !pod.deleting() && pod.facts.object.status.phase.is_empty() {
+                    let others = others(self.pods.values());
+                    if let Some(refusal) = no_room(&pod.facts.object, &others, host) {
+                        pod.refuse(refusal, &mut cx);
+                    }
+                }
+                self.pods.insert(uid, pod);
             }
+        }
+    }
+
+    fn set_static(&mut self, items: &Items, pods: Vec<StaticPod>) {
+        let changed = self.statics.replace(pods);
+        if self.begun && !changed.is_empty() {
+            self.out.push_back(Action::Remirror);
+            changed.iter().for_each(|key| self.load(items, key));
+            self.sync_all(items);
+        }
+    }
+
+    /// Mirrors for the hub, in the order of their names.
+    pub fn mirrors(&self) -> Vec<serde_json::Value> {
+        self.statics.mirrors()
+    }
+
+    fn mirrored(&mut self, key: &ItemKey, mirrored: Mirrored) {
+        let (namespace, name) = (key.namespace.clone(), key.name.clone());
+        match mirrored {
+            Mirrored::Deleted(uid) => self.out.push_back(Action::PodGone { uid, namespace, name }),
+            // Whatever was said before a mirror came was said to nobody.
+            Mirrored::New => {
+                let uid = self.statics.get(key).map(|own| own.uid.clone());
+                if let Some(pod) = uid.and_then(|uid| self.pods.get_mut(&*uid)) {
+                    pod.last_status.clear();
+                }
+            }
+            Mirrored::Same if self.statics.get(key).is_some() && self.begun => self.out.push_back(Action::Remirror),
+            Mirrored::Same | Mirrored::No => {}
         }
     }
 
@@ -195,8 +268,13 @@ impl PodManager {
 
     fn sync_one(&mut self, items: &Items, uid: &Uid) {
         let (now, host) = (self.now, &self.host);
+        let free = self.free_for(uid);
         let Some(pod) = self.pods.get_mut(uid) else { return };
         let mut cx = Cx { now, items, host, out: &mut self.out, events: &mut self.events };
+        match free {
+            Some(free) => pod.try_resize(free, &mut cx),
+            None => pod.resize.pending = None,
+        }
         pod.sync(&mut cx);
         if pod.goal == Goal::Remove && pod.teardown == Teardown::Gone {
             self.out.push_back(Action::Forget { uid: uid.clone() });
@@ -207,7 +285,7 @@ impl PodManager {
         if let Some(memory) = pod.memory_if_changed() {
             self.out.push_back(Action::Remember(memory));
         }
-        if pod.goal == Goal::Remove {
+        if pod.goal == Goal::Remove || pod.hearsay {
             return;
         }
         let status = pod_status(pod, host, now);
@@ -215,8 +293,24 @@ impl PodManager {
             pod.last_status.clone_from(&status);
             let m = &pod.facts.object.metadata;
             let (namespace, name) = (m.namespace.clone(), m.name.clone());
-            self.out.push_back(Action::Report { uid: uid.clone(), namespace, name, status });
+            let key = ItemKey::new(ItemKind::Pod, &namespace, &name);
+            if let Some(uid) = self.statics.name_at_hub(&key, uid) {
+                self.out.push_back(Action::Report { uid, namespace, name, status });
+            }
         }
+    }
+
+    /// What the node has for a pod that wants other sizes; `None` when it does not.
+    fn free_for(&self, uid: &Uid) -> Option<Requests> {
+        self.pods.get(uid).filter(|pod| pod.wants_resize())?;
+        let mut free = Requests {
+            cpu_milli: self.host.allocatable_cpu_milli,
+            memory_bytes: self.host.allocatable_memory_bytes,
+        };
+        for other in self.pods.values().filter(|p| p.facts.uid != *uid && p.terminal.is_none()) {
+            free = free.without(requests_of(other));
+        }
+        Some(free)
     }
 
     fn about_one(&mut self, items: &Items, input: Input) {
@@ -236,6 +330,16 @@ impl PodManager {
     }
 }
 
+/// What the pods that are here take, those that end included.
+fn others<'a>(pods: impl Iterator<Item = &'a LivePod>) -> Others {
+    let mut others = Others { pods: 0, requests: Requests::default() };
+    for pod in pods.filter(|p| p.terminal.is_none()) {
+        others.pods += 1;
+        others.requests = others.requests.with(requests_of(pod));
+    }
+    others
+}
+
 /// One pod, for readers.
 #[derive(Clone, Copy, Debug)]
 pub struct PodView<'a> {
@@ -243,6 +347,17 @@ pub struct PodView<'a> {
     pub object: &'a Pod,
     pub ips: &'a [String],
     pub sandbox_ready: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerInfo<'a> {
+    pub name: Arc<str>,
+    /// The newest attempt; `None` before the first.
+    pub attempt: Option<u32>,
+    pub running: bool,
+    /// Of the newest attempt, by the wall clock.
+    pub started_ms: u64,
+    pub image: &'a str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -269,6 +384,7 @@ fn uid_of(input: &Input) -> Option<Uid> {
         | Input::ContainerFailed { at, .. }
         | Input::ContainerExited { at, .. }
         | Input::Probed { at, .. }
+        | Input::Resized { at, .. }
         | Input::HookDone { at, .. } => at.uid.clone(),
         _ => return None,
     })
@@ -320,6 +436,7 @@ fn apply(pod: &mut LivePod, input: Input, cx: &mut Cx<'_>) {
             c.container_exited(facts, at.attempt, exit, cx.now);
         }),
         Input::Probed { at, kind, ok, output } => probed(pod, &at, kind, ok, &output, cx),
+        Input::Resized { at, error } => pod.resized(&at.container, at.attempt, error, cx),
         Input::HookDone { at, hook, error } => {
             with_attempt(pod, &at, |c, facts| c.hook_done(facts, hook, error, cx));
         }

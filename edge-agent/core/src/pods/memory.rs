@@ -41,6 +41,8 @@ pub struct ContainerMemory {
     pub ended: Option<Terminated>,
     /// How the one before ended.
     pub last: Option<Terminated>,
+    /// The sizes that it has, when they are not the manifest's (a resize that waits).
+    pub resources: Option<crate::api::Resources>,
 }
 
 /// v1 ContainerStateTerminated.

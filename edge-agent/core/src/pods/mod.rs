@@ -12,7 +12,10 @@ pub(crate) mod image;
 mod manager;
 mod memory;
 mod pod;
+mod policy;
 mod probe;
+mod resize;
+mod statics;
 mod status;
 mod stop;
 mod tokens;
@@ -20,10 +23,11 @@ mod tokens;
 pub use manager::PodManager;
 pub use memory::{ContainerMemory, PodMemory, Terminal, Terminated};
 pub use probe::ProbeKind;
+pub use statics::{StaticPod, static_pod};
 
 use crate::{
     api::Handler,
-    plan::{ContainerPlan, HostFacts, ImageFacts, SandboxPlan},
+    plan::{ContainerPlan, HostFacts, ImageFacts, PodResources, ResourcePlan, SandboxPlan},
     volumes::VolumePlan,
 };
 use limpet_protocol::ItemKey;
@@ -52,6 +56,8 @@ pub enum Input {
     /// Items of the set that were put or removed.
     Changed(Vec<ItemKey>),
     Host(HostFacts),
+    /// All manifests that lie on the board itself.
+    Static(Vec<StaticPod>),
     /// `wake_at` has passed.
     Tick,
     VolumesReady { uid: Uid },
@@ -69,6 +75,8 @@ pub enum Input {
     HookDone { at: ContainerRef, hook: HookKind, error: Option<String> },
     /// The node needs what this pod uses, or the pod uses more than it may; the sentence is for its status.
     Evict { uid: Uid, message: String },
+    /// Answer to `Resize`.
+    Resized { at: ContainerRef, error: Option<String> },
     SandboxRemoved { uid: Uid },
     PodRemoved { uid: Uid },
 }
@@ -188,6 +196,8 @@ pub enum Action {
     RunHook { at: ContainerRef, hook: HookKind, check: Check, timeout_ms: u64 },
     /// Answer: `Probed`.
     RunProbe { at: ContainerRef, kind: ProbeKind, check: Check, timeout_ms: u64 },
+    /// New limits of a running container and of its pod. Answer: `Resized`.
+    Resize { at: ContainerRef, container: ResourcePlan, pod: PodResources },
     /// Releases network, cgroups, mounts, writable layers; keeps logs. Answer: `SandboxRemoved`.
     RemoveSandbox { uid: Uid },
     /// Kills what still runs and removes everything of the pod. Answer: `PodRemoved`.
@@ -206,6 +216,8 @@ pub enum Action {
     Remember(PodMemory),
     /// From the journal. No answer.
     Forget { uid: Uid },
+    /// The hub's mirrors of static pods are not what they should be: tell it again. No answer.
+    Remirror,
     /// A bound token nears its end. No answer; the new one comes as an item.
     AskToken(ItemKey),
 }

@@ -9,12 +9,14 @@ use super::{
     container::{Container, Cx, Facts, Role, State},
     events::Kind,
     memory::ContainerMemory,
+    policy::After,
+    resize::Resize,
     status::Conditions,
 };
 use crate::{
-    api::{self, Pod, RestartPolicy},
+    api::{self, Pod},
     clock::Now,
-    plan::{self, Context},
+    plan::{self, Context, HostFacts},
     volumes::{self, VolumePlan},
 };
 use limpet_protocol::{ItemHash, ItemKey};
@@ -26,6 +28,8 @@ const TOKEN_PATIENCE_MS: u64 = 5000;
 const EVICTED: &str = "Evicted";
 /// As kubelet's for hard thresholds and limits of storage.
 const EVICTION_GRACE_SECONDS: i64 = 1;
+/// What the kernel takes as a host's name.
+const HOSTNAME_BYTES_MAX: usize = 64;
 
 /// Something the shell makes for the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +77,11 @@ pub(super) struct LivePod {
     /// When this machine began, on the monotonic clock.
     since_ms: u64,
     pub terminal: Option<Terminal>,
+    /// The hub says that the pod has ended, and nothing is known of it here: there is nothing to report.
+    pub hearsay: bool,
+    /// Everything is being stopped in order to begin again.
+    beginning_again: bool,
+    pub resize: Resize,
     pub conditions: Conditions,
     pub last_status: Vec<u8>,
     remembered: Option<PodMemory>,
@@ -85,15 +94,15 @@ pub(super) struct LivePod {
 }
 
 impl LivePod {
-    pub fn new(uid: Uid, object: Pod, memory: Option<PodMemory>, now: Now) -> LivePod {
-        let containers = containers_of(&object);
+    pub fn new(uid: Uid, object: Pod, memory: Option<PodMemory>, host: &HostFacts, now: Now) -> LivePod {
+        let containers = containers_of(&object, host);
         let start_ms = memory.as_ref().map_or(now.wall_ms, |m| m.start_ms);
         let deadline = object.spec.active_deadline_seconds.map(|s| {
             let used = now.wall_ms.saturating_sub(start_ms);
             now.mono_ms + (s.max(0) as u64 * 1000).saturating_sub(used)
         });
         let mut pod = LivePod {
-            facts: Facts { uid, object, ips: Vec::new() },
+            facts: Facts { uid, object, ips: Vec::new(), ids: BTreeMap::new() },
             goal: Goal::Run,
             volumes: Step::Missing,
             sandbox: Step::Missing,
@@ -103,6 +112,9 @@ impl LivePod {
             start_ms,
             since_ms: now.mono_ms,
             terminal: None,
+            hearsay: false,
+            beginning_again: false,
+            resize: Resize::default(),
             conditions: Conditions::default(),
             last_status: Vec::new(),
             remembered: None,
@@ -129,6 +141,10 @@ impl LivePod {
             container.image_id = m.image_id.clone();
             container.last = m.last.clone();
             container.ended = m.ended.clone();
+            if let Some(actual) = &m.resources {
+                container.spec.resources = actual.clone();
+                container.actual = actual.clone();
+            }
             if let Some(attempt) = m.attempt {
                 if m.ended.is_none() {
                     container.ended = Some(super::Terminated {
@@ -141,6 +157,7 @@ impl LivePod {
                     });
                 }
                 let over = memory.terminal.is_some()
+                    || container.role == Role::Ephemeral
                     || (container.role == Role::Main
                         && m.ended.is_some()
                         && !container.wants_restart(self.facts.object.spec.restart_policy));
@@ -197,14 +214,10 @@ impl LivePod {
 
     /// A newer version of the same pod object.
     pub fn update(&mut self, object: Pod, cx: &mut Cx<'_>) {
-        let images: BTreeMap<String, String> = object
-            .spec
-            .containers
-            .iter()
-            .chain(&object.spec.init_containers)
-            .map(|c| (c.name.clone(), c.image.clone()))
-            .collect();
+        let images: BTreeMap<String, String> =
+            object.spec.all_containers().map(|c| (c.name.clone(), c.image.clone())).collect();
         self.facts.object = object;
+        self.add_ephemeral(cx.host);
         let deadline = self.facts.object.spec.active_deadline_seconds;
         self.deadline = deadline.map(|s| {
             let used = cx.now.wall_ms.saturating_sub(self.start_ms);
@@ -221,6 +234,22 @@ impl LivePod {
             }
         }
         self.refresh_volumes(cx);
+    }
+
+    /// Ephemeral containers only ever come.
+    fn add_ephemeral(&mut self, host: &HostFacts) {
+        for spec in &self.facts.object.spec.ephemeral_containers {
+            if !self.containers.iter().any(|c| *c.name == *spec.name) {
+                self.containers.push(Container::new(spec.clone(), Role::Ephemeral, Backoff::restart(host)));
+            }
+        }
+    }
+
+    /// There is no room for it: it ends before it begins.
+    pub fn refuse(&mut self, refusal: Terminal, cx: &mut Cx<'_>) {
+        let said = refusal.message.trim_start_matches("Pod was rejected: ");
+        self.facts.event(cx, None, Kind::Warning, &refusal.reason, said);
+        self.terminal = Some(refusal);
     }
 
     pub fn deleting(&self) -> bool {
@@ -296,7 +325,10 @@ impl LivePod {
         match self.goal {
             Goal::Run => {
                 self.prepare(cx);
-                self.advance(cx);
+                if !self.begin_again(cx) {
+                    self.advance(cx);
+                }
+                self.drive_resize(cx);
             }
             Goal::Finish | Goal::Delete | Goal::Remove => self.wind_down(cx),
         }
@@ -331,11 +363,23 @@ impl LivePod {
             });
         }
         if self.terminal.is_none() {
-            self.terminal = self.finished();
+            self.terminal = self.finished().or_else(|| self.told());
         }
         if self.terminal.is_some() {
             self.goal = Goal::Finish;
         }
+    }
+
+    /// The hub holds the pod for ended: another controller said so, or this board has forgotten it.
+    fn told(&mut self) -> Option<Terminal> {
+        let status = &self.facts.object.status;
+        let succeeded = match status.phase.as_str() {
+            "Succeeded" => true,
+            "Failed" => false,
+            _ => return None,
+        };
+        self.hearsay = self.containers.iter().all(|c| c.attempt.is_none());
+        Some(Terminal { succeeded, reason: status.reason.clone(), message: status.message.clone() })
     }
 
     /// The last phase, once no container will run again.
@@ -343,18 +387,41 @@ impl LivePod {
         let policy = self.facts.object.spec.restart_policy;
         let terminal = |succeeded| Some(Terminal { succeeded, ..Terminal::default() });
         let over = |c: &Container| matches!(c.state, State::Ended { .. }) && !c.wants_restart(policy);
-        let init_failed = self.containers.iter().any(|c| {
-            c.role == Role::Init && over(c) && c.exit_code().is_some_and(|code| code != 0)
-        });
-        if init_failed {
+        let failed = |c: &Container| over(c) && c.exit_code().is_some_and(|code| code != 0);
+        if self.containers.iter().any(|c| c.role == Role::Init && failed(c)) {
             return terminal(false);
         }
         let mut mains = self.containers.iter().filter(|c| c.role == Role::Main).peekable();
         mains.peek()?;
-        if policy == RestartPolicy::Always || !mains.clone().all(over) {
+        if !mains.clone().all(over) {
             return None;
         }
         terminal(mains.all(|c| c.exit_code() == Some(0)))
+    }
+
+    /// `RestartAllContainers`: stops what runs, then has everything begin again, init containers included. True while
+    /// something still has to end.
+    fn begin_again(&mut self, cx: &mut Cx<'_>) -> bool {
+        let policy = self.facts.object.spec.restart_policy;
+        let cause = |c: &Container| matches!(c.state, State::Ended { .. }) && c.after(policy) == After::RestartAll;
+        self.beginning_again |= self.containers.iter().any(cause);
+        if !self.beginning_again {
+            return false;
+        }
+        let grace = self.grace();
+        let ours = |c: &&mut Container| c.role != Role::Ephemeral;
+        for c in self.containers.iter_mut().filter(ours) {
+            let message = format!("Stopping container {}", c.name);
+            c.stop(&self.facts, grace, &message, cx);
+        }
+        if self.containers.iter().any(|c| c.role != Role::Ephemeral && c.alive()) {
+            return true;
+        }
+        for c in self.containers.iter_mut().filter(ours) {
+            c.begin_again(&self.facts, cx);
+        }
+        (self.initialized, self.beginning_again) = (false, false);
+        false
     }
 
     fn prepare(&mut self, cx: &mut Cx<'_>) {
@@ -387,8 +454,21 @@ impl LivePod {
             let why = format!("failed to get sandbox runtime: no runtime for \"{class}\" is configured");
             self.sandbox_failed(&why, cx);
         } else if due(self.sandbox) {
+            if self.sandbox == Step::Missing && self.containers.iter().any(|c| c.attempt.is_some()) {
+                let words = "Pod sandbox changed, it will be killed and re-created.";
+                self.facts.event(cx, None, Kind::Normal, "SandboxChanged", words);
+            }
             self.sandbox = Step::Asked;
             let plan = Box::new(plan::sandbox(&self.facts.object, cx.host));
+            if plan.hostname.len() > HOSTNAME_BYTES_MAX && self.facts.object.spec.set_hostname_as_fqdn {
+                let words = format!(
+                    "failed to construct FQDN from pod hostname and cluster domain, FQDN {} is too long ({HOSTNAME_BYTES_MAX} \
+                     characters is the max, {} characters requested)",
+                    plan.hostname,
+                    plan.hostname.len()
+                );
+                return self.sandbox_failed(&words, cx);
+            }
             cx.out.push_back(Action::CreateSandbox { uid: self.facts.uid.clone(), plan });
         }
     }
@@ -420,7 +500,14 @@ impl LivePod {
         let prepared = self.volumes == Step::Ready && self.sandbox == Step::Ready;
         let initialized = self.initialized;
         let mut open = true;
+        // A container starts when the one before it has started and its postStart hook is done.
+        let mut clear = true;
+        let mut ids = BTreeMap::new();
         for c in &mut self.containers {
+            if let (Some(running), true) = (c.running(), c.role != Role::Ephemeral) {
+                let id = plan::container_id(&self.facts.uid, &c.name, running.attempt);
+                ids.insert(c.name.to_string(), id);
+            }
             match c.role {
                 Role::Init if initialized => {}
                 Role::Init => {
@@ -435,24 +522,31 @@ impl LivePod {
                     }
                     open &= c.started;
                 }
-                Role::Main if open || initialized => c.drive(&self.facts, prepared, cx),
+                Role::Main if open || initialized => {
+                    c.drive(&self.facts, prepared && clear, cx);
+                    clear &= !c.launching();
+                }
                 Role::Main => {}
+                // Also while an init container fails: that is what one wants to look into.
+                Role::Ephemeral => {
+                    self.facts.ids = ids.clone();
+                    c.drive(&self.facts, prepared, cx);
+                }
             }
         }
         self.initialized |= open && prepared;
     }
 
-    /// Stops what runs (sidecars after the others), then releases what the goal says.
+    /// Stops what runs, then releases what the goal says. All are told at once; a sidecar gets its signal when the
+    /// containers and the sidecars behind it have ended.
     fn wind_down(&mut self, cx: &mut Cx<'_>) {
         let grace = self.grace();
-        let others = self.containers.iter().any(|c| c.role != Role::Sidecar && c.alive());
-        for c in &mut self.containers {
-            // Sidecars wait for the others, but not beyond a deletion that is forced.
-            if c.role == Role::Sidecar && others && grace > 0 {
-                continue;
-            }
+        let mut others = self.containers.iter().any(|c| c.role != Role::Sidecar && c.alive());
+        for c in self.containers.iter_mut().rev() {
+            c.turn = c.role != Role::Sidecar || !others;
             let message = format!("Stopping container {}", c.name);
             c.stop(&self.facts, grace, &message, cx);
+            others |= c.alive();
         }
         let busy = self.volumes == Step::Asked || self.sandbox == Step::Asked;
         if busy || self.containers.iter().any(Container::alive) {
@@ -482,6 +576,7 @@ impl LivePod {
                 image_id: c.image_id.clone(),
                 ended: c.ended.clone().filter(|_| !c.alive()),
                 last: c.last.clone(),
+                resources: Some(&c.actual).filter(|actual| self.is_sized_otherwise(&c.name, actual)).cloned(),
             };
             (c.name.to_string(), memory)
         });
@@ -501,6 +596,16 @@ impl LivePod {
         Some(memory)
     }
 
+    /// The image that the manifest names for a container.
+    pub fn spec_image(&self, name: &str) -> &str {
+        let mut all = self.facts.object.spec.all_containers();
+        all.find(|c| c.name == name).map_or("", |c| &c.image)
+    }
+
+    fn is_sized_otherwise(&self, name: &str, actual: &api::Resources) -> bool {
+        self.facts.object.spec.all_containers().any(|c| c.name == name && c.resources != *actual)
+    }
+
     pub fn memory(&self) -> Option<&PodMemory> {
         self.remembered.as_ref()
     }
@@ -514,6 +619,7 @@ impl LivePod {
             failed(self.volumes, "mount volumes again"),
             failed(self.sandbox, "create a sandbox again"),
             self.deadline.filter(|_| self.goal == Goal::Run).map(|at| (at, "a pod's deadline")),
+            self.resize_wake().filter(|_| self.goal == Goal::Run),
         ];
         let timers = self.containers.iter().flat_map(|c| {
             let waits = self.goal == Goal::Run || matches!(c.state, State::Stopping { .. });
@@ -523,11 +629,12 @@ impl LivePod {
     }
 }
 
-fn containers_of(object: &Pod) -> Vec<Container> {
-    let role = |c: &api::Container| {
-        if c.restart_policy.as_deref() == Some("Always") { Role::Sidecar } else { Role::Init }
-    };
-    let init = object.spec.init_containers.iter().map(|c| Container::new(c.clone(), role(c)));
-    let main = object.spec.containers.iter().map(|c| Container::new(c.clone(), Role::Main));
-    init.chain(main).collect()
+fn containers_of(object: &Pod, host: &HostFacts) -> Vec<Container> {
+    let spec = &object.spec;
+    let role = |c: &api::Container| if c.is_restartable_init() { Role::Sidecar } else { Role::Init };
+    let init = spec.init_containers.iter().map(|c| (c, role(c)));
+    let main = spec.containers.iter().map(|c| (c, Role::Main));
+    let ephemeral = spec.ephemeral_containers.iter().map(|c| (c, Role::Ephemeral));
+    let all = init.chain(main).chain(ephemeral);
+    all.map(|(c, role)| Container::new(c.clone(), role, Backoff::restart(host))).collect()
 }

@@ -9,7 +9,7 @@ use super::{
     pod::{Goal, LivePod, Step, Teardown},
 };
 use crate::{
-    api::{Quantity, RestartPolicy},
+    api::{Quantity, Resources},
     clock::{Now, rfc3339},
     plan::{HostFacts, container_id, qos},
 };
@@ -21,6 +21,11 @@ use std::collections::BTreeMap;
 pub(super) struct Conditions(BTreeMap<&'static str, (bool, u64)>);
 
 impl Conditions {
+    /// What is no longer said is forgotten: said again, it is dated anew.
+    fn keep(&mut self, names: &[&'static str]) {
+        self.0.retain(|name, _| names.contains(name));
+    }
+
     fn set(&mut self, name: &'static str, value: bool, now_ms: u64) -> u64 {
         let slot = self.0.entry(name).or_insert((value, now_ms));
         if slot.0 != value {
@@ -53,15 +58,21 @@ pub(super) fn pod_status(pod: &mut LivePod, host: &HostFacts, now: Now) -> Vec<u
     }
     status.insert("startTime".into(), rfc3339(pod.start_ms).into());
     status.insert("qosClass".into(), qos(&pod.facts.object.spec).name().into());
-    let waiting = if !pod.initialized && pod.containers.iter().any(|c| c.role != Role::Main) {
+    let before = |c: &Container| matches!(c.role, Role::Init | Role::Sidecar);
+    let waiting = if !pod.initialized && pod.containers.iter().any(before) {
         "PodInitializing"
     } else {
         "ContainerCreating"
     };
     let render = |c: &Container| container_status(c, &pod.facts, waiting);
-    let init: Vec<Value> = pod.containers.iter().filter(|c| c.role != Role::Main).map(render).collect();
+    let init: Vec<Value> = pod.containers.iter().filter(|c| before(c)).map(render).collect();
     if !init.is_empty() {
         status.insert("initContainerStatuses".into(), init.into());
+    }
+    let ephemeral = pod.containers.iter().filter(|c| c.role == Role::Ephemeral);
+    let ephemeral: Vec<Value> = ephemeral.map(|c| container_status(c, &pod.facts, "ContainerCreating")).collect();
+    if !ephemeral.is_empty() {
+        status.insert("ephemeralContainerStatuses".into(), ephemeral.into());
     }
     let mut mains: Vec<&Container> = pod.containers.iter().filter(|c| c.role == Role::Main).collect();
     mains.sort_by(|a, b| a.name.cmp(&b.name));
@@ -99,46 +110,38 @@ fn phase(pod: &LivePod) -> &'static str {
             waiting += 1;
         }
     }
-    match pod.facts.object.spec.restart_policy {
-        _ if waiting > 0 => "Pending",
-        _ if running > 0 => "Running",
-        _ if stopped == 0 => "Pending",
-        RestartPolicy::Always => "Running",
-        _ if stopped == succeeded => "Succeeded",
-        RestartPolicy::Never => "Failed",
-        RestartPolicy::OnFailure => "Running",
+    let policy = pod.facts.object.spec.restart_policy;
+    match () {
+        () if waiting > 0 => "Pending",
+        () if running > 0 => "Running",
+        () if stopped == 0 => "Pending",
+        // Those that ended are on their way to the next attempt.
+        () if mains().any(|c| c.wants_restart(policy)) => "Running",
+        () if stopped == succeeded => "Succeeded",
+        () => "Failed",
     }
 }
 
 fn conditions(pod: &mut LivePod, phase: &str, now: Now) -> Value {
     let generation = pod.facts.object.metadata.generation;
-    let unready = |role: Role| -> Vec<String> {
-        let relevant = pod.containers.iter().filter(|c| c.role == role && !c.ready);
-        relevant.map(|c| c.name.to_string()).collect()
-    };
     let list = |names: &[String]| format!("[{}]", names.join(" "));
     let over = match phase {
         "Succeeded" => Some("PodCompleted"),
         "Failed" => Some("PodFailed"),
         _ => None,
     };
-    let not_ready: Vec<String> = [unready(Role::Main), unready(Role::Sidecar)].concat();
+    let counts = |c: &&Container| matches!(c.role, Role::Main | Role::Sidecar) && !c.ready;
+    let not_ready: Vec<String> = pod.containers.iter().filter(counts).map(|c| c.name.to_string()).collect();
     let containers_ready = match over {
         Some(reason) => (false, reason, String::new()),
         None if not_ready.is_empty() && pod.initialized => (true, "", String::new()),
         None => (false, "ContainersNotReady", format!("containers with unready status: {}", list(&not_ready))),
     };
-    // The hub knows the gates' own conditions; without them a gate is shut.
-    let gate = pod.facts.object.spec.readiness_gates.first();
-    let ready = match (&containers_ready, gate) {
-        ((true, ..), Some(gate)) => {
-            let kind = &gate.condition_type;
-            let words = format!("corresponding condition of pod readiness gate \"{kind}\" does not exist.");
-            (false, "ReadinessGatesNotReady", words)
-        }
+    let ready = match (&containers_ready, shut_gates(pod)) {
+        ((true, ..), shut) if !shut.is_empty() => (false, "ReadinessGatesNotReady", shut),
         (other, _) => (*other).clone(),
     };
-    let has_init = pod.containers.iter().any(|c| c.role != Role::Main);
+    let has_init = pod.containers.iter().any(|c| matches!(c.role, Role::Init | Role::Sidecar));
     let initialized = match over {
         _ if !has_init || pod.initialized => (true, over.filter(|o| *o == "PodCompleted").unwrap_or(""), String::new()),
         _ => {
@@ -148,7 +151,7 @@ fn conditions(pod: &mut LivePod, phase: &str, now: Now) -> Value {
                 .filter(|c| match c.role {
                     Role::Init => c.exit_code() != Some(0),
                     Role::Sidecar => !c.started,
-                    Role::Main => false,
+                    Role::Main | Role::Ephemeral => false,
                 })
                 .map(|c| c.name.to_string())
                 .collect();
@@ -156,21 +159,26 @@ fn conditions(pod: &mut LivePod, phase: &str, now: Now) -> Value {
         }
     };
     let sandbox = pod.sandbox == Step::Ready && pod.teardown == Teardown::None;
-    let all = [
+    let mut all = vec![
         ("PodReadyToStartContainers", (sandbox, "", String::new())),
         ("Initialized", initialized),
         ("Ready", ready),
         ("ContainersReady", containers_ready),
         ("PodScheduled", (true, "", String::new())),
     ];
-    let mut out = Vec::with_capacity(all.len() + 1);
-    if let Some(eviction) = pod.evicted().map(|t| t.message.clone()) {
-        let since = pod.conditions.set("DisruptionTarget", true, now.wall_ms);
-        out.push(json!({
-            "type": "DisruptionTarget", "status": "True", "lastProbeTime": null,
-            "lastTransitionTime": rfc3339(since), "reason": "TerminationByKubelet", "message": eviction,
-        }));
+    if let Some(pending) = &pod.resize.pending {
+        all.push(("PodResizePending", (true, pending.reason, pending.message.clone())));
     }
+    match (&pod.resize.error, pod.resize.in_progress()) {
+        (Some(error), _) => all.push(("PodResizeInProgress", (true, "Error", error.clone()))),
+        (None, true) => all.push(("PodResizeInProgress", (true, "", String::new()))),
+        (None, false) => {}
+    }
+    if let Some(evicted) = pod.evicted() {
+        all.push(("DisruptionTarget", (true, "TerminationByKubelet", evicted.message.clone())));
+    }
+    pod.conditions.keep(&all.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+    let mut out = Vec::with_capacity(all.len());
     for (name, (value, reason, message)) in all {
         let at = if name == "PodScheduled" { pod.start_ms } else { now.wall_ms };
         let since = pod.conditions.set(name, value, at);
@@ -192,31 +200,44 @@ fn conditions(pod: &mut LivePod, phase: &str, now: Now) -> Value {
     out.into()
 }
 
+/// Why the pod is not ready although its containers are; empty when all gates are open.
+fn shut_gates(pod: &LivePod) -> String {
+    let object = &pod.facts.object;
+    let shut = object.spec.readiness_gates.iter().filter_map(|gate| {
+        let kind = &gate.condition_type;
+        match object.status.conditions.iter().find(|c| c.type_ == *kind) {
+            None => Some(format!("corresponding condition of pod readiness gate \"{kind}\" does not exist.")),
+            Some(c) if c.status == "True" => None,
+            Some(c) => {
+                Some(format!("the status of pod readiness gate \"{kind}\" is not \"True\", but {}", c.status))
+            }
+        }
+    });
+    shut.collect::<Vec<_>>().join(", ")
+}
+
 fn container_status(c: &Container, pod: &Facts, waiting: &str) -> Value {
     let (state, last) = states(c, pod, waiting);
     let shown = c.attempt.filter(|_| c.running().is_some() || c.ended.is_some());
     let mut status = json!({
         "name": &*c.name, "image": c.spec.image, "imageID": c.image_id,
-        "ready": c.ready, "started": c.started, "restartCount": c.attempt.unwrap_or(0),
+        "ready": c.ready, "restartCount": c.attempt.unwrap_or(0),
         "state": state, "lastState": last.map_or(json!({}), |l| json!({"terminated": terminated(l)})),
     });
+    if c.role != Role::Ephemeral {
+        status["started"] = c.started.into();
+    }
+    if let Some(signal) = c.spec.lifecycle.stop_signal.as_ref().filter(|_| c.running().is_some()) {
+        status["stopSignal"] = signal.clone().into();
+    }
     if let Some(attempt) = shown {
         status["containerID"] = format!("limpet://{}", container_id(&pod.uid, &c.name, attempt)).into();
     }
     if c.running().is_some() {
-        let map = |m: &BTreeMap<String, Quantity>| -> Value {
-            m.iter().map(|(k, v)| (k.clone(), Value::from(v.text()))).collect::<Map<_, _>>().into()
-        };
-        let (limits, requests) = (&c.spec.resources.limits, &c.spec.resources.requests);
-        let mut resources = Map::new();
-        if !limits.is_empty() {
-            resources.insert("limits".into(), map(limits));
+        if !c.spec.resources.requests.is_empty() {
+            status["allocatedResources"] = quantities(&c.spec.resources.requests);
         }
-        if !requests.is_empty() {
-            resources.insert("requests".into(), map(requests));
-            status["allocatedResources"] = map(requests);
-        }
-        status["resources"] = resources.into();
+        status["resources"] = resources(&c.actual);
     }
     if !c.spec.volume_mounts.is_empty() {
         let mounts = c.spec.volume_mounts.iter().map(|m| {
@@ -230,6 +251,21 @@ fn container_status(c: &Container, pod: &Facts, waiting: &str) -> Value {
         status["volumeMounts"] = mounts.collect::<Vec<_>>().into();
     }
     status
+}
+
+fn quantities(map: &BTreeMap<String, Quantity>) -> Value {
+    map.iter().map(|(k, v)| (k.clone(), Value::from(v.text()))).collect::<Map<_, _>>().into()
+}
+
+/// v1 ResourceRequirements.
+pub(super) fn resources(r: &Resources) -> Value {
+    let mut value = Map::new();
+    for (key, map) in [("limits", &r.limits), ("requests", &r.requests)] {
+        if !map.is_empty() {
+            value.insert(key.into(), quantities(map));
+        }
+    }
+    value.into()
 }
 
 fn states<'a>(c: &'a Container, pod: &Facts, waiting: &str) -> (Value, Option<&'a Terminated>) {

@@ -17,6 +17,8 @@ const KILL_AGAIN_MS: u64 = 5000;
 pub(super) enum StopStep {
     /// The preStop hook runs.
     Hook { deadline: u64 },
+    /// Others must end before it: a sidecar outlives the containers and the sidecars behind it.
+    Turn { deadline: u64 },
     /// The stop signal was sent.
     Asked { kill_at: u64 },
     /// SIGKILL was sent; sent again in case it was lost.
@@ -26,7 +28,7 @@ pub(super) enum StopStep {
 impl StopStep {
     pub fn next_at(self) -> u64 {
         match self {
-            StopStep::Hook { deadline } => deadline,
+            StopStep::Hook { deadline } | StopStep::Turn { deadline } => deadline,
             StopStep::Asked { kill_at } => kill_at,
             StopStep::Killed { again_at } => again_at,
         }
@@ -47,6 +49,7 @@ impl Container {
             State::Stopping { running, step } => {
                 let step = match step {
                     StopStep::Hook { deadline } => StopStep::Hook { deadline: deadline.min(now + grace_ms) },
+                    StopStep::Turn { deadline } => StopStep::Turn { deadline: deadline.min(now + grace_ms) },
                     StopStep::Asked { kill_at } => StopStep::Asked { kill_at: kill_at.min(now + grace_ms) },
                     killed => killed,
                 };
@@ -70,6 +73,9 @@ impl Container {
             cx.out.push_back(Action::RunHook { at, hook: HookKind::PreStop, check, timeout_ms: grace_ms });
             return State::Stopping { running, step: StopStep::Hook { deadline } };
         }
+        if !self.turn {
+            return State::Stopping { running, step: StopStep::Turn { deadline } };
+        }
         cx.out.push_back(Action::Signal { at, signal: self.stop_signal() });
         State::Stopping { running, step: StopStep::Asked { kill_at: deadline } }
     }
@@ -84,10 +90,14 @@ impl Container {
     pub(super) fn step_stop(&mut self, pod: &Facts, cx: &mut Cx<'_>) {
         let now = cx.now.mono_ms;
         let at = self.at(&pod.uid);
-        let signal = self.stop_signal();
+        let (signal, turn) = (self.stop_signal(), self.turn);
         let State::Stopping { step, .. } = &mut self.state else { return };
         *step = match *step {
-            StopStep::Hook { deadline } if deadline <= now => {
+            StopStep::Turn { deadline } if turn && deadline > now => {
+                cx.out.push_back(Action::Signal { at, signal });
+                StopStep::Asked { kill_at: deadline.max(now + LAST_CHANCE_MS) }
+            }
+            StopStep::Hook { deadline } | StopStep::Turn { deadline } if deadline <= now => {
                 cx.out.push_back(Action::Signal { at, signal });
                 StopStep::Asked { kill_at: now + LAST_CHANCE_MS }
             }
@@ -105,13 +115,12 @@ impl Container {
 
     pub(super) fn hook_done(&mut self, pod: &Facts, hook: HookKind, error: Option<String>, cx: &mut Cx<'_>) {
         let now = cx.now.mono_ms;
-        let at = self.at(&pod.uid);
-        let signal = self.stop_signal();
         match (&mut self.state, hook) {
             (State::Stopping { step, .. }, HookKind::PreStop) => {
                 let StopStep::Hook { deadline } = *step else { return };
-                *step = StopStep::Asked { kill_at: deadline.max(now + LAST_CHANCE_MS) };
-                cx.out.push_back(Action::Signal { at, signal });
+                // `step_stop` sends the signal as soon as it is its turn.
+                *step = StopStep::Turn { deadline: deadline.max(now + 1) };
+                self.step_stop(pod, cx);
                 if let Some(error) = error {
                     let message = format!("PreStopHook failed: {error}");
                     pod.event(cx, self.field_path(), Kind::Warning, "FailedPreStopHook", &message);

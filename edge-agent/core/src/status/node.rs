@@ -22,6 +22,12 @@ pub struct NodeFacts {
     /// Below this much free memory pods are evicted: no pod can count on it.
     pub memory_kept_free_bytes: u64,
     pub disk_bytes: u64,
+    /// Processor time that pods may not have, in thousandths of a core.
+    pub cpu_reserved_milli: u64,
+    pub swap_bytes: u64,
+    /// Sizes of huge pages that the kernel has, and the bytes set aside for each: `2Mi`.
+    pub huge_pages: Vec<(String, u64)>,
+    pub board: Vec<BoardCondition>,
     pub pods_max: u32,
     pub ips: Vec<String>,
     pub labels: Vec<(String, String)>,
@@ -48,49 +54,90 @@ pub enum NodeProblem {
     PidPressure(String),
 }
 
-pub fn node_report(facts: &NodeFacts) -> Vec<u8> {
-    let resources = |memory: u64| {
+/// The version of Kubernetes whose ways this node has, with the agent's own.
+pub fn kubelet_version(agent: &str) -> String {
+    format!("v1.36.0+limpet-{agent}")
+}
+
+/// Something that the board itself tells; a condition of its own on the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BoardCondition {
+    /// `UnderVoltage`, `Throttled`, `Overheated`, `FlashWornOut`
+    pub kind: &'static str,
+    pub bad: bool,
+    pub reason: &'static str,
+    pub message: &'static str,
+}
+
+/// `mirrors`: of the board's own pods; `None` on a board that has no directory for them.
+pub fn node_report(facts: &NodeFacts, mirrors: Option<Vec<Value>>) -> Vec<u8> {
+    let huge: u64 = facts.huge_pages.iter().map(|(_, bytes)| bytes).sum();
+    let resources = |cpu_milli: u64, memory: u64, disk: String| {
+        let cpu = if cpu_milli % 1000 == 0 { (cpu_milli / 1000).to_string() } else { format!("{cpu_milli}m") };
         let mut all = json!({
-            "cpu": facts.cpus.to_string(), "memory": format!("{}Ki", memory / 1024),
-            "pods": facts.pods_max.to_string(), "ephemeral-storage": format!("{}Ki", facts.disk_bytes / 1024),
+            "cpu": cpu, "memory": format!("{}Ki", memory / 1024), "pods": facts.pods_max.to_string(),
+            "ephemeral-storage": disk,
         });
+        for (size, bytes) in &facts.huge_pages {
+            all[format!("hugepages-{size}")] = if *bytes == 0 { "0".into() } else { format!("{}Ki", bytes / 1024).into() };
+        }
         for (name, count) in &facts.devices {
             all[name] = count.to_string().into();
         }
         all
     };
+    let cpu = u64::from(facts.cpus) * 1000;
+    // The last tenth of the disk is where pods are evicted: nobody can count on it.
+    let capacity = resources(cpu, facts.memory_bytes, format!("{}Ki", facts.disk_bytes / 1024));
+    let memory = facts.allocatable_memory_bytes().saturating_sub(huge);
+    let disk = (facts.disk_bytes / 10 * 9).to_string();
+    let allocatable = resources(cpu.saturating_sub(facts.cpu_reserved_milli), memory, disk);
     let mut addresses: Vec<Value> =
         facts.ips.iter().map(|ip| json!({"type": "InternalIP", "address": ip})).collect();
     addresses.push(json!({"type": "Hostname", "address": facts.name}));
+    let mut images: Vec<&(Vec<String>, u64)> = facts.images.iter().collect();
+    images.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     let images: Vec<Value> =
-        facts.images.iter().take(50).map(|(names, size)| json!({"names": names, "sizeBytes": size})).collect();
+        images.into_iter().take(50).map(|(names, size)| json!({"names": names, "sizeBytes": size})).collect();
     let mut labels: Map<String, Value> =
         facts.labels.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect();
     for (key, value) in [
         ("kubernetes.io/arch", facts.architecture.as_str()),
         ("kubernetes.io/os", "linux"),
         ("kubernetes.io/hostname", &facts.name),
+        ("beta.kubernetes.io/arch", &facts.architecture),
+        ("beta.kubernetes.io/os", "linux"),
     ] {
         labels.entry(key).or_insert_with(|| value.into());
     }
     let status = json!({
-        "capacity": resources(facts.memory_bytes),
-        "allocatable": resources(facts.allocatable_memory_bytes()),
+        "capacity": capacity,
+        "allocatable": allocatable,
         "addresses": addresses,
-        "conditions": conditions(&facts.problems),
+        "conditions": conditions(facts),
         "images": images,
         "nodeInfo": {
             "architecture": facts.architecture, "operatingSystem": "linux", "osImage": facts.os_image,
             "kernelVersion": facts.kernel, "machineID": facts.machine_id, "bootID": facts.boot_id,
             "systemUUID": facts.system_uuid, "containerRuntimeVersion": format!("limpet://{}", facts.agent_version),
-            "kubeletVersion": format!("v1.36.0+limpet-{}", facts.agent_version), "kubeProxyVersion": "",
+            "kubeletVersion": kubelet_version(&facts.agent_version), "kubeProxyVersion": "",
         },
         "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},
+        "runtimeHandlers": [{"name": "", "features": {"recursiveReadOnlyMounts": false, "userNamespaces": false}}],
     });
-    json!({"status": status, "labels": labels}).to_string().into_bytes()
+    let mut status = status;
+    if facts.swap_bytes > 0 {
+        status["nodeInfo"]["swap"] = json!({"capacity": facts.swap_bytes});
+    }
+    let mut report = json!({"status": status, "labels": labels});
+    if let Some(mirrors) = mirrors {
+        report["staticPods"] = mirrors.into();
+    }
+    report.to_string().into_bytes()
 }
 
-fn conditions(problems: &[NodeProblem]) -> Value {
+fn conditions(facts: &NodeFacts) -> Value {
+    let problems = &facts.problems;
     let find = |pick: fn(&NodeProblem) -> Option<&String>| problems.iter().find_map(pick);
     let pressure = |kind: &str, what: &str, problem: Option<&String>| {
         let reason = |yes: &str| format!("KubeletHas{yes}");
@@ -116,12 +163,16 @@ fn conditions(problems: &[NodeProblem]) -> Value {
             "message": "kubelet is posting ready status",
         }),
     };
-    json!([
+    let mut all = vec![
         pressure("MemoryPressure", "SufficientMemory", memory),
         pressure("DiskPressure", "NoDiskPressure", disk),
         pressure("PIDPressure", "SufficientPID", pid),
         ready,
-    ])
+    ];
+    all.extend(facts.board.iter().map(|c| {
+        json!({"type": c.kind, "status": if c.bad { "True" } else { "False" }, "reason": c.reason, "message": c.message})
+    }));
+    all.into()
 }
 
 #[cfg(test)]
@@ -131,13 +182,38 @@ mod tests {
     #[test]
     fn equal_facts_make_equal_reports() {
         let facts = NodeFacts { name: "pi".into(), cpus: 4, ips: vec!["192.0.2.7".into()], ..NodeFacts::default() };
-        let one = node_report(&facts);
-        assert_eq!(one, node_report(&facts));
+        let one = node_report(&facts, None);
+        assert_eq!(one, node_report(&facts, None));
         let value: Value = serde_json::from_slice(&one).unwrap();
         assert_eq!(value["status"]["conditions"][3]["status"], "True");
         assert_eq!(value["labels"]["kubernetes.io/hostname"], "pi");
         let sick = NodeFacts { problems: vec![NodeProblem::DiskPressure("full".into())], ..facts };
-        let value: Value = serde_json::from_slice(&node_report(&sick)).unwrap();
+        let value: Value = serde_json::from_slice(&node_report(&sick, None)).unwrap();
         assert_eq!(value["status"]["conditions"][1]["reason"], "KubeletHasDiskPressure");
+    }
+
+    #[test]
+    fn what_pods_may_have_is_less_than_what_there_is() {
+        let weak = BoardCondition { kind: "UnderVoltage", bad: true, reason: "Weak", message: "m" };
+        let facts = NodeFacts {
+            cpus: 4,
+            cpu_reserved_milli: 250,
+            memory_bytes: 1 << 30,
+            memory_reserved_bytes: 64 << 20,
+            disk_bytes: 1000 << 20,
+            swap_bytes: 99,
+            huge_pages: vec![("2Mi".into(), 4 << 20), ("1Gi".into(), 0)],
+            board: vec![weak],
+            ..NodeFacts::default()
+        };
+        let value: Value = serde_json::from_slice(&node_report(&facts, None)).unwrap();
+        let status = &value["status"];
+        assert_eq!(status["capacity"]["cpu"], "4");
+        assert_eq!(status["allocatable"]["cpu"], "3750m");
+        assert_eq!(status["allocatable"]["memory"], format!("{}Ki", (1024 - 64 - 4) * 1024));
+        assert_eq!(status["allocatable"]["ephemeral-storage"], (900u64 << 20).to_string());
+        assert_eq!((&status["capacity"]["hugepages-2Mi"], &status["capacity"]["hugepages-1Gi"]), (&json!("4096Ki"), &json!("0")));
+        assert_eq!((&status["conditions"][4]["type"], &status["conditions"][4]["status"]), (&json!("UnderVoltage"), &json!("True")));
+        assert_eq!(status["nodeInfo"]["swap"]["capacity"], 99);
     }
 }

@@ -129,6 +129,11 @@ impl Outbox {
         self.node = Some((body, self.version, None));
     }
 
+    /// The next report of the node goes out although the hub has an equal one.
+    pub fn node_again(&mut self) {
+        self.node_known.clear();
+    }
+
     /// The oldest goes when there are too many.
     pub fn event(&mut self, json: Vec<u8>) {
         self.version += 1;

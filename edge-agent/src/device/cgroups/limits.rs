@@ -8,7 +8,6 @@ use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
 
 /// What a group uses now; absent where the machine does not count it.
-#[allow(dead_code)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Usage {
     pub cpu_ns: Option<u64>,
@@ -136,7 +135,6 @@ pub fn oom_kills(hierarchies: &Hierarchies, group: &str) -> u64 {
     field(&dir.join(file), "oom_kill").unwrap_or(0)
 }
 
-#[allow(dead_code)]
 pub fn usage(hierarchies: &Hierarchies, group: &str) -> Usage {
     let number = |controller: &str, file: &str| number(&hierarchies.dir(controller, group)?.join(file));
     let mut usage = Usage { pids: number("pids", "pids.current"), ..Usage::default() };

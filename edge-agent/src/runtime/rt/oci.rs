@@ -30,6 +30,8 @@ pub struct Parts<'a> {
     pub joined: bool,
     /// A prepared directory for /sys/fs/cgroup (v1); libcontainer mounts it itself otherwise.
     pub cgroup_view: Option<&'a Path>,
+    /// The process namespace of another container, instead of one of its own.
+    pub pid_namespace: Option<std::path::PathBuf>,
 }
 
 pub fn config(parts: &Parts<'_>) -> Value {
@@ -142,6 +144,8 @@ fn namespaces(parts: &Parts<'_>) -> Vec<Value> {
     }
     if sandbox.share_pid && !sandbox.host_pid {
         list.push(pinned("pid", "pid"));
+    } else if let (Some(path), false) = (&parts.pid_namespace, sandbox.host_pid) {
+        list.push(json!({ "type": "pid", "path": path }));
     } else if !sandbox.host_pid {
         list.push(json!({ "type": "pid" }));
     }

@@ -19,7 +19,7 @@ use std::process::{Command, Stdio};
 
 /// The group of `rt init` in a pod that shares its process namespace.
 pub const INIT_GROUP: &str = "init";
-const HOSTNAME_BYTES_MAX: usize = 63;
+const HOSTNAME_BYTES_MAX: usize = 64;
 const RESOLV_BYTES_MAX: u64 = 64 * 1024;
 const NSFS_MAGIC: u32 = 0x6e73_6673;
 const NONE: Option<&str> = None;
@@ -43,6 +43,10 @@ pub fn shm_dir(run_dir: &Path, spec: &SandboxSpec) -> PathBuf {
 /// The veth's name on the host: short, and the same for the same pod.
 pub fn host_link(pod_uid: &str) -> String {
     format!("lp{:08x}", crc32fast::hash(pod_uid.as_bytes()))
+}
+
+pub fn is_host_link(name: &str) -> bool {
+    name.strip_prefix("lp").is_some_and(|rest| rest.len() == 8 && rest.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 pub fn read(run_dir: &Path, pod_uid: &str) -> Result<SandboxSpec> {

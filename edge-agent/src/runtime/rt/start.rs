@@ -87,6 +87,7 @@ fn make(
         cgroup_v2: cgroups.is_v2(),
         joined: !shares,
         cgroup_view: cgroup_view.as_deref(),
+        pid_namespace: spec.pid_of.as_deref().map(|id| pid_namespace(run_dir, id)).transpose()?,
     });
     let text = serde_json::to_vec(&config).map_err(|err| Failure::create("config.json", err))?;
     record::write_file(&bundle_dir.join("config.json"), &text, 0o600)
@@ -100,6 +101,13 @@ fn make(
         let _ = nix::mount::umount2(&root, nix::mount::MntFlags::MNT_DETACH);
     }
     outcome
+}
+
+/// The process namespace of a container that runs.
+fn pid_namespace(run_dir: &Path, id: &str) -> Result<std::path::PathBuf, Failure> {
+    let target = record::read(run_dir, id).ok().filter(Record::alive);
+    let target = target.ok_or_else(|| Failure::Create(format!("the target container {id} does not run")))?;
+    Ok(format!("/proc/{}/ns/pid", target.pid).into())
 }
 
 /// Where one container lives.

@@ -12,7 +12,7 @@ use crate::{
     },
 };
 use limpet_protocol::{ItemHash, ItemKey, ItemKind, SetDigest};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -209,17 +209,17 @@ pub fn previous(view: &ObjectStore, key: &ItemKey, hash: ItemHash) -> Option<Vec
     }
 }
 
-/// The object as nodes get it. A finished pod keeps its phase, so that a board without memory does not run it again.
+/// The object as nodes get it. Of a pod's status they get what others decided (`told`).
 fn shape<T>(object: &Obj<T>) -> Vec<u8>
 where
     Obj<T>: Kind,
 {
     let mut value = object.value();
-    let phase = value.pointer("/status/phase").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let told = if <Obj<T> as Kind>::RESOURCE == Pod::RESOURCE { told(&value) } else { Map::new() };
     if let Some(fields) = value.as_object_mut() {
         fields.remove("status");
-        if <Obj<T> as Kind>::RESOURCE == Pod::RESOURCE && (phase == "Succeeded" || phase == "Failed") {
-            fields.insert("status".into(), json!({"phase": phase}));
+        if !told.is_empty() {
+            fields.insert("status".into(), Value::Object(told));
         }
     }
     if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -248,6 +248,29 @@ where
 fn followers(view: &ObjectStore, namespace: &str) -> Vec<String> {
     let bound = view.list::<CronJob>(namespace).filter_map(|c| schedules::node_of(view, c));
     bound.map(|n| n.meta.name.to_string()).collect()
+}
+
+/// What a node is told of a pod's status: that it has finished, so that a board without memory does not run it again;
+/// and the conditions that its readiness gates name, which others set.
+fn told(pod: &Value) -> Map<String, Value> {
+    let mut told = Map::new();
+    let status = &pod["status"];
+    if matches!(status["phase"].as_str(), Some("Succeeded" | "Failed")) {
+        for field in ["phase", "reason", "message"] {
+            if status[field].is_string() {
+                told.insert(field.into(), status[field].clone());
+            }
+        }
+    }
+    let gates = pod["spec"]["readinessGates"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let named = |c: &&Value| gates.iter().any(|g| g["conditionType"] == c["type"]);
+    let conditions = status["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let open: Vec<Value> =
+        conditions.iter().filter(named).map(|c| json!({"type": c["type"], "status": c["status"]})).collect();
+    if !open.is_empty() {
+        told.insert("conditions".into(), open.into());
+    }
+    told
 }
 
 /// Nodes whose desired set an event may have changed.
@@ -461,6 +484,21 @@ mod tests {
         assert_eq!(wanted.items.len(), 2);
         let body = body(&view, &ItemKey::new(ItemKind::Pod, "a", "p1")).unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["status"], json!({"phase": "Succeeded"}));
+    }
+
+    #[test]
+    fn conditions_that_gates_name_travel_and_others_do_not() {
+        let mut view = world();
+        let mut gated = pod("p1", "n1", "s1", "Running");
+        gated["spec"]["readinessGates"] = json!([{"conditionType": "x/gate"}]);
+        gated["status"]["conditions"] = json!([{"type": "Ready", "status": "False"},
+            {"type": "x/gate", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+        put(&mut view, 9, "/pods", gated.clone());
+        let body = body(&view, &ItemKey::new(ItemKind::Pod, "a", "p1")).unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["status"], json!({"conditions": [{"type": "x/gate", "status": "True"}]}));
+        gated["status"]["conditions"][1]["status"] = json!("False");
+        assert!(!looks_the_same(&put(&mut view, 10, "/pods", gated)), "the node must hear of it");
     }
 
     #[test]

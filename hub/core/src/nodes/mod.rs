@@ -6,6 +6,7 @@
 pub mod desired;
 pub mod holder;
 pub mod ipam;
+mod mirrors;
 pub mod offline;
 pub(crate) mod schedules;
 pub mod session;

@@ -16,6 +16,16 @@ use serde_json::{Map, Value, json};
 const KEPT: [&str; 5] =
     ["nominatedNodeName", "qosClass", "resize", "resourceClaimStatuses", "extendedResourceClaimStatus"];
 
+/// Conditions that only the node sets: one that it reports no longer is over.
+const NODES_OWN: [&str; 6] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodResizePending",
+    "PodResizeInProgress",
+];
+
 /// What a report means for the store.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
@@ -63,7 +73,7 @@ pub fn pod_report(view: &ObjectStore, node: &str, report: &PodReport) -> Effect 
 /// All containers of a pod that was being deleted have ended.
 pub fn pod_gone(view: &ObjectStore, node: &str, gone: &PodGone) -> Effect {
     match own_pod(view, node, &gone.namespace, &gone.name, &gone.uid) {
-        Some(pod) if pod.meta.deleting.is_some() => Effect::Write(vec![Change::Delete {
+        Some(pod) if pod.meta.deleting.is_some() || super::mirrors::is_one(pod) => Effect::Write(vec![Change::Delete {
             resource: Pod::RESOURCE.into(),
             namespace: gone.namespace.clone(),
             name: gone.name.clone(),
@@ -110,6 +120,7 @@ pub fn node_report(view: &ObjectStore, node: &str, body: &[u8], now: Timestamp) 
             merge: json!({"metadata": {"labels": labels}}),
         });
     }
+    changes.extend(super::mirrors::changes(view, object, &body["staticPods"]));
     if changes.is_empty() { Effect::Nothing } else { Effect::Write(changes) }
 }
 
@@ -151,7 +162,8 @@ fn merge_conditions(old: &Value, reported: Option<&Value>, hubs: &[&str]) -> Val
         }
     }
     for condition in old {
-        if !reported.iter().any(|r| type_of(r) == type_of(condition)) {
+        let over = NODES_OWN.contains(&&*type_of(condition));
+        if !over && !reported.iter().any(|r| type_of(r) == type_of(condition)) {
             merged.push(condition.clone());
         }
     }

@@ -23,7 +23,10 @@ pub fn defaults() -> Vec<(&'static str, Value)> {
     all.push((ROLES, part("admin", json!({LABEL_ADMIN: "true"}), admin_rules())));
     all.push((ROLES, part("edit", json!({LABEL_ADMIN: "true", LABEL_EDIT: "true"}), edit_rules())));
     let everywhere = json!({LABEL_ADMIN: "true", LABEL_EDIT: "true", LABEL_VIEW: "true"});
-    all.push((ROLES, part("view", everywhere, view_rules())));
+    all.push((ROLES, part("view", everywhere.clone(), view_rules())));
+    let mut reader = role("system:aggregated-metrics-reader", metrics_rules());
+    add_labels(&mut reader, everywhere);
+    all.push((ROLES, reader));
     all.extend(system_roles().into_iter().map(|r| (ROLES, r)));
     for (name, role, groups) in [
         ("cluster-admin", "cluster-admin", &["system:masters"][..]),
@@ -67,13 +70,19 @@ fn role(name: &str, rules: Value) -> Value {
     })
 }
 
+/// What metrics-server adds to a cluster.
+fn metrics_rules() -> Value {
+    json!([{"apiGroups": ["metrics.k8s.io"], "resources": ["pods", "nodes"], "verbs": ["get", "list", "watch"]}])
+}
+
 /// A role that consists of all roles with its label; the rules known now are spelled out for `kubectl describe`.
+
 fn aggregated(name: &str, of: &[&str], labels: Value) -> Value {
     let mut rules = view_rules();
     for more in match name {
-        "admin" => vec![edit_rules(), admin_rules()],
-        "edit" => vec![edit_rules()],
-        _ => vec![],
+        "admin" => vec![metrics_rules(), edit_rules(), admin_rules()],
+        "edit" => vec![metrics_rules(), edit_rules()],
+        _ => vec![metrics_rules()],
     } {
         if let (Value::Array(all), Value::Array(more)) = (&mut rules, more) {
             all.extend(more);

@@ -75,7 +75,7 @@ const POD_SUBRESOURCES: &[Sub] = &[
 pub(super) const GROUPS: &[&[Row]] = &[
     CORE, APIREGISTRATION, APPS, EVENTS, AUTHENTICATION, AUTHORIZATION, AUTOSCALING_V2,
     AUTOSCALING_V1, BATCH, CERTIFICATES, NETWORKING, POLICY, RBAC, STORAGE, ADMISSIONREGISTRATION,
-    APIEXTENSIONS, SCHEDULING, COORDINATION, NODE, DISCOVERY, RESOURCE, FLOWCONTROL, LIMPET,
+    APIEXTENSIONS, SCHEDULING, COORDINATION, NODE, DISCOVERY, RESOURCE, FLOWCONTROL, LIMPET, METRICS,
 ];
 
 const CORE: &[Row] = &[
@@ -188,6 +188,15 @@ const EVENTS: &[Row] = &[
         api: "events.k8s.io/v1", kind: "Event", plural: "events", short_names: &["ev"],
         stored_api: "v1", behaviour: || Arc::new(kinds::Event), ..ROW
     },
+];
+
+/// Answered by the nodes, kept nowhere.
+const METRICS: &[Row] = &[
+    Row {
+        api: "metrics.k8s.io/v1beta1", kind: "NodeMetrics", plural: "nodes", namespaced: false,
+        verbs: &["get", "list"], ..ROW
+    },
+    Row { api: "metrics.k8s.io/v1beta1", kind: "PodMetrics", plural: "pods", verbs: &["get", "list"], ..ROW },
 ];
 
 const AUTHENTICATION: &[Row] = &[

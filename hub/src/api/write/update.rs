@@ -91,6 +91,8 @@ async fn replace(ask: &mut Ask, record: &Record, old: &Value, made: Made) -> Res
     }
     if let Some(status) = bound_status {
         new["status"] = status;
+        // Where it runs is not what its author wants of it: upstream counts no generation for a binding.
+        new["metadata"]["generation"] = old["metadata"]["generation"].clone();
     }
     if !made.managed {
         ask.with_writer(chance.now, |writer| managed::update(Some(old), &mut new, writer, ask.place()));

@@ -2,6 +2,9 @@
 
 mod adoption;
 mod lifecycle;
+mod orders;
 mod random;
+mod resize;
+mod statics;
 mod trouble;
 mod world;

@@ -45,6 +45,7 @@ fn behaviour(dice: &mut Dice) -> Behaviour {
         image_fails: dice.roll(6) == 0,
         probe_fails: (dice.roll(3) == 0).then_some(ProbeKind::Liveness),
         hook_takes_ms: dice.roll(20_000),
+        resize_fails: false,
     }
 }
 

@@ -56,6 +56,18 @@ fn a_token_that_is_on_its_way_is_no_news() {
 }
 
 #[test]
+fn a_host_name_that_the_kernel_does_not_take() {
+    let mut spec = one("Always", json!({}));
+    (spec["hostname"], spec["subdomain"]) = ("h".repeat(60).into(), "s".into());
+    spec["setHostnameAsFQDN"] = true.into();
+    let mut w = World::new();
+    w.pod("p", spec);
+    w.run(1000);
+    assert_eq!((w.phase("p"), w.sandboxes.len()), ("Pending", 0));
+    assert!(w.has_event("FailedCreatePodSandBox", "is too long (64 characters is the max"));
+}
+
+#[test]
 fn an_image_that_does_not_come() {
     let mut w = World::new();
     w.behave.insert("c".into(), Behaviour { image_fails: true, ..Behaviour::default() });

@@ -19,6 +19,7 @@ pub struct Behaviour {
     /// What probes find; `None` succeeds.
     pub probe_fails: Option<ProbeKind>,
     pub hook_takes_ms: u64,
+    pub resize_fails: bool,
 }
 
 pub struct World {
@@ -27,8 +28,11 @@ pub struct World {
     pub now: Now,
     pub behave: BTreeMap<String, Behaviour>,
     pub status: BTreeMap<String, Value>,
+    /// Uid that the last status of a pod went to.
+    pub reported_to: BTreeMap<String, String>,
     pub events: Vec<(String, String)>,
     pub gone: Vec<String>,
+    pub gone_uids: Vec<String>,
     pub memories: BTreeMap<String, PodMemory>,
     pub running: BTreeSet<ContainerRef>,
     /// What the runtime has on record: since when, and how it ended.
@@ -56,8 +60,10 @@ impl World {
             now: Now { mono_ms: 1_000_000, wall_ms: START_MS },
             behave: BTreeMap::new(),
             status: BTreeMap::new(),
+            reported_to: BTreeMap::new(),
             events: Vec::new(),
             gone: Vec::new(),
+            gone_uids: Vec::new(),
             memories: BTreeMap::new(),
             running: BTreeSet::new(),
             records: BTreeMap::new(),
@@ -73,6 +79,8 @@ impl World {
             node_name: "n1".into(),
             ips: vec!["192.0.2.1".into()],
             cluster_domain: "cluster.local".into(),
+            allocatable_cpu_milli: 4000,
+            allocatable_memory_bytes: 1 << 30,
             ..Default::default()
         };
         world.input(Input::Host(host));
@@ -190,6 +198,11 @@ impl World {
                 let output = if ok { "" } else { "HTTP probe failed with statuscode: 500" };
                 self.soon(Input::Probed { at, kind, ok, output: output.into() });
             }
+            Action::Resize { at, container, pod } => {
+                self.log.push(format!("resize {} {:?} {:?}", at.container, container.cpu_quota_us, pod.cpu_quota_us));
+                let error = self.behaviour(&at.container).resize_fails.then(|| "below current usage".to_string());
+                self.soon(Input::Resized { at, error });
+            }
             Action::RemoveSandbox { uid } => {
                 self.log.push("remove sandbox".into());
                 assert!(!self.running.iter().any(|r| r.uid == uid), "the sandbox of a running container");
@@ -202,10 +215,14 @@ impl World {
                 self.forget_records(&uid);
                 self.soon(Input::PodRemoved { uid });
             }
-            Action::Report { name, status, .. } => {
+            Action::Report { name, status, uid, .. } => {
+                self.reported_to.insert(name.clone(), uid.to_string());
                 self.status.insert(name, serde_json::from_slice(&status).unwrap());
             }
-            Action::PodGone { name, .. } => self.gone.push(name),
+            Action::PodGone { name, uid, .. } => {
+                self.gone.push(name);
+                self.gone_uids.push(uid.to_string());
+            }
             Action::Event(event) => {
                 let event: Value = serde_json::from_slice(&event).unwrap();
                 let text = |k: &str| event[k].as_str().unwrap().to_string();
@@ -221,6 +238,7 @@ impl World {
                 assert!(!self.running.contains(&at), "{at:?} is removed while it runs");
                 self.records.remove(&at);
             }
+            Action::Remirror => self.log.push("remirror".into()),
             Action::AskToken(_) => {}
         }
     }
@@ -251,8 +269,14 @@ impl World {
     }
 
     /// The agent is replaced by another one; the device goes on. With `reboot` nothing of the device is left.
-    pub fn successor(mut self, reboot: bool) -> World {
+    pub fn successor(self, reboot: bool) -> World {
+        self.successor_with(reboot, Vec::new())
+    }
+
+    /// As `successor`, with manifests on the board.
+    pub fn successor_with(mut self, reboot: bool, statics: Vec<StaticPod>) -> World {
         let mut w = World::blank();
+        w.input(Input::Static(statics));
         w.items = std::mem::take(&mut self.items);
         w.generation = self.generation;
         w.now = Now { mono_ms: 5_000, wall_ms: self.now.wall_ms + 1000 };

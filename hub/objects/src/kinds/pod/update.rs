@@ -32,7 +32,6 @@ pub fn prepare(new: &mut Value, old: &Value, subresource: &str) {
                     let found = list(&wanted, field).iter().find(|one| one["name"] == container["name"]);
                     if let Some(found) = found {
                         copy(container, found, "resources");
-                        copy(container, found, "resizePolicy");
                     }
                 }
             }
@@ -57,7 +56,7 @@ pub fn validate(new: &Value, old: &Value, subresource: &str) -> Vec<FieldError> 
     match subresource {
         "status" => status(new, old),
         "ephemeralcontainers" => ephemeral(new, old),
-        "resize" => spec::validate(&new["spec"], "spec", For::Pod),
+        "resize" => resize(new, old),
         "binding" => Vec::new(),
         _ => main(new, old),
     }
@@ -101,6 +100,47 @@ fn ephemeral(new: &Value, old: &Value) -> Vec<FieldError> {
         }
     }
     errors
+}
+
+/// `ValidatePodResize`: sizes of cpu and memory may change, within the pod's class.
+fn resize(new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = spec::validate(&new["spec"], "spec", For::Pod);
+    if super::qos::qos_class(&new["spec"]) != super::qos::qos_class(&old["spec"]) {
+        let words = "Pod QOS Class may not change as a result of resizing";
+        errors.push(FieldError::invalid("spec", json!(super::qos::qos_class(&new["spec"])), words));
+    }
+    for field in ["containers", "initContainers"] {
+        for (at, (after, before)) in list(&new["spec"], field).iter().zip(list(&old["spec"], field)).enumerate() {
+            let path = format!("spec.{field}[{at}].resources");
+            let sidecar = field == "containers" || before["restartPolicy"] == "Always";
+            if !sidecar && after["resources"] != before["resources"] {
+                let words = "resources for non-sidecar init containers are immutable";
+                errors.push(FieldError::forbidden(path.clone(), words));
+            }
+            for side in ["limits", "requests"] {
+                let (new, old) = (&after["resources"][side], &before["resources"][side]);
+                sizes(new, old, &format!("{path}.{side}"), side, &mut errors);
+            }
+        }
+    }
+    errors
+}
+
+fn sizes(new: &Value, old: &Value, path: &str, side: &str, errors: &mut Errors) {
+    let empty = serde_json::Map::new();
+    let (new, old) = (new.as_object().unwrap_or(&empty), old.as_object().unwrap_or(&empty));
+    let names: std::collections::BTreeSet<&String> = new.keys().chain(old.keys()).collect();
+    for name in names {
+        match (new.get(name), old.get(name)) {
+            (None, Some(_)) => {
+                errors.push(FieldError::forbidden(format!("{path}.{name}"), format!("resource {side} cannot be removed")));
+            }
+            (after, before) if after != before && !matches!(name.as_str(), "cpu" | "memory") => {
+                errors.push(FieldError::forbidden(format!("{path}.{name}"), "only cpu and memory resources are mutable"));
+            }
+            _ => {}
+        }
+    }
 }
 
 fn main(new: &Value, old: &Value) -> Vec<FieldError> {
@@ -227,6 +267,35 @@ mod tests {
             validate(&new, &old, "").iter().any(|e| e.to_string()
                 == "spec.containers: Forbidden: pod updates may not add or remove containers")
         );
+    }
+
+    #[test]
+    fn a_resize_keeps_the_class_and_touches_cpu_and_memory_only() {
+        let sized = |resources: Value| {
+            let mut pod = pod();
+            pod["spec"]["containers"][0]["resources"] = resources;
+            pod
+        };
+        let old = sized(json!({"requests": {"cpu": "1", "ephemeral-storage": "1Gi"}, "limits": {"cpu": "2"}}));
+        for (resources, want) in [
+            (json!({"requests": {"cpu": "2", "ephemeral-storage": "1Gi"}, "limits": {"cpu": "3"}}), None),
+            (json!({"requests": {"cpu": "2", "ephemeral-storage": "1Gi"}}), Some("resource limits cannot be removed")),
+            (
+                json!({"requests": {"cpu": "1", "ephemeral-storage": "2Gi"}, "limits": {"cpu": "2"}}),
+                Some("only cpu and memory resources are mutable"),
+            ),
+            (json!({}), Some("Pod QOS Class may not change as a result of resizing")),
+        ] {
+            let mut new = sized(resources.clone());
+            new["spec"]["nodeName"] = json!("sneaky");
+            prepare(&mut new, &old, "resize");
+            assert!(new["spec"]["nodeName"].is_null());
+            let text: Vec<String> = validate(&new, &old, "resize").iter().map(ToString::to_string).collect();
+            match want {
+                None => assert!(text.is_empty(), "{text:?}"),
+                Some(words) => assert!(text.iter().any(|t| t.contains(words)), "{resources}: {text:?}"),
+            }
+        }
     }
 
     #[test]

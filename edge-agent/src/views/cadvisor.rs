@@ -1,0 +1,151 @@
+//! `/metrics/cadvisor`: what dashboards of container resources read, in cAdvisor's names.
+//!
+//! In: the subject, measurements. Out: Prometheus text. A pod's own lines have an empty `container`.
+
+use super::{
+    Measured, Subject,
+    text::{Text, seconds},
+};
+use crate::device::{cgroups::Stats, machine::Interface, pressure::Pressure};
+
+/// One family: name, kind, help, value.
+type Family = (&'static str, &'static str, &'static str, fn(&Stats) -> Option<f64>);
+
+const FAMILIES: &[Family] = &[
+    ("container_cpu_cfs_periods_total", "counter", "Number of elapsed enforcement period intervals.",
+        |s| s.cpu_periods.map(|n| n as f64)),
+    ("container_cpu_cfs_throttled_periods_total", "counter", "Number of throttled period intervals.",
+        |s| s.cpu_throttled.map(|n| n as f64)),
+    ("container_cpu_cfs_throttled_seconds_total", "counter", "Total time duration the container has been throttled.",
+        |s| s.cpu_throttled_ns.map(seconds)),
+    ("container_memory_usage_bytes", "gauge", "Current memory usage in bytes, including all memory.",
+        |s| s.usage.memory_bytes.map(|n| n as f64)),
+    ("container_memory_working_set_bytes", "gauge", "Current working set in bytes.",
+        |s| s.usage.working_set_bytes.map(|n| n as f64)),
+    ("container_memory_rss", "gauge", "Size of RSS in bytes.", |s| s.rss_bytes.map(|n| n as f64)),
+    ("container_memory_cache", "gauge", "Number of bytes of page cache memory.", |s| s.cache_bytes.map(|n| n as f64)),
+    ("container_memory_swap", "gauge", "Container swap usage in bytes.", |s| s.swap_bytes.map(|n| n as f64)),
+    ("container_spec_memory_limit_bytes", "gauge", "Memory limit for the container.",
+        |s| Some(s.memory_limit_bytes.unwrap_or(0) as f64)),
+    ("container_oom_events_total", "counter", "Count of out of memory events observed for the container",
+        |s| Some(s.oom_kills as f64)),
+    ("container_processes", "gauge", "Number of processes running inside the container.",
+        |s| s.usage.pids.map(|n| n as f64)),
+    ("container_pressure_cpu_waiting_seconds_total", "counter",
+        "Total time duration tasks in the container have waited due to CPU congestion.", |s| some(s.cpu_pressure)),
+    ("container_pressure_cpu_stalled_seconds_total", "counter",
+        "Total time duration no tasks in the container could make progress due to CPU congestion.",
+        |s| full(s.cpu_pressure)),
+    ("container_pressure_memory_waiting_seconds_total", "counter",
+        "Total time duration tasks in the container have waited due to memory congestion.", |s| some(s.memory_pressure)),
+    ("container_pressure_memory_stalled_seconds_total", "counter",
+        "Total time duration no tasks in the container could make progress due to memory congestion.",
+        |s| full(s.memory_pressure)),
+    ("container_pressure_io_waiting_seconds_total", "counter",
+        "Total time duration tasks in the container have waited due to IO congestion.", |s| some(s.io_pressure)),
+    ("container_pressure_io_stalled_seconds_total", "counter",
+        "Total time duration no tasks in the container could make progress due to IO congestion.",
+        |s| full(s.io_pressure)),
+];
+
+fn some(p: Option<Pressure>) -> Option<f64> {
+    p.map(|p| p.some.total_us as f64 / 1e6)
+}
+
+fn full(p: Option<Pressure>) -> Option<f64> {
+    p.map(|p| p.full.total_us as f64 / 1e6)
+}
+
+pub fn page(subject: &Subject, measured: &Measured) -> Vec<u8> {
+    let mut t = Text::default();
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    t.one("machine_cpu_cores", "gauge", "Number of logical CPU cores.", cpus);
+    t.one("machine_memory_bytes", "gauge", "Amount of memory installed on the machine.", measured.machine.memory_total);
+    let name = "container_cpu_usage_seconds_total";
+    t.family(name, "counter", "Cumulative cpu time consumed in seconds.");
+    each(subject, measured, &mut |labels, stats| {
+        if let Some(ns) = stats.usage.cpu_ns {
+            t.sample(name, &[&[("cpu", "total")], labels].concat(), seconds(ns));
+        }
+    });
+    for (name, kind, help, of) in FAMILIES {
+        t.family(name, kind, help);
+        each(subject, measured, &mut |labels, stats| {
+            if let Some(value) = of(stats) {
+                t.sample(name, labels, value);
+            }
+        });
+    }
+    containers(&mut t, subject, measured);
+    network(&mut t, subject, measured);
+    t.into_bytes()
+}
+
+/// Every pod and every running container, with its labels.
+fn each(subject: &Subject, measured: &Measured, f: &mut dyn FnMut(&[(&str, &str)], &Stats)) {
+    for (pod, m) in subject.pods.iter().zip(&measured.pods) {
+        let id = format!("/{}", pod.group);
+        f(&labels("", &id, "", "", &pod.namespace, &pod.name), &m.stats);
+        for (c, m) in pod.containers.iter().zip(&m.containers).filter(|(c, _)| c.running) {
+            let id = format!("/{}/{}", pod.group, c.id);
+            f(&labels(&c.name, &id, &c.image, &c.id, &pod.namespace, &pod.name), &m.stats);
+        }
+    }
+}
+
+fn labels<'a>(
+    container: &'a str,
+    id: &'a str,
+    image: &'a str,
+    name: &'a str,
+    namespace: &'a str,
+    pod: &'a str,
+) -> [(&'static str, &'a str); 6] {
+    [("container", container), ("id", id), ("image", image), ("name", name), ("namespace", namespace), ("pod", pod)]
+}
+
+fn containers(t: &mut Text, subject: &Subject, measured: &Measured) {
+    let families = [
+        ("container_fs_usage_bytes", "Number of bytes that are consumed by the container on this filesystem."),
+        ("container_fs_limit_bytes", "Number of bytes that can be consumed by the container on this filesystem."),
+        ("container_start_time_seconds", "Start time of the container since unix epoch in seconds."),
+        ("container_last_seen", "Last time a container was seen by the exporter"),
+    ];
+    for (at, (name, help)) in families.into_iter().enumerate() {
+        t.family(name, "gauge", help);
+        for (pod, m) in subject.pods.iter().zip(&measured.pods) {
+            for (c, m) in pod.containers.iter().zip(&m.containers).filter(|(c, _)| c.running) {
+                let id = format!("/{}/{}", pod.group, c.id);
+                let value = match at {
+                    0 => m.root_bytes as f64,
+                    1 => measured.fs.capacity as f64,
+                    2 => c.started_ms as f64 / 1000.0,
+                    _ => subject.now_ms as f64 / 1000.0,
+                };
+                t.sample(name, &labels(&c.name, &id, &c.image, &c.id, &pod.namespace, &pod.name), value);
+            }
+        }
+    }
+}
+
+fn network(t: &mut Text, subject: &Subject, measured: &Measured) {
+    let families: [(&str, &str, fn(&Interface) -> u64); 4] = [
+        ("container_network_receive_bytes_total", "Cumulative count of bytes received", |i| i.rx_bytes),
+        ("container_network_receive_errors_total", "Cumulative count of errors encountered while receiving", |i| i.rx_errors),
+        ("container_network_transmit_bytes_total", "Cumulative count of bytes transmitted", |i| i.tx_bytes),
+        ("container_network_transmit_errors_total", "Cumulative count of errors encountered while transmitting", |i| i.tx_errors),
+    ];
+    for (name, help, of) in families {
+        t.family(name, "counter", help);
+        for (pod, m) in subject.pods.iter().zip(&measured.pods) {
+            let Some(found) = &m.network else { continue };
+            let id = format!("/{}", pod.group);
+            let own = labels("", &id, "", "", &pod.namespace, &pod.name);
+            t.sample(name, &[&own[..], &[("interface", &*found.name)]].concat(), of(found));
+        }
+        for found in &measured.interfaces {
+            let own = labels("", "/", "", "", "", "");
+            t.sample(name, &[&own[..], &[("interface", &*found.name)]].concat(), of(found));
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What a node shows of itself: the pages behind `nodes/NAME/proxy`, in kubelet's paths and words.
+//!
+//! In: a path, the pods as the agent's loop knows them now, counters of the kernel. Out: one page.
+//! Never: runs by itself: an idle node measures nothing and sends nothing. A question that needs a rate measures twice.
+
+mod cadvisor;
+mod files;
+mod own;
+mod resource;
+mod samples;
+mod summary;
+mod text;
+
+pub use files::LogFiles;
+pub use own::Counters;
+pub use samples::Samples;
+
+use crate::{
+    device::{
+        cgroups::{Cgroups, Stats},
+        machine::{self, Fs, Interface, Machine},
+    },
+    logs,
+    runtime::rt,
+};
+use std::{path::PathBuf, time::Duration};
+
+/// The node and its pods at the time of the question.
+#[derive(Clone, Debug, Default)]
+pub struct Subject {
+    pub node: String,
+    pub version: String,
+    pub data_dir: PathBuf,
+    pub now_ms: u64,
+    /// When this agent began.
+    pub began_ms: u64,
+    pub pods: Vec<PodSubject>,
+    pub counters: Counters,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct PodSubject {
+    pub uid: String,
+    pub namespace: String,
+    pub name: String,
+    pub host_network: bool,
+    /// The pod's cgroup, relative to each hierarchy.
+    pub group: String,
+    pub start_ms: u64,
+    pub containers: Vec<ContainerSubject>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct ContainerSubject {
+    pub name: String,
+    pub id: String,
+    pub image: String,
+    pub attempt: u32,
+    pub started_ms: u64,
+    pub running: bool,
+}
+
+/// Which page is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Page {
+    /// `/stats/summary`; `true`: only CPU and memory.
+    Summary(bool),
+    /// `/metrics`
+    Own,
+    /// `/metrics/resource`
+    Resource,
+    /// `/metrics/cadvisor`
+    Cadvisor,
+    /// Limpet's own, for the hub's metrics.k8s.io: as small as it can be.
+    Usage,
+}
+
+impl Page {
+    /// `query`: what follows the question mark.
+    pub fn of(path: &str, query: &str) -> Option<Page> {
+        Some(match path {
+            "/stats/summary" => Page::Summary(query.split('&').any(|q| q == "only_cpu_and_memory=true")),
+            "/metrics" => Page::Own,
+            "/metrics/resource" => Page::Resource,
+            "/metrics/cadvisor" => Page::Cadvisor,
+            "/limpet/usage" => Page::Usage,
+            _ => return None,
+        })
+    }
+
+    fn wants_rates(self) -> bool {
+        matches!(self, Page::Summary(_) | Page::Usage)
+    }
+}
+
+/// Everything measured for one answer.
+pub struct Measured {
+    pub machine: Machine,
+    pub interfaces: Vec<Interface>,
+    pub fs: Fs,
+    pub pods: Vec<PodMeasured>,
+}
+
+#[derive(Default)]
+pub struct PodMeasured {
+    pub stats: Stats,
+    pub network: Option<Interface>,
+    /// In the order of the subject's containers; those that do not run are empty.
+    pub containers: Vec<ContainerMeasured>,
+}
+
+#[derive(Default)]
+pub struct ContainerMeasured {
+    pub stats: Stats,
+    pub root_bytes: u64,
+    pub log_bytes: u64,
+}
+
+/// The page's text. Takes a second when it needs a rate and nobody asked lately.
+pub async fn render(page: Page, subject: Subject, cgroups: Cgroups, samples: &Samples) -> Result<Vec<u8>, String> {
+    let disks = matches!(page, Page::Summary(false) | Page::Cadvisor);
+    let mut measured = blocking(&subject, &cgroups, disks).await?;
+    if page.wants_rates() && !samples.add(&subject, &measured) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        measured = blocking(&subject, &cgroups, disks).await?;
+        samples.add(&subject, &measured);
+    }
+    let rates = samples.rates();
+    Ok(match page {
+        Page::Summary(small) => summary::page(&subject, &measured, &rates, small),
+        Page::Usage => summary::usage(&subject, &measured, &rates),
+        Page::Own => own::page(&subject),
+        Page::Resource => resource::page(&subject, &measured),
+        Page::Cadvisor => cadvisor::page(&subject, &measured),
+    })
+}
+
+/// Many small reads: beside the loop, not in it.
+async fn blocking(subject: &Subject, cgroups: &Cgroups, disks: bool) -> Result<Measured, String> {
+    let (subject, cgroups) = (subject.clone(), cgroups.clone());
+    let work = tokio::task::spawn_blocking(move || measure(&subject, &cgroups, disks));
+    work.await.map_err(|e| format!("the node's counters cannot be read: {e}"))
+}
+
+fn measure(subject: &Subject, cgroups: &Cgroups, disks: bool) -> Measured {
+    let mut interfaces = machine::interfaces();
+    let pods = subject.pods.iter().map(|pod| {
+        let one = |c: &ContainerSubject| {
+            let mut measured = ContainerMeasured::default();
+            if c.running {
+                measured.stats = cgroups.stats(&format!("{}/{}", pod.group, c.id));
+            }
+            if disks {
+                let root = rt::writable_layer(&subject.data_dir, &pod.uid, &c.id);
+                measured.root_bytes = files::bytes_below(&root);
+                let log = logs::file(&subject.data_dir, &pod.uid, &c.name, c.attempt);
+                measured.log_bytes = logs::files_of(&log).iter().map(|f| f.metadata().map_or(0, |m| m.len())).sum();
+            }
+            measured
+        };
+        PodMeasured {
+            stats: cgroups.stats(&pod.group),
+            network: machine::pod_interface(&interfaces, &rt::sandbox::host_link(&pod.uid)).filter(|_| !pod.host_network),
+            containers: pod.containers.iter().map(one).collect(),
+        }
+    });
+    let pods = pods.collect();
+    interfaces.retain(|i| !rt::sandbox::is_host_link(&i.name));
+    Measured {
+        pods,
+        machine: machine::machine(),
+        interfaces,
+        fs: machine::file_system(&subject.data_dir),
+    }
+}
