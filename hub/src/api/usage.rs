@@ -58,7 +58,7 @@ pub async fn answer(call: &Call, target: &Target) -> Result<Reply, Status> {
 fn objects(call: &Call, target: &Target, stored: &str) -> Result<Vec<Value>, Status> {
     let resource = registry().by_storage(stored).ok_or_else(Status::no_such_resource)?;
     if call.info.verb == "get" {
-        let key = Target::stored(stored, &target.namespace, &target.name)?.key();
+        let key = Target::stored(&call.api.kinds(), stored, &target.namespace, &target.name)?.key();
         let record = call.api.store.get(&key).ok_or_else(|| target.not_found())?;
         return Ok(vec![target::parse(resource, &record.bytes)?]);
     }
