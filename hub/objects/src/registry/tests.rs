@@ -91,7 +91,7 @@ fn discovery_tells_of_every_resource_of_upstreams() {
     assert_eq!(groups.len(), 22);
     for (api_version, expect) in groups {
         let (group, version) = split_api_version(api_version);
-        let served = crate::discovery::api_resource_list(group, version).unwrap();
+        let served = crate::discovery::api_resource_list(super::registry(), group, version).unwrap();
         let entries = served["resources"].as_array().unwrap();
         let mut lines: Vec<String> =
             entries.iter().map(|entry| line(entry["name"].as_str().unwrap(), entry)).collect();
