@@ -97,7 +97,7 @@ impl Agent {
         let pod = self.pods.pods().find(|p| {
             p.object.metadata.name == *name
                 && p.object.metadata.namespace == *namespace
-                && (open.uid.is_empty() || **p.uid == open.uid)
+                && (open.uid.is_empty() || self.pods.is_at_hub(p, &open.uid))
         });
         let pod = pod.ok_or_else(|| format!("pod \"{name}\" in namespace \"{namespace}\" is not on this node"))?;
         let mut target = Target {

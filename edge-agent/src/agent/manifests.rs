@@ -104,7 +104,9 @@ mod tests {
         let names = || read(&dir, "n1").into_iter().map(|p| p.key.name).collect::<Vec<_>>();
         assert_eq!(names(), ["b-n1"]);
         let mut changes = watch(&dir).unwrap();
-        std::fs::write(dir.join("a.json"), r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}"#).unwrap();
+        let json = r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"},
+            "spec": {"containers": [{"name": "c", "image": "i"}]}}"#;
+        std::fs::write(dir.join("a.json"), json.replace('\n', " ")).unwrap();
         changes.recv().await.unwrap();
         assert_eq!(names(), ["a-n1", "b-n1"]);
         std::fs::remove_file(dir.join("b.yaml")).unwrap();

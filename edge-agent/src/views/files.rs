@@ -74,8 +74,11 @@ fn listing(dir: &Path) -> Vec<u8> {
     names.sort();
     let escape = |t: &str| t.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&#34;");
     let lines = names.iter().map(|n| format!("<a href=\"{0}\">{0}</a>\n", escape(n)));
-    format!("<!doctype html>\n<meta name=\"viewport\" content=\"width=device-width\">\n<pre>\n{}</pre>\n", lines.collect::<String>())
-        .into_bytes()
+    format!(
+        "<!doctype html>\n<meta name=\"viewport\" content=\"width=device-width\">\n<pre>\n{}</pre>\n",
+        lines.collect::<String>()
+    )
+    .into_bytes()
 }
 
 /// Bytes on the disk below a directory, links not followed.

@@ -39,7 +39,11 @@ pub fn page(subject: &Subject) -> Vec<u8> {
         ("kubelet_started_pods_total", "[ALPHA] Cumulative number of pods started", c.sandboxes_started),
         ("kubelet_started_pods_errors_total", "[ALPHA] Cumulative number of errors when starting pods", c.sandboxes_failed),
         ("kubelet_started_containers_total", "[ALPHA] Cumulative number of containers started", c.containers_started),
-        ("kubelet_started_containers_errors_total", "[ALPHA] Cumulative number of errors when starting containers", c.containers_failed),
+        (
+            "kubelet_started_containers_errors_total",
+            "[ALPHA] Cumulative number of errors when starting containers",
+            c.containers_failed,
+        ),
         ("kubelet_evictions", "[ALPHA] Cumulative number of pod evictions", c.evictions),
         ("limpet_image_pulls_total", "Images that were pulled.", c.images_pulled),
         ("limpet_image_pull_errors_total", "Pulls of images that failed.", c.images_failed),

@@ -57,7 +57,9 @@ fn events(world: &World, name: &str) -> Result<Vec<(String, String)>> {
     let words = format!("get events --field-selector involvedObject.name={name}");
     let mut all = world.kubectl.items(&words)?;
     let text = |v: &Value| v.as_str().unwrap_or_default().to_string();
-    let order = |e: &Value| (text(&e["firstTimestamp"]), e["metadata"]["resourceVersion"].as_str().map_or(0, |v| v.parse::<u64>().unwrap_or(0)));
+    let order = |e: &Value| {
+        (text(&e["firstTimestamp"]), e["metadata"]["resourceVersion"].as_str().map_or(0, |v| v.parse::<u64>().unwrap_or(0)))
+    };
     all.sort_by_key(order);
     Ok(all.iter().map(|e| (text(&e["reason"]), text(&e["message"]))).collect())
 }
@@ -118,22 +120,32 @@ fn ends_and_beginnings(world: &World, diary: &str) -> Result<()> {
         "initContainers": [
             container("i", "echo i >> /d/order", json!({"volumeMounts": mounts})),
             note("s1", json!({"restartPolicy": "Always"})),
-            note("s2", json!({"restartPolicy": "Always", "startupProbe": {"exec": {"command": ["grep", "s2", "/d/order"]}, "periodSeconds": 1}}))],
+            note("s2", json!({"restartPolicy": "Always",
+                "startupProbe": {"exec": {"command": ["grep", "s2", "/d/order"]}, "periodSeconds": 1}}))],
         "containers": [
             note("a", json!({"lifecycle": {"postStart": hook("hook"), "preStop": hook("bye"), "stopSignal": "SIGUSR1"}})),
             note("b", json!({}))]});
     apply(world, "order", spec)?;
     let status = ready(world, "order")?;
-    wait::yes(status["observedGeneration"] == 1 && condition(&status, "Ready")["observedGeneration"] == 1, || status.to_string())?;
+    wait::yes(status["observedGeneration"] == 1 && condition(&status, "Ready")["observedGeneration"] == 1, || {
+        status.to_string()
+    })?;
     wait::yes(status["containerStatuses"][0]["stopSignal"] == "SIGUSR1", || status.to_string())?;
     has_event(world, "order", "Started", "Container started")?;
     let reasons: Vec<String> = events(world, "order")?.into_iter().map(|(r, _)| r).filter(|r| r != "Pulling").collect();
-    wait::yes(reasons.starts_with(&["Scheduled".into(), "Pulled".into(), "Created".into(), "Started".into()]), || format!("{reasons:?}"))?;
+    wait::yes(reasons.starts_with(&["Scheduled".into(), "Pulled".into(), "Created".into(), "Started".into()]), || {
+        format!("{reasons:?}")
+    })?;
     world.kubectl.say("delete pod order --timeout=60s")?;
     let order = written(diary, "order");
     wait::yes(order == "i s1+ s2+ a+ hook b+ b- bye a- s2- s1-", || format!("order of start and end: {order}"))?;
     // What does not listen is killed when its time is over.
-    apply(world, "deaf", json!({"terminationGracePeriodSeconds": 1, "containers": [container("c", "trap '' TERM; while true; do sleep 0.1; done", json!({}))]}))?;
+    apply(
+        world,
+        "deaf",
+        json!({"terminationGracePeriodSeconds": 1, "containers": [
+            container("c", "trap '' TERM; while true; do sleep 0.1; done", json!({}))]}),
+    )?;
     ready(world, "deaf")?;
     world.kubectl.say("delete pod deaf --timeout=60s")?;
     has_event(world, "deaf", "Killing", "Stopping container c")
@@ -152,8 +164,10 @@ fn restarts(world: &World) -> Result<()> {
         all.into_iter().find(|c| c["name"] == name).unwrap_or_default()
     };
     becomes(world, "rules", "restarted by its rule only", |s| {
-        one(s, "rule")["restartCount"].as_i64() >= Some(2) && one(s, "never")["restartCount"] == 0
-            && one(s, "never")["state"]["terminated"]["exitCode"] == 3 && s["phase"] == "Running"
+        one(s, "rule")["restartCount"].as_i64() >= Some(2)
+            && one(s, "never")["restartCount"] == 0
+            && one(s, "never")["state"]["terminated"]["exitCode"] == 3
+            && s["phase"] == "Running"
     })?;
     has_event(world, "rules", "BackOff", "Back-off restarting failed container rule in pod rules_default(")?;
     let live = json!({"livenessProbe": {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1,
@@ -171,7 +185,9 @@ fn restarts(world: &World) -> Result<()> {
         "initContainers": [container("side", "sleep 100000", json!({"restartPolicy": "Always"}))],
         "terminationGracePeriodSeconds": 1});
     apply(world, "job", spec)?;
-    becomes(world, "job", "over with its sidecar", |s| s["phase"] == "Succeeded" && condition(s, "Ready")["reason"] == "PodCompleted")?;
+    becomes(world, "job", "over with its sidecar", |s| {
+        s["phase"] == "Succeeded" && condition(s, "Ready")["reason"] == "PodCompleted"
+    })?;
     world.kubectl.say("delete pod rules live job --force --grace-period=0").map(|_| ())
 }
 
@@ -191,7 +207,8 @@ fn gates(world: &World) -> Result<()> {
     wait::yes(condition(&status, "example.com/open")["status"] == "True", || status.to_string())?;
     conditions("False")?;
     becomes(world, "gate", "shut again", |s| {
-        condition(s, "Ready")["message"] == "the status of pod readiness gate \"example.com/open\" is not \"True\", but False"
+        condition(s, "Ready")["message"]
+            == "the status of pod readiness gate \"example.com/open\" is not \"True\", but False"
     })?;
     world.kubectl.say("delete pod gate").map(|_| ())
 }
@@ -199,10 +216,21 @@ fn gates(world: &World) -> Result<()> {
 /// `kubectl debug`: into a pod, into its container's processes, as a copy, on a node.
 fn looking_in(world: &World) -> Result<()> {
     let kubectl = &world.kubectl;
-    apply(world, "web", json!({"terminationGracePeriodSeconds": 0, "containers": [container("main", "exec sleep 123456", json!({}))]}))?;
+    apply(
+        world,
+        "web",
+        json!({"terminationGracePeriodSeconds": 0, "containers": [container("main", "exec sleep 123456", json!({}))]}),
+    )?;
     ready(world, "web")?;
     let debug = |words: &[&str]| kubectl.run(&[&["debug", "web", "--image", IMAGE, "--quiet"], words].concat());
-    debug(&["--container=seer", "--target=main", "--", "sh", "-c", "tr '\\0' ' ' < /proc/1/cmdline; echo; hostname; sleep 100000"])?;
+    debug(&[
+        "--container=seer",
+        "--target=main",
+        "--",
+        "sh",
+        "-c",
+        "tr '\\0' ' ' < /proc/1/cmdline; echo; hostname; sleep 100000",
+    ])?;
     let running = |s: &Value, at: usize| s["ephemeralContainerStatuses"][at]["state"]["running"].is_object();
     becomes(world, "web", "looked into", |s| running(s, 0))?;
     until("what the debugger saw", SOON, || {
@@ -212,14 +240,29 @@ fn looking_in(world: &World) -> Result<()> {
     let own = kubectl.run(&["exec", "web", "-c", "seer", "--", "cat", "/proc/1/comm"])?;
     wait::yes(own == "sleep\n", || own)?;
     debug(&["--container=alone", "--", "sh", "-c", "cat /proc/1/comm"])?;
-    let status = becomes(world, "web", "the second debugger's end", |s| s["ephemeralContainerStatuses"][1]["state"]["terminated"].is_object())?;
-    wait::yes(status["ephemeralContainerStatuses"][1]["state"]["terminated"]["reason"] == "Completed", || status.to_string())?;
+    let status = becomes(world, "web", "the second debugger's end", |s| {
+        s["ephemeralContainerStatuses"][1]["state"]["terminated"].is_object()
+    })?;
+    wait::yes(status["ephemeralContainerStatuses"][1]["state"]["terminated"]["reason"] == "Completed", || {
+        status.to_string()
+    })?;
     wait::yes(status["containerStatuses"][0]["restartCount"] == 0, || "the container itself was restarted".into())?;
     debug(&["--copy-to=copy", "--share-processes", "--container=seer", "--", "sleep", "100000"])?;
     ready(world, "copy")?;
     let seen = kubectl.run(&["exec", "copy", "-c", "seer", "--", "ps"])?;
     wait::yes(seen.contains("sleep 123456"), || format!("processes of the copy: {seen}"))?;
-    kubectl.run(&["debug", "node/board-1", "--image", IMAGE, "--quiet", "--profile=general", "--", "sh", "-c", "ls /host; sleep 100000"])?;
+    kubectl.run(&[
+        "debug",
+        "node/board-1",
+        "--image",
+        IMAGE,
+        "--quiet",
+        "--profile=general",
+        "--",
+        "sh",
+        "-c",
+        "ls /host; sleep 100000",
+    ])?;
     let on_node = || {
         let all = kubectl.items("get pods")?;
         let text = |p: &Value| p["metadata"]["name"].as_str().unwrap_or_default().to_string();
@@ -233,7 +276,9 @@ fn looking_in(world: &World) -> Result<()> {
 /// In-place resize: the limits of the running container change, and what cannot be waits.
 fn new_sizes(world: &World) -> Result<()> {
     let kubectl = &world.kubectl;
-    let sizes = |cpu: &str, memory: &str| json!({"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu, "memory": memory}});
+    let sizes = |cpu: &str, memory: &str| {
+        json!({"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu, "memory": memory}})
+    };
     let spec = json!({"terminationGracePeriodSeconds": 0, "containers": [
         container("c", "sleep 100000", json!({"resources": sizes("100m", "32Mi"),
             "resizePolicy": [{"resourceName": "memory", "restartPolicy": "NotRequired"}]}))]});
@@ -246,8 +291,10 @@ fn new_sizes(world: &World) -> Result<()> {
     resize("200m", "48Mi")?;
     let one = |s: &Value| s["containerStatuses"][0].clone();
     becomes(world, "size", "larger", |s| {
-        one(s)["resources"]["limits"] == json!({"cpu": "200m", "memory": "48Mi"}) && one(s)["restartCount"] == 0
-            && condition(s, "PodResizeInProgress").is_null() && s["observedGeneration"] == 2
+        one(s)["resources"]["limits"] == json!({"cpu": "200m", "memory": "48Mi"})
+            && one(s)["restartCount"] == 0
+            && condition(s, "PodResizeInProgress").is_null()
+            && s["observedGeneration"] == 2
     })?;
     let inside = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null";
     let seen = kubectl.run(&["exec", "size", "--", "sh", "-c", &format!("{inside}; true")])?;
@@ -256,10 +303,17 @@ fn new_sizes(world: &World) -> Result<()> {
     becomes(world, "size", "too large for the node", |s| condition(s, "PodResizePending")["reason"] == "Infeasible")?;
     resize("100m", "40Mi")?;
     becomes(world, "size", "smaller", |s| {
-        one(s)["resources"]["limits"] == json!({"cpu": "100m", "memory": "40Mi"}) && condition(s, "PodResizePending").is_null()
+        one(s)["resources"]["limits"] == json!({"cpu": "100m", "memory": "40Mi"})
+            && condition(s, "PodResizePending").is_null()
     })?;
-    let refused = kubectl.output(&["patch", "pod", "size", "--subresource=resize", "-p",
-        &json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "50m"}}}]}}).to_string()])?;
+    let refused = kubectl.output(&[
+        "patch",
+        "pod",
+        "size",
+        "--subresource=resize",
+        "-p",
+        &json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "50m"}}}]}}).to_string(),
+    ])?;
     wait::yes(refused.code != 0 && refused.stderr.contains("QOS Class may not change"), || refused.stderr.clone())?;
     kubectl.say("delete pod size").map(|_| ())
 }
@@ -268,8 +322,12 @@ fn new_sizes(world: &World) -> Result<()> {
 fn figures(world: &World) -> Result<()> {
     let kubectl = &world.kubectl;
     let busy = json!({"resources": {"requests": {"cpu": "10m"}, "limits": {"cpu": "300m", "memory": "64Mi"}}});
-    apply(world, "busy", json!({"terminationGracePeriodSeconds": 0, "containers": [
-        container("spin", "while true; do :; done", busy), container("rest", "sleep 100000", json!({}))]}))?;
+    apply(
+        world,
+        "busy",
+        json!({"terminationGracePeriodSeconds": 0, "containers": [
+        container("spin", "while true; do :; done", busy), container("rest", "sleep 100000", json!({}))]}),
+    )?;
     ready(world, "busy")?;
     let raw = |page: &str| kubectl.say(&format!("get --raw /api/v1/nodes/board-1/proxy{page}"));
     let summary: Value = serde_json::from_str(&raw("/stats/summary")?).map_err(|e| e.to_string())?;
@@ -277,10 +335,17 @@ fn figures(world: &World) -> Result<()> {
     let pod = pod.ok_or_else(|| format!("no pod in {summary}"))?;
     let spin = pod["containers"].as_array().into_iter().flatten().find(|c| c["name"] == "spin").cloned().unwrap_or_default();
     let number = |v: &Value| v.as_u64().unwrap_or(0);
-    wait::yes(number(&spin["cpu"]["usageNanoCores"]) > 20_000_000 && number(&spin["memory"]["workingSetBytes"]) > 10_000, || spin.to_string())?;
-    wait::yes(number(&summary["node"]["memory"]["workingSetBytes"]) > 0 && number(&summary["node"]["fs"]["capacityBytes"]) > 0
-        && number(&pod["network"]["rxBytes"]) + number(&pod["network"]["txBytes"]) < 1 << 40 && pod["network"]["name"] == "eth0",
-        || pod.to_string())?;
+    wait::yes(
+        number(&spin["cpu"]["usageNanoCores"]) > 20_000_000 && number(&spin["memory"]["workingSetBytes"]) > 10_000,
+        || spin.to_string(),
+    )?;
+    wait::yes(
+        number(&summary["node"]["memory"]["workingSetBytes"]) > 0
+            && number(&summary["node"]["fs"]["capacityBytes"]) > 0
+            && number(&pod["network"]["rxBytes"]) + number(&pod["network"]["txBytes"]) < 1 << 40
+            && pod["network"]["name"] == "eth0",
+        || pod.to_string(),
+    )?;
     for (page, words) in [
         ("/healthz", "ok"),
         ("/metrics", "kubelet_running_pods "),
@@ -311,7 +376,11 @@ fn figures(world: &World) -> Result<()> {
 
 /// An autoscaler sees what its pods use.
 fn scaling(world: &World) -> Result<()> {
-    let spin = container("c", "while true; do :; done", json!({"resources": {"requests": {"cpu": "20m"}, "limits": {"cpu": "100m"}}}));
+    let spin = container(
+        "c",
+        "while true; do :; done",
+        json!({"resources": {"requests": {"cpu": "20m"}, "limits": {"cpu": "100m"}}}),
+    );
     let labels = json!({"app": "hot"});
     let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "hot"}, "spec": {
         "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels},
@@ -323,16 +392,23 @@ fn scaling(world: &World) -> Result<()> {
 fn scaled(world: &World) -> Result<()> {
     until("the autoscaler", Duration::from_secs(240), || {
         let hpa = world.kubectl.json("get hpa hot")?;
-        wait::yes(hpa["status"]["desiredReplicas"] == 2 && hpa["status"]["currentMetrics"][0]["resource"]["current"]["averageUtilization"].as_i64() > Some(50),
-            || hpa["status"].to_string())
+        wait::yes(
+            hpa["status"]["desiredReplicas"] == 2
+                && hpa["status"]["currentMetrics"][0]["resource"]["current"]["averageUtilization"].as_i64() > Some(50),
+            || hpa["status"].to_string(),
+        )
     })?;
     world.kubectl.say("delete deployment,hpa hot").map(|_| ())
 }
 
 /// `limpet-agent ps|logs|exec|images|doctor` on the device, without the hub.
 fn at_the_board(world: &World) -> Result<()> {
-    apply(world, "here", json!({"terminationGracePeriodSeconds": 0, "containers": [
-        container("c", "echo one; echo two; sleep 100000", json!({}))]}))?;
+    apply(
+        world,
+        "here",
+        json!({"terminationGracePeriodSeconds": 0, "containers": [
+        container("c", "echo one; echo two; sleep 100000", json!({}))]}),
+    )?;
     ready(world, "here")?;
     let board = &world.agents[0];
     let pid = board.agent_process()?.pid.to_string();
@@ -354,12 +430,17 @@ fn at_the_board(world: &World) -> Result<()> {
     let report = on_board(&["doctor", "--json"])?;
     let report: Value = serde_json::from_str(&report.stdout).map_err(|e| format!("{e}: {}", report.stdout))?;
     let all = report["findings"].as_array().cloned().unwrap_or_default();
-    let mut areas: Vec<String> = all.iter().map(|f| f["area"].as_str().unwrap_or_default().to_string()).filter(|a| a != "board").collect();
+    let mut areas: Vec<String> =
+        all.iter().map(|f| f["area"].as_str().unwrap_or_default().to_string()).filter(|a| a != "board").collect();
     areas.dedup();
-    wait::yes(areas == ["kernel", "control groups", "clock", "disk", "network", "hub", "certificates"], || format!("{areas:?}"))?;
+    wait::yes(areas == ["kernel", "control groups", "clock", "disk", "network", "hub", "certificates"], || {
+        format!("{areas:?}")
+    })?;
     let good = |area: &str| all.iter().any(|f| f["area"] == area && f["verdict"] == "ok");
     wait::yes(good("hub") && good("certificates") && good("network"), || report.to_string())?;
-    wait::yes(all.iter().all(|f| f["verdict"] == "ok" || f["remedy"].as_str().is_some_and(|r| !r.is_empty())), || report.to_string())?;
+    wait::yes(all.iter().all(|f| f["verdict"] == "ok" || f["remedy"].as_str().is_some_and(|r| !r.is_empty())), || {
+        report.to_string()
+    })?;
     world.kubectl.say("delete pod here").map(|_| ())
 }
 
@@ -378,8 +459,10 @@ fn of_the_board(world: &World, dir: &std::path::Path) -> Result<()> {
     let seen = pod(world, "own-board-1")?;
     let meta = &seen["metadata"];
     wait::yes(
-        meta["annotations"]["kubernetes.io/config.source"] == "file" && meta["ownerReferences"][0]["kind"] == "Node"
-            && seen["spec"]["nodeName"] == "board-1" && kubectl.say("logs own-board-1")? == "first\n",
+        meta["annotations"]["kubernetes.io/config.source"] == "file"
+            && meta["ownerReferences"][0]["kind"] == "Node"
+            && seen["spec"]["nodeName"] == "board-1"
+            && kubectl.say("logs own-board-1")? == "first\n",
         || seen.to_string(),
     )?;
     let before = world.named("sleep");
@@ -404,8 +487,10 @@ fn of_the_board(world: &World, dir: &std::path::Path) -> Result<()> {
 /// Termination messages: from the file, from the log, also after the agent itself was replaced.
 fn last_words(world: &World) -> Result<()> {
     let fallback = json!({"terminationMessagePolicy": "FallbackToLogsOnError"});
-    let spec = |line: &str| json!({"restartPolicy": "Never", "terminationGracePeriodSeconds": 0,
-        "containers": [container("c", line, fallback.clone())]});
+    let spec = |line: &str| {
+        json!({"restartPolicy": "Never", "terminationGracePeriodSeconds": 0,
+        "containers": [container("c", line, fallback.clone())]})
+    };
     apply(world, "loud", spec("echo from the log; exit 1"))?;
     apply(world, "late", spec("sleep 4; echo much later; exit 1"))?;
     let said = |s: &Value, words: &str| s["containerStatuses"][0]["state"]["terminated"]["message"] == words;
@@ -415,7 +500,9 @@ fn last_words(world: &World) -> Result<()> {
     let stay = json!({"terminationGracePeriodSeconds": 0, "volumes": [{"name": "s", "emptyDir": {}}],
         "containers": [container("c", line, json!({"volumeMounts": [{"name": "s", "mountPath": "/s"}]}))]});
     apply(world, "stay", stay)?;
-    let restarted = |s: &Value| s["containerStatuses"][0]["restartCount"].as_i64() >= Some(1) && s["containerStatuses"][0]["ready"] == true;
+    let restarted = |s: &Value| {
+        s["containerStatuses"][0]["restartCount"].as_i64() >= Some(1) && s["containerStatuses"][0]["ready"] == true
+    };
     let before = becomes(world, "stay", "restarted once", restarted)?;
     let agent = world.agents[0].agent_process()?;
     let pid = agent.pid.to_string();
@@ -423,7 +510,9 @@ fn last_words(world: &World) -> Result<()> {
     becomes(world, "late", "last words after the agent was replaced", |s| said(s, "much later\n"))?;
     // Whoever watches: the same container since the same time, with the same count.
     let after = pod(world, "stay")?["status"].take();
-    wait::yes(after["containerStatuses"] == before["containerStatuses"] && after["startTime"] == before["startTime"],
-        || format!("{before}\n{after}"))?;
+    wait::yes(
+        after["containerStatuses"] == before["containerStatuses"] && after["startTime"] == before["startTime"],
+        || format!("{before}\n{after}"),
+    )?;
     world.kubectl.say("delete pod loud late stay").map(|_| ())
 }

@@ -231,6 +231,13 @@ impl PodManager {
         }
     }
 
+    /// Who a pod is to the hub: itself, or the mirror of a static pod.
+    pub fn is_at_hub(&self, pod: &PodView<'_>, uid: &str) -> bool {
+        let meta = &pod.object.metadata;
+        let key = ItemKey::new(ItemKind::Pod, &meta.namespace, &meta.name);
+        self.statics.name_at_hub(&key, pod.uid).is_some_and(|known| *known == *uid)
+    }
+
     /// Mirrors for the hub, in the order of their names.
     pub fn mirrors(&self) -> Vec<serde_json::Value> {
         self.statics.mirrors()

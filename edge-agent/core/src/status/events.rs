@@ -72,7 +72,8 @@ mod tests {
         let hot = NodeFacts { board: vec![weak], ..calm.clone() };
         assert_eq!(reasons(&calm, &hot), ["PowerSupplyTooWeak"]);
         assert_eq!(beginning()[0].1, "Starting");
-        let event: serde_json::Value = serde_json::from_slice(&node_event("n", &turned(&calm, &full)[0], Now::default(), 0)).unwrap();
+        let event = node_event("n", &turned(&calm, &full)[0], Now::default(), 0);
+        let event: serde_json::Value = serde_json::from_slice(&event).unwrap();
         assert_eq!((&event["involvedObject"]["kind"], &event["reason"]), (&json!("Node"), &json!("NodeHasDiskPressure")));
     }
 }

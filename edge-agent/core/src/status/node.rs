@@ -213,7 +213,8 @@ mod tests {
         assert_eq!(status["allocatable"]["memory"], format!("{}Ki", (1024 - 64 - 4) * 1024));
         assert_eq!(status["allocatable"]["ephemeral-storage"], (900u64 << 20).to_string());
         assert_eq!((&status["capacity"]["hugepages-2Mi"], &status["capacity"]["hugepages-1Gi"]), (&json!("4096Ki"), &json!("0")));
-        assert_eq!((&status["conditions"][4]["type"], &status["conditions"][4]["status"]), (&json!("UnderVoltage"), &json!("True")));
+        let weak = &status["conditions"][4];
+        assert_eq!((&weak["type"], &weak["status"]), (&json!("UnderVoltage"), &json!("True")));
         assert_eq!(status["nodeInfo"]["swap"]["capacity"], 99);
     }
 }

@@ -152,6 +152,7 @@ mod tests {
         bad(&|p| p["spec"]["serviceAccountName"] = json!("admin"));
         bad(&|p| p["spec"]["volumes"] = json!([{"name": "v", "secret": {"secretName": "s"}}]));
         bad(&|p| p["spec"]["containers"][0]["envFrom"] = json!([{"secretRef": {"name": "s"}}]));
-        bad(&|p| p["spec"]["volumes"] = json!([{"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]));
+        let token = json!({"sources": [{"serviceAccountToken": {"path": "t"}}]});
+        bad(&|p| p["spec"]["volumes"] = json!([{"name": "v", "projected": token}]));
     }
 }

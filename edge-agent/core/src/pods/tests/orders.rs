@@ -184,7 +184,8 @@ fn an_evicted_pod_fails_with_its_reason() {
     w.run(3000);
     evict(&mut w);
     w.run(1000);
-    assert_eq!((w.phase("p"), &w.status["p"]["reason"], &w.status["p"]["message"]), ("Failed", &json!("Evicted"), &json!(message)));
+    let status = &w.status["p"];
+    assert_eq!((w.phase("p"), &status["reason"], &status["message"]), ("Failed", &json!("Evicted"), &json!(message)));
     assert_eq!(w.condition("p", "DisruptionTarget"), ("True".into(), "TerminationByKubelet".into()));
     assert_eq!(w.events.iter().filter(|(r, _)| r == "Evicted").count(), 1);
     assert!(w.running.is_empty());
