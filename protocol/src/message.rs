@@ -31,6 +31,7 @@ pub enum ItemKind {
     /// Settings of the agent itself (mirrors, eviction, log sizes): name = `agent`.
     Settings = 7,
     /// The v1 PersistentVolume that a claim of a pod of this node is bound to; namespace and name are the claim's.
+    /// With an empty namespace: a PersistentVolume of that name whose directory the node is to remove.
     Claim = 8,
     /// A CronJob whose pods run on this node only: `{"uid","schedule","deadlineSeconds","policy","template"}`.
     Schedule = 9,
@@ -184,6 +185,7 @@ pub struct PodReport {
 }
 
 /// All containers of a pod that was being deleted have ended and its resources are released: the hub may remove the object.
+/// With an empty namespace: the directory of the PersistentVolume of that name and uid is gone.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PodGone {
     pub uid: String,

@@ -391,6 +391,11 @@ impl Hands {
         });
     }
 
+    /// Whether a pod that is not torn down yet has this directory as a volume.
+    pub fn has_mounted(&self, dir: &std::path::Path) -> bool {
+        self.lock().volumes.values().flat_map(BTreeMap::values).any(|source| source == dir)
+    }
+
     pub fn remove_pod(&self, uid: Uid) {
         let hands = self.clone();
         self.spawn(async move {

@@ -14,6 +14,7 @@ mod manifests;
 mod node;
 mod pages;
 mod pressure;
+mod released;
 mod start;
 mod state;
 mod users;

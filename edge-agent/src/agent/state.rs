@@ -8,6 +8,7 @@ use super::{
     StartOptions,
     act::{Hands, container_id},
     manifests, node,
+    released::Removals,
     start::{Replayed, Stop},
 };
 use crate::{
@@ -53,6 +54,7 @@ pub struct Agent {
     pub(super) pods: PodManager,
     schedules: Schedules,
     pub(super) outbox: Outbox,
+    pub(super) removals: Removals,
     pub(super) hands: Hands,
     pub(super) identity: watch::Sender<Arc<Identity>>,
     pub(super) facts: NodeFacts,
@@ -91,6 +93,7 @@ impl Agent {
         outbox.remember(replayed.events);
         Agent {
             outbox,
+            removals: Removals::new(),
             sync: replayed.sync,
             memories: replayed.memories,
             floor_ms: replayed.time_floor,
@@ -133,6 +136,7 @@ impl Agent {
         }
         self.pods_input(Input::Begin);
         self.look_at_schedules();
+        self.look_at_released();
         self.say_of_node(&status::beginning());
     }
 
@@ -231,6 +235,7 @@ impl Agent {
                     return Ok(());
                 }
                 Some(exit) = exited.recv() => self.hands.exited(exit),
+                Some(volume) = self.removals.done.recv() => self.is_removed(volume),
                 Some(outcome) = outcomes.recv() => {
                     self.pods_input(outcome);
                     if self.hands.take_disk_full() {
@@ -434,7 +439,11 @@ impl Agent {
             self.refresh_names();
         }
         let schedules = keys.iter().any(|k| k.kind == ItemKind::Schedule);
+        let released = keys.iter().any(|k| k.kind == ItemKind::Claim && k.namespace.is_empty());
         self.pods_input(Input::Changed(keys));
+        if released {
+            self.look_at_released();
+        }
         if schedules {
             self.look_at_schedules();
         }

@@ -1,7 +1,7 @@
 //! Directories that outlive their pods: hostPath and local PersistentVolumes.
 //!
-//! In: a path of the board, the pod's fsGroup. Out: a directory that the group can write, where one was asked for.
-//! Never: removes anything, follows a link while it gives files to a group, or makes a directory that is not ours to make.
+//! In: a path of the board, the pod's fsGroup. Out: a directory that the group can write, where one was asked for; or none.
+//! Never: follows a link while it removes files or gives them to a group, or makes a directory that is not ours to make.
 
 use nix::fcntl::AtFlags;
 use std::io::{Error, ErrorKind, Result};
@@ -32,6 +32,33 @@ pub fn set_up(dir: &Path, make: bool, fs_group: Option<u32>, always: bool) -> Re
         return Ok(());
     }
     give(&open(dir)?, gid, 0)
+}
+
+/// Removes the directory with all that is in it, durably. One that is not there is removed.
+pub fn remove(dir: &Path) -> Result<()> {
+    let named = |err: Error| Error::new(err.kind(), format!("remove {}: {err}", dir.display()));
+    match std::fs::symlink_metadata(dir) {
+        Ok(found) if !found.is_dir() => return Err(Error::other(format!("{} is no directory", dir.display()))),
+        Ok(_) => {}
+        Err(err) if err.kind() == ErrorKind::NotFound => return settle(dir),
+        Err(err) => return Err(named(err)),
+    }
+    // Somebody mounted something there: its files are not the volume's.
+    if let Some(point) = super::mount_points()?.into_iter().find(|point| point.starts_with(dir)) {
+        return Err(Error::other(format!("{} is a mount point", point.display())));
+    }
+    std::fs::remove_dir_all(dir).map_err(named)?;
+    settle(dir)
+}
+
+/// A name that is gone stays gone once the directory above it is on the disk.
+fn settle(dir: &Path) -> Result<()> {
+    let Some(above) = dir.parent() else { return Ok(()) };
+    match std::fs::File::open(above) {
+        Ok(file) => file.sync_all(),
+        Err(err) if err.kind() == ErrorKind::NotFound => Ok(()),
+        Err(err) => Err(err),
+    }
 }
 
 fn open(dir: &Path) -> Result<std::fs::File> {
@@ -78,6 +105,25 @@ fn give(dir: &std::fs::File, gid: u32, depth: usize) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_goes_with_its_files_and_leaves_others() {
+        let base = std::env::temp_dir().join(format!("limpet-remove-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&base);
+        let (dir, outside) = (base.join("volume"), base.join("outside"));
+        std::fs::create_dir_all(dir.join("a/b")).unwrap();
+        std::fs::create_dir_all(&outside).unwrap();
+        std::fs::write(outside.join("file"), "x").unwrap();
+        std::fs::write(dir.join("a/b/file"), "x").unwrap();
+        std::os::unix::fs::symlink(&outside, dir.join("a/link")).unwrap();
+        std::os::unix::fs::symlink(&outside, base.join("link")).unwrap();
+        assert!(remove(&base.join("link")).is_err() && remove(&outside.join("file")).is_err());
+        remove(&dir).unwrap();
+        assert!(!dir.exists() && outside.join("file").exists());
+        remove(&dir).unwrap();
+        remove(&base.join("never/made")).unwrap();
+        let _ = std::fs::remove_dir_all(base);
+    }
 
     #[test]
     fn the_group_gets_it_once_or_always() {

@@ -6,7 +6,7 @@
 use limpet_e2e::world::test;
 use limpet_e2e::{Result, World, net, until, wait};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -30,9 +30,12 @@ fn cron(directory: &Path) -> String {
     .to_string()
 }
 
-fn claim(class: &str) -> String {
-    json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": {
-        "storageClassName": class, "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}})
+/// A pod with one volume, which the scheduler places.
+fn user(name: &str, script: &str, volume: Value) -> String {
+    let mut volume = volume;
+    volume["name"] = json!("out");
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
+        "terminationGracePeriodSeconds": 0, "containers": [container(script)], "volumes": [volume]}})
     .to_string()
 }
 
@@ -41,33 +44,66 @@ fn runs(directory: &Path) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-fn claims_are_directories(world: &World, directory: &Path) -> Result<()> {
-    let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "here"},
-        "provisioner": "limpet.dev/local", "volumeBindingMode": "WaitForFirstConsumer", "parameters": {"path": directory}});
-    world.kubectl.apply(&class.to_string())?;
-    world.kubectl.apply(&claim("here"))?;
-    let writer = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "writer"}, "spec": {
-        "nodeName": "board-1", "terminationGracePeriodSeconds": 0,
-        "containers": [container("echo kept > /out/file; exec sleep 100000")],
-        "volumes": [{"name": "out", "persistentVolumeClaim": {"claimName": "data"}}]}});
-    world.kubectl.apply(&writer.to_string())?;
-    world.kubectl.say("annotate pvc data volume.kubernetes.io/selected-node=board-1 --overwrite")?;
-    world.kubectl.say("wait --for=jsonpath={.status.phase}=Bound pvc/data --timeout=60s")?;
+/// The directory of the board that a claim is, as its volume says.
+fn directory_of(world: &World, claim: &str) -> Result<PathBuf> {
+    let volume = world.kubectl.say(&format!("get pvc {claim} -o jsonpath={{.spec.volumeName}}"))?;
+    Ok(world.kubectl.say(&format!("get pv {volume} -o jsonpath={{.spec.hostPath.path}}"))?.into())
+}
+
+fn nothing_left(world: &World, directory: &Path) -> Result<()> {
+    until("the claim, its volume and its directory are gone", SOON, || {
+        let left = world.kubectl.say("get pvc,pv -A --no-headers --ignore-not-found")?;
+        wait::yes(left.is_empty() && !directory.exists(), || format!("{left} {}", directory.display()))
+    })
+}
+
+/// Nothing is done by hand: the default class, the scheduler's choice, the board's directory.
+fn claims_are_directories(world: &World) -> Result<()> {
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}});
+    let source = json!({"persistentVolumeClaim": {"claimName": "data"}});
+    world.kubectl.apply(&claim.to_string())?;
+    world.kubectl.apply(&user("writer", "echo kept > /out/file; exec sleep 100000", source.clone()))?;
     world.kubectl.say("wait --for=condition=Ready pod/writer --timeout=120s")?;
-    let volume = world.kubectl.say("get pvc data -o jsonpath={.spec.volumeName}")?;
-    let file = directory.join(format!("{volume}_default_data/file"));
+    let bound = world.kubectl.json("get pvc data")?;
+    wait::yes(bound["spec"]["storageClassName"] == "limpet-local" && bound["status"]["phase"] == "Bound", || bound.to_string())?;
+    let node = &bound["metadata"]["annotations"]["volume.kubernetes.io/selected-node"];
+    wait::yes(node == "board-1", || format!("selected: {node}"))?;
+    let directory = directory_of(world, "data")?;
+    let file = directory.join("file");
     until("the file in the volume's directory", SOON, || {
         let text = std::fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
         wait::yes(text == "kept\n", || text)
     })?;
-    world.kubectl.say("delete pvc data --wait=false")?;
-    let phase = world.kubectl.say("get pvc data -o jsonpath={.metadata.finalizers[0]}")?;
-    wait::yes(phase == "kubernetes.io/pvc-protection", || format!("not protected: {phase}"))?;
     world.kubectl.say("delete pod writer")?;
-    until("the claim and its volume are gone", SOON, || {
-        let left = world.kubectl.say("get pvc,pv -A --no-headers --ignore-not-found")?;
-        wait::yes(left.is_empty(), || left)
-    })
+    let reads = "grep kept /out/file && exec sleep 100000";
+    world.kubectl.apply(&user("reader", reads, source))?;
+    world.kubectl.say("wait --for=condition=Ready pod/reader --timeout=120s")?;
+    world.kubectl.say("delete pvc data --wait=false")?;
+    let finalizer = world.kubectl.say("get pvc data -o jsonpath={.metadata.finalizers[0]}")?;
+    wait::yes(finalizer == "kubernetes.io/pvc-protection", || format!("not protected: {finalizer}"))?;
+    wait::yes(file.exists(), || "removed while a pod uses it".into())?;
+    world.kubectl.say("delete pod reader")?;
+    nothing_left(world, &directory)
+}
+
+/// An ephemeral volume's claim comes and goes with its pod. The board is away while it goes: its directory waits for it.
+fn ephemeral_volumes_go_with_their_pods(world: &World) -> Result<()> {
+    let template = json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}});
+    let script = "echo mine > /out/file; exec sleep 100000";
+    world.kubectl.apply(&user("own", script, json!({"ephemeral": {"volumeClaimTemplate": template}})))?;
+    world.kubectl.say("wait --for=condition=Ready pod/own --timeout=120s")?;
+    let directory = directory_of(world, "own-out")?;
+    until("the file in the pod's own volume", SOON, || wait::yes(directory.join("file").exists(), || "none".into()))?;
+    net::cable(&world.slot, 1, false)?;
+    world.kubectl.say("delete pod own --force --grace-period=0")?;
+    until("the claim is gone, the volume waits", SOON, || {
+        let left = world.kubectl.say("get pvc,pv -A --no-headers --ignore-not-found -o name")?;
+        wait::yes(left.starts_with("persistentvolume/pvc-") && left.lines().count() == 1, || left)
+    })?;
+    wait::yes(directory.join("file").exists(), || "removed by nobody".into())?;
+    net::cable(&world.slot, 1, true)?;
+    nothing_left(world, &directory)
 }
 
 #[test]
@@ -82,7 +118,10 @@ fn fires_offline_once_and_is_taken_over() {
 }
 
 fn story(world: &mut World, directory: &Path) -> Result<()> {
-    claims_are_directories(world, directory)?;
+    let result = claims_are_directories(world).and_then(|()| ephemeral_volumes_go_with_their_pods(world));
+    // The default class keeps its volumes there; what is not empty stays.
+    let _ = std::fs::remove_dir("/var/lib/limpet/volumes").and_then(|()| std::fs::remove_dir("/var/lib/limpet"));
+    result?;
     world.kubectl.apply(&cron(directory))?;
     until("the first run, by the hub", NEXT_MINUTE, || wait::yes(!runs(directory).is_empty(), || "none".into()))?;
     net::cable(&world.slot, 1, false)?;

@@ -44,6 +44,7 @@ pub struct ClaimSource {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct PersistentVolume {
+    pub metadata: super::Meta,
     pub spec: PersistentVolumeSpec,
 }
 

@@ -4,6 +4,10 @@
 //! bind, files with content and mode; or, per volume, kubelet's sentence why not.
 //! Never: touches a file; a path that leaves the volume is refused.
 
+mod released;
+
+pub use released::{Released, released};
+
 use crate::{
     api::{self, ConfigMap, DownwardSource, KeyToPath, Secret, Volume},
     plan::{Context, field_value, resource_value},

@@ -3,9 +3,10 @@
 //! In: the view. Out: the set of items of one node, each with generation and hash; bodies on demand.
 //! Never: anything that the node's own pods do not reference.
 
-use super::schedules;
+use super::{schedules, volumes};
 use crate::{
     Changed, ObjectStore,
+    control::local_volume,
     view::{
         ConfigMap, CronJob, EndpointSlice, Key, Kind, Node, Obj, Object, PersistentVolume, PersistentVolumeClaim, Phase, Pod,
         PodRef, Secret, Service,
@@ -13,10 +14,7 @@ use crate::{
 };
 use limpet_protocol::{ItemHash, ItemKey, ItemKind, SetDigest};
 use serde_json::{Map, Value, json};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ItemState {
@@ -115,6 +113,9 @@ pub fn wanted(view: &ObjectStore, node: &str) -> Wanted {
     if !namespaces.is_empty() && !namespaces.contains(API_SERVICE.0) {
         services(view, API_SERVICE.0, |name| name == API_SERVICE.1, &mut wanted);
     }
+    for volume in volumes::to_remove(view, node) {
+        wanted.add_as(ItemKey::new(ItemKind::Claim, "", &volume.meta.name), volume);
+    }
     wanted
 }
 
@@ -146,21 +147,14 @@ fn references(view: &ObjectStore, pod: &Pod, wanted: &mut Wanted) {
                 };
                 wanted.tokens.insert(key, token);
             }
-            PodRef::Claim(name) => {
-                if let Some(volume) = volume_of(view, namespace, name) {
-                    wanted.add_as(ItemKey::new(ItemKind::Claim, namespace, name), volume);
-                }
-            }
+            PodRef::Claim(_) => {}
         }
     }
-}
-
-/// The volume that a claim is bound to, when both say so.
-fn volume_of<'a>(view: &'a ObjectStore, namespace: &str, name: &str) -> Option<&'a Arc<PersistentVolume>> {
-    let claim = view.get::<PersistentVolumeClaim>(namespace, name)?;
-    let volume = view.get::<PersistentVolume>("", &claim.spec.volume_name)?;
-    let theirs = volume.spec.claim_ref.as_ref()?;
-    (*theirs.namespace == *namespace && *theirs.name == *name && *theirs.uid == *claim.meta.uid).then_some(volume)
+    for name in crate::schedule::claims_of(pod) {
+        if let Some(volume) = volumes::of_claim(view, namespace, &name) {
+            wanted.add_as(ItemKey::new(ItemKind::Claim, namespace, &name), volume);
+        }
+    }
 }
 
 fn services(view: &ObjectStore, namespace: &str, take: impl Fn(&str) -> bool, wanted: &mut Wanted) {
@@ -185,7 +179,8 @@ pub fn body(view: &ObjectStore, key: &ItemKey) -> Option<Vec<u8>> {
         ItemKind::Secret => view.get::<Secret>(namespace, name).map(|o| shape(o)),
         ItemKind::Service => view.get::<Service>(namespace, name).map(|o| shape(o)),
         ItemKind::EndpointSlice => view.get::<EndpointSlice>(namespace, name).map(|o| shape(o)),
-        ItemKind::Claim => volume_of(view, namespace, name).map(|o| shape(o)),
+        ItemKind::Claim if namespace.is_empty() => volumes::removed_one(view, name).map(|o| shape(o)),
+        ItemKind::Claim => volumes::of_claim(view, namespace, name).map(|o| shape(o)),
         ItemKind::Schedule => view.get::<CronJob>(namespace, name).and_then(|c| schedules::body(c)),
         ItemKind::Token | ItemKind::Settings => None,
     }
@@ -294,11 +289,16 @@ pub fn nodes_for(view: &ObjectStore, changed: &Changed) -> BTreeSet<String> {
         let bound = both.into_iter().flatten().filter_map(|c| schedules::node_of(view, c));
         nodes.extend(bound.map(|n| n.meta.name.to_string()));
     } else if changed.is::<PersistentVolumeClaim>() {
-        nodes.extend(users(view, namespace, &PodRef::Claim(name.into())));
+        nodes.extend(users_of_claim(view, namespace, name));
     } else if changed.is::<PersistentVolume>() {
         let both = [changed.old_as::<PersistentVolume>(), changed.new_as::<PersistentVolume>()];
-        for claim in both.into_iter().flatten().filter_map(|v| v.spec.claim_ref.as_ref()) {
-            nodes.extend(users(view, &claim.namespace, &PodRef::Claim(claim.name.clone())));
+        for volume in both.into_iter().flatten() {
+            if let Some(claim) = &volume.spec.claim_ref {
+                nodes.extend(users_of_claim(view, &claim.namespace, &claim.name));
+            }
+            if volume.meta.deleting.is_some() {
+                nodes.extend(local_volume::node_of(volume).map(String::from));
+            }
         }
     } else if changed.is::<Service>() || changed.is::<EndpointSlice>() {
         let api = namespace == API_SERVICE.0 && service_of(changed).is_some_and(|s| s == API_SERVICE.1);
@@ -326,6 +326,11 @@ fn pods_in<'a>(view: &'a ObjectStore, namespace: &str) -> impl Iterator<Item = &
 fn users(view: &ObjectStore, namespace: &str, reference: &PodRef) -> Vec<String> {
     let uses = |pod: &&std::sync::Arc<Pod>| pod.spec.refs.contains(reference);
     pods_in(view, namespace).filter(uses).filter_map(|p| p.node.as_deref()).map(String::from).collect()
+}
+
+fn users_of_claim(view: &ObjectStore, namespace: &str, claim: &str) -> Vec<String> {
+    let users = pods_in(view, namespace).filter(|pod| volumes::uses(pod, claim));
+    users.filter_map(|p| p.node.as_deref()).map(String::from).collect()
 }
 
 /// Whether an event leaves what nodes see of the object as it was (a status, mostly).
@@ -359,6 +364,7 @@ pub fn object_key(key: &ItemKey) -> Key {
         ItemKind::EndpointSlice => EndpointSlice::RESOURCE,
         ItemKind::Token => "limpet/tokens",
         ItemKind::Settings => "limpet/settings",
+        ItemKind::Claim if key.namespace.is_empty() => PersistentVolume::RESOURCE,
         ItemKind::Claim => PersistentVolumeClaim::RESOURCE,
         ItemKind::Schedule => CronJob::RESOURCE,
     };
@@ -448,6 +454,21 @@ mod tests {
         assert!(wanted(&view, "n1").items.contains_key(&key) && !wanted(&view, "n2").items.contains_key(&key));
         let body: Value = serde_json::from_slice(&body(&view, &key).unwrap()).unwrap();
         assert_eq!((&body["spec"]["hostPath"]["path"], &body["status"]), (&json!("/data"), &Value::Null));
+    }
+
+    #[test]
+    fn claims_of_ephemeral_volumes_travel_too() {
+        let mut view = world();
+        let mut user = pod("p3", "n1", "s1", "Pending");
+        user["spec"]["volumes"] = json!([{"name": "scratch", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}]);
+        put(&mut view, 10, "/pods", user);
+        let claim = json!({"metadata": {"name": "p3-scratch", "namespace": "a", "uid": "c1"}, "spec": {"volumeName": "pv1"}});
+        let changed = put(&mut view, 11, "/persistentvolumeclaims", claim);
+        assert_eq!(nodes_for(&view, &changed), BTreeSet::from(["n1".to_string()]));
+        let volume = json!({"metadata": {"name": "pv1", "uid": "v1", "resourceVersion": "4"},
+            "spec": {"hostPath": {"path": "/data"}, "claimRef": {"namespace": "a", "name": "p3-scratch", "uid": "c1"}}});
+        put(&mut view, 12, "/persistentvolumes", volume);
+        assert!(wanted(&view, "n1").items.contains_key(&ItemKey::new(ItemKind::Claim, "a", "p3-scratch")));
     }
 
     #[test]

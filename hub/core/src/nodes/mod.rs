@@ -11,3 +11,4 @@ pub mod offline;
 pub(crate) mod schedules;
 pub mod session;
 pub mod status;
+pub mod volumes;

@@ -5,6 +5,7 @@
 //! (PodScheduled, readiness gates) stay as they are.
 //! Never: takes back a finished phase, or a label that only operators give.
 
+use super::volumes;
 use crate::{
     Change, ObjectStore, Propagation, Timestamp, json_diff,
     view::{Kind, Node, Phase, Pod, conditions::rfc3339},
@@ -70,8 +71,11 @@ pub fn pod_report(view: &ObjectStore, node: &str, report: &PodReport) -> Effect 
     patch(Pod::RESOURCE, &report.namespace, &report.name, &report.uid, &old, new)
 }
 
-/// All containers of a pod that was being deleted have ended.
+/// All containers of a pod that was being deleted have ended; without a namespace: the directory of a volume is gone.
 pub fn pod_gone(view: &ObjectStore, node: &str, gone: &PodGone) -> Effect {
+    if gone.namespace.is_empty() {
+        return volumes::directory_gone(view, node, gone);
+    }
     match own_pod(view, node, &gone.namespace, &gone.name, &gone.uid) {
         Some(pod) if pod.meta.deleting.is_some() || super::mirrors::is_one(pod) => Effect::Write(vec![Change::Delete {
             resource: Pod::RESOURCE.into(),

@@ -7,6 +7,7 @@
 
 mod claim;
 mod ephemeral;
+pub mod local;
 mod matching;
 mod protect;
 mod provision;

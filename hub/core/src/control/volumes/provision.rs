@@ -7,7 +7,10 @@
 use super::{
     LOCAL, PROVISIONED_BY, SELECTED_NODE,
     claim::{NAME, reference, say_once},
-    class_of, matching::reaches, mode,
+    class_of,
+    local::FINALIZER,
+    matching::reaches,
+    mode,
 };
 use crate::{
     EventType, ObjectStore, Plan, Regarding,
@@ -87,7 +90,7 @@ fn volume(claim: &PersistentVolumeClaim, class: &StorageClass, node: &Node, name
     json!({
         "apiVersion": "v1",
         "kind": "PersistentVolume",
-        "metadata": {"name": name, "finalizers": ["kubernetes.io/pv-protection"], "annotations": {
+        "metadata": {"name": name, "finalizers": ["kubernetes.io/pv-protection", FINALIZER], "annotations": {
             PROVISIONED_BY: LOCAL, SELECTED_NODE: node.meta.name}},
         "spec": {
             "capacity": {"storage": claim.field("/spec/resources/requests/storage")},

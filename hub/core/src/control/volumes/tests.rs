@@ -118,7 +118,18 @@ fn a_local_volume_waits_for_its_node_and_goes_with_its_claim() {
     assert_eq!(w.get(CLAIMS, "a", "c")["status"]["capacity"]["storage"], "3Gi");
     w.delete(CLAIMS, "a", "c");
     w.settle();
-    assert!(!w.exists(CLAIMS, "a", "c") && !w.exists(VOLUMES, "", &name));
+    assert!(!w.exists(CLAIMS, "a", "c"));
+    // The board has not said yet that the directory is gone.
+    let left = &w.get(VOLUMES, "", &name)["metadata"];
+    assert_eq!(left["finalizers"], json!([super::local::FINALIZER]));
+    assert!(left["deletionTimestamp"].is_string());
+    w.pass(31);
+    w.settle();
+    let message = w.get(VOLUMES, "", &name)["status"]["message"].clone();
+    assert!(message.as_str().is_some_and(|m| m.starts_with("waiting for node n1 to remove")), "{message}");
+    w.delete("/nodes", "", "n1");
+    w.settle();
+    assert!(!w.exists(VOLUMES, "", &name), "a board that was removed is not waited for");
 }
 
 #[test]
@@ -136,6 +147,9 @@ fn retained_volumes_stay_released_and_lost_ones_are_said() {
     claim(&mut w, "c", json!("keep"), "1Gi");
     w.settle();
     assert_ne!(of(&w, "c").1, c, "a new claim of the same name gets another volume");
+    w.delete(VOLUMES, "", &c);
+    w.settle();
+    assert!(!w.exists(VOLUMES, "", &c), "what is retained is nothing that a board has to remove");
     w.delete(VOLUMES, "", &d);
     w.settle();
     assert!(w.exists(VOLUMES, "", &d), "protected while bound");
@@ -205,5 +219,7 @@ fn ephemeral_claims_live_as_long_as_their_pod() {
     assert_eq!(w.get(CLAIMS, "a", "p-tmp")["metadata"]["labels"]["l"], "1");
     w.delete_with(&Key::new("/pods", "a", "p"), None, Some(Propagation::Background));
     w.settle();
-    assert!(!w.exists(CLAIMS, "a", "p-tmp") && w.list(VOLUMES).is_empty());
+    assert!(!w.exists(CLAIMS, "a", "p-tmp"));
+    let left = w.list(VOLUMES);
+    assert!(left.iter().all(|v| v["metadata"]["finalizers"] == json!([super::local::FINALIZER])), "{left:?}");
 }

@@ -3,16 +3,18 @@
 //! In: a volume, its claim. Out: Available, Bound, Released, Failed; deletion of a volume that is to be deleted.
 //! Never: gives a released volume to another claim: an administrator decides that.
 
-use super::{BOUND_BY, LOCAL, PROVISIONED_BY, matching::refers};
+use super::{BOUND_BY, LOCAL, PROVISIONED_BY, local, matching::refers};
 use crate::{
     Changed, EventType, Key, ObjectStore, Plan, Regarding, Timestamp,
-    control::{Controller, common::{set_status, time}},
-    view::{Kind, PersistentVolume, PersistentVolumeClaim},
+    control::{Controller, common::{after, finalizers_without, set_status, time}},
+    view::{Kind, Node, PersistentVolume, PersistentVolumeClaim},
 };
 use serde_json::json;
 use std::sync::Arc;
 
 const NAME: &str = "persistentvolume-controller";
+/// Before a volume says that it waits for its board.
+const WAITING_S: i64 = 30;
 
 #[derive(Debug)]
 pub struct VolumeController;
@@ -23,23 +25,40 @@ impl Controller for VolumeController {
     }
 
     fn resources(&self) -> &'static [&'static str] {
-        &[PersistentVolume::RESOURCE, PersistentVolumeClaim::RESOURCE]
+        &[PersistentVolume::RESOURCE, PersistentVolumeClaim::RESOURCE, Node::RESOURCE]
     }
 
     fn keys_for(&self, view: &ObjectStore, changed: &Changed) -> Vec<Key> {
         if changed.is::<PersistentVolume>() {
             return vec![changed.key.clone()];
         }
+        let key = |v: &Arc<PersistentVolume>| Key::new(PersistentVolume::RESOURCE, "", &v.meta.name);
+        if changed.is::<Node>() {
+            // Only a node that goes concerns a volume: nobody removes its directory any more.
+            let gone = changed.new.is_none();
+            let on = |v: &&Arc<PersistentVolume>| gone && local::node_of(v) == Some(&*changed.key.name);
+            return view.all::<PersistentVolume>().filter(on).map(key).collect();
+        }
         let names = |v: &&Arc<PersistentVolume>| {
             let claim = v.spec.claim_ref.as_ref();
             claim.is_some_and(|r| r.namespace == changed.key.namespace && r.name == changed.key.name)
         };
-        view.all::<PersistentVolume>().filter(names).map(|v| Key::new(PersistentVolume::RESOURCE, "", &v.meta.name)).collect()
+        view.all::<PersistentVolume>().filter(names).map(key).collect()
     }
 
     fn reconcile(&self, view: &ObjectStore, key: &Key, now: Timestamp, _seed: u64) -> Plan {
         let mut plan = Plan::default();
         let Some(volume) = view.get::<PersistentVolume>("", &key.name) else { return plan };
+        if let Some(why) = local::may_go(view, volume) {
+            plan.because("DirectoryStays", format!("the directory of {} is not removed: {why}", key.name));
+            let patch = finalizers_without(&volume.meta, local::FINALIZER);
+            plan.patch_exact(PersistentVolume::RESOURCE, &volume.meta, None, patch);
+            return plan;
+        }
+        if local::is_to_be_removed(volume) {
+            waiting(volume, now, &mut plan);
+            return plan;
+        }
         let Some(reference) = volume.spec.claim_ref.as_ref().filter(|r| !r.uid.is_empty()) else {
             phase(volume, "Available", "", now, &mut plan);
             return plan;
@@ -78,6 +97,24 @@ fn unbind(volume: &PersistentVolume, now: Timestamp, plan: &mut Plan) {
         return plan.patch_exact(PersistentVolume::RESOURCE, &volume.meta, None, patch);
     }
     plan.patch_exact(PersistentVolume::RESOURCE, &volume.meta, None, json!({"spec": {"claimRef": {"uid": null}}}));
+}
+
+/// A board that is there removes a directory within a second. When it takes longer, people want to know what is waited for.
+fn waiting(volume: &PersistentVolume, now: Timestamp, plan: &mut Plan) {
+    let Some(since) = volume.meta.deleting else { return };
+    let say_at = after(since, WAITING_S);
+    if now < say_at {
+        return plan.wake_at(say_at);
+    }
+    let (node, path) = (local::node_of(volume).unwrap_or_default(), volume.field("/spec/hostPath/path"));
+    let mut status = volume.field("/status");
+    if !status.is_object() {
+        status = json!({});
+    }
+    status["message"] = json!(format!(
+        "waiting for node {node} to remove {path}; when the node is there, its agent's log says why it does not"
+    ));
+    set_status(plan, volume, status);
 }
 
 fn reclaim(volume: &PersistentVolume, now: Timestamp, plan: &mut Plan) {
