@@ -20,7 +20,8 @@ pub struct Released {
 /// The directories, and a sentence for each volume whose directory is not ours to remove.
 pub fn released(items: &Items) -> Vec<Result<Released, String>> {
     let unwanted = items.of(ItemKind::Claim).filter(|(key, _)| key.namespace.is_empty());
-    unwanted.filter_map(|(key, _)| Some((key, items.read(ItemKind::Claim, "", &key.name)?))).map(|(key, v)| one(&key.name, v)).collect()
+    let volume = |name: &str| Some(one(name, items.read(ItemKind::Claim, "", name)?));
+    unwanted.filter_map(|(key, _)| volume(&key.name)).collect()
 }
 
 fn one(name: &str, volume: PersistentVolume) -> Result<Released, String> {
@@ -62,7 +63,8 @@ mod tests {
         let good = Released { uid: "u".into(), name: "pvc-1".into(), path: "/v/pvc-1_a_c".into() };
         assert_eq!(of("", "pvc-1", &volume()), [Ok(good)]);
         assert!(of("a", "c", &volume()).is_empty(), "a claim in use");
-        for path in ["/etc", "/v/pvc-1", "/v/pvc-10_a_c", "/v/../pvc-1_a_c", "v/pvc-1_a_c", "/v/pvc-1_a_c/", "/pvc-1_a_c/etc", "/"] {
+        let bad = ["/etc", "/v/pvc-1", "/v/pvc-10_a_c", "/v/../pvc-1_a_c", "v/pvc-1_a_c", "/v/pvc-1_a_c/", "/pvc-1_a_c/etc", "/"];
+        for path in bad {
             let mut body = volume();
             body["spec"]["hostPath"]["path"] = json!(path);
             assert!(matches!(&of("", "pvc-1", &body)[..], [Err(_)]), "{path}");
