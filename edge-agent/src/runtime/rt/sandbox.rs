@@ -316,7 +316,7 @@ mod tests {
         };
         let expect = "search default.svc.cluster.local svc.cluster.local\nnameserver 10.96.0.10\noptions ndots:5\n";
         assert_eq!(resolv(&dns).as_deref(), Some(expect));
-        assert_eq!(short(&format!("{}-x", "a".repeat(62))), "a".repeat(62));
+        assert_eq!(short(&format!("{}-x", "a".repeat(63))), "a".repeat(63));
         assert_eq!(host_link("abc").len(), 10);
     }
 }
