@@ -54,7 +54,7 @@ fn a_web_server_in_a_pod_is_reached_through_the_api() {
         }
         for (path, words) in [
             (format!("{PODS}/web:8080/proxy/nothing"), "NotFound"),
-            (format!("{PODS}/web:9/proxy/"), "unavailable"),
+            (format!("{PODS}/web:9/proxy/"), "ServiceUnavailable"),
             (format!("{PODS}/none/proxy/"), "not found"),
             (format!("{SERVICES}/web:99/proxy/"), "no service port 99 found for service"),
             (format!("{SERVICES}/web:other/proxy/"), "no endpoints available for service"),
