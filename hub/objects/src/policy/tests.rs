@@ -228,7 +228,7 @@ fn a_policy_is_told_where_its_expressions_do_not_fit() {
     assert_eq!(warning["fieldRef"], "spec.validations[0].expression");
     let text = warning["warning"].as_str().unwrap();
     assert!(
-        text.contains("apps/v1, Kind=Deployment: ERROR: <input>:1:58: undefined field 'nope'"),
+        text.contains("apps/v1, Kind=Deployment: ERROR: <input>:1:59: undefined field 'nope'"),
         "{text}"
     );
     assert!(
