@@ -129,8 +129,13 @@ mod tests {
         let own = Pid::this();
         let mut other = Command::new("sleep").arg("1000").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         assert_eq!(child(own, "agent"), None);
-        assert_eq!(child(own, "1000"), Some(other.id() as i32));
+        // A spawn returns when the program is being loaded, which is before its arguments can be read.
+        let seen = (0..1000).find_map(|_| child(own, "1000").or_else(|| {
+            std::thread::sleep(Duration::from_millis(10));
+            None
+        }));
         other.kill().unwrap();
         other.wait().unwrap();
+        assert_eq!(seen, Some(other.id() as i32));
     }
 }
