@@ -8,6 +8,9 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+/// Bytes before the suffix of a generated name, as upstream.
+pub const PREFIX_BYTES_MAX: usize = 58;
+
 /// Five characters from a seed, the place it is for and a counter.
 pub fn random_suffix(seed: u64, salt: &str, n: u64) -> String {
     let mut h = Sha256::new();

@@ -3,12 +3,19 @@
 //! In: the Job's status and its pods. Out: the counters as they are to be written, and pods that may lose their finalizer
 //! once that is durable. Never: counts a pod twice: what is counted is remembered by uid until its finalizer is gone.
 
-use super::{INDEX, INDEX_FAILURES, TRACKING, indexes, is_indexed};
-use crate::view::{FailureRule, Job, Phase, Pod};
+use super::{INDEX, INDEX_FAILURES, INDEX_IGNORED, TRACKING, indexes, is_indexed};
+use crate::{
+    Timestamp,
+    control::common::after,
+    view::{FailureRule, Job, Phase, Pod, conditions},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
+
+/// Ended pods that are noted in one status at most, as upstream.
+const UNCOUNTED_MAX: usize = 500;
 
 /// The state of a Job's pods.
 #[derive(Debug, Default)]
@@ -24,12 +31,47 @@ pub struct Tally<'a> {
     pub uncounted_failed: BTreeSet<Box<str>>,
     /// Pods whose finalizer may go after the status is written.
     pub release: Vec<&'a Arc<Pod>>,
+    /// With `backoffLimitPerIndex`, the last failed pod of each index that waits for a new one: it stays, since it bears
+    /// the number of failures that the new one takes over.
+    pub held: BTreeMap<i32, &'a Arc<Pod>>,
     pub completed_indexes: BTreeSet<i32>,
     pub failed_indexes: BTreeSet<i32>,
-    /// Failures so far, by index.
-    pub index_failures: BTreeMap<i32, i32>,
+    /// Pods that failed and are neither noted nor counted yet.
+    fresh: Vec<&'a Arc<Pod>>,
+    /// All failures that count, those of `held` pods included.
+    pub failed_total: i32,
     /// Why the pod failure policy ends the Job.
     pub policy_failure: Option<String>,
+}
+
+/// What becomes of a pod in the count.
+enum Fate {
+    Active,
+    /// On its way out, and nothing to count yet.
+    Going,
+    Succeeded,
+    Failed,
+    /// Sent away because the Job has succeeded: not to be counted.
+    Dismissed,
+}
+
+fn fate(job: &Job, pod: &Pod) -> Fate {
+    let going = pod.meta.deleting.is_some();
+    let is = |condition: &str| conditions::is_true(&job.status.conditions, condition);
+    match pod.status.phase {
+        Phase::Succeeded => Fate::Succeeded,
+        _ if going && is("SuccessCriteriaMet") => Fate::Dismissed,
+        Phase::Failed => Fate::Failed,
+        // A pod that is going may never get the chance to fail by itself.
+        _ if going && (!replaces_failed_only(job) || is("FailureTarget")) => Fate::Failed,
+        _ if going => Fate::Going,
+        _ => Fate::Active,
+    }
+}
+
+/// Whether a pod that is on its way out still counts as one of the Job's.
+pub fn replaces_failed_only(job: &Job) -> bool {
+    &*job.spec.pod_replacement_policy == "Failed"
 }
 
 impl<'a> Tally<'a> {
@@ -48,6 +90,8 @@ impl<'a> Tally<'a> {
         for pod in pods.iter().copied() {
             t.look(job, pod);
         }
+        t.hold(job);
+        t.note(job);
         if is_indexed(job) {
             t.succeeded = t.completed_indexes.len() as i32;
         }
@@ -74,63 +118,92 @@ impl<'a> Tally<'a> {
     }
 
     fn look(&mut self, job: &Job, pod: &'a Arc<Pod>) {
-        let index = index_of(job, pod);
-        if is_failed(job, pod) {
-            self.look_at_failed(job, pod, index);
-        } else if pod.status.phase == Phase::Succeeded {
-            if !is_indexed(job) {
-                if pod.meta.has_finalizer(TRACKING) {
-                    self.uncounted_succeeded.insert(pod.meta.uid.clone());
-                }
-            } else if let Some(i) = index {
-                self.completed_indexes.insert(i);
-            }
-        } else if pod.meta.deleting.is_some() {
-            self.terminating.push(pod);
-            return;
-        } else {
-            self.active.push(pod);
-            return;
-        }
+        let tracked = pod.meta.has_finalizer(TRACKING);
+        let fate = fate(job, pod);
         if pod.meta.deleting.is_some() && !pod.is_finished() {
             self.terminating.push(pod);
         }
-        if pod.meta.has_finalizer(TRACKING) {
+        match fate {
+            Fate::Active => self.active.push(pod),
+            Fate::Failed if tracked => return self.look_at_failed(job, pod),
+            Fate::Succeeded if tracked && !self.uncounted_failed.contains(&pod.meta.uid) => {
+                if !is_indexed(job) {
+                    self.uncounted_succeeded.insert(pod.meta.uid.clone());
+                } else if let Some(i) = index_of(job, pod) {
+                    self.completed_indexes.insert(i);
+                }
+            }
+            _ => {}
+        }
+        let over = matches!(fate, Fate::Succeeded | Fate::Dismissed) || job.meta.deleting.is_some();
+        if tracked && over {
             self.release.push(pod);
         }
     }
 
-    fn look_at_failed(&mut self, job: &Job, pod: &'a Arc<Pod>, index: Option<i32>) {
+    fn look_at_failed(&mut self, job: &Job, pod: &'a Arc<Pod>) {
         let rule = policy(job, pod);
         let action = rule.as_ref().map_or("Count", |(_, rule)| &*rule.action);
-        if pod.meta.has_finalizer(TRACKING) {
-            if action == "FailJob" && self.policy_failure.is_none() {
-                self.policy_failure = rule.as_ref().map(|(at, rule)| policy_message(pod, *at, rule));
-            }
-            if action != "Ignore" {
-                self.uncounted_failed.insert(pod.meta.uid.clone());
-            }
+        if action == "FailJob" && self.policy_failure.is_none() {
+            self.policy_failure = rule.as_ref().map(|(at, rule)| policy_message(pod, *at, rule));
         }
-        let (Some(i), Some(limit)) = (index, job.spec.backoff_limit_per_index) else { return };
-        let before: i32 = pod.meta.annotations.get(INDEX_FAILURES).and_then(|n| n.parse().ok()).unwrap_or(0);
-        let failures = if action == "Ignore" { before } else { before.saturating_add(1) };
-        let slot = self.index_failures.entry(i).or_insert(0);
-        *slot = (*slot).max(failures);
-        if failures > limit || action == "FailIndex" {
+        if let (Some(i), Some(limit)) = (index_of(job, pod), job.spec.backoff_limit_per_index)
+            && (action == "FailIndex" || (action != "Ignore" && failures_before(pod).0 >= limit))
+        {
             self.failed_indexes.insert(i);
         }
+        self.fresh.push(pod);
+    }
+
+    /// Picks the pods that have to stay until their index has a new one.
+    fn hold(&mut self, job: &Job) {
+        let ending = ["SuccessCriteriaMet", "FailureTarget"];
+        if job.spec.backoff_limit_per_index.is_none()
+            || job.meta.deleting.is_some()
+            || ending.iter().any(|c| conditions::is_true(&job.status.conditions, c))
+        {
+            return;
+        }
+        let busy: BTreeSet<i32> = self.active.iter().filter_map(|p| index_of(job, p)).collect();
+        for pod in self.fresh.iter().copied() {
+            let Some(i) = index_of(job, pod) else { continue };
+            let over = [&busy, &self.completed_indexes, &self.failed_indexes].iter().any(|set| set.contains(&i));
+            let later = self.held.get(&i).is_none_or(|other| ended_at(other) < ended_at(pod));
+            if !over && later {
+                self.held.insert(i, pod);
+            }
+        }
+    }
+
+    /// Notes the failed pods that need not stay.
+    fn note(&mut self, job: &Job) {
+        let mut waiting = 0;
+        for pod in std::mem::take(&mut self.fresh) {
+            let counts = is_counted(job, pod) && !self.uncounted_failed.contains(&pod.meta.uid);
+            let stays = self.held.values().any(|h| h.meta.uid == pod.meta.uid);
+            let full = self.uncounted_failed.len() + self.uncounted_succeeded.len() >= UNCOUNTED_MAX;
+            if stays || (full && counts) {
+                waiting += i32::from(counts);
+                continue;
+            }
+            if counts {
+                self.uncounted_failed.insert(pod.meta.uid.clone());
+            }
+            self.release.push(pod);
+        }
+        self.failed_total = self.failed + self.uncounted_failed.len() as i32 + waiting;
+        self.release.truncate(UNCOUNTED_MAX);
     }
 
     pub fn succeeded_total(&self) -> i32 {
         self.succeeded + self.uncounted_succeeded.len() as i32
     }
 
-    pub fn failed_total(&self) -> i32 {
-        self.failed + self.uncounted_failed.len() as i32
-    }
-
     pub fn is_flushed(&self) -> bool {
-        self.uncounted_succeeded.is_empty() && self.uncounted_failed.is_empty() && self.release.is_empty()
+        self.uncounted_succeeded.is_empty()
+            && self.uncounted_failed.is_empty()
+            && self.release.is_empty()
+            && self.held.is_empty()
     }
 }
 
@@ -140,16 +213,35 @@ pub fn index_of(job: &Job, pod: &Pod) -> Option<i32> {
     text.parse().ok().filter(|i| (0..job.spec.completions.unwrap_or(0)).contains(i))
 }
 
-/// A pod that is going never gets the chance to fail by itself, and so counts as failed; not so when only failed pods
-/// are to be replaced, or when the suspended Job itself sent it away.
-fn is_failed(job: &Job, pod: &Pod) -> bool {
-    match pod.status.phase {
-        Phase::Failed => true,
-        Phase::Succeeded => false,
-        _ => {
-            pod.meta.deleting.is_some() && &*job.spec.pod_replacement_policy != "Failed" && !job.spec.suspend
-        }
+/// (failures that count, failures that a policy ignores) of the pods that this one stands for, without its own.
+fn failures_before(pod: &Pod) -> (i32, i32) {
+    let number = |name| pod.meta.annotations.get(name).and_then(|n: &str| n.parse().ok()).unwrap_or(0);
+    (number(INDEX_FAILURES), number(INDEX_IGNORED))
+}
+
+/// The same, its own included.
+pub fn failures_of(job: &Job, pod: &Pod) -> (i32, i32) {
+    let (counted, ignored) = failures_before(pod);
+    match is_counted(job, pod) {
+        true => (counted.saturating_add(1), ignored),
+        false => (counted, ignored.saturating_add(1)),
     }
+}
+
+fn is_counted(job: &Job, pod: &Pod) -> bool {
+    policy(job, pod).is_none_or(|(_, rule)| &*rule.action != "Ignore")
+}
+
+/// Whether a pod has failed, or is on its way out and counts as failed.
+pub fn has_failed(job: &Job, pod: &Pod) -> bool {
+    matches!(fate(job, pod), Fate::Failed)
+}
+
+/// When a pod ended, for the wait before the next.
+pub fn ended_at(pod: &Pod) -> Timestamp {
+    let grace = pod.meta.deletion_grace_s.unwrap_or(0).max(0);
+    let asked = pod.meta.deleting.map(|t| after(t, -grace));
+    pod.status.finished.or(asked).or(pod.status.ready_since).unwrap_or(pod.meta.created_at())
 }
 
 /// The first rule of the pod failure policy that a failed pod matches, with its place.

@@ -23,6 +23,11 @@ pub fn after_finish(job: &Job, pods: &[&Arc<Pod>], now: Timestamp, plan: &mut Pl
     for pod in pods.iter().filter(|p| p.meta.has_finalizer(TRACKING)) {
         plan.patch_exact(Pod::RESOURCE, &pod.meta, None, finalizers_without(&pod.meta, TRACKING));
     }
+    delete_in_time(job, now, plan);
+}
+
+/// Deletes a finished Job when its time has come, whoever manages it.
+pub fn delete_in_time(job: &Job, now: Timestamp, plan: &mut Plan) {
     let (Some(ttl), Some(end)) = (job.spec.ttl_seconds_after_finished, finished(job)) else { return };
     if job.meta.deleting.is_some() {
         return;
@@ -66,7 +71,7 @@ impl Step<'_> {
         } else {
             BACKOFF_LIMIT_DEFAULT
         });
-        if self.tally.failed_total() > limit || self.restarts_exceed(limit) {
+        if self.tally.failed_total > limit || self.restarts_exceed(limit) {
             return Some(("BackoffLimitExceeded", "Job has reached the specified backoff limit".into()));
         }
         if self.deadline().is_some_and(|t| t <= self.now) {
@@ -123,7 +128,7 @@ impl Step<'_> {
     fn has_succeeded(&self) -> bool {
         let done = self.tally.succeeded_total();
         match self.job.spec.completions {
-            None => done > 0 && self.tally.active.is_empty() && self.tally.terminating.is_empty(),
+            None => done > 0 && self.tally.active.is_empty(),
             Some(n) => done >= n,
         }
     }
@@ -144,6 +149,9 @@ impl Step<'_> {
             self.set(Condition::new("Failed", true, &c.reason, c.message.clone(), self.now));
             self.say(EventType::Warning, &c.reason, c.message.to_string());
         } else if let Some(c) = ending {
+            if self.job.spec.completions.is_some_and(|n| self.tally.succeeded > n) {
+                self.say(EventType::Warning, "TooManySucceededPods", "Too many succeeded pods");
+            }
             self.set(Condition::new("Complete", true, &c.reason, c.message.clone(), self.now));
             self.say(EventType::Normal, "Completed", "Job completed");
         }

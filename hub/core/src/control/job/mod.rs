@@ -30,6 +30,7 @@ const TRACKING: &str = "batch.kubernetes.io/job-tracking";
 const NOBODY: &str = "";
 const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 const INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
+const INDEX_IGNORED: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
 
 #[derive(Debug)]
 pub struct JobController;
@@ -63,6 +64,7 @@ impl Controller for JobController {
         let Some(job) = view.get::<Job>(&key.namespace, &key.name) else { return plan };
         let Some(selector) = &job.spec.selector else { return plan };
         if job.spec.managed_by.as_ref().is_some_and(|m| &**m != "kubernetes.io/job-controller") {
+            end::delete_in_time(job, now, &mut plan);
             return plan;
         }
         let pods = claim::<Pod, _>(view, job, selector, &mut plan, |p| &p.meta);
@@ -151,5 +153,7 @@ fn release_orphans(view: &ObjectStore, key: &Key, plan: &mut Plan) {
     }
 }
 
+#[cfg(test)]
+mod rows;
 #[cfg(test)]
 mod tests;

@@ -3,11 +3,14 @@
 //! In: a `Step`. Out: pods, with index and finalizer; a time to come back to after failures.
 //! Never: more active pods than `parallelism`.
 
-use super::{INDEX, INDEX_FAILURES, Step, TRACKING, count::index_of};
+use super::{
+    INDEX, INDEX_FAILURES, INDEX_IGNORED, Step, TRACKING,
+    count::{ended_at, failures_of, has_failed, index_of, replaces_failed_only},
+};
 use crate::{
     EventType, Timestamp,
     control::common::{after, finalizers_without, free_pod_name, owner_reference, pod_of_template},
-    limits,
+    limits, names,
     nodes::schedules::RUN,
     view::{Kind, Phase, Pod},
 };
@@ -31,26 +34,17 @@ impl<'a> Step<'a> {
             return self.send_away(all);
         }
         let wanted = self.wanted();
-        let active = self.tally.active.len()
-            + if self.replaces_failed_only() { self.tally.terminating.len() } else { 0 };
-        if self.tally.active.len() > wanted {
-            let mut ranked = self.tally.active.clone();
-            ranked.sort_by_key(|p| {
-                let begun = p.status.phase == Phase::Running;
-                (p.node.is_some(), begun, p.status.ready, Reverse(p.meta.created_at()), p.meta.name.clone())
-            });
-            ranked.truncate(self.tally.active.len() - wanted);
-            self.send_away(ranked);
-        } else if active < wanted {
+        let going = if replaces_failed_only(self.job) { self.tally.terminating.len() } else { 0 };
+        let there = self.tally.active.len() + going;
+        let surplus = self.surplus(self.tally.active.len().saturating_sub(wanted));
+        if !surplus.is_empty() {
+            self.send_away(surplus);
+        } else if there < wanted {
             match self.backoff().filter(|t| *t > self.now) {
                 Some(later) => self.plan.wake_at(later),
-                None => self.create(wanted - active),
+                None => self.create(wanted - there),
             }
         }
-    }
-
-    fn replaces_failed_only(&self) -> bool {
-        &*self.job.spec.pod_replacement_policy == "Failed"
     }
 
     /// How many pods should be active.
@@ -58,24 +52,61 @@ impl<'a> Step<'a> {
         let parallel = self.job.spec.parallelism.unwrap_or(1).max(0) as usize;
         let done = self.tally.succeeded_total();
         let Some(completions) = self.job.spec.completions else {
-            return if done > 0 { parallel.min(self.tally.active.len()) } else { parallel };
+            return if done > 0 { self.tally.active.len() } else { parallel };
         };
         let failed = self.tally.failed_indexes.len() as i32;
         parallel.min((completions - done - failed).max(0) as usize)
     }
 
-    /// When the next pod may be made: 10 s after the first failure since the last success, doubling with each.
+    /// Pods to delete: those whose index does not exist or is done by another, and then the least advanced ones.
+    fn surplus(&self, at_least: usize) -> Vec<&'a Arc<Pod>> {
+        let mut ranked = self.tally.active.clone();
+        ranked.sort_by_key(|p| rank(p));
+        let mut out = Vec::new();
+        if self.is_indexed() {
+            // The most advanced pod of each index stays.
+            let mut seen = BTreeSet::new();
+            let stays = |p: &&Arc<Pod>| index_of(self.job, p).is_some_and(|i| seen.insert(i));
+            let (mut left, misplaced): (Vec<_>, Vec<_>) = ranked.into_iter().rev().partition(stays);
+            left.reverse();
+            (ranked, out) = (left, misplaced);
+        }
+        let more = at_least.saturating_sub(out.len());
+        out.extend(ranked.into_iter().take(more));
+        out.truncate(limits::PODS_PER_STEP_MAX);
+        out
+    }
+
+    /// When the next pod may be made: 10 s after the first failure since the last success, doubling with each. Where
+    /// every index has its own limit it has its own wait, too.
     fn backoff(&self) -> Option<Timestamp> {
-        let end = |p: &Pod| {
-            p.status.finished.or(p.meta.deleting).or(p.status.ready_since).unwrap_or(p.meta.created_at())
-        };
-        let ended = |phase: Phase| self.pods.iter().filter(move |p| p.status.phase == phase);
-        let success = ended(Phase::Succeeded).map(|p| end(p)).max();
-        let failures: Vec<Timestamp> =
-            ended(Phase::Failed).map(|p| end(p)).filter(|t| success.is_none_or(|s| *t > s)).collect();
+        if self.job.spec.backoff_limit_per_index.is_some() {
+            return None;
+        }
+        let succeeded = self.pods.iter().filter(|p| p.status.phase == Phase::Succeeded);
+        let success = succeeded.map(|p| ended_at(p)).max();
+        let failed = self.pods.iter().filter(|p| has_failed(self.job, p)).map(|p| ended_at(p));
+        let failures: Vec<Timestamp> = failed.filter(|t| success.is_none_or(|s| *t > s)).collect();
         let last = failures.iter().max()?;
-        let doublings = (failures.len() as u32 - 1).min(10);
-        Some(after(*last, (BACKOFF_S << doublings).min(BACKOFF_S_MAX)))
+        Some(after(*last, wait(failures.len() as i32)))
+    }
+
+    /// When the next pod of an index may be made.
+    fn backoff_of(&self, index: i32) -> Option<Timestamp> {
+        let pod = self.tally.held.get(&index)?;
+        let (counted, ignored) = failures_of(self.job, pod);
+        Some(after(ended_at(pod), wait(counted.saturating_add(ignored))))
+    }
+
+    /// Indexes that may have a pod now, at most `n`.
+    fn due_indexes(&mut self, n: usize) -> Vec<i32> {
+        let free = self.free_indexes(n);
+        let (due, later): (Vec<i32>, Vec<i32>) =
+            free.into_iter().partition(|i| self.backoff_of(*i).is_none_or(|t| t <= self.now));
+        if let Some(t) = later.into_iter().filter_map(|i| self.backoff_of(i)).min() {
+            self.plan.wake_at(t);
+        }
+        due
     }
 
     fn create(&mut self, missing: usize) {
@@ -83,15 +114,12 @@ impl<'a> Step<'a> {
         let template = self.job.field("/spec/template");
         let mut serial = 0;
         let slots: Vec<Option<i32>> = if self.is_indexed() {
-            self.free_indexes(missing).into_iter().map(Some).collect()
+            self.due_indexes(missing).into_iter().map(Some).collect()
         } else {
             vec![None; missing]
         };
         for index in slots {
-            let base = match index {
-                Some(i) => format!("{}-{i}-", self.job.meta.name),
-                None => format!("{}-", self.job.meta.name),
-            };
+            let base = base_name(&self.job.meta.name, index);
             let run = self.first_run().filter(|_| serial == 0);
             let name = match &run {
                 Some((name, _)) => (*name).to_owned(),
@@ -116,13 +144,13 @@ impl<'a> Step<'a> {
     /// Name and uid of the first pod, where its node knows them already: it may have started it while it was away.
     fn first_run(&self) -> Option<(&str, &str)> {
         let run = self.job.meta.annotations.get(RUN)?.split_once('/')?;
-        let none_yet = self.tally.failed_total() == 0 && self.tally.succeeded_total() == 0 && self.pods.is_empty();
+        let none_yet = self.tally.failed_total == 0 && self.tally.succeeded_total() == 0 && self.pods.is_empty();
         (none_yet && self.view.pod(&self.job.meta.namespace, run.0).is_none()).then_some(run)
     }
 
     fn free_indexes(&self, n: usize) -> Vec<i32> {
-        let busy =
-            self.tally.active.iter().chain(&self.tally.terminating).filter_map(|p| index_of(self.job, p));
+        let going: &[_] = if replaces_failed_only(self.job) { &self.tally.terminating } else { &[] };
+        let busy = self.tally.active.iter().chain(going).filter_map(|p| index_of(self.job, p));
         let busy: BTreeSet<i32> = busy.collect();
         let free = |i: &i32| {
             !busy.contains(i)
@@ -137,8 +165,12 @@ impl<'a> Step<'a> {
         pod["metadata"]["annotations"][INDEX] = json!(text);
         pod["metadata"]["labels"][INDEX] = json!(text);
         if self.job.spec.backoff_limit_per_index.is_some() {
-            let failures = self.tally.index_failures.get(&index).copied().unwrap_or(0);
-            pod["metadata"]["annotations"][INDEX_FAILURES] = json!(failures.to_string());
+            let before = self.tally.held.get(&index).map(|p| failures_of(self.job, p));
+            let (counted, ignored) = before.unwrap_or_default();
+            pod["metadata"]["annotations"][INDEX_FAILURES] = json!(counted.to_string());
+            if ignored > 0 {
+                pod["metadata"]["annotations"][INDEX_IGNORED] = json!(ignored.to_string());
+            }
         }
         if pod["spec"]["hostname"].as_str().unwrap_or("").is_empty() {
             pod["spec"]["hostname"] = json!(format!("{}-{index}", self.job.meta.name));
@@ -177,8 +209,41 @@ impl<'a> Step<'a> {
     }
 }
 
+/// What a pod's name begins with; the index is never cut.
+fn base_name(job: &str, index: Option<i32>) -> String {
+    let tail = index.map_or("-".to_owned(), |i| format!("-{i}-"));
+    let room = names::PREFIX_BYTES_MAX.saturating_sub(tail.len());
+    format!("{}{tail}", &job[..job.len().min(room)])
+}
+
+/// Which pods are easiest to do without comes first, as upstream ranks them.
+fn rank(pod: &Pod) -> impl Ord + use<> {
+    let phase = match pod.status.phase {
+        Phase::Pending => 0,
+        Phase::Running => 2,
+        _ => 1,
+    };
+    let ready = pod.status.ready.then(|| Reverse(pod.status.ready_since));
+    (
+        pod.node.is_some(),
+        phase,
+        ready,
+        Reverse(pod.status.restarts),
+        Reverse(pod.meta.created_at()),
+        pod.meta.name.clone(),
+    )
+}
+
+/// Seconds after so many failures.
+fn wait(failures: i32) -> i64 {
+    let doublings = failures.saturating_sub(1).clamp(0, 10);
+    (BACKOFF_S << doublings).min(BACKOFF_S_MAX)
+}
+
 fn with_tracking(finalizers: &Value) -> Value {
     let mut list = finalizers.as_array().cloned().unwrap_or_default();
-    list.push(json!(TRACKING));
+    if !list.iter().any(|f| f == TRACKING) {
+        list.push(json!(TRACKING));
+    }
     json!(list)
 }

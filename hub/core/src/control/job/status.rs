@@ -54,6 +54,9 @@ impl Step<'_> {
     /// The start time as it is to be; says when the Job was suspended or resumed.
     fn start_time(&mut self) -> Option<crate::Timestamp> {
         let was = self.has("Suspended");
+        if self.has("FailureTarget") || self.has("SuccessCriteriaMet") {
+            return self.job.status.start_time.or((!self.job.spec.suspend).then_some(self.now));
+        }
         if self.job.spec.suspend {
             if !was {
                 let c = Condition::new("Suspended", true, "JobSuspended", "Job suspended", self.now);
