@@ -3,6 +3,7 @@
 //! In: a release hub and the device's agent, in a world of their own. Out: one line a figure, with its mark.
 //! Ratios are taken in one run, interleaved: machines are noisy. Never: a figure that was not measured just now.
 
+mod api;
 mod apply;
 mod control;
 mod create;
@@ -31,6 +32,13 @@ pub struct Args {
     /// What a board costs on the wire, and nothing else (30 minutes are the promise's measure)
     #[arg(long)]
     link: bool,
+    /// The API server under load, and nothing else; what follows `--` goes to the load generator: another API server by
+    /// `--url --ca --token`, `--http2` and more (`-- --help`)
+    #[arg(long)]
+    api: bool,
+    /// For the load generator of `--api`
+    #[arg(last = true, requires = "api")]
+    load: Vec<String>,
 }
 
 /// One row of the table.
@@ -47,6 +55,9 @@ impl Figure {
 }
 
 pub fn run(args: &Args) -> Result<(), String> {
+    if args.api {
+        return api::run(&args.load);
+    }
     setup::run()?;
     if args.create {
         print(&create::run(&dist::agent()?)?);
