@@ -38,7 +38,13 @@ const FORMS: [Form; 6] = [
     Form { name: "protobuf", accept: PROTOBUF, gzip: false, paged: false, mark: "" },
 ];
 
-pub async fn run(access: &Access, server: &Server, place: &Place, pods: usize, figures: &mut Figures) -> Result<(), String> {
+pub async fn run(
+    access: &Access,
+    server: &Server,
+    place: &Place,
+    pods: usize,
+    figures: &mut Figures,
+) -> Result<(), String> {
     let mut connection = Connection::open(access).await?;
     let path = place.path("pods");
     for form in &FORMS {
@@ -50,7 +56,10 @@ pub async fn run(access: &Access, server: &Server, place: &Place, pods: usize, f
         let before = server.cpu();
         for _ in 0..ROUNDS {
             let begin = Instant::now();
-            bytes = if form.paged { pages(&mut connection, &path, pods).await? } else { whole(&mut connection, &path, form).await? };
+            bytes = match form.paged {
+                true => pages(&mut connection, &path, pods).await?,
+                false => whole(&mut connection, &path, form).await?,
+            };
             times.push(begin.elapsed());
         }
         times.sort_unstable();

@@ -100,7 +100,10 @@ async fn run(args: &Args) -> Result<Figures, String> {
             started = Some(hub);
             access
         }
-        (_, Some(url), _) => Access::parts(url, args.ca.as_deref(), args.token.as_deref(), args.cert.as_deref(), args.key.as_deref())?,
+        (_, Some(url), _) => {
+            let (ca, cert, key) = (args.ca.as_deref(), args.cert.as_deref(), args.key.as_deref());
+            Access::parts(url, ca, args.token.as_deref(), cert, key)?
+        }
         (_, _, Some(file)) => Access::kubeconfig(file)?,
         _ => return Err("say what to load: --hub, --url with --ca, or --kubeconfig".into()),
     };
