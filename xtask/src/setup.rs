@@ -17,6 +17,8 @@ const PACKAGES: &[Package] = &[
     ("docker-registry", "docker-registry", "a registry that is not ours, to pull from"),
     ("mosquitto", "mosquitto", "a broker that is not ours"),
     ("mosquitto_pub", "mosquitto-clients", "talks to the hub's broker as a stranger would"),
+    ("etcd", "etcd-server", "the store that two hubs share"),
+    ("etcdctl", "etcd-client", "compacts and spoils that store"),
     ("openssl", "openssl", "forges certificates that must be refused"),
     ("nft", "nftables", "shows what the agent programmed; the agent itself does not need it"),
     ("crun", "crun", "the runtime that benchmarks compare with"),
@@ -72,7 +74,7 @@ pub fn packages(wanted: &[Package]) -> Result<(), String> {
         arguments.extend(missing.iter().map(|(_, p, _)| *p));
         apt(&arguments)?;
         // Debian starts some of them as services; tests start their own.
-        for service in ["mosquitto", "docker-registry"] {
+        for service in ["mosquitto", "docker-registry", "etcd"] {
             let _ = Command::new("service").args([service, "stop"]).output();
         }
     }

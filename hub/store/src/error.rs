@@ -20,6 +20,26 @@ pub enum StoreError {
     /// The caller: when there is room again; nothing was changed.
     #[error("the disk of the hub's data directory is full; nothing was changed, free some space and try again")]
     Full,
+    /// Nobody: one transaction writes a key once.
+    #[error("{0} is written twice in one transaction")]
+    Twice(Arc<Key>),
+    /// The caller: when the operator has made room in etcd; nothing was changed.
+    #[error(
+        "etcd has used up its space quota; nothing was changed. Compact and defragment it, then: etcdctl alarm disarm"
+    )]
+    Quota,
+    /// The caller: again, later. Nothing was changed.
+    #[error("etcd cannot be asked: {0}; nothing was changed, try again")]
+    Away(String),
+    /// The caller: looks first. The write may have been made.
+    #[error("etcd's answer did not come: {0}; whether the write was made is not known, look before you try again")]
+    Doubt(String),
+    /// The operator: what is in etcd is not what this hub can go on with.
+    #[error("etcd at {prefix} holds something that cannot be used: {why}")]
+    Foreign { prefix: String, why: String },
+    /// The operator: another way.
+    #[error("{0}")]
+    NotHere(&'static str),
     /// Nobody: the hub is stopping.
     #[error("the store is closed because the hub is stopping")]
     Closed,

@@ -1,12 +1,16 @@
 //! Durable objects with one revision.
 //!
 //! In: writes with an expectation, from the API. Out: records as bytes, lists, and watches in revision order.
-//! Every acknowledged write is in redb and fsynced, save those of resources named in `Options::relaxed`.
+//! Reads come from memory. What remembers is a `Backend`: a file of redb on this machine, or an etcd that hubs share.
+//! Every acknowledged write is durable there, save those of resources named in `Options::relaxed` with redb.
 //! Never: looks into the bytes, waits for the disk while a reader waits, or keeps a redb transaction open.
 
+mod backend;
 mod error;
+mod etcd;
 mod key;
 mod limits;
+mod local;
 mod memory;
 mod options;
 mod record;
@@ -16,30 +20,29 @@ mod watch;
 mod writer;
 
 pub use error::{StoreError, TooOld};
+pub use etcd::{EtcdFiles, EtcdOptions};
 pub use key::{Key, ResourceId};
 pub use limits::{KEY_PART_BYTES_MAX, RECORD_BYTES_MAX};
 pub use memory::Listing;
 pub use options::Options;
-pub use record::{Draft, Event, EventKind, Expect, Record, Write};
+pub use record::{Check, Draft, Event, EventKind, Expect, Record, Write};
 pub use watch::{Lagged, Watch};
 
+use backend::Backend;
 use memory::Shared;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use tokio::sync::{Semaphore, oneshot};
-use writer::Request;
 
 /// A number that grows with every write, for all resources together. Never reused, also across restarts.
 pub type Revision = u64;
 
-/// Handle to the store; clones share it. The writer thread ends when the last clone is dropped.
+/// Handle to the store; clones share it. What works behind it ends when the last clone is dropped.
 #[derive(Clone)]
 pub struct Store {
     shared: Arc<Shared>,
-    queue: std::sync::mpsc::Sender<Request>,
-    room: Arc<Semaphore>,
+    backend: Arc<dyn Backend>,
     place: Arc<Place>,
 }
 
@@ -65,11 +68,34 @@ impl Store {
         let sealer = options.keys.as_deref().map(|keys| seal::Sealer::open(keys, &options.sealed)).transpose()?;
         let opened = redb_log::Log::open(dir, options.cache_bytes, sealer.map(Arc::new))?;
         let shared = Arc::new(Shared::new(&options, opened.records, opened.revision));
-        let (queue, inbox) = std::sync::mpsc::channel();
-        let room = Arc::new(Semaphore::new(limits::QUEUE_WRITES_MAX));
         let place = Arc::new(Place { dir: dir.into(), sealed: options.sealed.clone() });
-        writer::Writer::spawn(opened.log, Arc::clone(&shared), inbox, options)?;
-        Ok(Store { shared, queue, room, place })
+        let backend = Arc::new(local::Local::start(opened.log, Arc::clone(&shared), options)?);
+        Ok(Store { shared, backend, place })
+    }
+
+    /// Reads everything from an etcd and follows it. `dir` holds the key file and copies; other hubs may write at the same time.
+    pub async fn connect(dir: &Path, etcd: EtcdOptions, options: Options) -> Result<Store, StoreError> {
+        std::fs::create_dir_all(dir).map_err(|e| StoreError::io("make the data directory", e))?;
+        let sealer = options.keys.as_deref().map(|keys| seal::Sealer::open(keys, &options.sealed)).transpose()?;
+        let place = Arc::new(Place { dir: dir.into(), sealed: options.sealed.clone() });
+        let shared = Arc::new(Shared::new(&options, Vec::new(), 0));
+        let backend = Arc::new(etcd::Etcd::start(etcd, sealer, Arc::clone(&shared)).await?);
+        Ok(Store { shared, backend, place })
+    }
+
+    /// Whether other hubs may write to the same objects.
+    pub fn is_shared(&self) -> bool {
+        self.backend.is_shared()
+    }
+
+    /// Waits until reads show every write that was acknowledged before this call, by whatever hub.
+    pub async fn catch_up(&self) -> Result<(), StoreError> {
+        self.backend.catch_up().await
+    }
+
+    /// Waits until reads show this revision; whoever named it got it from another hub, or it never existed.
+    pub async fn reached(&self, revision: Revision) {
+        self.shared.reached(revision).await;
     }
 
     /// Writes one object. `Ok` means durable.
@@ -78,16 +104,24 @@ impl Store {
         records.pop().ok_or(StoreError::Closed)
     }
 
-    /// Writes all or nothing, in one transaction; the records come back in the order of the writes.
+    /// Writes all or nothing, in one transaction, every key once; the records come back in the order of the writes.
     pub async fn write_all(&self, writes: Vec<Write>) -> Result<Vec<Record>, StoreError> {
-        if writes.len() > limits::WRITES_PER_TRANSACTION_MAX {
+        self.write_if(Vec::new(), writes).await
+    }
+
+    /// As `write_all`, if each of `checks` holds too at that moment.
+    pub async fn write_if(&self, checks: Vec<Check>, writes: Vec<Write>) -> Result<Vec<Record>, StoreError> {
+        if checks.len() + writes.len() > limits::WRITES_PER_TRANSACTION_MAX {
             return Err(StoreError::TooLarge("number of writes in one transaction"));
         }
-        let room = Arc::clone(&self.room).acquire_owned().await.map_err(|_| StoreError::Closed)?;
-        let (reply, answer) = oneshot::channel();
-        let request = Request::Write { writes, reply, _room: room };
-        self.queue.send(request).map_err(|_| StoreError::Closed)?;
-        answer.await.map_err(|_| StoreError::Closed)?
+        for (at, write) in writes.iter().enumerate() {
+            write.key().check()?;
+            if writes[..at].iter().any(|earlier| earlier.key() == write.key()) {
+                return Err(StoreError::Twice(Arc::new(write.key().clone())));
+            }
+        }
+        checks.iter().try_for_each(|check| check.key.check())?;
+        self.backend.write(checks, writes).await
     }
 
     pub fn get(&self, key: &Key) -> Option<Record> {
@@ -161,9 +195,12 @@ impl Store {
 
     /// Seals with a new key from now on, seals again what older keys sealed, and forgets those. Says how many records.
     pub async fn rotate_key(&self) -> Result<usize, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.queue.send(Request::Rotate { reply }).map_err(|_| StoreError::Closed)?;
-        answer.await.map_err(|_| StoreError::Closed)?
+        self.backend.rotate().await
+    }
+
+    /// Lets etcd forget what was before this revision. Watches here do not need it.
+    pub async fn compact(&self, before: Revision) -> Result<(), StoreError> {
+        self.backend.compact(before).await
     }
 
     /// The directory of `open`.
@@ -187,8 +224,6 @@ impl Store {
 
     /// Flushes what is relaxed and closes the file. Later writes answer `Closed`; reads go on.
     pub async fn close(&self) -> Result<(), StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.queue.send(Request::Close { reply }).map_err(|_| StoreError::Closed)?;
-        answer.await.map_err(|_| StoreError::Closed)?
+        self.backend.close().await
     }
 }

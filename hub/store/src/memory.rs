@@ -32,12 +32,12 @@ struct PerResource {
 struct State {
     revision: Revision,
     resources: HashMap<ResourceId, PerResource>,
-    /// Consecutive revisions; the last one is `revision`.
+    /// In the order of revisions, which may have gaps; writes of one transaction may share one.
     window: VecDeque<Arc<Event>>,
     window_bytes: usize,
     /// Newest revision that has left the window, of any resource. At the start: the stored revision.
     evicted: Revision,
-    /// The revision at which this process started; nothing older can be watched.
+    /// The revision at which everything was read; nothing older can be watched.
     start: Revision,
 }
 
@@ -213,7 +213,7 @@ impl Shared {
             state.window_bytes += weight(event);
             state.window.push_back(Arc::clone(event));
         }
-        state.revision = last.revision();
+        state.revision = last.revision().max(state.revision);
         while state.window.len() > self.window_events_max || state.window_bytes > self.window_bytes_max {
             state.evict_oldest();
         }
@@ -225,6 +225,42 @@ impl Shared {
         let revision = state.revision;
         drop(guard);
         self.news.send_replace(revision);
+    }
+
+    /// Everything is as of `revision`, whatever was before: watches that are behind it have to list again.
+    pub fn reset(&self, records: Vec<Record>, revision: Revision) {
+        let mut guard = self.write();
+        let state = &mut *guard;
+        state.resources.values_mut().for_each(|of| of.objects.clear());
+        state.window.clear();
+        state.window_bytes = 0;
+        (state.revision, state.evicted, state.start) = (revision, revision, revision);
+        for record in records {
+            let id = Arc::clone(&record.key.resource);
+            let of = state.resources.entry(Arc::clone(&id)).or_insert_with(|| PerResource::new(id, revision));
+            of.objects.insert(Arc::clone(&record.key), record);
+        }
+        for of in state.resources.values() {
+            of.news.send_replace(revision);
+        }
+        drop(guard);
+        self.news.send_replace(revision);
+    }
+
+    /// Nothing happened up to `revision` that was not published.
+    pub fn advance(&self, revision: Revision) {
+        let mut state = self.write();
+        state.revision = state.revision.max(revision);
+        let revision = state.revision;
+        drop(state);
+        self.news.send_replace(revision);
+    }
+
+    /// Waits until `revision` is published.
+    pub async fn reached(&self, revision: Revision) {
+        let mut news = self.news.subscribe();
+        // The sender lives as long as `self`.
+        let _ = news.wait_for(|r| *r >= revision).await;
     }
 
     /// A receiver that changes with each batch that touches `resource` (all, when `None`).
@@ -256,14 +292,16 @@ impl Shared {
         if from < oldest {
             return Err(oldest);
         }
-        let first = state.window.front().map_or(state.revision + 1, |e| e.revision());
-        let skip = (from + 1).saturating_sub(first) as usize;
-        for event in state.window.iter().skip(skip) {
+        let skip = state.window.partition_point(|e| e.revision() <= from);
+        let mut looked = from;
+        for event in state.window.range(skip..) {
+            // A piece ends where a revision does.
+            if out.len() >= WATCH_TAKE_MAX && event.revision() > looked {
+                return Ok(looked);
+            }
+            looked = event.revision();
             if wanted(event) {
                 out.push_back(Arc::clone(event));
-                if out.len() >= WATCH_TAKE_MAX {
-                    return Ok(event.revision());
-                }
             }
         }
         Ok(state.revision.max(from))

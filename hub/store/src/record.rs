@@ -52,6 +52,11 @@ impl Draft {
         Draft { head: bytes, tail: None }
     }
 
+    /// The bytes around the place of the revision; without such a place there is no second part.
+    pub(crate) fn parts(&self) -> (&[u8], Option<&[u8]>) {
+        (&self.head, self.tail.as_deref())
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.head.len() + self.tail.as_ref().map_or(0, |t| t.len() + 20)
     }
@@ -78,6 +83,13 @@ pub enum Expect {
     Any,
 }
 
+/// A condition on an object that is not written. `Expect::Any` holds always.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Check {
+    pub key: Key,
+    pub expect: Expect,
+}
+
 #[derive(Clone, Debug)]
 pub enum Write {
     Put { key: Key, expect: Expect, draft: Draft },
@@ -90,6 +102,20 @@ impl Write {
     pub fn key(&self) -> &Key {
         match self {
             Write::Put { key, .. } | Write::Delete { key, .. } => key,
+        }
+    }
+}
+
+impl Expect {
+    /// Whether an object at this revision (`None`: no object) is what was expected, for a put.
+    pub(crate) fn holds(self, key: &Arc<Key>, current: Option<Revision>) -> Result<(), StoreError> {
+        match (self, current) {
+            (Expect::Absent, Some(_)) => Err(StoreError::Exists(Arc::clone(key))),
+            (Expect::Revision(_), None) => Err(StoreError::NotFound(Arc::clone(key))),
+            (Expect::Revision(wanted), Some(current)) if wanted != current => {
+                Err(StoreError::Conflict { key: Arc::clone(key), current })
+            }
+            _ => Ok(()),
         }
     }
 }

@@ -6,7 +6,7 @@
 //! never differ. Never: publishes what is not durable (save relaxed resources), or gives a revision twice.
 
 use crate::{
-    Draft, Event, EventKind, Expect, Key, Options, Record, Revision, StoreError, Write,
+    Check, Draft, Event, EventKind, Key, Options, Record, Revision, StoreError, Write,
     limits::{GROUP_REQUESTS_MAX, RECORD_BYTES_MAX, RELAXED_WAITING_MAX, REVISIONS_AHEAD},
     memory::Shared,
     redb_log::{Changes, Log},
@@ -25,6 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 pub(crate) enum Request {
     Write {
+        checks: Vec<Check>,
         writes: Vec<Write>,
         reply: oneshot::Sender<Result<Vec<Record>, StoreError>>,
         _room: OwnedSemaphorePermit,
@@ -128,7 +129,9 @@ impl Writer {
             while let Some(request) = next.take() {
                 taken += 1;
                 match request {
-                    Request::Write { writes, reply, _room } => self.stage(&mut group, writes, reply),
+                    Request::Write { checks, writes, reply, _room } => {
+                        self.stage(&mut group, &checks, writes, reply);
+                    }
                     Request::Rotate { reply } => {
                         self.finish(std::mem::take(&mut group));
                         let _ = reply.send(self.rotate());
@@ -149,7 +152,11 @@ impl Writer {
     }
 
     /// Checks all writes of one request against memory and the group so far; takes all of them or none.
-    fn stage(&mut self, group: &mut Group, writes: Vec<Write>, reply: Reply) {
+    fn stage(&mut self, group: &mut Group, checks: &[Check], writes: Vec<Write>, reply: Reply) {
+        if let Err(error) = checks.iter().try_for_each(|check| self.holds(group, check)) {
+            let _ = reply.send(Err(error));
+            return;
+        }
         let (start, revision) = (group.events.len(), self.revision + group.events.len() as u64);
         let mut undo: Vec<(Arc<Key>, Option<Option<Record>>)> = Vec::new();
         let mut failure = None;
@@ -181,25 +188,27 @@ impl Writer {
         let _ = reply.send(Err(error));
     }
 
+    /// The newest state of a key: of the group's, if it is in there.
+    fn current(&self, group: &Group, key: &Arc<Key>) -> Option<Record> {
+        match group.newest.get(key) {
+            Some(newest) => newest.clone(),
+            None => self.shared.get(key),
+        }
+    }
+
+    fn holds(&self, group: &Group, check: &Check) -> Result<(), StoreError> {
+        let key = self.shared.intern(check.key.clone());
+        check.expect.holds(&key, self.current(group, &key).map(|r| r.revision))
+    }
+
     fn check(&self, group: &Group, write: Write, revision: Revision) -> Result<Event, StoreError> {
         let (key, expect, draft) = match write {
             Write::Put { key, expect, draft } => (key, expect, Ok(draft)),
             Write::Delete { key, expect, last } => (key, expect, Err(last)),
         };
-        key.check()?;
         let key = self.shared.intern(key);
-        let current = match group.newest.get(&key) {
-            Some(newest) => newest.clone(),
-            None => self.shared.get(&key),
-        };
-        match (expect, &current) {
-            (Expect::Absent, Some(_)) => return Err(StoreError::Exists(key)),
-            (Expect::Revision(_), None) => return Err(StoreError::NotFound(key)),
-            (Expect::Revision(wanted), Some(c)) if wanted != c.revision => {
-                return Err(StoreError::Conflict { key, current: c.revision });
-            }
-            _ => {}
-        }
+        let current = self.current(group, &key);
+        expect.holds(&key, current.as_ref().map(|c| c.revision))?;
         let bounded = |d: &Draft| match d.len() > RECORD_BYTES_MAX {
             true => Err(StoreError::TooLarge("object")),
             false => Ok(d.finish(revision)),
