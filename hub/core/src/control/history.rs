@@ -65,6 +65,8 @@ fn patch(template: &Value) -> Value {
 pub struct Current {
     pub name: String,
     pub hash: String,
+    /// `status.collisionCount` as it is to be.
+    pub collisions: Option<i32>,
 }
 
 fn all<'a>(view: &'a ObjectStore, owner: &Owner<'a>) -> Vec<&'a Arc<ControllerRevision>> {
@@ -86,7 +88,7 @@ pub fn current(view: &ObjectStore, owner: &Owner<'_>, plan: &mut Plan) -> Option
             plan.patch(ControllerRevision::RESOURCE, &found.meta, None, json!({"revision": newest + 1}));
         }
         let hash = found.meta.labels.get(HASH_LABEL).unwrap_or_default().to_owned();
-        return Some(Current { name: found.meta.name.to_string(), hash });
+        return Some(Current { name: found.meta.name.to_string(), hash, collisions: owner.collisions });
     }
     let mut collisions = owner.collisions;
     for _ in 0..16 {
@@ -107,7 +109,7 @@ pub fn current(view: &ObjectStore, owner: &Owner<'_>, plan: &mut Plan) -> Option
             "revision": newest + 1,
         });
         plan.create(ControllerRevision::RESOURCE, owner.namespace, revision);
-        return Some(Current { name, hash });
+        return Some(Current { name, hash, collisions });
     }
     None
 }

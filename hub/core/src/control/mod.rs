@@ -3,7 +3,7 @@
 //! In: the view and a key. Out: a plan. The shell's part of the contract: it loads the whole store into the view
 //! before the first reconcile, applies a plan, and feeds the resulting events to the view before it reconciles the
 //! same key again (read your writes); so no controller has to remember what it did.
-//! Never: a plan at a fixed point.
+//! Never: a plan at a fixed point, but for an Event that says again what was said (it is counted, not written anew).
 
 mod common;
 pub(crate) mod cron;

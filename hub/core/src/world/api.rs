@@ -173,6 +173,9 @@ impl World {
 
     pub fn apply(&mut self, change: &Change) -> Result<(), String> {
         match change {
+            Change::Create { resource, .. } if self.refuse.is_some_and(|(r, _)| r == resource) => {
+                Err(self.refuse.map(|(_, why)| why.to_owned()).unwrap_or_default())
+            }
             Change::Create { resource, object, .. } => self.try_create(resource, object.clone()).map(|_| ()),
             Change::Patch { resource, namespace, name, uid, resource_version, subresource, merge } => {
                 let key = Key::new(resource, namespace, name);

@@ -63,7 +63,11 @@ impl Controller for DaemonSetController {
     fn reconcile(&self, view: &ObjectStore, key: &Key, now: Timestamp, seed: u64) -> Plan {
         let mut plan = Plan::default();
         let Some(ds) = view.get::<DaemonSet>(&key.namespace, &key.name) else { return plan };
-        let Some(selector) = ds.spec.selector.as_ref().filter(|s| !s.is_empty()) else { return plan };
+        let Some(selector) = ds.spec.selector.as_ref().filter(|s| !s.is_empty()) else {
+            let message = "This daemon set is selecting all pods. A non-empty selector is required.";
+            plan.event(Regarding::of(&**ds), EventType::Warning, "SelectingAll", message, NAME);
+            return plan;
+        };
         let pods = claim::<Pod, _>(view, ds, selector, &mut plan, |p| &p.meta);
         if ds.meta.deleting.is_some() || is_terminating(view, &key.namespace) {
             return plan;
@@ -71,8 +75,9 @@ impl Controller for DaemonSetController {
         let template = ds.field("/spec/template");
         let owner = history::Owner::daemon_set(ds, &template);
         let Some(current) = history::current(view, &owner, &mut plan) else { return plan };
-        let hash = current.hash;
-        let mut step = Step { view, ds, template, hash, now, seed, serial: 0, plan, nodes: vec![], surge: 0 };
+        let history::Current { hash, collisions, .. } = current;
+        let nodes = vec![];
+        let mut step = Step { view, ds, template, hash, collisions, now, seed, serial: 0, plan, nodes, surge: 0 };
         step.look(&pods);
         step.manage();
         if step.plan.is_empty() {
@@ -111,6 +116,7 @@ struct Step<'a> {
     template: Value,
     /// `controller-revision-hash` of the current template.
     hash: String,
+    collisions: Option<i32>,
     now: Timestamp,
     seed: u64,
     serial: u64,
@@ -142,7 +148,7 @@ impl<'a> Step<'a> {
         };
         for node in self.view.all::<Node>().filter(|n| n.meta.deleting.is_none()) {
             let (mut pods, going) = by_node.remove(&*node.meta.name).unwrap_or_default();
-            pods.sort_by_key(|p| (p.meta.created_at(), p.meta.name.clone()));
+            pods.sort_by_key(|p| (p.node.is_none(), p.meta.created_at(), p.meta.name.clone()));
             let (should_run, should_stay) = fit::fits(node, &probe, &self.template);
             self.nodes.push(Place { node, should_run, should_stay, pods, going });
         }
@@ -214,11 +220,13 @@ impl<'a> Step<'a> {
             return self.plan.wake_at(due);
         }
         let at = format!("daemon pod {}/{} on node {node}", pod.meta.namespace, pod.meta.name);
-        let (reason, message) = match pod.status.phase {
-            Phase::Failed => ("FailedDaemonPod", format!("Found failed {at}, will try to kill it")),
-            _ => ("SucceededDaemonPod", format!("Found succeeded {at}, will try to delete it")),
+        let (type_, reason, message) = match pod.status.phase {
+            Phase::Failed => {
+                (EventType::Warning, "FailedDaemonPod", format!("Found failed {at}, will try to kill it"))
+            }
+            _ => (EventType::Normal, "SucceededDaemonPod", format!("Found succeeded {at}, will try to delete it")),
         };
-        self.plan.event(Regarding::of(self.ds), EventType::Warning, reason, message, NAME);
+        self.plan.event(Regarding::of(self.ds), type_, reason, message, NAME);
         self.delete(pod);
     }
 

@@ -29,16 +29,13 @@ impl Step<'_> {
             }
             desired += 1;
             current += 1;
-            updated += i32::from(place.pods.iter().any(|p| self.is_current(p)));
-            if place.pods.iter().any(|p| p.status.ready) {
-                ready += 1;
-                let mut until =
-                    place.pods.iter().map(|p| p.available(self.ds.spec.min_ready_seconds, self.now));
-                if until.any(|a| a == Available::Yes) {
-                    available += 1;
-                } else if let Available::At(t) = pod.available(self.ds.spec.min_ready_seconds, self.now) {
-                    self.plan.wake_at(t);
-                }
+            // Of an old and a new pod side by side the old one counts, as upstream.
+            updated += i32::from(self.is_current(pod));
+            ready += i32::from(pod.status.ready);
+            match pod.available(self.ds.spec.min_ready_seconds, self.now) {
+                Available::Yes => available += 1,
+                Available::At(t) => self.plan.wake_at(t),
+                Available::No => {}
             }
         }
         self.nodes = nodes;
@@ -51,7 +48,7 @@ impl Step<'_> {
             "numberUnavailable": count(desired - available),
             "updatedNumberScheduled": count(updated),
             "observedGeneration": self.ds.meta.generation,
-            "collisionCount": self.ds.status.collision_count,
+            "collisionCount": self.collisions,
             "conditions": self.ds.field("/status/conditions"),
         });
         set_status(&mut self.plan, self.ds, status);

@@ -162,3 +162,20 @@ fn a_deleted_node_takes_its_pod_along() {
     assert_eq!(pods(&w).len(), 1);
     assert_eq!(status(&w)["desiredNumberScheduled"], 1);
 }
+
+#[test]
+fn with_a_surge_an_old_pod_that_is_not_ready_goes_at_once() {
+    let mut w = started(1);
+    set(&mut w, json!({"updateStrategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}}));
+    w.settle();
+    let old = w.list("/pods")[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    w.sick = vec!["d-".into()];
+    set(&mut w, json!({"template": template("two")}));
+    w.settle();
+    let two = || vec![("n0".to_owned(), "one".to_owned()), ("n0".to_owned(), "two".to_owned())];
+    assert_eq!((pods(&w), status(&w)["updatedNumberScheduled"].clone()), (two(), Value::Null), "the old one works");
+    let not_ready = json!([{"type": "Ready", "status": "False", "lastTransitionTime": "2026-11-23T10:00:00Z"}]);
+    w.patch("/pods", "a", &old, json!({"status": {"conditions": not_ready}}));
+    w.settle();
+    assert_eq!(pods(&w), [("n0".to_owned(), "two".to_owned())]);
+}

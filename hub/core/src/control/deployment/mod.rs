@@ -15,7 +15,7 @@ use super::{
     common::{claim, owners_of},
 };
 use crate::{
-    Changed, Key, ObjectStore, Plan, Timestamp,
+    Change, Changed, EventType, Key, ObjectStore, Plan, Regarding, Timestamp,
     view::{Deployment, IntOrString, Kind, Pod, ReplicaSet},
 };
 use std::sync::Arc;
@@ -51,9 +51,26 @@ impl Controller for DeploymentController {
     fn reconcile(&self, view: &ObjectStore, key: &Key, now: Timestamp, _seed: u64) -> Plan {
         let mut plan = Plan::default();
         let Some(d) = view.get::<Deployment>(&key.namespace, &key.name) else { return plan };
-        let Some(selector) = d.spec.selector.as_ref().filter(|s| !s.is_empty()) else { return plan };
+        let Some(selector) = d.spec.selector.as_ref().filter(|s| !s.is_empty()) else {
+            let message = "This deployment is selecting all pods. A non-empty selector is required.";
+            plan.event(Regarding::of(&**d), EventType::Warning, "SelectingAll", message, NAME);
+            return plan;
+        };
         let all = claim::<ReplicaSet, _>(view, d, selector, &mut plan, |rs| &rs.meta);
         Step::new(view, d, all, now, plan).run().events_last()
+    }
+
+    fn refused(&self, view: &ObjectStore, key: &Key, change: &Change, error: &str, now: Timestamp) -> Plan {
+        let plan = Plan::default();
+        let d = view.get::<Deployment>(&key.namespace, &key.name);
+        match (d, change) {
+            (Some(d), Change::Create { object, .. }) => {
+                let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                let message = format!("Failed to create new replica set {name:?}: {error}");
+                Step::new(view, d, vec![], now, plan).cannot_create(message)
+            }
+            _ => plan,
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::{DESIRED_REPLICAS, MAX_REPLICAS, NAME, REVISION, REVISION_HISTORY, Step, held, number, size};
 use crate::{
-    EventType, Regarding,
+    EventType, Plan, Regarding,
     control::common::{is_terminating, owner_reference, set_status},
     names,
     view::{Condition, Deployment, Kind, ReplicaSet, conditions},
@@ -132,6 +132,16 @@ impl Step<'_> {
         let mut status = self.d.field("/status");
         status["collisionCount"] = json!(self.d.status.collision_count.unwrap_or(0) + 1);
         set_status(&mut self.plan, self.d, status);
+    }
+
+    /// The API let no ReplicaSet be made (quota, admission).
+    pub(super) fn cannot_create(mut self, message: String) -> Plan {
+        const REASON: &str = "ReplicaSetCreateError";
+        self.plan.event(Regarding::of(self.d), EventType::Warning, REASON, &*message, NAME);
+        if self.has_deadline() {
+            self.progress(false, REASON, message);
+        }
+        self.plan
     }
 
     /// Sets the Progressing condition alone.

@@ -196,3 +196,18 @@ fn a_taken_name_counts_as_a_collision() {
     assert_eq!(status(&w)["collisionCount"], 1);
     assert_eq!(status(&w)["availableReplicas"], 1);
 }
+
+#[test]
+fn a_refused_replica_set_is_told_and_shown() {
+    let mut w = World::with_nodes(1);
+    w.refuse = Some(("apps/replicasets", "exceeded quota: q"));
+    w.create("apps/deployments", deployment(1, "one"));
+    w.steps(4);
+    let message = |m: &str| m.starts_with("Failed to create new replica set \"web-") && m.ends_with("exceeded quota: q");
+    assert!(w.events.iter().any(|e| e.2 == "ReplicaSetCreateError" && message(&e.3)), "{:?}", w.events);
+    let c = condition(&w, "Progressing");
+    assert_eq!((&c["status"], &c["reason"]), (&json!("False"), &json!("ReplicaSetCreateError")));
+    w.refuse = None;
+    w.pass(1);
+    assert_eq!(status(&w)["readyReplicas"], 1);
+}

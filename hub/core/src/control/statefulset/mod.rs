@@ -65,7 +65,8 @@ impl Controller for StatefulSetController {
             name => name.to_owned(),
         };
         let pods = all.iter().filter_map(|p| Some((ordinal(set, &p.meta.name)?, *p))).collect();
-        let mut step = Step { view, set, template, current, update: update.name, pods, now, plan };
+        let history::Current { name: update, collisions, .. } = update;
+        let mut step = Step { view, set, template, current, update, collisions, pods, now, plan };
         if step.plan.is_empty() {
             step.manage();
             history::clean_up(view, &owner, set.spec.revision_history_limit, &all, &mut step.plan);
@@ -79,7 +80,13 @@ impl Controller for StatefulSetController {
         let set = view.get::<StatefulSet>(&key.namespace, &key.name);
         if let (Some(set), Change::Create { object, .. }) = (set, change) {
             let name = object["metadata"]["name"].as_str().unwrap_or_default();
-            let message = format!("create Pod {name} in StatefulSet {} failed error: {error}", set.meta.name);
+            let message = match object["kind"].as_str() {
+                Some(PersistentVolumeClaim::KIND) => {
+                    let pod = pods::pod_of_claim(set, name);
+                    format!("create Claim {name} for Pod {pod} in StatefulSet {} failed error: {error}", set.meta.name)
+                }
+                _ => format!("create Pod {name} in StatefulSet {} failed error: {error}", set.meta.name),
+            };
             plan.event(Regarding::of(&**set), EventType::Warning, "FailedCreate", message, NAME);
         }
         plan
@@ -100,6 +107,7 @@ struct Step<'a> {
     /// Names of the revision that was rolled out last, and of the template's.
     current: String,
     update: String,
+    collisions: Option<i32>,
     pods: BTreeMap<i32, &'a Arc<Pod>>,
     now: Timestamp,
     plan: Plan,

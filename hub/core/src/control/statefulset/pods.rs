@@ -11,10 +11,20 @@ use crate::{
         history::{self, HASH_LABEL},
     },
     limits,
-    view::{Kind, PersistentVolumeClaim, Pod},
+    view::{Kind, PersistentVolumeClaim, Phase, Pod, StatefulSet},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
+
+const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
+const POD_INDEX: &str = "apps.kubernetes.io/pod-index";
+
+/// Whose claim it is, by its name.
+pub(super) fn pod_of_claim<'n>(set: &StatefulSet, claim: &'n str) -> &'n str {
+    let volumes = set.spec.volume_claim_templates.iter().filter_map(|t| t["metadata"]["name"].as_str());
+    let mut pods = volumes.filter_map(|v| claim.strip_prefix(v)?.strip_prefix('-'));
+    pods.find(|pod| pod.starts_with(&*set.meta.name)).unwrap_or(claim)
+}
 
 impl<'a> Step<'a> {
     /// Brings up what is missing, takes down what is too much, then rolls.
@@ -36,10 +46,12 @@ impl<'a> Step<'a> {
                     false
                 }
                 Some(pod) if pod.is_finished() && pod.meta.deleting.is_none() => {
+                    self.tell_of_ended(pod);
                     self.delete(pod);
                     false
                 }
                 Some(pod) => {
+                    self.keep_identity(pod, ordinal);
                     let healthy = self.is_healthy(pod);
                     if !healthy && self.is_abandoned(pod) {
                         self.delete(pod);
@@ -158,8 +170,8 @@ impl<'a> Step<'a> {
         pod["metadata"]["generateName"] = json!(format!("{}-", self.set.meta.name));
         let labels = &mut pod["metadata"]["labels"];
         labels[HASH_LABEL] = json!(revision);
-        labels["statefulset.kubernetes.io/pod-name"] = json!(name);
-        labels["apps.kubernetes.io/pod-index"] = json!(ordinal.to_string());
+        labels[POD_NAME] = json!(name);
+        labels[POD_INDEX] = json!(ordinal.to_string());
         pod["spec"]["hostname"] = json!(name);
         if !self.set.spec.service_name.is_empty() {
             pod["spec"]["subdomain"] = json!(self.set.spec.service_name);
@@ -204,6 +216,37 @@ impl<'a> Step<'a> {
                 claim["metadata"]["ownerReferences"] = json!([owner_reference(self.set)]);
             }
             self.plan.create(PersistentVolumeClaim::RESOURCE, &self.set.meta.namespace, claim);
+            let set = &self.set.meta.name;
+            self.say(
+                "SuccessfulCreate",
+                format!("create Claim {name} Pod {set}-{ordinal} in StatefulSet {set} success"),
+            );
+        }
+    }
+
+    fn tell_of_ended(&mut self, pod: &Pod) {
+        let (set, name) = (&self.set.meta, &pod.meta.name);
+        let (type_, reason, how) = match pod.status.phase {
+            Phase::Failed => (EventType::Warning, "RecreatingFailedPod", "failed"),
+            _ => (EventType::Normal, "RecreatingTerminatedPod", "terminated"),
+        };
+        let message = format!("StatefulSet {}/{} is recreating {how} Pod {name}", set.namespace, set.name);
+        self.plan.event(Regarding::of(self.set), type_, reason, message, NAME);
+    }
+
+    /// Puts back the labels by which Services find one pod, when somebody took them away.
+    fn keep_identity(&mut self, pod: &Pod, ordinal: i32) {
+        let (name, index) = (&*pod.meta.name, ordinal.to_string());
+        let wanted = [(POD_NAME, name), (POD_INDEX, &*index)];
+        let missing: Map<String, Value> = wanted
+            .iter()
+            .filter(|(label, value)| pod.meta.labels.get(label) != Some(value))
+            .map(|(label, value)| ((*label).to_owned(), json!(value)))
+            .collect();
+        if pod.meta.deleting.is_none() && !missing.is_empty() {
+            self.plan.patch(Pod::RESOURCE, &pod.meta, None, json!({"metadata": {"labels": missing}}));
+            let set = &self.set.meta.name;
+            self.say("SuccessfulUpdate", format!("update Pod {name} in StatefulSet {set} successful"));
         }
     }
 

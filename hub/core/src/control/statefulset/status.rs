@@ -43,7 +43,7 @@ impl Step<'_> {
             "updatedReplicas": count(updated),
             "currentRevision": self.current,
             "updateRevision": self.update,
-            "collisionCount": self.set.status.collision_count.unwrap_or(0),
+            "collisionCount": self.collisions.unwrap_or(0),
         });
         set_status(&mut self.plan, self.set, status);
     }

@@ -157,3 +157,42 @@ fn claims_go_with_their_pod_or_their_set_when_the_policy_says_so() {
         assert_eq!(names(&w).len(), after_delete, "{policy}");
     }
 }
+
+#[test]
+fn what_happens_to_pods_and_claims_is_told_in_the_usual_words() {
+    let claims = json!([{"metadata": {"name": "data"}, "spec": {"resources": {"requests": {"storage": "1Gi"}}}}]);
+    let mut w = started(1, json!({"volumeClaimTemplates": claims, "podManagementPolicy": "Parallel"}));
+    let told = |w: &World, reason: &str| -> Vec<String> {
+        w.events.iter().filter(|e| e.0 == "StatefulSet" && e.2 == reason).map(|e| e.3.clone()).collect()
+    };
+    assert_eq!(
+        told(&w, "SuccessfulCreate"),
+        ["create Claim data-s-0 Pod s-0 in StatefulSet s success", "create Pod s-0 in StatefulSet s successful"]
+    );
+    w.patch("/pods", "a", "s-0", json!({"metadata": {"labels": {"statefulset.kubernetes.io/pod-name": null}}}));
+    w.settle();
+    assert_eq!(w.get("/pods", "a", "s-0")["metadata"]["labels"]["statefulset.kubernetes.io/pod-name"], "s-0");
+    assert_eq!(told(&w, "SuccessfulUpdate"), ["update Pod s-0 in StatefulSet s successful"]);
+    w.patch("/pods", "a", "s-0", json!({"status": {"phase": "Failed"}}));
+    w.settle();
+    assert_eq!(told(&w, "RecreatingFailedPod"), ["StatefulSet a/s is recreating failed Pod s-0"]);
+    w.refuse = Some(("/persistentvolumeclaims", "exceeded quota: q"));
+    set(&mut w, json!({"replicas": 2}));
+    w.steps(4);
+    let refused = "create Claim data-s-1 for Pod s-1 in StatefulSet s failed error: exceeded quota: q";
+    assert_eq!(told(&w, "FailedCreate").first().map(String::as_str), Some(refused), "{:?}", w.events);
+    assert!(!w.exists("/pods", "a", "s-1"), "no pod without its claim");
+}
+
+#[test]
+fn a_taken_revision_name_counts_as_a_collision() {
+    let w = started(1, json!({}));
+    let name = w.list("apps/controllerrevisions")[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    let mut w = World::with_nodes(1);
+    w.create("apps/controllerrevisions", json!({"metadata": {"name": name, "namespace": "a"}, "revision": 1, "data": {}}));
+    w.create("apps/statefulsets", json!({"metadata": {"name": "s", "namespace": "a"}, "spec": {"replicas": 1,
+        "selector": {"matchLabels": {"app": "x"}}, "serviceName": "svc", "template": template("one")}}));
+    w.settle();
+    assert_eq!(w.get("apps/statefulsets", "a", "s")["status"]["collisionCount"], 1);
+    assert_eq!(w.list("apps/controllerrevisions").len(), 2);
+}

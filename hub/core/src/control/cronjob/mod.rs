@@ -11,7 +11,7 @@ use super::{
     cron::Schedule,
 };
 use crate::{
-    Changed, EventType, Key, ObjectStore, Plan, Regarding, Timestamp,
+    Change, Changed, EventType, Key, ObjectStore, Plan, Regarding, Timestamp,
     nodes::schedules,
     view::{CronJob, Job, Kind, Node, conditions, conditions::rfc3339},
 };
@@ -21,6 +21,8 @@ use std::{cmp::Reverse, sync::Arc};
 
 const NAME: &str = "cronjob-controller";
 const SCHEDULED_AT: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
+/// Missed times of which only the last is made up for with a warning.
+const MISSED_MANY: i64 = 100;
 
 #[derive(Debug)]
 pub struct CronJobController;
@@ -50,14 +52,26 @@ impl Controller for CronJobController {
         if cron.meta.deleting.is_some() || is_terminating(view, &key.namespace) {
             return plan;
         }
-        let jobs: Vec<&Arc<Job>> = view.controlled_by::<Job>(&cron.meta.uid).collect();
+        let jobs: Vec<&Arc<Job>> =
+            view.controlled_by::<Job>(&cron.meta.uid).filter(|j| j.meta.namespace == key.namespace).collect();
         let mut step = Step { view, cron, jobs, now, plan, last: cron.status.last_schedule_time };
         step.sweep();
         if !cron.spec.suspend {
             step.schedule();
         }
+        step.tell_of_strangers();
         step.status();
         step.plan
+    }
+
+    fn refused(&self, view: &ObjectStore, key: &Key, change: &Change, error: &str, _now: Timestamp) -> Plan {
+        let mut plan = Plan::default();
+        let cron = view.get::<CronJob>(&key.namespace, &key.name);
+        if let (Some(cron), Change::Create { .. }) = (cron, change) {
+            let message = format!("Error creating job: {error}");
+            plan.event(Regarding::of(&**cron), EventType::Warning, "FailedCreate", message, NAME);
+        }
+        plan
     }
 }
 
@@ -90,6 +104,12 @@ impl Step<'_> {
     /// Says which Jobs ended, and deletes those beyond the limits of history.
     fn sweep(&mut self) {
         let about = Regarding::of(self.cron);
+        for missing in &self.cron.status.active {
+            if !self.jobs.iter().any(|j| j.meta.uid == missing.uid) {
+                let message = format!("Active job went missing: {}", missing.name);
+                self.plan.event(about.clone(), EventType::Normal, "MissingJob", message, NAME);
+            }
+        }
         for job in &self.jobs {
             let listed = self.cron.status.active.iter().any(|a| a.uid == job.meta.uid);
             if let Some(end) = end_of(job).filter(|_| listed) {
@@ -119,51 +139,120 @@ impl Step<'_> {
         }
     }
 
+    /// Whether this controller made a Job, or took it over; somebody may have made one by hand (`kubectl create job --from`).
+    fn is_own(&self, job: &Job) -> bool {
+        let listed = self.cron.status.active.iter().any(|a| a.uid == job.meta.uid);
+        let digits = job.meta.name.strip_prefix(&*self.cron.meta.name).and_then(|n| n.strip_prefix('-'));
+        let of_a_time = digits.is_some_and(|d| !d.is_empty() && d.bytes().all(|b| b.is_ascii_digit()));
+        listed || (of_a_time && job.meta.annotations.contains_key(SCHEDULED_AT))
+    }
+
+    /// Jobs that run and count.
+    fn active(&self) -> impl Iterator<Item = &'_ Arc<Job>> {
+        self.jobs.iter().copied().filter(|j| end_of(j).is_none() && self.is_own(j))
+    }
+
+    fn tell_of_strangers(&mut self) {
+        let strangers = self.jobs.iter().filter(|j| end_of(j).is_none() && !self.is_own(j));
+        for job in strangers.copied().collect::<Vec<_>>() {
+            let name = &job.meta.name;
+            let message = format!("Saw a job that the controller did not create or forgot: {name}");
+            self.warn("UnexpectedJob", message);
+        }
+    }
+
+    fn warn(&mut self, reason: &str, message: String) {
+        self.plan.event(Regarding::of(self.cron), EventType::Warning, reason, message, NAME);
+    }
+
+    fn say(&mut self, reason: &str, message: String) {
+        self.plan.event(Regarding::of(self.cron), EventType::Normal, reason, message, NAME);
+    }
+
     fn schedule(&mut self) {
-        let (Some(schedule), Some(zone)) = (Schedule::parse(&self.cron.spec.schedule), self.zone()) else {
-            return self.plan.because("Unparseable", "schedule or time zone cannot be understood");
+        let Some(zone) = self.zone() else {
+            let zone = self.cron.spec.time_zone.as_deref().unwrap_or_default();
+            return self.warn("UnknownTimeZone", format!("invalid timeZone: {zone:?}: unknown time zone {zone}"));
+        };
+        let Some(schedule) = Schedule::parse(&self.cron.spec.schedule) else {
+            let message = format!("unparseable schedule: {:?} : five fields or @every, @hourly and the like are \
+                expected", self.cron.spec.schedule);
+            return self.warn("UnparseableSchedule", message);
         };
         if let Some(next) = schedule.next(self.now, &zone) {
             self.plan.wake_at(next);
         }
-        let Some(due) = self.due(&schedule, &zone) else { return };
+        let Some((due, missed)) = self.due(&schedule, &zone) else { return };
         let name = format!("{}-{}", self.cron.meta.name, due.as_second() / 60);
-        if self.view.get::<Job>(&self.cron.meta.namespace, &name).is_some() {
-            self.last = self.last.max(Some(due));
+        if let Some(job) = self.view.get::<Job>(&self.cron.meta.namespace, &name) {
+            // Somebody else's Job of that name: whoever made it answers for it.
+            if job.meta.controlled_by(&self.cron.meta.uid) {
+                self.last = self.last.max(Some(due));
+            }
             return;
         }
+        if !self.makes_room() {
+            return;
+        }
+        if missed > MISSED_MANY {
+            let message = "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew";
+            self.warn("TooManyMissedTimes", message.into());
+        }
+        self.last = Some(due);
+        self.plan.create(Job::RESOURCE, &self.cron.meta.namespace, self.job(&name, due, &zone));
+        self.say("SuccessfulCreate", format!("Created job {name}"));
+    }
+
+    /// Does what the concurrency policy says about Jobs that still run. False: the new one has to wait.
+    fn makes_room(&mut self) -> bool {
         let bound = schedules::node_of(self.view, self.cron);
         // Nobody knows what runs on a node that is away: it keeps to the policy itself.
         let away = bound.is_some_and(|n| !n.status.ready());
-        let unfinished = self.jobs.iter().copied().filter(|j| end_of(j).is_none() && !away);
-        let active: Vec<&Arc<Job>> = unfinished.collect();
+        let active: Vec<Arc<Job>> = self.active().filter(|_| !away).cloned().collect();
         match &*self.cron.spec.concurrency_policy {
             "Forbid" if !active.is_empty() => {
                 let why =
                     "Not starting job because prior execution is running and concurrency policy is Forbid";
-                return self.plan.because("JobAlreadyActive", why);
+                self.plan.because("JobAlreadyActive", why);
+                self.say("JobAlreadyActive", why.into());
+                false
             }
-            "Replace" => active.iter().filter(|j| j.meta.deleting.is_none()).for_each(|j| {
-                self.plan.delete(Job::RESOURCE, &j.meta);
-            }),
-            _ => {}
+            "Replace" => {
+                for job in active.iter().filter(|j| j.meta.deleting.is_none()) {
+                    self.plan.delete(Job::RESOURCE, &job.meta);
+                    self.say("SuccessfulDelete", format!("Deleted job {}", job.meta.name));
+                }
+                true
+            }
+            _ => true,
         }
-        self.last = Some(due);
-        self.plan.create(Job::RESOURCE, &self.cron.meta.namespace, self.job(&name, due, &zone));
-        let message = format!("Created job {name}");
-        self.plan.event(Regarding::of(self.cron), EventType::Normal, "SuccessfulCreate", message, NAME);
     }
 
-    /// The newest time that is due and neither done nor too long ago.
-    fn due(&self, schedule: &Schedule, zone: &TimeZone) -> Option<Timestamp> {
-        let mut earliest = self.last.unwrap_or(self.cron.meta.created_at());
+    /// The newest time that is due and neither done nor too long ago, and how many were missed, itself included.
+    fn due(&mut self, schedule: &Schedule, zone: &TimeZone) -> Option<(Timestamp, i64)> {
+        let done = self.last.unwrap_or(self.cron.meta.created_at());
+        let mut earliest = done;
         if let Some(deadline) = self.cron.spec.starting_deadline_seconds {
             let from = self.now.checked_sub(SignedDuration::from_secs(deadline.max(0))).ok()?;
             earliest = earliest.max(from);
         }
-        // Looks back in growing windows, so that a long absence costs little.
+        let Some(newest) = self.newest(schedule, zone, earliest) else {
+            if let Some(missed) = self.newest(schedule, zone, done).filter(|_| earliest > done) {
+                let at = missed.to_zoned(TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S %z").to_string();
+                self.warn("MissSchedule", format!("Missed scheduled time to start a job: {at}"));
+            }
+            return None;
+        };
+        let first = schedule.next(earliest, zone)?;
+        let second = schedule.next(first, zone).unwrap_or(self.now);
+        let between = (second.as_second() - first.as_second()).max(1);
+        Some((newest, (self.now.as_second() - first.as_second()) / between + 1))
+    }
+
+    /// The newest time after `earliest` that is due. Looks back in growing windows, so that a long absence costs little.
+    fn newest(&self, schedule: &Schedule, zone: &TimeZone, earliest: Timestamp) -> Option<Timestamp> {
         let mut window = SignedDuration::from_mins(1);
-        let found = loop {
+        let mut newest = loop {
             let from = self.now.checked_sub(window).ok().filter(|t| *t > earliest).unwrap_or(earliest);
             match schedule.next(from, zone).filter(|t| *t <= self.now) {
                 Some(t) => break t,
@@ -171,7 +260,6 @@ impl Step<'_> {
                 None => window = window.saturating_mul(2),
             }
         };
-        let mut newest = found;
         while let Some(t) = schedule.next(newest, zone).filter(|t| *t <= self.now) {
             newest = t;
         }
@@ -204,12 +292,11 @@ impl Step<'_> {
     }
 
     fn status(&mut self) {
-        let active = self.jobs.iter().filter(|j| end_of(j).is_none());
-        let refer = |j: &&Arc<Job>| {
+        let refer = |j: &Arc<Job>| {
             json!({"apiVersion": "batch/v1", "kind": "Job", "namespace": j.meta.namespace, "name": j.meta.name,
                 "uid": j.meta.uid})
         };
-        let active: Vec<Value> = active.map(refer).collect();
+        let active: Vec<Value> = self.active().map(refer).collect();
         let ends = self
             .jobs
             .iter()
@@ -226,92 +313,4 @@ impl Step<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::world::World;
-
-    fn started(spec: Value) -> World {
-        let mut w = World::with_nodes(1);
-        let mut spec = spec;
-        spec["schedule"] = json!("*/10 * * * *");
-        spec["jobTemplate"] = json!({"metadata": {"labels": {"l": "1"}}, "spec": {"completions": 1, "template":
-            {"spec": {"restartPolicy": "Never", "containers": [{"name": "c"}]}}}});
-        w.create("batch/cronjobs", json!({"metadata": {"name": "c", "namespace": "a"}, "spec": spec}));
-        w.settle();
-        w
-    }
-
-    fn jobs(w: &World) -> Vec<String> {
-        w.list("batch/jobs").iter().map(|j| j["metadata"]["name"].as_str().unwrap().to_owned()).collect()
-    }
-
-    #[test]
-    fn one_job_a_time_and_a_short_history() {
-        let mut w = started(json!({}));
-        w.exit_codes = vec![("c-".into(), 0)];
-        assert_eq!(jobs(&w).len(), 0);
-        w.pass(600);
-        // 2026-11-23T10:10:00Z in minutes.
-        assert_eq!(jobs(&w), ["c-29923810"]);
-        let job = &w.list("batch/jobs")[0]["metadata"];
-        assert_eq!(job["annotations"][SCHEDULED_AT], "2026-11-23T10:10:00Z");
-        assert_eq!(w.get("batch/cronjobs", "a", "c")["status"]["lastScheduleTime"], "2026-11-23T10:10:00Z");
-        w.pass(3600);
-        assert_eq!(jobs(&w).len(), 3);
-        let status = &w.get("batch/cronjobs", "a", "c")["status"];
-        assert_eq!(
-            (&status["active"], &status["lastSuccessfulTime"]),
-            (&Value::Null, &json!("2026-11-23T11:10:00Z"))
-        );
-    }
-
-    #[test]
-    fn policies_decide_about_running_jobs() {
-        for (policy, expect) in [("Allow", 3), ("Forbid", 1), ("Replace", 1)] {
-            let mut w = started(json!({"concurrencyPolicy": policy}));
-            w.pass(1900);
-            assert_eq!(jobs(&w).len(), expect, "{policy}");
-            let newest = w.get("batch/cronjobs", "a", "c")["status"]["active"].as_array().unwrap().len();
-            assert_eq!(newest, expect, "{policy}");
-        }
-    }
-
-    #[test]
-    fn only_the_last_missed_time_counts_and_not_after_the_deadline() {
-        let mut w = started(json!({"suspend": true, "startingDeadlineSeconds": 200}));
-        w.pass(6150);
-        assert_eq!(jobs(&w).len(), 0);
-        w.patch("batch/cronjobs", "a", "c", json!({"spec": {"suspend": false}}));
-        w.settle();
-        assert_eq!(jobs(&w).len(), 1, "the time 150 seconds ago");
-        let mut w = started(json!({"suspend": true, "startingDeadlineSeconds": 100}));
-        w.pass(6150);
-        w.patch("batch/cronjobs", "a", "c", json!({"spec": {"suspend": false}}));
-        w.settle();
-        assert_eq!(jobs(&w).len(), 0);
-    }
-
-    #[test]
-    fn a_run_on_one_node_has_the_identity_that_the_node_knows() {
-        let mut w = World::with_nodes(2);
-        w.kubelet = false;
-        let spec = json!({"schedule": "*/10 * * * *", "concurrencyPolicy": "Forbid", "jobTemplate": {"spec": {"completions": 1,
-            "template": {"spec": {"restartPolicy": "Never", "nodeSelector": {"kubernetes.io/hostname": "n1"},
-                "containers": [{"name": "c"}]}}}}});
-        w.create("batch/cronjobs", json!({"metadata": {"name": "c", "namespace": "a"}, "spec": spec}));
-        w.pass(600);
-        let uid = w.get("batch/cronjobs", "a", "c")["metadata"]["uid"].as_str().unwrap().to_owned();
-        let due: Timestamp = "2026-11-23T10:10:00Z".parse().unwrap();
-        let run = limpet_protocol::schedule::Run::of(&uid, "c", due.as_second());
-        assert_eq!(jobs(&w), [run.job]);
-        let pod = w.get("/pods", "a", &run.pod);
-        assert_eq!((&pod["metadata"]["uid"], &pod["spec"]["nodeName"]), (&json!(run.pod_uid), &json!("n1")));
-        w.pass(1200);
-        assert_eq!(jobs(&w).len(), 1, "the first still runs");
-        // While the node is away it is not known what runs there: every time has its Job.
-        let away = json!([{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}]);
-        w.patch("/nodes", "", "n1", json!({"status": {"conditions": away}}));
-        w.pass(1200);
-        assert_eq!(jobs(&w).len(), 4, "the last one missed at once, then each");
-    }
-}
+mod tests;
