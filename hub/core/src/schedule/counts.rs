@@ -1,131 +1,124 @@
-//! How many pods that match something each node holds, kept up to date from event to event.
+//! What the scheduler keeps count of, from event to event: nodes, bound pods, answers to questions about them.
 //!
-//! In: what to count, every change of a pod. Out: counts by node. Never: counts finished pods, or grows beyond
-//! `KEPT_MAX` questions; the one that was asked longest ago is forgotten.
+//! In: what to count, every change of a pod or node. Out: numbers by node and by topology value. Each change replaces what
+//! is known of its object, so that one that was seen already does no harm. Never: counts finished pods, or
+//! grows beyond `KEPT_MAX` questions; the one that was asked longest ago is forgotten.
 
+use super::{
+    tally::{Count, Tally},
+    terms::Wanted,
+    topology::Topology,
+    wishes::Wishes,
+};
 use crate::{
-    Changed, ObjectStore,
-    view::{Kind, Labels, Namespace, Pod, Selector},
+    Changed, Key, ObjectStore,
+    view::{Kind, Namespace, Node, Pod},
 };
 use std::{collections::BTreeMap, sync::Arc};
 
 const KEPT_MAX: usize = 64;
 
-/// Pods that one question is about: those that match all of `terms`, or that `owner` controls.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    Terms(Vec<Term>),
-    Owner(Box<str>),
-}
-
-/// Pods of some namespaces with some labels.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Term {
-    pub namespaces: Vec<Box<str>>,
-    pub namespace_selector: Option<Selector>,
-    /// `None` matches nothing.
-    pub labels: Option<Selector>,
-    /// Labels whose value must (true) or must not (false) be this.
-    pub same: Vec<(Box<str>, Box<str>, bool)>,
-}
-
-impl Term {
-    pub fn matches(&self, view: &ObjectStore, namespace: &str, labels: &Labels) -> bool {
-        let in_namespace = self.namespaces.iter().any(|n| **n == *namespace)
-            || self.namespace_selector.as_ref().is_some_and(|s| {
-                s.is_empty() || view.get::<Namespace>("", namespace).is_some_and(|n| s.matches(&n.meta.labels))
-            });
-        in_namespace
-            && self.labels.as_ref().is_some_and(|s| s.matches(labels))
-            && self.same.iter().all(|(key, value, equal)| (labels.get(key) == Some(&**value)) == *equal)
-    }
-}
-
-impl Wanted {
-    pub fn matches(&self, view: &ObjectStore, pod: &Pod) -> bool {
-        match self {
-            Wanted::Owner(uid) => pod.meta.controlled_by(uid),
-            Wanted::Terms(terms) => terms.iter().all(|t| t.matches(view, &pod.meta.namespace, &pod.meta.labels)),
-        }
-    }
-}
-
-/// Matching pods of a node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Count {
-    pub all: i64,
-    /// Those that are not being deleted.
-    pub staying: i64,
-}
-
-pub type ByNode = BTreeMap<Box<str>, Count>;
-
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
+    /// Everything was taken in once; before, changes are not followed.
+    filled: bool,
+    pub topology: Topology,
+    pub wishes: Wishes,
+    /// Bound, unfinished pods as they are counted.
+    placed: BTreeMap<Key, Arc<Pod>>,
     /// The newest question last.
-    kept: Vec<(Wanted, Arc<ByNode>)>,
+    kept: Vec<(Wanted, Tally)>,
 }
 
 impl Counts {
-    pub fn of(&mut self, view: &ObjectStore, wanted: Wanted) -> Arc<ByNode> {
-        if let Some(at) = self.kept.iter().rposition(|k| k.0 == wanted) {
-            let found = self.kept.remove(at);
-            let counts = Arc::clone(&found.1);
-            self.kept.push(found);
-            return counts;
+    /// Takes in the whole view, unless it did so before.
+    pub fn fill(&mut self, view: &ObjectStore) {
+        if self.filled {
+            return;
         }
-        let mut counts = ByNode::new();
-        match &wanted {
-            Wanted::Owner(uid) => view.controlled_by::<Pod>(uid).for_each(|p| add(&mut counts, p, 1)),
-            Wanted::Terms(_) => {
-                for (_, pods) in view.nodes_and_pods() {
-                    let matching = pods.pods.values().filter(|p| wanted.matches(view, p));
-                    matching.for_each(|p| add(&mut counts, p, 1));
-                }
-            }
+        for (node, _) in view.nodes_and_pods() {
+            self.topology.set(&node.meta.name, Some(node));
         }
-        if self.kept.len() >= KEPT_MAX {
-            self.kept.remove(0);
+        for pod in view.all::<Pod>() {
+            let key = Key::new(Pod::RESOURCE, &pod.meta.namespace, &pod.meta.name);
+            self.set_pod(view, &key, Some(pod));
         }
-        let counts = Arc::new(counts);
-        self.kept.push((wanted, Arc::clone(&counts)));
-        counts
+        self.filled = true;
     }
 
     pub fn observe(&mut self, view: &ObjectStore, changed: &Changed) {
-        if changed.is::<Namespace>() {
-            let labels = |o: &Option<crate::view::Object>| o.as_ref().map(|o| o.meta().labels.clone());
-            if labels(&changed.old) != labels(&changed.new) {
-                self.clear();
-            }
-        }
-        if &*changed.key.resource != Pod::RESOURCE {
+        if !self.filled {
             return;
         }
-        for (wanted, counts) in &mut self.kept {
-            for (pod, n) in [(changed.old_as::<Pod>(), -1), (changed.new_as::<Pod>(), 1)] {
-                if let Some(pod) = pod.filter(|p| counts_somewhere(p) && wanted.matches(view, p)) {
-                    add(Arc::make_mut(counts), pod, n);
+        match &*changed.key.resource {
+            Namespace::RESOURCE => {
+                let labels = |o: &Option<crate::view::Object>| o.as_ref().map(|o| o.meta().labels.clone());
+                if labels(&changed.old) != labels(&changed.new) {
+                    self.kept.clear();
                 }
+            }
+            Node::RESOURCE => self.set_node(&changed.key.name, changed.new_as::<Node>()),
+            Pod::RESOURCE => self.set_pod(view, &changed.key, changed.new_as::<Pod>()),
+            _ => {}
+        }
+    }
+
+    fn set_node(&mut self, name: &str, node: Option<&Arc<Node>>) {
+        let old = self.topology.set(name, node);
+        let (old, new) = (old.as_ref().map(|n| &n.meta.labels), node.map(|n| &n.meta.labels));
+        if old != new {
+            self.kept.iter_mut().for_each(|(_, tally)| tally.relabel(name, old, new));
+            self.wishes.relabel(name, old, new);
+        }
+    }
+
+    fn set_pod(&mut self, view: &ObjectStore, key: &Key, pod: Option<&Arc<Pod>>) {
+        let new = pod.filter(|p| p.node.is_some() && !p.is_finished());
+        let old = match new {
+            Some(pod) => self.placed.insert(key.clone(), Arc::clone(pod)),
+            None => self.placed.remove(key),
+        };
+        for (pod, n) in [(old.as_ref(), -1), (new, 1)] {
+            let Some((pod, node)) = pod.and_then(|p| Some((p, p.node.as_deref()?))) else { continue };
+            let labels = self.topology.node(node).map(|n| &n.meta.labels);
+            for (wanted, tally) in &mut self.kept {
+                if wanted.matches(view, pod) {
+                    tally.add(node, labels, one(pod).times(n));
+                }
+            }
+            if pod.spec.affinity.is_some() {
+                self.wishes.add(&self.topology, pod, node, n);
             }
         }
     }
 
-    pub fn clear(&mut self) {
-        self.kept.clear();
+    /// How many matching pods there are on each node, and by each topology key that was asked for.
+    pub fn of(&mut self, view: &ObjectStore, wanted: &Wanted) -> (&mut Tally, &mut Topology) {
+        let known = self.kept.iter().rposition(|k| k.0 == *wanted);
+        let entry = known.map(|at| self.kept.remove(at)).unwrap_or_else(|| self.fresh(view, wanted));
+        if self.kept.len() >= KEPT_MAX {
+            self.kept.remove(0);
+        }
+        self.kept.push(entry);
+        let at = self.kept.len() - 1;
+        (&mut self.kept[at].1, &mut self.topology)
+    }
+
+    fn fresh(&self, view: &ObjectStore, wanted: &Wanted) -> (Wanted, Tally) {
+        let mut tally = Tally::default();
+        let mut add = |pod: &Arc<Pod>| {
+            if let Some(node) = pod.node.as_deref().filter(|_| wanted.matches(view, pod)) {
+                tally.add(node, None, one(pod));
+            }
+        };
+        match wanted {
+            Wanted::Owner(uid) => view.owned_by(uid).filter_map(|k| self.placed.get(k)).for_each(&mut add),
+            Wanted::Terms(_) => self.placed.values().for_each(&mut add),
+        }
+        (wanted.clone(), tally)
     }
 }
 
-fn counts_somewhere(pod: &Pod) -> bool {
-    pod.node.is_some() && !pod.is_finished()
-}
-
-fn add(counts: &mut ByNode, pod: &Pod, n: i64) {
-    let Some(node) = pod.node.as_ref().filter(|_| counts_somewhere(pod)) else { return };
-    let count = counts.entry(node.clone()).or_default();
-    count.all += n;
-    count.staying += if pod.meta.deleting.is_none() { n } else { 0 };
-    if count.all == 0 {
-        counts.remove(node);
-    }
+fn one(pod: &Pod) -> Count {
+    Count { all: 1, staying: i64::from(pod.meta.deleting.is_none()) }
 }

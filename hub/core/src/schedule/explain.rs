@@ -30,6 +30,7 @@ pub fn explain(view: &ObjectStore, config: &Config, pod: &Pod) -> Result<Vec<Nod
         return Err(format!("it waits for a scheduler called {name:?}, which is not one of this hub's profiles"));
     };
     let mut counts = Counts::default();
+    counts.fill(view);
     let rules = Rules::gather(view, profile, pod, &mut counts).map_err(|r| r.text.to_string())?;
     let nobody = Nominations::default();
     let answers = view.nodes_and_pods().map(|(node, pods)| {

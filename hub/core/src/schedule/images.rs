@@ -81,7 +81,7 @@ impl PodImages<'_> {
             return 0;
         }
         let scaled = |h: &&Held| (h.bytes as f64 * h.nodes.len() as f64 / all_nodes.max(1) as f64) as i64;
-        let sum: i64 = self.held.iter().filter(|h| h.nodes.contains(node)).map(|h| scaled(h)).sum();
+        let sum: i64 = self.held.iter().filter(|h| h.nodes.contains(node)).map(scaled).sum();
         let most = BYTES_LARGE.saturating_mul(self.containers);
         (sum.clamp(BYTES_SMALL, most) - BYTES_SMALL) * 100 / (most - BYTES_SMALL).max(1)
     }

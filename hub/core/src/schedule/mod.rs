@@ -19,8 +19,12 @@ mod reason;
 mod room;
 mod score;
 mod spread;
+mod tally;
+mod terms;
+mod topology;
 mod volumes;
 mod why_not;
+mod wishes;
 
 use crate::{
     Change, Changed, EventType, Key, ObjectStore, Plan, Regarding, Timestamp,
@@ -54,8 +58,8 @@ pub struct Scheduler {
     counts: Counts,
     images: Images,
     nominations: Nominations,
-    /// Where the search for nodes begins next.
-    start: usize,
+    /// Node with which the next search begins.
+    start: Box<str>,
     figures: Figures,
 }
 
@@ -92,7 +96,7 @@ impl Scheduler {
             counts: Counts::default(),
             images: Images::default(),
             nominations: Nominations::default(),
-            start: 0,
+            start: Box::default(),
             figures: Figures::default(),
         }
     }
@@ -189,7 +193,8 @@ impl Scheduler {
         let Some(profile) = config.profile(&pod.spec.scheduler_name) else {
             return Verdict::Hopeless(WhyNot::default());
         };
-        let nodes = view.nodes_and_pods().filter(|(n, _)| n.meta.deleting.is_none()).count();
+        counts.fill(view);
+        let nodes = counts.topology.staying();
         if nodes == 0 {
             return Verdict::Hopeless(WhyNot::no_nodes());
         }
@@ -197,7 +202,7 @@ impl Scheduler {
             Ok(rules) => rules,
             Err(reason) => return Verdict::Hopeless(WhyNot::whole(nodes, &reason)),
         };
-        let around = Circumstances { images, nominations, percentage: config.percentage, start, seed };
+        let around = Circumstances { images, nominations, percentage: config.percentage, nodes, start, seed };
         let objections = match place::place(&rules, around) {
             Ok(placement) => return prepared(view, &rules, placement),
             Err(objections) => objections,
@@ -389,5 +394,7 @@ fn disrupted(victim: &Pod, message: &str, now: Timestamp) -> Value {
 
 #[cfg(test)]
 mod random;
+#[cfg(test)]
+mod remembers;
 #[cfg(test)]
 mod tests;

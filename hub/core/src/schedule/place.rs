@@ -37,8 +37,10 @@ pub struct Circumstances<'a> {
     pub images: &'a Images,
     pub nominations: &'a Nominations,
     pub percentage: usize,
-    /// Where to begin; moved on.
-    pub start: &'a mut usize,
+    /// How many nodes there are that are not being deleted.
+    pub nodes: usize,
+    /// Name of the node to begin with; moved on.
+    pub start: &'a mut Box<str>,
     pub seed: u64,
 }
 
@@ -66,20 +68,16 @@ pub fn spot<'a>(rules: &Rules<'a>, nominations: &Nominations, node: &'a Node, po
 }
 
 pub fn place<'a>(rules: &Rules<'a>, around: Circumstances<'_>) -> Result<Placement, Vec<Objection<'a>>> {
-    let nodes: Vec<(&Arc<Node>, &NodePods)> =
-        rules.view.nodes_and_pods().filter(|(n, _)| n.meta.deleting.is_none()).collect();
     if let Some(nominated) = around.nominations.of(&key_of(rules.pod))
-        && let Some((node, pods)) = nodes.iter().find(|(n, _)| *n.meta.name == *nominated)
+        && let Some((node, pods)) = rules.view.node_and_pods(nominated).filter(|(n, _)| n.meta.deleting.is_none())
         && rules.against(&spot(rules, around.nominations, node, pods)).is_empty()
     {
         return Ok(Placement { node: nominated.into(), feasible: 1, score: 0 });
     }
-    let enough = to_find(nodes.len(), around.percentage);
-    let (mut feasible, mut objections) = (Vec::new(), Vec::new());
-    let mut looked = 0;
-    for i in 0..nodes.len() {
-        let (node, pods) = nodes[(*around.start + i) % nodes.len()];
-        looked += 1;
+    let enough = to_find(around.nodes, around.percentage);
+    let (mut feasible, mut objections) = (Vec::with_capacity(enough), Vec::new());
+    let mut nodes = rules.view.nodes_and_pods_from(around.start).filter(|(n, _)| n.meta.deleting.is_none());
+    for (node, pods) in nodes.by_ref() {
         let spot = spot(rules, around.nominations, node, pods);
         let against = rules.against(&spot);
         if against.is_empty() { feasible.push(spot) } else { objections.push((node, against)) }
@@ -91,9 +89,13 @@ pub fn place<'a>(rules: &Rules<'a>, around: Circumstances<'_>) -> Result<Placeme
         objections.sort_by(|a, b| a.0.meta.name.cmp(&b.0.meta.name));
         return Err(objections);
     }
-    *around.start = (*around.start + looked) % nodes.len();
-    feasible.sort_by(|a, b| a.node.meta.name.cmp(&b.node.meta.name));
-    let totals = score::totals(rules, &feasible, around.images, nodes.len());
+    if let Some((next, _)) = nodes.next() {
+        around.start.clone_from(&next.meta.name);
+    }
+    // By name again, wherever the search began.
+    let begin = feasible.windows(2).position(|w| w[0].node.meta.name > w[1].node.meta.name);
+    feasible.rotate_left(begin.map_or(0, |at| at + 1));
+    let totals = score::totals(rules, &feasible, around.images, around.nodes);
     let best = totals.iter().copied().max().unwrap_or(0);
     let ties: Vec<&Spot<'_>> = feasible.iter().zip(&totals).filter(|(_, t)| **t == best).map(|(s, _)| s).collect();
     let pick = ties[(around.seed % ties.len() as u64) as usize];

@@ -22,10 +22,11 @@ pub fn totals(rules: &Rules<'_>, spots: &[Spot<'_>], images: &Images, all_nodes:
     };
     let on = |plugin: Plugin| profile.weight(plugin) > 0;
     if on(Plugin::NodeResourcesFit) || on(Plugin::NodeResourcesBalancedAllocation) {
-        let with: Vec<Used> = spots.iter().map(|s| with(&s.used, pod)).collect();
-        let each = |f: &dyn Fn(&Node, &Used) -> i64| spots.iter().zip(&with).map(|(s, u)| f(s.node, u)).collect();
-        add(Plugin::NodeResourcesFit, each(&|n, u| fit(&profile.strategy, n, u)));
-        add(Plugin::NodeResourcesBalancedAllocation, each(&balanced));
+        let mut own = Used::default();
+        own.add(pod);
+        let each = |f: &dyn Fn(&Spot<'_>) -> i64| spots.iter().map(f).collect();
+        add(Plugin::NodeResourcesFit, each(&|s| fit(&profile.strategy, s.node, &s.used, &own)));
+        add(Plugin::NodeResourcesBalancedAllocation, each(&|s| balanced(s.node, &s.used, &own)));
     }
     if on(Plugin::ImageLocality) {
         let held = images.of(pod);
@@ -42,7 +43,7 @@ pub fn totals(rules: &Rules<'_>, spots: &[Spot<'_>], images: &Images, all_nodes:
         let most = raw.iter().copied().max().unwrap_or(0);
         add(Plugin::NodeAffinity, raw.into_iter().map(|n| if most == 0 { 0 } else { n * 100 / most }).collect());
     }
-    if on(Plugin::InterPodAffinity) {
+    if on(Plugin::InterPodAffinity) && rules.pods.scores() {
         let raw: Vec<i64> = spots.iter().map(|s| rules.pods.liking(s.node)).collect();
         let (low, high) = range(raw.iter().copied());
         let points = |n: i64| if high > low { (n - low) * 100 / (high - low) } else { 0 };
@@ -66,14 +67,8 @@ fn range(values: impl Iterator<Item = i64> + Clone) -> (i64, i64) {
     (values.clone().min().unwrap_or(0), values.max().unwrap_or(0))
 }
 
-fn with(used: &Used, pod: &Pod) -> Used {
-    let mut with = used.clone();
-    with.add(pod);
-    with
-}
-
-/// NodeResourcesFit's points.
-fn fit(strategy: &Strategy, node: &Node, used: &Used) -> i64 {
+/// NodeResourcesFit's points, with the pod's own wants added to what is used.
+fn fit(strategy: &Strategy, node: &Node, used: &Used, own: &Used) -> i64 {
     let (mut sum, mut weights) = (0, 0);
     for (name, weight) in &strategy.resources {
         let can = node.status.allocatable.get(name);
@@ -81,9 +76,9 @@ fn fit(strategy: &Strategy, node: &Node, used: &Used) -> i64 {
             continue;
         }
         let wanted = match &**name {
-            "cpu" => used.assumed_cpu_milli,
-            "memory" => used.assumed_memory,
-            other => used.requests.get(other),
+            "cpu" => used.assumed_cpu_milli + own.assumed_cpu_milli,
+            "memory" => used.assumed_memory + own.assumed_memory,
+            other => used.requests.get(other) + own.requests.get(other),
         };
         let points = match &strategy.kind {
             StrategyKind::LeastAllocated => (can - wanted).max(0).saturating_mul(100) / can,
@@ -112,11 +107,11 @@ fn on_line(shape: &[(i64, i64)], x: i64) -> i64 {
 }
 
 /// How even the use of CPU and memory is.
-fn balanced(node: &Node, used: &Used) -> i64 {
+fn balanced(node: &Node, used: &Used, own: &Used) -> i64 {
     let can = &node.status.allocatable;
     let share = |can: i64, used: i64| (can > 0).then(|| (used as f64 / can as f64).clamp(0.0, 1.0));
-    let cpu = share(can.cpu_milli, used.requests.cpu_milli);
-    let memory = share(can.memory, used.requests.memory);
+    let cpu = share(can.cpu_milli, used.requests.cpu_milli + own.requests.cpu_milli);
+    let memory = share(can.memory, used.requests.memory + own.requests.memory);
     match (cpu, memory) {
         (Some(a), Some(b)) => ((1.0 - (a - b).abs() / 2.0) * 100.0) as i64,
         _ => 100,
@@ -152,15 +147,15 @@ mod tests {
         let mut used = Used { assumed_cpu_milli: 1000, assumed_memory: 4 << 30, ..Used::default() };
         let both = || vec![("cpu".to_owned(), 1), ("memory".to_owned(), 1)];
         let strategy = |kind| Strategy { kind, resources: both() };
-        assert_eq!(fit(&strategy(StrategyKind::LeastAllocated), &node(), &used), (75 + 50) / 2);
-        assert_eq!(fit(&strategy(StrategyKind::MostAllocated), &node(), &used), (25 + 50) / 2);
+        assert_eq!(fit(&strategy(StrategyKind::LeastAllocated), &node(), &used, &Used::default()), (75 + 50) / 2);
+        assert_eq!(fit(&strategy(StrategyKind::MostAllocated), &node(), &used, &Used::default()), (25 + 50) / 2);
         let line = StrategyKind::RequestedToCapacityRatio(vec![(0, 0), (100, 100)]);
-        assert_eq!(fit(&strategy(line), &node(), &used), (25 + 50) / 2);
+        assert_eq!(fit(&strategy(line), &node(), &used, &Used::default()), (25 + 50) / 2);
         used.requests.cpu_milli = 1000;
         used.requests.memory = 2 << 30;
-        assert_eq!(balanced(&node(), &used), 100);
+        assert_eq!(balanced(&node(), &used, &Used::default()), 100);
         used.requests.memory = 6 << 30;
-        assert_eq!(balanced(&node(), &used), 75);
+        assert_eq!(balanced(&node(), &used, &Used::default()), 75);
     }
 
     #[test]

@@ -7,18 +7,17 @@
 
 use super::{
     config::Profile,
-    counts::{ByNode, Counts, Term, Wanted},
+    counts::Counts,
     filter::{affinity_matches, untolerated},
     reason::{Plugin, Reason},
+    tally::{Count, Values},
+    terms::{Term, Wanted},
 };
 use crate::{
     ObjectStore,
     view::{Node, Pod, SpreadConstraint},
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -39,9 +38,13 @@ struct Counted {
     min_domains: Option<i64>,
     wanted: Wanted,
     own: i64,
-    by_node: Arc<ByNode>,
+    by_node: Arc<Values>,
     /// Matching pods by topology value, over the nodes that take part.
-    domains: BTreeMap<Box<str>, i64>,
+    domains: Arc<Values>,
+    /// How many values there are; those without a pod may be missing in `domains`.
+    values: usize,
+    /// The node of a preemption's trial: its value, and how many more there.
+    shift: Option<(Box<str>, i64)>,
     least: i64,
 }
 
@@ -83,19 +86,30 @@ impl SpreadRules {
         for constraint in list {
             let soft = &*constraint.when_unsatisfiable == "ScheduleAnyway";
             let wanted = of(constraint);
+            let everyone = everybody_takes_part(pod, constraint, list, self.needs_all_keys, counts);
+            let (tally, topology) = counts.of(view, &wanted);
             let mut counted = Counted {
                 key: constraint.topology_key.clone(),
                 max_skew: constraint.max_skew,
                 min_domains: constraint.min_domains,
                 own: i64::from(wanted.matches(view, pod)),
-                by_node: counts.of(view, wanted.clone()),
+                by_node: tally.by_node(),
                 wanted,
-                domains: BTreeMap::new(),
+                domains: Arc::default(),
+                values: 0,
+                shift: None,
                 least: 0,
             };
             // Hostname domains of soft constraints are looked up node by node.
-            if !soft || *counted.key != *HOSTNAME {
+            let by_name = soft && *counted.key == *HOSTNAME;
+            if !by_name && everyone {
+                counted.domains = tally.by_value(&counted.key, topology);
+                counted.values = topology.values(&counted.key).0;
+            } else if !by_name {
                 counted.count(view, pod, constraint, list, self.needs_all_keys);
+            }
+            if !soft {
+                counted.find_least();
             }
             if soft { self.soft.push(counted) } else { self.hard.push(counted) }
         }
@@ -111,8 +125,9 @@ impl SpreadRules {
             if other.meta.deleting.is_some() || !c.wanted.matches(view, other) {
                 continue;
             }
-            if let Some(count) = node.meta.labels.get(&c.key).and_then(|v| c.domains.get_mut(v)) {
-                *count += n;
+            // Where a matching pod is, `domains` has the value, if the node takes part.
+            if let Some(value) = node.meta.labels.get(&c.key).filter(|v| c.domains.contains_key(*v)) {
+                c.shift.get_or_insert_with(|| (value.into(), 0)).1 += n;
                 c.find_least();
             }
         }
@@ -124,7 +139,7 @@ impl SpreadRules {
                 let text = "node(s) didn't match pod topology spread constraints (missing required label)";
                 return Some(Reason::hopeless(Plugin::PodTopologySpread, text));
             };
-            let here = c.domains.get(value).copied().unwrap_or(0);
+            let here = c.at(value);
             if here + c.own - c.least > c.max_skew {
                 let text = "node(s) didn't match pod topology spread constraints";
                 return Some(Reason::crowded(Plugin::PodTopologySpread, text));
@@ -151,7 +166,7 @@ impl SpreadRules {
                 };
                 let here = match &*c.key {
                     HOSTNAME => c.by_node.get(&node.meta.name).map_or(0, |n| n.staying),
-                    _ => c.domains.get(value).copied().unwrap_or(0),
+                    _ => c.at(value),
                 };
                 sum += here as f64 * weight + (c.max_skew - 1) as f64;
             }
@@ -170,20 +185,33 @@ impl Counted {
         list: &[SpreadConstraint],
         needs_all_keys: bool,
     ) {
+        let mut domains = Values::new();
         for (node, _) in view.nodes_and_pods().filter(|(n, _)| takes_part(n, pod, constraint, list, needs_all_keys)) {
             let Some(value) = node.meta.labels.get(&self.key) else { continue };
-            let here = self.by_node.get(&node.meta.name).map_or(0, |c| c.staying);
-            match self.domains.get_mut(value) {
-                Some(count) => *count += here,
-                None => _ = self.domains.insert(value.into(), here),
+            let here = self.by_node.get(&node.meta.name).copied().unwrap_or_default();
+            match domains.get_mut(value) {
+                Some(count) => count.staying += here.staying,
+                None => _ = domains.insert(value.into(), Count { all: 0, ..here }),
             }
         }
-        self.find_least();
+        self.values = domains.len();
+        self.domains = Arc::new(domains);
+    }
+
+    /// Matching pods with this value.
+    fn at(&self, value: &str) -> i64 {
+        let shifted = self.shift.as_ref().filter(|s| *s.0 == *value).map_or(0, |s| s.1);
+        self.domains.get(value).map_or(0, |c| c.staying) + shifted
     }
 
     fn find_least(&mut self) {
-        let few = self.min_domains.is_some_and(|m| (self.domains.len() as i64) < m);
-        self.least = if few { 0 } else { self.domains.values().min().copied().unwrap_or(0) };
+        let few = self.min_domains.is_some_and(|m| (self.values as i64) < m);
+        // A value that is not in `domains` has no pod.
+        let empty = self.values > self.domains.len();
+        self.least = match few || empty {
+            true => 0,
+            false => self.domains.keys().map(|value| self.at(value)).min().unwrap_or(0),
+        };
     }
 
     /// Number of domains among the possible nodes.
@@ -193,6 +221,23 @@ impl Counted {
         }
         nodes.iter().filter_map(|n| n.meta.labels.get(&self.key)).collect::<BTreeSet<_>>().len()
     }
+}
+
+/// Whether no node is left out, so that the numbers that are kept can be used as they are.
+fn everybody_takes_part(
+    pod: &Pod,
+    constraint: &SpreadConstraint,
+    list: &[SpreadConstraint],
+    needs_all_keys: bool,
+    counts: &mut Counts,
+) -> bool {
+    let own = pod.spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
+    let anywhere = pod.spec.node_selector.is_empty() && own.is_none_or(|a| a.required.is_none());
+    let affinity = constraint.node_affinity_policy.as_deref() != Some("Ignore");
+    let taints = constraint.node_taints_policy.as_deref() == Some("Honor");
+    let soft = |c: &SpreadConstraint| &*c.when_unsatisfiable == "ScheduleAnyway";
+    let mut keys = list.iter().filter(|c| soft(c) == soft(constraint));
+    (anywhere || !affinity) && !taints && (!needs_all_keys || keys.all(|c| counts.topology.values(&c.topology_key).1))
 }
 
 fn takes_part(
@@ -212,7 +257,7 @@ fn takes_part(
 }
 
 fn wanted(pod: &Pod, constraint: &SpreadConstraint) -> Wanted {
-    let own = |k: &Box<str>| pod.meta.labels.get(k).map(Box::<str>::from);
+    let own = |k: &str| pod.meta.labels.get(k).map(Box::<str>::from);
     let same = constraint.match_label_keys.iter().filter_map(|k| Some((k.clone(), own(k)?, true)));
     Wanted::Terms(vec![Term {
         namespaces: vec![pod.meta.namespace.clone()],

@@ -14,7 +14,7 @@ use std::fmt;
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// String pairs, sorted by key: labels, annotations, node selectors.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Labels(Box<[(Box<str>, Box<str>)]>);
 
 impl Labels {

@@ -6,11 +6,12 @@
 use super::{
     Changed, ControllerRevision, Key, Kind, Node, Object, Pod, ReplicaSet,
     previous::Previous,
-    used::{NodePods, Used, counts_as_affine, counts_as_anti_affine},
+    used::{NodePods, Used, counts_as_anti_affine},
 };
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::Arc,
 };
 
@@ -221,6 +222,13 @@ impl ObjectStore {
         self.pods_by_node.values().filter_map(|entry| Some((entry.node.as_ref()?, entry)))
     }
 
+    /// The same, beginning with the first name that is not before `name`, and once around.
+    pub fn nodes_and_pods_from(&self, name: &str) -> impl Iterator<Item = (&Arc<Node>, &NodePods)> + use<'_> {
+        let rest = self.pods_by_node.range::<str, _>((Bound::Included(name), Bound::Unbounded));
+        let before = self.pods_by_node.range::<str, _>((Bound::Unbounded, Bound::Excluded(name)));
+        rest.chain(before).filter_map(|(_, entry)| Some((entry.node.as_ref()?, entry)))
+    }
+
     /// One node with its pods and sums.
     pub fn node_and_pods(&self, name: &str) -> Option<(&Arc<Node>, &NodePods)> {
         let entry = self.pods_by_node.get(name)?;
@@ -276,14 +284,6 @@ impl ObjectStore {
     /// Uids that some object names as its owner.
     pub fn owner_uids(&self) -> impl Iterator<Item = &str> {
         self.by_owner.keys().map(|u| &**u)
-    }
-
-    /// Unfinished, bound pods with a wish about other pods, with their nodes.
-    pub fn pods_with_affinity(&self) -> impl Iterator<Item = (&Arc<Node>, &Arc<Pod>)> {
-        let nodes = self.nodes_and_pods().filter(|(_, pods)| pods.used.affine > 0);
-        nodes.flat_map(|(node, pods)| {
-            pods.pods.values().filter(|p| counts_as_affine(p)).map(move |p| (node, p))
-        })
     }
 
     /// Counts a pod as bound to a node until the store's event about it comes. For the scheduler, which decides on

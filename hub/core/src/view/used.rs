@@ -20,8 +20,6 @@ pub struct Used {
     pub assumed_memory: i64,
     /// Pods with required anti-affinity.
     pub anti_affine: usize,
-    /// Pods with any wish about other pods near them.
-    pub affine: usize,
 }
 
 impl Used {
@@ -32,7 +30,6 @@ impl Used {
         self.assumed_cpu_milli += cpu;
         self.assumed_memory += memory;
         self.anti_affine += usize::from(counts_as_anti_affine(pod));
-        self.affine += usize::from(counts_as_affine(pod));
     }
 
     pub fn subtract(&mut self, pod: &Pod) {
@@ -42,7 +39,6 @@ impl Used {
         self.assumed_cpu_milli -= cpu;
         self.assumed_memory -= memory;
         self.anti_affine -= usize::from(counts_as_anti_affine(pod));
-        self.affine -= usize::from(counts_as_affine(pod));
     }
 }
 
@@ -54,11 +50,6 @@ fn assumed(pod: &Pod) -> (i64, i64) {
 pub fn counts_as_anti_affine(pod: &Pod) -> bool {
     let affinity = pod.spec.affinity.as_ref().and_then(|a| a.pod_anti_affinity.as_ref());
     !pod.is_finished() && affinity.is_some_and(|a| !a.required.is_empty())
-}
-
-pub fn counts_as_affine(pod: &Pod) -> bool {
-    let affinity = pod.spec.affinity.as_ref();
-    !pod.is_finished() && affinity.is_some_and(|a| a.pod_affinity.is_some() || a.pod_anti_affinity.is_some())
 }
 
 /// One node with its pods; either may be missing.
