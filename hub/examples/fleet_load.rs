@@ -1,6 +1,7 @@
 //! Loads a hub with a fleet of nodes that exist only in its API, and measures scheduling and scaling.
 //!
-//! In: the path of the `limpet` binary. Out: one line a figure: `name<TAB>value`.
+//! In: the path of the `limpet` binary, seconds of idling, and for a first try a divisor of all numbers. Out: one line a
+//! figure: `name<TAB>value`.
 //! The nodes' agents are simulated at the API: they set pods to Running and remove deleted ones.
 //! Never: a figure that ends before a client sees the result.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
@@ -116,15 +117,15 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// From the moment on which the pods may be scheduled to the moment on which the last has its node.
-async fn through_the_api(client: &Client) -> f64 {
+async fn through_the_api(client: &Client, count: usize) -> f64 {
     let mut c = client.connect().await.unwrap();
     let path = "/apis/apps/v1/namespaces/default/deployments";
     let begin = Instant::now();
-    ask(&mut c, "POST", path, "application/json", Some(&deployment("many", PODS))).await;
-    until("all pods are decided", async || decided(client).await >= PODS).await;
+    ask(&mut c, "POST", path, "application/json", Some(&deployment("many", count))).await;
+    until("all pods are decided", async || decided(client).await >= count).await;
     let named = |p: &Value| p["spec"]["nodeName"].is_string();
-    until("all pods have a node", async || pods(&mut c, "many").await.iter().filter(|p| named(p)).count() == PODS).await;
-    PODS as f64 / begin.elapsed().as_secs_f64()
+    until("all pods have a node", async || pods(&mut c, "many").await.iter().filter(|p| named(p)).count() == count).await;
+    count as f64 / begin.elapsed().as_secs_f64()
 }
 
 /// Decisions that found a node, as the hub's metrics count them: listing 5,000 pods again and again would be the load.
@@ -183,16 +184,16 @@ async fn scale(c: &mut Connection, replicas: usize) {
 }
 
 /// Seconds for 0 -> 1,000 ready -> 0 left.
-async fn up_and_down(client: &Client) -> f64 {
+async fn up_and_down(client: &Client, count: usize) -> f64 {
     let mut c = client.connect().await.unwrap();
     let path = "/apis/apps/v1/namespaces/default/deployments";
     ask(&mut c, "POST", path, "application/json", Some(&deployment("scale", 0))).await;
     let agents = tokio::spawn(kubelet(client.clone(), "scale"));
     let begin = Instant::now();
-    scale(&mut c, SCALE_PODS).await;
+    scale(&mut c, count).await;
     until("all are ready", async || {
         let d = ask(&mut c, "GET", &format!("{path}/scale"), "application/json", None).await;
-        d["status"]["readyReplicas"] == SCALE_PODS
+        d["status"]["readyReplicas"] == count
     })
     .await;
     scale(&mut c, 0).await;
@@ -211,21 +212,28 @@ fn cpu_seconds(pid: u32) -> f64 {
 
 #[tokio::main]
 async fn main() {
-    let program = std::env::args().nth(1).expect("say where the limpet binary is");
-    let idle = Duration::from_secs(std::env::args().nth(2).and_then(|s| s.parse().ok()).unwrap_or(60));
+    let argument = |n| std::env::args().nth(n);
+    let program = argument(1).expect("say where the limpet binary is");
+    let idle = Duration::from_secs(argument(2).and_then(|s| s.parse().ok()).unwrap_or(60));
+    let divisor = argument(3).and_then(|s| s.parse().ok()).unwrap_or(1).max(1);
     {
         let dir = tempfile::tempdir().unwrap();
         let hub = start(&program, dir.path());
         let client = client(dir.path()).await;
-        nodes(&client, 0, SCALE_NODES).await;
-        println!("scale\t{:.2}", up_and_down(&client).await);
+        nodes(&client, 0, SCALE_NODES / divisor).await;
+        let before = cpu_seconds(hub.0.id());
+        println!("scale\t{:.2}", up_and_down(&client, SCALE_PODS / divisor).await);
+        println!("scale, cpu\t{:.2}", cpu_seconds(hub.0.id()) - before);
         drop(hub);
     }
     let dir = tempfile::tempdir().unwrap();
     let hub = start(&program, dir.path());
     let client = client(dir.path()).await;
-    nodes(&client, 0, NODES).await;
-    println!("schedule\t{:.0}", through_the_api(&client).await);
+    nodes(&client, 0, NODES / divisor).await;
+    let (before, count) = (cpu_seconds(hub.0.id()), PODS / divisor);
+    println!("schedule\t{:.0}", through_the_api(&client, count).await);
+    let cpu_ms = (cpu_seconds(hub.0.id()) - before) * 1000.0 / count as f64;
+    println!("schedule, cpu\t{cpu_ms:.2}");
     // Every node is marked as away once; idle is what comes after.
     tokio::time::sleep(Duration::from_secs(60)).await;
     let before = cpu_seconds(hub.0.id());

@@ -26,6 +26,8 @@ pub fn run(idle_seconds: u64) -> Result<Vec<Figure>, String> {
     for (name, value) in lines(&sh::output("cargo", &load)?) {
         figures.push(match name.as_str() {
             "schedule" => Figure::new("the same through API and store", format!("{value} pods/s"), "≥ 500 pods/s"),
+            "schedule, cpu" => Figure::new("the hub's CPU time for it", format!("{value} ms a pod"), "report"),
+            "scale, cpu" => Figure::new("the hub's CPU time for the scaling", format!("{value} s"), "report"),
             "scale" => Figure::new("Deployment 0 → 1,000 → 0 on 100 nodes", format!("{value} s"), "≤ 10 s"),
             _ => Figure::new("hub with 1,000 nodes and 5,000 pods, idle", format!("{value} % of a core"), "≤ 2 %"),
         });
