@@ -113,13 +113,13 @@ impl World {
 
     /// A full queue somewhere: nothing arrives for a while, then all of it.
     fn clog(&mut self, board: usize) {
-        let (way, until) = (self.some_way(), self.now + self.rng.between(1_000, 40_000));
+        let (way, until) = (self.some_way(), self.now + self.rng.between(1_000, 40_000).min(self.trouble_left()));
         self.net.clogged.insert((board, way), until);
     }
 
     /// One direction is dead until the connection is given up.
     fn half_dead(&mut self, board: usize) {
-        let (way, wait) = (self.some_way(), self.rng.between(5_000, 60_000));
+        let (way, wait) = (self.some_way(), self.rng.between(5_000, 60_000).min(self.trouble_left()));
         self.net.dead.insert((board, way), self.now + wait);
         if let Some(connection) = self.links.get(&board).copied() {
             self.after(wait, What::Break { board, connection });

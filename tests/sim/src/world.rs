@@ -169,6 +169,11 @@ impl World {
         self.now < self.trouble_until
     }
 
+    /// Faults that last end with the trouble at the latest.
+    pub(crate) fn trouble_left(&self) -> u64 {
+        self.trouble_until.saturating_sub(self.now)
+    }
+
     fn advance(&mut self, until: u64) -> Result<(), (String, u64)> {
         while let Some(((at, _), _)) = self.queue.first_key_value() {
             if *at > until {

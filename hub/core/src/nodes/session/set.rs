@@ -71,7 +71,6 @@ impl SetState {
     pub(super) fn opened(&mut self, wanted: Wanted, theirs: SetDigest, differences: bool) -> SetDigest {
         self.differences = differences;
         self.wanted = wanted;
-        self.dirty = false;
         (self.seq, self.acknowledged) = (0, 0);
         self.issuing.clear();
         self.tokens.retain(|key, _| self.wanted.tokens.contains_key(key));
@@ -81,6 +80,8 @@ impl SetState {
         }
         let digest = target.digest;
         self.held = (digest == theirs).then_some(target);
+        // Sets may be equal because neither side has a token: it was lost on its way, and the hub restarted.
+        self.dirty = self.wanted.tokens.keys().any(|key| !self.tokens.contains_key(key));
         digest
     }
 

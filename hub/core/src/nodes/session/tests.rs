@@ -147,6 +147,20 @@ fn a_new_node_gets_everything_and_a_known_one_nothing() {
 }
 
 #[test]
+fn a_token_that_was_lost_before_the_hub_restarted_is_issued_again() {
+    let mut talk = Talk::new();
+    talk.sync();
+    let all = talk.held.len();
+    // The step with the token never arrived, and the hub that comes back does not know that there was one.
+    talk.held.retain(|key, _| key.kind != limpet_protocol::ItemKind::Token);
+    assert_eq!(talk.held.len(), all - 1);
+    talk.session = Session::new("n1");
+    assert_eq!(talk.sync(), 1);
+    assert!(talk.session.in_sync());
+    assert_eq!(talk.held.len(), all);
+}
+
+#[test]
 fn changes_and_deletions_travel_also_after_an_absence() {
     let mut talk = Talk::new();
     talk.sync();
