@@ -54,7 +54,7 @@ async fn client(dir: &Path) -> Client {
 
 async fn ask(c: &mut Connection, method: &str, path: &str, kind: &str, body: Option<&Value>) -> Value {
     let body = body.map(|b| b.to_string().into_bytes());
-    let (code, bytes) = c.request(method, path, kind, body).await.expect("the hub answers");
+    let (code, bytes) = c.request(method, path, kind, body).await.unwrap_or_else(|e| panic!("{method} {path}: {e}"));
     let value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
     assert!((200..300).contains(&code) || code == 404 || code == 409, "{method} {path}: {code} {value}");
     value

@@ -101,6 +101,8 @@ impl Connection {
             .header(http::header::CONTENT_TYPE, content_type)
             .body(Full::new(Bytes::from(body.unwrap_or_default())))
             .map_err(|e| wrong(&e))?;
+        // The answer before may have been read a moment earlier than the connection noticed.
+        self.sender.ready().await.map_err(|e| wrong(&e))?;
         let answer = self.sender.send_request(request).await.map_err(|e| wrong(&e))?;
         let code = answer.status().as_u16();
         let bytes = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|e| wrong(&e))?;
