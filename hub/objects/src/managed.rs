@@ -5,7 +5,9 @@
 //! Source: the Kubernetes documentation's "Server-Side Apply"; FieldsV1 in `patch::fields`.
 //! Never: decides conflicts (see `patch::apply`), reads the clock.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -94,13 +96,12 @@ pub fn check_manager_name(name: &str) -> Option<String> {
 /// keep tracking nothing.
 pub fn update(old: Option<&Value>, new: &mut Value, writer: &Writer<'_>, place: Place<'_>) {
     let sent = take(new);
-    let old_stripped = old.map(stripped);
     let kept = old.map(|o| Managers::decode(entries_of(o)).unwrap_or_default()).unwrap_or_default();
     let mut managers = if writer.subresource.is_empty() { start(sent.as_ref(), kept) } else { kept };
     if managers.entries.is_empty() && old.is_some() {
         return;
     }
-    let before = old_stripped.unwrap_or_else(|| zero(place, new));
+    let before = old.map_or_else(|| Cow::Owned(zero(place, new)), Cow::Borrowed);
     managers.record_update(&before, new, writer, place);
     managers.encode_into(new);
 }
@@ -126,9 +127,14 @@ fn is_reset(sent: Option<&Value>) -> bool {
 
 /// The object without managedFields.
 pub(crate) fn stripped(object: &Value) -> Value {
-    let mut object = object.clone();
-    take(&mut object);
-    object
+    let Some(fields) = object.as_object() else { return object.clone() };
+    let copy = |(name, value): (&String, &Value)| {
+        let inner = value.as_object().filter(|_| name == "metadata");
+        let kept = inner.map(|inner| inner.iter().filter(|(name, _)| *name != "managedFields"));
+        let kept = kept.map(|kept| kept.map(|(name, value)| (name.clone(), value.clone())).collect());
+        (name.clone(), kept.map_or_else(|| value.clone(), Value::Object))
+    };
+    fields.iter().map(copy).collect()
 }
 
 pub(crate) fn take(object: &mut Value) -> Option<Value> {
@@ -140,7 +146,12 @@ pub(crate) fn entries_of(object: &Value) -> &[Value] {
 }
 
 /// The fields that every object has and nobody owns.
-pub(crate) fn unowned() -> Set {
+pub(crate) fn unowned() -> &'static Set {
+    static UNOWNED: OnceLock<Set> = OnceLock::new();
+    UNOWNED.get_or_init(make_unowned)
+}
+
+fn make_unowned() -> Set {
     let mut set = Set::default();
     for top in ["apiVersion", "kind", "metadata"] {
         set.insert(&[Element::field(top)]);
@@ -244,31 +255,28 @@ impl Managers {
     }
 
     /// What an Update does to ownership: what it changed is its own, what it removed is nobody's.
+    ///
+    /// `old` may still carry its managedFields: nobody owns those.
     pub(crate) fn record_update(&mut self, old: &Value, new: &Value, writer: &Writer<'_>, place: Place<'_>) {
         self.reconcile(old, place);
         let change = compare(place, old, new).without(&reset_set(writer.reset));
-        let taken = change.modified.union(&change.added).difference(&unowned());
+        let Comparison { added, modified: mut taken, removed } = change;
+        taken.absorb(added);
         let id = writer.id(false);
-        let own = self.entries.get(&id).map(|e| e.fields.clone());
-        self.take_from_all(&change);
+        let mut own = self.entries.get(&id).map(|e| e.fields.clone()).unwrap_or_default();
+        for entry in self.entries.values_mut() {
+            entry.fields.subtract(&taken);
+            entry.fields.subtract(&removed);
+        }
+        taken.subtract(unowned());
         if !taken.is_empty() {
-            let before = own.unwrap_or_default().difference(&change.removed);
-            let entry = Entry {
-                api_version: writer.api_version.to_string(),
-                fields: before.union(&taken),
-                time: Some(time::rfc3339(writer.now)),
-            };
-            self.entries.insert(id, entry);
+            own.subtract(&removed);
+            own.absorb(taken);
+            let api_version = writer.api_version.to_string();
+            self.entries.insert(id, Entry { api_version, fields: own, time: Some(time::rfc3339(writer.now)) });
         }
         self.drop_empty();
         self.cap();
-    }
-
-    fn take_from_all(&mut self, change: &Comparison) {
-        let lost = change.modified.union(&change.added).union(&change.removed);
-        for entry in self.entries.values_mut() {
-            entry.fields = entry.fields.difference(&lost);
-        }
     }
 
     pub(crate) fn drop_empty(&mut self) {

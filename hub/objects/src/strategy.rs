@@ -175,10 +175,8 @@ fn spec_differs(resource: &Resource, new: &Value, old: &Value) -> bool {
     // Without a subresource for it the status is a field like others.
     let counts = |name: &str| name == "status" && !resource.has_status;
     let outside = |name: &String| OUTSIDE_SPEC.contains(&name.as_str()) && !counts(name);
-    let fields = |value: &Value| value.as_object().cloned().unwrap_or_default();
-    let (new, old) = (fields(new), fields(old));
-    let names = new.keys().chain(old.keys()).filter(|name| !outside(name));
-    names.into_iter().any(|name| new.get(name) != old.get(name))
+    let names = [new, old].into_iter().filter_map(Value::as_object).flat_map(|fields| fields.keys());
+    names.filter(|name| !outside(name)).any(|name| new.get(name) != old.get(name))
 }
 
 fn refuse(resource: &Resource, object: &Value, errors: Vec<FieldError>) -> Result<(), Status> {

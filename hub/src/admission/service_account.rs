@@ -50,11 +50,12 @@ pub(super) async fn admit(review: &mut Review<'_>) -> Result<(), Status> {
 async fn account(review: &Review<'_>, name: &str) -> Option<Value> {
     let store = &review.api.store;
     let key = Key::new("/serviceaccounts", review.namespace, name);
-    let mut watch = store.watch("/serviceaccounts", Some(review.namespace), store.revision()).ok();
     let found = || store.get(&key).and_then(|r| serde_json::from_slice(&r.bytes).ok());
-    if name != "default" {
-        return found();
+    let before = found();
+    if before.is_some() || name != "default" {
+        return before;
     }
+    let mut watch = store.watch("/serviceaccounts", Some(review.namespace), store.revision()).ok();
     let waiting = async {
         loop {
             if let Some(account) = found() {

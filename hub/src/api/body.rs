@@ -60,7 +60,7 @@ pub struct Chunks {
 impl Chunks {
     fn next_chunk(&mut self) -> Option<Bytes> {
         let pieces = self.pieces.as_mut()?;
-        let mut plain = BytesMut::new();
+        let mut plain = BytesMut::with_capacity(if self.zip.is_some() { 0 } else { limits::CHUNK_BYTES });
         for piece in pieces.by_ref() {
             match &mut self.zip {
                 // Writing into a Vec cannot fail.
@@ -70,6 +70,8 @@ impl Chunks {
                         return Some(std::mem::take(zip.get_mut()).into());
                     }
                 }
+                // A large piece goes out as it is.
+                None if plain.is_empty() && piece.len() >= limits::CHUNK_BYTES => return Some(piece),
                 None => {
                     plain.extend_from_slice(&piece);
                     if plain.len() >= limits::CHUNK_BYTES {

@@ -21,6 +21,9 @@ pub const CONNECTIONS_MAX: usize = 8192;
 pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 1024;
 /// Open watches, all together; beyond it, 429.
 pub const WATCHES_MAX: i64 = 20_000;
+/// Encoded events that are kept for further watchers, and their bytes together.
+pub const ENCODINGS_MAX: usize = 64;
+pub const ENCODINGS_BYTES_MAX: usize = 1024 * 1024;
 /// Requests that one HTTP/2 connection may have open (client-go multiplexes all of its watches on one).
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 250;
 /// Reset streams that a peer may have pending (rapid reset, CVE-2023-44487).

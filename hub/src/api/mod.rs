@@ -27,9 +27,11 @@ pub mod kinds;
 
 pub mod body;
 mod decode;
+mod encodings;
 pub mod limits;
 pub mod metrics;
 pub mod object;
+mod raw;
 mod protobuf;
 pub mod reply;
 pub mod target;
@@ -101,6 +103,7 @@ pub struct Api {
     /// Policies and webhooks of admission.
     pub(crate) hooks: Hooks,
     pub metrics: metrics::Metrics,
+    encodings: encodings::Encodings,
     pub endpoints: Vec<(IpAddr, u16)>,
     pub cluster_name: String,
     /// Exec, logs and the like; set once when the links to nodes are up.
@@ -127,6 +130,7 @@ impl Api {
             kinds: kinds::Kinds::default(),
             hooks: Hooks::default(),
             metrics: metrics::Metrics::default(),
+            encodings: encodings::Encodings::default(),
             endpoints: parts.endpoints,
             cluster_name: parts.cluster_name,
             doors: OnceLock::new(),
@@ -186,6 +190,11 @@ impl Api {
 
     pub fn now(&self) -> Timestamp {
         Timestamp::now()
+    }
+
+    /// Becomes true when the hub stops.
+    pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.clone()
     }
 
     /// Ends when the hub stops.

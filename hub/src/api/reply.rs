@@ -73,6 +73,16 @@ pub fn bytes(code: u16, bytes: Bytes, wanted: Wanted) -> Reply {
     sized(code, JSON, bytes, wanted)
 }
 
+/// The pieces of a list: its head up to the first item, and the items.
+pub fn listed(head: String, items: impl Iterator<Item = Bytes>) -> impl Iterator<Item = Bytes> {
+    let comma = Bytes::from_static(b",");
+    let items = items.enumerate().flat_map(move |(at, item)| {
+        let separator = (at > 0).then(|| comma.clone());
+        separator.into_iter().chain(std::iter::once(item))
+    });
+    std::iter::once(Bytes::from(head)).chain(items).chain(std::iter::once(Bytes::from_static(b"]}\n")))
+}
+
 /// JSON in pieces, of about `size` bytes in all.
 pub fn pieces(pieces: impl Iterator<Item = Bytes> + Send + 'static, size: usize, wanted: Wanted) -> Reply {
     let gzip = wanted.gzip && size >= limits::GZIP_BYTES_MIN;

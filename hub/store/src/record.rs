@@ -5,6 +5,7 @@
 
 use crate::{Key, Revision, StoreError, seal::Sealer};
 use bytes::Bytes;
+use memchr::memmem;
 use std::sync::Arc;
 
 /// One object as stored. Clones share the bytes.
@@ -34,12 +35,13 @@ impl Draft {
         if marker.is_empty() {
             return None;
         }
-        let mut places = json.windows(marker.len()).enumerate().filter(|(_, w)| *w == marker);
-        let (at, _) = places.next()?;
-        if places.next().is_some() {
+        let at = memmem::find(json, marker)?;
+        let tail = &json[at + marker.len()..];
+        // Two that overlap are not unique either.
+        if memmem::find(&json[at + 1..], marker).is_some() {
             return None;
         }
-        Some(Draft { head: json[..at].to_vec(), tail: Some(json[at + marker.len()..].to_vec()) })
+        Some(Draft { head: json[..at].to_vec(), tail: Some(tail.to_vec()) })
     }
 
     /// From the two parts around the revision's decimal digits.

@@ -184,7 +184,7 @@ fn attempt(
 
     let ignored = managed::reset_set(writer.reset);
     let mentioned = fields_of(place, applied).recursive_difference(&ignored);
-    let configured = mentioned.difference(&managed::unowned());
+    let configured = mentioned.difference(managed::unowned());
     let id = writer.id(true);
     let previous = managers.entries.get(&id).cloned();
     let joined = join(place, &base, applied);

@@ -5,7 +5,7 @@
 //! Never: knows schemas.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 use std::fmt;
 
 use serde_json::{Map, Value};
@@ -180,6 +180,29 @@ impl Set {
         result
     }
 
+    /// `union` in place.
+    pub fn absorb(&mut self, other: Set) {
+        self.members.extend(other.members);
+        for (element, child) in other.children {
+            match self.children.entry(element) {
+                Entry::Vacant(place) => _ = place.insert(child),
+                Entry::Occupied(mut mine) => mine.get_mut().absorb(child),
+            }
+        }
+    }
+
+    /// `difference` in place.
+    pub fn subtract(&mut self, other: &Set) {
+        other.members.iter().for_each(|element| _ = self.members.remove(element));
+        for (element, theirs) in &other.children {
+            let Some(mine) = self.children.get_mut(element) else { continue };
+            mine.subtract(theirs);
+            if mine.is_empty() {
+                self.children.remove(element);
+            }
+        }
+    }
+
     pub fn intersection(&self, other: &Set) -> Set {
         let members = self.members.intersection(&other.members).cloned().collect();
         let children = self.children.iter().filter_map(|(element, child)| {
@@ -202,17 +225,23 @@ impl Set {
     }
 
     /// Without `other`'s members and everything below them.
-    pub fn recursive_difference(&self, other: &Set) -> Set {
-        let members = self.members.difference(&other.members).cloned().collect();
-        let children = self.children.iter().filter(|(element, _)| !other.members.contains(element));
-        let children = children.filter_map(|(element, child)| {
-            let rest = match other.children.get(element) {
-                Some(theirs) => child.recursive_difference(theirs),
-                None => child.clone(),
-            };
-            (!rest.is_empty()).then(|| (element.clone(), rest))
-        });
-        Set { members, children: children.collect() }
+    pub fn recursive_difference(mut self, other: &Set) -> Set {
+        self.subtract_below(other);
+        self
+    }
+
+    fn subtract_below(&mut self, other: &Set) {
+        for element in &other.members {
+            self.members.remove(element);
+            self.children.remove(element);
+        }
+        for (element, theirs) in &other.children {
+            let Some(mine) = self.children.get_mut(element) else { continue };
+            mine.subtract_below(theirs);
+            if mine.is_empty() {
+                self.children.remove(element);
+            }
+        }
     }
 
     /// All paths, in order.
@@ -324,9 +353,15 @@ mod tests {
         assert_eq!(a.difference(&b).to_json(), json!({"f:a": {}}));
         assert_eq!(b.difference(&a).to_json(), json!({"f:a": {"f:d": {}}}));
         let whole = set(json!({"f:a": {}}));
-        assert_eq!(b.recursive_difference(&whole).to_json(), json!({"f:c": {}}));
+        assert_eq!(b.clone().recursive_difference(&whole).to_json(), json!({"f:c": {}}));
         assert_eq!(b.difference(&whole), b);
         assert!(a.difference(&a).is_empty());
+        for (a, b) in [(&a, &b), (&b, &a), (&b, &whole), (&whole, &b), (&a, &a)] {
+            let (mut all, mut rest) = (a.clone(), a.clone());
+            all.absorb(b.clone());
+            rest.subtract(b);
+            assert_eq!((all, rest), (a.union(b), a.difference(b)), "in place as apart");
+        }
     }
 
     #[test]

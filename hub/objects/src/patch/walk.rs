@@ -64,7 +64,7 @@ impl Comparison {
         self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
     }
 
-    pub fn without(&self, ignored: &Set) -> Comparison {
+    pub fn without(self, ignored: &Set) -> Comparison {
         Comparison {
             added: self.added.recursive_difference(ignored),
             modified: self.modified.recursive_difference(ignored),
@@ -119,16 +119,20 @@ fn compare_maps(
     path: &mut Path,
     result: &mut Comparison,
 ) {
-    let members = |v: Option<&Value>| v.and_then(Value::as_object).cloned().unwrap_or_default();
-    let (old, new) = (members(old), members(new));
-    let mut names: Vec<&String> = old.keys().chain(new.keys().filter(|k| !old.contains_key(*k))).collect();
-    names.sort();
-    for name in names {
-        path.push(Element::field(name));
-        if let Some(place) = map.member(name) {
-            compare_at(place, old.get(name), new.get(name), path, result);
+    let none = Map::new();
+    let old = old.and_then(Value::as_object).unwrap_or(&none);
+    let new = new.and_then(Value::as_object).unwrap_or(&none);
+    for name in old.keys().chain(new.keys().filter(|k| !old.contains_key(*k))) {
+        let (before, after) = (old.get(name), new.get(name));
+        // Most of an object stays as it was.
+        if before == after {
+            continue;
         }
-        path.pop();
+        if let Some(place) = map.member(name) {
+            path.push(Element::field(name));
+            compare_at(place, before, after, path, result);
+            path.pop();
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 use super::{
     get::not_of_the_future,
     options::{self, Continue, ListOptions, Match},
-    shape,
+    rendered, shape,
 };
 use crate::api::{
     Reply, Target,
@@ -15,7 +15,6 @@ use crate::api::{
     protobuf, reply,
     selection::Selection,
 };
-use bytes::Bytes;
 use limpet_objects::status::Status;
 use limpet_store::{Record, Revision};
 use serde_json::{Value, json};
@@ -39,6 +38,12 @@ pub fn answer(call: &Call, target: &Target) -> Result<Reply, Status> {
     match (call.wanted.shape, call.wanted.format) {
         _ if shape::is_plain(call, target) => Ok(plain(call, target, page)),
         (Shape::Object, Format::Protobuf) => encoded(call, target, &page),
+        (Shape::Table(version), _) if shape::can_be_rendered(call, target) => {
+            rendered::table(call, target, &metadata(&page), page.records, version)
+        }
+        (Shape::Partial(version), _) if shape::can_be_rendered(call, target) => {
+            Ok(rendered::metadata_only(call, &metadata(&page), page.records, version))
+        }
         _ => shape::list(call, target, metadata(&page), parse(target, &page)?),
     }
 }
@@ -174,12 +179,6 @@ fn plain(call: &Call, target: &Target, page: Page) -> Reply {
         metadata(&page),
     );
     let size = head.len() + 4 + page.records.iter().map(|r| r.bytes.len() + 1).sum::<usize>();
-    let comma = Bytes::from_static(b",");
-    let items = page.records.into_iter().enumerate().flat_map(move |(at, record)| {
-        let separator = (at > 0).then(|| comma.clone());
-        separator.into_iter().chain(std::iter::once(record.bytes))
-    });
-    let pieces =
-        std::iter::once(Bytes::from(head)).chain(items).chain(std::iter::once(Bytes::from_static(b"]}\n")));
-    reply::pieces(pieces, size, call.wanted)
+    let items = page.records.into_iter().map(|record| record.bytes);
+    reply::pieces(reply::listed(head, items), size, call.wanted)
 }

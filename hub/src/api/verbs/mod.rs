@@ -5,6 +5,7 @@
 
 pub mod get;
 pub mod list;
+mod rendered;
 pub mod watch;
 
 pub mod create;

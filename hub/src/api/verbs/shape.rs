@@ -5,7 +5,7 @@
 use crate::api::{
     Reply, Target,
     dispatch::Call,
-    negotiate::Shape,
+    negotiate::{Format, Shape},
     object, reply,
 };
 use bytes::Bytes;
@@ -21,6 +21,11 @@ pub fn include_object(call: &Call) -> Result<table::Include, Status> {
 /// Whether stored bytes can go out as they are.
 pub fn is_plain(call: &Call, target: &Target) -> bool {
     call.wanted.is_plain_json() && target.resource.is_served_as_stored()
+}
+
+/// Whether parts of stored bytes can go out as they are, in another shape.
+pub fn can_be_rendered(call: &Call, target: &Target) -> bool {
+    call.wanted.format == Format::Json && !call.wanted.pretty && target.resource.is_served_as_stored()
 }
 
 /// A stored object.

@@ -14,9 +14,10 @@ use crate::{
     api::{
         Api, Body, Reply, Target,
         dispatch::{Call, Input},
+        encodings::Form,
         limits,
         negotiate::{self, Format, Shape, Wanted},
-        object, protobuf, reply,
+        object, protobuf, raw, reply,
         selection::Selection,
         target,
     },
@@ -35,9 +36,10 @@ use limpet_store::{Event, Record, Revision, Watch};
 use serde_json::{Value, json};
 use std::{
     collections::VecDeque,
+    pin::Pin,
     sync::{Arc, atomic::Ordering},
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 pub fn answer(call: &Call, target: &Target, mut input: Input) -> Result<Reply, Status> {
     let format = call.wanted.format;
@@ -83,8 +85,10 @@ struct Feed {
     mark_initial_end: Option<Revision>,
     watch: Option<Watch>,
     error: Option<Status>,
-    ends: Instant,
-    next_bookmark: Instant,
+    /// Timers that live as long as the watch: an event does not set them anew.
+    ends: Pin<Box<Sleep>>,
+    next_bookmark: Pin<Box<Sleep>>,
+    stopping: tokio::sync::watch::Receiver<bool>,
 }
 
 impl Feed {
@@ -97,6 +101,7 @@ impl Feed {
             options.timeout.unwrap_or(std::time::Duration::from_secs(limits::WATCH_SECONDS_MIN + extra));
         api.metrics.watches.fetch_add(1, Ordering::Relaxed);
         Feed {
+            stopping: api.stopping(),
             api,
             render,
             selection,
@@ -105,8 +110,8 @@ impl Feed {
             mark_initial_end: None,
             watch: None,
             error: None,
-            ends: now + life,
-            next_bookmark: now + limits::BOOKMARK_EVERY,
+            ends: Box::pin(sleep_until(now + life)),
+            next_bookmark: Box::pin(sleep_until(now + limits::BOOKMARK_EVERY)),
         }
     }
 
@@ -153,14 +158,14 @@ impl Feed {
             let event = tokio::select! {
                 biased;
                 event = watch.next() => event?,
-                () = sleep_until(self.ends) => return self.last_word(),
-                () = sleep_until(self.next_bookmark), if self.bookmarks => {
-                    self.next_bookmark = Instant::now() + limits::BOOKMARK_EVERY;
+                () = self.ends.as_mut() => return self.last_word(),
+                () = self.next_bookmark.as_mut(), if self.bookmarks => {
+                    self.next_bookmark.as_mut().reset(Instant::now() + limits::BOOKMARK_EVERY);
                     return Some(self.render.bookmark(watch.revision(), false));
                 }
                 // The next watch sees the objects as the new definition has them.
                 () = self.api.kinds.replaced(&self.render.resource) => return self.last_word(),
-                () = self.api.stopped() => return None,
+                () = stops(&mut self.stopping) => return None,
             };
             match event {
                 Ok(event) => {
@@ -187,17 +192,22 @@ impl Feed {
         let matches = |record: &Record| self.selection.matches(&self.render.resource, record);
         let before = event.previous.as_ref().is_some_and(&matches);
         let after = !event.is_delete() && matches(&event.record);
-        match (before, after) {
-            (false, true) => Some(self.render.event("ADDED", &event.record.bytes)),
-            (true, true) => Some(self.render.event("MODIFIED", &event.record.bytes)),
-            (true, false) if event.is_delete() => Some(self.render.event("DELETED", &event.record.bytes)),
+        let kind = match (before, after) {
+            (false, true) => "ADDED",
+            (true, true) => "MODIFIED",
+            (true, false) if event.is_delete() => "DELETED",
             // It left the selection: its last selected state, with the revision of the change.
             (true, false) => {
                 let bytes = with_revision(&event.previous.as_ref()?.bytes, event.revision());
-                Some(self.render.event("DELETED", &bytes))
+                return Some(self.render.event("DELETED", &bytes));
             }
-            (false, false) => None,
-        }
+            (false, false) => return None,
+        };
+        let form = self.render.form(kind, event.revision());
+        let Feed { api, render, .. } = self;
+        let bytes = api.encodings.get(form, || render.event(kind, &event.record.bytes));
+        render.head_sent = true;
+        Some(bytes)
     }
 }
 
@@ -207,10 +217,29 @@ impl Drop for Feed {
     }
 }
 
+/// Ends when the hub stops.
+async fn stops(stopping: &mut tokio::sync::watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is the same.
+    let _ = stopping.wait_for(|stops| *stops).await;
+}
+
 fn with_revision(bytes: &Bytes, revision: Revision) -> Bytes {
     let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else { return bytes.clone() };
     object::set_meta(&mut value, "resourceVersion", revision.to_string().into());
     serde_json::to_vec(&value).unwrap_or_default().into()
+}
+
+/// An event whose object is made of bytes.
+fn line(kind: &str, object: &[&[u8]]) -> Bytes {
+    let (head, middle, end) = (b"{\"type\":\"", b"\",\"object\":", b"}\n");
+    let size = object.iter().map(|part| part.len()).sum::<usize>();
+    let mut out = Vec::with_capacity(head.len() + kind.len() + middle.len() + size + end.len());
+    out.extend_from_slice(head);
+    out.extend_from_slice(kind.as_bytes());
+    out.extend_from_slice(middle);
+    object.iter().for_each(|part| out.extend_from_slice(part));
+    out.extend_from_slice(end);
+    out.into()
 }
 
 /// How events look on the wire.
@@ -225,16 +254,31 @@ struct Render {
 }
 
 impl Render {
+    /// On what the bytes of an event depend.
+    fn form(&self, kind: &'static str, revision: Revision) -> Form {
+        Form {
+            revision,
+            kind,
+            resource: Arc::clone(&self.resource),
+            format: self.wanted.format,
+            shape: self.wanted.shape,
+            include: self.include,
+            with_columns: matches!(self.wanted.shape, Shape::Table(_)) && !self.head_sent,
+            with_length: self.with_length,
+        }
+    }
+
     fn event(&mut self, kind: &str, bytes: &Bytes) -> Bytes {
-        let plain = self.wanted.shape == Shape::Object && self.resource.is_served_as_stored();
-        if plain && self.wanted.format == Format::Json {
-            let mut out = Vec::with_capacity(bytes.len() + 40);
-            out.extend_from_slice(b"{\"type\":\"");
-            out.extend_from_slice(kind.as_bytes());
-            out.extend_from_slice(b"\",\"object\":");
-            out.extend_from_slice(bytes);
-            out.extend_from_slice(b"}\n");
-            return out.into();
+        if self.resource.is_served_as_stored() && self.wanted.format == Format::Json {
+            match self.wanted.shape {
+                Shape::Object => return line(kind, &[bytes]),
+                Shape::Partial(version) => {
+                    let head = b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/";
+                    let metadata = raw::field(bytes, "metadata").unwrap_or(b"{}");
+                    return line(kind, &[head, version.as_bytes(), b"\",\"metadata\":", metadata, b"}"]);
+                }
+                Shape::Table(_) => {}
+            }
         }
         let Ok(value) = target::parse(&self.resource, bytes) else { return Bytes::new() };
         let value = match self.wanted.shape {

@@ -34,10 +34,12 @@ pub async fn create(ask: &mut Ask, made: impl Into<Made>) -> Result<Written, Sta
     let outcome = dynamic::mutate(ask, Operation::Create, &mut object, None, &mut said).await;
     ask.warnings.extend(said);
     outcome?;
-    let generated = ask.target.name.is_empty();
+    if !ask.target.name.is_empty() {
+        return attempt_create(ask, Made { object, managed }).await;
+    }
     for attempt in 0.. {
         match attempt_create(ask, Made { object: object.clone(), managed }).await {
-            Err(status) if generated && status.reason == "AlreadyExists" => {
+            Err(status) if status.reason == "AlreadyExists" => {
                 if attempt + 1 < limits::GENERATE_NAME_RETRIES_MAX {
                     continue;
                 }
@@ -84,7 +86,7 @@ async fn attempt_create(ask: &mut Ask, made: Made) -> Result<Written, Status> {
         }
         return Ok(Written { bytes: to_bytes(&object)?, revision: ask.api.store.revision(), created: true });
     }
-    let write = Write::Put { key: ask.target.key(), expect: Expect::Absent, draft: ask.draft(&object)? };
+    let write = Write::Put { key: ask.target.key(), expect: Expect::Absent, draft: ask.draft(object)? };
     let record = ask.api.store.write(write).await.map_err(|e| ask.target.refused(&e))?;
     ask.stored();
     Ok(Written { bytes: ask.seen(&record.bytes)?, revision: record.revision, created: true })

@@ -117,7 +117,7 @@ async fn store(
     }
     let (key, expect) = (ask.target.key(), Expect::Revision(record.revision));
     // What is gone at once was never "being deleted": its last state is as it was.
-    let draft = ask.draft(if gone && !object::is_deleting(old) { old } else { &new })?;
+    let draft = ask.draft(if gone && !object::is_deleting(old) { old.clone() } else { new })?;
     let write = match gone {
         true => Write::Delete { key, expect, last: Some(draft) },
         false => Write::Put { key, expect, draft },

@@ -108,9 +108,8 @@ impl Ask {
     }
 
     /// The stored form of an object, with the place of its revision marked.
-    pub(super) fn draft(&self, object: &Value) -> Result<Draft, Status> {
+    pub(super) fn draft(&self, mut stored: Value) -> Result<Draft, Status> {
         let resource = &self.target.resource;
-        let mut stored = object.clone();
         resource.to_stored(&mut stored).map_err(|why| super::target::unconverted(resource, &why))?;
         object::set_meta(&mut stored, "resourceVersion", self.api.marker.clone().into());
         let json = serde_json::to_vec(&stored).map_err(|e| Status::internal(e.to_string()))?;

@@ -113,7 +113,7 @@ async fn store(ask: &Ask, record: &Record, old: &Value, new: Value) -> Result<St
     if ask.dry_run {
         return as_it_is(to_bytes(&new)?);
     }
-    let (key, expect, draft) = (ask.target.key(), Expect::Revision(record.revision), ask.draft(&new)?);
+    let (key, expect, draft) = (ask.target.key(), Expect::Revision(record.revision), ask.draft(new)?);
     let write = match goes {
         true => Write::Delete { key, expect, last: Some(draft) },
         false => Write::Put { key, expect, draft },
