@@ -58,6 +58,11 @@ impl Addresses {
         format!("https://{}", host_port(&self.local, port))
     }
 
+    /// For everybody else: the first name under which the hub is reached.
+    pub fn public_url(&self, port: u16) -> String {
+        format!("https://{}", host_port(self.hosts.first().unwrap_or(&self.local), port))
+    }
+
     /// Addresses of the API as pods reach it.
     pub fn api_endpoints(&self, port: u16) -> Vec<(IpAddr, u16)> {
         let addresses = self.hosts.iter().filter_map(|h| h.parse::<IpAddr>().ok());

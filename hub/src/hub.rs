@@ -201,7 +201,14 @@ impl Hub {
         let applier = Arc::new(Applier::new(client, store.clone(), Arc::clone(&world)));
         let asked = Arc::new(scheduler.clone());
         let usage = run::Usage::start(streams.clone(), Arc::clone(&world));
-        let runners = Runners::new(&applier, ca_pem, Arc::clone(&pki), scheduler, usage.clone());
+        let info = crate::pki::cluster_info(&addresses.public_url(doors.ports.0), &ca_pem);
+        let settings = control::Settings {
+            ca_pem,
+            cluster_info: info,
+            tokens: Arc::clone(&api) as Arc<dyn control::accounttoken::TokenSigner>,
+            metrics: Arc::new(usage.clone()),
+        };
+        let runners = Runners::new(&applier, &settings, Arc::clone(&pki), scheduler);
         tokio::spawn(feed.run(runners.listeners()));
         api::bootstrap::ensure(&api).await.map_err(|e| HubError::Bootstrap(e.to_string()))?;
 
@@ -264,14 +271,12 @@ struct Runners {
 impl Runners {
     fn new(
         applier: &Arc<Applier>,
-        ca_pem: String,
+        settings: &control::Settings,
         pki: Arc<RwLock<Pki>>,
         scheduler: Config,
-        usage: run::Usage,
     ) -> Runners {
-        let controllers = control::all(&control::Settings { ca_pem, metrics: Arc::new(usage) });
         Runners {
-            controllers: Controllers::new(controllers, Arc::clone(applier)),
+            controllers: Controllers::new(control::all(settings), Arc::clone(applier)),
             scheduling: Scheduling::new(Scheduler::new(scheduler), Arc::clone(applier)),
             offline: Offline::new(Arc::clone(applier)),
             nodes: Nodes::new(),

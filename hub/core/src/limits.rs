@@ -6,6 +6,8 @@
 pub const PODS_PER_STEP_MAX: usize = 500;
 /// Dependents that one reconcile of the garbage collector deletes at most.
 pub const DELETES_PER_STEP_MAX: usize = 500;
+/// Pods that ended and are kept, as upstream (`--terminated-pod-gc-threshold`).
+pub const ENDED_PODS_MAX: usize = 12_500;
 /// Endpoints in one EndpointSlice, as upstream.
 pub const ENDPOINTS_PER_SLICE_MAX: usize = 100;
 /// Node names and reasons listed in a scheduling message.

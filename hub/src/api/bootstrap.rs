@@ -5,7 +5,8 @@
 //! brings back what a user changed.
 
 use super::{Api, Client, kinds, limits};
-use limpet_hub_core::rbac;
+use crate::{auth::legacy, run::Patch};
+use limpet_hub_core::{control::legacytoken, rbac};
 use limpet_objects::status::Status;
 use serde_json::{Value, json};
 use std::{net::IpAddr, sync::Arc};
@@ -53,7 +54,35 @@ pub async fn ensure(api: &Arc<Api>) -> Result<(), BootstrapError> {
     let range = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
         "metadata": {"name": "kubernetes"}, "spec": {"cidrs": [SERVICE_RANGE]}});
     make(&client, "networking.k8s.io/servicecidrs", "", range).await?;
+    let (place, name) = legacytoken::TRACKING;
+    let tracking = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": place},
+        "data": {"since": legacy::day(api.now())}});
+    make(&client, "/configmaps", place, tracking).await?;
     kubernetes(api, &client).await
+}
+
+/// Notes on which day tokens without an end were used, until the hub stops.
+pub async fn note_uses(api: Arc<Api>) {
+    let client = Client::new(Arc::clone(&api));
+    loop {
+        let (namespace, name) = tokio::select! {
+            next = api.tokens.uses.next() => next,
+            () = api.stopped() => return,
+        };
+        let labels = json!({"metadata": {"labels": {legacytoken::LAST_USED: legacy::day(api.now())}}});
+        let patch = Patch {
+            resource: "/secrets".into(),
+            namespace,
+            name,
+            uid: String::new(),
+            resource_version: None,
+            subresource: None,
+            merge: labels,
+        };
+        if let Err(error) = client.patch(BY, patch).await {
+            tracing::debug!("the use of a token could not be noted: {}", error.message);
+        }
+    }
 }
 
 /// Brings the `kubernetes` Service back when somebody deletes it, as upstream's own controller does.

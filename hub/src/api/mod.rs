@@ -121,6 +121,12 @@ pub struct Api {
     ready: std::sync::atomic::AtomicBool,
 }
 
+impl limpet_hub_core::control::accounttoken::TokenSigner for Api {
+    fn sign(&self, claims: &serde_json::Value) -> Option<String> {
+        limpet_hub_core::control::accounttoken::TokenSigner::sign(&self.tokens, claims)
+    }
+}
+
 impl Api {
     pub fn new(parts: ApiParts) -> Arc<Api> {
         let api = Arc::new(Api {

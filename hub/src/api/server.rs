@@ -29,6 +29,7 @@ pub async fn serve(api: Arc<Api>, listener: TcpListener, tls: watch::Receiver<Ar
     let room = Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
     let crowd = Crowd::default();
     tokio::spawn(bootstrap::keep(Arc::clone(&api)));
+    tokio::spawn(bootstrap::note_uses(Arc::clone(&api)));
     let mut connections = JoinSet::new();
     loop {
         let Ok(seat) = Arc::clone(&room).acquire_owned().await else { break };

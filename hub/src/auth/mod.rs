@@ -7,6 +7,7 @@
 pub mod authorize;
 mod impersonate;
 pub mod jwt;
+pub mod legacy;
 pub mod tokens;
 pub mod user;
 pub mod x509;

@@ -6,6 +6,15 @@
 use super::Issued;
 use base64::{Engine, engine::general_purpose::STANDARD};
 
+/// Where the hub is and its CA, without a user: what everybody may know.
+pub fn cluster_info(server: &str, ca_pem: &str) -> String {
+    let (ca, server) = (STANDARD.encode(ca_pem), serde_json::Value::String(server.into()));
+    format!(
+        "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {ca}\n    server: {server}\n  \
+         name: \"\"\ncontexts: null\ncurrent-context: \"\"\nkind: Config\npreferences: {{}}\nusers: null\n"
+    )
+}
+
 pub(super) fn render(cluster: &str, server: &str, ca_pem: &str, admin: &Issued) -> String {
     let (ca, cert, key) = (
         STANDARD.encode(ca_pem),

@@ -9,6 +9,7 @@ mod issue;
 mod kubeconfig;
 mod tls;
 
+pub use kubeconfig::cluster_info;
 pub use csr::CsrAsk;
 pub use issue::{Issued, Subject};
 

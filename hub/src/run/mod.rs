@@ -4,6 +4,7 @@
 //! Never: decides what should be; that is `limpet-hub-core`.
 
 pub mod apply;
+mod approver;
 mod clock;
 mod control;
 pub mod events;

@@ -1,10 +1,10 @@
-//! Signs approved CertificateSigningRequests of Kubernetes' built-in signers.
+//! Has CertificateSigningRequests of Kubernetes' built-in signers approved, and signs approved ones.
 //!
 //! In: approved requests, the hub's CA. Out: `status.certificate`, or the condition Failed that says what is wrong with it.
 //! Semantics: https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#kubernetes-signers
-//! Never: approves; signs for a signer that is not the cluster's own.
+//! Never: signs for a signer that is not the cluster's own.
 
-use super::{Applier, Listener, clock, queue::Queue};
+use super::{Applier, Listener, approver, clock, queue::Queue};
 use crate::pki::{CsrAsk, Pki};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use limpet_hub_core::{
@@ -83,31 +83,30 @@ impl Signer {
     }
 
     async fn work(&self, name: &str) -> Result<(), String> {
-        let (request, uid) = {
+        let now = clock::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let (request, uid, approved) = {
             let view = self.applier.world().read();
             let Some(csr) = view.get::<CertificateSigningRequest>("", name) else { return Ok(()) };
-            (csr.value(), csr.meta.uid.to_string())
+            let request = csr.value();
+            let approved = approver::approve(&view, &request, &now);
+            (request, csr.meta.uid.to_string(), approved)
         };
+        if let Some(conditions) = approved {
+            // The event of this change brings the request back, to be signed.
+            let change = patch(name, uid, "approval", json!({"conditions": conditions}));
+            return self.applier.apply(approver::BY, vec![change]).await.map(drop).map_err(|s| s.message);
+        }
         let Some(rules) = due(&request) else { return Ok(()) };
         let status = match self.sign(&request["spec"], rules) {
             Ok(pem) => json!({"certificate": BASE64_STANDARD.encode(pem)}),
             Err(why) => {
                 let mut all = request["status"]["conditions"].as_array().cloned().unwrap_or_default();
-                let now = clock::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
                 all.push(json!({"type": "Failed", "status": "True", "reason": "SignerValidationFailure",
                     "message": why, "lastUpdateTime": now, "lastTransitionTime": now}));
                 json!({"conditions": all})
             }
         };
-        let change = Change::Patch {
-            resource: CertificateSigningRequest::RESOURCE.into(),
-            namespace: String::new(),
-            name: name.into(),
-            uid,
-            resource_version: None,
-            subresource: Some("status"),
-            merge: json!({"status": status}),
-        };
+        let change = patch(name, uid, "status", status);
         self.applier.apply(BY, vec![change]).await.map(drop).map_err(|s| s.message)
     }
 
@@ -127,6 +126,18 @@ impl Signer {
         let life = asked.clamp(LEAST, YEAR);
         let pki = self.pki.read().unwrap_or_else(PoisonError::into_inner);
         pki.sign_csr(&ask, rules.server, life, SystemTime::now()).map_err(|e| e.to_string())
+    }
+}
+
+fn patch(name: &str, uid: String, subresource: &'static str, status: Value) -> Change {
+    Change::Patch {
+        resource: CertificateSigningRequest::RESOURCE.into(),
+        namespace: String::new(),
+        name: name.into(),
+        uid,
+        resource_version: None,
+        subresource: Some(subresource),
+        merge: json!({"status": status}),
     }
 }
 

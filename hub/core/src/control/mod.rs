@@ -18,13 +18,16 @@ mod job;
 mod replicaset;
 mod statefulset;
 
+pub mod accounttoken;
 mod address;
+mod bootstrap;
 mod budget;
 mod clusterrole;
 mod csr;
 mod absence;
 mod fleet;
 mod gc;
+pub mod legacytoken;
 mod namespace;
 mod nodepool;
 mod podgc;
@@ -66,13 +69,22 @@ pub trait Controller: Send + Sync {
 pub struct Settings {
     /// PEM of the hub's CA, for `kube-root-ca.crt`.
     pub ca_pem: String,
+    /// A kubeconfig with the hub's address and CA and without a user, for `cluster-info`. Empty: none.
+    pub cluster_info: String,
+    /// Signs tokens of ServiceAccounts.
+    pub tokens: Arc<dyn accounttoken::TokenSigner>,
     /// What pods use, for autoscalers.
     pub metrics: Arc<dyn Metrics>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { ca_pem: String::new(), metrics: Arc::new(NoMetrics) }
+        Settings {
+            ca_pem: String::new(),
+            cluster_info: String::new(),
+            tokens: Arc::new(accounttoken::NoSigner),
+            metrics: Arc::new(NoMetrics),
+        }
     }
 }
 
@@ -92,6 +104,12 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(address::AddressController),
         Box::new(csr::CertificateCleaner),
         Box::new(token::TokenCleaner),
+        Box::new(bootstrap::BootstrapSigner { kubeconfig: settings.cluster_info.clone() }),
+        Box::new(legacytoken::LegacyTokenCleaner),
+        Box::new(accounttoken::AccountTokens {
+            signer: Arc::clone(&settings.tokens),
+            ca_pem: settings.ca_pem.clone(),
+        }),
         Box::new(resourceclaim::ResourceClaimController),
         Box::new(budget::BudgetController),
         Box::new(resourcequota::ResourceQuotaController),
@@ -104,7 +122,7 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(namespace::NamespaceController),
         Box::new(serviceaccount::ServiceAccountController { ca_pem: settings.ca_pem.clone() }),
         Box::new(gc::GarbageCollector),
-        Box::new(podgc::PodGarbageCollector),
+        Box::new(podgc::PodGarbageCollector::default()),
         Box::new(taints::TaintEviction),
         Box::new(absence::AbsenceController),
         Box::new(nodepool::NodePoolController),

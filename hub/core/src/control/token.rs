@@ -9,9 +9,10 @@ use crate::{
     Changed, Key, ObjectStore, Plan, Timestamp,
     view::{Kind, Secret},
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 
-const TYPE: &str = "bootstrap.kubernetes.io/token";
-const NAMESPACE: &str = "kube-system";
+pub(super) const TYPE: &str = "bootstrap.kubernetes.io/token";
+pub(super) const NAMESPACE: &str = "kube-system";
 
 #[derive(Debug)]
 pub struct TokenCleaner;
@@ -50,22 +51,8 @@ impl Controller for TokenCleaner {
 }
 
 /// Standard base64 of a short text.
-fn decode(text: &str) -> Option<String> {
-    let value = |b: u8| match b {
-        b'A'..=b'Z' => Some(u32::from(b - b'A')),
-        b'a'..=b'z' => Some(u32::from(b - b'a') + 26),
-        b'0'..=b'9' => Some(u32::from(b - b'0') + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        _ => None,
-    };
-    let mut out = Vec::new();
-    for four in text.trim_end_matches('=').as_bytes().chunks(4) {
-        let bits = four.iter().try_fold(0, |bits, b| Some(bits << 6 | value(*b)?))?;
-        let bits: u32 = bits << (6 * (4 - four.len()));
-        out.extend(bits.to_be_bytes().into_iter().skip(1).take((four.len() * 6) / 8));
-    }
-    String::from_utf8(out).ok()
+pub(super) fn decode(text: &str) -> Option<String> {
+    String::from_utf8(STANDARD.decode(text).ok()?).ok()
 }
 
 #[cfg(test)]

@@ -283,6 +283,14 @@ fn system_roles() -> Vec<Value> {
             ]),
         ),
         role(
+            "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+            json!([rule("certificates.k8s.io", &["certificatesigningrequests/nodeclient"], &["create"])]),
+        ),
+        role(
+            "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+            json!([rule("certificates.k8s.io", &["certificatesigningrequests/selfnodeclient"], &["create"])]),
+        ),
+        role(
             "system:auth-delegator",
             json!([
                 rule("authentication.k8s.io", &["tokenreviews"], &["create"]),

@@ -43,13 +43,23 @@ pub struct World {
     pub scheduler: Scheduler,
 }
 
+/// Signs by writing the claims down.
+struct Scribe;
+
+impl control::accounttoken::TokenSigner for Scribe {
+    fn sign(&self, claims: &Value) -> Option<String> {
+        Some(claims.to_string())
+    }
+}
+
 impl World {
     pub fn new() -> World {
         World::with_metrics(std::sync::Arc::new(control::NoMetrics))
     }
 
     pub fn with_metrics(metrics: std::sync::Arc<dyn control::Metrics>) -> World {
-        let settings = Settings { ca_pem: "CA".into(), metrics };
+        let tokens = std::sync::Arc::new(Scribe);
+        let settings = Settings { ca_pem: "CA".into(), cluster_info: "KUBECONFIG".into(), tokens, metrics };
         World {
             view: ObjectStore::new(),
             now: "2026-11-23T10:00:00Z".parse().unwrap(),
