@@ -44,6 +44,13 @@ pub fn find_program(program: &str, target: &str, named: Option<&Path>) -> Result
     find_program(program, target, Some(path))
 }
 
+/// What the program is for, in Go's words.
+pub fn architecture(program: &[u8]) -> Result<&'static str, String> {
+    let all = [("aarch64", "arm64"), ("x86_64", "amd64"), ("arm", "arm"), ("riscv64", "riscv64")];
+    let fit = all.into_iter().find(|(target, _)| fits(target, program).is_ok());
+    fit.map(|(_, name)| name).ok_or_else(|| "it is not a program for Linux on arm64, amd64, arm or riscv64".into())
+}
+
 fn fits(target: &str, bytes: &[u8]) -> Result<(), String> {
     let machine = bytes.get(18..20).map(|b| u16::from_le_bytes([b[0], b[1]]));
     if bytes.get(..4) != Some(b"\x7fELF") {
@@ -73,6 +80,8 @@ mod tests {
         assert!(fits("arm-unknown-linux-musleabihf", &elf(40, 1)).is_ok());
         assert!(fits("aarch64-unknown-linux-musl", &elf(62, 2)).unwrap_err().contains("wrong processor"));
         assert!(fits("aarch64-unknown-linux-musl", b"#!/bin/sh").unwrap_err().contains("not a program"));
+        assert_eq!((architecture(&elf(40, 1)), architecture(&elf(183, 2))), (Ok("arm"), Ok("arm64")));
+        assert!(architecture(&elf(8, 1)).is_err());
         assert!(find("aarch64-unknown-linux-musl", Some("/nowhere/x".as_ref())).is_err());
     }
 }

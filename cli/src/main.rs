@@ -42,6 +42,7 @@ enum Command {
     Flash(Box<commands::flash::Args>),
     Image(commands::image::Args),
     Node(commands::node::Args),
+    Update(commands::update::Args),
     Completions(commands::completions::Args),
 }
 
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         Command::Flash(args) => commands::flash::run(*args),
         Command::Image(args) => commands::image::run(args),
         Command::Node(args) => commands::node::run(args),
+        Command::Update(args) => commands::update::run(args),
         Command::Completions(args) => commands::completions::run::<Cli>(&args),
     };
     match outcome {
@@ -104,6 +106,9 @@ mod tests {
             "limpet image build --board qemu-arm64 --out i",
             "limpet image update --board qemu-arm64 --out i --update-key k --os-version 2.0",
             "limpet image key --out k",
+            "limpet update publish a b --version 1.2.3 --allow-downgrade --update-key k --data-dir d",
+            "limpet update list --data-dir d",
+            "limpet update key --data-dir d",
         ];
         for line in lines {
             assert!(Cli::try_parse_from(line.split_whitespace()).is_ok(), "{line}");

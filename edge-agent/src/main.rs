@@ -18,6 +18,7 @@ mod net;
 mod probes;
 mod runtime;
 mod streams;
+mod update;
 mod views;
 mod volumes;
 
@@ -165,7 +166,7 @@ fn run_keeper(options: &Options, args: &[OsString]) -> i32 {
             return 1;
         }
     };
-    match keeper::run(&program, args) {
+    match keeper::run(&program, args, Some(&options.data_dir)) {
         // The agent has said why.
         keeper::EXIT_CONFIG => 1,
         code => code,

@@ -5,6 +5,7 @@
 //! Never: both; the store's lock decides.
 
 pub mod client;
+pub mod release;
 pub mod snapshot;
 
 use crate::{
@@ -43,6 +44,8 @@ pub enum OperateError {
     HubThere(PathBuf),
     #[error("{} is no snapshot that can be restored: {why}", path.display())]
     Snapshot { path: PathBuf, why: String },
+    #[error("{0}")]
+    Release(String),
     #[error("cannot read or write the hub's files: {0}")]
     Io(#[from] std::io::Error),
 }

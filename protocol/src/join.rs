@@ -79,4 +79,7 @@ pub struct JoinAnswer {
     pub cluster_name: String,
     /// The hub's time, milliseconds since 1970.
     pub time_ms: u64,
+    /// Ed25519 key, as hex, with which releases of the agent are signed. A device keeps the first that it was given.
+    #[serde(default)]
+    pub update_key: String,
 }

@@ -10,6 +10,7 @@ pub mod node;
 mod node_add;
 mod node_args;
 pub mod token;
+pub mod update;
 pub mod why;
 
 /// The sentence that goes to stderr.

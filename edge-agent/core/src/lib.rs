@@ -14,6 +14,7 @@ pub mod schedules;
 pub mod services;
 pub mod status;
 pub mod sync;
+pub mod update;
 pub mod volumes;
 pub mod yaml;
 

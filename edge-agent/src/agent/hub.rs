@@ -20,7 +20,7 @@ impl Agent {
         match event {
             LinkEvent::Up(lanes) => {
                 let hello = Hello {
-                    agent_version: env!("CARGO_PKG_VERSION").into(),
+                    agent_version: self.updating.version(),
                     boot_id: device::boot_id(),
                     instance: self.identity.borrow().instance,
                     clock_ms: self.clock.wall_ms(),
@@ -70,11 +70,17 @@ impl Agent {
                 log::info!("link: welcome at the hub; protocol version {}", welcome.speak);
                 self.sync.welcome(now, &welcome);
                 self.outbox.connected(self.sync.speaks());
+                self.look_at_update();
             }
             Down::Change(change) => self.sync.change(now, change),
             Down::Step(step) => self.sync.step(now, step),
             Down::EventsTaken { number } => self.outbox.events_taken(number),
-            Down::Reported { uid, version } => self.outbox.reported(&uid, version),
+            Down::Reported { uid, version } => {
+                if uid.is_empty() {
+                    self.update_heard();
+                }
+                self.outbox.reported(&uid, version);
+            }
             Down::TokenAnswer(answer) => {
                 log::warn!("the hub gives no token for {}: {}", answer.key.name, answer.error);
             }

@@ -17,6 +17,7 @@ mod pressure;
 mod released;
 mod start;
 mod state;
+mod update;
 mod users;
 
 pub use config::{Config, Paths};

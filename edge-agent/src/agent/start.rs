@@ -54,6 +54,7 @@ pub fn run(options: StartOptions, keeper_socket: OwnedFd) -> i32 {
             log::error!("{why}");
             1
         }
+        Err(Stop::Update) => keeper::EXIT_UPDATE,
         Err(Stop::Never(why)) => {
             log::error!("{why}");
             keeper::EXIT_CONFIG
@@ -65,6 +66,8 @@ pub fn run(options: StartOptions, keeper_socket: OwnedFd) -> i32 {
 pub enum Stop {
     Again(String),
     Never(String),
+    /// Another program is in place and is to be started.
+    Update,
 }
 
 fn again(what: &str) -> impl Fn(std::io::Error) -> Stop {

@@ -10,6 +10,7 @@ use super::{
     manifests, node,
     released::Removals,
     start::{Replayed, Stop},
+    update::Updating,
 };
 use crate::{
     device::Clock,
@@ -55,6 +56,7 @@ pub struct Agent {
     schedules: Schedules,
     pub(super) outbox: Outbox,
     pub(super) removals: Removals,
+    pub(super) updating: Updating,
     pub(super) hands: Hands,
     pub(super) identity: watch::Sender<Arc<Identity>>,
     pub(super) facts: NodeFacts,
@@ -75,6 +77,7 @@ pub struct Agent {
     pub(super) counters: Counters,
     pub(super) samples: Arc<Samples>,
     pub(super) began_ms: u64,
+    events_said: usize,
 }
 
 impl Agent {
@@ -86,7 +89,9 @@ impl Agent {
         hands: Hands,
         identity: watch::Sender<Arc<Identity>>,
     ) -> Agent {
-        let facts = node::facts(&identity.borrow().answer, &options.config, &options.paths, &hands.runtime);
+        let mut facts = node::facts(&identity.borrow().answer, &options.config, &options.paths, &hands.runtime);
+        let updating = Updating::new(&options.paths.data);
+        facts.agent_version = updating.version();
         node::enforce_allocatable(&facts, &hands.runtime);
         let watch = super::pressure::Watch::new(&options.config, &options.paths);
         let mut outbox = Outbox::new(replayed.version_ceiling);
@@ -94,6 +99,7 @@ impl Agent {
         Agent {
             outbox,
             removals: Removals::new(),
+            updating,
             sync: replayed.sync,
             memories: replayed.memories,
             floor_ms: replayed.time_floor,
@@ -113,6 +119,7 @@ impl Agent {
             counters: Counters::default(),
             samples: Arc::default(),
             began_ms: clock.wall_ms(),
+            events_said: 0,
             options,
             clock,
             journal,
@@ -138,6 +145,7 @@ impl Agent {
         self.look_at_schedules();
         self.look_at_released();
         self.say_of_node(&status::beginning());
+        self.look_at_update();
     }
 
     /// What lies in the directory of static pods.
@@ -225,6 +233,9 @@ impl Agent {
         let (renewed_tell, mut renewed) = mpsc::channel::<Result<Identity, join::JoinError>>(1);
         loop {
             self.settle();
+            if self.updating.leaves() {
+                return Err(Stop::Update);
+            }
             self.renew_if_due(&renewed_tell);
             let wake = self.clock.instant(self.wake_at());
             let waiting = self.lanes.as_ref().filter(|_| self.wants_to_send()).map(|l| l.state.clone());
@@ -235,6 +246,7 @@ impl Agent {
                     return Ok(());
                 }
                 Some(exit) = exited.recv() => self.hands.exited(exit),
+                Some(fetched) = self.updating.done.recv() => self.update_fetched(fetched),
                 Some(volume) = self.removals.done.recv() => self.is_removed(volume),
                 Some(outcome) = outcomes.recv() => {
                     self.pods_input(outcome);
@@ -283,7 +295,7 @@ impl Agent {
         let timers =
             [self.sync.wake_at(), self.pods.wake_at(), self.outbox.wake_at(), self.schedules.wake_at()];
         let core = timers.into_iter().flatten().map(|(at, _)| at);
-        let others = self.code_at_ms.into_iter().chain(self.pressure_at());
+        let others = self.code_at_ms.into_iter().chain(self.pressure_at()).chain(self.updating.wake_at());
         core.chain(others).chain([self.look_at_ms]).min().unwrap_or(now + LOOK_AGAIN_MS).max(now)
     }
 
@@ -301,6 +313,9 @@ impl Agent {
             self.code_at_ms = None;
             crate::device::memory::release_code();
         }
+        if self.updating.wake_at().is_some_and(|at| at <= now.mono_ms) {
+            self.look_at_update();
+        }
         if self.look_at_ms <= now.mono_ms {
             self.look_around();
             let troubled = !self.facts.problems.is_empty();
@@ -313,6 +328,8 @@ impl Agent {
         let answer = self.identity.borrow().answer.clone();
         let mut facts = node::facts(&answer, &self.options.config, &self.options.paths, &self.hands.runtime);
         facts.devices = self.hands.device_capacity();
+        facts.agent_version = self.updating.version();
+        facts.own = self.facts.own.clone();
         facts.problems.extend(self.watch.pressure.problems());
         facts.memory_kept_free_bytes = self.watch.pressure.memory_kept_free(facts.memory_bytes);
         let images = self.hands.images.list();
@@ -330,15 +347,17 @@ impl Agent {
         }
     }
 
-    fn say_of_node(&mut self, said: &[(bool, String, String)]) {
+    pub(super) fn say_of_node(&mut self, said: &[(bool, String, String)]) {
         let now = self.clock.now();
-        for (number, one) in said.iter().enumerate() {
-            self.outbox.event(status::node_event(&self.facts.name, one, now, number));
+        for one in said {
+            // Names of Events differ by it where the time does not.
+            self.events_said += 1;
+            self.outbox.event(status::node_event(&self.facts.name, one, now, self.events_said));
         }
     }
 
     /// Offers the node's report; `again`: also when it is what was said before.
-    fn tell_node(&mut self, again: bool) {
+    pub(super) fn tell_node(&mut self, again: bool) {
         let mirrors = self.options.config.static_pod_dir.as_ref().map(|_| self.pods.mirrors());
         let report = status::node_report(&self.facts, mirrors);
         if again {
@@ -434,6 +453,7 @@ impl Agent {
         if keys.iter().any(|k| k.kind == ItemKind::Node) {
             let name = self.identity.borrow().answer.node_name.clone();
             self.set_cidr(node::pod_cidr(self.sync.items(), &name));
+            self.look_at_update();
         }
         if keys.iter().any(|k| matches!(k.kind, ItemKind::Service | ItemKind::EndpointSlice)) {
             self.refresh_names();
@@ -556,7 +576,7 @@ impl Agent {
 
     fn renew_if_due(&mut self, tell: &mpsc::Sender<Result<Identity, join::JoinError>>) {
         let identity = self.identity.borrow().clone();
-        let due = join::renew_at_ms(&identity).is_some_and(|at| at <= self.clock.wall_ms());
+        let due = join::renew_at_ms(&identity).is_some_and(|at| at <= self.clock.wall_ms()) || self.lacks_update_key();
         if self.renewing || !due || self.clock.mono_ms() < self.renew_after_ms {
             return;
         }
@@ -577,6 +597,7 @@ impl Agent {
                 log::info!("the node's certificate was renewed");
                 let _ = self.hands.images.set_hub(Some(super::start::hub_access(&identity)));
                 self.identity.send_replace(Arc::new(identity));
+                self.look_at_update();
             }
             Err(e) => log::warn!("the node's certificate is not renewed yet: {e}"),
         }

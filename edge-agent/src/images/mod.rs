@@ -7,6 +7,7 @@
 //! On disk, under `<data>/images`: `index` (what is here), `blobs/` (manifests and configs), `layers/<diff id>/fs`,
 //! `partial/` (downloads to be continued), `tmp/` (cleared at start).
 
+mod artifact;
 mod collect;
 mod delta;
 mod download;

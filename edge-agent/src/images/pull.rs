@@ -135,7 +135,11 @@ impl<'a> Pull<'a> {
         }
     }
 
-    async fn first_manifest(&mut self) -> Result<FetchedManifest, ImageError> {
+    pub fn sessions(&self) -> &[Session] {
+        &self.sessions
+    }
+
+    pub async fn first_manifest(&mut self) -> Result<FetchedManifest, ImageError> {
         let mut failures = Vec::new();
         for n in 0..self.sessions.len() {
             match self.sessions[n].manifest(&self.reference.target()).await {

@@ -9,13 +9,17 @@
 //! keeps open, so it does not die of a missing reader.
 
 pub mod client;
+mod program;
 pub mod server;
 mod transport;
 pub mod wire;
 
+pub use program::INSTALLED;
 pub use server::run;
 
 /// An agent that ends with this code met an error that a restart cannot cure: the keeper ends with it too.
 pub const EXIT_CONFIG: i32 = 78;
+/// An agent that ends with this code wants to be started again from the program that it has put into place.
+pub const EXIT_UPDATE: i32 = 79;
 /// The fd on which the agent finds the keeper.
 pub const AGENT_FD: i32 = 3;

@@ -5,9 +5,10 @@
 //! Never: blocks on the agent (its socket is non-blocking, what does not fit waits), panics on what the agent says,
 //! or drops an fd or an exit without telling so.
 
+use super::program::Programs;
 use super::transport::{mono_ms, receive_packet, send_packet, wall_ms};
 use super::wire::{EXITS_MAX, Exit, FDS_MAX, PACKET_BYTES_MAX, Packet};
-use super::{AGENT_FD, EXIT_CONFIG};
+use super::{AGENT_FD, EXIT_CONFIG, EXIT_UPDATE};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -35,12 +36,12 @@ const OOM_SCORE: &str = "-999";
 
 /// Runs the keeper until it is told to stop; returns the code to exit with.
 ///
-/// `exe` is started as `exe agent args…` with the packet socket on fd 3.
-pub fn run(exe: &Path, args: &[OsString]) -> i32 {
+/// `exe` is started as `exe agent args…` with the packet socket on fd 3; or a program below `data` that came over the air.
+pub fn run(exe: &Path, args: &[OsString], data: Option<&Path>) -> i32 {
     // Keeper and agent are not what the kernel ends when memory runs out: without them nobody starts anything again.
     // Containers get scores of their own. In a container without CAP_SYS_RESOURCE it stays as it is.
     let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
-    match Keeper::new().and_then(|mut keeper| keeper.serve(exe, args)) {
+    match Keeper::new(Programs::new(exe, data)).and_then(|mut keeper| keeper.serve(args)) {
         Ok(code) => code,
         Err(err) => {
             eprintln!("keeper: {err}: cannot run; containers carry on without a keeper");
@@ -53,6 +54,10 @@ struct Agent {
     pid: Pid,
     socket: OwnedFd,
     started_ms: u64,
+    /// It runs a fetched program.
+    fetched: bool,
+    /// When it must have proved itself.
+    trial_until_ms: Option<u64>,
     /// Next stored fd to hand over; `None` before `Hello` and when all are told.
     hand_over: Option<usize>,
     ready_due: bool,
@@ -68,6 +73,7 @@ enum Reply {
 }
 
 struct Keeper {
+    programs: Programs,
     signals: SignalFd,
     fds: Vec<(Box<str>, OwnedFd)>,
     exits: VecDeque<(Exit, bool)>,
@@ -84,7 +90,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn new() -> nix::Result<Keeper> {
+    fn new(programs: Programs) -> nix::Result<Keeper> {
         nix::sys::prctl::set_child_subreaper(true)?;
         raise_fd_limit();
         let mut mask = SigSet::empty();
@@ -94,6 +100,7 @@ impl Keeper {
         mask.thread_block()?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         Ok(Keeper {
+            programs,
             signals,
             fds: Vec::new(),
             exits: VecDeque::new(),
@@ -109,13 +116,14 @@ impl Keeper {
         })
     }
 
-    fn serve(&mut self, exe: &Path, args: &[OsString]) -> nix::Result<i32> {
+    fn serve(&mut self, args: &[OsString]) -> nix::Result<i32> {
         loop {
             let now = mono_ms();
             if self.agent.is_none() && self.stopping.is_none() && self.spawn_at_ms.is_some_and(|at| at <= now) {
-                self.spawn(exe, args);
+                self.spawn(args);
             }
             self.enforce_stop(now);
+            self.enforce_trial(now);
             self.wait(now)?;
             if let Some(code) = self.signals()? {
                 return Ok(code);
@@ -124,14 +132,17 @@ impl Keeper {
         }
     }
 
-    fn spawn(&mut self, exe: &Path, args: &[OsString]) {
+    fn spawn(&mut self, args: &[OsString]) {
         self.spawn_at_ms = None;
-        match start_agent(exe, args) {
+        let chosen = self.programs.next();
+        match start_agent(&chosen.path, args) {
             Ok((pid, socket)) => {
                 self.agent = Some(Agent {
                     pid,
                     socket,
                     started_ms: mono_ms(),
+                    fetched: chosen.fetched,
+                    trial_until_ms: chosen.trial_ms.map(|ms| mono_ms() + ms),
                     hand_over: None,
                     ready_due: false,
                     greeted: false,
@@ -141,6 +152,10 @@ impl Keeper {
                 for (_, sent) in &mut self.exits {
                     *sent = false;
                 }
+            }
+            Err(err) if chosen.fetched => {
+                self.programs.unusable(format!("it does not start: {err}"));
+                self.spawn_at_ms = Some(0);
             }
             Err(err) => {
                 eprintln!("keeper: cannot start the agent: {err}; trying again in {} ms", self.backoff_ms);
@@ -163,11 +178,23 @@ impl Keeper {
         }
     }
 
+    /// A new program that nobody has agreed with makes room for the old one.
+    fn enforce_trial(&mut self, now: u64) {
+        let Some(agent) = self.agent.as_mut().filter(|a| a.trial_until_ms.is_some_and(|at| at <= now)) else { return };
+        agent.trial_until_ms = None;
+        if self.programs.is_overdue() {
+            eprintln!("keeper: the new program has not proved itself in time and is ended; containers are untouched");
+            // It may be past hearing a polite word; containers and journal stand a kill.
+            let _ = kill(agent.pid, Signal::SIGKILL);
+            self.restart_now = true;
+        }
+    }
+
     /// Sleeps until a signal, a packet, room for what waits, or the next timer.
     fn wait(&self, now: u64) -> nix::Result<()> {
         let timer = match (&self.agent, self.stopping) {
             (Some(_), Some(u64::MAX)) => None,
-            (Some(_), deadline) => deadline,
+            (Some(agent), deadline) => deadline.or(agent.trial_until_ms),
             (None, _) => self.spawn_at_ms,
         };
         let timeout = match timer {
@@ -252,15 +279,24 @@ impl Keeper {
         if self.stopping.is_some() {
             return Some(if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 1 });
         }
-        if libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == EXIT_CONFIG {
+        let code = libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status));
+        // What a fetched program says of the configuration may be its own fault.
+        if code == Some(EXIT_CONFIG) && !agent.fetched {
             return Some(EXIT_CONFIG);
         }
+        let lived_ms = mono_ms().saturating_sub(agent.started_ms);
+        if code == Some(EXIT_UPDATE) {
+            eprintln!("keeper: the agent makes room for another program, containers are untouched");
+            self.spawn_at_ms = Some(0);
+            return None;
+        }
+        self.programs.ended(lived_ms < SOUND_MS && agent.fetched);
         self.restarts = self.restarts.saturating_add(1);
         if std::mem::take(&mut self.restart_now) {
             self.spawn_at_ms = Some(0);
             return None;
         }
-        if mono_ms().saturating_sub(agent.started_ms) >= SOUND_MS {
+        if lived_ms >= SOUND_MS {
             self.backoff_ms = BACKOFF_MS_MIN;
         }
         eprintln!(

@@ -87,7 +87,10 @@ pub async fn renew(data: &Path, old: &Identity, clock: &Clock) -> Result<Identit
         hardware: String::new(),
     };
     let tls = tls::with_ca(&old.answer.ca_pem, clock).map_err(|e| JoinError::Never(e.to_string()))?;
-    let answer = post_to_any(&old.answer.api, RENEW_PATH, Arc::new(tls), &ask).await?;
+    let mut answer = post_to_any(&old.answer.api, RENEW_PATH, Arc::new(tls), &ask).await?;
+    if !old.answer.update_key.is_empty() {
+        answer.update_key.clone_from(&old.answer.update_key);
+    }
     clock.told(answer.time_ms);
     identity::store(data, &answer).map_err(|e| JoinError::Later(e.to_string()))?;
     Ok(Identity { answer, key_pem: old.key_pem.clone(), instance: old.instance })

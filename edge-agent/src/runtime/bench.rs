@@ -21,7 +21,7 @@ type Failed = Box<dyn std::error::Error>;
 /// The process that is started first: a keeper as always, whose agent is `agent` below.
 pub fn keeper(words: &[OsString]) -> i32 {
     let words: Vec<OsString> = std::iter::once(WORD.into()).chain(words.iter().cloned()).collect();
-    keeper::run(Path::new("/proc/self/exe"), &words)
+    keeper::run(Path::new("/proc/self/exe"), &words, None)
 }
 
 pub fn agent(words: &[OsString]) -> i32 {

@@ -288,6 +288,7 @@ impl Enroll {
             api: self.endpoints.api.clone(),
             cluster_name: self.endpoints.cluster_name.clone(),
             time_ms: millis(now),
+            update_key: pki.update_key().into(),
         })
     }
 

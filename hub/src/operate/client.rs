@@ -45,6 +45,11 @@ impl Client {
         Ok(Client { host, port: uri.port_u16().unwrap_or(443), tls: Arc::new(tls) })
     }
 
+    /// The same credentials at another port of the same host.
+    pub fn at_port(&self, port: u16) -> Client {
+        Client { port, ..self.clone() }
+    }
+
     /// Status code and body of one exchange.
     pub async fn request(&self, method: &str, path: &str, body: Option<Vec<u8>>) -> Result<(u16, Bytes), String> {
         match tokio::time::timeout(TIME, self.exchange(method, path, body)).await {

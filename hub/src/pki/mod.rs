@@ -8,6 +8,7 @@ mod files;
 mod issue;
 mod kubeconfig;
 mod tls;
+pub mod update;
 
 pub use kubeconfig::cluster_info;
 pub use csr::CsrAsk;
@@ -57,6 +58,7 @@ pub struct Pki {
     server_pem: String,
     server_key_pem: String,
     token_key_der: Vec<u8>,
+    update_key: String,
 }
 
 impl Pki {
@@ -75,6 +77,7 @@ impl Pki {
             server_pem: String::new(),
             server_key_pem: String::new(),
             token_key_der: open_token_key(dir)?,
+            update_key: update::open(dir)?,
         };
         pki.refresh_server(now)?;
         Ok(pki)
@@ -88,6 +91,11 @@ impl Pki {
     /// Lower-case hex of SHA-256 over the CA's DER: the pin in join tokens.
     pub fn ca_sha256(&self) -> String {
         hex(&Sha256::digest(&self.ca_der))
+    }
+
+    /// Hex of the Ed25519 key with which releases of the agent are signed.
+    pub fn update_key(&self) -> &str {
+        &self.update_key
     }
 
     /// PKCS#8 DER of the ES256 key that signs ServiceAccount tokens.

@@ -8,5 +8,5 @@ mod node;
 mod outbox;
 
 pub use events::{beginning, node_event, turned};
-pub use node::{BoardCondition, NodeFacts, NodeProblem, kubelet_version, node_report};
+pub use node::{BoardCondition, NodeFacts, NodeProblem, OwnCondition, kubelet_version, node_report};
 pub use outbox::{Outbox, OutboxOutput};

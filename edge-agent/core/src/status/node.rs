@@ -28,6 +28,7 @@ pub struct NodeFacts {
     /// Sizes of huge pages that the kernel has, and the bytes set aside for each: `2Mi`.
     pub huge_pages: Vec<(String, u64)>,
     pub board: Vec<BoardCondition>,
+    pub own: Vec<OwnCondition>,
     pub pods_max: u32,
     pub ips: Vec<String>,
     pub labels: Vec<(String, String)>,
@@ -67,6 +68,15 @@ pub struct BoardCondition {
     pub bad: bool,
     pub reason: &'static str,
     pub message: &'static str,
+}
+
+/// Something that the agent tells of itself, as a condition of its own on the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnCondition {
+    pub kind: &'static str,
+    pub holds: bool,
+    pub reason: &'static str,
+    pub message: String,
 }
 
 /// `mirrors`: of the board's own pods; `None` on a board that has no directory for them.
@@ -171,6 +181,9 @@ fn conditions(facts: &NodeFacts) -> Value {
     ];
     all.extend(facts.board.iter().map(|c| {
         json!({"type": c.kind, "status": if c.bad { "True" } else { "False" }, "reason": c.reason, "message": c.message})
+    }));
+    all.extend(facts.own.iter().map(|c| {
+        json!({"type": c.kind, "status": if c.holds { "True" } else { "False" }, "reason": c.reason, "message": c.message})
     }));
     all.into()
 }

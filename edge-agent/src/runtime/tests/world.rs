@@ -62,7 +62,7 @@ fn keeper(words: &[OsString]) -> i32 {
         return 0;
     }
     crate::net::link::loopback_up(&mut crate::net::netlink::Socket::route().unwrap()).unwrap();
-    crate::keeper::run(Path::new("/proc/self/exe"), words)
+    crate::keeper::run(Path::new("/proc/self/exe"), words, None)
 }
 
 /// Shows this world the unified hierarchy only, with what controllers the machine left in it.

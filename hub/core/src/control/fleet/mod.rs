@@ -143,6 +143,7 @@ fn node_matters(changed: &Changed) -> bool {
             && o.meta.annotations == n.meta.annotations
             && o.status.ready() == n.status.ready()
             && o.field("/status/nodeInfo") == n.field("/status/nodeInfo")
+            && units::agent_says(o) == units::agent_says(n)
     })
 }
 

@@ -250,3 +250,29 @@ fn agents_get_their_version_board_by_board() {
     }
     assert_eq!(phase(&w), "Complete");
 }
+
+#[test]
+fn a_board_that_left_the_new_agent_ends_the_rollout_and_all_go_back() {
+    let mut w = World::with_nodes(2);
+    for name in ["n0", "n1"] {
+        let info = json!({"kubeletVersion": "v1.36.0+limpet-0.2.0"});
+        w.patch("/nodes", "", name, json!({"status": {"nodeInfo": info}}));
+    }
+    w.create(ROLLOUTS, json!({"metadata": {"name": "r", "namespace": "a"}, "spec": {
+        "success": {"maxFailed": 0}, "onFailure": "Rollback",
+        "target": {"kind": "Node", "selector": {"matchExpressions": [
+            {"key": "kubernetes.io/hostname", "operator": "Exists"}]}},
+        "change": {"metadata": {"annotations": {AGENT_VERSION: "0.3.0"}}}}}));
+    w.settle();
+    let asked = |w: &World, version: &str| {
+        let has = |n: &&&Value| n["metadata"]["annotations"][AGENT_VERSION] == version;
+        w.list("/nodes").iter().filter(has).map(|n| n["metadata"]["name"].as_str().unwrap().to_string()).collect::<Vec<_>>()
+    };
+    let first = asked(&w, "0.3.0").remove(0);
+    let mut conditions = w.get("/nodes", "", &first)["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    conditions.push(json!({"type": "AgentUpToDate", "status": "False", "reason": "RolledBack", "message": "0.3.0: it broke"}));
+    w.patch("/nodes", "", &first, json!({"status": {"conditions": conditions}}));
+    w.settle();
+    assert_eq!(phase(&w), "RolledBack");
+    assert_eq!((asked(&w, "0.3.0").len(), asked(&w, "0.2.0")), (0, vec![first]), "back to what it ran, by name");
+}

@@ -188,15 +188,34 @@ fn board_lock(view: &ObjectStore, node: &Node) -> Option<String> {
 
 fn node_unit(view: &ObjectStore, rollout: &FleetRollout, node: &Node, version: Option<&str>) -> Unit {
     let ready = node.status.ready();
-    let runs = |v: &str| {
-        let says = node.field("/status/nodeInfo/kubeletVersion");
-        says.as_str().is_some_and(|t| t.rsplit_once("limpet-").is_some_and(|(_, have)| have == v))
-    };
+    let runs = |v: &str| agent_version(node).is_some_and(|have| have == v);
     let settled = ready && version.is_none_or(runs);
-    let mut unit = unit(view, rollout, &node.meta, Health { ok: ready, settled, failed: None });
+    let failed = version.and_then(|v| agent_failed(node, v));
+    let mut unit = unit(view, rollout, &node.meta, Health { ok: ready, settled, failed });
     unit.away = is_away(node);
     unit.lock = unit.lock.or_else(|| board_lock(view, node));
     unit
+}
+
+/// Why the board does not run this version of its agent and will not by itself: it says so in its condition.
+fn agent_failed(node: &Node, version: &str) -> Option<String> {
+    let (reason, message) = agent_says(node)?;
+    let (of, why) = message.split_once(": ")?;
+    let gone_wrong = matches!(reason.as_str(), "RolledBack" | "Refused");
+    (gone_wrong && of == version).then(|| format!("agent {version}: {why}"))
+}
+
+/// Reason and message of the agent's condition, which begins with the version that it is about.
+pub fn agent_says(node: &Node) -> Option<(String, String)> {
+    let conditions = node.field("/status/conditions");
+    let said = conditions.as_array()?.iter().find(|c| c["type"] == "AgentUpToDate")?;
+    Some((said["reason"].as_str()?.into(), said["message"].as_str()?.into()))
+}
+
+/// The version that a node's agent says it has.
+fn agent_version(node: &Node) -> Option<String> {
+    let says = node.field("/status/nodeInfo/kubeletVersion");
+    says.as_str()?.rsplit_once("limpet-").map(|(_, version)| version.to_string())
 }
 
 /// The newest revision of a DaemonSet, and the one before it.
@@ -278,7 +297,7 @@ pub fn start(view: &ObjectStore, rollout: &FleetRollout, unit: &str, now: Timest
         "Deployment" => apply(view.get::<Deployment>(namespace, unit), rollout, now, plan),
         "StatefulSet" => apply(view.get::<StatefulSet>(namespace, unit), rollout, now, plan),
         "ConfigMap" => apply(view.get::<ConfigMap>(namespace, unit), rollout, now, plan),
-        _ => apply(view.node(unit), rollout, now, plan),
+        _ => apply_to_node(view, unit, rollout, now, plan),
     }
 }
 
@@ -303,16 +322,35 @@ fn delete_pods(view: &ObjectStore, rollout: &FleetRollout, node: &str, plan: &mu
     }
 }
 
+/// A board that nobody gave a version goes back to the one that it ran: without a name it would keep the new one.
+fn apply_to_node(view: &ObjectStore, name: &str, rollout: &FleetRollout, now: Timestamp, plan: &mut Plan) {
+    let Some(node) = view.node(name) else { return };
+    let mut before = node.value();
+    let named = before["metadata"]["annotations"][AGENT_VERSION].is_string();
+    let names_one = rollout.field("/spec/change/metadata/annotations")[AGENT_VERSION].is_string();
+    if let Some(runs) = agent_version(node).filter(|_| !named && names_one) {
+        before["metadata"]["annotations"][AGENT_VERSION] = runs.into();
+    }
+    apply_from(&before, node, rollout, now, plan);
+}
+
 fn apply<T>(object: Option<&Arc<Obj<T>>>, rollout: &FleetRollout, now: Timestamp, plan: &mut Plan)
 where
     Obj<T>: Kind,
 {
     let Some(object) = object else { return };
-    let before = object.value();
+    apply_from(&object.value(), object, rollout, now, plan);
+}
+
+/// `before`: what the way back leads to.
+fn apply_from<T>(before: &Value, object: &Arc<Obj<T>>, rollout: &FleetRollout, now: Timestamp, plan: &mut Plan)
+where
+    Obj<T>: Kind,
+{
     let mut patch = rollout.field("/spec/change");
     let mut after = before.clone();
     merge(&mut after, &patch);
-    let undo = json_diff(&after, &before).unwrap_or_else(|| json!({}));
+    let undo = json_diff(&after, before).unwrap_or_else(|| json!({}));
     let marks = json!({"metadata": {"annotations": {OF: rollout.meta.uid, AT: rfc3339(now), UNDO: undo.to_string()}}});
     add(&mut patch, &marks);
     plan.patch_exact(<Obj<T> as Kind>::RESOURCE, &object.meta, None, patch);

@@ -1,0 +1,173 @@
+//! New versions of the agent over the air: taken, left when they are no good, refused when they are forged.
+//!
+//! In: a world with one board, releases that `limpet update publish` signed. Out: the node as kubectl shows it, processes.
+
+use limpet_e2e::process::{Process, run, tail};
+use limpet_e2e::world::test;
+use limpet_e2e::{Result, World, until, wait};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(120);
+
+fn told(e: std::io::Error) -> String {
+    e.to_string()
+}
+
+/// A program that the hub will sign: another file than the installed one, and yet the same agent.
+fn another_agent(world: &World) -> Result<PathBuf> {
+    let path = world.slot.dir().join("another-agent");
+    let mut bytes = fs::read(&world.binaries.agent).map_err(told)?;
+    bytes.extend(b"another");
+    fs::write(&path, bytes).map_err(told)?;
+    Ok(path)
+}
+
+fn publish(world: &World, version: &str, program: &Path) -> Result<()> {
+    let program = program.to_string_lossy();
+    world.hub.operate(&["update", "publish", &program, "--version", version]).map(|_| ())
+}
+
+/// Signed with a key that the board has never heard of; the registry cannot know.
+fn publish_forged(world: &World, version: &str, program: &Path) -> Result<()> {
+    let pki = world.hub.dir.join("pki");
+    let (public, private, own) = (pki.join("update.pub"), pki.join("update.key"), world.slot.dir().join("own"));
+    fs::create_dir_all(&own).map_err(told)?;
+    for file in [&public, &private] {
+        fs::rename(file, own.join(file.file_name().unwrap_or_default())).map_err(told)?;
+    }
+    let mut key = Command::new(&world.binaries.hub);
+    key.args(["image", "key", "--out"]).arg(&private);
+    run(&mut key)?.ok("limpet image key")?;
+    // The last half of its public key, as `limpet update publish` says when it does not fit.
+    fs::write(&public, "00").map_err(told)?;
+    let program = program.to_string_lossy().into_owned();
+    let refused = world.hub.operate(&["update", "publish", &program, "--version", version]).err().unwrap_or_default();
+    wait::yes(refused.contains("they would refuse what it signs"), || refused.clone())?;
+    let der = fs::read(&private).map_err(told)?;
+    let half: String = der[der.len() - 32..].iter().map(|b| format!("{b:02x}")).collect();
+    fs::write(&public, half).map_err(told)?;
+    publish(world, version, Path::new(&program))?;
+    for file in [&public, &private] {
+        fs::rename(own.join(file.file_name().unwrap_or_default()), file).map_err(told)?;
+    }
+    Ok(())
+}
+
+fn wanted(world: &World, version: &str) -> Result<()> {
+    world.kubectl.say(&format!("annotate --overwrite node board-1 limpet.dev/agent-version={version}")).map(|_| ())
+}
+
+/// The node's version and why.
+fn state(world: &World) -> Result<(String, String)> {
+    let node = world.kubectl.json("get node board-1")?;
+    let info = node["status"]["nodeInfo"]["kubeletVersion"].as_str().unwrap_or_default();
+    let version = info.rsplit_once("limpet-").map(|(_, v)| v.to_string()).unwrap_or_default();
+    let all = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let own = all.iter().find(|c| c["type"] == "AgentUpToDate").cloned().unwrap_or(Value::Null);
+    Ok((version, format!("{} {} {}", own["status"], own["reason"], own["message"])))
+}
+
+fn comes_to(world: &World, version: &str, words: &[&str]) -> Result<()> {
+    let log = world.agents[0].log.clone();
+    until(&format!("agent {version}, {words:?}"), SOON, || {
+        let (runs, why) = state(world)?;
+        let good = runs == version && words.iter().all(|w| why.contains(w));
+        wait::yes(good, || format!("{runs}: {why}\n{}", tail(&log, 3000)))
+    })
+}
+
+fn an_event(world: &World, reason: &str) -> Result<()> {
+    until(&format!("an Event {reason}"), SOON, || {
+        let all = world.kubectl.say("get events -A")?;
+        wait::yes(all.contains(reason), || all.clone())
+    })
+}
+
+fn sleepers(world: &World) -> Vec<Process> {
+    world.agents[0].named("sleep")
+}
+
+#[test]
+fn an_agent_is_updated_over_the_air_and_containers_never_notice() {
+    test(1, &json!({}), |world| {
+        let installed = state(world)?.0;
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "till"}, "spec": {
+            "containers": [{"name": "c", "image": "hub.limpet/busybox:1", "command": ["sleep", "100000"]}]}});
+        world.kubectl.apply(&pod.to_string())?;
+        world.kubectl.say("wait --for=condition=Ready pod/till --timeout=90s")?;
+        let before = sleepers(world);
+        let untouched = |world: &World, when: &str| {
+            let now = sleepers(world);
+            let same = !now.is_empty() && now.iter().map(|p| p.pid).eq(before.iter().map(|p| p.pid));
+            wait::yes(same, || format!("{when}: {} containers were, {} are", before.len(), now.len()))
+        };
+        let another = another_agent(world)?;
+        publish(world, "7.2.0", &another)?;
+        publish(world, "7.3.0", Path::new("/bin/false"))?;
+        publish_forged(world, "7.4.0", &another)?;
+        publish(world, "7.1.0", &another)?;
+        let list = world.hub.operate(&["update", "list"])?;
+        wait::yes(list.split_whitespace().eq(["7.1.0", "7.2.0", "7.3.0", "7.4.0"]), || list.clone())?;
+        let twice = publish(world, "7.2.0", &another).err().unwrap_or_default();
+        wait::yes(twice.contains("published already"), || twice.clone())?;
+
+        wanted(world, "7.2.0")?;
+        comes_to(world, "7.2.0", &["True", "AsWanted"])?;
+        an_event(world, "AgentUpdated")?;
+        untouched(world, "after the update")?;
+        wait::yes(world.kubectl.say("exec till -- echo here")?.contains("here"), || "exec does not work".into())?;
+
+        wanted(world, "7.3.0")?;
+        comes_to(world, "7.2.0", &["False", "RolledBack", "7.3.0: it was started 3 times"])?;
+        an_event(world, "AgentRolledBack")?;
+        untouched(world, "after the broken update")?;
+
+        wanted(world, "7.4.0")?;
+        comes_to(world, "7.2.0", &["False", "Refused", "its signature is not by the key"])?;
+        an_event(world, "AgentUpdateRefused")?;
+        wanted(world, "7.1.0")?;
+        comes_to(world, "7.2.0", &["False", "Refused", "older than 7.2.0"])?;
+        untouched(world, "after refusals")?;
+
+        // The next boot is the updated program, too; and there is a way back to the installed one.
+        world.agents[0].power_cut()?;
+        world.agents[0].start(None)?;
+        world.nodes_ready(SOON)?;
+        comes_to(world, "7.2.0", &["Refused"])?;
+        wanted(world, &installed)?;
+        comes_to(world, &installed, &["True", "AsWanted"])
+    });
+}
+
+fn rollout(name: &str, version: &str) -> String {
+    let metadata = json!({"name": name, "namespace": "kube-system"});
+    json!({"apiVersion": "limpet.dev/v1", "kind": "FleetRollout", "metadata": metadata, "spec": {
+        "target": {"kind": "Node", "selector": {"matchLabels": {"kubernetes.io/os": "linux"}}},
+        "change": {"metadata": {"annotations": {"limpet.dev/agent-version": version}}},
+        "success": {"deadline": "5m", "maxFailed": 0}, "onFailure": "Rollback"}})
+    .to_string()
+}
+
+/// One after the other; a bad version is taken back from everybody, also from those that nobody had given a version before.
+#[test]
+fn a_fleet_is_updated_in_waves_and_goes_back_as_one() {
+    test(2, &json!({}), |world| {
+        let installed = state(world)?.0;
+        let another = another_agent(world)?;
+        publish(world, "7.2.0", &another)?;
+        publish(world, "7.3.0", Path::new("/bin/false"))?;
+        let versions = |world: &World| world.kubectl.say("get nodes -o jsonpath={.items[*].status.nodeInfo.kubeletVersion}");
+        world.kubectl.apply(&rollout("bad", "7.3.0"))?;
+        world.kubectl.say("-n kube-system wait fleetrollout/bad --for=jsonpath={.status.phase}=RolledBack --timeout=180s")?;
+        let all = versions(world)?;
+        wait::yes(all.matches(&format!("limpet-{installed}")).count() == 2, || all.clone())?;
+        world.kubectl.apply(&rollout("good", "7.2.0"))?;
+        world.kubectl.say("-n kube-system wait fleetrollout/good --for=condition=Complete --timeout=240s")?;
+        let all = versions(world)?;
+        wait::yes(all.matches("limpet-7.2.0").count() == 2, || all.clone())
+    });
+}
