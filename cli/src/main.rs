@@ -82,6 +82,10 @@ mod tests {
             "limpet hub --data-dir d",
             "limpet hub --data-dir d --api-listen 1.2.3.4:1 --mqtt-listen [::]:2 --registry-listen 0.0.0.0:3 \
              --advertise-host a --advertise-host b --cluster-name c",
+            "limpet hub --data-dir d --audit-policy-file p --audit-log-path - --audit-log-maxsize 1 --audit-log-maxbackup 2 \
+             --audit-log-maxage 3 --audit-webhook-config-file k --audit-webhook-batch-buffer-size 1 \
+             --audit-webhook-batch-max-size 1 --audit-webhook-batch-max-wait 1s --audit-webhook-initial-backoff 1s \
+             --max-requests-inflight 1 --max-mutating-requests-inflight 0",
             "limpet token create --data-dir d",
             "limpet token create --ttl 24h --uses 3 --node pi-1 --data-dir d",
             "limpet token list --data-dir d",

@@ -151,6 +151,7 @@ mod tests {
     #[test]
     fn what_was_advertised_comes_first_and_is_recalled() {
         let options = HubOptions {
+            guard: Default::default(),
             data_dir: "/nowhere".into(),
             api_listen: ([0, 0, 0, 0], 6443).into(),
             mqtt_listen: ([0, 0, 0, 0], 8883).into(),

@@ -8,6 +8,7 @@ use crate::{
     addresses::{self, Addresses},
     api::{self, Api},
     enroll::Enroll,
+    guard::{Guard, GuardOptions},
     pki::{Pki, PkiError},
     run::{
         self, Applier, Controllers, Figures, Listener, Nodes, Scheduling, Signer, Streams, World,
@@ -40,6 +41,8 @@ pub struct HubOptions {
     pub cluster_name: String,
     /// A KubeSchedulerConfiguration, YAML or JSON. None: kube-scheduler's defaults.
     pub scheduler_config: Option<PathBuf>,
+    /// Audit log and the like.
+    pub guard: GuardOptions,
 }
 
 /// Why the hub does not run. The operator mends what the sentence tells.
@@ -55,12 +58,17 @@ pub enum HubError {
     Io { what: &'static str, source: std::io::Error },
     #[error("{}: {why}", .path.display())]
     SchedulerConfig { path: PathBuf, why: String },
+    /// A file that a flag names, and what is wrong with it.
+    #[error("{0}")]
+    Guard(String),
     #[error("cannot make the objects that every cluster has: {0}")]
     Bootstrap(String),
 }
 
 /// How often the hub looks whether its certificate must be renewed.
 const RENEWAL_LOOK: Duration = Duration::from_secs(12 * 3600);
+/// How long the end waits for the last events of the audit log.
+const RECORDS_TIME: Duration = Duration::from_secs(5);
 /// One MQTT message: an envelope and its topic.
 const MESSAGE_BYTES_MAX: usize = limpet_protocol::limits::ENVELOPE_BYTES_MAX + 1024;
 
@@ -88,10 +96,11 @@ struct Doors {
 async fn serve(options: HubOptions) -> Result<(), HubError> {
     let mut terminate = Terminate::new()?;
     let scheduler = scheduler_config(options.scheduler_config.as_deref())?;
+    let guard = Guard::open(&options.guard).map_err(HubError::Guard)?;
     let store = open_store(&options.data_dir)?;
     let doors = Doors::open(&options).await?;
     let (stop, stopping) = watch::channel(false);
-    let hub = Hub::assemble(&options, scheduler, store.clone(), doors, stopping).await?;
+    let hub = Hub::assemble(&options, (scheduler, guard), store.clone(), doors, stopping).await?;
     tracing::info!(api = %hub.url, data_dir = %options.data_dir.display(), "the hub is ready");
     terminate.wait().await;
     tracing::info!("the hub is stopping");
@@ -163,13 +172,14 @@ async fn bind(what: &'static str, address: SocketAddr) -> Result<(TcpListener, u
 /// What must be ended in order.
 struct Hub {
     url: String,
-    api: tokio::task::JoinHandle<()>,
+    serving: tokio::task::JoinHandle<()>,
+    api: Arc<Api>,
 }
 
 impl Hub {
     async fn assemble(
         options: &HubOptions,
-        scheduler: Config,
+        (scheduler, guard): (Config, Guard),
         store: Store,
         doors: Doors,
         stopping: watch::Receiver<bool>,
@@ -195,6 +205,7 @@ impl Hub {
             tokens,
             endpoints: addresses.api_endpoints(doors.ports.0),
             cluster_name: options.cluster_name.clone(),
+            guard,
             stopping,
         });
         let client: Arc<dyn run::Api> = Arc::new(api::Client::new(Arc::clone(&api)));
@@ -248,13 +259,16 @@ impl Hub {
         crate::registry::start(&options.data_dir, doors.registry, registry_receiver, Arc::clone(&api), enroll)?;
         tokio::spawn(renew(pki, broker, https_sender, registry_sender));
         api.set_ready();
-        let api = tokio::spawn(api::server::serve(api, doors.api, https_receiver));
-        Ok(Hub { url: addresses.local_url(doors.ports.0), api })
+        let serving = tokio::spawn(api::server::serve(Arc::clone(&api), doors.api, https_receiver));
+        Ok(Hub { url: addresses.local_url(doors.ports.0), serving, api })
     }
 
     async fn end(self) {
-        if let Err(error) = self.api.await {
+        if let Err(error) = self.serving.await {
             tracing::error!(%error, "the API server did not end well");
+        }
+        if tokio::time::timeout(RECORDS_TIME, self.api.guard.end()).await.is_err() {
+            tracing::error!("some of the last events of the audit log could not be delivered");
         }
     }
 }

@@ -8,9 +8,12 @@
 mod hub;
 
 pub mod admission;
+pub mod audit;
 pub mod api;
 pub mod auth;
 pub mod enroll;
+pub mod flow;
+pub mod guard;
 pub mod operate;
 pub mod pki;
 pub mod run;

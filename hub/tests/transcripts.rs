@@ -166,7 +166,7 @@ fn replaced(token: &str, before: &str) -> String {
         && !before.trim().is_empty();
     let made_up = token.strip_prefix("kube-api-access-").or_else(|| token.strip_prefix("configmap/made-"));
     let label = before.trim_end_matches([' ', '"']);
-    let is_version = digits(token) && label.ends_with("resourceVersion:") || label.ends_with("resourceVersion\":");
+    let is_version = digits(token) && (label.ends_with("resourceVersion:") || label.ends_with("resourceVersion\":"));
     let is_port = before.ends_with("NodePort:") || (token.len() == 5 && token.starts_with('3') && digits(token));
     if is_uid {
         return "UID".into();

@@ -2,6 +2,8 @@
 //!
 //! In: where to keep files and to listen. Out: the log on stderr; snapshots. Never: detaches; that is the service manager's work.
 
+mod guard;
+
 use super::Outcome;
 use crate::logging;
 use clap::Subcommand;
@@ -77,6 +79,8 @@ struct Serve {
     /// How to schedule: a file with a KubeSchedulerConfiguration (profiles, weights, strategies)
     #[arg(long, value_name = "FILE")]
     scheduler_config: Option<PathBuf>,
+    #[command(flatten)]
+    guard: Box<guard::Flags>,
     /// What to log, as tracing's filter: error, warn, info, debug, or limpet_hub=debug,info
     #[arg(long, value_name = "FILTER", default_value = "info", env = "LIMPET_LOG")]
     log: String,
@@ -113,6 +117,7 @@ fn serve(args: Serve) -> Outcome {
         advertise_hosts: args.advertise_host,
         cluster_name: args.cluster_name,
         scheduler_config: args.scheduler_config,
+        guard: args.guard.options()?,
     };
     limpet_hub::run(options).map_err(|e| e.to_string())
 }

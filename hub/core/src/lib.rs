@@ -14,6 +14,8 @@ pub mod events;
 pub mod nodes;
 pub mod quota;
 pub mod pod_security;
+pub mod audit;
+pub mod flow;
 pub mod rbac;
 pub mod schedule;
 pub mod why;

@@ -40,6 +40,15 @@ impl Body {
         Body::Chunks(Box::new(Chunks { pieces: Some(Box::new(pieces)), zip }))
     }
 
+    /// The next piece of what need not be waited for.
+    pub fn next_ready(&mut self) -> Option<Bytes> {
+        match self {
+            Body::Full(bytes) => bytes.take(),
+            Body::Chunks(chunks) => chunks.next_chunk(),
+            Body::Flow(_) => None,
+        }
+    }
+
     pub fn flow(stream: impl Stream<Item = Bytes> + Send + 'static) -> Body {
         Body::Flow(Box::pin(stream))
     }

@@ -6,7 +6,7 @@
 
 use super::{Api, Client, kinds, limits};
 use crate::{auth::legacy, run::Patch};
-use limpet_hub_core::{control::legacytoken, rbac};
+use limpet_hub_core::{control::legacytoken, flow, rbac};
 use limpet_objects::status::Status;
 use serde_json::{Value, json};
 use std::{net::IpAddr, sync::Arc};
@@ -58,6 +58,11 @@ pub async fn ensure(api: &Arc<Api>) -> Result<(), BootstrapError> {
     let tracking = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": place},
         "data": {"since": legacy::day(api.now())}});
     make(&client, "/configmaps", place, tracking).await?;
+    for (resource, object) in flow::defaults() {
+        make(&client, resource, "", object).await?;
+    }
+    crate::flow::mend(&client, api).await;
+    tokio::spawn(crate::flow::keep(Arc::clone(api)));
     kubernetes(api, &client).await
 }
 

@@ -122,6 +122,17 @@ pub fn object(bytes: &[u8], content_type: &str, kind: &str) -> Result<Decoded, S
     Ok(decoded)
 }
 
+/// Any value that was sent or is about to be, for the audit log.
+pub fn any(bytes: &[u8], content_type: &str) -> Option<Value> {
+    let form = content_type.split(';').next().unwrap_or_default().trim();
+    match form {
+        protobuf::MEDIA_TYPE => protobuf::decode(bytes).ok(),
+        form if form.ends_with("yaml") => yaml(bytes).ok().map(|decoded| decoded.value),
+        form if form.is_empty() || form.ends_with("json") => json(bytes).ok().map(|decoded| decoded.value),
+        _ => None,
+    }
+}
+
 /// The beginning of a body, as upstream shows it.
 fn summary(bytes: &[u8]) -> String {
     const SHOWN: usize = 30;

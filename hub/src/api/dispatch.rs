@@ -9,18 +9,28 @@ use super::{
     health, limits,
     metrics::Labels,
     negotiate::{self, Wanted},
+    new_uid,
     protobuf,
     query::Query,
-    reply, reviews,
+    records, reply, reviews,
     route::{self, RequestInfo},
     subresources, usage, verbs,
 };
-use crate::auth::{self, Asked, Peer, User};
-use http::{HeaderMap, Method, Request, request};
+use crate::{
+    audit::{self, Trail},
+    auth::{self, Asked, Peer, User},
+    flow::{Decided, Turn},
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, request};
 use hyper::body::Incoming;
+use limpet_hub_core::flow;
 use limpet_objects::status::Status;
 use std::sync::{Arc, atomic::Ordering};
-use tokio::{sync::SemaphorePermit, time::Instant};
+use tokio::time::Instant;
+
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+const FLOW_SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+const LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 
 /// A request that is routed and allowed.
 pub struct Call {
@@ -33,6 +43,8 @@ pub struct Call {
     pub wanted: Wanted,
     /// Go into `Warning` headers.
     pub warnings: Vec<String>,
+    /// The audit log's record of the request.
+    pub trail: Option<Arc<Trail>>,
 }
 
 impl Call {
@@ -45,38 +57,82 @@ impl Call {
 pub struct Input {
     pub parts: request::Parts,
     pub body: Inflow,
+    trail: Option<Arc<Trail>>,
 }
 
 impl Input {
     pub async fn read(self) -> Result<Upload, Status> {
-        self.body.read().await
+        let upload = self.body.read().await?;
+        if let Some(trail) = self.trail.filter(|trail| trail.wants_request()) {
+            trail.request_body(&upload.bytes, &negotiate::content_type(&self.parts.headers));
+        }
+        Ok(upload)
     }
+}
+
+/// What becomes known of a request on its way, for whoever ends it.
+struct Course {
+    labels: Labels,
+    /// Watches, logs and the like.
+    long: bool,
+    wanted: Wanted,
+    warnings: Vec<String>,
+    trail: Option<Arc<Trail>>,
+    /// For `Audit-ID`.
+    id: String,
+    /// For the headers about priority and fairness.
+    decided: Decided,
 }
 
 pub async fn answer(api: Arc<Api>, peer: Arc<Peer>, request: Request<Incoming>) -> Reply {
     let begin = Instant::now();
-    let mut labels = Labels::OTHER;
+    let mut course = Course {
+        labels: Labels::OTHER,
+        long: false,
+        wanted: Wanted::JSON,
+        warnings: Vec::new(),
+        trail: None,
+        id: audit_id(request.headers()),
+        decided: Decided::default(),
+    };
     api.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
-    let mut long = false;
-    let (mut wanted, mut warnings) = (Wanted::JSON, Vec::new());
-    let answered = accept(&api, &peer, request, &mut labels, &mut long, (&mut wanted, &mut warnings)).await;
+    let answered = accept(&api, &peer, request, &mut course).await;
     api.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
-    let mut reply = answered.unwrap_or_else(|status| reply::failure(&status, wanted));
-    reply::warn(&mut reply, &warnings);
-    let took = (!long).then(|| begin.elapsed());
-    api.metrics.request(labels, reply.status().as_u16(), took);
-    reply
+    let mut reply = answered.unwrap_or_else(|status| reply::failure(&status, course.wanted));
+    reply::warn(&mut reply, &course.warnings);
+    for (name, text) in
+        [(AUDIT_ID, &course.id), (FLOW_SCHEMA, &course.decided.schema_uid), (LEVEL, &course.decided.level_uid)]
+    {
+        if let Ok(value) = HeaderValue::from_str(text)
+            && !text.is_empty()
+        {
+            reply.headers_mut().insert(name, value);
+        }
+    }
+    let took = (!course.long).then(|| begin.elapsed());
+    api.metrics.request(course.labels, reply.status().as_u16(), took);
+    match course.trail {
+        Some(trail) => audit::answered(trail, reply, course.long),
+        None => reply,
+    }
+}
+
+/// The one that the client chose, or a new one.
+fn audit_id(headers: &HeaderMap) -> String {
+    let own = headers.get(AUDIT_ID).and_then(|v| v.to_str().ok());
+    match own.filter(|id| !id.is_empty() && id.len() <= limits::AUDIT_ID_BYTES_MAX) {
+        Some(id) => id.to_owned(),
+        None => new_uid(),
+    }
 }
 
 async fn accept(
     api: &Arc<Api>,
     peer: &Peer,
     request: Request<Incoming>,
-    labels: &mut Labels,
-    long: &mut bool,
-    (form, warnings): (&mut Wanted, &mut Vec<String>),
+    course: &mut Course,
 ) -> Result<Reply, Status> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let body = Inflow::new(body);
     let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
     if path.len() + query.len() > limits::URI_BYTES_MAX {
@@ -99,16 +155,30 @@ async fn accept(
     if info.path == limpet_protocol::join::MQTT_PATH && parts.method == Method::GET {
         // The broker's gate asks who it is; without a certificate it is nobody.
         let doors = api.doors.get().ok_or_else(|| Status::unavailable("the hub is still starting, try again"))?;
-        *long = true;
+        course.long = true;
         return crate::streaming::mqtt::serve(doors.broker.clone(), peer, parts);
     }
-    admit_node(api, peer)?;
-    let user = auth::authenticate(&api.tokens, &api.authorizer, peer, &parts.headers, api.now())?;
-    api.authorizer.check(&user, &Asked::of(&info))?;
+    let real = admit_node(api, peer).and_then(|()| auth::authenticate(&api.tokens, peer, &parts.headers, api.now()));
+    if let Some(audit) = &api.guard.audit {
+        let head = (&parts, peer, course.id.as_str());
+        course.trail = records::begin(audit, real.as_ref().ok(), &info, head, api.now()).await;
+        if let (Some(trail), Err(_)) = (&course.trail, &real) {
+            trail.unauthenticated(records::attempted(peer, &parts.headers));
+        }
+    }
+    let user = records::acting(api, real?, &parts.headers, course.trail.as_ref())?;
     let target = Target::of(&api.kinds(), &info);
+    course.long = is_long(&info);
+    let _turn = turn(api, &user, &info, &query, target.as_ref(), &mut course.decided).await?;
+    records::allowed(api, &user, &Asked::of(&info), course.trail.as_ref())?;
     let in_protobuf = || target.as_ref().is_none_or(|t| protobuf::knows(&t.resource.api_version(), &t.resource.kind));
     let wanted = negotiate::wanted(&parts.headers, &query, in_protobuf);
-    *form = wanted.unwrap_or(Wanted::JSON);
+    course.wanted = wanted.unwrap_or(Wanted::JSON);
+    if let Some(trail) = &course.trail {
+        // What is recorded is not compressed, and an upgraded connection ends the record.
+        course.wanted.gzip &= !trail.wants_response();
+        parts.extensions.insert(Arc::clone(trail));
+    }
     let mut call = Call {
         api: Arc::clone(api),
         user: Arc::new(user),
@@ -116,23 +186,22 @@ async fn accept(
         info,
         query,
         headers: parts.headers.clone(),
-        wanted: *form,
+        wanted: course.wanted,
         warnings: Vec::new(),
+        trail: course.trail.clone(),
     };
-    let input = Input { parts, body };
+    let input = Input { parts, body, trail: course.trail.clone() };
     if !call.info.is_resource {
         return verbs::documents::answer(call, input).await;
     }
     let Some(target) = target else { return Err(Status::no_such_resource()) };
-    *labels = labels_of(&call.info, &target);
-    *long = is_long(&call);
+    course.labels = labels_of(&call.info, &target);
     if wanted.is_none() && !is_stream(&call.info) {
         return Err(Status::not_acceptable(negotiate::ACCEPTED));
     }
-    let _turn = turn(api, *long).await?;
     let outcome = resource(&mut call, target, input).await;
     // A refusal does not hide what else was to be said.
-    warnings.append(&mut call.warnings);
+    course.warnings.append(&mut call.warnings);
     outcome
 }
 
@@ -146,15 +215,30 @@ fn admit_node(api: &Api, peer: &Peer) -> Result<(), Status> {
     })
 }
 
-/// A place among the requests that are carried out at the same time. Long ones do not take one.
-async fn turn(api: &Api, long: bool) -> Result<Option<SemaphorePermit<'_>>, Status> {
-    if long {
+/// A place among the requests that are carried out at the same time. Watches give it back when they have begun; streams
+/// to nodes do not take one.
+async fn turn(
+    api: &Api,
+    user: &User,
+    info: &RequestInfo,
+    query: &Query,
+    target: Option<&Target>,
+    decided: &mut Decided,
+) -> Result<Option<Turn>, Status> {
+    if is_stream(info) {
         return Ok(None);
     }
-    match tokio::time::timeout(limits::TURN_TIME, api.room.acquire()).await {
-        Ok(Ok(permit)) => Ok(Some(permit)),
-        _ => Err(Status::too_many_requests("too many requests, please try again later", 1)),
-    }
+    let initial = info.verb == "watch" && matches!(query.text("resourceVersion"), None | Some("0"));
+    let width = match target {
+        Some(target) if info.name.is_empty() && (info.verb == "list" || initial) => {
+            let stored = api.store.count(&target.resource.storage);
+            let narrows = query.text("labelSelector").is_some() || query.text("fieldSelector").is_some();
+            let limit = query.number("limit").ok().flatten().and_then(|limit| usize::try_from(limit).ok());
+            flow::width_of(limit.filter(|limit| *limit > 0 && !narrows).map_or(stored, |limit| limit.min(stored)))
+        }
+        _ => 1,
+    };
+    api.guard.flow.turn(&records::attributes(user, info), width, decided).await
 }
 
 async fn resource(call: &mut Call, target: Target, input: Input) -> Result<Reply, Status> {
@@ -218,8 +302,8 @@ fn is_stream(info: &RequestInfo) -> bool {
     matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
 }
 
-fn is_long(call: &Call) -> bool {
-    call.info.verb == "watch" || is_stream(&call.info)
+fn is_long(info: &RequestInfo) -> bool {
+    info.is_resource && (info.verb == "watch" || is_stream(info))
 }
 
 fn labels_of(info: &RequestInfo, target: &Target) -> Labels {

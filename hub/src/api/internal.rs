@@ -38,6 +38,7 @@ impl Client {
             dry_run: false,
             manager: by.to_owned(),
             warnings: Vec::new(),
+            trail: None,
         }
     }
 

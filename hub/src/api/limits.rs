@@ -28,9 +28,6 @@ pub const ENCODINGS_BYTES_MAX: usize = 1024 * 1024;
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 250;
 /// Reset streams that a peer may have pending (rapid reset, CVE-2023-44487).
 pub const PENDING_RESETS_MAX: usize = 20;
-/// Requests that are carried out at the same time, watches and streams not counted; the rest wait a little,
-/// then 429.
-pub const REQUESTS_AT_ONCE_MAX: usize = 600;
 /// How long a request waits for its turn.
 pub const TURN_TIME: Duration = Duration::from_secs(10);
 /// Receive windows of HTTP/2: bodies are small, memory is dear.
@@ -75,6 +72,8 @@ pub const GENERATE_NAME_RETRIES_MAX: usize = 8;
 /// Warnings in one response, and the length of each.
 pub const WARNINGS_MAX: usize = 32;
 pub const WARNING_BYTES_MAX: usize = 512;
+/// An `Audit-ID` that a client chose.
+pub const AUDIT_ID_BYTES_MAX: usize = 64;
 /// A bearer token.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// YAML: parser events, nesting, and alias replays in one document.

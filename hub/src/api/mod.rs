@@ -9,6 +9,7 @@ pub mod server;
 mod dispatch;
 pub mod negotiate;
 pub mod query;
+mod records;
 pub mod route;
 pub mod selection;
 
@@ -38,6 +39,7 @@ pub mod target;
 pub mod tls;
 
 pub use body::{Body, Reply};
+pub(crate) use decode::any as parse_body;
 pub use internal::Client;
 pub use target::Target;
 
@@ -45,6 +47,7 @@ use crate::{
     admission::Hooks,
     auth::{Authorizer, jwt::Signer, tokens::Tokens},
     enroll::Enroll,
+    guard::Guard,
     run::{Streams, Usage},
 };
 use jiff::Timestamp;
@@ -55,7 +58,7 @@ use std::{
     net::IpAddr,
     sync::{Arc, OnceLock, RwLock},
 };
-use tokio::sync::{Mutex, MutexGuard, Semaphore, watch};
+use tokio::sync::{Mutex, MutexGuard, watch};
 
 /// The typed cache of all objects, shared by authorization, controllers and scheduler. Whoever makes it feeds
 /// it.
@@ -90,6 +93,8 @@ pub struct ApiParts {
     /// Where the API is reached from pods: the `kubernetes` Service's endpoints.
     pub endpoints: Vec<(IpAddr, u16)>,
     pub cluster_name: String,
+    /// What the operator configured of who may do what, who did what, and who waits.
+    pub guard: Guard,
     /// Becomes true when the hub stops: watches end.
     pub stopping: watch::Receiver<bool>,
 }
@@ -104,6 +109,7 @@ pub struct Api {
     pub(crate) hooks: Hooks,
     pub metrics: metrics::Metrics,
     encodings: encodings::Encodings,
+    pub guard: Guard,
     pub endpoints: Vec<(IpAddr, u16)>,
     pub cluster_name: String,
     /// Exec, logs and the like; set once when the links to nodes are up.
@@ -117,7 +123,6 @@ pub struct Api {
     addresses: Mutex<()>,
     /// Held while a quota is charged, until the object is stored.
     quota: Mutex<()>,
-    room: Semaphore,
     ready: std::sync::atomic::AtomicBool,
 }
 
@@ -137,6 +142,7 @@ impl Api {
             hooks: Hooks::default(),
             metrics: metrics::Metrics::default(),
             encodings: encodings::Encodings::default(),
+            guard: parts.guard,
             endpoints: parts.endpoints,
             cluster_name: parts.cluster_name,
             doors: OnceLock::new(),
@@ -145,7 +151,6 @@ impl Api {
             marker: format!("@{}@", random_hex(16)),
             addresses: Mutex::new(()),
             quota: Mutex::new(()),
-            room: Semaphore::new(limits::REQUESTS_AT_ONCE_MAX),
             ready: false.into(),
         });
         api.kinds.set_api(&api);
@@ -166,7 +171,9 @@ impl Api {
 
     /// What `set_figures` says now.
     pub(crate) fn figures(&self) -> String {
-        self.figures.get().map(|figures| figures()).unwrap_or_default()
+        let mut text = self.guard.figures();
+        text.push_str(&self.figures.get().map(|figures| figures()).unwrap_or_default());
+        text
     }
 
     pub(crate) async fn address_lock(&self) -> MutexGuard<'_, ()> {

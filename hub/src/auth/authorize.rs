@@ -95,7 +95,12 @@ impl Authorizer {
     }
 
     pub fn check(&self, user: &User, asked: &Asked<'_>) -> Result<(), Status> {
-        let Decision::NoOpinion { reason } = self.decide(user, asked) else { return Ok(()) };
+        self.outcome(user, asked, self.decide(user, asked))
+    }
+
+    /// A decision as the answer to a request.
+    pub fn outcome(&self, user: &User, asked: &Asked<'_>, decision: Decision) -> Result<(), Status> {
+        let Decision::NoOpinion { reason } = decision else { return Ok(()) };
         let mut why = asked.sentence(&user.name);
         if !reason.is_empty() {
             why.push_str(": ");

@@ -14,7 +14,7 @@ use limpet_objects::status::Status;
 const EXTRA: &str = "impersonate-extra-";
 const VALUES_MAX: usize = 64;
 
-pub(super) fn apply(authorizer: &Authorizer, real: User, headers: &HeaderMap) -> Result<User, Status> {
+pub fn apply(authorizer: &Authorizer, real: User, headers: &HeaderMap) -> Result<User, Status> {
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
     let (name, uid) = (text("impersonate-user"), text("impersonate-uid"));
     let groups: Vec<String> = headers

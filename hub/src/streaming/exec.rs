@@ -37,8 +37,9 @@ pub async fn exec(
     let offer = negotiate(parts, &SPEAKS)?;
     let handle = pod.open(request.kind(), streams).await.map_err(|e| unreachable(&e))?;
     let (transport, protocol) = (offer.transport, offer.protocol);
-    let (response, pending) = offer.accept();
+    let (response, mut pending) = offer.accept();
     tokio::spawn(async move {
+        let _record = pending.record();
         let Some(io) = pending.connection().await else { return };
         match transport {
             Transport::WebSocket => carry(socket(io).await, Version::of(protocol), &request, handle).await,

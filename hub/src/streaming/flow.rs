@@ -43,8 +43,9 @@ pub fn flow(
         Framing::Bytes => Message::Binary(bytes),
         Framing::Text => Message::text(String::from_utf8_lossy(&bytes).trim_end().to_owned()),
     };
-    let (response, pending) = offer.accept();
+    let (response, mut pending) = offer.accept();
     tokio::spawn(async move {
+        let _record = pending.record();
         if let Some(io) = pending.connection().await {
             carry(socket(io).await, Box::pin(stream), encode).await;
         }

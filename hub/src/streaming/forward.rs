@@ -47,8 +47,9 @@ pub async fn port_forward(
     }
     let (pod, ports, streams) = (pod.clone(), request.ports.clone(), streams.clone());
     let (transport, version) = (offer.transport, Version::of(offer.protocol));
-    let (response, pending) = offer.accept();
+    let (response, mut pending) = offer.accept();
     tokio::spawn(async move {
+        let _record = pending.record();
         let Some(io) = pending.connection().await else { return };
         match transport {
             Transport::Spdy => forward_spdy::carry(Wire::Bare(io), pod, streams).await,

@@ -15,6 +15,8 @@ use limpet_objects::status::Status;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::wire::Io;
+use crate::audit::Trail;
+use std::sync::Arc;
 
 const SPDY: &str = "SPDY/3.1";
 const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
@@ -34,6 +36,7 @@ pub struct Offer {
     pub protocol: &'static str,
     accept_key: String,
     upgrade: OnUpgrade,
+    trail: Option<Arc<Trail>>,
 }
 
 /// The protocols of an endpoint, best first. An empty name stands for clients that name none.
@@ -61,7 +64,8 @@ pub fn negotiate(parts: &mut Parts, speaks: &Speaks) -> Result<Offer, Status> {
     let upgrade = parts.extensions.remove::<OnUpgrade>();
     let upgrade =
         upgrade.ok_or_else(|| Status::bad_request("this connection cannot be upgraded: use HTTP/1.1"))?;
-    Ok(Offer { transport, protocol, accept_key, upgrade })
+    let trail = parts.extensions.remove::<Arc<Trail>>();
+    Ok(Offer { transport, protocol, accept_key, upgrade, trail })
 }
 
 fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Vec<&'h str> {
@@ -126,16 +130,24 @@ impl Offer {
                 }
             }
         }
-        (response, Pending(self.upgrade))
+        (response, Pending { upgrade: self.upgrade, trail: self.trail })
     }
 }
 
-pub struct Pending(OnUpgrade);
+pub struct Pending {
+    upgrade: OnUpgrade,
+    trail: Option<Arc<Trail>>,
+}
 
 impl Pending {
+    /// The request's record in the audit log ends when this is dropped.
+    pub fn record(&mut self) -> Option<Arc<Trail>> {
+        self.trail.take()
+    }
+
     /// The connection; None when the client left before.
     pub async fn connection(self) -> Option<Io> {
-        match self.0.await {
+        match self.upgrade.await {
             Ok(upgraded) => Some(TokioIo::new(upgraded)),
             Err(error) => {
                 tracing::debug!(%error, "a client left during its upgrade");

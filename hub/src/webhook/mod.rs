@@ -5,6 +5,10 @@
 //! the hub needs no place in the pods' network.
 //! Never: trusts a certificate that `caBundle` does not vouch for; follows redirects; waits longer than the time.
 
+pub mod client;
+pub mod kubeconfig;
+pub mod tls;
+
 use crate::{
     api::{Api, proxy},
     streaming,
@@ -14,10 +18,7 @@ use http::{Request, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
-};
+use rustls::pki_types::ServerName;
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -116,21 +117,11 @@ fn trust(config: &Value) -> Result<TlsConnector, String> {
     let bundle = config["caBundle"].as_str().unwrap_or_default();
     let pem = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, bundle)
         .map_err(|why| format!("caBundle: {why}"))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|why| format!("caBundle: {why}"))?;
-        roots.add(certificate).map_err(|why| format!("caBundle: {why}"))?;
-    }
+    let roots = tls::roots(&pem).map_err(|why| format!("caBundle: {why}"))?;
     if roots.is_empty() {
         return Err("x509: certificate signed by unknown authority (caBundle is empty, and this hub trusts nobody else)".into());
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|why| why.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
+    tls::connector(roots, None)
 }
 
 async fn exchange(

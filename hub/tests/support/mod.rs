@@ -6,6 +6,7 @@
 
 use limpet_hub::{
     api::{self, Api, ApiParts, Client},
+    guard::{Guard, GuardOptions},
     pki::{Pki, Subject},
     run::World,
 };
@@ -37,6 +38,11 @@ impl Cluster {
     }
 
     pub fn with(options: Options) -> Cluster {
+        Cluster::guarded(options, |_| GuardOptions::default())
+    }
+
+    /// With flags of audit and the like; `guard` may put files into the cluster's folder.
+    pub fn guarded(options: Options, guard: impl FnOnce(&Path) -> GuardOptions) -> Cluster {
         let dir = tempfile::tempdir().unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -44,6 +50,7 @@ impl Cluster {
         let pki = Pki::open(&dir.path().join("pki"), &[], now).unwrap();
         let store = Store::open(dir.path(), options).unwrap();
         let (stop, stopping) = watch::channel(false);
+        let guard = guard(dir.path());
         let (api, url) = runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
@@ -55,6 +62,7 @@ impl Cluster {
                 tokens: api::tokens(&store, pki.token_key_der()).unwrap(),
                 endpoints: vec![("192.0.2.1".parse().unwrap(), address.port())],
                 cluster_name: "test".into(),
+                guard: Guard::open(&guard).unwrap(),
                 stopping,
             });
             api::bootstrap::ensure(&api).await.unwrap();

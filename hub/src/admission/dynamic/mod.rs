@@ -14,6 +14,7 @@ use crate::{
         Api, Target, object,
         write::{Ask, form},
     },
+    audit::Trail,
     auth::User,
 };
 use authorizer::Door;
@@ -113,6 +114,7 @@ struct Case<'a> {
     old: Value,
     namespace: Value,
     registry: Arc<Registry>,
+    trail: Option<&'a Trail>,
 }
 
 impl<'a> Case<'a> {
@@ -149,6 +151,7 @@ impl<'a> Case<'a> {
             old: old.cloned().unwrap_or_default(),
             namespace,
             registry: ask.api.kinds(),
+            trail: ask.trail.as_deref(),
         })
     }
 

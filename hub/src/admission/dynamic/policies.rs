@@ -12,7 +12,7 @@ use limpet_objects::{
     status::{Cause, Status},
 };
 use limpet_store::Key;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Parameters of one binding; more are refused.
@@ -124,7 +124,7 @@ pub fn validate(case: &Case<'_>, object: &Value, warnings: &mut Vec<String>) -> 
     if policies.is_empty() || bindings.is_empty() {
         return Ok(());
     }
-    let mut refused = None;
+    let (mut refused, mut failures) = (None, Vec::new());
     for one in active(case, object, &policies, bindings)? {
         let runner = Runner::new(one.policy, case.given(object, &one.wanted, &one.params));
         let denials: Vec<(String, String)> = match runner.matches() {
@@ -141,12 +141,9 @@ pub fn validate(case: &Case<'_>, object: &Value, warnings: &mut Vec<String>) -> 
             Err(_) => continue,
         };
         for (key, value) in runner.audit() {
-            tracing::info!(
-                policy = one.policy.name,
-                key,
-                value,
-                "audit annotation of a policy"
-            );
+            if let Some(trail) = case.trail {
+                trail.annotate(&format!("{}/{key}", one.policy.name), &value);
+            }
         }
         let actions = one.binding["spec"]["validationActions"]
             .as_array()
@@ -162,12 +159,17 @@ pub fn validate(case: &Case<'_>, object: &Value, warnings: &mut Vec<String>) -> 
                 ));
             }
             if acts("Audit") {
-                tracing::info!(policy, binding, message, "validation failed");
+                failures.push(json!({"message": message, "policy": policy, "binding": binding,
+                    "expressionIndex": 0, "validationActions": actions}));
             }
             if acts("Deny") && refused.is_none() {
                 refused = Some(refusal(case, one.policy, &one.binding, &message, &reason));
             }
         }
+    }
+    if let Some(trail) = case.trail.filter(|_| !failures.is_empty()) {
+        let key = "validation.policy.admission.k8s.io/validation_failure";
+        trail.annotate(key, &Value::Array(failures).to_string());
     }
     refused.map_or(Ok(()), Err)
 }

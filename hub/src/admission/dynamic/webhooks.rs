@@ -112,6 +112,12 @@ async fn ask(
     });
     match answer {
         Ok(response) => {
+            let said = response["auditAnnotations"].as_object().into_iter().flatten();
+            for (key, value) in said.take(32).filter(|_| case.trail.is_some()) {
+                if let (Some(trail), Some(value)) = (case.trail, value.as_str()) {
+                    trail.annotate(&format!("{}/{key}", hook.name()), value);
+                }
+            }
             for warning in object::strings(&response["warnings"]).take(32) {
                 warnings.push(warning.chars().take(4096).collect());
             }

@@ -38,7 +38,7 @@ pub async fn request(
     path: &str,
     input: Input,
 ) -> Result<Reply, Status> {
-    let Input { mut parts, body } = input;
+    let Input { mut parts, body, .. } = input;
     let Some(body) = body.take() else { return Err(Status::internal("the request's body is gone")) };
     let upgrade = parts.extensions.remove::<OnUpgrade>().filter(|_| wants_upgrade(&parts.headers));
     let host = parts.headers.get(header::HOST).and_then(|h| h.to_str().ok()).map(str::to_owned);

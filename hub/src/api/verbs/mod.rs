@@ -46,6 +46,7 @@ pub fn ask(call: &Call, target: &Target) -> Result<Ask, Status> {
         dry_run: false,
         manager,
         warnings: Vec::new(),
+        trail: call.trail.clone(),
     })
 }
 

@@ -14,7 +14,7 @@ pub use delete::{DeleteOptions, Deleted, delete};
 pub use update::{Made, update};
 
 use super::{Api, Target, limits, object};
-use crate::auth::User;
+use crate::{audit::Trail, auth::User};
 use bytes::Bytes;
 use jiff::Timestamp;
 use limpet_objects::{custom, behaviour::Ctx, managed::Writer, patch::Place, status::Status};
@@ -34,6 +34,8 @@ pub struct Ask {
     /// For managedFields.
     pub manager: String,
     pub warnings: Vec<String>,
+    /// The audit log's record of the request.
+    pub trail: Option<Arc<Trail>>,
 }
 
 /// What came of a write.
