@@ -148,6 +148,17 @@ impl Expr {
         }
     }
 
+    /// All literal strings.
+    pub fn texts(&self) -> Vec<String> {
+        let mut texts = Vec::new();
+        self.visit(&mut |expr| {
+            if let Kind::Literal(Literal::String(text)) = &expr.kind {
+                texts.push(text.clone());
+            }
+        });
+        texts
+    }
+
     /// Whether a variable of this name is read anywhere.
     pub fn names(&self, variable: &str) -> bool {
         let mut found = false;

@@ -27,7 +27,7 @@ mod tests;
 
 pub use eval::{Failure, Meter, Outcome, Variables};
 pub use program::{Env, Program};
-pub use signatures::AUTHORIZER;
+pub use signatures::{AUTHORIZER, QUANTITY};
 pub use types::{Decl, Object, Type};
 pub use value::{Host, Key, ListKind, Value};
 

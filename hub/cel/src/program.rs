@@ -61,6 +61,11 @@ impl Program {
         self.expr.names(variable)
     }
 
+    /// The texts that are written in it, in order.
+    pub fn texts(&self) -> Vec<String> {
+        self.expr.texts()
+    }
+
     /// Whether its value is, or may turn out to be, of this type.
     pub fn gives(&self, wanted: &Type) -> bool {
         self.type_ == *wanted || self.type_ == Type::Dyn

@@ -68,6 +68,15 @@ impl Value {
         Self::String(Arc::from(text.as_ref()))
     }
 
+    pub fn quantity(text: &str) -> Option<Self> {
+        Quantity::parse(text).map(Self::Quantity)
+    }
+
+    /// A strict semantic version.
+    pub fn semver(text: &str) -> Option<Self> {
+        Semver::parse(text, false).map(|version| Self::Semver(Arc::new(version)))
+    }
+
     pub fn list(items: Vec<Value>) -> Self {
         Self::List(Arc::new(items), ListKind::Plain)
     }

@@ -45,6 +45,7 @@ use std::sync::Arc;
 pub use absence::{LOST_SINCE, Policy, Reconcile, is_lost};
 pub use fleet::{AGENT_VERSION, LOCK as UPDATE_LOCK};
 pub use nodepool::pool_of;
+pub(crate) use resourceclaim::FINALIZER as CLAIM_FINALIZER;
 pub use volumes::local as local_volume;
 
 /// One controller. `reconcile` for an object that no longer exists gives an empty plan.

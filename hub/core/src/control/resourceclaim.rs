@@ -4,10 +4,7 @@
 //! Semantics: https://kubernetes.io/docs/concepts/scheduling-eviction/dynamic-resource-allocation/
 //! Never: allocates a device (the scheduler and its driver do).
 
-use super::{
-    Controller,
-    common::{owner_reference, set_status},
-};
+use super::{Controller, common::owner_reference};
 use crate::{
     Change, Changed, EventType, Key, ObjectStore, Plan, Regarding, Timestamp, names,
     view::{Kind, Pod, ResourceClaim, ResourceClaimTemplate},
@@ -16,6 +13,8 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 const NAME: &str = "resource_claim";
+/// Keeps an allocated claim from vanishing under its users.
+pub const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 const OF: &str = "resource.kubernetes.io/pod-claim-name";
 
 #[derive(Debug)]
@@ -51,8 +50,10 @@ impl Controller for ResourceClaimController {
         let mut keys = vec![pod_key(pod)];
         if changed.new_as::<Pod>().is_none_or(|p| p.is_finished()) {
             let claims = view.list::<ResourceClaim>(namespace);
-            let reserved = |c: &&Arc<ResourceClaim>| c.status.reserved_for.iter().any(|r| r.uid == pod.meta.uid);
-            keys.extend(claims.filter(reserved).map(|c| Key::new(ResourceClaim::RESOURCE, namespace, &c.meta.name)));
+            let reserved = |c: &Arc<ResourceClaim>| c.status.reserved_for.iter().any(|r| r.uid == pod.meta.uid);
+            let owned = |c: &Arc<ResourceClaim>| c.meta.controlled_by(&pod.meta.uid);
+            let claims = claims.filter(|c| reserved(c) || owned(c));
+            keys.extend(claims.map(|c| Key::new(ResourceClaim::RESOURCE, namespace, &c.meta.name)));
         }
         keys
     }
@@ -119,28 +120,34 @@ fn claim(pod: &Pod, template: &ResourceClaimTemplate, name: &str, base: &str, se
     json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": metadata, "spec": spec["spec"]})
 }
 
-/// Reservations of pods that are over, and with the last of them the allocation.
+/// Reservations of pods that are over, with the last of them the allocation, and what keeps the claim then.
 fn release(view: &ObjectStore, claim: &ResourceClaim, plan: &mut Plan) {
-    let uses = |uid: &str| {
-        let pod = view.by_uid(uid).filter(|k| &*k.resource == Pod::RESOURCE).and_then(|k| view.pod(&k.namespace, &k.name));
-        pod.is_some_and(|p| !p.is_finished())
+    let pod_of = |uid: &str| {
+        view.by_uid(uid).filter(|k| &*k.resource == Pod::RESOURCE).and_then(|k| view.pod(&k.namespace, &k.name))
     };
-    let mut status = claim.field("/status");
-    let Some(reserved) = status["reservedFor"].as_array().cloned() else { return };
-    let (pods, others): (Vec<Value>, Vec<Value>) = reserved.into_iter().partition(|r| r["resource"] == "pods");
-    let count = pods.len();
-    let kept: Vec<Value> = pods.into_iter().filter(|r| uses(r["uid"].as_str().unwrap_or_default())).collect();
-    if kept.len() == count {
-        return;
+    let uses = |uid: &str| pod_of(uid).is_some_and(|p| !p.is_finished());
+    let reserved = claim.field("/status/reservedFor").as_array().cloned().unwrap_or_default();
+    let count = reserved.len();
+    let kept = |r: &Value| r["resource"] != "pods" || uses(r["uid"].as_str().unwrap_or_default());
+    let left: Vec<Value> = reserved.into_iter().filter(kept).collect();
+    let unused = left.is_empty() && (count > 0 || claim.meta.deleting.is_some());
+    if left.len() < count || (unused && claim.status.allocation.is_some()) {
+        // The scheduler may reserve it at the same moment: then this is looked at again.
+        let mut status = json!({"reservedFor": if left.is_empty() { Value::Null } else { json!(left) }});
+        if left.is_empty() {
+            status["allocation"] = Value::Null;
+        }
+        plan.patch_exact(ResourceClaim::RESOURCE, &claim.meta, Some("status"), json!({"status": status}));
     }
-    let left: Vec<Value> = kept.into_iter().chain(others).collect();
-    if left.is_empty() {
-        status["reservedFor"] = Value::Null;
-        status["allocation"] = Value::Null;
-    } else {
-        status["reservedFor"] = json!(left);
+    let finalizers = claim.field("/metadata/finalizers").as_array().cloned().unwrap_or_default();
+    if unused && finalizers.iter().any(|f| f == FINALIZER) {
+        let others: Vec<&Value> = finalizers.iter().filter(|f| **f != FINALIZER).collect();
+        plan.patch(ResourceClaim::RESOURCE, &claim.meta, None, json!({"metadata": {"finalizers": others}}));
     }
-    set_status(plan, claim, status);
+    let owner = claim.meta.controller().filter(|o| &*o.kind == Pod::KIND).and_then(|o| pod_of(&o.uid));
+    if left.is_empty() && claim.meta.deleting.is_none() && owner.is_some_and(|p| p.is_finished()) {
+        plan.delete(ResourceClaim::RESOURCE, &claim.meta);
+    }
 }
 
 #[cfg(test)]

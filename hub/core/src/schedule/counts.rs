@@ -5,6 +5,7 @@
 //! grows beyond `KEPT_MAX` questions; the one that was asked longest ago is forgotten.
 
 use super::{
+    devices::InFlight,
     tally::{Count, Tally},
     terms::Wanted,
     topology::Topology,
@@ -24,6 +25,7 @@ pub struct Counts {
     filled: bool,
     pub topology: Topology,
     pub wishes: Wishes,
+    pub devices: InFlight,
     /// Bound, unfinished pods as they are counted.
     placed: BTreeMap<Key, Arc<Pod>>,
     /// The newest question last.
@@ -47,6 +49,7 @@ impl Counts {
     }
 
     pub fn observe(&mut self, view: &ObjectStore, changed: &Changed) {
+        self.devices.observe(changed);
         if !self.filled {
             return;
         }

@@ -92,7 +92,7 @@ impl<'a> Rules<'a> {
             false => VolumeRules::default(),
         };
         let devices = match on(Plugin::DynamicResources) {
-            true => DeviceRules::gather(view, pod)?,
+            true => DeviceRules::gather(view, pod, &counts.devices)?,
             false => DeviceRules::default(),
         };
         let pods = PodRules::gather(view, profile, pod, counts);

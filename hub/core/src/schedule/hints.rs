@@ -7,12 +7,10 @@ use super::reason::{Plugin, Plugins};
 use crate::{
     Changed,
     view::{
-        CSINode, Kind, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ResourceClaim, StorageClass,
+        CSINode, DeviceClass, Kind, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ResourceClaim,
+        ResourceSlice, StorageClass,
     },
 };
-
-const RESOURCE_SLICES: &str = "resource.k8s.io/resourceslices";
-const DEVICE_CLASSES: &str = "resource.k8s.io/deviceclasses";
 
 /// Everything but the pod's own gates.
 fn any() -> Plugins {
@@ -35,7 +33,7 @@ pub fn cures(changed: &Changed) -> Plugins {
         ]),
         StorageClass::RESOURCE => of(&[Plugin::VolumeBinding, Plugin::VolumeZone]),
         CSINode::RESOURCE => of(&[Plugin::NodeVolumeLimits, Plugin::VolumeBinding]),
-        ResourceClaim::RESOURCE | RESOURCE_SLICES | DEVICE_CLASSES => of(&[Plugin::DynamicResources]),
+        ResourceClaim::RESOURCE | ResourceSlice::RESOURCE | DeviceClass::RESOURCE => of(&[Plugin::DynamicResources]),
         Namespace::RESOURCE => of(&[Plugin::InterPodAffinity]),
         _ => Plugins::NONE,
     }

@@ -32,6 +32,7 @@ use crate::{
 };
 pub use config::{Config, Profile, SCHEDULER_NAME, Strategy, StrategyKind};
 use counts::Counts;
+use devices::Commitment;
 pub use explain::{NodeAnswer, explain};
 use filter::Rules;
 use images::Images;
@@ -75,7 +76,7 @@ pub struct Figures {
 
 /// What became of one attempt.
 enum Verdict {
-    Placed(Placement, Vec<Change>),
+    Placed(Placement, Commitment),
     /// The node is chosen; its volumes must be bound first.
     Preparing(String, Vec<Change>),
     Hopeless(WhyNot),
@@ -164,6 +165,7 @@ impl Scheduler {
     /// The plan of this pod could not be carried out: it comes again after a pause.
     pub fn failed(&mut self, key: &Key, now: Timestamp) {
         self.figures.errors += 1;
+        self.counts.devices.failed(key);
         self.queue.failed(key, now);
     }
 
@@ -233,7 +235,8 @@ impl Scheduler {
         match self.judge(view, &pod, seed) {
             Verdict::Placed(placement, first) => {
                 self.figures.scheduled += 1;
-                first.into_iter().for_each(|c| plan.push(c));
+                self.counts.devices.assume(key, &first);
+                first.changes.into_iter().for_each(|c| plan.push(c));
                 bind(&pod, &placement.node, &mut plan);
             }
             Verdict::Preparing(node, changes) => {
@@ -299,12 +302,12 @@ fn could_take(view: &ObjectStore, config: &Config, node: &Node, key: &Key) -> bo
 
 /// What must be written before the binding.
 fn prepared(view: &ObjectStore, rules: &Rules<'_>, placement: Placement) -> Verdict {
-    if rules.volumes.waits()
-        && let Some(node) = view.node(&placement.node)
-    {
+    let Some(node) = view.node(&placement.node) else { return Verdict::Placed(placement, Commitment::default()) };
+    if rules.volumes.waits() {
         return Verdict::Preparing(placement.node, rules.volumes.to_bind(node));
     }
-    Verdict::Placed(placement, rules.devices.reservations(rules.pod))
+    let devices = rules.devices.commitment(rules.pod, node);
+    Verdict::Placed(placement, devices)
 }
 
 fn scheduler_of(pod: &Pod) -> &str {

@@ -309,7 +309,9 @@ fn device_claims_are_waited_for_and_reserved() {
     w.scheduler_only();
     let message = |w: &World| w.view.pod("a", "p").unwrap().status.unscheduled.clone().unwrap_or_default();
     assert!(message(&w).contains("resourceclaim.resource.k8s.io \"c\" not found"), "{}", message(&w));
-    w.create("resource.k8s.io/resourceclaims", json!({"metadata": {"name": "c", "namespace": "a"}, "spec": {}}));
+    w.create("resource.k8s.io/deviceclasses", json!({"metadata": {"name": "gpu"}, "spec": {}}));
+    w.create("resource.k8s.io/resourceclaims", json!({"metadata": {"name": "c", "namespace": "a"}, "spec": {
+        "devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "gpu"}}]}}}));
     w.scheduler_only();
     assert!(message(&w).contains("2 cannot allocate all claims"), "{}", message(&w));
     let node = json!({"nodeSelectorTerms": [{"matchFields": [

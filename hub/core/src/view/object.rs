@@ -198,6 +198,8 @@ kinds! {
     CSINode, CsiNodeData, "storage.k8s.io/csinodes", "storage.k8s.io/v1";
     PodDisruptionBudget, PodDisruptionBudgetData, "policy/poddisruptionbudgets", "policy/v1";
     ResourceClaim, ResourceClaimData, "resource.k8s.io/resourceclaims", "resource.k8s.io/v1";
+    ResourceSlice, ResourceSliceData, "resource.k8s.io/resourceslices", "resource.k8s.io/v1";
+    DeviceClass, DeviceClassData, "resource.k8s.io/deviceclasses", "resource.k8s.io/v1";
     ResourceQuota, ResourceQuotaData, "/resourcequotas", "v1";
     HorizontalPodAutoscaler, HorizontalPodAutoscalerData, "autoscaling/horizontalpodautoscalers", "autoscaling/v2";
     CertificateSigningRequest, CertificateSigningRequestData, "certificates.k8s.io/certificatesigningrequests",

@@ -42,11 +42,7 @@ impl Selector {
             out["matchLabels"] = self.match_labels.to_value();
         }
         if !self.match_expressions.is_empty() {
-            out["matchExpressions"] = self
-                .match_expressions
-                .iter()
-                .map(|r| json!({"key": r.key, "operator": r.operator, "values": r.values}))
-                .collect();
+            out["matchExpressions"] = self.match_expressions.iter().map(Requirement::to_value).collect();
         }
         out
     }
@@ -65,6 +61,10 @@ impl Requirement {
             "Lt" => self.compare(value).is_some_and(|(a, b)| a < b),
             _ => false,
         }
+    }
+
+    pub fn to_value(&self) -> Value {
+        json!({"key": self.key, "operator": self.operator, "values": self.values})
     }
 
     fn compare(&self, value: Option<&str>) -> Option<(i64, i64)> {
