@@ -6,6 +6,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::autoscaler_rules;
 use super::cells::{name, number};
 use super::fill::{list, present, remove, set_absent, text};
 use super::rules::{Errors, required};
@@ -38,6 +39,7 @@ impl Behaviour for Autoscaler {
             let target = json!({"type": "Utilization", "averageUtilization": 80});
             spec["metrics"] = json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}]);
         }
+        autoscaler_rules::default_behavior(spec);
     }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
@@ -57,6 +59,8 @@ impl Behaviour for Autoscaler {
         let target = &spec["scaleTargetRef"];
         _ = required(target, "kind", "spec.scaleTargetRef", &mut errors);
         _ = required(target, "name", "spec.scaleTargetRef", &mut errors);
+        autoscaler_rules::metrics(spec, &mut errors);
+        autoscaler_rules::behavior(spec, &mut errors);
         errors
     }
 

@@ -1,13 +1,15 @@
 //! FlowSchemas and PriorityLevelConfigurations (flowcontrol.apiserver.k8s.io/v1).
 //!
-//! In: objects as JSON. Out: defaults and table rows. Never: queues requests.
+//! In: objects as JSON. Out: defaults, table rows; the rules are in `flow_rules`. Never: queues requests.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::cells::{NONE, condition, name, number};
 use super::fill::{present, set_absent, set_number, text};
+use super::flow_rules;
 use crate::behaviour::{Behaviour, Column};
+use crate::field::FieldError;
 use crate::table;
 
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +20,10 @@ impl Behaviour for FlowSchema {
         if let Some(spec) = present(object, "spec") {
             set_number(spec, "matchingPrecedence", 1000);
         }
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        flow_rules::schema(object)
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -71,6 +77,10 @@ impl Behaviour for PriorityLevel {
             set_number(queuing, "handSize", 8);
             set_number(queuing, "queueLengthLimit", 50);
         }
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        flow_rules::level(object)
     }
 
     fn columns(&self) -> &'static [Column] {

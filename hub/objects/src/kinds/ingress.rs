@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::cells::{NONE, name};
 use super::fill::{list, map, present, set, text};
-use super::rules::{Errors, join, required};
+use super::rules::{Errors, immutable, join, named, one_of, required};
 use crate::behaviour::{Behaviour, Column};
 use crate::field::FieldError;
 use crate::{names, table};
@@ -15,6 +15,8 @@ use crate::{names, table};
 const PATH_TYPES: [&str; 3] = ["Exact", "ImplementationSpecific", "Prefix"];
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 const HOSTS_SHOWN_MAX: usize = 3;
+/// An IngressClass' controller.
+const CONTROLLER_BYTES_MAX: usize = 250;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Ingress;
@@ -163,6 +165,27 @@ fn hosts(rules: &[Value]) -> String {
     }
 }
 
+fn class_parameters(parameters: &Value, errors: &mut Errors) {
+    const PATH: &str = "spec.parameters";
+    named(parameters, "apiGroup", PATH, names::dns_subdomain, errors);
+    _ = required(parameters, "kind", PATH, errors);
+    _ = required(parameters, "name", PATH, errors);
+    let (scope, namespace) = (text(parameters, "scope"), text(parameters, "namespace"));
+    one_of(parameters, "scope", PATH, &["Cluster", "Namespace"], errors);
+    match scope {
+        "Namespace" if namespace.is_empty() => {
+            let words = "`parameters.scope` is set to 'Namespace'";
+            errors.push(FieldError::required("spec.parameters.namespace", words));
+        }
+        "Namespace" => named(parameters, "namespace", PATH, names::dns_label, errors),
+        "Cluster" if !namespace.is_empty() => {
+            let words = "`parameters.scope` is set to 'Cluster'";
+            errors.push(FieldError::forbidden("spec.parameters.namespace", words));
+        }
+        _ => {}
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 pub struct IngressClass;
 
@@ -171,6 +194,37 @@ impl Behaviour for IngressClass {
         if let Some(parameters) = present(object, "spec").and_then(|spec| present(spec, "parameters")) {
             set(parameters, "scope", "Cluster");
         }
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let (spec, mut errors) = (&object["spec"], Errors::new());
+        let controller = text(spec, "controller");
+        if controller.len() > CONTROLLER_BYTES_MAX {
+            errors.push(FieldError::too_long("spec.controller", CONTROLLER_BYTES_MAX));
+        }
+        match controller.split_once('/') {
+            _ if controller.is_empty() => errors.push(FieldError::required("spec.controller", "")),
+            Some((domain, path)) if !path.is_empty() => {
+                for wrong in names::dns_subdomain(domain) {
+                    errors.push(FieldError::invalid("spec.controller", domain, wrong));
+                }
+            }
+            _ => {
+                let words = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+                errors.push(FieldError::invalid("spec.controller", controller, words));
+            }
+        }
+        if spec["parameters"].is_object() {
+            class_parameters(&spec["parameters"], &mut errors);
+        }
+        errors
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, _subresource: &str) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        immutable(&new["spec"], &old["spec"], "controller", "spec", &mut errors);
+        errors.extend(self.validate_create(new));
+        errors
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -185,5 +239,34 @@ impl Behaviour for IngressClass {
             (true, group) => format!("{}.{group}/{}", text(parameters, "kind"), text(parameters, "name")),
         };
         vec![name(object), json!(text(spec, "controller")), json!(kind), table::age(object, now)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes() {
+        let base = json!({"spec": {"controller": "acme.io/lb", "parameters": {"kind": "K", "name": "n", "scope": "Cluster"}}});
+        assert_eq!(IngressClass.validate_create(&base), []);
+        for (pointer, value, expect) in [
+            ("/spec/controller", json!("acme"),
+                "spec.controller: Invalid value: \"acme\": must be a domain-prefixed path (such as \"acme.io/foo\")"),
+            ("/spec/controller", json!(""), "spec.controller: Required value"),
+            ("/spec/parameters/name", json!(""), "spec.parameters.name: Required value"),
+            ("/spec/parameters/scope", json!("Namespace"),
+                "spec.parameters.namespace: Required value: `parameters.scope` is set to 'Namespace'"),
+            ("/spec/parameters/scope", json!("Planet"), "spec.parameters.scope: Unsupported value: \"Planet\": \
+                supported values: \"Cluster\", \"Namespace\""),
+        ] {
+            let mut object = base.clone();
+            *object.pointer_mut(pointer).unwrap() = value;
+            let errors: Vec<String> = IngressClass.validate_create(&object).iter().map(ToString::to_string).collect();
+            assert_eq!(errors, [expect], "{pointer}");
+        }
+        let mut moved = base.clone();
+        moved["spec"]["controller"] = json!("acme.io/other");
+        assert_eq!(IngressClass.validate_update(&moved, &base, "")[0].detail, "field is immutable");
     }
 }

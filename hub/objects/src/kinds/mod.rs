@@ -11,17 +11,21 @@ pub mod warn;
 pub mod workload;
 
 mod admission;
+mod api_service;
 mod autoscaler;
+mod autoscaler_rules;
 mod certificate_signing_request;
 mod config_map;
 mod cron_job;
 mod custom_resource;
 mod daemon_set;
 mod deployment;
+mod device_claims;
 mod endpoints;
 mod event;
 mod fleet_rollout;
 mod flow_control;
+mod flow_rules;
 mod ingress;
 mod job;
 mod lease;
@@ -47,6 +51,7 @@ mod stateful_set;
 mod storage;
 
 pub use admission::{Policy, PolicyBinding, Webhooks};
+pub use api_service::ApiService;
 pub use autoscaler::{Autoscaler, AutoscalerV1};
 pub use certificate_signing_request::CertificateSigningRequest;
 pub use config_map::ConfigMap;
@@ -57,6 +62,7 @@ pub use deployment::Deployment;
 pub use endpoints::{EndpointSlice, Endpoints};
 pub use event::{CoreEvent, Event};
 pub use fleet_rollout::{FleetRollout, clock_minutes};
+pub use device_claims::{ResourceClaim, ResourceClaimTemplate};
 pub use flow_control::{FlowSchema, PriorityLevel};
 pub use ingress::{Ingress, IngressClass};
 pub use job::Job;
@@ -78,8 +84,7 @@ pub use secret::Secret;
 pub use service::Service;
 pub use service_account::ServiceAccount;
 pub use small::{
-    ApiService, ComponentStatus, ControllerRevision, NameAndAge, PodTemplate, PriorityClass, ResourceClaim,
-    ResourceSlice, RuntimeClass,
+    ComponentStatus, ControllerRevision, NameAndAge, PodTemplate, PriorityClass, ResourceSlice, RuntimeClass,
 };
 pub use stateful_set::StatefulSet;
 pub use storage::{CsiDriver, CsiNode, StorageClass, VolumeAttachment, VolumeAttributesClass};

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::cells::{access_modes, name};
 use super::fill::{child, list, map, present, set, text};
+use super::pod::defaults::rare_sources;
 use super::persistent_volume_claim::{modes, or_unset, storage_class};
 use super::rules::{Errors, one_of};
 use crate::behaviour::{Behaviour, Column, Ctx};
@@ -47,6 +48,7 @@ impl Behaviour for PersistentVolume {
         if let Some(path) = present(spec, "hostPath") {
             super::fill::set_absent(path, "type", "");
         }
+        rare_sources(spec);
         if let Some(claim) = present(spec, "claimRef") {
             set(claim, "apiVersion", "v1");
             set(claim, "kind", "PersistentVolumeClaim");
@@ -144,4 +146,19 @@ fn sources(spec: &Value) -> Vec<&str> {
         .filter(|(name, value)| !NOT_SOURCES.contains(&name.as_str()) && !value.is_null())
         .map(|(name, _)| name.as_str())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rare_sources_get_the_defaults_that_they_have_in_pods() {
+        let mut object = json!({"spec": {"rbd": {"image": "i"}, "iscsi": {"lun": 0}, "scaleIO": {"fsType": "ext4"}}});
+        PersistentVolume.default(&mut object);
+        let spec = &object["spec"];
+        assert_eq!(spec["rbd"], json!({"image": "i", "pool": "rbd", "user": "admin", "keyring": "/etc/ceph/keyring"}));
+        assert_eq!(spec["iscsi"], json!({"lun": 0, "iscsiInterface": "default"}));
+        assert_eq!(spec["scaleIO"], json!({"fsType": "ext4", "storageMode": "ThinProvisioned"}));
+    }
 }

@@ -1,14 +1,14 @@
 //! Kinds with little of their own: mostly a table row, sometimes a default.
 //!
 //! In: objects as JSON. Out: rows (and defaults) of PriorityClass, RuntimeClass, PodTemplate,
-//! ControllerRevision, APIService, ComponentStatus and DRA's kinds. Never: more than fits a screen for
+//! ControllerRevision, ComponentStatus and DRA's small kinds. Never: more than fits a screen for
 //! each.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::cells::{condition, containers, labels, name, number};
-use super::fill::{list, map, present, set, set_number, text};
+use super::cells::{containers, labels, name, number};
+use super::fill::{list, map, present, set, text};
 use super::pod::defaults;
 use super::rules::{Errors, IMMUTABLE, one_of};
 use crate::behaviour::{Behaviour, Column};
@@ -160,35 +160,6 @@ impl Behaviour for ControllerRevision {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub struct ApiService;
-
-impl Behaviour for ApiService {
-    fn default(&self, object: &mut Value) {
-        if let Some(service) = present(object, "spec").and_then(|spec| present(spec, "service")) {
-            set_number(service, "port", 443);
-        }
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        const { &[Column::NAME, Column::text("Service"), Column::text("Available"), Column::AGE] }
-    }
-
-    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        let service = &object["spec"]["service"];
-        let place = match service.is_object() {
-            true => format!("{}/{}", text(service, "namespace"), text(service, "name")),
-            false => "Local".to_owned(),
-        };
-        let available = match condition(&object["status"], "Available") {
-            None => "Unknown".to_owned(),
-            Some(found) if found["status"] == "True" => "True".to_owned(),
-            Some(found) => format!("{} ({})", text(found, "status"), text(found, "reason")),
-        };
-        vec![name(object), json!(place), json!(available), table::age(object, now)]
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
 pub struct ComponentStatus;
 
 impl Behaviour for ComponentStatus {
@@ -208,7 +179,7 @@ impl Behaviour for ComponentStatus {
     }
 }
 
-/// Kinds that show their name and age only (DeviceClass, ResourceClaimTemplate).
+/// Kinds that show their name and age only (DeviceClass).
 #[derive(Debug, Clone, Copy)]
 pub struct NameAndAge;
 
@@ -219,32 +190,6 @@ impl Behaviour for NameAndAge {
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         vec![name(object), table::age(object, now)]
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-pub struct ResourceClaim;
-
-impl Behaviour for ResourceClaim {
-    fn columns(&self) -> &'static [Column] {
-        const { &[Column::NAME, Column::text("State"), Column::AGE] }
-    }
-
-    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        let status = &object["status"];
-        let mut states = Vec::new();
-        if !object["metadata"]["deletionTimestamp"].is_null() {
-            states.push("deleted");
-        }
-        if status["allocation"].is_object() {
-            states.push("allocated");
-        } else if object["metadata"]["deletionTimestamp"].is_null() {
-            states.push("pending");
-        }
-        if !list(status, "reservedFor").is_empty() {
-            states.push("reserved");
-        }
-        vec![name(object), json!(states.join(",")), table::age(object, now)]
     }
 }
 

@@ -429,7 +429,7 @@ const RESOURCE: &[Row] = &[
     },
     Row {
         api: "resource.k8s.io/v1", kind: "ResourceClaimTemplate", plural: "resourceclaimtemplates",
-        behaviour: || Arc::new(kinds::NameAndAge), ..ROW
+        behaviour: || Arc::new(kinds::ResourceClaimTemplate), ..ROW
     },
     Row {
         api: "resource.k8s.io/v1", kind: "ResourceSlice", plural: "resourceslices",

@@ -175,7 +175,8 @@ fn downward_items(source: &mut Value) {
     }
 }
 
-fn rare_sources(volume: &mut Value) {
+/// Sources that PersistentVolumes have, too.
+pub fn rare_sources(volume: &mut Value) {
     if let Some(iscsi) = present(volume, "iscsi") {
         set(iscsi, "iscsiInterface", "default");
     }
