@@ -7,7 +7,7 @@
 
 use super::volumes;
 use crate::{
-    Change, ObjectStore, Propagation, Timestamp, json_diff,
+    Change, EventType, ObjectStore, Propagation, Regarding, Timestamp, json_diff,
     view::{Kind, Node, Phase, Pod, conditions::rfc3339},
 };
 use limpet_protocol::{PodGone, PodReport};
@@ -100,6 +100,7 @@ pub fn node_report(view: &ObjectStore, node: &str, body: &[u8], now: Timestamp) 
     };
     let Some(object) = view.node(node) else { return Effect::Nothing };
     let old = object.field("/status");
+    let booted = new.get("nodeInfo").and_then(|info| info["bootID"].as_str()).map(String::from);
     let mut conditions = merge_conditions(&old["conditions"], new.get("conditions"), &[]);
     date(&mut conditions, &old["conditions"], now);
     new.insert("conditions".into(), conditions);
@@ -125,7 +126,20 @@ pub fn node_report(view: &ObjectStore, node: &str, body: &[u8], now: Timestamp) 
         });
     }
     changes.extend(super::mirrors::changes(view, object, &body["staticPods"]));
+    changes.extend(rebooted(object, &old, booted.as_deref()));
     if changes.is_empty() { Effect::Nothing } else { Effect::Write(changes) }
+}
+
+/// A node whose kernel has started anew since it was last heard of, as a kubelet says it.
+fn rebooted(node: &Node, old: &Value, booted: Option<&str>) -> Option<Change> {
+    let (before, now) = (old["nodeInfo"]["bootID"].as_str().unwrap_or_default(), booted.unwrap_or_default());
+    (!before.is_empty() && !now.is_empty() && before != now).then(|| Change::Event {
+        regarding: Regarding::of(node),
+        type_: EventType::Warning,
+        reason: "Rebooted".into(),
+        message: format!("Node {} has been rebooted, boot id: {now}", node.meta.name),
+        component: "kubelet",
+    })
 }
 
 fn patch(
@@ -280,6 +294,29 @@ mod tests {
         assert_eq!(pod_gone(&view(json!({}), false), "n1", &gone), Effect::Nothing);
         assert_eq!(pod_gone(&view(json!({}), true), "n2", &gone), Effect::Nothing);
         assert!(matches!(pod_gone(&view(json!({}), true), "n1", &gone), Effect::Write(_)));
+    }
+
+    #[test]
+    fn a_board_that_was_restarted_is_told_of() {
+        let mut view = view(json!({}), false);
+        let said = |view: &ObjectStore, boot: &str| {
+            let body = json!({"status": {"nodeInfo": {"bootID": boot}}}).to_string();
+            let Effect::Write(changes) = node_report(view, "n1", body.as_bytes(), Timestamp::UNIX_EPOCH) else {
+                return Vec::new();
+            };
+            let events = changes.into_iter().filter_map(|c| match c {
+                Change::Event { reason, message, .. } => Some(format!("{reason}: {message}")),
+                _ => None,
+            });
+            events.collect()
+        };
+        assert!(said(&view, "one").is_empty(), "it was not known before");
+        let node = json!({"metadata": {"name": "n1", "uid": "n1", "resourceVersion": "9"},
+            "status": {"nodeInfo": {"bootID": "one"}}});
+        view.apply(9, "/nodes", "", "n1", Some(node.to_string().into_bytes().into()));
+        assert!(said(&view, "one").is_empty());
+        assert!(said(&view, "").is_empty(), "a board that does not say it");
+        assert_eq!(said(&view, "two"), ["Rebooted: Node n1 has been rebooted, boot id: two"]);
     }
 
     #[test]
