@@ -139,7 +139,7 @@ async fn post(
         .header("user-agent", concat!("limpet-agent/", env!("CARGO_PKG_VERSION")))
         .body(Full::new(Bytes::from(body)))
         .map_err(|e| JoinError::Never(e.to_string()))?;
-    let answer = http::send(hub, Some(tls), request, ANSWER_BYTES_MAX, TIMEOUT).await;
+    let answer = http::send(hub, Some(tls), request, http::Body::Whole(ANSWER_BYTES_MAX), TIMEOUT).await;
     let answer = answer.map_err(|e| explain(hub, &e))?;
     match answer.status {
         200 | 201 => serde_json::from_slice(&answer.body)

@@ -4,19 +4,16 @@
 //! Never: decides what a result means; follows redirects to other hosts; looks at certificates (as kubelet).
 
 mod grpc;
+mod http;
 
 use crate::{
     device::Clock,
-    link::{http, tls},
     runtime::{ExecSpec, Runtime},
 };
-use http_body_util::Full;
-use hyper::{Request, body::Bytes};
 use limpet_agent_core::pods::Check;
-use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{os::fd::OwnedFd, time::Duration};
 
 const OUTPUT_BYTES_MAX: usize = 10 * 1024;
-const BODY_BYTES_MAX: usize = 10 * 1024;
 
 pub struct Prober {
     pub runtime: Runtime,
@@ -32,8 +29,8 @@ impl Prober {
         match check {
             Check::Exec(command) => self.exec(command, container_id, timeout).await,
             Check::Http { host, port, path, https, headers } => {
-                let host = host.as_deref().unwrap_or(ip);
-                self.http(host, *port, path, *https, headers, timeout).await
+                let to = http::To { host: host.as_deref().unwrap_or(ip).into(), port: *port, path: path.clone(), https: *https };
+                http::get(&self.clock, to, headers, timeout).await
             }
             Check::Tcp { host, port } => {
                 let host = host.as_deref().unwrap_or(ip);
@@ -98,49 +95,6 @@ impl Prober {
                 let words = command.join(" ");
                 Err(format!("command timed out: \"{words}\" timed out after {}s", timeout.as_secs()))
             }
-        }
-    }
-
-    async fn http(
-        &self,
-        host: &str,
-        port: u16,
-        path: &str,
-        https: bool,
-        headers: &[(String, String)],
-        timeout: Duration,
-    ) -> Outcome {
-        let target = target(host, port);
-        let scheme = if https { "https" } else { "http" };
-        let url = format!("{scheme}://{target}{path}");
-        let path = if path.starts_with('/') { path.to_string() } else { format!("/{path}") };
-        let mut request = Request::get(path);
-        let has = |name: &str| headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
-        if !has("host") {
-            request = request.header("host", &target);
-        }
-        if !has("user-agent") {
-            request = request.header("user-agent", "kube-probe/1.36");
-        }
-        if !has("accept") {
-            request = request.header("accept", "*/*");
-        }
-        for (name, value) in headers {
-            request = request.header(name, value);
-        }
-        let request = request.header("connection", "close").body(Full::new(Bytes::new()));
-        let request = request.map_err(|e| format!("Get \"{url}\": {e}"))?;
-        let tls = match https {
-            true => Some(Arc::new(tls::unverified(&self.clock).map_err(|e| e.to_string())?)),
-            false => None,
-        };
-        match http::send(&target, tls, request, BODY_BYTES_MAX, timeout).await {
-            Ok(answer) if (200..400).contains(&answer.status) => Ok(String::new()),
-            Ok(answer) => Err(format!("HTTP probe failed with statuscode: {}", answer.status)),
-            Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
-                Err(format!("Get \"{url}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"))
-            }
-            Err(e) => Err(format!("Get \"{url}\": dial tcp {target}: connect: {}", plain(&e))),
         }
     }
 }
