@@ -159,6 +159,7 @@ mod tests {
             advertise_hosts: vec!["hub.example".into(), "10.1.2.3".into(), "fd00::1".into()],
             cluster_name: "c".into(),
             scheduler_config: None,
+            cluster_cidrs: Default::default(),
         };
         let addresses = Addresses::find(&options);
         let endpoints = addresses.endpoints((1, 2, 3), "c");

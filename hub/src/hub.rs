@@ -43,6 +43,8 @@ pub struct HubOptions {
     pub scheduler_config: Option<PathBuf>,
     /// Audit log and the like.
     pub guard: GuardOptions,
+    /// Where nodes get their ranges of pod addresses from.
+    pub cluster_cidrs: limpet_hub_core::nodes::ipam::Ranges,
 }
 
 /// Why the hub does not run. The operator mends what the sentence tells.
@@ -237,6 +239,7 @@ impl Hub {
             offline: Arc::clone(&runners.offline),
             enroll: Arc::clone(&enroll),
             presence,
+            ranges: options.cluster_cidrs.clone(),
         });
         let figures = Figures {
             broker: broker.clone(),

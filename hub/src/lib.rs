@@ -24,3 +24,4 @@ mod addresses;
 mod registry;
 
 pub use hub::{HubError, HubOptions, run};
+pub use limpet_hub_core::nodes::ipam::Ranges as PodRanges;

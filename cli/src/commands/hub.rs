@@ -7,7 +7,7 @@ mod guard;
 use super::Outcome;
 use crate::logging;
 use clap::Subcommand;
-use limpet_hub::{HubOptions, operate};
+use limpet_hub::{HubOptions, PodRanges, operate};
 use std::{net::SocketAddr, path::PathBuf};
 
 /// Run a hub: Kubernetes API, controllers, MQTT for the boards, image registry.
@@ -81,6 +81,16 @@ struct Serve {
     scheduler_config: Option<PathBuf>,
     #[command(flatten)]
     guard: Box<guard::Flags>,
+    /// Where boards get their ranges of pod addresses from: one IPv4 range, one IPv6 range or both
+    /// [default: 10.42.0.0/16, then 10.128.0.0/9]
+    #[arg(long, value_name = "CIDR[,CIDR]")]
+    cluster_cidr: Option<String>,
+    /// Size of a board's IPv4 range
+    #[arg(long, value_name = "BITS", default_value_t = 24)]
+    node_cidr_mask_size_ipv4: u8,
+    /// Size of a board's IPv6 range
+    #[arg(long, value_name = "BITS", default_value_t = 64)]
+    node_cidr_mask_size_ipv6: u8,
     /// What to log, as tracing's filter: error, warn, info, debug, or limpet_hub=debug,info
     #[arg(long, value_name = "FILTER", default_value = "info", env = "LIMPET_LOG")]
     log: String,
@@ -109,6 +119,11 @@ pub fn run(args: Args) -> Outcome {
 
 fn serve(args: Serve) -> Outcome {
     logging::start(&args.log)?;
+    let cluster_cidrs = match &args.cluster_cidr {
+        None => PodRanges::default(),
+        Some(text) => PodRanges::parse(text, args.node_cidr_mask_size_ipv4, args.node_cidr_mask_size_ipv6)
+            .map_err(|why| format!("--cluster-cidr: {why}"))?,
+    };
     let options = HubOptions {
         data_dir: args.data_dir,
         api_listen: args.api_listen,
@@ -118,6 +133,7 @@ fn serve(args: Serve) -> Outcome {
         cluster_name: args.cluster_name,
         scheduler_config: args.scheduler_config,
         guard: args.guard.options()?,
+        cluster_cidrs,
     };
     limpet_hub::run(options).map_err(|e| e.to_string())
 }

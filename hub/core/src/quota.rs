@@ -1,11 +1,12 @@
 //! What a namespace uses of the resources that a ResourceQuota can limit.
 //!
-//! In: the view, a namespace, the quota. Out: an amount for each limited resource. Pods that ended use no compute.
+//! In: the view, a namespace, the quota; or one object. Out: an amount for each limited resource. Pods that ended use
+//! no compute. Admission and the quota's status count with the same functions.
 //! Semantics: https://kubernetes.io/docs/concepts/policy/resource-quotas/
-//! Never: reads a pod's bytes, unless the quota asks for its priority class.
+//! Never: reads an object's bytes, unless the quota asks for its class.
 
 use crate::view::{
-    ObjectStore, PersistentVolumeClaim, Pod, Requests, ResourceQuota, Service,
+    Object, ObjectStore, PersistentVolumeClaim, Pod, Requests, ResourceQuota, Service,
 };
 use limpet_objects::quantity::{Format, Quantity};
 use serde_json::{Map, Value};
@@ -28,29 +29,86 @@ pub fn used(view: &ObjectStore, quota: &ResourceQuota) -> Map<String, Value> {
     let spec = quota.field("/spec");
     let namespace = &*quota.meta.namespace;
     let pods: Vec<&Arc<Pod>> = view.list::<Pod>(namespace).filter(|p| in_scope(&spec, p)).collect();
+    let claims: Vec<&Arc<PersistentVolumeClaim>> =
+        view.list::<PersistentVolumeClaim>(namespace).filter(|c| claim_in_scope(&spec, c)).collect();
+    let amount = |name: &str| {
+        if let Some(amount) = of_pods(&pods, name).or_else(|| of_claims(&claims, name)) {
+            return amount;
+        }
+        match name {
+            // What has no scope is seen by quotas without one only.
+            _ if is_scoped(&spec) => Quantity::ZERO,
+            "services.loadbalancers" => number(services(view, namespace, |s| usize::from(is(s, "LoadBalancer")))),
+            "services.nodeports" => number(services(view, namespace, node_ports)),
+            _ => counted(name).map_or(Quantity::ZERO, |storage| number(view.count_in(&storage, namespace))),
+        }
+    };
     let names = spec["hard"].as_object().into_iter().flatten().map(|(name, _)| name.as_str());
-    names.map(|name| (name.to_owned(), Value::from(one(view, namespace, &pods, name).to_string()))).collect()
+    names.map(|name| (name.to_owned(), Value::from(amount(name).to_string()))).collect()
 }
 
-fn one(view: &ObjectStore, namespace: &str, pods: &[&Arc<Pod>], name: &str) -> Quantity {
-    let number = |n: usize| Quantity::from_value_of(n as i64, Format::DecimalSi);
-    if let Some(counted) = name.strip_prefix("count/") {
-        return match counted {
-            "pods" => number(pods.len()),
-            _ => number(view.count_in(&storage_of(counted), namespace)),
-        };
+/// What one object of a resource takes of one of a quota's resources: nothing, where the quota does not see it.
+pub fn takes(spec: &Value, resource: &str, object: &Object, name: &str) -> Quantity {
+    let nothing = Quantity::ZERO;
+    match object {
+        Object::Pod(pod) if in_scope(spec, pod) => of_pods(&[pod], name).unwrap_or(nothing),
+        Object::PersistentVolumeClaim(claim) if claim_in_scope(spec, claim) => {
+            of_claims(&[claim], name).unwrap_or(nothing)
+        }
+        Object::Pod(_) | Object::PersistentVolumeClaim(_) => nothing,
+        _ if is_scoped(spec) => nothing,
+        Object::Service(service) if name == "services.loadbalancers" => {
+            number(usize::from(is(service, "LoadBalancer")))
+        }
+        Object::Service(service) if name == "services.nodeports" => number(node_ports(service)),
+        _ if counted(name).is_some_and(|storage| storage == resource) => number(1),
+        _ => nothing,
     }
+}
+
+/// Whether a quota sees a pod at all.
+pub fn sees(spec: &Value, object: &Object) -> bool {
+    matches!(object, Object::Pod(pod) if in_scope(spec, pod))
+}
+
+fn number(n: usize) -> Quantity {
+    Quantity::from_value_of(n as i64, Format::DecimalSi)
+}
+
+fn is_scoped(spec: &Value) -> bool {
+    let some = |list: &Value| list.as_array().is_some_and(|l| !l.is_empty());
+    some(&spec["scopes"]) || some(&spec["scopeSelector"]["matchExpressions"])
+}
+
+/// The storage id of the resource whose objects a name counts.
+fn counted(name: &str) -> Option<String> {
+    match name.strip_prefix("count/") {
+        Some(counted) => Some(storage_of(counted)),
+        None => PLAIN.contains(&name).then(|| format!("/{name}")),
+    }
+}
+
+/// `None`: not about pods.
+fn of_pods(pods: &[&Arc<Pod>], name: &str) -> Option<Quantity> {
+    match name {
+        "count/pods" => Some(number(pods.len())),
+        "pods" => Some(number(pods.iter().filter(|p| !p.is_finished()).count())),
+        "requests.storage" | "services.loadbalancers" | "services.nodeports" => None,
+        _ if counted(name).is_some() || name.contains(OF_CLASS) => None,
+        _ => Some(compute(pods, name)),
+    }
+}
+
+/// `None`: not about claims.
+fn of_claims(claims: &[&Arc<PersistentVolumeClaim>], name: &str) -> Option<Quantity> {
     if let Some((class, what)) = name.split_once(OF_CLASS) {
-        let claims = view.list::<PersistentVolumeClaim>(namespace);
-        return claims_of(claims.filter(|c| c.spec.storage_class_name.as_deref() == Some(class)), what);
+        let of_class = claims.iter().filter(|c| c.spec.storage_class_name.as_deref() == Some(class));
+        return Some(sum_of_claims(of_class.copied(), what));
     }
     match name {
-        "pods" => number(pods.iter().filter(|p| !p.is_finished()).count()),
-        "services.loadbalancers" => number(services(view, namespace, |s| usize::from(is(s, "LoadBalancer")))),
-        "services.nodeports" => number(services(view, namespace, node_ports)),
-        "requests.storage" => claims_of(view.list::<PersistentVolumeClaim>(namespace), name),
-        _ if PLAIN.contains(&name) => number(view.count_in(&format!("/{name}"), namespace)),
-        _ => compute(pods, name),
+        "persistentvolumeclaims" | "count/persistentvolumeclaims" => Some(number(claims.len())),
+        "requests.storage" => Some(sum_of_claims(claims.iter().copied(), name)),
+        _ => None,
     }
 }
 
@@ -60,7 +118,7 @@ fn storage_of(counted: &str) -> String {
     format!("{group}/{plural}")
 }
 
-fn claims_of<'a>(claims: impl Iterator<Item = &'a Arc<PersistentVolumeClaim>>, what: &str) -> Quantity {
+fn sum_of_claims<'a>(claims: impl Iterator<Item = &'a Arc<PersistentVolumeClaim>>, what: &str) -> Quantity {
     match what {
         "persistentvolumeclaims" => Quantity::from_value_of(claims.count() as i64, Format::DecimalSi),
         _ => {
@@ -103,14 +161,37 @@ fn compute(pods: &[&Arc<Pod>], name: &str) -> Quantity {
     }
 }
 
-/// Whether a quota counts a pod: it fits all scopes.
-fn in_scope(spec: &Value, pod: &Pod) -> bool {
-    let scopes = spec["scopes"].as_array().into_iter().flatten();
-    let plain = scopes.map(|s| (s.as_str().unwrap_or_default(), "Exists", &Value::Null));
+/// The scopes of a quota: (scope, operator, values).
+fn scopes(spec: &Value) -> impl Iterator<Item = (&str, &str, &Value)> {
+    let plain = spec["scopes"].as_array().into_iter().flatten();
+    let plain = plain.map(|s| (s.as_str().unwrap_or_default(), "Exists", &Value::Null));
     let chosen = spec["scopeSelector"]["matchExpressions"].as_array().into_iter().flatten().map(|e| {
         (e["scopeName"].as_str().unwrap_or_default(), e["operator"].as_str().unwrap_or("Exists"), &e["values"])
     });
-    plain.chain(chosen).all(|(scope, operator, values)| fits(pod, scope, operator, values))
+    plain.chain(chosen)
+}
+
+/// Whether a quota counts a pod: it fits all scopes.
+fn in_scope(spec: &Value, pod: &Pod) -> bool {
+    scopes(spec).all(|(scope, operator, values)| fits(pod, scope, operator, values))
+}
+
+/// The only scope that knows claims is that of their VolumeAttributesClass.
+fn claim_in_scope(spec: &Value, claim: &PersistentVolumeClaim) -> bool {
+    scopes(spec).all(|(scope, operator, values)| {
+        let class = || claim.field("/spec/volumeAttributesClassName");
+        scope == "VolumeAttributesClass" && is_named(class().as_str().unwrap_or_default(), operator, values)
+    })
+}
+
+fn is_named(class: &str, operator: &str, values: &Value) -> bool {
+    let listed = || values.as_array().is_some_and(|v| v.iter().any(|x| x == class));
+    match operator {
+        "In" => listed(),
+        "NotIn" => !listed(),
+        "DoesNotExist" => class.is_empty(),
+        _ => !class.is_empty(),
+    }
 }
 
 fn fits(pod: &Pod, scope: &str, operator: &str, values: &Value) -> bool {
@@ -123,14 +204,7 @@ fn fits(pod: &Pod, scope: &str, operator: &str, values: &Value) -> bool {
         "CrossNamespacePodAffinity" => crosses_namespaces(pod),
         "PriorityClass" => {
             let class = pod.field("/spec/priorityClassName");
-            let class = class.as_str().unwrap_or_default();
-            let listed = || values.as_array().is_some_and(|v| v.iter().any(|x| x == class));
-            match operator {
-                "In" => listed(),
-                "NotIn" => !listed(),
-                "DoesNotExist" => class.is_empty(),
-                _ => !class.is_empty(),
-            }
+            is_named(class.as_str().unwrap_or_default(), operator, values)
         }
         _ => false,
     }
@@ -153,8 +227,7 @@ pub enum Charge<'a> {
 }
 
 /// The charge of an object of the view.
-pub fn charge(object: &crate::view::Object) -> Charge<'_> {
-    use crate::view::Object;
+pub fn charge(object: &Object) -> Charge<'_> {
     match object {
         Object::Pod(p) => Charge::Pod {
             ended: p.is_finished(),

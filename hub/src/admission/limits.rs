@@ -1,6 +1,6 @@
 //! LimitRanger: what containers get when they name no resources, and how much they may name.
 //!
-//! In: new pods and the LimitRanges of their namespace. Out: requests and limits, or a 403. Never: lowers
+//! In: new pods, claims, and the LimitRanges of their namespace. Out: requests and limits, or a 403. Never: lowers
 //! what was asked.
 
 use super::Review;
@@ -9,25 +9,45 @@ use limpet_objects::{
     quantity::{Quantity, canonical},
     status::Status,
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+
+pub(super) const CLAIMS: &str = "/persistentvolumeclaims";
 
 pub(super) fn admit(review: &mut Review<'_>) -> Result<(), Status> {
-    let records = review.api.store.list("/limitranges", Some(review.namespace)).records;
-    for range in records.iter().filter_map(|r| serde_json::from_slice::<Value>(&r.bytes).ok()) {
-        for item in range["spec"]["limits"].as_array().into_iter().flatten() {
-            if item["type"] == "Container" {
-                fill(review.object, item);
-            }
-            let problems = check(review.object, item);
-            if !problems.is_empty() {
-                return Err(review.forbidden(&match problems.as_slice() {
-                    [one] => one.clone(),
-                    many => format!("[{}]", many.join(", ")),
-                }));
-            }
-        }
+    let items = items(review);
+    for item in items.iter().filter(|item| item["type"] == "Container") {
+        fill(review.object, item);
     }
-    Ok(())
+    let problems = items.iter().flat_map(|item| check(review.object, item)).collect();
+    refuse(review, problems)
+}
+
+/// How much a claim may ask for.
+pub(super) fn admit_claim(review: &Review<'_>) -> Result<(), Status> {
+    let mut problems = Vec::new();
+    for item in items(review).iter().filter(|item| item["type"] == "PersistentVolumeClaim") {
+        let requests = json!({"requests": review.object["spec"]["resources"]["requests"]});
+        at_least(&requests, item, "PersistentVolumeClaim", &mut problems);
+        at_most(&requests["requests"], item, "PersistentVolumeClaim", &mut problems);
+    }
+    refuse(review, problems)
+}
+
+fn items(review: &Review<'_>) -> Vec<Value> {
+    let records = review.api.store.list("/limitranges", Some(review.namespace)).records;
+    let ranges = records.iter().filter_map(|r| serde_json::from_slice::<Value>(&r.bytes).ok());
+    ranges.flat_map(|mut range| match range["spec"]["limits"].take() {
+        Value::Array(items) => items,
+        _ => vec![],
+    }).collect()
+}
+
+fn refuse(review: &Review<'_>, problems: Vec<String>) -> Result<(), Status> {
+    match problems.as_slice() {
+        [] => Ok(()),
+        [one] => Err(review.forbidden(one)),
+        many => Err(review.forbidden(&format!("[{}]", many.join(", ")))),
+    }
 }
 
 fn containers_mut(pod: &mut Value) -> impl Iterator<Item = &mut Map<String, Value>> {
@@ -68,16 +88,11 @@ fn check(pod: &Value, item: &Value) -> Vec<String> {
             }
         }
         "Pod" => {
-            let all = of("containers");
-            let mut resources = serde_json::json!({"limits": {}, "requests": {}});
+            let mut resources = json!({"limits": {}, "requests": {}});
             for field in ["limits", "requests"] {
-                for name in
-                    item["max"].as_object().into_iter().chain(item["min"].as_object()).flat_map(Map::keys)
-                {
-                    let each: Option<Vec<Quantity>> =
-                        all.iter().map(|c| quantity(&c["resources"][field][name.as_str()])).collect();
-                    if let Some(each) = each {
-                        let sum = each.into_iter().fold(Quantity::ZERO, Quantity::plus);
+                let named = ["max", "min", "maxLimitRequestRatio"].map(|f| item[f].as_object());
+                for name in named.into_iter().flatten().flat_map(Map::keys) {
+                    if let Some(sum) = sum(&of("containers"), &of("initContainers"), field, name) {
                         resources[field][name.as_str()] = sum.to_string().into();
                     }
                 }
@@ -89,35 +104,74 @@ fn check(pod: &Value, item: &Value) -> Vec<String> {
     problems
 }
 
+/// All containers together, or the largest of those before them, as the scheduler counts; `None`: nobody names it.
+fn sum(containers: &[Value], init: &[Value], field: &str, name: &str) -> Option<Quantity> {
+    let of = |c: &Value| quantity(&c["resources"][field][name]);
+    let together = containers.iter().filter_map(of).reduce(Quantity::plus);
+    let largest = init.iter().filter_map(of).reduce(Quantity::max);
+    together.into_iter().chain(largest).reduce(Quantity::max)
+}
+
 fn check_one(resources: &Value, item: &Value, kind: &str, problems: &mut Vec<String>) {
+    at_least(resources, item, kind, problems);
     let shown = |value: &Value| canonical(value).unwrap_or_default();
     for (name, max) in item["max"].as_object().into_iter().flatten() {
-        let (limit, bound) = (&resources["limits"][name.as_str()], quantity(max));
-        match (quantity(limit), bound) {
-            (None, Some(_)) => {
-                problems.push(format!(
-                    "maximum {name} usage per {kind} is {}.  No limit is specified",
-                    shown(max)
-                ));
+        let Some(bound) = quantity(max) else { continue };
+        let [limit, request] = ["limits", "requests"].map(|f| &resources[f][name.as_str()]);
+        let most = format!("maximum {name} usage per {kind} is {}", shown(max));
+        match (quantity(limit), quantity(request)) {
+            (None, _) => problems.push(format!("{most}.  No limit is specified")),
+            (Some(own), _) if exceeds(own, bound) => problems.push(format!("{most}, but limit is {}", shown(limit))),
+            (_, Some(own)) if exceeds(own, bound) => {
+                problems.push(format!("{most}, but request is {}", shown(request)));
             }
-            (Some(own), Some(bound)) if exceeds(own, bound) => problems.push(format!(
-                "maximum {name} usage per {kind} is {}, but limit is {}",
-                shown(max),
-                shown(limit)
-            )),
             _ => {}
         }
     }
+    for (name, ratio) in item["maxLimitRequestRatio"].as_object().into_iter().flatten() {
+        let Some(bound) = quantity(ratio) else { continue };
+        let [limit, request] =
+            ["limits", "requests"].map(|f| quantity(&resources[f][name.as_str()]).filter(|q| !q.is_zero()));
+        let most = format!("{name} max limit to request ratio per {kind} is {}", shown(ratio));
+        match (request, limit) {
+            (None, _) => problems.push(format!("{most}, but no request is specified or request is 0")),
+            (_, None) => problems.push(format!("{most}, but no limit is specified or limit is 0")),
+            (Some(request), Some(limit)) => {
+                let found = limit.milli_value() as f64 / request.milli_value() as f64;
+                if found * 1000.0 > bound.milli_value() as f64 {
+                    problems.push(format!("{most}, but provided ratio is {found:.6}"));
+                }
+            }
+        }
+    }
+}
+
+fn at_least(resources: &Value, item: &Value, kind: &str, problems: &mut Vec<String>) {
+    let shown = |value: &Value| canonical(value).unwrap_or_default();
     for (name, min) in item["min"].as_object().into_iter().flatten() {
-        let (request, bound) = (&resources["requests"][name.as_str()], quantity(min));
-        match (quantity(request), bound) {
-            (None, Some(_)) => problems
-                .push(format!("minimum {name} usage per {kind} is {}.  No request is specified", shown(min))),
-            (Some(own), Some(bound)) if exceeds(bound, own) => problems.push(format!(
-                "minimum {name} usage per {kind} is {}, but request is {}",
-                shown(min),
-                shown(request)
-            )),
+        let Some(bound) = quantity(min) else { continue };
+        let [limit, request] = ["limits", "requests"].map(|f| &resources[f][name.as_str()]);
+        let least = format!("minimum {name} usage per {kind} is {}", shown(min));
+        match (quantity(request), quantity(limit)) {
+            (None, _) => problems.push(format!("{least}.  No request is specified")),
+            (Some(own), _) if exceeds(bound, own) => {
+                problems.push(format!("{least}, but request is {}", shown(request)));
+            }
+            (_, Some(own)) if exceeds(bound, own) => problems.push(format!("{least}, but limit is {}", shown(limit))),
+            _ => {}
+        }
+    }
+}
+
+fn at_most(requests: &Value, item: &Value, kind: &str, problems: &mut Vec<String>) {
+    let shown = |value: &Value| canonical(value).unwrap_or_default();
+    for (name, max) in item["max"].as_object().into_iter().flatten() {
+        let Some(bound) = quantity(max) else { continue };
+        let request = &requests[name.as_str()];
+        let most = format!("maximum {name} usage per {kind} is {}", shown(max));
+        match quantity(request) {
+            None => problems.push(format!("{most}.  No request is specified")),
+            Some(own) if exceeds(own, bound) => problems.push(format!("{most}, but request is {}", shown(request))),
             _ => {}
         }
     }

@@ -108,6 +108,9 @@ pub async fn mutate(review: &mut Review<'_>) -> Result<(), Status> {
         tolerations::admit(review);
         limits::admit(review)?;
     }
+    if review.is(limits::CLAIMS) {
+        limits::admit_claim(review)?;
+    }
     pod_security::admit(review)
 }
 
@@ -122,12 +125,12 @@ pub struct Held<'a> {
 /// Rules about what is scarce: they are held until the store has answered. `object` is valid already.
 pub async fn reserve<'a>(ask: &'a Ask, object: &mut Value, old: Option<&Value>) -> Result<Held<'a>, Status> {
     let mut held = Held::default();
+    if quota::applies(ask, old.is_none()) {
+        held._quota = Some(ask.api.quota_lock().await);
+        quota::check(ask, object, old)?;
+    }
     if !ask.subresource.is_empty() {
         return Ok(held);
-    }
-    if old.is_none() && quota::applies(ask) {
-        held._quota = Some(ask.api.quota_lock().await);
-        quota::check(ask, object)?;
     }
     if ask.target.resource.storage == "/services" {
         held._addresses = Some(ask.api.address_lock().await);

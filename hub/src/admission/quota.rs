@@ -1,119 +1,107 @@
 //! ResourceQuota: no more in a namespace than its quotas allow.
 //!
-//! In: creates in a namespace with quotas. Out: a 403 in upstream's words. Usage is counted from the stored
-//! objects, under a lock that is held until the new object is stored. Never: trusts `status.used`.
+//! In: creates, and changes that may take more (claims, Services, a pod's resize), in a namespace with quotas. Out: a 403 in
+//! upstream's words. Usage is counted from the stored objects, under a lock that is held until the new object is stored.
+//! Never: trusts `status.used`.
 
 use crate::api::{object, write::Ask};
+use limpet_hub_core::{
+    quota::{sees, takes},
+    view::Object,
+};
 use limpet_objects::{quantity::Quantity, status::Status};
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 
 const QUOTAS: &str = "/resourcequotas";
+/// Where a quota limits one of these, every container has to name it.
+const NAMED_BY_ALL: [(&str, &str, &str); 6] = [
+    ("cpu", "requests", "cpu"),
+    ("limits.cpu", "limits", "cpu"),
+    ("limits.memory", "limits", "memory"),
+    ("memory", "requests", "memory"),
+    ("requests.cpu", "requests", "cpu"),
+    ("requests.memory", "requests", "memory"),
+];
 
-pub(super) fn applies(ask: &Ask) -> bool {
+pub(super) fn applies(ask: &Ask, is_new: bool) -> bool {
     let resource = &ask.target.resource;
-    resource.namespaced && resource.storage != QUOTAS && {
+    let counts = match (&*resource.storage, &*ask.subresource) {
+        (QUOTAS, _) => false,
+        ("/pods", "resize") => true,
+        ("/persistentvolumeclaims" | "/services", "") => true,
+        (_, "") => is_new,
+        _ => false,
+    };
+    counts && resource.namespaced && {
         let namespace = ask.target.namespace.as_str();
         !ask.api.store.list_from(QUOTAS, Some(namespace), None, 1).records.is_empty()
     }
 }
 
-pub(super) fn check(ask: &Ask, new: &Value) -> Result<(), Status> {
+pub(super) fn check(ask: &Ask, new: &Value, old: Option<&Value>) -> Result<(), Status> {
     let (store, namespace) = (&ask.api.store, ask.target.namespace.as_str());
-    let resource = &ask.target.resource;
+    let storage = ask.target.resource.storage.as_str();
+    let parse = |value: &Value| Object::parse(storage, value.to_string().into_bytes().into());
+    let Some(own) = parse(new) else { return Ok(()) };
+    let before = old.and_then(parse);
     let mut existing = None;
-    for quota in store.list(QUOTAS, Some(namespace)).records.iter().filter_map(|r| parse(&r.bytes)) {
-        let hard = quota["spec"]["hard"].as_object();
+    for quota in store.list(QUOTAS, Some(namespace)).records {
+        let Ok(quota) = serde_json::from_slice::<Value>(&quota.bytes) else { continue };
+        let (spec, name) = (&quota["spec"], object::name(&quota));
+        let hard: Vec<(&String, &Value)> = spec["hard"].as_object().into_iter().flatten().collect();
+        if old.is_none() && sees(spec, &own) {
+            let limited: BTreeSet<&str> = hard.iter().map(|(name, _)| name.as_str()).collect();
+            if let Some(missing) = missing(new, &limited) {
+                return Err(ask.target.forbidden(&format!("failed quota: {name}: must specify {missing}")));
+            }
+        }
         let (mut asked, mut used, mut limited) = (Vec::new(), Vec::new(), Vec::new());
-        for (name, bound) in hard.into_iter().flatten() {
-            let Some(own) = charge(resource.storage.as_str(), new, name) else { continue };
-            let Some(own) = own else {
-                let why = format!("failed quota: {}: must specify {name}", object::name(&quota));
-                return Err(ask.target.forbidden(&why));
-            };
-            let all: &Vec<Value> = existing.get_or_insert_with(|| {
-                store
-                    .list(&resource.storage, Some(namespace))
-                    .records
-                    .iter()
-                    .filter_map(|r| parse(&r.bytes))
-                    .collect()
-            });
-            let before = all.iter().fold(Quantity::ZERO, |sum, object| {
-                sum.plus(charge(resource.storage.as_str(), object, name).flatten().unwrap_or(Quantity::ZERO))
-            });
+        for (resource, bound) in hard {
+            let had = before.as_ref().map_or(Quantity::ZERO, |o| takes(spec, storage, o, resource));
+            let more = takes(spec, storage, &own, resource).minus(had);
             let Ok(bound) = Quantity::from_json(bound) else { continue };
-            let rest = bound.minus(before.plus(own));
-            if rest.is_negative() {
-                asked.push(format!("{name}={own}"));
-                used.push(format!("{name}={before}"));
-                limited.push(format!("{name}={bound}"));
+            if more.is_zero() || more.is_negative() {
+                continue;
+            }
+            let all: &Vec<Object> = existing.get_or_insert_with(|| {
+                let records = store.list(storage, Some(namespace)).records;
+                records.into_iter().filter_map(|r| Object::parse(storage, r.bytes)).collect()
+            });
+            let sum = all.iter().fold(Quantity::ZERO, |sum, o| sum.plus(takes(spec, storage, o, resource)));
+            if bound.minus(sum.plus(more)).is_negative() {
+                asked.push(format!("{resource}={more}"));
+                used.push(format!("{resource}={sum}"));
+                limited.push(format!("{resource}={bound}"));
             }
         }
         if !asked.is_empty() {
+            let [asked, used, limited] = [asked, used, limited].map(|list| list.join(","));
             return Err(ask.target.forbidden(&format!(
-                "exceeded quota: {}, requested: {}, used: {}, limited: {}",
-                object::name(&quota),
-                asked.join(","),
-                used.join(","),
-                limited.join(",")
+                "exceeded quota: {name}, requested: {asked}, used: {used}, limited: {limited}"
             )));
         }
     }
     Ok(())
 }
 
-fn parse(bytes: &[u8]) -> Option<Value> {
-    serde_json::from_slice(bytes).ok()
-}
-
-/// What an object takes of a named resource. `None`: nothing to do with it; `Some(None)`: it must name a
-/// figure.
-fn charge(storage: &str, object: &Value, name: &str) -> Option<Option<Quantity>> {
-    let one = Some(Some(Quantity::from_value_of(1, limpet_objects::quantity::Format::DecimalSi)));
-    let (group, plural) = storage.split_once('/').unwrap_or(("", storage));
-    if let Some(counted) = name.strip_prefix("count/") {
-        let own = if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") };
-        return if counted == own { one } else { None };
-    }
-    const COUNTED: [&str; 7] = [
-        "pods",
-        "services",
-        "configmaps",
-        "secrets",
-        "persistentvolumeclaims",
-        "replicationcontrollers",
-        "resourcequotas",
-    ];
-    let ended =
-        storage == "/pods" && matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-    if ended {
-        return None;
-    }
-    if group.is_empty() && plural == name && COUNTED.contains(&name) {
-        return one;
-    }
-    match (storage, name) {
-        ("/services", "services.nodeports") => {
-            let ports = object["spec"]["ports"].as_array().map_or(0, Vec::len) as i64;
-            let has = matches!(object["spec"]["type"].as_str(), Some("NodePort" | "LoadBalancer"));
-            has.then(|| Some(Quantity::from_value_of(ports, limpet_objects::quantity::Format::DecimalSi)))
+/// `limits.cpu for: a,b; memory for: a`; what a pod names for all its containers no container has to name.
+fn missing(pod: &Value, limited: &BTreeSet<&str>) -> Option<String> {
+    let spec = &pod["spec"];
+    let mut who: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (name, kind, resource) in NAMED_BY_ALL.into_iter().filter(|(name, ..)| limited.contains(name)) {
+        if !spec["resources"][kind][resource].is_null() {
+            continue;
         }
-        ("/services", "services.loadbalancers") if object["spec"]["type"] == "LoadBalancer" => one,
-        ("/pods", "cpu" | "memory" | "ephemeral-storage") => Some(pod_sum(object, "requests", name)),
-        ("/pods", _) => match name.split_once('.') {
-            Some((kind @ ("requests" | "limits"), resource)) => Some(pod_sum(object, kind, resource)),
-            _ => None,
-        },
-        _ => None,
+        for list in ["containers", "initContainers"] {
+            for container in spec[list].as_array().into_iter().flatten() {
+                if container["resources"][kind][resource].is_null() {
+                    who.entry(name).or_default().insert(container["name"].as_str().unwrap_or_default());
+                }
+            }
+        }
     }
-}
-
-/// Sum over the containers; `None` when one names nothing.
-fn pod_sum(pod: &Value, kind: &str, resource: &str) -> Option<Quantity> {
-    let containers = pod["spec"]["containers"].as_array()?;
-    containers.iter().try_fold(Quantity::ZERO, |sum, container| {
-        let value = &container["resources"][kind][resource];
-        let own = if value.is_null() { None } else { Quantity::from_json(value).ok() };
-        own.map(|own| sum.plus(own))
-    })
+    let join = |names: &BTreeSet<&str>| names.iter().copied().collect::<Vec<_>>().join(",");
+    let each: Vec<String> = who.iter().map(|(name, names)| format!("{name} for: {}", join(names))).collect();
+    (!each.is_empty()).then(|| each.join("; "))
 }

@@ -1,33 +1,126 @@
-//! Pod addresses: one range a node.
+//! Pod addresses: one range a node, of each family.
 //!
-//! In: the nodes of the view. Out: the first free range. 10.42.0.0/16 holds the first 256 nodes, as k3s users expect;
-//! 10.128.0.0/9 the next 32,768. Never: a range that some node has.
+//! In: the nodes of the view, the cluster's ranges. Out: the first free ranges. Without a choice 10.42.0.0/16 holds the first
+//! 256 nodes, as k3s users expect, and 10.128.0.0/9 the next 32,768. Never: a range that overlaps one that some node has.
 
 use crate::{ObjectStore, view::Node};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
-const FIRST: (u32, u32) = (0x0a2a_0000, 256);
-const NEXT: (u32, u32) = (0x0a80_0000, 32_768);
+/// Bits between a cluster's range and a node's: 65,536 nodes, as upstream.
+const NODE_BITS_MAX: u8 = 16;
 
-/// The first free `/24`; `None` when more than 33,000 nodes have one.
-pub fn free_cidr(view: &ObjectStore) -> Option<String> {
-    let taken: BTreeSet<String> = view.all::<Node>().map(|n| n.spec.pod_cidr.to_string()).collect();
-    [FIRST, NEXT].into_iter().flat_map(|(base, count)| (0..count).map(move |i| base + (i << 8))).find_map(
-        |a| {
-            let [x, y, z, _] = a.to_be_bytes();
-            let cidr = format!("{x}.{y}.{z}.0/24");
-            (!taken.contains(&cidr)).then_some(cidr)
-        },
-    )
+/// One block of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Block {
+    base: u128,
+    prefix: u8,
+    v6: bool,
+}
+
+impl Block {
+    fn parse(text: &str) -> Option<Block> {
+        let (address, prefix) = text.trim().split_once('/')?;
+        let prefix: u8 = prefix.parse().ok()?;
+        let (base, v6) = match address.parse().ok()? {
+            IpAddr::V4(a) => (u128::from(u32::from(a)), false),
+            IpAddr::V6(a) => (u128::from(a), true),
+        };
+        let block = Block { base, prefix, v6 };
+        (prefix <= block.width()).then(|| Block { base: base & !block.rest(), ..block })
+    }
+
+    fn width(&self) -> u8 {
+        if self.v6 { 128 } else { 32 }
+    }
+
+    /// The bits that are free in it.
+    fn rest(&self) -> u128 {
+        u128::MAX.checked_shr(u32::from(128 - (self.width() - self.prefix))).unwrap_or(0)
+    }
+
+    fn text(&self) -> String {
+        match self.v6 {
+            true => format!("{}/{}", Ipv6Addr::from(self.base), self.prefix),
+            false => format!("{}/{}", Ipv4Addr::from(self.base as u32), self.prefix),
+        }
+    }
+}
+
+/// Where nodes get their ranges from: blocks of one family after the other, with the size of a node's part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ranges(Vec<(Vec<Block>, u8)>);
+
+impl Default for Ranges {
+    fn default() -> Self {
+        let block = |base: u128, prefix: u8| Block { base, prefix, v6: false };
+        Ranges(vec![(vec![block(0x0a2a_0000, 16), block(0x0a80_0000, 9)], 24)])
+    }
+}
+
+impl Ranges {
+    /// `10.42.0.0/16` or `10.42.0.0/16,fd00:42::/48`: at most one of each family, the first is the nodes' first.
+    pub fn parse(text: &str, mask_v4: u8, mask_v6: u8) -> Result<Ranges, String> {
+        let mut all: Vec<(Vec<Block>, u8)> = Vec::new();
+        for part in text.split(',') {
+            let block = Block::parse(part).ok_or(format!("{part:?} is no range such as 10.42.0.0/16 or fd00:42::/48"))?;
+            let mask = if block.v6 { mask_v6 } else { mask_v4 };
+            if all.iter().any(|(blocks, _)| blocks[0].v6 == block.v6) {
+                return Err(format!("{text:?} has two ranges of one family; give one IPv4 and one IPv6 range"));
+            }
+            if mask > block.width() || mask < block.prefix || mask - block.prefix > NODE_BITS_MAX {
+                return Err(format!(
+                    "a node's /{mask} does not fit {}: its size has to be from /{} to /{}",
+                    block.text(),
+                    block.prefix,
+                    (block.prefix + NODE_BITS_MAX).min(block.width())
+                ));
+            }
+            all.push((vec![block], mask));
+        }
+        Ok(Ranges(all))
+    }
+
+    /// The first free range of each family that still has one.
+    pub fn free(&self, view: &ObjectStore) -> Vec<String> {
+        let taken: Vec<Block> =
+            view.all::<Node>().flat_map(|n| cidrs(n)).filter_map(|text| Block::parse(&text)).collect();
+        let first = |(blocks, mask): &(Vec<Block>, u8)| blocks.iter().find_map(|b| free_part(*b, *mask, &taken));
+        self.0.iter().filter_map(first).map(|part| part.text()).collect()
+    }
+}
+
+fn cidrs(node: &Node) -> Vec<String> {
+    let several = node.field("/spec/podCIDRs");
+    let several = several.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
+    let one = Some(node.spec.pod_cidr.to_string()).filter(|c| !c.is_empty());
+    several.chain(one).collect()
+}
+
+fn free_part(block: Block, mask: u8, taken: &[Block]) -> Option<Block> {
+    let shift = u32::from(block.width() - mask);
+    let count = 1_u128 << (mask - block.prefix);
+    let mut used = BTreeSet::new();
+    for other in taken.iter().filter(|o| o.v6 == block.v6) {
+        let (low, high) = (other.base.max(block.base), (other.base | other.rest()).min(block.base | block.rest()));
+        if low <= high {
+            used.extend((low - block.base) >> shift..=(high - block.base) >> shift);
+        }
+    }
+    let at = (0..count).find(|n| !used.contains(n))?;
+    Some(Block { base: block.base + (at << shift), prefix: mask, v6: block.v6 })
 }
 
 /// The Node object of a board that has just joined.
-pub fn new_node(view: &ObjectStore, name: &str, labels: &Value) -> Value {
-    let mut spec = json!({});
-    if let Some(cidr) = free_cidr(view) {
-        spec = json!({"podCIDR": cidr, "podCIDRs": [cidr]});
-    }
+pub fn new_node(view: &ObjectStore, ranges: &Ranges, name: &str, labels: &Value) -> Value {
+    let free = ranges.free(view);
+    let spec = match free.first() {
+        Some(first) => json!({"podCIDR": first, "podCIDRs": free}),
+        None => json!({}),
+    };
     json!({
         "apiVersion": "v1",
         "kind": "Node",
@@ -40,21 +133,63 @@ pub fn new_node(view: &ObjectStore, name: &str, labels: &Value) -> Value {
 mod tests {
     use super::*;
 
+    fn join(view: &mut ObjectStore, ranges: &Ranges, n: u64) -> Value {
+        let name = format!("n{n}");
+        let mut node = new_node(view, ranges, &name, &json!({}));
+        node["metadata"]["uid"] = json!(name);
+        view.apply(n + 1, "/nodes", "", &name, Some(node.to_string().into_bytes().into()));
+        node["spec"].take()
+    }
+
     #[test]
     fn ranges_are_not_given_twice() {
         let mut view = ObjectStore::new();
-        let mut seen = BTreeSet::new();
-        for i in 0..300 {
-            let name = format!("n{i}");
-            let mut node = new_node(&view, &name, &json!({}));
-            node["metadata"]["uid"] = json!(name);
-            assert!(seen.insert(node["spec"]["podCIDR"].as_str().unwrap().to_string()));
-            view.apply(i, "/nodes", "", &name, Some(node.to_string().into_bytes().into()));
+        let seen: BTreeSet<String> = (0..300)
+            .map(|n| join(&mut view, &Ranges::default(), n)["podCIDR"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(seen.len(), 300);
+        let has = |cidr: &str| seen.contains(cidr);
+        assert!(has("10.42.0.0/24") && has("10.42.255.0/24") && has("10.128.0.0/24"));
+    }
+
+    #[test]
+    fn both_families_have_their_own() {
+        let ranges = Ranges::parse("10.7.0.0/22,fd00:42::/62", 24, 64).unwrap();
+        let mut view = ObjectStore::new();
+        let second = || json!({"podCIDR": "10.7.1.0/24", "podCIDRs": ["10.7.1.0/24", "fd00:42:0:1::/64"]});
+        assert_eq!(join(&mut view, &ranges, 0)["podCIDRs"], json!(["10.7.0.0/24", "fd00:42::/64"]));
+        assert_eq!(join(&mut view, &ranges, 1), second());
+        join(&mut view, &ranges, 2);
+        join(&mut view, &ranges, 3);
+        assert_eq!(join(&mut view, &ranges, 4), json!({}), "none is left");
+        view.apply(9, "/nodes", "", "n1", None);
+        assert_eq!(join(&mut view, &ranges, 5), second(), "what was given back comes first");
+        let six_first = Ranges::parse("fd00::/120,10.0.0.0/8", 24, 120).unwrap();
+        assert_eq!(six_first.free(&ObjectStore::new()), ["fd00::/120", "10.0.0.0/24"]);
+    }
+
+    #[test]
+    fn ranges_of_another_size_are_kept_clear() {
+        let mut view = ObjectStore::new();
+        let node = json!({"metadata": {"name": "big", "uid": "big"}, "spec": {"podCIDR": "10.7.0.0/23"}});
+        view.apply(1, "/nodes", "", "big", Some(node.to_string().into_bytes().into()));
+        let ranges = Ranges::parse("10.7.0.0/16", 24, 64).unwrap();
+        assert_eq!(ranges.free(&view), ["10.7.2.0/24"]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_a_reason() {
+        for (text, masks, words) in [
+            ("10.0.0.0", (24, 64), "is no range"),
+            ("10.0.0.0/33", (24, 64), "is no range"),
+            ("10.0.0.0/8,10.1.0.0/16", (24, 64), "two ranges of one family"),
+            ("10.0.0.0/7", (24, 64), "from /7 to /23"),
+            ("10.0.0.0/25", (24, 64), "from /25 to /32"),
+            ("fd00::/40", (24, 64), "from /40 to /56"),
+            ("", (24, 64), "is no range"),
+        ] {
+            let said = Ranges::parse(text, masks.0, masks.1).unwrap_err();
+            assert!(said.contains(words), "{text}: {said}");
         }
-        assert!(
-            seen.contains("10.42.0.0/24")
-                && seen.contains("10.42.255.0/24")
-                && seen.contains("10.128.0.0/24")
-        );
     }
 }

@@ -4,7 +4,9 @@
 //! Never: forgives a controller that was not woken for something that it would have changed.
 
 mod api;
+mod hostile;
 mod invariants;
+mod jobs;
 mod kubelet;
 mod random;
 

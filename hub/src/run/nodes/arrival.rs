@@ -4,7 +4,10 @@
 //! Never: changes a Node that exists.
 
 use crate::{enroll::Enroll, run::Applier};
-use limpet_hub_core::{Change, nodes::ipam::new_node};
+use limpet_hub_core::{
+    Change,
+    nodes::ipam::{Ranges, new_node},
+};
 use serde_json::json;
 use tokio::sync::Mutex;
 
@@ -14,8 +17,8 @@ const POOL: &str = "limpet.dev/pool";
 
 /// Creates the Node when it is missing. The device's own report fills in the rest. One at a time, because each new node
 /// takes the first free range of pod addresses.
-pub(super) async fn ensure(applier: &Applier, enroll: &Enroll, one_at_a_time: &Mutex<()>, node: &str) {
-    let _turn = one_at_a_time.lock().await;
+pub(super) async fn ensure(applier: &Applier, enroll: &Enroll, turn: &Mutex<Ranges>, node: &str) {
+    let ranges = turn.lock().await;
     let mut labels = json!({"kubernetes.io/hostname": node, "kubernetes.io/os": "linux"});
     if let Some(pool) = enroll.identity(node).and_then(|i| i.pool) {
         labels[POOL] = json!(pool);
@@ -25,8 +28,11 @@ pub(super) async fn ensure(applier: &Applier, enroll: &Enroll, one_at_a_time: &M
         if view.node(node).is_some() {
             return;
         }
-        new_node(&view, node, &labels)
+        new_node(&view, &ranges, node, &labels)
     };
+    if object["spec"]["podCIDR"].is_null() {
+        tracing::error!(node, "no range of pod addresses is free; give the hub a larger --cluster-cidr");
+    }
     let create = Change::Create { resource: "/nodes".into(), namespace: String::new(), object };
     if let Err(status) = applier.apply(COMPONENT, vec![create]).await {
         tracing::error!(node, "the Node object could not be made: {}", status.message);

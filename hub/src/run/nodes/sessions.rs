@@ -15,6 +15,7 @@ use limpet_hub_core::{
     Change, Changed, EventType, ObjectStore, Regarding, Timestamp,
     nodes::{
         desired::{TokenWanted, nodes_for},
+        ipam::Ranges,
         session::{Session, SessionInput, SessionOutput},
     },
     view::Node,
@@ -76,6 +77,8 @@ pub struct Links {
     pub offline: Arc<Offline>,
     pub enroll: Arc<Enroll>,
     pub presence: Arc<Presence>,
+    /// Where new nodes get their ranges of pod addresses from.
+    pub ranges: Ranges,
 }
 
 struct Task {
@@ -90,7 +93,7 @@ struct Task {
     streams: Streams,
     outcomes: mpsc::UnboundedSender<Outcome>,
     under_way: Arc<Semaphore>,
-    one_arrival: Arc<tokio::sync::Mutex<()>>,
+    one_arrival: Arc<tokio::sync::Mutex<Ranges>>,
 }
 
 impl Nodes {
@@ -114,7 +117,7 @@ impl Nodes {
             streams: links.streams,
             outcomes,
             under_way: Arc::new(Semaphore::new(UNDER_WAY_MAX)),
-            one_arrival: Arc::default(),
+            one_arrival: Arc::new(tokio::sync::Mutex::new(links.ranges)),
         };
         tokio::spawn(task.run(links.from_nodes, links.to_nodes, outcome_queue));
     }

@@ -63,6 +63,7 @@ async fn hub() -> Hub {
     offline.start();
     nodes.start(Links {
         presence,
+        ranges: Default::default(),
         broker: broker.clone(),
         from_nodes,
         streams: streams.clone(),
