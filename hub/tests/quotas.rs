@@ -65,7 +65,8 @@ fn quotas_see_what_is_in_their_scope() {
     let c = Cluster::start();
     quota(&c, "best", json!({"hard": {"pods": "1"}, "scopes": ["BestEffort"]}));
     quota(&c, "short", json!({"hard": {"pods": "0"}, "scopes": ["Terminating"]}));
-    let class = json!({"matchExpressions": [{"scopeName": "PriorityClass", "operator": "In", "values": ["system-cluster-critical"]}]});
+    let class = json!({"matchExpressions": [
+        {"scopeName": "PriorityClass", "operator": "In", "values": ["system-cluster-critical"]}]});
     quota(&c, "critical", json!({"hard": {"pods": "0"}, "scopeSelector": class}));
     assert_eq!(refused(&c, "pods", pod("a", json!({}))), "");
     let words = "exceeded quota: best, requested: pods=1, used: pods=1, limited: pods=1";

@@ -71,15 +71,17 @@ fn owners_in_a_circle_go_together_or_stay() {
 #[test]
 fn ten_thousand_terms_are_read_once() {
     let mut w = World::with_nodes(3);
-    let term = |n: usize| json!({"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [format!("x{n}")]}]});
+    let on = |node: &str| json!({"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]});
+    let term = |n: usize| on(&format!("x{n}"));
     let mut terms: Vec<Value> = (0..10_000).map(term).collect();
     let pod = |name: &str, terms: &[Value]| json!({"metadata": {"name": name, "namespace": "a"}, "spec": {
         "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}},
         "containers": [{"name": "c"}]}});
     w.create("/pods", pod("nowhere", &terms));
-    terms.push(json!({"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": ["n2"]}]}));
+    terms.push(on("n2"));
     w.create("/pods", pod("last", &terms));
-    let near = |n: usize| json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": format!("x{n}")}}});
+    let near = |n: usize| json!({"topologyKey": "kubernetes.io/hostname",
+        "labelSelector": {"matchLabels": {"app": format!("x{n}")}}});
     let apart: Vec<Value> = (0..10_000).map(near).collect();
     w.create("/pods", json!({"metadata": {"name": "shy", "namespace": "a"}, "spec": {"containers": [{"name": "c"}],
         "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": apart}}}}));
