@@ -160,6 +160,7 @@ mod tests {
             cluster_name: "c".into(),
             scheduler_config: None,
             cluster_cidrs: Default::default(),
+            etcd: None,
         };
         let addresses = Addresses::find(&options);
         let endpoints = addresses.endpoints((1, 2, 3), "c");

@@ -11,16 +11,17 @@ use crate::{
     guard::{Guard, GuardOptions},
     pki::{Pki, PkiError},
     run::{
-        self, Applier, Controllers, Figures, Listener, Nodes, Scheduling, Signer, Streams, World,
+        self, Applier, Controllers, Figures, Lead, Listener, Nodes, Peers, Scheduling, Signer, Streams, World,
         nodes::{Links, NodeGate, Offline, Presence},
     },
+    share,
 };
 use limpet_broker::{Broker, BrokerOptions};
 use limpet_hub_core::{
     control,
     schedule::{Config, Scheduler},
 };
-use limpet_store::{Store, StoreError};
+use limpet_store::{EtcdFiles, Store, StoreError};
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -45,6 +46,19 @@ pub struct HubOptions {
     pub guard: GuardOptions,
     /// Where nodes get their ranges of pod addresses from.
     pub cluster_cidrs: limpet_hub_core::nodes::ipam::Ranges,
+    /// The etcd that several hubs share. None: redb in the data directory.
+    pub etcd: Option<EtcdSettings>,
+}
+
+/// As kube-apiserver's flags of the same names.
+#[derive(Clone, Debug)]
+pub struct EtcdSettings {
+    /// `etcd://host:port[,host:port…]`
+    pub url: String,
+    pub files: EtcdFiles,
+    pub prefix: String,
+    /// The leader lets etcd forget what is older than this. Zero: somebody else does.
+    pub compaction: Duration,
 }
 
 /// Why the hub does not run. The operator mends what the sentence tells.
@@ -63,6 +77,17 @@ pub enum HubError {
     /// A file that a flag names, and what is wrong with it.
     #[error("{0}")]
     Guard(String),
+    #[error("--store: {0}")]
+    Etcd(String),
+    #[error(
+        "{0} is in use by another process; is a hub running with the same --data-dir? Each hub needs a directory of its own"
+    )]
+    InUse(PathBuf),
+    #[error(
+        "the CA in {0} is not the one of the cluster in etcd; a further hub needs pki/ and store.keys of the first one in its \
+         data directory before its first start"
+    )]
+    OtherCa(PathBuf),
     #[error("cannot make the objects that every cluster has: {0}")]
     Bootstrap(String),
 }
@@ -99,10 +124,14 @@ async fn serve(options: HubOptions) -> Result<(), HubError> {
     let mut terminate = Terminate::new()?;
     let scheduler = scheduler_config(options.scheduler_config.as_deref())?;
     let guard = Guard::open(&options.guard).map_err(HubError::Guard)?;
-    let store = open_store(&options.data_dir)?;
+    let shared = share::open(&options).await?;
+    let store = match &shared {
+        Some(shared) => shared.store.clone(),
+        None => Store::open(&options.data_dir, store_options(&options.data_dir))?,
+    };
     let doors = Doors::open(&options).await?;
     let (stop, stopping) = watch::channel(false);
-    let hub = Hub::assemble(&options, (scheduler, guard), store.clone(), doors, stopping).await?;
+    let hub = Hub::assemble(&options, (scheduler, guard), store.clone(), shared.as_ref(), doors, stopping).await?;
     tracing::info!(api = %hub.url, data_dir = %options.data_dir.display(), "the hub is ready");
     terminate.wait().await;
     tracing::info!("the hub is stopping");
@@ -130,10 +159,6 @@ pub(crate) fn store_options(data_dir: &Path) -> limpet_store::Options {
         relaxed: vec!["coordination.k8s.io/leases", "/events"],
         ..limpet_store::Options::default()
     }
-}
-
-fn open_store(data_dir: &Path) -> Result<Store, HubError> {
-    Ok(Store::open(data_dir, store_options(data_dir))?)
 }
 
 struct Terminate(unix::Signal, unix::Signal);
@@ -176,6 +201,10 @@ struct Hub {
     url: String,
     serving: tokio::task::JoinHandle<()>,
     api: Arc<Api>,
+    lead: Lead,
+    identity: String,
+    store: Store,
+    client: Arc<dyn run::Api>,
 }
 
 impl Hub {
@@ -183,6 +212,7 @@ impl Hub {
         options: &HubOptions,
         (scheduler, guard): (Config, Guard),
         store: Store,
+        shared: Option<&share::Shared>,
         doors: Doors,
         stopping: watch::Receiver<bool>,
     ) -> Result<Hub, HubError> {
@@ -192,6 +222,12 @@ impl Hub {
         addresses::remember(&options.data_dir, &endpoints)
             .map_err(|source| HubError::Io { what: "write hub.json", source })?;
         let ca_pem = pki.ca_pem().to_string();
+        if shared.is_some() {
+            share::check_ca(&store, &pki.ca_sha256(), &options.data_dir).await?;
+        }
+        let identity = shared.map_or("", |s| s.identity.as_str()).to_owned();
+        let lead = if shared.is_some() { Lead::among() } else { Lead::alone() };
+        let peers = Peers::new(store.clone(), &identity, endpoints.clone());
         let tokens = api::tokens(&store, pki.token_key_der()).map_err(HubError::Bootstrap)?;
         let https = Arc::new(pki.https_config(&["h2", "http/1.1", "mqtt"])?);
         let registry_tls = Arc::new(pki.https_config(&["http/1.1"])?);
@@ -201,6 +237,8 @@ impl Hub {
 
         let (world, feed) = World::load(&store);
         let (streams, to_nodes) = Streams::new();
+        let known = Arc::clone(&peers);
+        streams.set_elsewhere(move |node| known.api_of(&known.holder(node)?).into_iter().next());
         let api = Api::new(api::ApiParts {
             store: store.clone(),
             view: world.view(),
@@ -211,7 +249,10 @@ impl Hub {
             stopping,
         });
         let client: Arc<dyn run::Api> = Arc::new(api::Client::new(Arc::clone(&api)));
-        let applier = Arc::new(Applier::new(client, store.clone(), Arc::clone(&world)));
+        let applier = Arc::new(Applier::new(Arc::clone(&client), store.clone(), Arc::clone(&world)));
+        let leader: Arc<dyn run::Api> = Arc::new(api::Client::of_leader(Arc::clone(&api), lead.clone()));
+        let of_leader = Applier::of_leader(leader, store.clone(), Arc::clone(&world), lead.clone());
+        let of_leader = Arc::new(of_leader);
         let asked = Arc::new(scheduler.clone());
         let usage = run::Usage::start(streams.clone(), Arc::clone(&world));
         let info = crate::pki::cluster_info(&addresses.public_url(doors.ports.0), &ca_pem);
@@ -221,8 +262,8 @@ impl Hub {
             tokens: Arc::clone(&api) as Arc<dyn control::accounttoken::TokenSigner>,
             metrics: Arc::new(usage.clone()),
         };
-        let runners = Runners::new(&applier, &settings, Arc::clone(&pki), scheduler);
-        tokio::spawn(feed.run(runners.listeners()));
+        let runners = Runners::new((&applier, &of_leader), Arc::clone(&peers), &settings, Arc::clone(&pki), scheduler);
+        tokio::spawn(feed.run_led(runners.listeners(), lead.clone()));
         api::bootstrap::ensure(&api).await.map_err(|e| HubError::Bootstrap(e.to_string()))?;
 
         let presence = Arc::new(Presence::new());
@@ -256,17 +297,24 @@ impl Hub {
             scheduler: asked,
             broker: broker.clone(),
         });
-        tokio::spawn(run::events::sweep(store, Arc::clone(applier.api())));
+        tokio::spawn(run::events::sweep(store.clone(), Arc::clone(of_leader.api()), lead.clone()));
+        if let Some(settings) = &options.etcd {
+            tokio::spawn(Arc::clone(&peers).run(runners.offline.clone()));
+            tokio::spawn(lead.clone().run(store.clone(), Arc::clone(&client), identity.clone()));
+            tokio::spawn(share::compact(store.clone(), lead.clone(), settings.compaction));
+        }
         let (https_sender, https_receiver) = watch::channel(https);
         let (registry_sender, registry_receiver) = watch::channel(registry_tls);
         crate::registry::start(&options.data_dir, doors.registry, registry_receiver, Arc::clone(&api), enroll)?;
         tokio::spawn(renew(pki, broker, https_sender, registry_sender));
         api.set_ready();
         let serving = tokio::spawn(api::server::serve(Arc::clone(&api), doors.api, https_receiver));
-        Ok(Hub { url: addresses.local_url(doors.ports.0), serving, api })
+        let url = addresses.local_url(doors.ports.0);
+        Ok(Hub { url, serving, api, lead, identity, store, client })
     }
 
     async fn end(self) {
+        self.lead.resign(&self.store, &*self.client, &self.identity).await;
         if let Err(error) = self.serving.await {
             tracing::error!(%error, "the API server did not end well");
         }
@@ -287,17 +335,18 @@ struct Runners {
 
 impl Runners {
     fn new(
-        applier: &Arc<Applier>,
+        (applier, of_leader): (&Arc<Applier>, &Arc<Applier>),
+        peers: Arc<Peers>,
         settings: &control::Settings,
         pki: Arc<RwLock<Pki>>,
         scheduler: Config,
     ) -> Runners {
         Runners {
-            controllers: Controllers::new(control::all(settings), Arc::clone(applier)),
-            scheduling: Scheduling::new(Scheduler::new(scheduler), Arc::clone(applier)),
-            offline: Offline::new(Arc::clone(applier)),
+            controllers: Controllers::new(control::all(settings), Arc::clone(of_leader)),
+            scheduling: Scheduling::new(Scheduler::new(scheduler), Arc::clone(of_leader)),
+            offline: Offline::new(Arc::clone(applier), Arc::clone(of_leader), peers),
             nodes: Nodes::new(),
-            signer: Signer::new(pki, Arc::clone(applier)),
+            signer: Signer::new(pki, Arc::clone(of_leader)),
         }
     }
 

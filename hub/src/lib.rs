@@ -22,6 +22,8 @@ mod webhook;
 
 mod addresses;
 mod registry;
+mod share;
 
-pub use hub::{HubError, HubOptions, run};
+pub use hub::{EtcdSettings, HubError, HubOptions, run};
+pub use limpet_store::EtcdFiles;
 pub use limpet_hub_core::nodes::ipam::Ranges as PodRanges;

@@ -143,6 +143,11 @@ enum Hub {
 fn with<T>(data_dir: &Path, work: impl AsyncFnOnce(Hub) -> Result<T, OperateError>) -> Result<T, OperateError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        if data_dir.join("hub.id").exists() {
+            // Its objects are in an etcd: the running hub is asked.
+            let client = client::Client::from_kubeconfig(&data_dir.join("admin.kubeconfig"));
+            return work(Hub::Running(client.map_err(OperateError::Client)?)).await;
+        }
         if !data_dir.join("store.redb").exists() {
             return Err(OperateError::NoHub(data_dir.into()));
         }

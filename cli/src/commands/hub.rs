@@ -7,8 +7,8 @@ mod guard;
 use super::Outcome;
 use crate::logging;
 use clap::Subcommand;
-use limpet_hub::{HubOptions, PodRanges, operate};
-use std::{net::SocketAddr, path::PathBuf};
+use limpet_hub::{EtcdFiles, EtcdSettings, HubOptions, PodRanges, operate};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Run a hub: Kubernetes API, controllers, MQTT for the boards, image registry.
 ///
@@ -91,6 +91,26 @@ struct Serve {
     /// Size of a board's IPv6 range
     #[arg(long, value_name = "BITS", default_value_t = 64)]
     node_cidr_mask_size_ipv6: u8,
+    /// Keep the objects in an etcd that several hubs share, instead of DIR: etcd://HOST:PORT[,HOST:PORT…]
+    ///
+    /// A further hub needs pki/ and store.keys of the first one in its own DIR before its first start.
+    #[arg(long, value_name = "URL", env = "LIMPET_STORE")]
+    store: Option<String>,
+    /// CA of etcd's certificate; without it the connection is not encrypted
+    #[arg(long, value_name = "FILE", requires = "store")]
+    etcd_cafile: Option<PathBuf>,
+    /// This hub's certificate for etcd
+    #[arg(long, value_name = "FILE", requires = "store")]
+    etcd_certfile: Option<PathBuf>,
+    /// The key of that certificate
+    #[arg(long, value_name = "FILE", requires = "store")]
+    etcd_keyfile: Option<PathBuf>,
+    /// The keys in etcd begin with this
+    #[arg(long, value_name = "PREFIX", default_value = "/limpet")]
+    etcd_prefix: String,
+    /// Let etcd forget what is older than this many seconds; 0: never
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    etcd_compaction_interval: u64,
     /// What to log, as tracing's filter: error, warn, info, debug, or limpet_hub=debug,info
     #[arg(long, value_name = "FILTER", default_value = "info", env = "LIMPET_LOG")]
     log: String,
@@ -124,6 +144,9 @@ fn serve(args: Serve) -> Outcome {
         Some(text) => PodRanges::parse(text, args.node_cidr_mask_size_ipv4, args.node_cidr_mask_size_ipv6)
             .map_err(|why| format!("--cluster-cidr: {why}"))?,
     };
+    let files = EtcdFiles { ca: args.etcd_cafile, cert: args.etcd_certfile, key: args.etcd_keyfile };
+    let compaction = Duration::from_secs(args.etcd_compaction_interval);
+    let etcd = args.store.map(|url| EtcdSettings { url, files, prefix: args.etcd_prefix, compaction });
     let options = HubOptions {
         data_dir: args.data_dir,
         api_listen: args.api_listen,
@@ -134,6 +157,7 @@ fn serve(args: Serve) -> Outcome {
         scheduler_config: args.scheduler_config,
         guard: args.guard.options()?,
         cluster_cidrs,
+        etcd,
     };
     limpet_hub::run(options).map_err(|e| e.to_string())
 }

@@ -10,6 +10,7 @@ pub mod plan;
 pub mod view;
 
 pub mod control;
+pub mod election;
 pub mod events;
 pub mod nodes;
 pub mod quota;

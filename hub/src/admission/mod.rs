@@ -24,6 +24,7 @@ use crate::{
     auth::User,
 };
 use limpet_objects::{custom, policy, resource::Resource, status::Status};
+use limpet_store::{Draft, Expect, Key, Store, Write};
 use serde_json::Value;
 use std::sync::Arc;
 use tokio::sync::MutexGuard;
@@ -117,9 +118,35 @@ pub async fn mutate(review: &mut Review<'_>) -> Result<(), Status> {
 /// Keeps what was reserved until the object is stored.
 #[derive(Default)]
 pub struct Held<'a> {
+    guards: Vec<Write>,
     _addresses: Option<MutexGuard<'a, ()>>,
     _quota: Option<MutexGuard<'a, ()>>,
     _names: Option<MutexGuard<'a, ()>>,
+}
+
+/// Records that are written with whatever takes of something scarce. Of two hubs that decide at the same time, one finds that
+/// its guard was changed, and decides again.
+const GUARDS: &str = "limpet/guards";
+
+/// Whether this is the record of a guard.
+pub fn is_guard(key: &Key) -> bool {
+    *key.resource == *GUARDS
+}
+
+impl Held<'_> {
+    /// Takes a guard as it is now. What it guards is looked at afterwards. A hub alone has the locks, which do.
+    fn guard(&mut self, store: &Store, namespace: &str, name: &str) {
+        if !store.is_shared() {
+            return;
+        }
+        let key = Key::new(GUARDS, namespace, name);
+        let expect = store.get(&key).map_or(Expect::Absent, |record| Expect::Revision(record.revision));
+        self.guards.push(Write::Put { key, expect, draft: Draft::opaque(b"{}".to_vec()) });
+    }
+
+    pub fn guards(&self) -> impl Iterator<Item = Write> + '_ {
+        self.guards.iter().cloned()
+    }
 }
 
 /// Rules about what is scarce: they are held until the store has answered. `object` is valid already.
@@ -127,6 +154,7 @@ pub async fn reserve<'a>(ask: &'a Ask, object: &mut Value, old: Option<&Value>) 
     let mut held = Held::default();
     if quota::applies(ask, old.is_none()) {
         held._quota = Some(ask.api.quota_lock().await);
+        held.guard(&ask.api.store, &ask.target.namespace, "quota");
         quota::check(ask, object, old)?;
     }
     if !ask.subresource.is_empty() {
@@ -134,6 +162,7 @@ pub async fn reserve<'a>(ask: &'a Ask, object: &mut Value, old: Option<&Value>) 
     }
     if ask.target.resource.storage == "/services" {
         held._addresses = Some(ask.api.address_lock().await);
+        held.guard(&ask.api.store, "", "addresses");
         addresses::allocate(ask, object, old)?;
     }
     if ask.target.resource.storage == POLICIES {
@@ -141,6 +170,7 @@ pub async fn reserve<'a>(ask: &'a Ask, object: &mut Value, old: Option<&Value>) 
     }
     if ask.target.resource.storage == custom::STORAGE {
         held._names = Some(ask.api.names_lock().await);
+        held.guard(&ask.api.store, "", "names");
         object["status"] = kinds::status_of(&ask.api.store, object, ask.api.now());
     }
     Ok(held)

@@ -241,8 +241,30 @@ async fn turn(
     api.guard.flow.turn(&records::attributes(user, info), width, decided).await
 }
 
+/// Where other hubs write, too: waits until this one knows what the client may have seen, unless any state will do.
+async fn catch_up(call: &Call) -> Result<(), Status> {
+    let store = &call.api.store;
+    if !store.is_shared() {
+        return Ok(());
+    }
+    let reads = matches!(call.info.verb, "get" | "list" | "watch");
+    let asked = call.query.text("resourceVersion").filter(|_| reads);
+    match asked.map(str::parse) {
+        // Not a number: the verb says so.
+        Some(Err(_)) => Ok(()),
+        Some(Ok(0)) => Ok(()),
+        Some(Ok(revision)) => {
+            // Too late: the verb says that it is of the future.
+            let _ = tokio::time::timeout(limits::MOVED_ON_TIME, store.reached(revision)).await;
+            Ok(())
+        }
+        None => store.catch_up().await.map_err(|e| Status::unavailable(e.to_string())),
+    }
+}
+
 async fn resource(call: &mut Call, target: Target, input: Input) -> Result<Reply, Status> {
     check_place(&call.info, &target)?;
+    catch_up(call).await?;
     call.warnings.extend(deprecation(&call.info));
     call.warnings.extend(target.resource.custom.as_ref().and_then(|custom| custom.deprecation.clone()));
     if !call.info.subresource.is_empty() {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     auth::User,
-    run::{self, Answer, Delete, Patch},
+    run::{self, Answer, Delete, Lead, Patch},
 };
 use limpet_objects::{patch, status::Status};
 use limpet_store::Revision;
@@ -22,11 +22,17 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Client {
     api: Arc<Api>,
+    lead: Lead,
 }
 
 impl Client {
     pub fn new(api: Arc<Api>) -> Client {
-        Client { api }
+        Client::of_leader(api, Lead::alone())
+    }
+
+    /// Writes only while this hub leads.
+    pub fn of_leader(api: Arc<Api>, lead: Lead) -> Client {
+        Client { api, lead }
     }
 
     fn ask(&self, by: &str, target: Target, subresource: &str) -> Ask {
@@ -39,6 +45,7 @@ impl Client {
             manager: by.to_owned(),
             warnings: Vec::new(),
             trail: None,
+            checks: self.lead.check().into_iter().collect(),
         }
     }
 

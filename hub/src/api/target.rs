@@ -4,6 +4,7 @@
 //! Never: whether it exists.
 
 use super::route::RequestInfo;
+use crate::run::lead::is_term;
 use limpet_objects::{
     resource::{Registry, Resource},
     status::Status,
@@ -77,6 +78,9 @@ impl Target {
     /// What a refusal of the store means to a client.
     pub fn refused(&self, error: &StoreError) -> Status {
         match error {
+            StoreError::Conflict { key, .. } | StoreError::NotFound(key) if is_term(key) => {
+                Status::unavailable("another hub leads; this one does not act for the leader any more")
+            }
             StoreError::Exists(_) => {
                 Status::already_exists(&self.resource.group, &self.resource.plural, &self.name)
             }
@@ -85,7 +89,10 @@ impl Target {
             StoreError::TooLarge(_) => {
                 Status::new(413, "RequestEntityTooLarge", format!("the object is too large: {error}"))
             }
-            StoreError::Full | StoreError::Closed => Status::unavailable(error.to_string()),
+            StoreError::Full | StoreError::Closed | StoreError::Quota | StoreError::Away(_) => {
+                Status::unavailable(error.to_string())
+            }
+            StoreError::Doubt(_) => Status::timeout(&error.to_string(), 1),
             other => Status::internal(other.to_string()),
         }
     }

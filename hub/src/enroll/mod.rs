@@ -15,6 +15,7 @@ pub use waiting::{Decision, Devices, Waiting};
 use crate::pki::{NODE_DAYS, Pki, PkiError, Subject, hex};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use limpet_protocol::join::{JoinAnswer, JoinAsk, JoinToken, TOKEN_PREFIX, is_hardware};
+use crate::run::peers::everywhere;
 use limpet_store::{Draft, Expect, Key, Store, StoreError, Write};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
@@ -136,7 +137,7 @@ impl Enroll {
         };
         self.store.write(put(TOKENS, &id, &record, Expect::Absent)?).await?;
         let content = JoinToken {
-            hubs: self.endpoints.api.clone(),
+            hubs: everywhere(&self.store, &self.endpoints).api,
             ca_sha256: self.pki().ca_sha256(),
             id: id.clone(),
             secret,
@@ -279,14 +280,16 @@ impl Enroll {
 
     fn answer(&self, node: &str, csr_pem: &str, now: SystemTime) -> Result<JoinAnswer, EnrollError> {
         let pki = self.pki();
+        // Of two hubs either may be away when the board looks for one.
+        let at = everywhere(&self.store, &self.endpoints);
         Ok(JoinAnswer {
             node_name: node.into(),
             certificate_pem: pki.sign_request(csr_pem, &Subject::node(node), NODE_DAYS, now)?,
             ca_pem: pki.ca_pem().into(),
-            mqtt: self.endpoints.mqtt.clone(),
-            registry: self.endpoints.registry.clone(),
-            api: self.endpoints.api.clone(),
-            cluster_name: self.endpoints.cluster_name.clone(),
+            mqtt: at.mqtt,
+            registry: at.registry,
+            api: at.api,
+            cluster_name: at.cluster_name,
             time_ms: millis(now),
             update_key: pki.update_key().into(),
         })

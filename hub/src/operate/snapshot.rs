@@ -108,7 +108,7 @@ fn add(tar: &mut tar::Builder<File>, name: &str, bytes: &[u8]) -> io::Result<()>
 
 /// Makes `data_dir` from a snapshot; says at which revision it goes on.
 pub fn restore(data_dir: &Path, file: &Path) -> Result<Revision, OperateError> {
-    if data_dir.join(STORE).exists() {
+    if data_dir.join(STORE).exists() || data_dir.join("hub.id").exists() {
         return Err(OperateError::HubThere(data_dir.into()));
     }
     let snapshot = |why: String| OperateError::Snapshot { path: file.into(), why };

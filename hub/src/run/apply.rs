@@ -4,7 +4,7 @@
 //! them. Changes of one sort that follow each other (a ReplicaSet's new pods) go at the same time and share fsyncs.
 //! Never: writes to the store by itself.
 
-use super::{World, events::Recorder};
+use super::{Lead, World, events::Recorder};
 use futures_util::future::join_all;
 use limpet_hub_core::{Change, Propagation};
 use limpet_objects::status::Status;
@@ -64,12 +64,22 @@ pub struct Applier {
     store: Store,
     world: Arc<World>,
     events: Recorder,
+    lead: Lead,
 }
 
 impl Applier {
     pub fn new(api: Arc<dyn Api>, store: Store, world: Arc<World>) -> Applier {
+        Applier::of_leader(api, store, world, Lead::alone())
+    }
+
+    /// For those who act only while this hub leads; `api` has that checked with every write.
+    pub fn of_leader(api: Arc<dyn Api>, store: Store, world: Arc<World>, lead: Lead) -> Applier {
         let events = Recorder::new(Arc::clone(&api));
-        Applier { api, store, world, events }
+        Applier { api, store, world, events, lead }
+    }
+
+    pub fn lead(&self) -> &Lead {
+        &self.lead
     }
 
     pub fn world(&self) -> &Arc<World> {

@@ -61,6 +61,7 @@ impl Controllers {
             let controllers = Arc::clone(self);
             tokio::spawn(async move {
                 loop {
+                    controllers.applier.lead().wait().await;
                     let (work, waited) = controllers.queue.next_waited().await;
                     let (figures, begun) = (&controllers.figures[work.0], Instant::now());
                     figures.took(waited);
@@ -154,6 +155,10 @@ pub(super) fn instant(at: Timestamp) -> Instant {
 }
 
 impl Listener for Controllers {
+    fn is_of_leader(&self) -> bool {
+        true
+    }
+
     fn changed(&self, view: &ObjectStore, changed: &Changed) {
         let own = self.by_resource.get(&*changed.key.resource).into_iter().flatten();
         for index in own.chain(&self.of_all) {

@@ -3,7 +3,7 @@
 //! In: what happened to which object. Out: v1 Events, counted, combined and limited as the core's correlator says.
 //! Never: fails anything: an Event that cannot be written is logged and forgotten.
 
-use super::{Api, Delete, Patch, clock};
+use super::{Api, Delete, Lead, Patch, clock};
 use limpet_hub_core::{
     EventType, Regarding, Timestamp,
     events::{Correlator, Verdict},
@@ -155,10 +155,11 @@ fn object(
 }
 
 /// Deletes Events that are older than an hour.
-pub async fn sweep(store: Store, api: Arc<dyn Api>) {
+pub async fn sweep(store: Store, api: Arc<dyn Api>, lead: Lead) {
     let mut turns = tokio::time::interval(SWEEP_EVERY);
     loop {
         turns.tick().await;
+        lead.wait().await;
         let limit = clock::now().as_second() - KEPT_S;
         for record in store.list("/events", None).records {
             if last_seen(&record.bytes).is_some_and(|at| at >= limit) {

@@ -35,6 +35,7 @@ impl Scheduling {
             let room = Arc::new(Semaphore::new(BINDINGS_MAX));
             loop {
                 let Ok(room) = Arc::clone(&room).acquire_owned().await else { return };
+                this.applier.lead().wait().await;
                 let key = this.next().await;
                 let changes = this.decide(&key);
                 if changes.is_empty() {
@@ -120,6 +121,10 @@ impl Scheduling {
 }
 
 impl Listener for Scheduling {
+    fn is_of_leader(&self) -> bool {
+        true
+    }
+
     fn changed(&self, view: &ObjectStore, changed: &Changed) {
         self.scheduler().observe(view, changed, clock::now());
         self.news.notify_one();

@@ -70,6 +70,7 @@ impl Signer {
         let this = Arc::clone(self);
         tokio::spawn(async move {
             loop {
+                this.applier.lead().wait().await;
                 let name = this.queue.next().await;
                 match this.work(&name).await {
                     Ok(()) => this.queue.done(name),
@@ -176,6 +177,10 @@ fn due(csr: &Value) -> Option<&'static Rules> {
 }
 
 impl Listener for Signer {
+    fn is_of_leader(&self) -> bool {
+        true
+    }
+
     fn changed(&self, _view: &ObjectStore, changed: &Changed) {
         if changed.is::<CertificateSigningRequest>() && changed.new.is_some() {
             self.queue.add(changed.key.name.to_string());

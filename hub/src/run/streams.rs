@@ -22,6 +22,9 @@ pub enum StreamError {
         "node {node} is offline since {since}; its containers go on, but cannot be reached from here until it returns"
     )]
     Offline { node: String, since: String },
+    /// The node's session is at another hub.
+    #[error("node {node} is connected to another hub; ask that one: kubectl --server=https://{at} …")]
+    Elsewhere { node: String, at: String },
     #[error("node {0} has too many open streams; close some and try again")]
     TooMany(String),
     #[error("node {0} did not answer in time")]

@@ -5,6 +5,7 @@
 //! view is loaded anew and every object is announced again.
 //! Never: holds the lock while something waits.
 
+use super::Lead;
 use limpet_hub_core::{Changed, ObjectStore};
 use limpet_store::{Event, Record, Revision, Store, Watch};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -15,6 +16,11 @@ pub trait Listener: Send + Sync {
     fn changed(&self, view: &ObjectStore, changed: &Changed);
     /// The view was loaded anew: objects may have vanished without a `changed`. `changed` follows for all that exist.
     fn reloaded(&self, _view: &ObjectStore) {}
+    /// Whether it acts for the leader only. Then it is told of nothing while another hub leads, and of everything when this one
+    /// begins to.
+    fn is_of_leader(&self) -> bool {
+        false
+    }
 }
 
 pub struct World {
@@ -78,6 +84,10 @@ impl World {
     }
 }
 
+fn of_term(all: &[Arc<dyn Listener>], leads: bool) -> Vec<Arc<dyn Listener>> {
+    all.iter().filter(|listener| leads || !listener.is_of_leader()).cloned().collect()
+}
+
 fn take(view: &mut ObjectStore, record: &Record, exists: bool) -> Changed {
     let key = &record.key;
     let raw = exists.then(|| record.bytes.clone());
@@ -86,9 +96,29 @@ fn take(view: &mut ObjectStore, record: &Record, exists: bool) -> Changed {
 
 impl Feed {
     /// Runs until the store is closed.
-    pub async fn run(mut self, listeners: Vec<Arc<dyn Listener>>) {
+    pub async fn run(self, listeners: Vec<Arc<dyn Listener>>) {
+        self.run_led(listeners, Lead::alone()).await;
+    }
+
+    /// As `run`, where other hubs may lead.
+    pub async fn run_led(mut self, all: Vec<Arc<dyn Listener>>, lead: Lead) {
+        let mut terms = lead.terms();
+        let mut listeners = of_term(&all, terms.borrow_and_update().is_some());
         self.tell(&listeners);
-        while let Some(first) = self.watch.next().await {
+        loop {
+            let first = tokio::select! {
+                biased;
+                Ok(()) = terms.changed() => {
+                    let leads = terms.borrow_and_update().is_some();
+                    listeners = of_term(&all, leads);
+                    if leads {
+                        self.begin(&listeners);
+                    }
+                    continue;
+                }
+                first = self.watch.next() => first,
+            };
+            let Some(first) = first else { return };
             let mut next = Some(first);
             let mut taken = 0;
             while let Some(event) = next.take() {
@@ -96,11 +126,7 @@ impl Feed {
                     Ok(event) => self.take(&event, &listeners),
                     Err(lagged) => {
                         tracing::warn!(%lagged, "the view fell behind the store and is loaded anew");
-                        (self.news, self.watch) = self.world.reload(&self.store);
-                        let view = self.world.read();
-                        listeners.iter().for_each(|l| l.reloaded(&view));
-                        drop(view);
-                        self.tell(&listeners);
+                        self.begin(&listeners);
                     }
                 }
                 taken += 1;
@@ -110,6 +136,15 @@ impl Feed {
             }
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Loads everything and announces it.
+    fn begin(&mut self, listeners: &[Arc<dyn Listener>]) {
+        (self.news, self.watch) = self.world.reload(&self.store);
+        let view = self.world.read();
+        listeners.iter().for_each(|l| l.reloaded(&view));
+        drop(view);
+        self.tell(listeners);
     }
 
     fn tell(&mut self, listeners: &[Arc<dyn Listener>]) {

@@ -54,7 +54,7 @@ impl PodPlace {
 /// What a client hears when the node's side cannot be opened.
 pub fn unreachable(error: &StreamError) -> Status {
     match error {
-        StreamError::Offline { .. } => {
+        StreamError::Offline { .. } | StreamError::Elsewhere { .. } => {
             Status::new(500, "InternalError", format!("error dialing backend: {error}"))
         }
         StreamError::TimedOut(_) => Status::timeout(&format!("error dialing backend: {error}"), 0),

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn connect(dir: &Path, etcd: &EtcdServer, writer: &str) -> Store {
     std::fs::create_dir_all(dir).unwrap();
-    Store::connect(dir, etcd.options(writer), Options::default()).await.unwrap()
+    Store::connect(dir, support::options(etcd, writer), Options::default()).await.unwrap()
 }
 
 async fn two() -> Option<(World, Store, Store)> {
@@ -237,26 +237,26 @@ async fn reads_and_writes_say_when_etcd_is_away_and_go_on_when_it_is_back() {
 async fn secrets_are_sealed_in_etcd_and_a_hub_with_other_keys_or_spoilt_values_is_refused() {
     let Some(world) = World::etcd() else { return };
     let etcd = world.etcd.as_ref().unwrap();
-    let options = |dir: &Path| Options {
+    let sealed = |dir: &Path| Options {
         sealed: vec!["/secrets"],
         keys: Some(dir.join("store.keys")),
         ..Options::default()
     };
     let dirs = ["a", "b", "c"].map(|name| world.dir.path().join(name));
-    let a = Store::connect(&dirs[0], etcd.options("hub-a"), options(&dirs[0])).await.unwrap();
+    let a = Store::connect(&dirs[0], support::options(etcd, "hub-a"), sealed(&dirs[0])).await.unwrap();
     let secret = a.write(put("/secrets", "d", "s", Expect::Absent, "very hidden words")).await.unwrap();
     a.write(put("/pods", "d", "p", Expect::Absent, "open words")).await.unwrap();
     let all = etcd.etcdctl(&["get", "--prefix", "/limpet/"]);
     assert!(all.contains("open words") && !all.contains("hidden words"));
-    let told = Store::connect(&dirs[1], etcd.options("hub-b"), options(&dirs[1])).await.err().unwrap().to_string();
+    let told = Store::connect(&dirs[1], support::options(etcd, "hub-b"), sealed(&dirs[1])).await.err().unwrap().to_string();
     assert!(told.contains("store.keys"), "{told}");
     std::fs::create_dir_all(&dirs[2]).unwrap();
     std::fs::copy(dirs[0].join("store.keys"), dirs[2].join("store.keys")).unwrap();
-    let c = Store::connect(&dirs[2], etcd.options("hub-c"), options(&dirs[2])).await.unwrap();
+    let c = Store::connect(&dirs[2], support::options(etcd, "hub-c"), sealed(&dirs[2])).await.unwrap();
     assert_eq!(c.get(&secret.key), Some(secret));
     drop((a, c));
     etcd.etcdctl(&["put", "/limpet/objects/core/pods/d/p", "no value of a hub"]);
-    let told = Store::connect(&dirs[2], etcd.options("hub-c"), options(&dirs[2])).await.err().unwrap().to_string();
+    let told = Store::connect(&dirs[2], support::options(etcd, "hub-c"), sealed(&dirs[2])).await.err().unwrap().to_string();
     assert!(told.contains("/limpet/objects/core/pods/d/p"), "{told}");
 }
 

@@ -79,6 +79,7 @@ pub async fn answer(call: Call, parts: &[&str], input: Input) -> Result<Reply, S
         }
         (&Method::POST, ["v1", "store", "snapshot"]) => {
             let store = call.api.store.clone();
+            store.catch_up().await.map_err(|e| Status::unavailable(e.to_string()))?;
             let copied = tokio::task::spawn_blocking(move || copy_store(&store)).await;
             let copied = copied.map_err(|e| Status::internal(e.to_string()))?;
             json(200, &copied.map_err(|e| Status::internal(e.to_string()))?)

@@ -47,6 +47,7 @@ pub fn ask(call: &Call, target: &Target) -> Result<Ask, Status> {
         manager,
         warnings: Vec::new(),
         trail: call.trail.clone(),
+        checks: Vec::new(),
     })
 }
 

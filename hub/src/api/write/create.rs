@@ -5,11 +5,12 @@
 
 use super::{Ask, Chance, Made, Written, to_bytes};
 use crate::{
-    admission::{self, Operation, Review, dynamic},
+    admission::{self, Operation, Review, dynamic, is_guard},
     api::{kinds, limits, object},
 };
 use limpet_objects::{managed, status::Status, strategy};
 use limpet_store::{Expect, StoreError, Write};
+use serde_json::Value;
 use std::sync::Arc;
 
 pub async fn create(ask: &mut Ask, made: impl Into<Made>) -> Result<Written, Status> {
@@ -78,16 +79,33 @@ async fn attempt_create(ask: &mut Ask, made: Made) -> Result<Written, Status> {
     let (said, outcome) = dynamic::validate(ask, Operation::Create, &object, None).await;
     ask.warnings.extend(said);
     outcome?;
+    let attempts = if ask.api.store.is_shared() { limits::CONFLICT_RETRIES_MAX } else { 1 };
+    for attempt in 1..=attempts {
+        let own = if attempt == attempts { std::mem::take(&mut object) } else { object.clone() };
+        match store(ask, own).await? {
+            Ok(written) => return Ok(written),
+            // Another hub gave an address or charged a quota meanwhile.
+            Err(StoreError::Conflict { key, .. } | StoreError::Exists(key)) if is_guard(&key) => {}
+            Err(error) => return Err(ask.target.refused(&error)),
+        }
+    }
+    Err(ask.target.conflict())
+}
+
+async fn store(ask: &Ask, mut object: Value) -> Result<Result<Written, StoreError>, Status> {
     // From here to the store's answer, addresses and quotas are held.
-    let _held = admission::reserve(ask, &mut object, None).await?;
+    let held = admission::reserve(ask, &mut object, None).await?;
     if ask.dry_run {
         if ask.api.store.get(&ask.target.key()).is_some() {
-            return Err(ask.target.refused(&StoreError::Exists(ask.target.key().into())));
+            return Ok(Err(StoreError::Exists(ask.target.key().into())));
         }
-        return Ok(Written { bytes: to_bytes(&object)?, revision: ask.api.store.revision(), created: true });
+        return Ok(Ok(Written { bytes: to_bytes(&object)?, revision: ask.api.store.revision(), created: true }));
     }
     let write = Write::Put { key: ask.target.key(), expect: Expect::Absent, draft: ask.draft(object)? };
-    let record = ask.api.store.write(write).await.map_err(|e| ask.target.refused(&e))?;
+    let record = match ask.write(&held, write).await {
+        Ok(record) => record,
+        Err(error) => return Ok(Err(error)),
+    };
     ask.stored();
-    Ok(Written { bytes: ask.seen(&record.bytes)?, revision: record.revision, created: true })
+    Ok(Ok(Written { bytes: ask.seen(&record.bytes)?, revision: record.revision, created: true }))
 }

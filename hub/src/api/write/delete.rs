@@ -6,8 +6,9 @@
 
 use super::{Ask, Written, to_bytes, update::may_go};
 use crate::{
-    admission::{self, Operation, Review, dynamic},
+    admission::{self, Held, Operation, Review, dynamic},
     api::{kinds, limits, object},
+    run::lead::is_term,
 };
 use jiff::{Timestamp, ToSpan};
 use limpet_hub_core::Propagation;
@@ -84,7 +85,7 @@ pub async fn delete(ask: &mut Ask, options: &DeleteOptions) -> Result<Deleted, S
         mark(&mut object, options, now);
         match store(ask, &record, &old, object).await? {
             Ok(deleted) => return Ok(deleted),
-            Err(StoreError::Conflict { .. }) => ask.moved_on(record.revision).await,
+            Err(StoreError::Conflict { key, .. }) if !is_term(&key) => ask.moved_on(&key, record.revision).await,
             Err(error) => return Err(ask.target.refused(&error)),
         }
     }
@@ -122,7 +123,7 @@ async fn store(
         true => Write::Delete { key, expect, last: Some(draft) },
         false => Write::Put { key, expect, draft },
     };
-    let record = match ask.api.store.write(write).await {
+    let record = match ask.write(&Held::default(), write).await {
         Ok(record) => record,
         Err(error) => return Ok(Err(error)),
     };

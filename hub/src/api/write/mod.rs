@@ -14,11 +14,11 @@ pub use delete::{DeleteOptions, Deleted, delete};
 pub use update::{Made, update};
 
 use super::{Api, Target, limits, object};
-use crate::{audit::Trail, auth::User};
+use crate::{admission::Held, audit::Trail, auth::User};
 use bytes::Bytes;
 use jiff::Timestamp;
 use limpet_objects::{custom, behaviour::Ctx, managed::Writer, patch::Place, status::Status};
-use limpet_store::{Draft, Revision};
+use limpet_store::{Check, Draft, Key, Record, Revision, StoreError, Write};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -36,6 +36,8 @@ pub struct Ask {
     pub warnings: Vec<String>,
     /// The audit log's record of the request.
     pub trail: Option<Arc<Trail>>,
+    /// What must be true when it is stored, besides what concerns the object.
+    pub checks: Vec<Check>,
 }
 
 /// What came of a write.
@@ -95,8 +97,12 @@ impl Ask {
 
     /// After a conflict: waits until readers see the write that was faster (it may still be on its way to the
     /// disk).
-    pub(super) async fn moved_on(&self, from: Revision) {
+    pub(super) async fn moved_on(&self, conflict: &Key, from: Revision) {
         let key = self.target.key();
+        if *conflict != key {
+            // A guard moved; the store answered when readers could see it.
+            return;
+        }
         let Ok(mut watch) = self.api.store.watch(&key.resource, Some(&key.namespace), from) else { return };
         let seen = async {
             while self.api.store.get(&key).is_some_and(|r| r.revision == from) {
@@ -107,6 +113,13 @@ impl Ask {
         };
         // A write that fails after all leaves nothing to wait for.
         let _ = tokio::time::timeout(limits::MOVED_ON_TIME, seen).await;
+    }
+
+    /// Stores it with what is held for it, all or nothing.
+    pub(super) async fn write(&self, held: &Held<'_>, write: Write) -> Result<Record, StoreError> {
+        let writes = std::iter::once(write).chain(held.guards()).collect();
+        let records = self.api.store.write_if(self.checks.clone(), writes).await?;
+        records.into_iter().next().ok_or(StoreError::Closed)
     }
 
     /// The stored form of an object, with the place of its revision marked.

@@ -7,8 +7,9 @@
 
 use super::{Ask, Chance, Written, to_bytes};
 use crate::{
-    admission::{self, Operation, Review, dynamic},
+    admission::{self, Held, Operation, Review, dynamic},
     api::{limits, object},
+    run::lead::is_term,
 };
 use limpet_objects::{managed, status::Status, strategy};
 use limpet_store::{Expect, Record, StoreError, Write};
@@ -42,9 +43,11 @@ pub async fn update(
         let made = make(ask, &old)?;
         match replace(ask, &record, &old, made).await? {
             Ok(written) => return Ok(written),
-            Err(StoreError::Conflict { .. }) if attempt < limits::CONFLICT_RETRIES_MAX => {
+            Err(StoreError::Conflict { key, .. } | StoreError::Exists(key))
+                if attempt < limits::CONFLICT_RETRIES_MAX && !is_term(&key) =>
+            {
                 attempt += 1;
-                ask.moved_on(record.revision).await;
+                ask.moved_on(&key, record.revision).await;
             }
             Err(error) => return Err(ask.target.refused(&error)),
         }
@@ -100,11 +103,11 @@ async fn replace(ask: &mut Ask, record: &Record, old: &Value, made: Made) -> Res
     let (said, outcome) = dynamic::validate(ask, Operation::Update, &new, Some(old)).await;
     ask.warnings.extend(said);
     outcome?;
-    let _held = admission::reserve(ask, &mut new, Some(old)).await?;
-    store(ask, record, old, new).await
+    let held = admission::reserve(ask, &mut new, Some(old)).await?;
+    store(ask, &held, record, old, new).await
 }
 
-async fn store(ask: &Ask, record: &Record, old: &Value, new: Value) -> Result<Stored, Status> {
+async fn store(ask: &Ask, held: &Held<'_>, record: &Record, old: &Value, new: Value) -> Result<Stored, Status> {
     let goes = may_go(&new) && object::is_deleting(old);
     let as_it_is = |bytes| Ok(Ok(Written { bytes, revision: record.revision, created: false }));
     if new == *old && !goes {
@@ -118,7 +121,7 @@ async fn store(ask: &Ask, record: &Record, old: &Value, new: Value) -> Result<St
         true => Write::Delete { key, expect, last: Some(draft) },
         false => Write::Put { key, expect, draft },
     };
-    match ask.api.store.write(write).await {
+    match ask.write(held, write).await {
         Ok(record) => {
             ask.stored();
             Ok(Ok(Written { bytes: ask.seen(&record.bytes)?, revision: record.revision, created: false }))

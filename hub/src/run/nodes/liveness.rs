@@ -3,7 +3,7 @@
 //! In: when nodes were heard of, changes of Node objects, time. Out: the core's plans, applied.
 //! Never: decides; `hub-core::nodes::offline` does.
 
-use crate::run::{Applier, Listener, clock, control::instant, queue::Queue};
+use crate::run::{Applier, Listener, Peers, clock, control::instant, peers::LinkEnds, queue::Queue};
 use limpet_hub_core::{
     Changed, ObjectStore,
     nodes::offline::{Liveness, reconcile},
@@ -21,12 +21,15 @@ pub struct Offline {
     liveness: Mutex<Liveness>,
     queue: Queue<String>,
     applier: Arc<Applier>,
+    /// For what is said about nodes that are connected nowhere: that is the leader's to say.
+    of_leader: Arc<Applier>,
+    peers: Arc<Peers>,
 }
 
 impl Offline {
-    pub fn new(applier: Arc<Applier>) -> Arc<Offline> {
+    pub fn new(applier: Arc<Applier>, of_leader: Arc<Applier>, peers: Arc<Peers>) -> Arc<Offline> {
         let liveness = Mutex::new(Liveness::new(clock::now()));
-        Arc::new(Offline { liveness, queue: Queue::new(), applier })
+        Arc::new(Offline { liveness, queue: Queue::new(), applier, of_leader, peers })
     }
 
     pub fn start(self: &Arc<Self>) {
@@ -46,12 +49,17 @@ impl Offline {
     }
 
     async fn work(&self, node: String) {
+        let is_here = self.is_connected(&node);
+        if !is_here && (!self.of_leader.lead().leads() || self.peers.holder(&node).is_some()) {
+            return self.queue.done(node);
+        }
+        let applier = if is_here { &self.applier } else { &self.of_leader };
         let plan = {
             let liveness = self.liveness();
             let view = self.applier.world().read();
             reconcile(&view, &liveness, &node, clock::now())
         };
-        match self.applier.apply(COMPONENT, plan.changes).await {
+        match applier.apply(COMPONENT, plan.changes).await {
             Ok(_) => {
                 if let Some(at) = plan.again_at {
                     self.queue.add_at(node.clone(), instant(at));
@@ -63,6 +71,12 @@ impl Offline {
                 self.queue.failed(node);
             }
         }
+    }
+
+    /// A connection to this hub was made.
+    pub(super) fn connected(&self, node: &str) {
+        self.peers.connected(node);
+        self.heard(node);
     }
 
     /// Every message counts; only the first one after silence is looked at.
@@ -79,12 +93,22 @@ impl Offline {
     /// `silent`: for how long nothing was heard before the connection ended.
     pub(super) fn disconnected(&self, node: &str, silent: Duration) {
         let now = clock::now();
+        self.peers.disconnected(node);
         self.liveness().disconnected(node, now.checked_sub(silent).unwrap_or(now));
         self.queue.add(node.into());
     }
 
     pub fn is_connected(&self, node: &str) -> bool {
         self.liveness().is_connected(node)
+    }
+}
+
+impl LinkEnds for Offline {
+    fn link_ended(&self, node: &str) {
+        if !self.is_connected(node) {
+            self.liveness().disconnected(node, clock::now());
+            self.queue.add(node.into());
+        }
     }
 }
 

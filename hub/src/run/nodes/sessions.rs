@@ -201,7 +201,7 @@ impl Task {
         match from {
             FromNode::Connected { node, connection, peer, .. } => {
                 tracing::info!(node, %peer, connection, "node connected");
-                self.offline.heard(&node);
+                self.offline.connected(&node);
                 self.sessions.entry(node.clone()).or_insert_with(|| One {
                     session: Session::new(&node),
                     wake: None,

@@ -10,7 +10,7 @@ use limpet_hub_core::Timestamp;
 use limpet_protocol::{StreamFrame, StreamOpen, limits::STREAMS_PER_NODE_MAX};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -38,7 +38,11 @@ struct Inner {
     nodes: Mutex<HashMap<String, Node>>,
     started: Timestamp,
     to_nodes: mpsc::Sender<ToNode>,
+    elsewhere: OnceLock<Elsewhere>,
 }
+
+/// Where a node is connected that is not connected here.
+type Elsewhere = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 /// All streams of all nodes; clones share them.
 #[derive(Clone)]
@@ -50,8 +54,20 @@ impl Streams {
     /// The receiver is drained by the node sessions.
     pub fn new() -> (Streams, mpsc::Receiver<ToNode>) {
         let (to_nodes, receiver) = mpsc::channel(1024);
-        let inner = Inner { nodes: Mutex::default(), started: clock::now(), to_nodes };
+        let inner = Inner { nodes: Mutex::default(), started: clock::now(), to_nodes, elsewhere: OnceLock::new() };
         (Streams { inner: Arc::new(inner) }, receiver)
+    }
+
+    /// Who knows of other hubs; set once at start.
+    pub fn set_elsewhere(&self, knows: impl Fn(&str) -> Option<String> + Send + Sync + 'static) {
+        let _ = self.inner.elsewhere.set(Box::new(knows));
+    }
+
+    fn absent(&self, node: &str, since: Timestamp) -> StreamError {
+        match self.inner.elsewhere.get().and_then(|knows| knows(node)) {
+            Some(at) => StreamError::Elsewhere { node: node.into(), at },
+            None => StreamError::Offline { node: node.into(), since: text(since) },
+        }
     }
 
     fn nodes(&self) -> MutexGuard<'_, HashMap<String, Node>> {
@@ -79,11 +95,10 @@ impl Streams {
 
     fn enter(&self, node: &str, stream: &Arc<Stream>) -> Result<u32, StreamError> {
         let mut nodes = self.nodes();
-        let offline = |since: Timestamp| StreamError::Offline { node: node.into(), since: text(since) };
         let entry = match nodes.get_mut(node) {
             Some(entry) if entry.open => entry,
-            Some(entry) => return Err(offline(entry.since)),
-            None => return Err(offline(self.inner.started)),
+            Some(entry) => return Err(self.absent(node, entry.since)),
+            None => return Err(self.absent(node, self.inner.started)),
         };
         if entry.streams.len() >= STREAMS_PER_NODE_MAX {
             return Err(StreamError::TooMany(node.into()));

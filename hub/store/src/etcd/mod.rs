@@ -137,7 +137,17 @@ impl Etcd {
                         above = session.number;
                     }
                 },
-                Err(error) if error.is_refusal() => return Err(refused(error)),
+                Err(error) if error.is_refusal() => {
+                    let error = refused(error);
+                    // The write that finds the quota used up is refused and made: etcd looks before and after.
+                    if matches!(error, StoreError::Quota)
+                        && let Some(at) = self.made_after_all(pending.1, ends).await?
+                    {
+                        let created = |key: &crate::Key| inner.shared.get(key).map(|record| record.created);
+                        break (at, ask.records_at(at, created));
+                    }
+                    return Err(error);
+                }
                 Err(error) => {
                     inner.suspect(session.number);
                     let doubt = || StoreError::Doubt(error.to_string());
@@ -162,6 +172,19 @@ impl Etcd {
             }
         }
         Ok(records)
+    }
+
+    /// After etcd's answer: the revision at which the transaction was made, if it was.
+    async fn made_after_all(&self, number: u64, ends: Instant) -> Result<Option<Revision>, StoreError> {
+        let loads = self.inner.loads();
+        let reached = async {
+            let newest = self.newest(ends).await?;
+            timeout_at(ends, self.inner.shared.reached(newest)).await.map_err(|_| StoreError::Closed)
+        };
+        let doubt = || StoreError::Doubt("its space quota is used up".into());
+        reached.await.map_err(|_| doubt())?;
+        let seen = self.inner.seen(number);
+        if seen.is_none() && self.inner.loads() != loads { Err(doubt()) } else { Ok(seen) }
     }
 
     async fn newest(&self, ends: Instant) -> Result<Revision, StoreError> {
