@@ -20,7 +20,7 @@ pub struct Args {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    serve: Option<Serve>,
+    serve: Box<Serve>,
 }
 
 #[derive(Subcommand)]
@@ -59,7 +59,7 @@ struct Dir {
 struct Serve {
     /// Where the hub keeps its state; made when missing
     #[arg(long, value_name = "DIR", env = "LIMPET_DATA_DIR")]
-    data_dir: PathBuf,
+    data_dir: Option<PathBuf>,
     /// Where the Kubernetes API listens
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:6443")]
     api_listen: SocketAddr,
@@ -118,7 +118,7 @@ struct Serve {
 
 pub fn run(args: Args) -> Outcome {
     match args.command {
-        None => serve(args.serve.ok_or("limpet hub needs --data-dir DIR: where the hub keeps its state")?),
+        None => serve(*args.serve),
         Some(Command::Snapshot { file, dir }) => {
             let revision = operate::snapshot::snapshot(&dir.data_dir, &file).map_err(|e| e.to_string())?;
             println!("{}: the cluster at revision {revision}; it holds the cluster's keys", file.display());
@@ -138,6 +138,7 @@ pub fn run(args: Args) -> Outcome {
 }
 
 fn serve(args: Serve) -> Outcome {
+    let data_dir = args.data_dir.ok_or("limpet hub needs --data-dir DIR: where the hub keeps its state")?;
     logging::start(&args.log)?;
     let cluster_cidrs = match &args.cluster_cidr {
         None => PodRanges::default(),
@@ -148,7 +149,7 @@ fn serve(args: Serve) -> Outcome {
     let compaction = Duration::from_secs(args.etcd_compaction_interval);
     let etcd = args.store.map(|url| EtcdSettings { url, files, prefix: args.etcd_prefix, compaction });
     let options = HubOptions {
-        data_dir: args.data_dir,
+        data_dir,
         api_listen: args.api_listen,
         mqtt_listen: args.mqtt_listen,
         registry_listen: args.registry_listen,
