@@ -19,6 +19,7 @@ const PODS: usize = 5_000;
 const SCALE_NODES: usize = 100;
 const SCALE_PODS: usize = 1_000;
 const CONNECTIONS: usize = 8;
+const SCHEDULED: &str = "scheduler_schedule_attempts_total{profile=\"default-scheduler\",result=\"scheduled\"} ";
 const MERGE: &str = "application/merge-patch+json";
 /// Simulated nodes have no connection: after a while the hub takes them for away, as it should.
 const BEAR_ABSENCE: &str = "node.kubernetes.io/unreachable";
@@ -132,7 +133,7 @@ async fn through_the_api(client: &Client, count: usize) -> f64 {
 async fn decided(client: &Client) -> usize {
     let (_, text) = client.request("GET", "/metrics", None).await.unwrap();
     let text = String::from_utf8_lossy(&text).into_owned();
-    let line = text.lines().find_map(|l| l.strip_prefix("scheduler_schedule_attempts_total{result=\"scheduled\"} "));
+    let line = text.lines().find_map(|l| l.strip_prefix(SCHEDULED));
     line.and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 

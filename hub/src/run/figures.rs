@@ -43,14 +43,7 @@ impl Figures {
         ] {
             out.push_str(&format!("scheduler_pending_pods{{queue=\"{queue}\"}} {n}\n"));
         }
-        out.push_str(&head("scheduler_schedule_attempts_total", "counter", "Attempts, by how they ended."));
-        for (result, n) in [
-            ("scheduled", figures.scheduled),
-            ("unschedulable", figures.unschedulable),
-            ("error", figures.errors),
-        ] {
-            out.push_str(&format!("scheduler_schedule_attempts_total{{result=\"{result}\"}} {n}\n"));
-        }
+        out.push_str(&self.scheduling.text());
         out.push_str(&head("scheduler_preemption_attempts_total", "counter", "Preemptions that made room."));
         out.push_str(&format!("scheduler_preemption_attempts_total {}\n", figures.preemptions));
         out.push_str(&head("limpet_scheduler_preemption_victims_total", "counter", "Pods that made room."));

@@ -4,12 +4,14 @@
 //! Never: decides what should be; that is `limpet-hub-core`.
 
 pub mod apply;
+mod attempts;
 mod approver;
 mod clock;
 mod control;
 pub mod events;
 mod figures;
 mod heat;
+mod histogram;
 pub mod lead;
 pub mod nodes;
 pub mod peers;

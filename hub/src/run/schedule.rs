@@ -6,10 +6,14 @@
 //!
 //! Whoever needs both takes the view's lock before the scheduler's.
 
-use super::{Applier, Listener, clock};
+use super::{
+    Applier, Listener,
+    attempts::{Attempts, Ended},
+    clock,
+};
 use limpet_hub_core::{
     Change, Changed, Key, ObjectStore,
-    schedule::{Figures, Scheduler, Waiting},
+    schedule::{Figures, SCHEDULER_NAME, Scheduler, Waiting},
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, Semaphore};
@@ -21,11 +25,20 @@ pub struct Scheduling {
     scheduler: Mutex<Scheduler>,
     news: Notify,
     applier: Arc<Applier>,
+    attempts: Attempts,
+}
+
+/// A decision on its way to the store.
+struct Decided {
+    key: Key,
+    profile: String,
+    changes: Vec<Change>,
+    begin: std::time::Instant,
 }
 
 impl Scheduling {
     pub fn new(scheduler: Scheduler, applier: Arc<Applier>) -> Arc<Scheduling> {
-        Arc::new(Scheduling { scheduler: Mutex::new(scheduler), news: Notify::new(), applier })
+        Arc::new(Scheduling { scheduler: Mutex::new(scheduler), news: Notify::new(), applier, attempts: Attempts::default() })
     }
 
     /// Starts the scheduler; it ends with the runtime.
@@ -37,13 +50,13 @@ impl Scheduling {
                 let Ok(room) = Arc::clone(&room).acquire_owned().await else { return };
                 this.applier.lead().wait().await;
                 let key = this.next().await;
-                let changes = this.decide(&key);
-                if changes.is_empty() {
+                let decided = this.decide(key);
+                if decided.changes.is_empty() {
                     continue;
                 }
                 let this = Arc::clone(&this);
                 tokio::spawn(async move {
-                    this.carry_out(key, changes).await;
+                    this.carry_out(decided).await;
                     drop(room);
                 });
             }
@@ -53,6 +66,11 @@ impl Scheduling {
     /// Pods that wait, by queue, for metrics.
     pub fn waiting(&self) -> Waiting {
         self.scheduler().waiting()
+    }
+
+    /// Attempts and how long they took, for metrics.
+    pub fn text(&self) -> String {
+        self.attempts.text()
     }
 
     pub fn figures(&self) -> Figures {
@@ -79,21 +97,30 @@ impl Scheduling {
         }
     }
 
-    fn decide(&self, key: &Key) -> Vec<Change> {
+    fn decide(&self, key: Key) -> Decided {
+        let begin = std::time::Instant::now();
         let world = self.applier.world();
-        let plan = {
+        let (plan, profile) = {
             let view = world.read();
-            self.scheduler().plan(&view, key, clock::now(), clock::seed())
+            let name = view.pod(&key.namespace, &key.name).map(|p| p.spec.scheduler_name.to_string());
+            let plan = self.scheduler().plan(&view, &key, clock::now(), clock::seed());
+            (plan, name.filter(|n| !n.is_empty()).unwrap_or_else(|| SCHEDULER_NAME.into()))
         };
+        self.attempts.decided(begin.elapsed());
         for why in &plan.why {
             tracing::debug!(%key, "{}: {}", why.reason, why.message);
         }
+        let mut bound = false;
         for change in &plan.changes {
             if let Change::Bind { namespace, name, uid, node } = change {
                 self.assume(namespace, name, uid, node);
+                bound = true;
             }
         }
-        plan.changes
+        if !bound && plan.why.iter().any(|w| w.reason == "Unschedulable") {
+            self.attempts.ended(&profile, Ended::Unschedulable, begin.elapsed());
+        }
+        Decided { key, profile, changes: plan.changes, begin }
     }
 
     /// Counts a binding in the view, and lets the scheduler know.
@@ -104,18 +131,24 @@ impl Scheduling {
         }
     }
 
-    async fn carry_out(&self, key: Key, changes: Vec<Change>) {
+    async fn carry_out(&self, decided: Decided) {
+        let Decided { key, profile, changes, begin } = decided;
         let bound = changes.iter().find_map(|c| match c {
             Change::Bind { uid, .. } => Some(uid.clone()),
             _ => None,
         });
-        if let Err(status) = self.applier.apply("default-scheduler", changes).await {
-            if let Some(uid) = bound {
-                self.assume(&key.namespace, &key.name, &uid, "");
+        match self.applier.apply("default-scheduler", changes).await {
+            Ok(_) if bound.is_some() => self.attempts.ended(&profile, Ended::Scheduled, begin.elapsed()),
+            Ok(_) => {}
+            Err(status) => {
+                if let Some(uid) = bound {
+                    self.assume(&key.namespace, &key.name, &uid, "");
+                }
+                tracing::debug!(%key, "not bound: {}", status.message);
+                self.attempts.ended(&profile, Ended::Error, begin.elapsed());
+                self.scheduler().failed(&key, clock::now());
+                self.news.notify_one();
             }
-            tracing::debug!(%key, "not bound: {}", status.message);
-            self.scheduler().failed(&key, clock::now());
-            self.news.notify_one();
         }
     }
 }

@@ -3,6 +3,7 @@
 //! In: keys taken, work done, retries. Out: Prometheus text: `workqueue_*` by `name`.
 //! Source: k8s.io/component-base/metrics/prometheus/workqueue. Never: a lock that work waits for.
 
+use super::histogram::Histogram;
 use std::{
     fmt::Write,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -12,41 +13,21 @@ use std::{
 /// Upper bounds in seconds.
 const BOUNDS: [f64; 12] = [1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0];
 
-#[derive(Default)]
-struct Histogram {
-    buckets: [AtomicU64; 13],
-    nanos: AtomicU64,
-}
-
-impl Histogram {
-    fn observe(&self, time: Duration) {
-        let seconds = time.as_secs_f64();
-        let at = BOUNDS.iter().position(|bound| seconds <= *bound).unwrap_or(BOUNDS.len());
-        self.buckets[at].fetch_add(1, Relaxed);
-        self.nanos.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Relaxed);
-    }
-
-    fn text(&self, metric: &str, name: &str, out: &mut String) {
-        let mut sum = 0;
-        for (at, bucket) in self.buckets.iter().enumerate() {
-            sum += bucket.load(Relaxed);
-            let le = BOUNDS.get(at).map_or("+Inf".to_string(), f64::to_string);
-            let _ = writeln!(out, "{metric}_bucket{{name=\"{name}\",le=\"{le}\"}} {sum}");
-        }
-        let seconds = self.nanos.load(Relaxed) as f64 / 1e9;
-        let _ = writeln!(out, "{metric}_sum{{name=\"{name}\"}} {seconds}");
-        let _ = writeln!(out, "{metric}_count{{name=\"{name}\"}} {sum}");
-    }
-}
-
 /// Figures of one controller.
-#[derive(Default)]
 pub(super) struct Figures {
     taken: AtomicU64,
     retries: AtomicU64,
     running: AtomicU64,
     waited: Histogram,
     worked: Histogram,
+}
+
+impl Default for Figures {
+    fn default() -> Figures {
+        let (waited, worked) = (Histogram::new(&BOUNDS), Histogram::new(&BOUNDS));
+        let zero = AtomicU64::default;
+        Figures { taken: zero(), retries: zero(), running: zero(), waited, worked }
+    }
 }
 
 impl Figures {
@@ -87,7 +68,7 @@ pub(super) fn text(rows: &[(&str, &Figures, usize)]) -> String {
         ("workqueue_work_duration_seconds", "How long the work on a key took.", |f| &f.worked),
     ] {
         let _ = writeln!(out, "# HELP {metric} {help}\n# TYPE {metric} histogram");
-        rows.iter().for_each(|(name, figures, _)| histogram(figures).text(metric, name, &mut out));
+        rows.iter().for_each(|(name, figures, _)| histogram(figures).text(metric, &format!("name=\"{name}\""), &mut out));
     }
     out
 }

@@ -1,0 +1,96 @@
+//! A board that is away for longer than its pods may be: another pod starts elsewhere, and one of the two stays on return.
+//!
+//! In: worlds of two boards. Out: which pods run where, in the API and as processes. Never: a clock; conditions are waited for.
+
+use limpet_e2e::world::test;
+use limpet_e2e::{Result, World, net, until, wait};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// The broker waits for one and a half keep-alives, the hub for forty seconds more.
+const LONG: Duration = Duration::from_secs(240);
+
+fn deployment(reconcile: &str) -> String {
+    let annotations = json!({"limpet.dev/lost-after": "5s", "limpet.dev/replace": "true", "limpet.dev/reconcile": reconcile});
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "till"}, "spec": {
+            "replicas": 1, "selector": {"matchLabels": {"app": "till"}},
+            "template": {"metadata": {"labels": {"app": "till"}, "annotations": annotations}, "spec": {
+                "terminationGracePeriodSeconds": 0, "containers": [{
+                    "name": "main", "image": "hub.limpet/busybox:1", "command": ["sh", "-c", "exec sleep 100000"]}]}}},
+    })
+    .to_string()
+}
+
+struct One {
+    name: String,
+    node: String,
+    ready: bool,
+    lost: bool,
+}
+
+fn pods(world: &World) -> Result<Vec<One>> {
+    let text = |p: &Value, at: &str| p.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let pods = world.kubectl.items("get pods -l app=till")?;
+    Ok(pods
+        .iter()
+        .map(|p| One {
+            name: text(p, "/metadata/name"),
+            node: text(p, "/spec/nodeName"),
+            ready: limpet_e2e::world::is_ready(p),
+            lost: p["metadata"]["annotations"]["limpet.dev/lost-since"].is_string(),
+        })
+        .collect())
+}
+
+/// Cuts the board of the only pod off until another pod runs, joins it again, and tells whether the first pod stayed.
+fn original_stays(world: &mut World, reconcile: &str) -> Result<bool> {
+    world.kubectl.apply(&deployment(reconcile))?;
+    world.kubectl.say("wait --for=condition=Available deployment/till --timeout=120s")?;
+    let first = pods(world)?.pop().ok_or("no pod")?;
+    let number: usize = first.node.trim_start_matches("board-").parse().map_err(|_| first.node.clone())?;
+    let (there, elsewhere) = (number - 1, 2 - number);
+
+    net::cable(&world.slot, number, false)?;
+    until("a replacement", LONG, || {
+        let pods = pods(world)?;
+        let lost = pods.iter().any(|p| p.name == first.name && p.lost);
+        let other = pods.iter().any(|p| p.name != first.name && p.ready && p.node != first.node);
+        wait::yes(lost && other, || world.kubectl.say("get pods,nodes -o wide").unwrap_or_default())
+    })?;
+    let running = |world: &World, at: usize| world.agents[at].named("sleep").len();
+    let both = running(world, there) == 1 && running(world, elsewhere) == 1;
+    wait::yes(both, || "the board that is away carries on, the other one has started".to_string())?;
+
+    net::cable(&world.slot, number, true)?;
+    until("one of the two", LONG, || {
+        let pods = pods(world)?;
+        let one = pods.len() == 1 && pods[0].ready && !pods[0].lost;
+        wait::yes(one, || world.kubectl.say("get pods,nodes -o wide").unwrap_or_default())
+    })?;
+    let stays = pods(world)?.iter().any(|p| p.name == first.name);
+    let (keeps, leaves) = if stays { (there, elsewhere) } else { (elsewhere, there) };
+    until("the other one's process to end", LONG, || {
+        let ended = running(world, keeps) == 1 && running(world, leaves) == 0;
+        wait::yes(ended, || format!("{} and {} processes", running(world, keeps), running(world, leaves)))
+    })?;
+    let events = world.kubectl.say("get events")?;
+    wait::yes(events.contains("Lost") && events.contains("Reconciled"), || events)?;
+    Ok(stays)
+}
+
+#[test]
+fn the_original_stays_where_nothing_else_is_said() {
+    test(2, &json!({"keepaliveSeconds": 5}), |world| {
+        let stays = original_stays(world, "keep-original")?;
+        wait::yes(stays, || "the replacement stayed".to_string())
+    });
+}
+
+#[test]
+fn the_replacement_stays_where_that_is_wanted() {
+    test(2, &json!({"keepaliveSeconds": 5}), |world| {
+        let stays = original_stays(world, "keep-replacement")?;
+        wait::yes(!stays, || "the original stayed".to_string())
+    });
+}
