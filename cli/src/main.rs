@@ -86,6 +86,17 @@ mod tests {
              --audit-log-maxage 3 --audit-webhook-config-file k --audit-webhook-batch-buffer-size 1 \
              --audit-webhook-batch-max-size 1 --audit-webhook-batch-max-wait 1s --audit-webhook-initial-backoff 1s \
              --max-requests-inflight 1 --max-mutating-requests-inflight 0",
+            "limpet hub --data-dir d --token-auth-file t --oidc-issuer-url https://x --oidc-client-id c --oidc-username-claim email \
+             --oidc-username-prefix - --oidc-groups-claim g --oidc-groups-prefix p: --oidc-required-claim a=b \
+             --oidc-required-claim c=d --oidc-signing-algs RS256,ES256 --oidc-ca-file ca --anonymous-auth=false \
+             --authentication-token-webhook-config-file k --authentication-token-webhook-cache-ttl 0s",
+            "limpet hub --data-dir d --authentication-config a --requestheader-client-ca-file c --requestheader-allowed-names a,b \
+             --requestheader-username-headers U --requestheader-uid-headers I --requestheader-group-headers G \
+             --requestheader-extra-headers-prefix E-",
+            "limpet hub --data-dir d --authorization-mode=Node,RBAC,ABAC,Webhook --authorization-policy-file p \
+             --authorization-webhook-config-file k --authorization-webhook-cache-authorized-ttl 5m \
+             --authorization-webhook-cache-unauthorized-ttl 0s",
+            "limpet hub --data-dir d --authorization-config a",
             "limpet token create --data-dir d",
             "limpet token create --ttl 24h --uses 3 --node pi-1 --data-dir d",
             "limpet token list --data-dir d",

@@ -218,7 +218,7 @@ impl Hub {
     ) -> Result<Hub, HubError> {
         let addresses = Addresses::find(options);
         let endpoints = addresses.endpoints(doors.ports, &options.cluster_name);
-        let pki = open_pki(options, &addresses, doors.ports.0)?;
+        let mut pki = open_pki(options, &addresses, doors.ports.0)?;
         addresses::remember(&options.data_dir, &endpoints)
             .map_err(|source| HubError::Io { what: "write hub.json", source })?;
         let ca_pem = pki.ca_pem().to_string();
@@ -229,7 +229,11 @@ impl Hub {
         let lead = if shared.is_some() { Lead::among() } else { Lead::alone() };
         let peers = Peers::new(store.clone(), &identity, endpoints.clone());
         let tokens = api::tokens(&store, pki.token_key_der()).map_err(HubError::Bootstrap)?;
-        let https = Arc::new(pki.https_config(&["h2", "http/1.1", "mqtt"])?);
+        if let Some(pem) = guard.authn.front_pem() {
+            pki.trust_front(pem);
+        }
+        guard.authn.own_authority(&ca_pem).map_err(HubError::Guard)?;
+        let https = Arc::new(pki.api_config(&["h2", "http/1.1", "mqtt"])?);
         let registry_tls = Arc::new(pki.https_config(&["http/1.1"])?);
         let mqtt_tls = Arc::new(pki.mqtt_config()?);
         let pki = Arc::new(RwLock::new(pki));
@@ -389,7 +393,7 @@ async fn renew(
         let mut pki = pki.write().unwrap_or_else(PoisonError::into_inner);
         let renewed = pki.refresh_server(SystemTime::now()).and_then(|fresh| {
             if fresh {
-                https.send_replace(Arc::new(pki.https_config(&["h2", "http/1.1", "mqtt"])?));
+                https.send_replace(Arc::new(pki.api_config(&["h2", "http/1.1", "mqtt"])?));
                 registry.send_replace(Arc::new(pki.https_config(&["http/1.1"])?));
                 broker.set_tls(Arc::new(pki.mqtt_config()?));
             }

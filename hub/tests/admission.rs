@@ -53,3 +53,36 @@ fn a_namespace_says_how_secure_its_pods_must_be() {
         "{warned}"
     );
 }
+
+#[test]
+fn a_quota_holds_against_many_at_once_and_against_updates() {
+    let c = Cluster::start();
+    let at = |plural: &str| format!("/api/v1/namespaces/default/{plural}");
+    let hard = json!({"configmaps": "5", "services.nodeports": "1"});
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": hard}});
+    assert_eq!(c.json("POST", &at("resourcequotas"), quota).0, 201);
+    let codes: Vec<u16> = std::thread::scope(|scope| {
+        let make = |n: usize| c.json("POST", &at("configmaps"), json!({"metadata": {"name": format!("m{n}")}})).0;
+        let all: Vec<_> = (0..12).map(|n| scope.spawn(move || make(n))).collect();
+        all.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let count = |code: u16| codes.iter().filter(|own| **own == code).count();
+    assert_eq!((count(201), count(403)), (5, 7), "{codes:?}");
+    let service = |name: &str| {
+        let spec = json!({"type": "NodePort", "selector": {"a": "b"}, "ports": [{"port": 80}]});
+        json!({"metadata": {"name": name}, "spec": spec})
+    };
+    assert_eq!(c.json("POST", &at("services"), service("one")).0, 201);
+    let mut two = service("two");
+    two["spec"]["type"] = json!("ClusterIP");
+    assert_eq!(c.json("POST", &at("services"), two).0, 201);
+    let patch = |body: &str| {
+        let form = [("Content-Type", "application/merge-patch+json")];
+        let (code, said) = c.raw("PATCH", &at("services/two"), &form, body.as_bytes());
+        (code, String::from_utf8(said).unwrap())
+    };
+    let (code, said) = patch(r#"{"spec": {"type": "NodePort"}}"#);
+    assert_eq!(code, 403, "{said}");
+    assert!(said.contains("exceeded quota: q, requested: services.nodeports=1, used: services.nodeports=1"), "{said}");
+    assert_eq!(patch(r#"{"metadata": {"labels": {"a": "b"}}}"#).0, 200);
+}

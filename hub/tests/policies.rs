@@ -526,6 +526,14 @@ fn a_conversion_webhook_converts() {
     );
     let (_, list) = c.get(&path("v2"));
     assert_eq!(list["items"][0]["spec"], json!({"hosts": ["x"]}));
+    // A list is converted with one call.
+    for name in ["b", "c", "d"] {
+        assert_eq!(c.json("POST", &path("v1"), site("v1", name, json!({"host": name}))).0, 201);
+    }
+    let before = converter.count();
+    let (_, list) = c.get(&path("v2"));
+    assert_eq!((&list["items"][3]["spec"], list["items"].as_array().unwrap().len()), (&json!({"hosts": ["d"]}), 4));
+    assert_eq!(converter.count(), before + 1);
     let mut watch = c.watch(&format!("{}?watch=1", path("v2")), "application/json");
     assert_eq!(watch.next().1["spec"], json!({"hosts": ["x"]}));
     let (code, status) = c.json("POST", &path("v2"), site("v2", "broken", json!({"hosts": ["x"]})));

@@ -15,6 +15,7 @@ pub mod events;
 pub mod nodes;
 pub mod quota;
 pub mod pod_security;
+pub mod abac;
 pub mod audit;
 pub mod flow;
 pub mod rbac;

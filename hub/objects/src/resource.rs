@@ -115,6 +115,18 @@ impl Resource {
         }
     }
 
+    /// The same for many objects: a converter of custom resources is called for many at once.
+    pub fn all_from_stored(&self, objects: &mut [Value]) -> Result<(), String> {
+        match &self.custom {
+            Some(custom) => {
+                custom.convert_all(objects, &self.api_version())?;
+                objects.iter_mut().for_each(|object| custom.read(object));
+                Ok(())
+            }
+            None => objects.iter_mut().try_for_each(|object| self.from_stored(object)),
+        }
+    }
+
     /// The values of field selectors beyond name and namespace; always all, also when empty.
     pub fn selectable(&self, object: &Value) -> Vec<(Cow<'static, str>, String)> {
         match &self.custom {

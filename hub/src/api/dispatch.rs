@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     audit::{self, Trail},
-    auth::{self, Asked, Peer, User},
+    auth::{Asked, Peer, User, authz::Selectors},
     flow::{Decided, Turn},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, request};
@@ -158,7 +158,10 @@ async fn accept(
         course.long = true;
         return crate::streaming::mqtt::serve(doors.broker.clone(), peer, parts);
     }
-    let real = admit_node(api, peer).and_then(|()| auth::authenticate(&api.tokens, peer, &parts.headers, api.now()));
+    let real = match admit_node(api, peer) {
+        Ok(()) => api.guard.authn.user(&api.tokens, peer, &parts.headers, &info.path, api.now()).await,
+        Err(status) => Err(status),
+    };
     if let Some(audit) = &api.guard.audit {
         let head = (&parts, peer, course.id.as_str());
         course.trail = records::begin(audit, real.as_ref().ok(), &info, head, api.now()).await;
@@ -166,11 +169,12 @@ async fn accept(
             trail.unauthenticated(records::attempted(peer, &parts.headers));
         }
     }
-    let user = records::acting(api, real?, &parts.headers, course.trail.as_ref())?;
+    let user = records::acting(api, real?, &parts.headers, course.trail.as_ref()).await?;
     let target = Target::of(&api.kinds(), &info);
     course.long = is_long(&info);
     let _turn = turn(api, &user, &info, &query, target.as_ref(), &mut course.decided).await?;
-    records::allowed(api, &user, &Asked::of(&info), course.trail.as_ref())?;
+    let selectors = Selectors::of(&info, &query);
+    records::allowed(api, &user, &Asked::of(&info).narrowed(&selectors), course.trail.as_ref()).await?;
     let in_protobuf = || target.as_ref().is_none_or(|t| protobuf::knows(&t.resource.api_version(), &t.resource.kind));
     let wanted = negotiate::wanted(&parts.headers, &query, in_protobuf);
     course.wanted = wanted.unwrap_or(Wanted::JSON);

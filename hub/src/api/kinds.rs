@@ -167,13 +167,13 @@ impl std::fmt::Debug for Webhook {
 impl Converter for Webhook {
     /// Objects are read in many places that do not wait; this thread does, and the runtime puts another in its
     /// place meanwhile.
-    fn convert(&self, object: &Value, api_version: &str) -> Result<Value, String> {
+    fn convert(&self, objects: &[&Value], api_version: &str) -> Result<Vec<Value>, String> {
         let Some(api) = self.api.upgrade() else { return Err("the hub is stopping".to_owned()) };
         let uid = super::new_uid();
         let versions = object::strings(&self.webhook["conversionReviewVersions"]);
         let version = versions.into_iter().find(|v| matches!(*v, "v1" | "v1beta1")).unwrap_or("v1");
         let review = json!({"kind": "ConversionReview", "apiVersion": format!("apiextensions.k8s.io/{version}"),
-            "request": {"uid": uid, "desiredAPIVersion": api_version, "objects": [object]}});
+            "request": {"uid": uid, "desiredAPIVersion": api_version, "objects": objects}});
         let call = webhook::call(&api, &self.webhook["clientConfig"], &review, CONVERSION_TIME);
         let runtime = tokio::runtime::Handle::current();
         let mut answer = tokio::task::block_in_place(|| runtime.block_on(call))?;
@@ -184,9 +184,13 @@ impl Converter for Webhook {
         if response["result"]["status"] != "Success" {
             return Err(response["result"]["message"].as_str().unwrap_or("no reason given").to_owned());
         }
-        let converted = response["convertedObjects"].get_mut(0).map(Value::take).unwrap_or_default();
-        if converted["apiVersion"] != api_version || converted["kind"] != object["kind"] {
-            return Err(format!("expected an object of {api_version}, got {}", converted["apiVersion"]));
+        let Value::Array(converted) = response["convertedObjects"].take() else {
+            return Err("no convertedObjects in the response".to_owned());
+        };
+        for (object, converted) in objects.iter().zip(&converted) {
+            if converted["apiVersion"] != api_version || converted["kind"] != object["kind"] {
+                return Err(format!("expected an object of {api_version}, got {}", converted["apiVersion"]));
+            }
         }
         Ok(converted)
     }

@@ -42,6 +42,8 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// Time for the headers of an HTTP/1 request.
 pub const HEADERS_TIME: Duration = Duration::from_secs(30);
+/// How long a client may leave its answer unread, once all buffers on the way are full.
+pub const STALL_TIME: Duration = Duration::from_secs(300);
 /// Time for the body of a request.
 pub const BODY_TIME: Duration = Duration::from_secs(60);
 /// Bodies that are in memory at the same time, all together, in KiB.

@@ -5,6 +5,7 @@
 //! Never: knows what a controller wants; never answers with something that is not durable.
 
 pub mod server;
+mod stall;
 
 mod dispatch;
 pub mod negotiate;
@@ -137,7 +138,7 @@ impl Api {
         let api = Arc::new(Api {
             store: parts.store,
             tokens: parts.tokens,
-            authorizer: Authorizer::new(parts.view),
+            authorizer: Authorizer::new(parts.view, Arc::clone(&parts.guard.authz)),
             kinds: kinds::Kinds::default(),
             hooks: Hooks::default(),
             metrics: metrics::Metrics::default(),

@@ -75,20 +75,20 @@ pub fn attempted(peer: &Peer, headers: &HeaderMap) -> &'static str {
 }
 
 /// The user that the request is made as.
-pub fn acting(api: &Api, real: User, headers: &HeaderMap, trail: Option<&Arc<Trail>>) -> Result<User, Status> {
-    let user = auth::impersonate(&api.authorizer, real, headers)?;
+pub async fn acting(api: &Api, real: User, headers: &HeaderMap, trail: Option<&Arc<Trail>>) -> Result<User, Status> {
+    let user = auth::impersonate(&api.authorizer, real, headers).await?;
     if let Some(trail) = trail.filter(|_| headers.contains_key("impersonate-user")) {
         trail.impersonates(&user);
     }
     Ok(user)
 }
 
-pub fn allowed(api: &Api, user: &User, asked: &Asked<'_>, trail: Option<&Arc<Trail>>) -> Result<(), Status> {
-    let decision = api.authorizer.decide(user, asked);
+pub async fn allowed(api: &Api, user: &User, asked: &Asked<'_>, trail: Option<&Arc<Trail>>) -> Result<(), Status> {
+    let decision = api.authorizer.judge(user, asked).await;
     if let Some(trail) = trail {
         let (word, reason) = match &decision {
             Decision::Allow { reason } => ("allow", reason),
-            Decision::NoOpinion { reason } => ("forbid", reason),
+            Decision::NoOpinion { reason } | Decision::Deny { reason } => ("forbid", reason),
         };
         trail.annotate("authorization.k8s.io/decision", word);
         trail.annotate("authorization.k8s.io/reason", reason);

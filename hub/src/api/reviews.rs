@@ -10,7 +10,7 @@ use super::{
     verbs::{dry_run, form},
     write::form::{Validation, conform},
 };
-use crate::auth::{Asked, User};
+use crate::auth::{Asked, User, authz::Selectors};
 use limpet_hub_core::{
     rbac::{self, Decision},
     view::PolicyRule,
@@ -39,8 +39,8 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
     conform(&mut review, form(target, &api_version), decoded.duplicates, validation, &mut call.warnings)?;
     object::map(&mut review, "metadata");
     review["status"] = match target.resource.plural.as_str() {
-        "selfsubjectaccessreviews" => access(call, &call.user, target, &review["spec"])?,
-        "subjectaccessreviews" => access(call, &subject(&review["spec"])?, target, &review["spec"])?,
+        "selfsubjectaccessreviews" => access(call, &call.user, target, &review["spec"]).await?,
+        "subjectaccessreviews" => access(call, &subject(&review["spec"])?, target, &review["spec"]).await?,
         "localsubjectaccessreviews" => {
             let namespace = &review["spec"]["resourceAttributes"]["namespace"];
             if namespace != target.namespace.as_str() {
@@ -48,10 +48,10 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
                 let error = FieldError::invalid("spec.resourceAttributes.namespace", namespace.clone(), why);
                 return Err(Status::invalid(AUTHORIZATION, "LocalSubjectAccessReview", "", &[error]));
             }
-            access(call, &subject(&review["spec"])?, target, &review["spec"])?
+            access(call, &subject(&review["spec"])?, target, &review["spec"]).await?
         }
         "selfsubjectrulesreviews" => rules(call, &review["spec"])?,
-        "tokenreviews" => token(call, &review["spec"])?,
+        "tokenreviews" => token(call, &review["spec"]).await?,
         "selfsubjectreviews" => json!({"userInfo": call.user.to_value()}),
         _ => return Err(Status::no_such_resource()),
     };
@@ -66,10 +66,14 @@ fn subject(spec: &Value) -> Result<User, Status> {
         return Err(Status::invalid(AUTHORIZATION, "SubjectAccessReview", "", &[error]));
     }
     groups.dedup();
-    Ok(User { name, groups, uid: spec["uid"].as_str().unwrap_or_default().to_owned(), ..User::default() })
+    let mut user = User { name, groups, uid: spec["uid"].as_str().unwrap_or_default().to_owned(), ..User::default() };
+    for (key, values) in spec["extra"].as_object().into_iter().flatten() {
+        user.extra.insert(key.clone(), object::strings(values).map(str::to_owned).collect());
+    }
+    Ok(user)
 }
 
-fn access(call: &Call, user: &User, target: &Target, spec: &Value) -> Result<Value, Status> {
+async fn access(call: &Call, user: &User, target: &Target, spec: &Value) -> Result<Value, Status> {
     let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
     if resource.is_object() == path.is_object() {
         let field = "spec.resourceAttributes";
@@ -78,15 +82,22 @@ fn access(call: &Call, user: &User, target: &Target, spec: &Value) -> Result<Val
         return Err(Status::invalid(AUTHORIZATION, &target.resource.kind, "", &[error]));
     }
     let text = |field: &str| resource[field].as_str().unwrap_or_default();
+    let selectors = Selectors::reviewed(resource).map_err(|(field, why)| {
+        let error = FieldError::invalid(format!("spec.resourceAttributes.{field}"), resource[field].clone(), &why);
+        Status::invalid(AUTHORIZATION, &target.resource.kind, "", &[error])
+    })?;
     let asked = if resource.is_object() {
         Asked {
             verb: text("verb"),
             group: text("group"),
+            version: text("version"),
             resource: text("resource"),
             subresource: text("subresource"),
             namespace: text("namespace"),
             name: text("name"),
             path: None,
+            fields: selectors.fields.as_ref(),
+            labels: selectors.labels.as_ref(),
         }
     } else {
         Asked {
@@ -95,8 +106,9 @@ fn access(call: &Call, user: &User, target: &Target, spec: &Value) -> Result<Val
             ..Asked::default()
         }
     };
-    Ok(match call.api.authorizer.decide(user, &asked) {
+    Ok(match call.api.authorizer.judge(user, &asked).await {
         Decision::Allow { reason } => with_reason(json!({"allowed": true}), &reason),
+        Decision::Deny { reason } => with_reason(json!({"allowed": false, "denied": true}), &reason),
         Decision::NoOpinion { reason } => with_reason(json!({"allowed": false}), &reason),
     })
 }
@@ -127,7 +139,12 @@ fn rules(call: &Call, spec: &Value) -> Result<Value, Status> {
             ),
         }
     }
-    Ok(json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false}))
+    let mut status = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false});
+    if call.api.authorizer.asks_webhooks() {
+        status["incomplete"] = json!(true);
+        status["evaluationError"] = json!("webhook authorizer does not support user rule resolution");
+    }
+    Ok(status)
 }
 
 fn texts(list: &[Box<str>]) -> Vec<&str> {
@@ -144,7 +161,7 @@ fn resource_rule(rule: &PolicyRule) -> Value {
     value
 }
 
-fn token(call: &Call, spec: &Value) -> Result<Value, Status> {
+async fn token(call: &Call, spec: &Value) -> Result<Value, Status> {
     let token = spec["token"].as_str().unwrap_or_default();
     if token.is_empty() {
         return Err(Status::bad_request("token is required for TokenReview in authentication"));
@@ -153,8 +170,8 @@ fn token(call: &Call, spec: &Value) -> Result<Value, Status> {
     if token.len() > limits::TOKEN_BYTES_MAX {
         return Ok(json!({"authenticated": false, "user": {}, "error": "the token is too long"}));
     }
-    Ok(match call.api.tokens.user(token, &audiences, call.api.now()) {
+    Ok(match call.api.guard.authn.token(&call.api.tokens, token, &audiences, call.api.now()).await {
         Ok((user, shared)) => json!({"authenticated": true, "user": user.to_value(), "audiences": shared}),
-        Err(why) => json!({"authenticated": false, "user": {}, "error": why.to_string()}),
+        Err(why) => json!({"authenticated": false, "user": {}, "error": why}),
     })
 }

@@ -4,7 +4,7 @@
 //! Out: answers over HTTP/1.1 (with upgrades) and HTTP/2. Every bound is in `limits`.
 //! Never: more connections than the limit; new ones wait in the kernel's queue.
 
-use super::{Api, bootstrap, dispatch, limits, tls};
+use super::{Api, bootstrap, dispatch, limits, stall::Stalling, tls};
 use crate::auth::Peer;
 use hyper::service::service_fn;
 use hyper_util::{
@@ -99,7 +99,7 @@ impl Drop for Place {
 }
 
 async fn connection(api: Arc<Api>, acceptor: TlsAcceptor, socket: TcpStream, address: SocketAddr) {
-    let (stream, peer) = match tls::accept(&acceptor, socket, address).await {
+    let (stream, peer) = match tls::accept(&api.guard.authn, &acceptor, socket, address).await {
         Ok(accepted) => accepted,
         Err(error) => {
             tracing::debug!(%address, %error, "TLS handshake failed");
@@ -126,7 +126,7 @@ async fn connection(api: Arc<Api>, acceptor: TlsAcceptor, socket: TcpStream, add
         })
     };
     let builder = builder();
-    let mut serving = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), handler));
+    let mut serving = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(Stalling::new(stream)), handler));
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
         () = api.stopped() => {

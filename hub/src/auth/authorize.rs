@@ -1,17 +1,24 @@
 //! May this user do that?
 //!
-//! In: user and attributes of a request. Out: yes, or a 403 in Kubernetes' words. The rules are in hub-core's
-//! `rbac`, the roles and bindings in the shared view. Never: a right that is not in a role, save for
-//! `system:masters`.
+//! In: user and attributes of a request. Out: yes, or a 403 in Kubernetes' words. The chain of authorizers is `authz`'s; the
+//! rules are in hub-core's `rbac` and `abac`, roles and bindings in the shared view.
+//! Never: a right that none of the chain gives, save for `system:masters`.
 
-use super::user::{MASTERS, User};
+use super::{
+    authz::{Link, Selectors},
+    user::{MASTERS, User},
+};
 use crate::api::{View, route::RequestInfo};
 use limpet_hub_core::rbac::{self, Attributes, Decision};
+use futures_util::FutureExt;
 use limpet_objects::status::Status;
+use serde_json::Value;
+use std::sync::Arc;
 
 #[derive(Clone)]
 pub struct Authorizer {
     view: View,
+    chain: Arc<[Link]>,
 }
 
 /// What is asked, owned by somebody else. As `rbac::Attributes`, without the user.
@@ -19,11 +26,15 @@ pub struct Authorizer {
 pub struct Asked<'a> {
     pub verb: &'a str,
     pub group: &'a str,
+    pub version: &'a str,
     pub resource: &'a str,
     pub subresource: &'a str,
     pub namespace: &'a str,
     pub name: &'a str,
     pub path: Option<&'a str>,
+    /// What selectors narrow it to, in the form of reviews; for webhooks.
+    pub fields: Option<&'a Value>,
+    pub labels: Option<&'a Value>,
 }
 
 impl<'a> Asked<'a> {
@@ -36,12 +47,17 @@ impl<'a> Asked<'a> {
         Asked {
             verb: if connects && info.verb == "get" { "create" } else { info.verb },
             group: &info.group,
+            version: &info.version,
             resource: &info.resource,
             subresource: &info.subresource,
             namespace: &info.namespace,
             name: &info.name,
-            path: None,
+            ..Asked::default()
         }
+    }
+
+    pub fn narrowed(self, selectors: &'a Selectors) -> Asked<'a> {
+        Asked { fields: selectors.fields.as_ref(), labels: selectors.labels.as_ref(), ..self }
     }
 
     fn sentence(&self, user: &str) -> String {
@@ -64,19 +80,49 @@ impl<'a> Asked<'a> {
 }
 
 impl Authorizer {
-    pub fn new(view: View) -> Authorizer {
-        Authorizer { view }
+    pub fn new(view: View, chain: Arc<[Link]>) -> Authorizer {
+        Authorizer { view, chain }
+    }
+
+    /// Whether somebody outside is asked: then nobody here knows all rules of a user.
+    pub fn asks_webhooks(&self) -> bool {
+        self.chain.iter().any(|link| matches!(link, Link::Webhook(_)))
     }
 
     pub fn view(&self) -> &View {
         &self.view
     }
 
-    /// The decision and its reason.
-    pub fn decide(&self, user: &User, asked: &Asked<'_>) -> Decision {
+    /// The decision and its reason. The operators' group needs nobody's opinion; then the first authorizer that has one
+    /// decides.
+    pub async fn judge(&self, user: &User, asked: &Asked<'_>) -> Decision {
         if user.in_group(MASTERS) {
             return Decision::Allow { reason: String::new() };
         }
+        let mut reasons: Vec<String> = Vec::new();
+        for link in self.chain.iter() {
+            let decision = match link {
+                Link::Webhook(hook) => hook.decide(user, asked).await,
+                link => self.local(link, user, asked),
+            };
+            match decision {
+                Decision::NoOpinion { reason } if reason.is_empty() => {}
+                Decision::NoOpinion { reason } => reasons.push(reason),
+                decision => return decision,
+            }
+        }
+        Decision::NoOpinion { reason: reasons.join("\n") }
+    }
+
+    /// The same for those who cannot wait: a webhook holds up their thread, and others take over its work.
+    pub fn decide(&self, user: &User, asked: &Asked<'_>) -> Decision {
+        if let Some(decision) = self.judge(user, asked).now_or_never() {
+            return decision;
+        }
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(self.judge(user, asked)))
+    }
+
+    fn local(&self, link: &Link, user: &User, asked: &Asked<'_>) -> Decision {
         let attributes = Attributes {
             user: &user.name,
             groups: &user.groups,
@@ -91,16 +137,23 @@ impl Authorizer {
         let Ok(view) = self.view.read() else {
             return Decision::NoOpinion { reason: "the hub's view is not available".into() };
         };
-        rbac::authorize(&view, &attributes)
+        match link {
+            Link::Node => rbac::node(&view, &attributes),
+            Link::Rbac => rbac::roles(&view, &attributes),
+            Link::Abac(abac) => abac.authorize(&attributes),
+            Link::AlwaysAllow => Decision::Allow { reason: String::new() },
+            Link::AlwaysDeny => Decision::NoOpinion { reason: "Everything is forbidden.".into() },
+            Link::Webhook(_) => Decision::NoOpinion { reason: String::new() },
+        }
     }
 
-    pub fn check(&self, user: &User, asked: &Asked<'_>) -> Result<(), Status> {
-        self.outcome(user, asked, self.decide(user, asked))
+    pub async fn check(&self, user: &User, asked: &Asked<'_>) -> Result<(), Status> {
+        self.outcome(user, asked, self.judge(user, asked).await)
     }
 
     /// A decision as the answer to a request.
     pub fn outcome(&self, user: &User, asked: &Asked<'_>, decision: Decision) -> Result<(), Status> {
-        let Decision::NoOpinion { reason } = decision else { return Ok(()) };
+        let (Decision::NoOpinion { reason } | Decision::Deny { reason }) = decision else { return Ok(()) };
         let mut why = asked.sentence(&user.name);
         if !reason.is_empty() {
             why.push_str(": ");

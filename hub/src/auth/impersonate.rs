@@ -14,7 +14,7 @@ use limpet_objects::status::Status;
 const EXTRA: &str = "impersonate-extra-";
 const VALUES_MAX: usize = 64;
 
-pub fn apply(authorizer: &Authorizer, real: User, headers: &HeaderMap) -> Result<User, Status> {
+pub async fn apply(authorizer: &Authorizer, real: User, headers: &HeaderMap) -> Result<User, Status> {
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
     let (name, uid) = (text("impersonate-user"), text("impersonate-uid"));
     let groups: Vec<String> = headers
@@ -31,28 +31,30 @@ pub fn apply(authorizer: &Authorizer, real: User, headers: &HeaderMap) -> Result
         }
         return Err(Status::internal("requested impersonation without impersonating a user"));
     }
-    let may = |group, resource, subresource: &str, namespace: &str, name: &str| {
-        let asked = Asked { verb: "impersonate", group, resource, subresource, namespace, name, path: None };
-        authorizer.check(&real, &asked)
+    let may = async |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
+        let asked = Asked { verb: "impersonate", group, resource, subresource, namespace, name, ..Asked::default() };
+        authorizer.check(&real, &asked).await
     };
     let mut user = User { name: name.clone(), uid: uid.clone(), groups, ..User::default() };
     match user.service_account() {
         Some((namespace, account)) => {
-            may("", "serviceaccounts", "", namespace, account)?;
+            may("", "serviceaccounts", "", namespace, account).await?;
             if user.groups.is_empty() {
                 user.groups = User::of_service_account(namespace, account, "").groups;
             }
         }
-        None => may("", "users", "", "", &name)?,
+        None => may("", "users", "", "", &name).await?,
     }
     if headers.contains_key("impersonate-group") {
-        user.groups.iter().try_for_each(|g| may("", "groups", "", "", g))?;
+        for group in &user.groups {
+            may("", "groups", "", "", group).await?;
+        }
     }
     if !uid.is_empty() {
-        may("authentication.k8s.io", "uids", "", "", &uid)?;
+        may("authentication.k8s.io", "uids", "", "", &uid).await?;
     }
     for (key, value) in extra {
-        may("authentication.k8s.io", "userextras", &key, "", &value)?;
+        may("authentication.k8s.io", "userextras", &key, "", &value).await?;
         user.extra.entry(key).or_default().push(value);
     }
     let implied = if name == ANONYMOUS { UNAUTHENTICATED } else { AUTHENTICATED };

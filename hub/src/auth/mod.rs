@@ -5,7 +5,17 @@
 //! Never: trusts a header without a right that allows it.
 
 pub mod authorize;
+pub mod authz;
 mod impersonate;
+
+mod chain;
+pub mod front;
+pub mod oidc;
+mod static_tokens;
+mod token_webhook;
+
+mod answers;
+
 pub mod jwt;
 pub mod legacy;
 pub mod tokens;
@@ -16,8 +26,10 @@ pub use authorize::{Asked, Authorizer};
 pub use impersonate::apply as impersonate;
 pub use user::User;
 
+pub use authz::AuthzOptions;
+pub use chain::{Authenticators, AuthnOptions, Oidc};
+
 use crate::api::limits;
-use http::{HeaderMap, header};
 use jiff::Timestamp;
 use limpet_objects::status::Status;
 use tokens::Tokens;
@@ -27,30 +39,11 @@ use tokens::Tokens;
 pub struct Peer {
     /// The user of its client certificate.
     pub user: Option<User>,
-    /// Its DER; empty when it showed none.
+    /// Its DER; empty when it showed none of the hub's own authority.
     pub certificate: Vec<u8>,
+    /// DER of the certificate of a front proxy's authority; empty when it showed none.
+    pub front: Vec<u8>,
     pub address: Option<std::net::SocketAddr>,
-}
-
-/// The user behind a request; `impersonate` tells as whom it is made.
-pub fn authenticate(
-    tokens: &Tokens,
-    peer: &Peer,
-    headers: &HeaderMap,
-    now: Timestamp,
-) -> Result<User, Status> {
-    match &peer.user {
-        Some(user) => Ok(user.clone()),
-        None => bearer(tokens, headers, now),
-    }
-}
-
-fn bearer(tokens: &Tokens, headers: &HeaderMap, now: Timestamp) -> Result<User, Status> {
-    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(User::anonymous()) };
-    let text = value.to_str().map_err(|_| Status::unauthorized())?;
-    let token = text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let token = token.map(|(_, token)| token.trim()).ok_or_else(Status::unauthorized)?;
-    user_of_token(tokens, token, now)
 }
 
 /// The user of a bearer token for the API itself.

@@ -5,6 +5,7 @@
 
 use crate::{
     audit::{Audit, AuditOptions},
+    auth::{Authenticators, AuthnOptions, AuthzOptions, authz::Link},
     flow::{FlowControl, FlowOptions},
 };
 use std::sync::Arc;
@@ -14,17 +15,26 @@ use std::sync::Arc;
 pub struct GuardOptions {
     pub audit: AuditOptions,
     pub flow: FlowOptions,
+    pub authn: AuthnOptions,
+    pub authz: AuthzOptions,
 }
 
 pub struct Guard {
     pub audit: Option<Arc<Audit>>,
     pub flow: Arc<FlowControl>,
+    pub authn: Authenticators,
+    pub authz: Arc<[Link]>,
 }
 
 impl Guard {
     /// The error tells the file and what is wrong with it. Needs a running tokio.
     pub fn open(options: &GuardOptions) -> Result<Guard, String> {
-        Ok(Guard { audit: Audit::open(&options.audit)?, flow: FlowControl::new(&options.flow) })
+        Ok(Guard {
+            audit: Audit::open(&options.audit)?,
+            flow: FlowControl::new(&options.flow),
+            authn: Authenticators::open(&options.authn)?,
+            authz: options.authz.chain()?.into(),
+        })
     }
 
     /// Waits until what must be written is written.

@@ -59,6 +59,8 @@ pub struct Pki {
     server_key_pem: String,
     token_key_der: Vec<u8>,
     update_key: String,
+    /// PEM of the authority of front proxies, where there is one.
+    front_pem: Vec<u8>,
 }
 
 impl Pki {
@@ -78,9 +80,15 @@ impl Pki {
             server_key_pem: String::new(),
             token_key_der: open_token_key(dir)?,
             update_key: update::open(dir)?,
+            front_pem: Vec::new(),
         };
         pki.refresh_server(now)?;
         Ok(pki)
+    }
+
+    /// Lets front proxies through the API's TLS; they are nobody else.
+    pub fn trust_front(&mut self, pem: &[u8]) {
+        self.front_pem = pem.to_vec();
     }
 
     /// The CA certificate, PEM.

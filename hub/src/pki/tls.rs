@@ -17,12 +17,17 @@ const RESUMABLE_MAX: usize = 16_384;
 impl Pki {
     /// For the API and the registry: a client certificate is welcome but not required (tokens exist).
     pub fn https_config(&self, alpn: &[&str]) -> Result<ServerConfig, PkiError> {
-        self.config(false, alpn)
+        self.config(false, alpn, &[])
+    }
+
+    /// For the API: certificates of front proxies are let in, too; who takes the connection tells them apart.
+    pub fn api_config(&self, alpn: &[&str]) -> Result<ServerConfig, PkiError> {
+        self.config(false, alpn, &self.front_pem)
     }
 
     /// For MQTT: without a client certificate of this CA there is no connection.
     pub fn mqtt_config(&self) -> Result<ServerConfig, PkiError> {
-        let mut config = self.config(true, &["mqtt"])?;
+        let mut config = self.config(true, &["mqtt"], &[])?;
         // A board on a bad link connects often: a resumed handshake is a third of a whole one. Kept here and not in tickets,
         // which would carry the board's certificate to and fro.
         config.session_storage = rustls::server::ServerSessionMemoryCache::new(RESUMABLE_MAX);
@@ -30,11 +35,14 @@ impl Pki {
         Ok(config)
     }
 
-    fn config(&self, required: bool, alpn: &[&str]) -> Result<ServerConfig, PkiError> {
+    fn config(&self, required: bool, alpn: &[&str], more: &[u8]) -> Result<ServerConfig, PkiError> {
         let wrong = |e: &dyn std::fmt::Display| PkiError::Tls(e.to_string());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
         roots.add(self.ca_der.clone()).map_err(|e| wrong(&e))?;
+        for authority in CertificateDer::pem_slice_iter(more) {
+            roots.add(authority.map_err(|e| wrong(&e))?).map_err(|e| wrong(&e))?;
+        }
         let mut verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
         if !required {

@@ -79,6 +79,10 @@ impl Client {
         self.call(Method::POST, body, time).await
     }
 
+    pub async fn get(&self, time: Duration) -> Result<Bytes, CallError> {
+        self.call(Method::GET, Bytes::new(), time).await
+    }
+
     async fn call(&self, method: Method, body: Bytes, time: Duration) -> Result<Bytes, CallError> {
         match tokio::time::timeout(time, self.send(method, body)).await {
             Ok(outcome) => outcome,

@@ -47,10 +47,12 @@ impl Cluster {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let now = SystemTime::now();
-        let pki = Pki::open(&dir.path().join("pki"), &[], now).unwrap();
+        let mut pki = Pki::open(&dir.path().join("pki"), &[], now).unwrap();
         let store = Store::open(dir.path(), options).unwrap();
         let (stop, stopping) = watch::channel(false);
         let guard = guard(dir.path());
+        let front = guard.authn.front.as_ref().map(|front| std::fs::read(&front.client_ca_file).unwrap());
+        front.iter().for_each(|pem| pki.trust_front(pem));
         let (api, url) = runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
@@ -65,11 +67,12 @@ impl Cluster {
                 guard: Guard::open(&guard).unwrap(),
                 stopping,
             });
+            api.guard.authn.own_authority(pki.ca_pem()).unwrap();
             api::bootstrap::ensure(&api).await.unwrap();
             for namespace in ["default", "kube-system"] {
                 account(&Client::new(Arc::clone(&api)), namespace).await;
             }
-            let tls = Arc::new(pki.https_config(&["h2", "http/1.1"]).unwrap());
+            let tls = Arc::new(pki.api_config(&["h2", "http/1.1"]).unwrap());
             // The sender may go: this certificate lives longer than any test.
             let (_, tls) = watch::channel(tls);
             api.set_ready();

@@ -37,6 +37,8 @@ pub struct Attributes<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     Allow { reason: String },
+    /// Nobody else is asked.
+    Deny { reason: String },
     NoOpinion { reason: String },
 }
 
@@ -54,20 +56,32 @@ pub fn authorize(view: &ObjectStore, asked: &Attributes<'_>) -> Decision {
     if asked.groups.iter().any(|g| g == MASTERS) {
         return Decision::Allow { reason: String::new() };
     }
-    let node = node::node_of(asked.user, asked.groups);
-    if node.is_some_and(|node| node::allows(view, node, asked)) {
-        return Decision::Allow { reason: String::new() };
+    match node(view, asked) {
+        Decision::NoOpinion { reason } => match roles(view, asked) {
+            Decision::NoOpinion { .. } => Decision::NoOpinion { reason },
+            decision => decision,
+        },
+        decision => decision,
     }
+}
+
+/// The node authorizer alone.
+pub fn node(view: &ObjectStore, asked: &Attributes<'_>) -> Decision {
+    match node::node_of(asked.user, asked.groups) {
+        None => Decision::NoOpinion { reason: String::new() },
+        Some(node) if node::allows(view, node, asked) => Decision::Allow { reason: String::new() },
+        Some(node) => Decision::NoOpinion { reason: format!("node {node:?} may only reach its own objects") },
+    }
+}
+
+/// RBAC alone.
+pub fn roles(view: &ObjectStore, asked: &Attributes<'_>) -> Decision {
     for grant in grants(view, asked.user, asked.groups, asked.namespace) {
         if grant.rules.iter().any(|rule| rules::allows(rule, asked)) {
             return Decision::Allow { reason: grant.reason(asked.user) };
         }
     }
-    let reason = match node {
-        Some(node) => format!("node {node:?} may only reach its own objects"),
-        None => String::new(),
-    };
-    Decision::NoOpinion { reason }
+    Decision::NoOpinion { reason: String::new() }
 }
 
 /// All rules that hold for a user in a namespace, for SelfSubjectRulesReview.

@@ -73,9 +73,12 @@ pub struct Scale {
 
 /// Converts objects between the versions of a definition.
 pub trait Converter: Send + Sync + std::fmt::Debug {
-    /// The object in the version `api_version`; the text says why that cannot be.
-    fn convert(&self, object: &Value, api_version: &str) -> Result<Value, String>;
+    /// The objects in the version `api_version`, in their order; the text says why that cannot be.
+    fn convert(&self, objects: &[&Value], api_version: &str) -> Result<Vec<Value>, String>;
 }
+
+/// Objects that are converted with one call.
+const CONVERTED_AT_ONCE_MAX: usize = 200;
 
 /// Makes the converter of a definition, from its `spec.conversion`.
 pub type MakeConverter<'a> = &'a dyn Fn(&Value) -> Option<Arc<dyn Converter>>;
@@ -83,19 +86,31 @@ pub type MakeConverter<'a> = &'a dyn Fn(&Value) -> Option<Arc<dyn Converter>>;
 impl Custom {
     /// Brings an object into another version. Its name and its place stay what they are.
     pub fn convert(&self, object: &mut Value, api_version: &str) -> Result<(), String> {
-        if object["apiVersion"] == api_version {
-            return Ok(());
-        }
-        if let Some(converter) = &self.converter {
-            let converted = converter.convert(object, api_version)?;
-            for field in ["name", "namespace", "uid"] {
-                if converted["metadata"][field] != object["metadata"][field] {
-                    return Err(format!("the converter changed metadata.{field}"));
+        self.convert_all(std::slice::from_mut(object), api_version)
+    }
+
+    /// The same for many objects, with few calls of the converter.
+    pub fn convert_all(&self, objects: &mut [Value], api_version: &str) -> Result<(), String> {
+        let mut others: Vec<&mut Value> = objects.iter_mut().filter(|own| own["apiVersion"] != api_version).collect();
+        for some in others.chunks_mut(CONVERTED_AT_ONCE_MAX) {
+            if let Some(converter) = &self.converter {
+                let before: Vec<&Value> = some.iter().map(|object| &**object).collect();
+                let converted = converter.convert(&before, api_version)?;
+                if converted.len() != some.len() {
+                    let (wanted, got) = (some.len(), converted.len());
+                    return Err(format!("the converter returned {got} objects for {wanted}"));
+                }
+                for (object, converted) in some.iter_mut().zip(converted) {
+                    for field in ["name", "namespace", "uid"] {
+                        if converted["metadata"][field] != object["metadata"][field] {
+                            return Err(format!("the converter changed metadata.{field}"));
+                        }
+                    }
+                    **object = converted;
                 }
             }
-            *object = converted;
+            some.iter_mut().for_each(|object| object["apiVersion"] = api_version.into());
         }
-        object["apiVersion"] = api_version.into();
         Ok(())
     }
 

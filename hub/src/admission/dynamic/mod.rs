@@ -18,6 +18,7 @@ use crate::{
     auth::User,
 };
 use authorizer::Door;
+use webhooks::Webhook;
 use limpet_cel::Value as Cel;
 use limpet_objects::{
     policy::{Attributes, Given, Policy, compile, matching},
@@ -49,7 +50,8 @@ pub struct Hooks {
 #[derive(Clone)]
 enum Hook {
     Policy(Arc<Policy>),
-    /// A binding, or a configuration of webhooks.
+    Webhooks(Arc<[Webhook]>),
+    /// A binding.
     Plain(Arc<Value>),
 }
 
@@ -75,6 +77,9 @@ impl Hooks {
                 let hook = match plural {
                     "validatingadmissionpolicies" => Hook::Policy(Arc::new(compile::policy(&value, false).0)),
                     "mutatingadmissionpolicies" => Hook::Policy(Arc::new(compile::policy(&value, true).0)),
+                    "mutatingwebhookconfigurations" | "validatingwebhookconfigurations" => {
+                        Hook::Webhooks(webhooks::compiled(value))
+                    }
                     _ => Hook::Plain(Arc::new(value)),
                 };
                 made.insert(key, (record.revision, hook.clone()));
@@ -88,7 +93,7 @@ impl Hooks {
     fn policies(&self, store: &Store, plural: &'static str) -> BTreeMap<String, Arc<Policy>> {
         let only = |(name, hook)| match hook {
             Hook::Policy(policy) => Some((name, policy)),
-            Hook::Plain(_) => None,
+            Hook::Plain(_) | Hook::Webhooks(_) => None,
         };
         self.all(store, plural).into_iter().filter_map(only).collect()
     }
@@ -96,7 +101,16 @@ impl Hooks {
     fn plain(&self, store: &Store, plural: &'static str) -> Vec<Arc<Value>> {
         let only = |(_, hook)| match hook {
             Hook::Plain(value) => Some(value),
-            Hook::Policy(_) => None,
+            Hook::Policy(_) | Hook::Webhooks(_) => None,
+        };
+        self.all(store, plural).into_iter().filter_map(only).collect()
+    }
+
+    /// One list for each configuration, in the order of their names.
+    fn webhooks(&self, store: &Store, plural: &'static str) -> Vec<Arc<[Webhook]>> {
+        let only = |(_, hook)| match hook {
+            Hook::Webhooks(webhooks) => Some(webhooks),
+            Hook::Policy(_) | Hook::Plain(_) => None,
         };
         self.all(store, plural).into_iter().filter_map(only).collect()
     }

@@ -8,6 +8,7 @@
 
 use super::Case;
 use crate::{api::object, webhook};
+use limpet_cel::Program;
 use futures_util::future::join_all;
 use limpet_objects::{
     patch,
@@ -17,6 +18,24 @@ use limpet_objects::{
 };
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
+
+/// A configured webhook, its conditions compiled once.
+pub struct Webhook {
+    config: Value,
+    conditions: Result<Vec<(String, Program)>, String>,
+}
+
+/// The webhooks of a configuration.
+pub fn compiled(mut configuration: Value) -> Arc<[Webhook]> {
+    let Value::Array(all) = configuration["webhooks"].take() else { return Arc::default() };
+    let env = compile::env(false, true);
+    let one = |config: Value| {
+        let (conditions, wrong) = compile::conditions(&config["matchConditions"], &env, "matchConditions");
+        let conditions = wrong.first().map_or(Ok(conditions), |wrong| Err(wrong.to_string()));
+        Webhook { config, conditions }
+    };
+    all.into_iter().map(one).collect()
+}
 
 /// One webhook that is about this request.
 struct Hook<'a> {
@@ -39,7 +58,8 @@ impl Hook<'_> {
 }
 
 /// Whether a webhook is about the request; an error is a failure to judge its conditions.
-fn about<'a>(case: &Case<'_>, webhook: &'a Value, object: &Value) -> Result<Option<Hook<'a>>, Status> {
+fn about<'a>(case: &Case<'_>, webhook: &'a Webhook, object: &Value) -> Result<Option<Hook<'a>>, Status> {
+    let Webhook { config: webhook, conditions } = webhook;
     let attributes = case.attributes(object);
     if !matching::namespace_selector(&webhook["namespaceSelector"], &attributes)
         || !matching::object_selector(&webhook["objectSelector"], &attributes)
@@ -51,14 +71,10 @@ fn about<'a>(case: &Case<'_>, webhook: &'a Value, object: &Value) -> Result<Opti
         return Ok(None);
     };
     let hook = Hook { webhook, wanted };
-    if webhook["matchConditions"].as_array().is_none_or(Vec::is_empty) {
-        return Ok(Some(hook));
-    }
-    let env = compile::env(false, true);
-    let (conditions, wrong) = compile::conditions(&webhook["matchConditions"], &env, "matchConditions");
-    let outcome = match wrong.first() {
-        Some(wrong) => Err(wrong.to_string()),
-        None => run::conditions(&conditions, &case.given(object, &hook.wanted, &Value::Null)),
+    let outcome = match conditions {
+        Ok(none) if none.is_empty() => return Ok(Some(hook)),
+        Ok(conditions) => run::conditions(conditions, &case.given(object, &hook.wanted, &Value::Null)),
+        Err(why) => Err(why.clone()),
     };
     match outcome {
         Ok(true) => Ok(Some(hook)),
@@ -172,11 +188,8 @@ pub async fn mutate(case: &Case<'_>, object: &mut Value, warnings: &mut Vec<Stri
     let configurations = case
         .api
         .hooks
-        .plain(&case.api.store, "mutatingwebhookconfigurations");
-    let all: Vec<&Value> = configurations
-        .iter()
-        .flat_map(|c| c["webhooks"].as_array().into_iter().flatten())
-        .collect();
+        .webhooks(&case.api.store, "mutatingwebhookconfigurations");
+    let all: Vec<&Webhook> = configurations.iter().flat_map(|webhooks| webhooks.iter()).collect();
     // Which ones were called, and the number of changes that they had seen by then.
     let mut called: Vec<(usize, usize)> = Vec::new();
     let mut changes = 0;
@@ -189,7 +202,7 @@ pub async fn mutate(case: &Case<'_>, object: &mut Value, warnings: &mut Vec<Stri
     }
     for (at, seen) in called {
         let webhook = all[at];
-        if webhook["reinvocationPolicy"] != "IfNeeded" || seen == changes {
+        if webhook.config["reinvocationPolicy"] != "IfNeeded" || seen == changes {
             continue;
         }
         let Some(hook) = about(case, webhook, object)? else {
@@ -243,12 +256,9 @@ pub async fn validate(case: &Case<'_>, object: &Value, warnings: &mut Vec<String
     let configurations = case
         .api
         .hooks
-        .plain(&case.api.store, "validatingwebhookconfigurations");
+        .webhooks(&case.api.store, "validatingwebhookconfigurations");
     let mut hooks = Vec::new();
-    for webhook in configurations
-        .iter()
-        .flat_map(|c| c["webhooks"].as_array().into_iter().flatten())
-    {
+    for webhook in configurations.iter().flat_map(|webhooks| webhooks.iter()) {
         hooks.extend(about(case, webhook, object)?);
     }
     let asked = hooks.iter().map(|hook| async move {

@@ -14,6 +14,7 @@ use crate::api::{
     negotiate::{self, Format, Shape},
     protobuf, reply,
     selection::Selection,
+    target::unconverted,
 };
 use limpet_objects::status::Status;
 use limpet_store::{Record, Revision};
@@ -148,7 +149,12 @@ fn metadata(page: &Page) -> Value {
 }
 
 fn parse(target: &Target, page: &Page) -> Result<Vec<Value>, Status> {
-    page.records.iter().map(|r| target.parse(r)).collect()
+    let read = |record: &Record| serde_json::from_slice(&record.bytes);
+    let objects: Result<Vec<Value>, _> = page.records.iter().map(read).collect();
+    let mut objects = objects.map_err(|e| Status::internal(format!("a stored object cannot be read: {e}")))?;
+    let converted = target.resource.all_from_stored(&mut objects);
+    converted.map_err(|why| unconverted(&target.resource, &why))?;
+    Ok(objects)
 }
 
 /// In protobuf, object by object: the parsed objects are never there all together.
