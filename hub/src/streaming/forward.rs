@@ -19,7 +19,7 @@ use super::limits::{CLOSE_TIME, HEARTBEAT_EVERY};
 use super::options::PortForwardRequest;
 use super::upgrade::{Speaks, Transport, negotiate};
 use super::wire::{Socket, Wire, goodbye, socket};
-use super::{PodPlace, forward_spdy};
+use super::{PodPlace, forward_spdy, unreachable};
 use crate::run::streams::{FromNode, StreamHandle, Streams};
 
 /// SPDY frames in WebSocket messages: what kubectl uses.
@@ -45,6 +45,8 @@ pub async fn port_forward(
     if !tunnel && request.ports.is_empty() {
         return Err(Status::bad_request("you must specify at least one port: ports=NUMBER"));
     }
+    // Else kubectl listens, and everybody who connects to it waits for what cannot come.
+    streams.reach(&pod.node).map_err(|e| unreachable(&e))?;
     let (pod, ports, streams) = (pod.clone(), request.ports.clone(), streams.clone());
     let (transport, version) = (offer.transport, Version::of(offer.protocol));
     let (response, mut pending) = offer.accept();

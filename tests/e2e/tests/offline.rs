@@ -178,3 +178,47 @@ fn a_killed_agent_loses_no_log_line_and_no_exit_code() {
         wait::yes(text == want, || format!("lines are missing, doubled or out of order: {} of 4000", text.lines().count()))
     });
 }
+
+/// Nobody waits for an answer that cannot come, and everybody sees what will happen when the board is back.
+#[test]
+fn absence_is_said_at_once_and_what_waits_is_shown() {
+    test(1, &json!({}), |world| {
+        let meta = json!({"name": "prices"});
+        let map = |price: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"tea": price}});
+        world.kubectl.apply(&map("2").to_string())?;
+        let volumes = json!({"volumes": [{"name": "v", "configMap": {"name": "prices"}}]});
+        let mounts = json!({"volumeMounts": [{"name": "v", "mountPath": "/prices"}]});
+        world.kubectl.apply(&pod("till", "sleep 100000", &mounts, &volumes))?;
+        ready(world, "till")?;
+        world.agents[0].power_cut()?;
+        world.kubectl.say("wait --for=condition=Ready=Unknown node/board-1 --timeout=120s")?;
+        for words in ["logs till", "exec till -- true", "port-forward pod/till :80"] {
+            let why = world.kubectl.say(words).err().unwrap_or_default();
+            wait::yes(why.contains("node board-1 is offline since 20"), || format!("{words}: {why:?}"))?;
+        }
+        world.kubectl.apply(&map("3").to_string())?;
+        until("the annotation", SOON, || {
+            let node = world.kubectl.json("get node board-1")?;
+            let queued = node["metadata"]["annotations"]["limpet.dev/queued-changes"].to_string();
+            wait::yes(queued.contains("ConfigMap default/prices (changed)"), || queued.clone())
+        })?;
+        let sentences =
+            [("node/board-1", "it will be told when it is back"), ("pod/till", "it applies when the board is back")];
+        for (about, words) in sentences {
+            let said = world.hub.operate(&["why", about])?;
+            let sentence = format!("{words}: ConfigMap default/prices (changed)");
+            wait::yes(said.contains(&sentence), || said.clone())?;
+        }
+        world.agents[0].start(None)?;
+        world.nodes_ready(SOON)?;
+        until("nothing waits", SOON, || {
+            let node = world.kubectl.json("get node board-1")?;
+            let left = &node["metadata"]["annotations"]["limpet.dev/queued-changes"];
+            wait::yes(left.is_null(), || left.to_string())
+        })?;
+        until("the new price", SOON, || {
+            let price = world.kubectl.say("exec till -- cat /prices/tea")?;
+            wait::yes(price.trim() == "3", || price.clone())
+        })
+    });
+}

@@ -228,6 +228,7 @@ where
             // Written by the hub while the board is away; the board has no use for it.
             if let Some(annotations) = meta.get_mut("annotations").and_then(Value::as_object_mut) {
                 annotations.remove(super::offline::OFFLINE_SINCE);
+                annotations.remove(super::offline::QUEUED);
             }
         }
     }

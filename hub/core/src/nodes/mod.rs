@@ -8,6 +8,7 @@ pub mod holder;
 pub mod ipam;
 mod mirrors;
 pub mod offline;
+pub mod queued;
 pub(crate) mod schedules;
 pub mod session;
 pub mod status;

@@ -4,6 +4,7 @@
 //! taints, annotation and Events of the Node, and the Lease, written rarely.
 //! Never: deletes a pod of a silent node. So there is no NoExecute taint here: the pods run on where they are.
 
+use super::queued::queued;
 use crate::{
     EventType, ObjectStore, Plan, Regarding, Timestamp, limits,
     view::{Kind, Lease, Node, conditions::rfc3339},
@@ -13,6 +14,11 @@ use std::collections::BTreeMap;
 
 /// Annotation on a Node that is not there: since when (RFC 3339).
 pub const OFFLINE_SINCE: &str = "limpet.dev/offline-since";
+
+/// Annotation on a Node that is not there: what it will be told when it is back.
+pub const QUEUED: &str = "limpet.dev/queued-changes";
+/// Changes that the annotation names; of more it says how many.
+const QUEUED_NAMED_MAX: usize = 10;
 
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
@@ -104,7 +110,7 @@ pub fn reconcile(view: &ObjectStore, liveness: &Liveness, node: &str, now: Times
         (true, true) => liveness.is_connected(node).then_some(true),
         (true, false) => Some(ready.is_some_and(|c| &*c.status == "True")),
     };
-    mark(&mut plan, object, liveness, ready_now);
+    mark(&mut plan, view, object, liveness, ready_now);
     plan
 }
 
@@ -162,7 +168,7 @@ fn wanted_taints(object: &Node, ready: Option<bool>) -> Vec<&'static str> {
 }
 
 /// Taints and the annotation. `ready`: `None` = not there.
-fn mark(plan: &mut Plan, object: &Node, liveness: &Liveness, ready: Option<bool>) {
+fn mark(plan: &mut Plan, view: &ObjectStore, object: &Node, liveness: &Liveness, ready: Option<bool>) {
     let wanted = wanted_taints(object, ready);
     let old = object.field("/spec/taints");
     let old = old.as_array().cloned().unwrap_or_default();
@@ -190,9 +196,23 @@ fn mark(plan: &mut Plan, object: &Node, liveness: &Liveness, ready: Option<bool>
         };
         merge["metadata"] = json!({"annotations": {OFFLINE_SINCE: since}});
     }
+    let waits = ready.is_none().then(|| queue_text(view, &object.meta.name, liveness.last_heard(&object.meta.name))).flatten();
+    if waits.as_deref() != object.meta.annotations.get(QUEUED) {
+        merge["metadata"]["annotations"][QUEUED] = json!(waits);
+    }
     if merge != json!({}) {
         plan.patch(Node::RESOURCE, &object.meta, None, merge);
     }
+}
+
+/// `None`: nothing waits.
+fn queue_text(view: &ObjectStore, node: &str, since: Timestamp) -> Option<String> {
+    let all = queued(view, node, since);
+    let mut words: Vec<String> = all.iter().take(QUEUED_NAMED_MAX).map(ToString::to_string).collect();
+    if all.len() > words.len() {
+        words.push(format!("and {} more", all.len() - words.len()));
+    }
+    (!words.is_empty()).then(|| words.join(", "))
 }
 
 /// Leases are for tools that look at them; the hub itself knows from the connection.

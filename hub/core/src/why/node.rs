@@ -7,7 +7,7 @@ use super::{Answer, ago};
 use crate::{
     ObjectStore, Timestamp,
     control::{Policy, UPDATE_LOCK, pool_of},
-    nodes::offline::OFFLINE_SINCE,
+    nodes::{offline::OFFLINE_SINCE, queued::queued},
     view::Node,
 };
 
@@ -51,6 +51,9 @@ pub fn why(view: &ObjectStore, node: &Node, now: Timestamp) -> Answer {
         let ready = node.status.ready();
         return answer.verdict(if ready { "it is ready" } else { "it is connected, and not ready" });
     };
+    for waiting in queued(view, name, since) {
+        answer.because(format!("it will be told when it is back: {waiting}"));
+    }
     let mine = view.pods_on(name).filter(|p| p.is_active());
     let replaced: Vec<String> = mine
         .filter_map(|p| Some((p, Policy::of(view, p, node).lost_after_s.filter(|_| Policy::of(view, p, node).replace)?)))

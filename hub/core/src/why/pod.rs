@@ -6,7 +6,7 @@ use super::{Answer, ago};
 use crate::{
     ObjectStore, Timestamp,
     control::{LOST_SINCE, is_lost},
-    nodes::offline::OFFLINE_SINCE,
+    nodes::{offline::OFFLINE_SINCE, queued::{Waiting, queued}},
     schedule::{Config, explain},
     view::{ConfigMap, Node, PersistentVolumeClaim, Phase, Pod, PodRef, Secret},
 };
@@ -28,7 +28,7 @@ pub fn why(view: &ObjectStore, config: &Config, pod: &Pod, now: Timestamp) -> An
         return answer.verdict(format!("it is bound to node {node}, which does not exist"));
     };
     if let Some(since) = away_since(node) {
-        return on_absent_board(pod, node, since, now, answer);
+        return on_absent_board(view, pod, node, since, now, answer);
     }
     containers(pod, node, now, answer)
 }
@@ -126,15 +126,36 @@ fn waiting(view: &ObjectStore, config: &Config, pod: &Pod, mut answer: Answer) -
     answer.verdict(verdict)
 }
 
-fn on_absent_board(pod: &Pod, node: &Node, since: Timestamp, now: Timestamp, mut answer: Answer) -> Answer {
+fn on_absent_board(
+    view: &ObjectStore,
+    pod: &Pod,
+    node: &Node,
+    since: Timestamp,
+    now: Timestamp,
+    mut answer: Answer,
+) -> Answer {
     let name = &node.meta.name;
     answer.because(format!("node {name} was last heard of {} ago", ago(since, now)));
     answer.because("what is shown of the pod is what the board said then; it goes on without the hub");
+    for waiting in queued(view, name, since).iter().filter(|w| concerns(pod, w)) {
+        answer.because(format!("it applies when the board is back: {waiting}"));
+    }
     if is_lost(pod) {
         let at = pod.meta.annotations.get(LOST_SINCE).unwrap_or_default();
         answer.because(format!("since {at} it counts as lost, and another pod runs in its place"));
     }
     answer.verdict(format!("its board {name} is away"))
+}
+
+/// The pod itself, or something that it names.
+fn concerns(pod: &Pod, waiting: &Waiting) -> bool {
+    let named = |r: &PodRef| match r {
+        PodRef::ConfigMap(name) => waiting.kind == "ConfigMap" && **name == *waiting.name,
+        PodRef::Secret(name) => waiting.kind == "Secret" && **name == *waiting.name,
+        _ => false,
+    };
+    let own = waiting.kind == "pod" && *pod.meta.name == *waiting.name;
+    *pod.meta.namespace == *waiting.namespace && (own || pod.spec.refs.iter().any(named))
 }
 
 fn containers(pod: &Pod, node: &Node, now: Timestamp, mut answer: Answer) -> Answer {

@@ -98,6 +98,13 @@ impl Offline {
         self.queue.add(node.into());
     }
 
+    /// What a board that is away must know has changed: its Node says what waits.
+    pub(super) fn look_at_away(&self, node: &str) {
+        if !self.is_connected(node) {
+            self.queue.add(node.into());
+        }
+    }
+
     pub fn is_connected(&self, node: &str) -> bool {
         self.liveness().is_connected(node)
     }

@@ -257,6 +257,7 @@ impl Task {
             });
         }
         for node in dirty {
+            self.offline.look_at_away(&node);
             self.input(&node, SessionInput::Dirty);
         }
     }

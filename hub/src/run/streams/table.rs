@@ -93,6 +93,14 @@ impl Streams {
         }
     }
 
+    /// Whether a stream could be opened now.
+    pub fn reach(&self, node: &str) -> Result<(), StreamError> {
+        match self.nodes().get(node) {
+            Some(entry) if entry.open => Ok(()),
+            other => Err(self.absent(node, other.map_or(self.inner.started, |entry| entry.since))),
+        }
+    }
+
     fn enter(&self, node: &str, stream: &Arc<Stream>) -> Result<u32, StreamError> {
         let mut nodes = self.nodes();
         let entry = match nodes.get_mut(node) {

@@ -98,10 +98,14 @@ async fn hostile_streams_are_reset() {
 }
 
 #[tokio::test]
-async fn an_unreachable_node_is_told_on_the_error_stream() {
+async fn an_unreachable_node_is_told_before_the_upgrade_and_later_on_the_error_stream() {
     let (streams, frames) = Streams::new();
-    let node = Node { streams, frames };
+    let offline = Node { streams, frames };
+    let refused = WsClient::connect(server(&offline, vec![80]), "v4.channel.k8s.io").await.err().unwrap();
+    assert!(refused.starts_with("500: error dialing backend: node n1 is offline since "), "{refused}");
+    let node = Node::online();
     let mut client = SpdyClient::upgrade(server(&node, vec![]), "portforward.k8s.io").await;
+    node.streams.node_closed("n1");
     let (error, data) = pair(&mut client, "80", "0").await;
     let got = client.until_finished(&[error, data]).await;
     assert!(
