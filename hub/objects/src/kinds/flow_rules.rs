@@ -211,9 +211,9 @@ fn queuing(queuing: &Value, path: &str, errors: &mut Errors) {
     }
 }
 
-/// Bits that it takes to choose a hand of so many queues, in order.
+/// Bits of a hash that dealing a hand takes, as upstream counts them.
 fn entropy_bits(queues: i64, hand: i64) -> f64 {
-    (0..hand.min(64)).map(|dealt| ((queues - dealt).max(1) as f64).log2()).sum()
+    ((queues as f64).log2() * hand as f64).ceil()
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ impl Element {
 
     fn encode(&self) -> String {
         match self {
-            Element::Field(name) => format!("f:{name}"),
+            Element::Field(name) => ["f:", name].concat(),
             Element::Key(keys) => {
                 let map: Map<String, Value> = keys.iter().map(|(k, v)| (k.clone(), v.0.clone())).collect();
                 format!("k:{}", Value::Object(map))
@@ -154,6 +154,26 @@ impl Set {
                 self.members.insert(last.clone());
             }
             [first, rest @ ..] => self.children.entry(first.clone()).or_default().insert(rest),
+        }
+    }
+
+    /// A member with what is below it.
+    pub fn put(&mut self, element: Element, below: Set) {
+        if !below.is_empty() {
+            match self.children.entry(element.clone()) {
+                Entry::Vacant(place) => _ = place.insert(below),
+                Entry::Occupied(mut mine) => mine.get_mut().absorb(below),
+            }
+        }
+        self.members.insert(element);
+    }
+
+    /// `put` at the end of a path.
+    pub fn graft(&mut self, path: &[Element], below: Set) {
+        match path {
+            [] => self.absorb(below),
+            [last] => self.put(last.clone(), below),
+            [first, rest @ ..] => self.children.entry(first.clone()).or_default().graft(rest, below),
         }
     }
 
@@ -361,6 +381,12 @@ mod tests {
             all.absorb(b.clone());
             rest.subtract(b);
             assert_eq!((all, rest), (a.union(b), a.difference(b)), "in place as apart");
+            let path = [Element::field("x"), Element::field("y")];
+            let (mut grafted, mut inserted) = (a.clone(), a.clone());
+            grafted.graft(&path, b.clone());
+            inserted.insert(&path);
+            b.paths().iter().for_each(|below| inserted.insert(&[&path[..], below].concat()));
+            assert_eq!(grafted, inserted);
         }
     }
 

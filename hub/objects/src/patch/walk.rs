@@ -86,6 +86,11 @@ fn compare_at(
     path: &mut Path,
     result: &mut Comparison,
 ) {
+    match (old, new) {
+        (None, Some(new)) => return result.added.graft(path, everything(place, new)),
+        (Some(old), None) => return result.removed.graft(path, everything(place, old)),
+        _ => {}
+    }
     let Some(shape) = new.filter(|v| !v.is_null()).or(old.filter(|v| !v.is_null())) else {
         // Two nulls are equal; a null that came or went is a leaf.
         return leaf(old, new, path, result);
@@ -94,13 +99,30 @@ fn compare_at(
     match atoms {
         [Atom::List(list), Atom::List(_)] if !list.atomic => compare_lists(list, old, new, path, result),
         [Atom::Map(map), Atom::Map(_)] if !map.atomic => compare_maps(map, old, new, path, result),
-        _ => return leaf(old, new, path, result),
+        _ => leaf(old, new, path, result),
     }
-    match (old, new) {
-        (None, Some(_)) => result.added.insert(path),
-        (Some(_), None) => result.removed.insert(path),
+}
+
+/// All places below one that came or went as a whole.
+fn everything(place: Place<'_>, value: &Value) -> Set {
+    let mut set = Set::default();
+    match (place.atom(value), value) {
+        (Atom::List(list), Value::Array(_)) if !list.atomic => {
+            for (element, items) in by_element(&list, Some(value)) {
+                let below = if let [item] = items.as_slice() { everything(list.item, item) } else { Set::default() };
+                set.put(element, below);
+            }
+        }
+        (Atom::Map(map), Value::Object(members)) if !map.atomic => {
+            for (name, member) in members {
+                if let Some(place) = map.member(name) {
+                    set.put(Element::field(name), everything(place, member));
+                }
+            }
+        }
         _ => {}
     }
+    set
 }
 
 fn leaf(old: Option<&Value>, new: Option<&Value>, path: &Path, result: &mut Comparison) {
