@@ -74,8 +74,10 @@ fn original_stays(world: &mut World, reconcile: &str) -> Result<bool> {
         let ended = running(world, keeps) == 1 && running(world, leaves) == 0;
         wait::yes(ended, || format!("{} and {} processes", running(world, keeps), running(world, leaves)))
     })?;
-    let events = world.kubectl.say("get events")?;
-    wait::yes(events.contains("Lost") && events.contains("Reconciled"), || events)?;
+    until("Events that say so", LONG, || {
+        let events = world.kubectl.say("get events")?;
+        wait::yes(events.contains("Lost") && events.contains("Reconciled"), || events)
+    })?;
     Ok(stays)
 }
 

@@ -2,6 +2,8 @@
 //!
 //! In: policies and absences. Out: which pods run where. Never: a clock.
 
+mod random;
+
 use super::*;
 use crate::world::World;
 use serde_json::Value;
