@@ -85,11 +85,21 @@ impl StoreError {
     /// A redb error. redb's own words on corruption become `Damaged`.
     pub(crate) fn redb(path: &std::path::Path, what: &'static str, error: redb::Error) -> StoreError {
         match error {
-            redb::Error::Io(source) if source.kind() == io::ErrorKind::InvalidData => {
+            redb::Error::Io(source)
+                if matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+            {
                 StoreError::Damaged { path: path.into(), why: source.to_string() }
             }
             redb::Error::Io(source) => StoreError::io(what, source),
             redb::Error::DatabaseAlreadyOpen => StoreError::InUse(path.into()),
+            other @ (redb::Error::UpgradeRequired(_)
+            | redb::Error::TableDoesNotExist(_)
+            | redb::Error::TableTypeMismatch { .. }
+            | redb::Error::TableIsMultimap(_)
+            | redb::Error::TypeDefinitionChanged { .. }) => {
+                let why = format!("it is not a file that a hub wrote ({other})");
+                StoreError::Damaged { path: path.into(), why }
+            }
             redb::Error::Corrupted(why) => StoreError::Damaged { path: path.into(), why },
             other => StoreError::io(what, io::Error::other(other.to_string())),
         }
