@@ -1,13 +1,20 @@
 //! What strangers and broken clients send: refused with the right code, bounded, and without harm to others.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/http.rs"]
+mod http_client;
 #[path = "support/mod.rs"]
 mod support;
 
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Empty;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use std::{
     io::{Read, Write},
     net::TcpStream,
+    sync::atomic::Ordering,
 };
 use support::Cluster;
 
@@ -151,4 +158,30 @@ fn stopping_ends_watches_and_lets_requests_finish() {
     assert_eq!(watch.next_name().1, "a");
     c.stop();
     assert!(watch.ended());
+}
+
+/// CVE-2023-44487: requests that are taken back as soon as they are made.
+#[test]
+fn rapid_resets_harm_nobody() {
+    let c = Cluster::start();
+    c.runtime.block_on(async {
+        let (tls, host) = http_client::connect(c.dir.path(), &c.url, "h2").await;
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await.unwrap();
+        tokio::spawn(connection);
+        for _ in 0..5000 {
+            // The server may end such a connection.
+            if sender.ready().await.is_err() {
+                break;
+            }
+            let request = Request::get(format!("https://{host}/api/v1/pods")).body(Empty::<Bytes>::new()).unwrap();
+            drop(sender.send_request(request));
+            tokio::task::yield_now().await;
+        }
+    });
+    assert_eq!(c.get("/api/v1/pods").0, 200);
+    // Nothing of it is left.
+    while c.api.metrics.in_flight.load(Ordering::Relaxed) != 0 {
+        std::thread::yield_now();
+    }
 }

@@ -25,7 +25,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, request};
 use hyper::body::Incoming;
 use limpet_hub_core::flow;
 use limpet_objects::status::Status;
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 use tokio::time::Instant;
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
@@ -95,9 +95,10 @@ pub async fn answer(api: Arc<Api>, peer: Arc<Peer>, request: Request<Incoming>) 
         id: audit_id(request.headers()),
         decided: Decided::default(),
     };
-    api.metrics.in_flight.fetch_add(1, Ordering::Relaxed);
-    let answered = accept(&api, &peer, request, &mut course).await;
-    api.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
+    let answered = {
+        let _counted = api.metrics.enter();
+        accept(&api, &peer, request, &mut course).await
+    };
     let mut reply = answered.unwrap_or_else(|status| reply::failure(&status, course.wanted));
     reply::warn(&mut reply, &course.warnings);
     for (name, text) in

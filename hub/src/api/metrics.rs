@@ -58,7 +58,21 @@ pub struct Metrics {
     pub in_flight: AtomicI64,
 }
 
+/// A request that is being answered; also one whose client leaves is counted out.
+pub struct Entered<'a>(&'a AtomicI64);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Metrics {
+    pub fn enter(&self) -> Entered<'_> {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        Entered(&self.in_flight)
+    }
+
     pub fn request(&self, labels: Labels, code: u16, took: Option<Duration>) {
         if let (Some(took), Ok(mut durations)) = (took, self.durations.lock()) {
             let histogram = durations.entry(labels.clone()).or_default();

@@ -14,6 +14,7 @@ use rustls::{
 };
 use std::{path::Path, sync::Arc, time::Duration};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 /// An answer that takes longer than this on any machine is one that does not come.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
@@ -26,21 +27,7 @@ pub struct Keeping {
 impl Keeping {
     /// As the operator; `dir` is the cluster's folder, `url` its address.
     pub async fn open(dir: &Path, url: &str) -> Keeping {
-        let host = url.trim_start_matches("https://").to_owned();
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(dir.join("pki/ca.crt")).unwrap()).unwrap();
-        let chain = CertificateDer::pem_file_iter(dir.join("pki/admin.crt")).unwrap();
-        let chain = chain.collect::<Result<Vec<_>, _>>().unwrap();
-        let key = PrivateKeyDer::from_pem_file(dir.join("pki/admin.key")).unwrap();
-        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)
-            .unwrap();
-        let name = ServerName::try_from("127.0.0.1").unwrap();
-        let tcp = TcpStream::connect(&host).await.unwrap();
-        let tls = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
+        let (tls, host) = connect(dir, url, "http/1.1").await;
         let (sender, connection) = handshake(TokioIo::new(tls)).await.unwrap();
         tokio::spawn(connection);
         Keeping { sender, host }
@@ -72,4 +59,24 @@ impl Keeping {
     pub async fn is_open(&mut self) -> bool {
         self.sender.ready().await.is_ok()
     }
+}
+
+/// A TLS connection of the operator's, with one protocol, and the host it leads to.
+pub async fn connect(dir: &Path, url: &str, protocol: &str) -> (TlsStream<TcpStream>, String) {
+    let host = url.trim_start_matches("https://").to_owned();
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(dir.join("pki/ca.crt")).unwrap()).unwrap();
+    let chain = CertificateDer::pem_file_iter(dir.join("pki/admin.crt")).unwrap();
+    let chain = chain.collect::<Result<Vec<_>, _>>().unwrap();
+    let key = PrivateKeyDer::from_pem_file(dir.join("pki/admin.key")).unwrap();
+    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .unwrap();
+    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let tcp = TcpStream::connect(&host).await.unwrap();
+    (tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap(), host)
 }
