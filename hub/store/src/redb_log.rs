@@ -285,7 +285,7 @@ fn fill(
 /// redb may panic on a damaged file. Where panics unwind that becomes an error; where they abort, the words of the
 /// panic follow the log line that names the file.
 fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    tracing::debug!(path = %path.display(), "opening the store");
+    tracing::info!(path = %path.display(), "opening the store");
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| {
         Err(StoreError::Damaged { path: path.into(), why: "reading it failed in the database engine".into() })
     })
