@@ -87,13 +87,14 @@ impl Controllers {
                 if let Some(at) = plan.again_at {
                     self.queue.add_at(work.clone(), instant(at).max(Instant::now() + AGAIN_MIN));
                 }
-                let pause = if busy { self.heat.spend(work.clone(), Instant::now()) } else { Duration::ZERO };
-                if pause.is_zero() {
-                    self.queue.done(work);
-                } else {
-                    tracing::warn!(controller = controller.name(), key = %work.1, ?pause,
+                let rest = busy.then(|| self.heat.spend(work.clone(), Instant::now()));
+                if rest.is_some_and(|r| r.fight) {
+                    tracing::warn!(controller = controller.name(), key = %work.1,
                         "changes this object all the time; somebody else seems to change it back");
-                    self.queue.rest(work, pause);
+                }
+                match rest.map(|r| r.pause).filter(|pause| !pause.is_zero()) {
+                    Some(pause) => self.queue.rest(work, pause),
+                    None => self.queue.done(work),
                 }
             }
             Err(refused) => self.failed(work, refused).await,
