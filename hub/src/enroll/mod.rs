@@ -27,6 +27,8 @@ const TOKENS: &str = "limpet/jointokens";
 const IDENTITIES: &str = "limpet/identities";
 const TOKENS_MAX: usize = 10_000;
 const PATTERNS_MAX: usize = 32;
+/// How often a join is tried again that another hub was faster with.
+const JOIN_TRIES: usize = 5;
 /// Lifetimes that `limpet token create --ttl` takes.
 const TTL_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
 
@@ -91,11 +93,13 @@ pub struct Enroll {
     store: Store,
     pki: Arc<RwLock<Pki>>,
     endpoints: Endpoints,
+    /// One device after the other: all of a fleet may come with one token at the same moment.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Enroll {
     pub fn new(store: Store, pki: Arc<RwLock<Pki>>, endpoints: Endpoints) -> Enroll {
-        Enroll { store, pki, endpoints }
+        Enroll { store, pki, endpoints, turn: tokio::sync::Mutex::new(()) }
     }
 
     /// Makes a token. The secret is 128 random bits and is not kept.
@@ -168,9 +172,29 @@ impl Enroll {
 
     /// Lets a device in, or says why not. Nothing changes when it is refused. `address`: where it asks from, for people.
     pub async fn join(&self, ask: &JoinAsk, address: &str, now: SystemTime) -> Result<JoinAnswer, EnrollError> {
+        // Who has no token waits for nobody and lets nobody wait.
+        self.token(ask, now)?;
+        let _turn = self.turn.lock().await;
+        for _ in 0..JOIN_TRIES {
+            match self.join_in_turn(ask, address, now).await {
+                // Another hub was faster: what it wrote is read now.
+                Err(EnrollError::Store(StoreError::Conflict { .. } | StoreError::Exists(_))) => {}
+                other => return other,
+            }
+        }
+        self.join_in_turn(ask, address, now).await
+    }
+
+    /// The token that a device shows, when it is good.
+    fn token(&self, ask: &JoinAsk, now: SystemTime) -> Result<(TokenRecord, u64), EnrollError> {
         let (token, revision): (TokenRecord, u64) =
             self.get(TOKENS, &ask.token_id)?.ok_or(Refusal::Unknown)?;
         token.check(&ask.token_secret, &ask.node_name, millis(now))?;
+        Ok((token, revision))
+    }
+
+    async fn join_in_turn(&self, ask: &JoinAsk, address: &str, now: SystemTime) -> Result<JoinAnswer, EnrollError> {
+        let (token, revision) = self.token(ask, now)?;
         let key_sha256 = identity::key_sha256_of_request(&ask.csr_pem).map_err(PkiError::Request)?;
         let known: Option<(Identity, u64)> = self.get(IDENTITIES, &ask.node_name)?;
         if let Some((identity, _)) = &known
@@ -197,7 +221,7 @@ impl Enroll {
             token: token.id.clone(),
         };
         let id = token.id.clone();
-        // In one transaction: of two devices with the last use, one gets a conflict and is refused when it asks again.
+        // In one transaction: of two devices with the last use at two hubs, one gets a conflict and is refused then.
         let writes = vec![
             put(TOKENS, &id, &token.used(&ask.node_name), Expect::Revision(revision))?,
             put(IDENTITIES, &ask.node_name, &identity, expect(known.map(|k| k.1)))?,

@@ -38,6 +38,30 @@ fn ask(token: &str, node: &str, key: &KeyPair) -> JoinAsk {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_crowd_with_one_token_is_let_in_and_nobody_more() {
+    let (office, dir) = office("crowd");
+    let made = office.create_token(&wish(Some(30), None), at(0)).await.unwrap();
+    let office = Arc::new(office);
+    let crowd: Vec<_> = (0..40)
+        .map(|n| {
+            let (office, ask) = (office.clone(), ask(&made.token, &format!("pi-{n}"), &KeyPair::generate().unwrap()));
+            tokio::spawn(async move { office.join(&ask, "192.0.2.9", at(1)).await })
+        })
+        .collect();
+    let mut refused = 0;
+    for one in crowd {
+        match one.await.unwrap() {
+            Ok(_) => {}
+            Err(EnrollError::Refused(_)) => refused += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!((refused, office.identities().len()), (10, 30));
+    assert_eq!(office.tokens()[0].uses_left, Some(0));
+    let _ = std::fs::remove_dir_all(dir);
+}
+
 #[tokio::test]
 async fn a_device_joins_renews_and_is_removed() {
     let (office, dir) = office("joins");
