@@ -2,7 +2,7 @@
 //!
 //! One binary, several processes: without a command it is the keeper, which starts `agent`; the agent starts `rt` and
 //! `unpack` for one piece of work each. `ps`, `logs`, `exec`,
-//! `images` and `doctor` are for people at the board.
+//! `images`, `doctor`, `lock` and `unlock` are for people at the board.
 //! Never: more than this file knows of the command line.
 
 mod agent;
@@ -12,6 +12,7 @@ mod inspect;
 mod journal;
 mod keeper;
 mod link;
+mod locks;
 mod logger;
 mod logs;
 mod net;
@@ -107,6 +108,21 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Holds updates of this board back: its agent, its system, what a FleetRollout would change here
+    Lock {
+        /// Whose lock it is; each has its own
+        #[arg(default_value = locks::NAME)]
+        name: String,
+        /// Shown at the hub to whoever waits
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+    /// Lets updates come again
+    Unlock {
+        /// Whose lock it was
+        #[arg(default_value = locks::NAME)]
+        name: String,
+    },
     /// Started by the keeper
     #[command(hide = true)]
     Agent(AgentOptions),
@@ -148,6 +164,8 @@ fn command(args: Vec<OsString>) -> i32 {
         Some(Command::Exec { container, command }) => inspect::exec(&paths, &container, command),
         Some(Command::Images) => inspect::images(&paths),
         Some(Command::Doctor { json }) => inspect::doctor(&paths, json),
+        Some(Command::Lock { name, reason }) => locks::lock(&paths, &name, &reason),
+        Some(Command::Unlock { name }) => locks::unlock(&paths, &name),
         Some(Command::Agent(agent)) => run_agent(agent.options),
         None => run_keeper(&cli.options, &args[1..]),
     }

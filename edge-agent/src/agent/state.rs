@@ -230,6 +230,8 @@ impl Agent {
         let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
         self.hang_up = link.hang_up.clone();
         let mut manifests = self.manifest_changes();
+        let mut locks = self.lock_changes();
+        self.read_locks();
         let (renewed_tell, mut renewed) = mpsc::channel::<Result<Identity, join::JoinError>>(1);
         loop {
             self.settle();
@@ -260,6 +262,7 @@ impl Agent {
                 },
                 Some(result) = renewed.recv() => self.renewed(result),
                 Some(()) = manifests.recv() => self.read_manifests(),
+                Some(()) = locks.recv() => self.read_locks(),
                 // Room on the lane to the hub: `settle` uses it.
                 _ = room(&waiting), if waiting.is_some() => {}
                 () = tokio::time::sleep_until(wake) => self.tick(),

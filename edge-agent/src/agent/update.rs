@@ -4,9 +4,10 @@
 //! program and the end of this process, from which the keeper starts the new one; Events; a condition of the node.
 //! Never: an update while no hub is there to agree with it.
 
-use super::state::Agent;
+use super::{manifests, state::Agent};
 use crate::{
     keeper::INSTALLED,
+    locks,
     update::{Ask, Failed, fetch, files},
 };
 use limpet_agent_core::{
@@ -31,6 +32,8 @@ pub struct Updating {
     again_at_ms: Option<u64>,
     /// The state on disk has a program that is to be started.
     staged: bool,
+    /// Who holds updates of this board back, and why.
+    locked: Option<String>,
 }
 
 impl Updating {
@@ -41,7 +44,7 @@ impl Updating {
             files::clean(&dir, &state);
         }
         let (tell, done) = mpsc::channel(1);
-        Updating { dir, state, busy: None, tell, done, again_at_ms: None, staged: false }
+        Updating { dir, state, busy: None, tell, done, again_at_ms: None, staged: false, locked: None }
     }
 
     /// As the hub is told: of the program that came over the air, or of the installed one.
@@ -87,7 +90,7 @@ impl Agent {
         let now = self.clock.mono_ms();
         let early = self.updating.again_at_ms.is_some_and(|at| at > now);
         self.updating.again_at_ms = self.updating.again_at_ms.filter(|_| early);
-        let idle = self.updating.busy.is_none() && !self.updating.staged;
+        let idle = self.updating.busy.is_none() && !self.updating.staged && self.updating.locked.is_none();
         if let Some(wanted) = wanted.filter(|_| self.sync.welcomed() && idle) {
             let same = self.updating.state.refused().is_some_and(|r| r.version == wanted);
             if !(same && early) {
@@ -129,8 +132,12 @@ impl Agent {
     pub(super) fn update_fetched(&mut self, result: Result<Fetched, Failed>) {
         let Some(wanted) = self.updating.busy.take() else { return };
         match result {
-            // Somebody has changed their mind meanwhile.
-            Ok(fetched) if self.wanted_version().as_deref() == Some(&fetched.version) => self.stage(Some(fetched)),
+            // Somebody may have changed their mind meanwhile, or hold it back now.
+            Ok(fetched)
+                if self.wanted_version().as_deref() == Some(&fetched.version) && self.updating.locked.is_none() =>
+            {
+                self.stage(Some(fetched));
+            }
             Ok(_) => self.look_at_update(),
             Err(Failed::Never(why)) => self.refuse_update(wanted, why, false),
             Err(Failed::Later(why)) => self.refuse_update(wanted, why, true),
@@ -213,11 +220,44 @@ impl Agent {
 
     /// The node's condition `AgentUpToDate`.
     fn show_update(&mut self) {
-        let condition: Vec<OwnCondition> = self.update_condition().into_iter().collect();
-        if self.facts.own != condition {
-            self.facts.own = condition;
+        let own: Vec<OwnCondition> = self.update_condition().into_iter().chain([self.lock_condition()]).collect();
+        if self.facts.own != own {
+            self.facts.own = own;
             self.tell_node(false);
         }
+    }
+
+    /// Told always: the hub would keep the last one.
+    fn lock_condition(&self) -> OwnCondition {
+        let (reason, message) = match &self.updating.locked {
+            Some(who) => ("Locked", who.clone()),
+            None => ("NoLock", "nobody holds updates back".into()),
+        };
+        OwnCondition { kind: "UpdateLocked", holds: self.updating.locked.is_some(), reason, message }
+    }
+
+    /// Changes in the directory of locks.
+    pub(super) fn lock_changes(&self) -> mpsc::Receiver<()> {
+        let dir = locks::dir(&self.options.paths.data);
+        match std::fs::create_dir_all(&dir).and_then(|()| manifests::watch(&dir)) {
+            Ok(changes) => changes,
+            Err(e) => {
+                log::error!("locks: {} is not watched, changes count at the next start: {e}", dir.display());
+                mpsc::channel(1).1
+            }
+        }
+    }
+
+    pub(super) fn read_locks(&mut self) {
+        let held = locks::held(&locks::dir(&self.options.paths.data));
+        if held != self.updating.locked {
+            match &held {
+                Some(who) => log::info!("updates are held back by {who}"),
+                None => log::info!("nobody holds updates back any more"),
+            }
+            self.updating.locked = held;
+        }
+        self.look_at_update();
     }
 
     fn update_condition(&self) -> Option<OwnCondition> {
@@ -229,6 +269,10 @@ impl Agent {
             }
             (None, Some(r)) if Some(&r.version) == wanted.as_ref() => {
                 (false, if r.ran { "RolledBack" } else { "Refused" }, format!("{}: {}", r.version, r.why))
+            }
+            (None, _) if wanted.as_ref().is_some_and(|w| *w != self.updating.version()) && self.updating.locked.is_some() => {
+                let who = self.updating.locked.as_deref().unwrap_or_default();
+                (false, "Locked", format!("{}: held back by {who}", wanted.as_deref().unwrap_or_default()))
             }
             _ if wanted.as_ref() == Some(&self.updating.version()) => {
                 (true, "AsWanted", format!("{}: runs", self.updating.version()))

@@ -87,6 +87,16 @@ fn an_event(world: &World, reason: &str) -> Result<()> {
     })
 }
 
+/// What somebody types at the board.
+fn at_the_board(world: &World, words: &[&str]) -> Result<()> {
+    let program = world.binaries.agent.display().to_string();
+    let data = world.agents[0].data.display().to_string();
+    let mut all = vec![program.as_str()];
+    all.extend(words);
+    all.extend(["--data-dir", &data]);
+    world.agents[0].inside(&all)?.ok("limpet-agent").map(|_| ())
+}
+
 fn sleepers(world: &World) -> Vec<Process> {
     world.agents[0].named("sleep")
 }
@@ -115,7 +125,10 @@ fn an_agent_is_updated_over_the_air_and_containers_never_notice() {
         let twice = publish(world, "7.2.0", &another).err().unwrap_or_default();
         wait::yes(twice.contains("published already"), || twice.clone())?;
 
+        at_the_board(world, &["lock", "till", "--reason", "a payment"])?;
         wanted(world, "7.2.0")?;
+        comes_to(world, &installed, &["False", "Locked", "7.2.0: held back by till: a payment"])?;
+        at_the_board(world, &["unlock", "till"])?;
         comes_to(world, "7.2.0", &["True", "AsWanted"])?;
         an_event(world, "AgentUpdated")?;
         untouched(world, "after the update")?;

@@ -6,7 +6,7 @@
 use super::{Answer, ago};
 use crate::{
     ObjectStore, Timestamp,
-    control::{Policy, UPDATE_LOCK, pool_of},
+    control::{Policy, UPDATE_LOCK, device_lock, pool_of},
     nodes::{offline::OFFLINE_SINCE, queued::queued},
     view::Node,
 };
@@ -32,7 +32,7 @@ pub fn why(view: &ObjectStore, node: &Node, now: Timestamp) -> Answer {
     for taint in node.spec.taints.iter() {
         answer.because(format!("taint {}={}:{} keeps pods away that do not tolerate it", taint.key, taint.value, taint.effect));
     }
-    if let Some(lock) = node.meta.annotations.get(UPDATE_LOCK) {
+    if let Some(lock) = node.meta.annotations.get(UPDATE_LOCK).map(|l| l.to_string()).or_else(|| device_lock(node)) {
         answer.because(format!("it holds updates back: {lock}"));
     }
     if let Some(pool) = pool_of(view, node) {

@@ -19,7 +19,7 @@ use crate::{
 use decide::{Decision, Phase, decide};
 use serde_json::{Value, json};
 use std::sync::Arc;
-pub use units::{AGENT_VERSION, LOCK};
+pub use units::{AGENT_VERSION, LOCK, device_lock};
 
 const NAME: &str = "fleetrollout-controller";
 /// Units that are named in the status, of those that failed or hold a lock.
@@ -144,6 +144,7 @@ fn node_matters(changed: &Changed) -> bool {
             && o.status.ready() == n.status.ready()
             && o.field("/status/nodeInfo") == n.field("/status/nodeInfo")
             && units::agent_says(o) == units::agent_says(n)
+            && units::device_lock(o) == units::device_lock(n)
     })
 }
 

@@ -139,6 +139,22 @@ fn halting_leaves_everything_as_it_is_for_people_to_look() {
 }
 
 #[test]
+fn a_lock_that_was_made_at_the_board_holds_it_until_it_is_gone() {
+    let mut w = fleet(2);
+    let told = |status: &str| json!([{"type": "Ready", "status": "True"},
+        {"type": "UpdateLocked", "status": status, "reason": "x", "message": "till: a card payment"}]);
+    w.patch("/nodes", "", "n0", json!({"status": {"conditions": told("True")}}));
+    w.settle();
+    upgrade(&mut w, json!({"budget": {"maxUnavailable": "100%"}}));
+    w.settle();
+    assert_eq!((phase(&w), with(&w, "v2")), ("Waiting", 1));
+    assert_eq!(status(&w)["heldUnits"], json!(["n0: on the board: till: a card payment"]));
+    w.patch("/nodes", "", "n0", json!({"status": {"conditions": told("False")}}));
+    w.settle();
+    assert_eq!((phase(&w), with(&w, "v2")), ("Complete", 2));
+}
+
+#[test]
 fn locks_hold_a_board_and_who_is_away_gets_it_on_return() {
     let mut w = fleet(4);
     w.patch("/nodes", "", "n0", json!({"metadata": {"annotations": {LOCK: "card payment"}}}));

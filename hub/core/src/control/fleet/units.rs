@@ -178,12 +178,19 @@ fn is_away(node: &Node) -> bool {
 
 /// A lock on the board: of the device itself, or of an application that runs there.
 fn board_lock(view: &ObjectStore, node: &Node) -> Option<String> {
-    let own = node.meta.annotations.get(LOCK).map(reason);
+    let own = node.meta.annotations.get(LOCK).map(reason).or_else(|| device_lock(node));
     own.or_else(|| {
         let pods = view.pods_on(&node.meta.name).filter(|p| p.is_active());
         let mut locks = pods.filter_map(|p| Some((p, p.meta.annotations.get(LOCK)?)));
         locks.next().map(|(p, value)| format!("pod {}/{}: {}", p.meta.namespace, p.meta.name, reason(value)))
     })
+}
+
+/// A lock that was made at the board itself: its agent says so in a condition.
+pub fn device_lock(node: &Node) -> Option<String> {
+    let conditions = node.field("/status/conditions");
+    let told = conditions.as_array()?.iter().find(|c| c["type"] == "UpdateLocked" && c["status"] == "True")?;
+    Some(format!("on the board: {}", told["message"].as_str().unwrap_or_default()))
 }
 
 fn node_unit(view: &ObjectStore, rollout: &FleetRollout, node: &Node, version: Option<&str>) -> Unit {
