@@ -131,12 +131,14 @@ mod tests {
         let wrong = [
             "limpet",
             "limpet why",
-            "limpet hub",
             "limpet hub --data-dir d --api-listen nonsense",
             "limpet token create --ttl x --data-dir d",
         ];
         for line in wrong {
             assert!(Cli::try_parse_from(line.split_whitespace()).is_err(), "{line}");
         }
+        // Its subcommands have a directory of their own; alone it says what it needs.
+        let Ok(Cli { command: Command::Hub(args) }) = Cli::try_parse_from(["limpet", "hub"]) else { panic!() };
+        assert!(commands::hub::run(args).is_err_and(|why| why.to_string().contains("needs --data-dir DIR")));
     }
 }
