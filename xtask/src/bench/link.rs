@@ -100,11 +100,17 @@ pub fn run(binaries: &Binaries, minutes: u64) -> Result<Vec<Figure>, String> {
     world.join()?;
     let hub: std::net::Ipv4Addr = world.hub.address.parse().map_err(|_| "the hub's address is not IPv4")?;
     let capture = Capture::start(&world.agents[0].namespace, hub.octets())?;
-    let mut figures = vec![keepalive(&capture)?];
-    figures.push(one_key(&world, &capture)?);
-    figures.extend(reconnects(&mut world, &capture)?);
-    figures.push(idle(&mut world, &capture, minutes)?);
+    let mut figures = vec![told(keepalive(&capture)?)];
+    figures.push(told(one_key(&world, &capture)?));
+    figures.extend(reconnects(&mut world, &capture)?.into_iter().map(told));
+    figures.push(told(idle(&mut world, &capture, minutes)?));
     Ok(figures)
+}
+
+/// Who waits for half an hour sees what is there already.
+fn told(figure: Figure) -> Figure {
+    println!("{}: {}", figure.what, figure.measured);
+    figure
 }
 
 /// Twelve keep-alives of five seconds: everything else is over by then.
@@ -169,7 +175,8 @@ fn reconnects(world: &mut World, capture: &Capture) -> Result<Vec<Figure>, Strin
         let begun = sessions(world);
         if restart {
             world.hub.stop()?;
-            capture.settle(Duration::from_secs(2));
+            // The board asks for it again about every one and a half seconds: only what the stop said is waited for.
+            capture.settle(Duration::from_millis(600));
         }
         let (before, _) = capture.now();
         if restart {
