@@ -4,7 +4,7 @@
 
 mod guard;
 
-use super::Outcome;
+use super::{Dir, Outcome};
 use crate::logging;
 use clap::Subcommand;
 use limpet_hub::{EtcdFiles, EtcdSettings, HubOptions, PodRanges, operate};
@@ -46,13 +46,6 @@ enum Command {
         #[command(flatten)]
         dir: Dir,
     },
-}
-
-#[derive(clap::Args)]
-struct Dir {
-    /// The hub's data directory
-    #[arg(long, value_name = "DIR", env = "LIMPET_DATA_DIR")]
-    data_dir: PathBuf,
 }
 
 #[derive(clap::Args)]

@@ -15,3 +15,11 @@ pub mod why;
 
 /// The sentence that goes to stderr.
 pub type Outcome = Result<(), String>;
+
+/// For commands that speak with the hub of this machine, or look at what it has left.
+#[derive(clap::Args)]
+struct Dir {
+    /// The hub's data directory
+    #[arg(long, value_name = "DIR", env = "LIMPET_DATA_DIR")]
+    data_dir: std::path::PathBuf,
+}

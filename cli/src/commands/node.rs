@@ -2,17 +2,14 @@
 //!
 //! In: a hub's data directory. Out: devices that joined or wait; decisions. Never: a decision without a name.
 
-use super::{Outcome, node_add};
+use super::{Dir, Outcome, node_add};
 use crate::{duration, table};
 use clap::Subcommand;
 use limpet_hub::{
     enroll::{Decision, Devices, fingerprint},
     operate,
 };
-use std::{
-    path::PathBuf,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Add machines, list devices, let waiting ones in, remove joined ones.
 ///
@@ -55,13 +52,6 @@ enum Command {
         #[command(flatten)]
         dir: Dir,
     },
-}
-
-#[derive(clap::Args)]
-struct Dir {
-    /// The hub's data directory
-    #[arg(long, value_name = "DIR", env = "LIMPET_DATA_DIR")]
-    data_dir: PathBuf,
 }
 
 pub fn run(args: Args) -> Outcome {

@@ -2,17 +2,14 @@
 //!
 //! In: a hub's data directory. Out: tokens. Never: shows a secret twice; the hub keeps only its hash.
 
-use super::Outcome;
+use super::{Dir, Outcome};
 use crate::{duration, table};
 use clap::Subcommand;
 use limpet_hub::{
     enroll::{TokenRecord, TokenWish},
     operate,
 };
-use std::{
-    path::PathBuf,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Make, list and revoke join tokens.
 ///
@@ -61,13 +58,6 @@ enum Command {
         #[command(flatten)]
         dir: Dir,
     },
-}
-
-#[derive(clap::Args)]
-struct Dir {
-    /// The hub's data directory
-    #[arg(long, value_name = "DIR", env = "LIMPET_DATA_DIR")]
-    data_dir: PathBuf,
 }
 
 pub fn run(args: Args) -> Outcome {

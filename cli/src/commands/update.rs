@@ -3,7 +3,7 @@
 //! In: programs as files. Out: a signed release in the hub's registry. Never: tells a board to take it; a node's annotation, or a
 //! FleetRollout, does.
 
-use super::Outcome;
+use super::{Dir, Outcome};
 use crate::agents;
 use clap::Subcommand;
 use limpet_hub::operate::release::{self, Wish};
@@ -49,13 +49,6 @@ enum Command {
         #[command(flatten)]
         dir: Dir,
     },
-}
-
-#[derive(clap::Args)]
-struct Dir {
-    /// The hub's data directory
-    #[arg(long, value_name = "DIR", env = "LIMPET_DATA_DIR")]
-    data_dir: PathBuf,
 }
 
 pub fn run(args: Args) -> Outcome {

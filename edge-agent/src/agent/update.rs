@@ -1,8 +1,8 @@
 //! Updates of this agent: what the node's object wants, and how far it is.
 //!
-//! In: the annotation `limpet.dev/agent-version`, the outcome of a fetch, the hub's confirmation of a report. Out: a staged
-//! program and the end of this process, from which the keeper starts the new one; Events; a condition of the node.
-//! Never: an update while no hub is there to agree with it.
+//! In: the annotation `limpet.dev/agent-version`, the outcome of a fetch, the hub's confirmation of a report, locks. Out: a
+//! staged program and the end of this process, from which the keeper starts the new one; Events; conditions of the node.
+//! Never: an update while no hub is there to agree with it, or while a lock is held.
 
 use super::{manifests, state::Agent};
 use crate::{
