@@ -8,10 +8,14 @@ use super::{
     Applier, Listener, Refused, clock,
     heat::Heat,
     queue::Queue,
-    workqueue::{self, Figures},
+    workqueue::{self, Figures, Row},
 };
 use limpet_hub_core::{Changed, Key, ObjectStore, Timestamp, control::Controller};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// Reconciles at the same time: enough that their writes share fsyncs.
@@ -28,6 +32,8 @@ pub struct Controllers {
     queue: Queue<Work>,
     heat: Heat<Work>,
     figures: Vec<Figures>,
+    /// What each worker is at: a controller, and since when.
+    at_work: [Mutex<Option<(usize, Instant)>>; WORKERS],
     applier: Arc<Applier>,
 }
 
@@ -51,13 +57,14 @@ impl Controllers {
             queue: Queue::new(),
             heat: Heat::new(),
             figures,
+            at_work: Default::default(),
             applier,
         })
     }
 
     /// Starts the workers; they end with the runtime.
     pub fn start(self: &Arc<Self>) {
-        for _ in 0..WORKERS {
+        for worker in 0..WORKERS {
             let controllers = Arc::clone(self);
             tokio::spawn(async move {
                 loop {
@@ -65,7 +72,9 @@ impl Controllers {
                     let (work, waited) = controllers.queue.next_waited().await;
                     let (figures, begun) = (&controllers.figures[work.0], Instant::now());
                     figures.took(waited);
+                    controllers.is_at(worker, Some((work.0, begun)));
                     controllers.work(work).await;
+                    controllers.is_at(worker, None);
                     figures.gave_back(begun.elapsed());
                 }
             });
@@ -124,12 +133,25 @@ impl Controllers {
         }
     }
 
+    fn is_at(&self, worker: usize, work: Option<(usize, Instant)>) {
+        *self.at_work[worker].lock().unwrap_or_else(PoisonError::into_inner) = work;
+    }
+
     /// Figures of all controllers, as Prometheus reads them.
     pub fn text(&self) -> String {
-        let mut depths = vec![0; self.list.len()];
-        self.queue.each_waiting(|work| depths[work.0] += 1);
-        let names = self.list.iter().map(|c| c.name());
-        let rows: Vec<_> = names.zip(&self.figures).zip(depths).map(|((n, f), d)| (queue_name(n), f, d)).collect();
+        let row = |(c, figures): (&Box<dyn Controller>, _)| Row {
+            name: queue_name(c.name()),
+            figures,
+            depth: 0,
+            under_way: vec![],
+        };
+        let mut rows: Vec<Row<'_>> = self.list.iter().zip(&self.figures).map(row).collect();
+        self.queue.each_waiting(|work| rows[work.0].depth += 1);
+        for worker in &self.at_work {
+            if let Some((controller, since)) = *worker.lock().unwrap_or_else(PoisonError::into_inner) {
+                rows[controller].under_way.push(since.elapsed());
+            }
+        }
         workqueue::text(&rows)
     }
 
@@ -139,12 +161,25 @@ impl Controllers {
     }
 }
 
-/// What upstream calls the queue of a controller: its name without the word.
+/// What upstream calls the queue of a controller: its name without the word, with exceptions.
 fn queue_name(controller: &'static str) -> &'static str {
     match controller {
+        "replication-controller" => "replicationmanager",
         "endpoint-slice-controller" => "endpoint_slice",
+        "endpoint-slice-mirroring-controller" => "endpoint_slice_mirroring",
         "garbage-collector-controller" => "garbage_collector_attempt_to_delete",
-        "taint-eviction-controller" => "taint_eviction",
+        "taint-eviction-controller" => "noexec_taint_node",
+        "resourcequota-controller" => "resourcequota_primary",
+        "clusterrole-aggregation-controller" => "ClusterRoleAggregator",
+        "persistentvolumeclaim-controller" => "claims",
+        "persistentvolume-controller" => "volumes",
+        "persistentvolumeclaim-protection-controller" => "pvcprotection",
+        "persistentvolume-protection-controller" => "pvprotection",
+        "ephemeral-volume-controller" => "ephemeral_volume",
+        "resourceclaim-controller" => "resource_claim",
+        "token-cleaner-controller" => "token_cleaner",
+        "bootstrap-signer-controller" => "bootstrap_signer_queue",
+        "serviceaccount-token-controller" => "serviceaccount_tokens_secret",
         name => name.strip_suffix("-controller").unwrap_or(name),
     }
 }

@@ -3,7 +3,7 @@
 //! In: objects written to the store. Out: what the controllers and the scheduler made of them.
 
 use super::*;
-use limpet_hub_core::{control, schedule::Scheduler};
+use limpet_hub_core::{Change, control, schedule::Scheduler};
 use limpet_objects::status::Status;
 use limpet_store::{Draft, Expect, Key, Options, Record, Store, StoreError, Write};
 use serde_json::{Value, json};
@@ -23,6 +23,8 @@ pub(super) struct PlainApi {
     uids: AtomicU64,
     writes: AtomicUsize,
     fail_every: usize,
+    /// Pods that may still be created.
+    room: AtomicUsize,
 }
 
 fn status(error: StoreError) -> Status {
@@ -47,7 +49,7 @@ fn value(record: &Record) -> Value {
 impl PlainApi {
     /// `fail_every` 0: never.
     pub fn new(store: Store, fail_every: usize) -> PlainApi {
-        PlainApi { store, uids: AtomicU64::new(1), writes: AtomicUsize::new(1), fail_every }
+        PlainApi { store, uids: AtomicU64::new(1), writes: AtomicUsize::new(1), fail_every, room: AtomicUsize::new(usize::MAX) }
     }
 
     fn trouble(&self) -> Result<(), Status> {
@@ -90,6 +92,10 @@ impl Api for PlainApi {
     fn create(&self, _: &'static str, resource: String, namespace: String, mut object: Value) -> Answer<'_, u64> {
         Box::pin(async move {
             self.trouble()?;
+            let takes = |room: usize| room.checked_sub(1);
+            if resource == "/pods" && self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, takes).is_err() {
+                return Err(Status::new(403, "Forbidden", "no room"));
+            }
             let name = object["metadata"]["name"].as_str().unwrap().to_string();
             object["metadata"]["uid"] = json!(format!("uid-{}", self.uids.fetch_add(1, Ordering::Relaxed)));
             object["metadata"]["creationTimestamp"] = json!("2026-11-23T00:00:00Z");
@@ -233,4 +239,27 @@ async fn a_view_that_fell_behind_is_loaded_anew() {
     stage.create("apps/deployments", "default", deployment(30)).await;
     stage.until("30 bound pods", |store| bound(store) == 30).await;
     assert_eq!(stage.pods().len(), 30);
+}
+
+#[tokio::test]
+async fn where_there_is_no_room_few_try() {
+    let pods = |n: usize| -> Vec<Change> {
+        let object = |i| json!({"metadata": {"name": format!("p{i}")}});
+        let resource = || "/pods".to_string();
+        (0..n).map(|i| Change::Create { resource: resource(), namespace: "a".into(), object: object(i) }).collect()
+    };
+    // (room, asked for, tried): batches of 1, 2, 4, 8, 16, 32, 32; a batch with a failure is the last one.
+    for (room, asked, tried) in [(100, 100, 100), (0, 100, 1), (1, 100, 3), (3, 100, 7), (8, 100, 15), (9, 10, 10), (63, 500, 95)] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Options::default()).unwrap();
+        let api = Arc::new(PlainApi::new(store.clone(), 0));
+        api.room.store(room, Ordering::Relaxed);
+        let (world, feed) = World::load(&store);
+        tokio::spawn(feed.run(vec![]));
+        let applier = Applier::new(api.clone(), store.clone(), world);
+        let outcome = applier.try_apply("test", pods(asked)).await;
+        assert_eq!(outcome.is_ok(), room >= asked, "{room} of {asked}");
+        assert_eq!(api.writes.load(Ordering::Relaxed) - 1, tried, "{room} of {asked}");
+        assert_eq!(store.list("/pods", None).records.len(), room.min(asked));
+    }
 }
