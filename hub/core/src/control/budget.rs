@@ -7,7 +7,7 @@
 
 use super::{
     Controller,
-    common::{after, set_status},
+    common::{after, set_shared_status},
 };
 use crate::{
     Changed, EventType, Key, ObjectStore, Plan, Regarding, Timestamp,
@@ -23,6 +23,8 @@ use std::{
 };
 
 const NAME: &str = "disruption-controller";
+/// What upstream calls the source of this controller's Events.
+const SOURCE: &str = "controllermanager";
 /// An evicted pod that is still there after so long counts again.
 const EVICTION_TAKES_S: i64 = 120;
 
@@ -166,7 +168,7 @@ fn write(
     let reason = if allowed > 0 { "SufficientPods" } else { "InsufficientPods" };
     if pods.is_empty() && old["expectedPods"] != 0 {
         let message = "No matching pods found";
-        plan.event(Regarding::of(budget), EventType::Normal, "NoPods", message, NAME);
+        plan.event(Regarding::of(budget), EventType::Normal, "NoPods", message, SOURCE);
     }
     let status = json!({
         "currentHealthy": healthy,
@@ -177,7 +179,7 @@ fn write(
         "observedGeneration": budget.meta.generation,
         "conditions": condition(budget, &old, allowed > 0, reason, "", now),
     });
-    set_status(plan, budget, status);
+    set_shared_status(plan, budget, status);
 }
 
 /// Evicted pods whose end is still awaited; asks to be called when one has taken too long.
@@ -227,9 +229,9 @@ fn fail_safe(budget: &PodDisruptionBudget, why: &str, now: Timestamp, plan: &mut
     if !said {
         let message = format!("Failed to calculate the number of expected pods: {why}");
         let about = Regarding::of(budget);
-        plan.event(about, EventType::Warning, "CalculateExpectedPodCountFailed", message, NAME);
+        plan.event(about, EventType::Warning, "CalculateExpectedPodCountFailed", message, SOURCE);
     }
-    set_status(plan, budget, status);
+    set_shared_status(plan, budget, status);
 }
 
 #[cfg(test)]

@@ -6,8 +6,9 @@ use super::World;
 use crate::{
     Change, Key, Propagation,
     canonical::merge,
-    view::{Kind, conditions::rfc3339, kind_of},
+    view::{Kind, Object, ResourceQuota, conditions::rfc3339, kind_of},
 };
+use limpet_objects::quantity::Quantity;
 use serde_json::{Value, json};
 
 impl World {
@@ -29,6 +30,9 @@ impl World {
             object["apiVersion"] = json!(version);
             object["kind"] = json!(kind);
         }
+        if let Some(refusal) = self.over_quota(resource, &key.namespace, &object) {
+            return Err(refusal);
+        }
         let serial = self.revision + 1;
         if resource != "/pods" || !object["metadata"]["uid"].is_string() {
             object["metadata"]["uid"] = json!(format!("{serial:08x}-0000-4000-8000-000000000000"));
@@ -38,6 +42,22 @@ impl World {
         self.default(resource, &mut object);
         self.put(key.clone(), object);
         Ok(key)
+    }
+
+    /// As the API's admission counts.
+    fn over_quota(&self, resource: &str, namespace: &str, object: &Value) -> Option<String> {
+        let new = Object::parse(resource, object.to_string().into_bytes().into())?;
+        for quota in self.view.list::<ResourceQuota>(namespace) {
+            let (spec, used) = (quota.field("/spec"), crate::quota::used(&self.view, quota));
+            for (name, hard) in spec["hard"].as_object().into_iter().flatten() {
+                let [hard, used] = [hard, &used[name]].map(|q| Quantity::from_json(q).ok());
+                let more = crate::quota::takes(&spec, resource, &new, name);
+                if !more.is_zero() && hard?.minus(used?.plus(more)).is_negative() {
+                    return Some(format!("exceeded quota: {}", quota.meta.name));
+                }
+            }
+        }
+        None
     }
 
     fn default(&mut self, resource: &str, o: &mut Value) {
@@ -95,6 +115,9 @@ impl World {
         let changed = self.view.apply(self.revision, &key.resource, &key.namespace, &key.name, None);
         self.scheduler.observe(&self.view, &changed, self.now);
         self.changed.push(changed);
+        if let Some(always) = self.always {
+            always(self);
+        }
     }
 
     pub fn get(&self, resource: &str, ns: &str, name: &str) -> &Value {
@@ -173,10 +196,13 @@ impl World {
 
     pub fn apply(&mut self, change: &Change) -> Result<(), String> {
         match change {
-            Change::Create { resource, .. } if self.refuse.is_some_and(|(r, _)| r == resource) => {
+            Change::Create { resource, .. } if self.room == 0 && self.refuse.is_some_and(|(r, _)| r == resource) => {
                 Err(self.refuse.map(|(_, why)| why.to_owned()).unwrap_or_default())
             }
-            Change::Create { resource, object, .. } => self.try_create(resource, object.clone()).map(|_| ()),
+            Change::Create { resource, object, .. } => {
+                self.room -= usize::from(self.refuse.is_some_and(|(r, _)| r == resource));
+                self.try_create(resource, object.clone()).map(|_| ())
+            }
             Change::Patch { resource, namespace, name, uid, resource_version, subresource, merge } => {
                 let key = Key::new(resource, namespace, name);
                 let old = self.objects.get(&key).ok_or(format!("{key} not found"))?;
@@ -192,6 +218,9 @@ impl World {
                 self.edit(&key, merge);
                 assert_ne!(before, self.revision, "a patch of {key} that changes nothing: {merge}");
                 Ok(())
+            }
+            Change::Delete { resource, .. } if resource == "/pods" && self.keep_pods.is_some() => {
+                Err(self.keep_pods.unwrap_or_default().to_owned())
             }
             Change::Delete { resource, namespace, name, uid, grace, propagation } => {
                 let key = Key::new(resource, namespace, name);

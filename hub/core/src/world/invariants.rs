@@ -2,22 +2,12 @@
 //!
 //! In: seeds. Out: a panic at the change that broke a promise. Never: a change between two looks.
 
-use super::World;
-use crate::view::{Deployment, Pod, ReplicaSet, StatefulSet};
+use super::{
+    World,
+    dice::{Dice, seeds},
+};
+use crate::view::{Available, Deployment, Pod, ReplicaSet, StatefulSet};
 use serde_json::{Value, json};
-
-/// SplitMix64.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-}
 
 fn template(version: u64) -> Value {
     json!({"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "c", "image": format!("v{version}")}]}})
@@ -33,34 +23,38 @@ fn within_the_fence(w: &World) {
     let away = if surge == 0 && away == 0 { 1 } else { away };
     let sets: Vec<_> = w.view.controlled_by::<ReplicaSet>(&d.meta.uid).collect();
     let pods = || sets.iter().flat_map(|rs| w.view.controlled_by::<Pod>(&rs.meta.uid)).filter(|p| p.is_active());
-    let (active, ready) = (pods().count() as i32, pods().filter(|p| p.status.ready).count() as i32);
+    let is_available = |p: &&std::sync::Arc<Pod>| p.available(d.spec.min_ready_seconds, w.now) == Available::Yes;
+    let (active, available) = (pods().count() as i32, pods().filter(is_available).count() as i32);
     assert!(active <= wanted + surge, "{active} pods, {wanted} wanted and {surge} more allowed");
-    assert!(ready >= wanted - away, "{ready} pods are ready, {wanted} wanted and {away} may be away");
+    assert!(available >= wanted - away, "{available} pods are available, {wanted} wanted and {away} may be away");
 }
 
 #[test]
 fn a_rollout_stays_within_its_fence_at_every_moment() {
-    for seed in 0..40 {
+    for seed in seeds(60) {
         let mut d = Dice(seed);
         let (replicas, surge, away) = (1 + d.roll(9), d.roll(4), d.roll(4));
+        let min_ready = [0, 0, 7, 20][d.roll(4) as usize];
         let amount = |n: u64, percent: bool| if percent { json!(format!("{}%", n * 20)) } else { json!(n) };
         let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {
             "maxSurge": amount(surge, d.roll(2) == 0), "maxUnavailable": amount(away, d.roll(2) == 0)}});
         let mut w = World::with_nodes(3);
         w.create("apps/deployments", json!({"metadata": {"name": "d", "namespace": "a"}, "spec": {"replicas": replicas,
-            "selector": {"matchLabels": {"app": "x"}}, "strategy": strategy, "template": template(0)}}));
-        w.settle();
-        println!("seed {seed}: {replicas} replicas, {strategy}");
+            "minReadySeconds": min_ready, "selector": {"matchLabels": {"app": "x"}}, "strategy": strategy,
+            "template": template(0)}}));
+        w.pass(min_ready);
+        println!("seed {seed}: {replicas} replicas, {strategy}, available after {min_ready} s");
         w.always = Some(within_the_fence);
         for version in 1..6 {
             w.patch("apps/deployments", "a", "d", json!({"spec": {"template": template(d.roll(3) * 10 + version % 2)}}));
             // Sometimes the next version comes in the middle of the last.
-            match d.roll(2) {
+            match d.roll(3) {
                 0 => w.settle(),
+                1 => w.pass(d.roll(30) as i64),
                 _ => w.steps(d.roll(12) as usize),
             }
         }
-        w.settle();
+        w.pass(1000);
         let status = &w.get("apps/deployments", "a", "d")["status"];
         assert_eq!(status["updatedReplicas"], replicas, "seed {seed}");
     }
@@ -84,7 +78,7 @@ fn in_order(w: &World) {
 
 #[test]
 fn a_stateful_set_is_in_order_at_every_moment() {
-    for seed in 0..20 {
+    for seed in seeds(20) {
         let mut d = Dice(seed);
         let mut w = World::with_nodes(2);
         w.always = Some(in_order);

@@ -2,26 +2,13 @@
 //!
 //! In: seeds. Out: a panic at the change that broke a promise. Never: a change between two looks.
 
-use super::World;
+use super::{World, dice::{Dice, seeds}};
 use crate::view::{Job, Pod};
 use serde_json::{Value, json};
 use std::{cell::RefCell, collections::BTreeMap, collections::BTreeSet};
 
 const JOBS: &str = "batch/jobs";
 const INDEX: &str = "batch.kubernetes.io/job-completion-index";
-
-/// SplitMix64.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-}
 
 thread_local! {
     /// Every pod that ever was: its end, as it was last seen.
@@ -93,8 +80,7 @@ fn disturb(w: &mut World, d: &mut Dice, elastic: bool) {
 
 #[test]
 fn jobs_stay_within_their_bounds_at_every_moment() {
-    let seeds = std::env::var("SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(60);
-    for seed in 0..seeds {
+    for seed in seeds(60) {
         println!("seed {seed}");
         SEEN.with_borrow_mut(BTreeMap::clear);
         let mut d = Dice(seed);

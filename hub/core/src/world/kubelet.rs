@@ -1,6 +1,6 @@
 //! A kubelet for tests: pods run at once, end when their restart policy lets them, and go when deleted.
 //!
-//! In: pods that are bound. Out: their status, their end. Never: takes time.
+//! In: pods that are bound to boards that are not away. Out: their status, their end. Never: takes time.
 
 use super::World;
 use crate::{Key, view::conditions::rfc3339};
@@ -11,10 +11,12 @@ impl World {
         if !self.kubelet {
             return false;
         }
+        self.stop_strangers();
+        let here = |pod: &Value| pod["spec"]["nodeName"].as_str().is_some_and(|n| !self.away.contains(n));
         let pods: Vec<(Key, Value)> = self
             .objects
             .iter()
-            .filter(|(k, v)| &*k.resource == "/pods" && v["spec"]["nodeName"].is_string())
+            .filter(|(k, v)| &*k.resource == "/pods" && here(v))
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect();
         let mut moved = false;
@@ -24,12 +26,31 @@ impl World {
         moved
     }
 
+    /// Ends what runs although its pod is gone or over, on boards that hear of it.
+    fn stop_strangers(&mut self) {
+        let (view, away) = (&self.view, &self.away);
+        self.at_work.retain(|(node, uid), _| {
+            let pod = view.by_uid(uid).and_then(|k| view.pod(&k.namespace, &k.name));
+            away.contains(node) || pod.is_some_and(|p| !p.is_finished())
+        });
+    }
+
+    /// A pod that ends by itself, as its board says.
+    pub fn end(&mut self, key: &Key, phase: &str) {
+        let uid = self.objects[key]["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+        self.at_work.retain(|(_, u), _| *u != uid);
+        self.patch(&key.resource, &key.namespace, &key.name, json!({"status": {"phase": phase}}));
+    }
+
     fn run_pod(&mut self, key: &Key, pod: &Value) -> bool {
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        let place = (text(&pod["spec"]["nodeName"]), text(&pod["metadata"]["uid"]));
         let phase = pod["status"]["phase"].as_str().unwrap_or("Pending").to_owned();
         if pod["metadata"]["deletionTimestamp"].is_string() {
             if pod["metadata"]["deletionGracePeriodSeconds"] == 0 {
                 return false; // Waits for its finalizers.
             }
+            self.at_work.remove(&place);
             if !["Succeeded", "Failed"].contains(&&*phase) {
                 let status = json!({"phase": "Failed", "conditions": self.ready(pod, false)});
                 self.edit_status(key, status);
@@ -41,6 +62,7 @@ impl World {
         let exit = exit.filter(|_| pod["spec"]["restartPolicy"] != "Always");
         match (&*phase, exit) {
             ("Pending", _) => {
+                self.at_work.insert(place, format!("{}/{}", key.namespace, key.name));
                 let sick = self.sick.iter().any(|s| key.name.contains(&**s));
                 let ip = format!("10.0.0.{}", self.objects.len() % 250);
                 let status = json!({"phase": "Running", "startTime": rfc3339(self.now), "podIP": ip,
@@ -49,6 +71,7 @@ impl World {
                 true
             }
             ("Running", Some(code)) => {
+                self.at_work.remove(&place);
                 let phase = if code == 0 { "Succeeded" } else { "Failed" };
                 let end = json!({"exitCode": code, "finishedAt": rfc3339(self.now)});
                 let status = json!({"phase": phase, "conditions": self.ready(pod, false),

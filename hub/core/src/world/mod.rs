@@ -4,11 +4,15 @@
 //! Never: forgives a controller that was not woken for something that it would have changed.
 
 mod api;
+mod budgets;
+pub mod dice;
 mod hostile;
+mod identity;
 mod invariants;
 mod jobs;
 mod kubelet;
 mod random;
+mod rollouts;
 
 use crate::{
     Change, Changed, Key, ObjectStore, Plan, Timestamp,
@@ -29,10 +33,18 @@ pub struct World {
     pub events: Vec<(String, String, String, String)>,
     /// Whether the pretend kubelet runs pods.
     pub kubelet: bool,
+    /// Boards whose kubelets neither hear nor say anything; what they run goes on.
+    pub away: BTreeSet<String>,
+    /// What runs, by (node, uid of its pod): namespace and name of the pod, also of one that the API no longer knows.
+    pub at_work: BTreeMap<(String, String), String>,
     /// Names of pods that never become ready contain one of these.
     pub sick: Vec<String>,
     /// A resource that the API lets nobody create, and why.
     pub refuse: Option<(&'static str, &'static str)>,
+    /// So many of the refused resource are let in before the refusals begin.
+    pub room: usize,
+    /// Why the API lets nobody delete pods.
+    pub keep_pods: Option<&'static str>,
     /// Exit code of pods that end, by a part of their name.
     pub exit_codes: Vec<(String, i32)>,
     revision: u64,
@@ -68,8 +80,12 @@ impl World {
             objects: BTreeMap::new(),
             events: vec![],
             kubelet: true,
+            away: BTreeSet::new(),
+            at_work: BTreeMap::new(),
             sick: vec![],
             refuse: None,
+            room: 0,
+            keep_pods: None,
             exit_codes: vec![],
             revision: 0,
             seed: 1,

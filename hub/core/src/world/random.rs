@@ -3,26 +3,9 @@
 //! In: a seed. Out: a panic with the seed and the history when something is wrong.
 //! Never: a history that cannot be run again.
 
-use super::World;
+use super::{World, dice::{Dice, seeds}};
 use crate::{Key, Propagation};
 use serde_json::{Value, json};
-
-/// SplitMix64.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-
-    fn pick<'a, T>(&mut self, list: &'a [T]) -> Option<&'a T> {
-        if list.is_empty() { None } else { list.get(self.roll(list.len() as u64) as usize) }
-    }
-}
 
 const WORKLOADS: [&str; 5] =
     ["apps/deployments", "apps/replicasets", "apps/statefulsets", "apps/daemonsets", "batch/jobs"];
@@ -201,8 +184,7 @@ fn check(w: &World) {
 
 #[test]
 fn every_history_comes_to_rest_and_to_what_was_wanted() {
-    let seeds = std::env::var("SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(25);
-    for seed in 0..seeds {
+    for seed in seeds(25) {
         let run = || {
             let mut w = history(seed);
             mend(&mut w);
