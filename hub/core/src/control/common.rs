@@ -48,11 +48,25 @@ pub fn set_status<T>(plan: &mut Plan, object: &Obj<T>, status: Value)
 where
     Obj<T>: Kind,
 {
-    let old = object.field("/status");
-    let old = if old.is_null() { json!({}) } else { old };
-    if let Some(diff) = json_diff(&old, &status) {
+    if let Some(diff) = status_diff(object, &status) {
         plan.patch(<Obj<T> as Kind>::RESOURCE, &object.meta, Some("status"), json!({"status": diff}));
     }
+}
+
+/// As `set_status`, for status that others write, too: nothing happens when they did meanwhile.
+pub fn set_shared_status<T>(plan: &mut Plan, object: &Obj<T>, status: Value)
+where
+    Obj<T>: Kind,
+{
+    if let Some(diff) = status_diff(object, &status) {
+        plan.patch_exact(<Obj<T> as Kind>::RESOURCE, &object.meta, Some("status"), json!({"status": diff}));
+    }
+}
+
+fn status_diff<T>(object: &Obj<T>, status: &Value) -> Option<Value> {
+    let old = object.field("/status");
+    let old = if old.is_null() { json!({}) } else { old };
+    json_diff(&old, status)
 }
 
 /// Whether a namespace is being deleted: nothing new can be made in it.
@@ -89,6 +103,21 @@ pub fn claim<'a, K: Kind + 'a, T>(
 where
     Obj<T>: Kind,
 {
+    claim_some(view, owner, plan, &meta, |o| !selector.is_empty() && selector.matches(&meta(o).labels), |_| true)
+}
+
+/// As `claim`: `matches` says what belongs to the owner, and only `settled` objects are adopted or let go.
+pub fn claim_some<'a, K: Kind + 'a, T>(
+    view: &'a ObjectStore,
+    owner: &'a Obj<T>,
+    plan: &mut Plan,
+    meta: impl Fn(&K) -> &Meta,
+    matches: impl Fn(&K) -> bool,
+    settled: impl Fn(&K) -> bool,
+) -> Vec<&'a Arc<K>>
+where
+    Obj<T>: Kind,
+{
     let mut held = Vec::new();
     let going = owner.meta.deleting.is_some();
     for object in view.controlled_by::<K>(&owner.meta.uid) {
@@ -96,19 +125,19 @@ where
         if m.namespace != owner.meta.namespace {
             continue;
         }
-        if selector.matches(&m.labels) {
+        if matches(object) {
             held.push(object);
-        } else if !going && m.deleting.is_none() {
+        } else if !going && m.deleting.is_none() && settled(object) {
             plan.patch_exact(K::RESOURCE, m, None, references_without(m, &owner.meta.uid));
             plan.because("Release", format!("{} no longer matches the selector", m.name));
         }
     }
-    if going || selector.is_empty() {
+    if going {
         return held;
     }
     for object in view.loose::<K>(&owner.meta.namespace) {
         let m = meta(object);
-        if m.deleting.is_none() && selector.matches(&m.labels) {
+        if m.deleting.is_none() && matches(object) && settled(object) {
             plan.patch_exact(K::RESOURCE, m, None, references_with(m, owner_reference(owner)));
             plan.because("Adopt", format!("{} matches the selector and has no controller", m.name));
             held.push(object);

@@ -3,18 +3,22 @@
 //! In: any object with owners, or one that is deleted in the foreground or with its dependents orphaned. Out: deletes,
 //! and owner references and finalizers to take away.
 //! Semantics: https://kubernetes.io/docs/concepts/architecture/garbage-collection/
-//! Never: takes a dependent while one of its owners is there to stay.
+//! An owner is who the reference names in full: one of another kind, name or namespace than it says does not count.
+//! Never: takes a dependent while one of its owners is there to stay, or one without a namespace that says it is owned by
+//! something in a namespace.
 
 use super::{
     Controller,
     common::{finalizers_without, references_without},
 };
 use crate::{
-    Change, Changed, Key, ObjectStore, Plan, Propagation, Timestamp, limits,
+    Change, Changed, EventType, Key, ObjectStore, Plan, Propagation, Regarding, Timestamp, limits,
     view::{Meta, OwnerRef},
 };
+use limpet_objects::registry::registry;
 use serde_json::Value;
 
+const NAME: &str = "garbage-collector-controller";
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
 
@@ -23,7 +27,7 @@ pub struct GarbageCollector;
 
 impl Controller for GarbageCollector {
     fn name(&self) -> &'static str {
-        "garbage-collector-controller"
+        NAME
     }
 
     fn resources(&self) -> &'static [&'static str] {
@@ -96,8 +100,7 @@ enum Owner {
 }
 
 fn owner(view: &ObjectStore, dependent: &Key, reference: &OwnerRef) -> Owner {
-    let found =
-        view.by_uid(&reference.uid).filter(|k| k.namespace.is_empty() || k.namespace == dependent.namespace);
+    let found = view.by_uid(&reference.uid).filter(|k| is_meant(k, dependent, reference));
     match found.and_then(|k| meta(view, k)) {
         None => Owner::Gone,
         Some(m) if m.deleting.is_some() && m.has_finalizer(FOREGROUND) => Owner::Waiting,
@@ -105,9 +108,53 @@ fn owner(view: &ObjectStore, dependent: &Key, reference: &OwnerRef) -> Owner {
     }
 }
 
+/// Whether the object with the uid of a reference is what the reference says. Kinds that are not built in are not compared.
+fn is_meant(found: &Key, dependent: &Key, reference: &OwnerRef) -> bool {
+    let near = found.namespace.is_empty() || found.namespace == dependent.namespace;
+    let kind = registry().by_kind(&reference.api_version, &reference.kind);
+    near && found.name == reference.name && kind.is_none_or(|k| k.storage == *found.resource)
+}
+
+/// An owner in a namespace in which the dependent is not.
+fn is_out_of_reach(view: &ObjectStore, dependent: &Key, reference: &OwnerRef) -> bool {
+    let found = view.by_uid(&reference.uid);
+    found.is_some_and(|k| !k.namespace.is_empty() && k.namespace != dependent.namespace)
+}
+
+/// Whether something without a namespace says that it belongs to something in one. What is not there is judged by its kind.
+fn is_lifted(view: &ObjectStore, dependent: &Key, reference: &OwnerRef) -> bool {
+    let by_kind = || registry().by_kind(&reference.api_version, &reference.kind).is_some_and(|k| k.namespaced);
+    dependent.namespace.is_empty() && view.by_uid(&reference.uid).map_or_else(by_kind, |k| !k.namespace.is_empty())
+}
+
+/// Events are about built-in kinds only: of others the view knows no kind.
+fn tell_of_strangers(view: &ObjectStore, key: &Key, meta: &Meta, plan: &mut Plan) {
+    let Some(resource) = registry().by_storage(&key.resource) else { return };
+    for o in meta.owners.iter().filter(|o| is_out_of_reach(view, key, o)) {
+        let namespace = &key.namespace;
+        let regarding = Regarding {
+            api_version: resource.api_version(),
+            kind: resource.kind.clone(),
+            namespace: namespace.to_string(),
+            name: key.name.to_string(),
+            uid: meta.uid.to_string(),
+            resource_version: meta.resource_version,
+        };
+        let message = format!(
+            "ownerRef [{}/{}, namespace: {namespace}, name: {}, uid: {}] does not exist in namespace {namespace:?}",
+            o.api_version, o.kind, o.name, o.uid
+        );
+        plan.event(regarding, EventType::Warning, "OwnerRefInvalidNamespace", message, NAME);
+    }
+}
+
 fn attempt(view: &ObjectStore, key: &Key, meta: &Meta, plan: &mut Plan) {
     if meta.owners.is_empty() {
         return;
+    }
+    tell_of_strangers(view, key, meta, plan);
+    if meta.owners.iter().any(|o| is_lifted(view, key, o)) {
+        return plan.because("NotCollected", format!("{key} has no namespace, and an owner in one"));
     }
     let states: Vec<Owner> = meta.owners.iter().map(|o| owner(view, key, o)).collect();
     if states.contains(&Owner::Solid) {
@@ -204,6 +251,7 @@ mod tests {
     use super::*;
     use crate::world::World;
     use serde_json::json;
+    use std::collections::BTreeSet;
 
     fn chain() -> World {
         let mut w = World::with_nodes(1);
@@ -258,8 +306,8 @@ mod tests {
         for name in ["o1", "o2"] {
             w.create("/configmaps", json!({"metadata": {"name": name, "namespace": "a"}}));
         }
-        let refer = |uid: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": uid});
-        let owners = json!([refer(uid(&w, "o1")), refer(uid(&w, "o2"))]);
+        let refer = |uid: Value, name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid});
+        let owners = json!([refer(uid(&w, "o1"), "o1"), refer(uid(&w, "o2"), "o2")]);
         w.create(
             "x.io/things",
             json!({"metadata": {"name": "t", "namespace": "a", "ownerReferences": owners}}),
@@ -275,7 +323,7 @@ mod tests {
         // An owner in another namespace does not count.
         w.create("/configmaps", json!({"metadata": {"name": "o", "namespace": "b"}}));
         let far = w.get("/configmaps", "b", "o")["metadata"]["uid"].clone();
-        let owners = json!([refer(far)]);
+        let owners = json!([refer(far, "o")]);
         w.create(
             "x.io/things",
             json!({"metadata": {"name": "t", "namespace": "a", "ownerReferences": owners}}),
@@ -303,5 +351,67 @@ mod tests {
             w.settle();
             assert!(w.list("/configmaps").is_empty(), "{way:?}");
         }
+    }
+
+    fn configmap(name: &str, namespace: &str, owners: Value) -> Value {
+        json!({"metadata": {"name": name, "namespace": namespace, "ownerReferences": owners}})
+    }
+
+    fn of(w: &World, resource: &str, namespace: &str, name: &str) -> Value {
+        w.get(resource, namespace, name)["metadata"]["uid"].clone()
+    }
+
+    #[test]
+    fn an_owner_is_who_is_named_in_full() {
+        let mut w = World::new();
+        w.create("/configmaps", configmap("o", "a", Value::Null));
+        let uid = of(&w, "/configmaps", "a", "o");
+        let rows = [
+            ("right", "v1", "ConfigMap", "o", true),
+            ("another-name", "v1", "ConfigMap", "x", false),
+            ("another-kind", "v1", "Secret", "o", false),
+            ("another-group", "apps/v1", "Deployment", "o", false),
+        ];
+        for (name, version, kind, owner, stays) in rows {
+            let owners = json!([{"apiVersion": version, "kind": kind, "name": owner, "uid": uid}]);
+            w.create("/configmaps", configmap(name, "a", owners));
+            w.settle();
+            assert_eq!(w.exists("/configmaps", "a", name), stays, "{name}");
+        }
+    }
+
+    #[test]
+    fn owners_in_other_namespaces_are_told_of() {
+        let mut w = World::new();
+        let told = |w: &World| -> Vec<(String, String)> {
+            let about = w.events.iter().filter(|e| e.2 == "OwnerRefInvalidNamespace");
+            let all: BTreeSet<_> = about.map(|e| (e.1.clone(), e.3.clone())).collect();
+            all.into_iter().collect()
+        };
+        w.create("/configmaps", configmap("o", "b", Value::Null));
+        let uid = of(&w, "/configmaps", "b", "o");
+        let owners = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": uid}]);
+        w.create("/configmaps", configmap("d", "a", owners.clone()));
+        w.settle();
+        assert!(!w.exists("/configmaps", "a", "d"));
+        let uid = uid.as_str().unwrap();
+        let message = format!("ownerRef [v1/ConfigMap, namespace: a, name: o, uid: {uid}] does not exist in namespace \"a\"");
+        assert_eq!(told(&w), [("d".to_owned(), message)]);
+        // What has no namespace cannot belong to something in one: it is left alone, and told of.
+        w.create("/persistentvolumes", json!({"metadata": {"name": "v", "ownerReferences": owners}, "spec": {}}));
+        w.settle();
+        assert!(w.exists("/persistentvolumes", "", "v"));
+        assert_eq!(told(&w)[1].0, "v");
+        w.delete("/configmaps", "b", "o");
+        w.settle();
+        assert!(w.exists("/persistentvolumes", "", "v"));
+        // One in no namespace may own whatever it likes.
+        let owners = json!([{"apiVersion": "v1", "kind": "PersistentVolume", "name": "v", "uid": of(&w, "/persistentvolumes", "", "v")}]);
+        w.create("/configmaps", configmap("e", "a", owners));
+        w.settle();
+        assert!(w.exists("/configmaps", "a", "e") && told(&w).len() == 2);
+        w.delete("/persistentvolumes", "", "v");
+        w.settle();
+        assert!(!w.exists("/configmaps", "a", "e"));
     }
 }

@@ -1,57 +1,101 @@
 //! Revisions of DaemonSets and StatefulSets, for `kubectl rollout history` and `undo`.
 //!
 //! In: an owner with its template. Out: the ControllerRevision of the template (to create, or one of the past to raise),
-//! and old ones to delete. A revision's data is a strategic merge patch that brings the template back.
-//! Never: two revisions with the same content.
+//! revisions to adopt, to merge, and old ones to delete. A revision's data is a strategic merge patch that brings the
+//! template back.
+//! Never: a revision made whose content is there already.
 
-use super::common::owner_reference;
+use super::common::{claim, owner_reference};
 use crate::{
     ObjectStore, Plan, names,
-    view::{ControllerRevision, DaemonSet, Kind, Labels, Pod, StatefulSet},
+    view::{ControllerRevision, DaemonSet, Kind, Labels, Obj, Pod, Selector, StatefulSet, Template},
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, sync::Arc};
 
+/// On pods, and on the revisions of DaemonSets.
 pub const HASH_LABEL: &str = "controller-revision-hash";
+/// On the revisions of StatefulSets, whose pods bear the revision's whole name.
+const SET_HASH_LABEL: &str = "controller.kubernetes.io/hash";
 const HISTORY_DEFAULT: i32 = 10;
 
-/// Whose revisions these are.
+/// Whose revisions these are, and those that it has.
 pub struct Owner<'a> {
     namespace: &'a str,
     name: &'a str,
-    uid: &'a str,
     reference: Value,
+    annotations: Value,
     digest: [u8; 32],
     collisions: Option<i32>,
+    limit: Option<i32>,
     labels: &'a Labels,
     data: Value,
+    /// DaemonSets merge equal revisions, StatefulSets take the newest of them.
+    merges: bool,
+    /// By revision.
+    all: Vec<&'a Arc<ControllerRevision>>,
 }
 
 impl<'a> Owner<'a> {
-    pub fn daemon_set(ds: &'a DaemonSet, template: &Value) -> Owner<'a> {
+    /// Adopts revisions that nobody controls and that the selector matches: those of an owner that was deleted and whose
+    /// pods stayed.
+    pub fn daemon_set(view: &'a ObjectStore, ds: &'a DaemonSet, selector: &Selector, plan: &mut Plan) -> Owner<'a> {
+        let mut owner = Owner::of(view, ds, &ds.spec.template, selector, plan);
+        owner.collisions = ds.status.collision_count;
+        owner.limit = ds.spec.revision_history_limit;
+        owner.merges = true;
+        owner
+    }
+
+    /// As `daemon_set`.
+    pub fn stateful_set(
+        view: &'a ObjectStore,
+        set: &'a StatefulSet,
+        selector: &Selector,
+        plan: &mut Plan,
+    ) -> Owner<'a> {
+        let mut owner = Owner::of(view, set, &set.spec.template, selector, plan);
+        owner.collisions = set.status.collision_count;
+        owner.limit = set.spec.revision_history_limit;
+        owner
+    }
+
+    fn of<T>(
+        view: &'a ObjectStore,
+        owner: &'a Obj<T>,
+        template: &'a Template,
+        selector: &Selector,
+        plan: &mut Plan,
+    ) -> Owner<'a>
+    where
+        Obj<T>: Kind,
+    {
+        let mut all = claim::<ControllerRevision, _>(view, owner, selector, plan, |r| &r.meta);
+        all.sort_by_key(|r| (r.revision, r.meta.created_at(), r.meta.name.clone()));
+        let value = owner.value();
+        let mut data = patch(&value["spec"]["template"]);
+        crate::canonical::strip_nulls(&mut data);
         Owner {
-            namespace: &ds.meta.namespace,
-            name: &ds.meta.name,
-            uid: &ds.meta.uid,
-            reference: owner_reference(ds),
-            digest: ds.spec.template.digest,
-            collisions: ds.status.collision_count,
-            labels: &ds.spec.template.labels,
-            data: patch(template),
+            namespace: &owner.meta.namespace,
+            name: &owner.meta.name,
+            reference: owner_reference(owner),
+            annotations: value["metadata"]["annotations"].clone(),
+            digest: template.digest,
+            collisions: None,
+            limit: None,
+            labels: &template.labels,
+            data,
+            merges: false,
+            all,
         }
     }
 
-    pub fn stateful_set(set: &'a StatefulSet, template: &Value) -> Owner<'a> {
-        Owner {
-            namespace: &set.meta.namespace,
-            name: &set.meta.name,
-            uid: &set.meta.uid,
-            reference: owner_reference(set),
-            digest: set.spec.template.digest,
-            collisions: set.status.collision_count,
-            labels: &set.spec.template.labels,
-            data: patch(template),
-        }
+    fn hash_label(&self) -> &'static str {
+        if self.merges { HASH_LABEL } else { SET_HASH_LABEL }
+    }
+
+    pub fn has(&self, revision: &str) -> bool {
+        self.all.iter().any(|r| *r.meta.name == *revision)
     }
 }
 
@@ -64,30 +108,39 @@ fn patch(template: &Value) -> Value {
 /// The revision of the current template.
 pub struct Current {
     pub name: String,
+    /// `controller-revision-hash` of a DaemonSet's pods.
     pub hash: String,
     /// `status.collisionCount` as it is to be.
     pub collisions: Option<i32>,
 }
 
-fn all<'a>(view: &'a ObjectStore, owner: &Owner<'a>) -> Vec<&'a Arc<ControllerRevision>> {
-    let mut all: Vec<_> = view.controlled_by::<ControllerRevision>(owner.uid).collect();
-    all.sort_by_key(|r| (r.revision, r.meta.name.clone()));
-    all
+/// What a revision is called on pods. One that has no label of its own (an old one) goes by its name.
+fn hash_of<'r>(revision: &'r ControllerRevision, label: &str) -> &'r str {
+    revision.meta.labels.get(label).unwrap_or(&revision.meta.name)
 }
 
 /// Finds or plans the revision of the current template. `None`: the name is taken by something else; the plan is left to
 /// be tried again when that is gone.
-pub fn current(view: &ObjectStore, owner: &Owner<'_>, plan: &mut Plan) -> Option<Current> {
-    let all = all(view, owner);
-    let newest = all.last().map_or(0, |r| r.revision);
-    let mut data = owner.data.clone();
-    crate::canonical::strip_nulls(&mut data);
-    let same = |r: &&&Arc<ControllerRevision>| r.field("/data") == data;
-    if let Some(found) = all.iter().rfind(same) {
-        if found.revision < newest {
-            plan.patch(ControllerRevision::RESOURCE, &found.meta, None, json!({"revision": newest + 1}));
+pub fn current(view: &ObjectStore, owner: &Owner<'_>, pods: &[&Arc<Pod>], plan: &mut Plan) -> Option<Current> {
+    let label = owner.hash_label();
+    let equal: Vec<_> = owner.all.iter().filter(|r| r.field("/data") == owner.data).copied().collect();
+    let other = |r: &&&Arc<ControllerRevision>| !owner.merges || !equal.iter().any(|e| e.meta.name == r.meta.name);
+    let newest = owner.all.iter().filter(other).map(|r| r.revision).max().unwrap_or(0);
+    if let Some((found, doubles)) = equal.split_last() {
+        let mut change = json!({});
+        if found.revision < newest + i64::from(owner.merges) {
+            change["revision"] = json!(newest + 1);
         }
-        let hash = found.meta.labels.get(HASH_LABEL).unwrap_or_default().to_owned();
+        let hash = hash_of(found, label).to_owned();
+        if owner.merges {
+            if !found.meta.labels.contains_key(label) {
+                change["metadata"] = json!({"labels": {label: hash}});
+            }
+            merge(doubles, &hash, pods, plan);
+        }
+        if change != json!({}) {
+            plan.patch(ControllerRevision::RESOURCE, &found.meta, None, change);
+        }
         return Some(Current { name: found.meta.name.to_string(), hash, collisions: owner.collisions });
     }
     let mut collisions = owner.collisions;
@@ -99,19 +152,32 @@ pub fn current(view: &ObjectStore, owner: &Owner<'_>, plan: &mut Plan) -> Option
             continue;
         }
         let mut labels = owner.labels.to_value();
-        labels[HASH_LABEL] = json!(hash);
+        labels[label] = json!(hash);
         let revision = json!({
             "apiVersion": "apps/v1",
             "kind": "ControllerRevision",
             "metadata": {"name": name, "namespace": owner.namespace, "labels": labels,
-                "ownerReferences": [owner.reference]},
-            "data": data,
+                "annotations": owner.annotations, "ownerReferences": [owner.reference]},
+            "data": owner.data,
             "revision": newest + 1,
         });
         plan.create(ControllerRevision::RESOURCE, owner.namespace, revision);
         return Some(Current { name, hash, collisions });
     }
     None
+}
+
+/// Pods of equal revisions get the hash of the one that is kept; the others go when no pod bears theirs any more.
+fn merge(doubles: &[&Arc<ControllerRevision>], hash: &str, pods: &[&Arc<Pod>], plan: &mut Plan) {
+    for double in doubles.iter().filter(|d| d.meta.deleting.is_none()) {
+        let theirs = hash_of(double, HASH_LABEL);
+        let bear = |p: &&&Arc<Pod>| theirs != hash && p.meta.labels.get(HASH_LABEL) == Some(theirs);
+        for pod in pods.iter().filter(bear) {
+            plan.patch(Pod::RESOURCE, &pod.meta, None, json!({"metadata": {"labels": {HASH_LABEL: hash}}}));
+        }
+        plan.because("Merge", format!("revision {} says what another says", double.meta.name));
+        plan.delete(ControllerRevision::RESOURCE, &double.meta);
+    }
 }
 
 /// The template of a revision, by its name; null when it is gone.
@@ -124,23 +190,19 @@ pub fn template(view: &ObjectStore, namespace: &str, name: &str) -> Value {
     template
 }
 
-/// Deletes the oldest revisions beyond the limit that no pod has and that are not the newest.
-pub fn clean_up(
-    view: &ObjectStore,
-    owner: &Owner<'_>,
-    limit: Option<i32>,
-    pods: &[&Arc<Pod>],
-    plan: &mut Plan,
-) {
-    let limit = limit.unwrap_or(HISTORY_DEFAULT).max(0) as usize;
+/// Deletes the oldest revisions beyond the limit that no pod has and that are not in `kept` (names). Those of a DaemonSet
+/// that pods have count against the limit, those of a StatefulSet do not.
+pub fn clean_up(owner: &Owner<'_>, pods: &[&Arc<Pod>], kept: &[&str], plan: &mut Plan) {
+    let limit = owner.limit.unwrap_or(HISTORY_DEFAULT).max(0) as usize;
     let used: BTreeSet<&str> = pods.iter().filter_map(|p| p.meta.labels.get(HASH_LABEL)).collect();
-    let all = all(view, owner);
-    let Some((_, older)) = all.split_last() else { return };
-    let is_used = |r: &Arc<ControllerRevision>| {
-        used.contains(r.meta.labels.get(HASH_LABEL).unwrap_or_default()) || used.contains(&*r.meta.name)
+    let is_used = |r: &ControllerRevision| match owner.merges {
+        true => used.contains(hash_of(r, HASH_LABEL)),
+        false => used.contains(&*r.meta.name),
     };
-    let idle: Vec<_> = older.iter().filter(|r| !is_used(r) && r.meta.deleting.is_none()).collect();
-    for revision in idle.iter().take(idle.len().saturating_sub(limit)) {
+    let old = || owner.all.iter().filter(|r| !kept.contains(&&*r.meta.name) && r.meta.deleting.is_none());
+    let idle = || old().filter(|r| !is_used(r));
+    let counted = if owner.merges { old().count() } else { idle().count() };
+    for revision in idle().take(counted.saturating_sub(limit)) {
         plan.delete(ControllerRevision::RESOURCE, &revision.meta);
     }
 }

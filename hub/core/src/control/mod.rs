@@ -89,13 +89,25 @@ impl Default for Settings {
     }
 }
 
+/// The controller of budgets alone, for tests that look at one plan.
+#[cfg(test)]
+pub fn budgets() -> impl Controller {
+    budget::BudgetController
+}
+
+/// The board that a daemon pod is on or is meant for.
+#[cfg(test)]
+pub fn node_of_daemon(pod: &crate::view::Pod) -> Option<&str> {
+    daemonset::node_of(pod)
+}
+
 /// All controllers, in no particular order.
 pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
     vec![
         Box::new(deployment::DeploymentController),
         Box::new(replicaset::ReplicaSetController::new()),
         Box::new(replicaset::ReplicationControllerController::new()),
-        Box::new(daemonset::DaemonSetController),
+        Box::new(daemonset::DaemonSetController::default()),
         Box::new(statefulset::StatefulSetController),
         Box::new(job::JobController),
         Box::new(cronjob::CronJobController),
@@ -124,7 +136,7 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(serviceaccount::ServiceAccountController { ca_pem: settings.ca_pem.clone() }),
         Box::new(gc::GarbageCollector),
         Box::new(podgc::PodGarbageCollector::default()),
-        Box::new(taints::TaintEviction),
+        Box::new(taints::TaintEviction::default()),
         Box::new(absence::AbsenceController),
         Box::new(nodepool::NodePoolController),
         Box::new(fleet::FleetRolloutController),

@@ -14,13 +14,21 @@ use crate::{
     view::{Kind, Node, Pod, Taint},
 };
 use serde_json::json;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 const NAME: &str = "taint-eviction-controller";
 /// Taints that say that a node is away; they keep new pods off it and evict nothing.
 const AWAY: [&str; 2] = ["node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"];
 
-#[derive(Debug)]
-pub struct TaintEviction;
+#[derive(Debug, Default)]
+pub struct TaintEviction {
+    /// Uids of the pods that are to go at a time, by node: when they are spared, that is told. Forgotten when the hub
+    /// starts anew.
+    doomed: Mutex<BTreeMap<Box<str>, BTreeSet<Box<str>>>>,
+}
 
 impl Controller for TaintEviction {
     fn name(&self) -> &'static str {
@@ -37,25 +45,48 @@ impl Controller for TaintEviction {
             None if changed.is::<Node>() => Some(&*changed.key.name),
             None => None,
         };
-        let tainted = node.and_then(|n| view.node(n)).filter(|n| evicting(n).next().is_some());
-        tainted.map(|n| Key::new(Node::RESOURCE, "", &n.meta.name)).into_iter().collect()
+        let tainted = |n: &Node| evicting(n).next().is_some();
+        let was = changed.old_as::<Node>().is_some_and(|n| tainted(n));
+        let node = node.filter(|n| was || view.node(n).is_some_and(|n| tainted(n)));
+        node.map(|n| Key::new(Node::RESOURCE, "", n)).into_iter().collect()
     }
 
     fn reconcile(&self, view: &ObjectStore, key: &Key, now: Timestamp, _seed: u64) -> Plan {
         let mut plan = Plan::default();
-        let Some(node) = view.node(&key.name) else { return plan };
+        let Some(node) = view.node(&key.name) else {
+            self.lock().remove(&key.name);
+            return plan;
+        };
         if evicting(node).any(|t| t.time_added.is_none()) {
             stamp(node, now, &mut plan);
             return plan;
         }
+        let before = self.lock().remove(&key.name).unwrap_or_default();
+        let mut doomed = BTreeSet::new();
         for pod in view.pods_on(&key.name).filter(|p| p.is_active()) {
             match tolerated_until(node, pod, now) {
+                Until::Ever if before.contains(&pod.meta.uid) => {
+                    let message = format!("Cancelling deletion of Pod {}/{}", pod.meta.namespace, pod.meta.name);
+                    plan.event(Regarding::of(pod), EventType::Normal, "TaintManagerEviction", message, NAME);
+                }
                 Until::Ever => {}
-                Until::Time(t) if t > now => plan.wake_at(t),
+                Until::Time(t) if t > now => {
+                    doomed.insert(pod.meta.uid.clone());
+                    plan.wake_at(t);
+                }
                 Until::Time(_) => evict(pod, now, &mut plan),
             }
         }
+        if !doomed.is_empty() {
+            self.lock().insert(key.name.clone(), doomed);
+        }
         plan
+    }
+}
+
+impl TaintEviction {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Box<str>, BTreeSet<Box<str>>>> {
+        self.doomed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -142,5 +173,29 @@ mod tests {
         assert_eq!(w.list("/pods").len(), 1);
         w.pass(100_000);
         assert!(w.exists("/pods", "a", "ever"));
+    }
+
+    #[test]
+    fn who_is_spared_after_all_is_told() {
+        let spared = |w: &World| w.events.iter().filter(|e| e.3 == "Cancelling deletion of Pod a/short").count();
+        let mut w = World::with_nodes(1);
+        let tolerate = |s: Value| json!([{"key": "k", "operator": "Exists", "tolerationSeconds": s}]);
+        for name in ["short", "ever"] {
+            let tolerations = tolerate(if name == "short" { json!(60) } else { Value::Null });
+            w.create("/pods", json!({"metadata": {"name": name, "namespace": "a"},
+                "spec": {"nodeName": "n0", "tolerations": tolerations}}));
+        }
+        let taint = json!({"spec": {"taints": [{"key": "k", "effect": "NoExecute"}]}});
+        w.patch("/nodes", "", "n0", taint.clone());
+        w.pass(30);
+        assert_eq!(spared(&w), 0);
+        w.patch("/nodes", "", "n0", json!({"spec": {"taints": null}}));
+        w.pass(100);
+        assert_eq!((w.list("/pods").len(), spared(&w)), (2, 1), "the taint went");
+        w.patch("/nodes", "", "n0", taint);
+        w.pass(30);
+        w.patch("/pods", "a", "short", json!({"spec": {"tolerations": tolerate(Value::Null)}}));
+        w.pass(100);
+        assert_eq!((w.list("/pods").len(), spared(&w)), (2, 2), "the pod bears it now");
     }
 }

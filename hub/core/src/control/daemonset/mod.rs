@@ -5,25 +5,27 @@
 //! Semantics: https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/
 //! Never: places a pod itself: it is tied to its node by affinity and goes through the scheduler.
 
+mod backoff;
 mod fit;
 mod rolling;
 mod status;
 
 use super::{
     Controller,
-    common::{after, claim, free_pod_name, is_terminating, owner_reference, owners_of, pod_of_template},
+    common::{claim, free_pod_name, is_terminating, owner_reference, owners_of, pod_of_template},
     history::{self, HASH_LABEL},
 };
 use crate::{
     Change, Changed, EventType, Key, ObjectStore, Plan, Regarding, Timestamp, limits,
     view::{ControllerRevision, DaemonSet, Kind, Node, Object, Phase, Pod},
 };
+use backoff::BackOff;
+#[cfg(test)]
+pub(super) use fit::node_of;
 use serde_json::Value;
 use std::{collections::BTreeMap, sync::Arc};
 
 pub(super) const NAME: &str = "daemonset-controller";
-/// A pod that ended is made anew at this age at the earliest.
-const FAILED_AGE_S: i64 = 10;
 
 /// The boards that a DaemonSet is meant for: those where its pod should run.
 pub(super) fn boards<'a>(view: &'a ObjectStore, ds: &DaemonSet) -> Vec<&'a Arc<Node>> {
@@ -35,8 +37,10 @@ pub(super) fn boards<'a>(view: &'a ObjectStore, ds: &DaemonSet) -> Vec<&'a Arc<N
     view.all::<Node>().filter(|n| fit::fits(n, &probe, &template).0).collect()
 }
 
-#[derive(Debug)]
-pub struct DaemonSetController;
+#[derive(Default)]
+pub struct DaemonSetController {
+    back_off: BackOff,
+}
 
 impl Controller for DaemonSetController {
     fn name(&self) -> &'static str {
@@ -72,19 +76,24 @@ impl Controller for DaemonSetController {
         if ds.meta.deleting.is_some() || is_terminating(view, &key.namespace) {
             return plan;
         }
-        let template = ds.field("/spec/template");
-        let owner = history::Owner::daemon_set(ds, &template);
-        let Some(current) = history::current(view, &owner, &mut plan) else { return plan };
-        let history::Current { hash, collisions, .. } = current;
-        let nodes = vec![];
-        let mut step = Step { view, ds, template, hash, collisions, now, seed, serial: 0, plan, nodes, surge: 0 };
+        let owner = history::Owner::daemon_set(view, ds, selector, &mut plan);
+        let Some(current) = history::current(view, &owner, &pods, &mut plan) else { return plan };
+        let history::Current { name, hash, collisions } = current;
+        let (template, nodes) = (ds.field("/spec/template"), vec![]);
+        let back_off = &self.back_off;
+        let mut step =
+            Step { view, ds, template, hash, collisions, now, seed, serial: 0, plan, nodes, surge: 0, back_off };
         step.look(&pods);
+        let before = std::mem::take(&mut step.plan);
         step.manage();
-        if step.plan.is_empty() {
+        if before.is_empty() && step.plan.is_empty() {
             step.roll();
-            history::clean_up(view, &owner, ds.spec.revision_history_limit, &pods, &mut step.plan);
+            history::clean_up(&owner, &pods, &[&name], &mut step.plan);
         }
+        let work = std::mem::replace(&mut step.plan, before);
+        // Before the work, so that it is true also when that is refused.
         step.status();
+        step.plan.extend(work);
         step.plan.events_last()
     }
 
@@ -123,6 +132,7 @@ struct Step<'a> {
     plan: Plan,
     nodes: Vec<Place<'a>>,
     surge: i32,
+    back_off: &'a BackOff,
 }
 
 impl<'a> Step<'a> {
@@ -132,7 +142,10 @@ impl<'a> Step<'a> {
         for pod in pods.iter().copied() {
             let Some(node) = fit::node_of(pod) else { continue };
             if self.view.node(node).is_none() && pod.meta.deleting.is_none() {
-                self.plan.delete(Pod::RESOURCE, &pod.meta);
+                // One that was bound is the pod collector's.
+                if pod.node.is_none() {
+                    self.delete(pod);
+                }
                 continue;
             }
             let entry = by_node.entry(node).or_default();
@@ -203,10 +216,12 @@ impl<'a> Step<'a> {
         }
         let (ended, live): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) =
             place.pods.iter().partition(|p| p.is_finished());
-        for pod in ended {
+        for pod in &ended {
             self.clear_ended(pod, &place.node.meta.name);
         }
-        if place.should_run && place.pods.is_empty() && !place.going {
+        // With a surge a new pod may stand beside one that is going.
+        let free = if self.surge > 0 { live.is_empty() && ended.is_empty() } else { place.pods.is_empty() && !place.going };
+        if place.should_run && free {
             self.create_on(&place.node.meta.name);
         }
         let extra =
@@ -214,14 +229,14 @@ impl<'a> Step<'a> {
         extra.into_iter().for_each(|p| self.delete(p));
     }
 
+    /// A pod that failed goes after a pause that grows with every failure on this node.
     fn clear_ended(&mut self, pod: &Pod, node: &str) {
-        let due = after(pod.meta.created_at(), FAILED_AGE_S);
-        if due > self.now {
-            return self.plan.wake_at(due);
-        }
         let at = format!("daemon pod {}/{} on node {node}", pod.meta.namespace, pod.meta.name);
         let (type_, reason, message) = match pod.status.phase {
             Phase::Failed => {
+                if let Err(due) = self.back_off.ask(self.ds, node, &pod.meta.uid, self.now) {
+                    return self.plan.wake_at(due);
+                }
                 (EventType::Warning, "FailedDaemonPod", format!("Found failed {at}, will try to kill it"))
             }
             _ => (EventType::Normal, "SucceededDaemonPod", format!("Found succeeded {at}, will try to delete it")),

@@ -82,9 +82,11 @@ impl Step<'_> {
         }
     }
 
-    /// With a surge, one old pod that is ready may stand beside one new one until that is available.
+    /// With a surge, one old pod that is ready may stand beside one new one until that is available. Of several old ones an
+    /// available one is kept, else the oldest.
     pub(super) fn beyond_surge<'p>(&mut self, live: &[&'p Arc<Pod>]) -> Vec<&'p Arc<Pod>> {
-        let (new, old): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) = live.iter().partition(|p| self.is_current(p));
+        let (new, mut old): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) = live.iter().partition(|p| self.is_current(p));
+        old.sort_by_cached_key(|p| !self.is_available(p));
         let over = |old: &&&Arc<Pod>| !old.status.ready;
         let replaced = new.first().is_some_and(|p| self.is_available(p) || old.first().is_some_and(|o| over(&o)));
         let keep_old = usize::from(!replaced);

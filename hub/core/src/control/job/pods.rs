@@ -228,7 +228,7 @@ fn rank(pod: &Pod) -> impl Ord + use<> {
         pod.node.is_some(),
         phase,
         ready,
-        Reverse(pod.status.restarts),
+        Reverse(pod.status.restarts_max),
         Reverse(pod.meta.created_at()),
         pod.meta.name.clone(),
     )

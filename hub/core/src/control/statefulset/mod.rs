@@ -10,7 +10,7 @@ mod status;
 
 use super::{
     Controller,
-    common::{claim, is_terminating, owners_of},
+    common::{claim_some, is_terminating, owners_of},
     history::{self, HASH_LABEL},
 };
 use crate::{
@@ -18,7 +18,10 @@ use crate::{
     view::{Available, ControllerRevision, Kind, PersistentVolumeClaim, Pod, StatefulSet},
 };
 use serde_json::Value;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 pub(super) const NAME: &str = "statefulset-controller";
 
@@ -53,25 +56,38 @@ impl Controller for StatefulSetController {
         let mut plan = Plan::default();
         let Some(set) = view.get::<StatefulSet>(&key.namespace, &key.name) else { return plan };
         let Some(selector) = set.spec.selector.as_ref().filter(|s| !s.is_empty()) else { return plan };
-        let all = claim::<Pod, _>(view, set, selector, &mut plan, |p| &p.meta);
-        if set.meta.deleting.is_some() || is_terminating(view, &key.namespace) {
-            return plan;
-        }
-        let template = set.field("/spec/template");
-        let owner = history::Owner::stateful_set(set, &template);
-        let Some(update) = history::current(view, &owner, &mut plan) else { return plan };
-        let current = match &*set.status.current_revision {
-            "" => update.name.clone(),
-            name => name.to_owned(),
+        let is_member = |p: &Pod| selector.matches(&p.meta.labels) && ordinal(set, &p.meta.name).is_some();
+        let all = claim_some::<Pod, _>(view, set, &mut plan, |p| &p.meta, is_member, |_| true);
+        let owner = history::Owner::stateful_set(view, set, selector, &mut plan);
+        let going = set.meta.deleting.is_some() || is_terminating(view, &key.namespace);
+        let update = match going {
+            // Nothing is made any more; what is left is still counted.
+            true => Some(history::Current {
+                name: set.status.update_revision.to_string(),
+                hash: String::new(),
+                collisions: set.status.collision_count,
+            }),
+            false => history::current(view, &owner, &all, &mut plan),
         };
+        let Some(history::Current { name: update, collisions, .. }) = update else { return plan };
+        let current = match &*set.status.current_revision {
+            name if owner.has(name) => name.to_owned(),
+            _ => update.clone(),
+        };
+        let template = set.field("/spec/template");
         let pods = all.iter().filter_map(|p| Some((ordinal(set, &p.meta.name)?, *p))).collect();
-        let history::Current { name: update, collisions, .. } = update;
-        let mut step = Step { view, set, template, current, update, collisions, pods, now, plan };
-        if step.plan.is_empty() {
+        let deleted = BTreeSet::new();
+        let mut step = Step { view, set, template, current, update, collisions, pods, now, plan, deleted };
+        let mut work = Plan::default();
+        if step.plan.is_empty() && !going {
+            let (current, update) = (step.current.clone(), step.update.clone());
             step.manage();
-            history::clean_up(view, &owner, set.spec.revision_history_limit, &all, &mut step.plan);
+            history::clean_up(&owner, &all, &[&current, &update], &mut step.plan);
+            work = std::mem::take(&mut step.plan);
         }
+        // First, so that it is true also when what follows is refused.
         step.status();
+        step.plan.extend(work);
         step.plan.events_last()
     }
 
@@ -111,6 +127,8 @@ struct Step<'a> {
     pods: BTreeMap<i32, &'a Arc<Pod>>,
     now: Timestamp,
     plan: Plan,
+    /// Uids of pods that the plan deletes.
+    deleted: BTreeSet<Box<str>>,
 }
 
 impl<'a> Step<'a> {

@@ -91,7 +91,7 @@ impl<'a> Step<'a> {
     }
 
     /// Replaces pods of other revisions from the highest ordinal down to the partition, as many at a time as may be
-    /// unavailable (one, unless `maxUnavailable` says otherwise).
+    /// unavailable (one, unless `maxUnavailable` says otherwise; a percentage is rounded down).
     fn roll(&mut self) {
         let strategy = &self.set.spec.update_strategy;
         if &*strategy.type_ == "OnDelete" {
@@ -99,7 +99,7 @@ impl<'a> Step<'a> {
         }
         let wanted = self.ordinals();
         let max =
-            strategy.rolling_update.max_unavailable.of_total(wanted.len() as i32, true).unwrap_or(1).max(1);
+            strategy.rolling_update.max_unavailable.of_total(wanted.len() as i32, false).unwrap_or(1).max(1);
         let first = wanted.start.saturating_add(strategy.rolling_update.partition.max(0));
         let mut away = 0;
         for ordinal in wanted.clone() {
@@ -126,21 +126,11 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// Whether a new pod of this ordinal is to be of the revision before the update.
+    /// Whether a new pod of this ordinal is to be of the revision before the update: below the partition only.
     fn is_of_current(&self, ordinal: i32) -> bool {
         let strategy = &self.set.spec.update_strategy;
-        if &*strategy.type_ == "OnDelete" || self.current == self.update {
-            return false;
-        }
-        let start = self.ordinals().start;
-        let partition = strategy.rolling_update.partition;
-        let old = if partition > 0 { partition } else { self.old_pods() };
-        ordinal < start.saturating_add(old)
-    }
-
-    fn old_pods(&self) -> i32 {
-        let current = self.set.field("/status/currentReplicas");
-        current.as_i64().and_then(|n| i32::try_from(n).ok()).unwrap_or(0)
+        let first = self.ordinals().start.saturating_add(strategy.rolling_update.partition.max(0));
+        &*strategy.type_ != "OnDelete" && self.current != self.update && ordinal < first
     }
 
     fn create(&mut self, ordinal: i32) {
@@ -250,7 +240,11 @@ impl<'a> Step<'a> {
         }
     }
 
+    /// Once, also where two reasons come together.
     fn delete(&mut self, pod: &Pod) {
+        if !self.deleted.insert(pod.meta.uid.clone()) {
+            return;
+        }
         self.plan.delete(Pod::RESOURCE, &pod.meta);
         let (pod, set) = (&pod.meta.name, &self.set.meta.name);
         self.say("SuccessfulDelete", format!("delete Pod {pod} in StatefulSet {set} successful"));

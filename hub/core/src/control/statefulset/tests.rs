@@ -196,3 +196,107 @@ fn a_taken_revision_name_counts_as_a_collision() {
     assert_eq!(w.get("apps/statefulsets", "a", "s")["status"]["collisionCount"], 1);
     assert_eq!(w.list("apps/controllerrevisions").len(), 2);
 }
+
+fn revisions(w: &World) -> Vec<i64> {
+    let mut all: Vec<i64> = w.list("apps/controllerrevisions").iter().map(|r| r["revision"].as_i64().unwrap()).collect();
+    all.sort_unstable();
+    all
+}
+
+fn uids(w: &World) -> Vec<Value> {
+    w.list("/pods").iter().map(|p| p["metadata"]["uid"].clone()).collect()
+}
+
+#[test]
+fn one_made_anew_takes_its_pods_and_its_history() {
+    let mut w = started(2, json!({}));
+    w.patch("apps/statefulsets", "a", "s", json!({"metadata": {"annotations": {"kubernetes.io/change-cause": "why"}}}));
+    set(&mut w, json!({"template": template("two")}));
+    w.settle();
+    let newest = w.list("apps/controllerrevisions").into_iter().find(|r| r["revision"] == 2).unwrap();
+    assert_eq!(newest["metadata"]["annotations"]["kubernetes.io/change-cause"], "why");
+    let (name, hash) = (newest["metadata"]["name"].clone(), newest["metadata"]["labels"]["controller.kubernetes.io/hash"].clone());
+    assert_eq!(name, format!("s-{}", hash.as_str().unwrap()));
+    let (before, spec) = (uids(&w), w.get("apps/statefulsets", "a", "s")["spec"].clone());
+    w.delete_with(&crate::Key::new("apps/statefulsets", "a", "s"), None, Some(crate::Propagation::Orphan));
+    w.settle();
+    w.create("apps/statefulsets", json!({"metadata": {"name": "s", "namespace": "a"}, "spec": spec}));
+    w.settle();
+    assert_eq!((uids(&w), revisions(&w)), (before, vec![1, 2]), "nothing is rolled out anew");
+    let status = &w.get("apps/statefulsets", "a", "s")["status"];
+    assert_eq!((&status["currentRevision"], &status["updateRevision"], &status["collisionCount"]), (&name, &name, &json!(0)));
+}
+
+#[test]
+fn of_equal_revisions_the_newest_counts() {
+    let mut w = started(1, json!({}));
+    let mut double = w.list("apps/controllerrevisions")[0].clone();
+    double["metadata"] = json!({"name": "s-double", "namespace": "a", "labels": {"app": "x"}});
+    double["revision"] = json!(7);
+    w.create("apps/controllerrevisions", double);
+    w.settle();
+    let status = &w.get("apps/statefulsets", "a", "s")["status"];
+    assert_eq!((&status["updateRevision"], revisions(&w)), (&json!("s-double"), vec![1, 7]));
+    assert_eq!(w.get("/pods", "a", "s-0")["metadata"]["labels"]["controller-revision-hash"], "s-double");
+}
+
+#[test]
+fn revisions_in_use_are_kept_beside_the_limit() {
+    let mut w = started(1, json!({"updateStrategy": {"type": "OnDelete"}, "revisionHistoryLimit": 2}));
+    for image in ["two", "three", "four", "five", "six"] {
+        set(&mut w, json!({"template": template(image)}));
+        w.settle();
+    }
+    assert_eq!(revisions(&w), [1, 4, 5, 6], "the pod's, which is also the current one, two of the past, and the newest");
+    // A current revision that somebody deleted is made up for.
+    let current = w.get("apps/statefulsets", "a", "s")["status"]["currentRevision"].as_str().unwrap().to_owned();
+    w.delete("apps/controllerrevisions", "a", &current);
+    w.settle();
+    let status = &w.get("apps/statefulsets", "a", "s")["status"];
+    assert_eq!(status["currentRevision"], status["updateRevision"]);
+}
+
+#[test]
+fn only_pods_of_its_names_are_adopted() {
+    let mut w = World::with_nodes(1);
+    for name in ["s-1", "s-x", "t-0", "s"] {
+        let labels = json!({"app": "x"});
+        w.create("/pods", json!({"metadata": {"name": name, "namespace": "a", "labels": labels}, "spec": {}}));
+    }
+    w.create("apps/statefulsets", json!({"metadata": {"name": "s", "namespace": "a"}, "spec": {"replicas": 2,
+        "selector": {"matchLabels": {"app": "x"}}, "serviceName": "svc", "template": template("one")}}));
+    w.settle();
+    for (name, owner) in [("s-0", json!("s")), ("s-1", json!("s")), ("s-x", Value::Null), ("t-0", Value::Null), ("s", Value::Null)] {
+        assert_eq!(w.get("/pods", "a", name)["metadata"]["ownerReferences"][0]["name"], owner, "{name}");
+    }
+    w.patch("/pods", "a", "s-1", json!({"metadata": {"labels": {"app": "y"}}}));
+    w.settle();
+    assert_eq!(w.get("/pods", "a", "s-1")["metadata"]["ownerReferences"], Value::Null, "let go, and its name is taken");
+    w.delete("/pods", "a", "s-1");
+    w.settle();
+    assert_eq!(w.get("/pods", "a", "s-1")["metadata"]["ownerReferences"][0]["name"], "s");
+}
+
+#[test]
+fn one_that_is_being_deleted_only_counts() {
+    let mut w = started(2, json!({}));
+    w.patch("apps/statefulsets", "a", "s", json!({"metadata": {"finalizers": ["x/y"]}}));
+    w.delete("apps/statefulsets", "a", "s");
+    set(&mut w, json!({"replicas": 5}));
+    w.delete("/pods", "a", "s-1");
+    w.settle();
+    let o = w.get("apps/statefulsets", "a", "s");
+    assert_eq!((&o["status"]["replicas"], &o["status"]["observedGeneration"]), (&json!(1), &o["metadata"]["generation"]));
+}
+
+#[test]
+fn a_pod_that_is_made_anew_in_the_middle_of_a_rollout_is_of_the_new_revision() {
+    let mut w = started(3, json!({}));
+    w.sick = vec!["s-2".into()];
+    set(&mut w, json!({"template": template("two")}));
+    w.settle();
+    assert_eq!(pods(&w), want(&[("s-0", "one"), ("s-1", "one"), ("s-2", "two")]));
+    w.delete("/pods", "a", "s-0");
+    w.settle();
+    assert_eq!(pods(&w), want(&[("s-0", "two"), ("s-1", "one"), ("s-2", "two")]));
+}

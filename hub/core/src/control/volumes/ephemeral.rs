@@ -60,7 +60,7 @@ impl Controller for EphemeralVolumes {
         let mut plan = Plan::default();
         if let (Some(pod), Change::Create { .. }) = (view.pod(&key.namespace, &key.name), change) {
             let message = format!("ephemeral volume: create PVC: {error}");
-            plan.event(Regarding::of(&**pod), EventType::Warning, "FailedCreate", message, NAME);
+            plan.event(Regarding::of(&**pod), EventType::Warning, "FailedCreate", message, "ephemeral_volume");
         }
         plan
     }

@@ -5,7 +5,7 @@
 
 use super::{
     Affinity, Requests, SpreadConstraint, Toleration,
-    pod_raw::{RawPod, RawStatus},
+    pod_raw::RawPod,
 };
 use crate::{
     Timestamp,
@@ -108,17 +108,14 @@ pub struct PodStatus {
     pub unscheduled: Option<Box<str>>,
     /// Newest end of a container.
     pub finished: Option<Timestamp>,
+    /// Of all containers together.
     pub restarts: i32,
+    /// Of the container, and of the sidecar, that was started anew most often.
+    pub restarts_max: [i32; 2],
     /// (name in the pod, ResourceClaim made for it).
     pub device_claims: Box<[(Box<str>, Box<str>)]>,
     /// (container, exit code) of containers that ended.
     pub exits: Box<[(Box<str>, i32)]>,
-}
-
-impl From<RawStatus> for PodStatus {
-    fn from(raw: RawStatus) -> PodStatus {
-        raw.into_status()
-    }
 }
 
 impl PodStatus {
@@ -138,14 +135,18 @@ impl Obj<PodData> {
         !self.is_finished() && self.meta.deleting.is_none()
     }
 
-    /// Ready for at least `min_ready_s`; otherwise, when ready, the time from which it will be.
+    /// Ready for at least `min_ready_s`; otherwise, when ready, the time from which it will be. When nobody says since when
+    /// it is ready, that is never long enough.
     pub fn available(&self, min_ready_s: i64, now: Timestamp) -> Available {
         if !self.status.ready {
             return Available::No;
         }
-        let since = self.status.ready_since.unwrap_or(Timestamp::UNIX_EPOCH);
-        let at = since.checked_add(jiff::SignedDuration::from_secs(min_ready_s)).unwrap_or(now);
-        if min_ready_s <= 0 || at <= now { Available::Yes } else { Available::At(at) }
+        if min_ready_s <= 0 {
+            return Available::Yes;
+        }
+        let Some(since) = self.status.ready_since else { return Available::No };
+        let at = since.checked_add(jiff::SignedDuration::from_secs(min_ready_s)).unwrap_or(Timestamp::MAX);
+        if at <= now { Available::Yes } else { Available::At(at) }
     }
 }
 

@@ -77,6 +77,7 @@ struct RawResources {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct RawContainer {
+    name: Box<str>,
     image: Box<str>,
     ports: Vec<RawPort>,
     resources: RawResources,
@@ -208,7 +209,9 @@ struct RawEnd {
 impl From<RawPod> for PodData {
     fn from(raw: RawPod) -> PodData {
         let node = (!raw.spec.node_name.is_empty()).then(|| raw.spec.node_name.clone());
-        PodData { node, spec: raw.spec.into_spec(), status: raw.status.into_status() }
+        let sidecars = raw.spec.init_containers.iter().filter(|c| &*c.restart_policy == "Always");
+        let sidecars: Vec<Box<str>> = sidecars.map(|c| c.name.clone()).collect();
+        PodData { node, spec: raw.spec.into_spec(), status: raw.status.into_status(&sidecars) }
     }
 }
 
@@ -348,7 +351,10 @@ impl RawPort {
 }
 
 impl RawStatus {
-    pub fn into_status(self) -> PodStatus {
+    fn into_status(self, sidecars: &[Box<str>]) -> PodStatus {
+        let most = |list: &[RawContainerStatus], of: &dyn Fn(&str) -> bool| {
+            list.iter().filter(|c| of(&c.name)).map(|c| c.restart_count).max().unwrap_or(0)
+        };
         let ready = self.conditions.iter().find(|c| &*c.type_ == "Ready");
         let scheduled = self.conditions.iter().find(|c| &*c.type_ == "PodScheduled");
         let ends = || self.container_statuses.iter().filter_map(|c| Some((c, c.state.terminated.as_ref()?)));
@@ -371,6 +377,10 @@ impl RawStatus {
                 .chain(&self.init_container_statuses)
                 .map(|c| c.restart_count)
                 .fold(0, i32::saturating_add),
+            restarts_max: [
+                most(&self.container_statuses, &|_| true),
+                most(&self.init_container_statuses, &|name| sidecars.iter().any(|s| **s == *name)),
+            ],
             device_claims: self
                 .resource_claim_statuses
                 .iter()
