@@ -249,7 +249,8 @@ async fn where_there_is_no_room_few_try() {
         (0..n).map(|i| Change::Create { resource: resource(), namespace: "a".into(), object: object(i) }).collect()
     };
     // (room, asked for, tried): batches of 1, 2, 4, 8, 16, 32, 32; a batch with a failure is the last one.
-    for (room, asked, tried) in [(100, 100, 100), (0, 100, 1), (1, 100, 3), (3, 100, 7), (8, 100, 15), (9, 10, 10), (63, 500, 95)] {
+    let cases = [(100, 100, 100), (0, 100, 1), (1, 100, 3), (3, 100, 7), (8, 100, 15), (9, 10, 10), (63, 500, 95)];
+    for (room, asked, tried) in cases {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), Options::default()).unwrap();
         let api = Arc::new(PlainApi::new(store.clone(), 0));

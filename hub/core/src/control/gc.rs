@@ -406,7 +406,8 @@ mod tests {
         w.settle();
         assert!(w.exists("/persistentvolumes", "", "v"));
         // One in no namespace may own whatever it likes.
-        let owners = json!([{"apiVersion": "v1", "kind": "PersistentVolume", "name": "v", "uid": of(&w, "/persistentvolumes", "", "v")}]);
+        let uid = of(&w, "/persistentvolumes", "", "v");
+        let owners = json!([{"apiVersion": "v1", "kind": "PersistentVolume", "name": "v", "uid": uid}]);
         w.create("/configmaps", configmap("e", "a", owners));
         w.settle();
         assert!(w.exists("/configmaps", "a", "e") && told(&w).len() == 2);

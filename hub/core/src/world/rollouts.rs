@@ -74,7 +74,8 @@ fn a_daemon_is_missing_on_few_nodes_only() {
         w.always = Some(daemons_are_there);
         roll_out(&mut w, &mut d, "apps/daemonsets", "d");
         let status = &w.get("apps/daemonsets", "a", "d")["status"];
-        assert_eq!((&status["updatedNumberScheduled"], &status["numberAvailable"]), (&json!(nodes), &json!(nodes)), "seed {seed}");
+        let (updated, available) = (&status["updatedNumberScheduled"], &status["numberAvailable"]);
+        assert_eq!((updated, available), (&json!(nodes), &json!(nodes)), "seed {seed}");
     }
 }
 
@@ -106,6 +107,7 @@ fn a_stateful_set_does_without_few_only() {
         w.always = Some(few_are_away);
         roll_out(&mut w, &mut d, "apps/statefulsets", "s");
         let status = &w.get("apps/statefulsets", "a", "s")["status"];
-        assert_eq!((&status["updatedReplicas"], &status["availableReplicas"]), (&json!(replicas), &json!(replicas)), "seed {seed}");
+        let (updated, available) = (&status["updatedReplicas"], &status["availableReplicas"]);
+        assert_eq!((updated, available), (&json!(replicas), &json!(replicas)), "seed {seed}");
     }
 }

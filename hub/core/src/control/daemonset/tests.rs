@@ -253,7 +253,8 @@ fn equal_revisions_become_one_and_their_pods_bear_its_hash() {
     let mut w = started(2);
     let first = revisions(&w)[0].clone();
     let mut double = first.clone();
-    double["metadata"] = json!({"name": "d-double", "namespace": "a", "labels": {"app": "x", "controller-revision-hash": "double"},
+    double["metadata"] = json!({"name": "d-double", "namespace": "a",
+        "labels": {"app": "x", "controller-revision-hash": "double"},
         "annotations": {"kubernetes.io/change-cause": "twice"}});
     double["revision"] = json!(7);
     let before = pods(&w);

@@ -215,7 +215,8 @@ fn one_made_anew_takes_its_pods_and_its_history() {
     w.settle();
     let newest = w.list("apps/controllerrevisions").into_iter().find(|r| r["revision"] == 2).unwrap();
     assert_eq!(newest["metadata"]["annotations"]["kubernetes.io/change-cause"], "why");
-    let (name, hash) = (newest["metadata"]["name"].clone(), newest["metadata"]["labels"]["controller.kubernetes.io/hash"].clone());
+    let name = newest["metadata"]["name"].clone();
+    let hash = newest["metadata"]["labels"]["controller.kubernetes.io/hash"].clone();
     assert_eq!(name, format!("s-{}", hash.as_str().unwrap()));
     let (before, spec) = (uids(&w), w.get("apps/statefulsets", "a", "s")["spec"].clone());
     w.delete_with(&crate::Key::new("apps/statefulsets", "a", "s"), None, Some(crate::Propagation::Orphan));
@@ -266,8 +267,9 @@ fn only_pods_of_its_names_are_adopted() {
     w.create("apps/statefulsets", json!({"metadata": {"name": "s", "namespace": "a"}, "spec": {"replicas": 2,
         "selector": {"matchLabels": {"app": "x"}}, "serviceName": "svc", "template": template("one")}}));
     w.settle();
-    for (name, owner) in [("s-0", json!("s")), ("s-1", json!("s")), ("s-x", Value::Null), ("t-0", Value::Null), ("s", Value::Null)] {
-        assert_eq!(w.get("/pods", "a", name)["metadata"]["ownerReferences"][0]["name"], owner, "{name}");
+    let (ours, nobodys) = (json!("s"), Value::Null);
+    for (name, owner) in [("s-0", &ours), ("s-1", &ours), ("s-x", &nobodys), ("t-0", &nobodys), ("s", &nobodys)] {
+        assert_eq!(w.get("/pods", "a", name)["metadata"]["ownerReferences"][0]["name"], *owner, "{name}");
     }
     w.patch("/pods", "a", "s-1", json!({"metadata": {"labels": {"app": "y"}}}));
     w.settle();
