@@ -32,6 +32,8 @@ pub enum ItemKind {
     Settings = 7,
     /// The v1 PersistentVolume that a claim of a pod of this node is bound to; namespace and name are the claim's.
     /// With an empty namespace: a PersistentVolume of that name whose directory the node is to remove.
+    /// With `resourceclaims/` before the name: the devices of a ResourceClaim,
+    /// `{"results":[{"request","driver","pool","device"}]}`.
     Claim = 8,
     /// A CronJob whose pods run on this node only: `{"uid","schedule","deadlineSeconds","policy","template"}`.
     Schedule = 9,

@@ -279,7 +279,13 @@ impl Hands {
                 shared.devices.give(&owner, resource, *count, &mut given)?;
             }
         }
+        plan.claimed.iter().try_for_each(|name| shared.devices.give_claimed(name, &mut given))?;
         Ok(given)
+    }
+
+    /// For the node's ResourceSlices.
+    pub fn claimable_devices(&self) -> Vec<serde_json::Value> {
+        self.lock().devices.claimable()
     }
 
     /// For the node's capacity.

@@ -1,17 +1,20 @@
-//! Devices of the board that pods ask for as extended resources.
+//! Devices of the board that pods ask for as extended resources or by claims.
 //!
-//! In: the configuration (`devices`), the nodes that are there, requests of containers. Out: how many there are, and which
-//! nodes a container gets.
+//! In: the configuration (`devices`), the nodes that are there, requests of containers. Out: how many there are, how those are
+//! called that are claimed by name, and which nodes a container gets.
 //! Never: one device to two containers unless it is shared; other nodes to a container that was restarted.
 
 use crate::device::cdi;
 use crate::runtime::spec as rt;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Nodes that one pattern may find.
 const NODES_MAX: usize = 256;
+/// A label of 63 without a number behind it.
+const NAME_CHARS_MAX: usize = 58;
 
 /// One entry of `devices` in the agent's configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -29,6 +32,8 @@ pub struct Offer {
     pub shared: Option<u32>,
     /// Some of `rwm`; `rw` when absent.
     pub access: Option<String>,
+    /// Pods claim them (ResourceClaim) instead of asking for a number of them.
+    pub claims: bool,
 }
 
 impl Offer {
@@ -67,6 +72,21 @@ enum Unit {
     Cdi(String),
 }
 
+impl Unit {
+    /// `/dev/gpiochip0` is `gpiochip0`, `vendor.com/npu=0` is `vendor-com-npu-0`: a DNS label with room for a number.
+    fn name(&self) -> String {
+        let text = match self {
+            Unit::Nodes(nodes) => nodes.first().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+            Unit::Cdi(name) => name.clone(),
+        };
+        let text = text.strip_prefix("/dev/").unwrap_or(&text).to_ascii_lowercase();
+        let plain = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' };
+        let name: String = text.chars().map(plain).take(NAME_CHARS_MAX).collect();
+        let name = name.trim_matches('-');
+        if name.is_empty() { "device".into() } else { name.into() }
+    }
+}
+
 /// Whose it is: pod and container.
 type Owner = (String, String);
 
@@ -94,7 +114,7 @@ impl Devices {
     /// For the node's capacity: what is there now. A camera that is unplugged counts no more.
     pub fn capacity(&self) -> BTreeMap<String, u64> {
         let mut sums: BTreeMap<String, u64> = BTreeMap::new();
-        for offer in &self.offers {
+        for offer in self.offers.iter().filter(|o| !o.claims) {
             *sums.entry(offer.resource.clone()).or_default() +=
                 units(offer).len() as u64 * u64::from(offer.shared.unwrap_or(1));
         }
@@ -102,14 +122,50 @@ impl Devices {
     }
 
     pub fn offers(&self, resource: &str) -> bool {
-        self.offers.iter().any(|offer| offer.resource == resource)
+        self.offers.iter().any(|offer| offer.resource == resource && !offer.claims)
+    }
+
+    /// What can be claimed now, by name.
+    pub fn claimable(&self) -> Vec<Value> {
+        let describe = |(name, offer, unit): (String, &Offer, Unit)| {
+            let mut device = json!({"name": name, "resource": offer.resource, "shared": offer.shared.unwrap_or(1)});
+            match &unit {
+                Unit::Nodes(nodes) => device["path"] = json!(nodes.first()),
+                Unit::Cdi(name) => device["cdi"] = json!(name),
+            }
+            device
+        };
+        self.named().into_iter().map(describe).collect()
+    }
+
+    /// Gives the device of this name: the hub has seen to it that nobody else has it.
+    pub fn give_claimed(&self, name: &str, into: &mut Given) -> Result<(), String> {
+        let found = self.named().into_iter().find(|(own, ..)| own == name);
+        let (_, offer, unit) =
+            found.ok_or_else(|| format!("failed to prepare dynamic resources: device {name} is not there any more"))?;
+        add(offer, &unit, into)
+    }
+
+    /// Claimable devices by name; of two that would be called the same the second gets a number.
+    fn named(&self) -> Vec<(String, &Offer, Unit)> {
+        let mut all: Vec<(String, &Offer, Unit)> = Vec::new();
+        for offer in self.offers.iter().filter(|o| o.claims) {
+            for unit in units(offer) {
+                let base = unit.name();
+                let taken = |name: &String| all.iter().any(|(own, ..)| own == name);
+                let mut numbered = (2..).map(|n| format!("{base}-{n}"));
+                let name = if taken(&base) { numbered.find(|n| !taken(n)).unwrap_or_default() } else { base };
+                all.push((name, offer, unit));
+            }
+        }
+        all
     }
 
     /// Gives `count` devices to a container, the same again when it had them before. An adopted container says with
     /// `held` which nodes it has.
     pub fn give(&mut self, owner: &Owner, resource: &str, count: u64, into: &mut Given) -> Result<(), String> {
         let mut left = count;
-        let offers: Vec<Offer> = self.offers.iter().filter(|o| o.resource == resource).cloned().collect();
+        let offers: Vec<Offer> = self.offers.iter().filter(|o| o.resource == resource && !o.claims).cloned().collect();
         let mut all: Vec<(&Offer, Unit)> = offers.iter().flat_map(|o| units(o).into_iter().map(move |u| (o, u))).collect();
         // Its own first, then what fewest have.
         all.sort_by_key(|(_, unit)| {
@@ -140,7 +196,7 @@ impl Devices {
 
     /// What a container has that was started before this agent.
     pub fn held(&mut self, owner: &Owner, paths: &[PathBuf]) {
-        for offer in &self.offers {
+        for offer in self.offers.iter().filter(|o| !o.claims) {
             for unit in units(offer) {
                 let has = matches!(&unit, Unit::Nodes(nodes) if nodes.iter().all(|n| paths.contains(n)));
                 if has {
@@ -274,6 +330,28 @@ mod tests {
             assert_eq!((given.devices.len(), given.devices[0].access.as_str()), (2, "r"));
         }
         assert!(devices.give(&owner("d"), "board.example/mem", 1, &mut Given::default()).is_err());
+    }
+
+    #[test]
+    fn claimed_devices_have_names_and_are_no_numbers() {
+        let resource = "board.example/mem".to_string();
+        let offer = Offer { resource: resource.clone(), nodes: vec!["/dev/zer?".into(), "/dev/null".into()], claims: true,
+            ..Offer::default() };
+        let cdi = Offer { resource: "v.example/npu".into(), cdi: vec!["V.com/npu=0".into(), "v-com/npu=0".into()], claims: true,
+            shared: Some(2), ..Offer::default() };
+        let mut devices = Devices::new(vec![offer, cdi]);
+        assert!(devices.capacity().is_empty() && !devices.offers(&resource));
+        assert!(devices.give(&owner("a"), &resource, 1, &mut Given::default()).is_err());
+        let claimable = devices.claimable();
+        let names: Vec<&str> = claimable.iter().map(|d| d["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["null", "zero", "v-com-npu-0", "v-com-npu-0-2"]);
+        assert_eq!(claimable[1], json!({"name": "zero", "resource": resource, "path": "/dev/zero", "shared": 1}));
+        assert_eq!((&claimable[2]["cdi"], &claimable[2]["shared"]), (&json!("V.com/npu=0"), &json!(2)));
+        let mut given = Given::default();
+        devices.give_claimed("zero", &mut given).unwrap();
+        assert_eq!(nodes(&given), ["/dev/zero"]);
+        let err = devices.give_claimed("gone", &mut Given::default()).unwrap_err();
+        assert!(err.contains("not there any more"), "{err}");
     }
 
     #[test]

@@ -331,6 +331,7 @@ impl Agent {
         let answer = self.identity.borrow().answer.clone();
         let mut facts = node::facts(&answer, &self.options.config, &self.options.paths, &self.hands.runtime);
         facts.devices = self.hands.device_capacity();
+        facts.claimable = self.hands.claimable_devices();
         facts.agent_version = self.updating.version();
         facts.own = self.facts.own.clone();
         facts.problems.extend(self.watch.pressure.problems());

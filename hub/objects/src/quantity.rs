@@ -96,6 +96,15 @@ impl Quantity {
         self.plus(Quantity { nanos: -other.nanos, format: other.format })
     }
 
+    /// The least `from + n * step` (n ≥ 0) that is not below this; a step that is not above zero: the larger of both.
+    pub fn stepped(self, from: Quantity, step: Quantity) -> Quantity {
+        if self.nanos <= from.nanos || step.nanos <= 0 {
+            return self.max(from);
+        }
+        let steps = divide_away(self.nanos - from.nanos, step.nanos);
+        Quantity { nanos: (from.nanos + steps * step.nanos).clamp(-MAX, MAX), format: self.format }
+    }
+
     pub fn max(self, other: Quantity) -> Quantity {
         if other > self { other } else { self }
     }

@@ -114,3 +114,59 @@ fn images_as_volumes_and_devices() {
         running(world, "second")
     });
 }
+
+/// A device that pods claim (resource.k8s.io/v1): from the board's configuration to the container, and back.
+#[test]
+fn devices_by_claims() {
+    if !std::path::Path::new("/dev/fuse").exists() {
+        eprintln!("skipped: this machine has no /dev/fuse to lend");
+        return;
+    }
+    let devices = json!([{"resource": "board.example/fuse", "nodes": ["/dev/fus?"], "access": "r", "claims": true}]);
+    test(1, &json!({"devices": devices}), |world| {
+        until("the board's slice", SOON, || {
+            let slices = world.kubectl.items("get resourceslices")?;
+            let device = &slices.first().map(|s| s["spec"]["devices"][0].clone()).unwrap_or_default();
+            let good = device["name"] == "fuse" && device["attributes"]["resource"]["string"] == "board.example/fuse";
+            wait::yes(good, || format!("{slices:?}"))
+        })?;
+        let node = world.kubectl.json("get node board-1")?;
+        wait::yes(node["status"]["allocatable"]["board.example/fuse"].is_null(), || "it is counted, too".to_string())?;
+        let chosen = "device.driver == 'devices.limpet.dev' && \
+                      device.attributes['devices.limpet.dev'].resource == 'board.example/fuse'";
+        let class = json!({"apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": {"name": "fuse"},
+            "spec": {"selectors": [{"cel": {"expression": chosen}}], "extendedResourceName": "board.example/fuse"}});
+        world.kubectl.apply(&class.to_string())?;
+        let template = json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaimTemplate", "metadata": {"name": "fuse"},
+            "spec": {"spec": {"devices": {"requests": [{"name": "one", "exactly": {"deviceClassName": "fuse"}}]}}}});
+        world.kubectl.apply(&template.to_string())?;
+        let claims = json!({"resources": {"claims": [{"name": "dev", "request": "one"}]}});
+        let spec = json!({"resourceClaims": [{"name": "dev", "resourceClaimTemplateName": "fuse"}]});
+        world.kubectl.apply(&pod("first", "sleep 100000", claims.clone(), spec.clone()))?;
+        running(world, "first")?;
+        for (line, want) in [
+            ("test -c /dev/fuse && (: < /dev/fuse) && echo opened", "opened"),
+            ("(: >> /dev/fuse) 2>/dev/null || echo refused", "refused"),
+        ] {
+            let got = inside(world, "first", line)?;
+            wait::yes(got == want, || format!("{line}: {got:?}"))?;
+        }
+        // Who names no claim in its container gets nothing of it; whoever comes second waits for the only one.
+        world.kubectl.apply(&pod("second", "sleep 100000", claims, spec))?;
+        until("the scheduler's word", SOON, || {
+            let said = world.kubectl.json("get pod second")?["status"].to_string();
+            wait::yes(said.contains("cannot allocate all claims"), || said)
+        })?;
+        world.kubectl.say("delete pod first")?;
+        running(world, "second")?;
+        world.kubectl.say("delete pod second")?;
+        // In the old way: a number of an extended resource, which the class answers.
+        let limits = json!({"resources": {"limits": {"board.example/fuse": 1}}});
+        world.kubectl.apply(&pod("third", "sleep 100000", limits, json!({})))?;
+        running(world, "third")?;
+        let got = inside(world, "third", "test -c /dev/fuse && echo there")?;
+        wait::yes(got == "there", || got)?;
+        let said = world.kubectl.json("get pod third")?["status"]["extendedResourceClaimStatus"].clone();
+        wait::yes(said["requestMappings"][0]["containerName"] == "main", || said.to_string())
+    });
+}

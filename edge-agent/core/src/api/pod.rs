@@ -24,6 +24,33 @@ pub struct PodStatus {
     pub message: String,
     /// The conditions that readiness gates name.
     pub conditions: Vec<PodCondition>,
+    #[serde(rename = "resourceClaimStatuses")]
+    pub resource_claim_statuses: Vec<DeviceClaim>,
+    #[serde(rename = "extendedResourceClaimStatus")]
+    pub extended_resource_claim_status: ExtendedClaim,
+}
+
+/// A claim on devices, of the spec or of the status: the pod's own name for it, and the ResourceClaim's when it has one.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct DeviceClaim {
+    pub name: String,
+    pub resource_claim_name: Option<String>,
+}
+
+/// The ResourceClaim behind a pod's extended resources.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ExtendedClaim {
+    pub resource_claim_name: String,
+    pub request_mappings: Vec<RequestMapping>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RequestMapping {
+    pub container_name: String,
+    pub request_name: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -51,6 +78,7 @@ pub struct Meta {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct PodSpec {
+    pub resource_claims: Vec<DeviceClaim>,
     pub init_containers: Vec<Container>,
     pub containers: Vec<Container>,
     pub ephemeral_containers: Vec<Container>,
@@ -321,6 +349,16 @@ pub struct OptionalRef {
 pub struct Resources {
     pub limits: BTreeMap<String, Quantity>,
     pub requests: BTreeMap<String, Quantity>,
+    pub claims: Vec<ContainerClaim>,
+}
+
+/// A container's part of one of the pod's claims on devices; without a request all of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerClaim {
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
 }
 
 /// A quantity as it stands in the manifest; numbers are accepted beside strings.

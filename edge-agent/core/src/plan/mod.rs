@@ -4,6 +4,7 @@
 //! Out: plain data without Kubernetes words in it, or a sentence why a container cannot be configured.
 //! Never: touches the host; a plan holds no file handles and no paths outside the container, save hostPath's.
 
+mod claimed;
 mod env;
 mod etc;
 mod expand;
@@ -94,6 +95,9 @@ pub struct ContainerPlan {
     /// Volumes of mode Block: name of the volume, path in the container.
     #[serde(default)]
     pub block_devices: Vec<(String, String)>,
+    /// Devices of the node, by their names, that claims give the container.
+    #[serde(default)]
+    pub claimed: Vec<String>,
     pub stdin: bool,
     pub stdin_once: bool,
     pub tty: bool,
@@ -246,6 +250,7 @@ pub fn container(
         resources: resources::container(spec, container, context.host),
         mounts: mounts::plan(spec, container, &variables)?,
         block_devices: container.volume_devices.iter().map(|d| (d.name.clone(), d.device_path.clone())).collect(),
+        claimed: claimed::devices(context, items, container)?,
         stdin: container.stdin,
         stdin_once: container.stdin_once,
         tty: container.tty,

@@ -37,6 +37,8 @@ pub struct NodeFacts {
     pub images: Vec<(Vec<String>, u64)>,
     /// Devices by the name of their resource.
     pub devices: std::collections::BTreeMap<String, u64>,
+    /// Devices that pods claim by name: `{"name","resource","path","cdi","shared"}`.
+    pub claimable: Vec<Value>,
 }
 
 impl NodeFacts {
@@ -140,6 +142,9 @@ pub fn node_report(facts: &NodeFacts, mirrors: Option<Vec<Value>>) -> Vec<u8> {
         status["nodeInfo"]["swap"] = json!({"capacity": facts.swap_bytes});
     }
     let mut report = json!({"status": status, "labels": labels});
+    if !facts.claimable.is_empty() {
+        report["devices"] = facts.claimable.clone().into();
+    }
     if let Some(mirrors) = mirrors {
         report["staticPods"] = mirrors.into();
     }

@@ -24,6 +24,7 @@ mod bootstrap;
 mod budget;
 mod clusterrole;
 mod csr;
+mod devicetaints;
 mod absence;
 mod fleet;
 mod gc;
@@ -137,6 +138,7 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(gc::GarbageCollector),
         Box::new(podgc::PodGarbageCollector::default()),
         Box::new(taints::TaintEviction::default()),
+        Box::new(devicetaints::DeviceTaintEviction),
         Box::new(absence::AbsenceController),
         Box::new(nodepool::NodePoolController),
         Box::new(fleet::FleetRolloutController),

@@ -32,7 +32,7 @@ impl Controller for ResourceClaimController {
     fn keys_for(&self, view: &ObjectStore, changed: &Changed) -> Vec<Key> {
         let namespace = &*changed.key.namespace;
         let pod_key = |p: &Pod| Key::new(Pod::RESOURCE, namespace, &p.meta.name);
-        let has = |p: &Pod| !p.spec.device_claims.is_empty();
+        let has = |p: &Pod| !p.spec.device_claims.is_empty() || p.status.extended_claim.is_some();
         if changed.is::<ResourceClaim>() {
             let mut keys = vec![changed.key.clone()];
             let owners = changed.metas().filter_map(|m| m.controller()).filter(|o| &*o.kind == Pod::KIND);

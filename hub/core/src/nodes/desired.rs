@@ -3,13 +3,13 @@
 //! In: the view. Out: the set of items of one node, each with generation and hash; bodies on demand.
 //! Never: anything that the node's own pods do not reference.
 
-use super::{schedules, volumes};
+use super::{devices, schedules, volumes};
 use crate::{
     Changed, ObjectStore,
     control::local_volume,
     view::{
         ConfigMap, CronJob, EndpointSlice, Key, Kind, Node, Obj, Object, PersistentVolume, PersistentVolumeClaim, Phase, Pod,
-        PodRef, Secret, Service,
+        PodRef, ResourceClaim, Secret, Service,
     },
 };
 use limpet_protocol::{ItemHash, ItemKey, ItemKind, SetDigest};
@@ -150,6 +150,17 @@ fn references(view: &ObjectStore, pod: &Pod, wanted: &mut Wanted) {
             PodRef::Claim(_) => {}
         }
     }
+    for name in devices::claims_of(pod) {
+        if let Some(claim) = view.get::<ResourceClaim>(namespace, name)
+            && let Some(body) = devices::body(claim)
+        {
+            let state = ItemState { generation: claim.meta.resource_version, hash: ItemHash::of(&body) };
+            let key = ItemKey::new(ItemKind::Claim, namespace, &devices::item_name(name));
+            if wanted.items.insert(key.clone(), state).is_none() {
+                wanted.digest.add(&key, state.hash);
+            }
+        }
+    }
     for name in crate::schedule::claims_of(pod) {
         if let Some(volume) = volumes::of_claim(view, namespace, &name) {
             wanted.add_as(ItemKey::new(ItemKind::Claim, namespace, &name), volume);
@@ -180,7 +191,10 @@ pub fn body(view: &ObjectStore, key: &ItemKey) -> Option<Vec<u8>> {
         ItemKind::Service => view.get::<Service>(namespace, name).map(|o| shape(o)),
         ItemKind::EndpointSlice => view.get::<EndpointSlice>(namespace, name).map(|o| shape(o)),
         ItemKind::Claim if namespace.is_empty() => volumes::removed_one(view, name).map(|o| shape(o)),
-        ItemKind::Claim => volumes::of_claim(view, namespace, name).map(|o| shape(o)),
+        ItemKind::Claim => match devices::claim_of(name) {
+            Some(claim) => view.get::<ResourceClaim>(namespace, claim).and_then(|c| devices::body(c)),
+            None => volumes::of_claim(view, namespace, name).map(|o| shape(o)),
+        },
         ItemKind::Schedule => view.get::<CronJob>(namespace, name).and_then(|c| schedules::body(c)),
         ItemKind::Token | ItemKind::Settings => None,
     }
@@ -258,6 +272,11 @@ fn told(pod: &Value) -> Map<String, Value> {
             }
         }
     }
+    for field in ["resourceClaimStatuses", "extendedResourceClaimStatus"] {
+        if !status[field].is_null() {
+            told.insert(field.into(), status[field].clone());
+        }
+    }
     let gates = pod["spec"]["readinessGates"].as_array().map(Vec::as_slice).unwrap_or_default();
     let named = |c: &&Value| gates.iter().any(|g| g["conditionType"] == c["type"]);
     let conditions = status["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -289,6 +308,9 @@ pub fn nodes_for(view: &ObjectStore, changed: &Changed) -> BTreeSet<String> {
         let both = [changed.old_as::<CronJob>(), changed.new_as::<CronJob>()];
         let bound = both.into_iter().flatten().filter_map(|c| schedules::node_of(view, c));
         nodes.extend(bound.map(|n| n.meta.name.to_string()));
+    } else if changed.is::<ResourceClaim>() {
+        let users = pods_in(view, namespace).filter(|pod| devices::claims_of(pod).any(|claim| claim == name));
+        nodes.extend(users.filter_map(|p| p.node.as_deref()).map(String::from));
     } else if changed.is::<PersistentVolumeClaim>() {
         nodes.extend(users_of_claim(view, namespace, name));
     } else if changed.is::<PersistentVolume>() {
@@ -356,6 +378,9 @@ pub fn looks_the_same(changed: &Changed) -> bool {
 
 /// Key of an item's object in the store, for messages to people.
 pub fn object_key(key: &ItemKey) -> Key {
+    if let (ItemKind::Claim, Some(claim)) = (key.kind, devices::claim_of(&key.name)) {
+        return Key::new(ResourceClaim::RESOURCE, &key.namespace, claim);
+    }
     let resource = match key.kind {
         ItemKind::Node => Node::RESOURCE,
         ItemKind::Pod => Pod::RESOURCE,
@@ -434,6 +459,30 @@ mod tests {
         let body: Value = serde_json::from_slice(&body).unwrap();
         assert!(body["status"].is_null() && body["metadata"]["managedFields"].is_null());
         assert!(body["metadata"]["resourceVersion"].is_null() && body["spec"]["nodeName"] == "n1");
+    }
+
+    #[test]
+    fn claims_on_devices_travel_with_their_pods() {
+        let mut view = world();
+        let mut user = pod("p3", "n1", "s1", "Pending");
+        user["spec"]["resourceClaims"] = json!([{"name": "cam", "resourceClaimName": "data"}]);
+        user["status"]["resourceClaimStatuses"] = json!([{"name": "cam", "resourceClaimName": "data"}]);
+        put(&mut view, 10, "/pods", user);
+        let claim = |status: Value| json!({"metadata": {"name": "data", "namespace": "a", "uid": "c1", "resourceVersion": "11"},
+            "status": status});
+        let key = ItemKey::new(ItemKind::Claim, "a", "resourceclaims/data");
+        put(&mut view, 11, "resource.k8s.io/resourceclaims", claim(json!({})));
+        assert!(!wanted(&view, "n1").items.contains_key(&key), "not allocated");
+        let result = json!({"request": "r", "driver": "d", "pool": "n1", "device": "cam0"});
+        let allocated = claim(json!({"allocation": {"devices": {"results": [result]}}}));
+        let changed = put(&mut view, 12, "resource.k8s.io/resourceclaims", allocated);
+        assert!(nodes_for(&view, &changed).contains("n1") && !nodes_for(&view, &changed).contains("n2"));
+        assert!(wanted(&view, "n1").items.contains_key(&key) && !wanted(&view, "n2").items.contains_key(&key));
+        let told: Value = serde_json::from_slice(&body(&view, &key).unwrap()).unwrap();
+        assert_eq!(told, json!({"results": [result]}));
+        assert_eq!(&*object_key(&key).resource, "resource.k8s.io/resourceclaims");
+        let pod: Value = serde_json::from_slice(&body(&view, &ItemKey::new(ItemKind::Pod, "a", "p3")).unwrap()).unwrap();
+        assert_eq!(pod["status"]["resourceClaimStatuses"][0]["resourceClaimName"], "data");
     }
 
     #[test]

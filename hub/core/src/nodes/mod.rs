@@ -4,6 +4,7 @@
 //! Never: evicts a pod because its node is silent.
 
 pub mod desired;
+pub mod devices;
 pub mod holder;
 pub mod ipam;
 mod mirrors;

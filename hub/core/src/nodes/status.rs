@@ -126,6 +126,7 @@ pub fn node_report(view: &ObjectStore, node: &str, body: &[u8], now: Timestamp) 
         });
     }
     changes.extend(super::mirrors::changes(view, object, &body["staticPods"]));
+    changes.extend(super::devices::changes(view, object, &body["devices"]));
     changes.extend(rebooted(object, &old, booted.as_deref()));
     if changes.is_empty() { Effect::Nothing } else { Effect::Write(changes) }
 }

@@ -5,9 +5,10 @@
 use super::{
     config::Config,
     counts::Counts,
-    filter::Rules,
+    filter::{Rules, untolerated},
     place::spot,
     queue::Nominations,
+    reason::{Plugin, Reason},
 };
 use crate::{
     ObjectStore,
@@ -35,10 +36,16 @@ pub fn explain(view: &ObjectStore, config: &Config, pod: &Pod) -> Result<Vec<Nod
     let nobody = Nominations::default();
     let answers = view.nodes_and_pods().map(|(node, pods)| {
         let against = rules.against(&spot(&rules, &nobody, node, pods));
+        let text = |reason: Reason| match untolerated(node, pod, &["NoSchedule", "NoExecute"]) {
+            Some(taint) if reason.plugin == Plugin::TaintToleration => {
+                format!("node(s) had untolerated taint {{{}: {}}}", taint.key, taint.value)
+            }
+            _ => reason.text.into_owned(),
+        };
         NodeAnswer {
             node: node.meta.name.to_string(),
             crowded: !against.is_empty() && against.iter().all(|r| r.preemptible),
-            reasons: against.into_iter().map(|r| r.text.into_owned()).collect(),
+            reasons: against.into_iter().map(text).collect(),
         }
     });
     Ok(answers.collect())

@@ -31,11 +31,9 @@ pub fn against_itself(node: &Node, pod: &Pod, profile: &Profile) -> Option<Reaso
             return Some(Reason::hopeless(Plugin::NodeUnschedulable, "node(s) were unschedulable"));
         }
     }
-    if on(Plugin::TaintToleration)
-        && let Some(taint) = untolerated(node, pod, &["NoSchedule", "NoExecute"])
-    {
-        let text = format!("node(s) had untolerated taint {{{}: {}}}", taint.key, taint.value);
-        return Some(Reason::hopeless(Plugin::TaintToleration, text));
+    if on(Plugin::TaintToleration) && untolerated(node, pod, &["NoSchedule", "NoExecute"]).is_some() {
+        // Which taint it is does not stand in the pod, as upstream since 1.34; `explain` says it to who may see nodes.
+        return Some(Reason::hopeless(Plugin::TaintToleration, "node(s) had untolerated taint(s)"));
     }
     let added = profile.added_affinity.as_ref().and_then(|a| a.required.as_ref());
     if on(Plugin::NodeAffinity)
@@ -117,7 +115,7 @@ impl<'a> Rules<'a> {
             return vec![Reason::crowded(Plugin::NodePorts, text)];
         }
         if on(Plugin::NodeResourcesFit) {
-            let lacking = room::lacking(node, &spot.used, &pod.spec.requests);
+            let lacking = room::lacking(node, &spot.used, &pod.spec.requests, |name| self.devices.answers(name));
             if !lacking.is_empty() {
                 return lacking;
             }

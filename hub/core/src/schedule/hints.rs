@@ -33,7 +33,9 @@ pub fn cures(changed: &Changed) -> Plugins {
         ]),
         StorageClass::RESOURCE => of(&[Plugin::VolumeBinding, Plugin::VolumeZone]),
         CSINode::RESOURCE => of(&[Plugin::NodeVolumeLimits, Plugin::VolumeBinding]),
-        ResourceClaim::RESOURCE | ResourceSlice::RESOURCE | DeviceClass::RESOURCE => of(&[Plugin::DynamicResources]),
+        ResourceClaim::RESOURCE | ResourceSlice::RESOURCE => of(&[Plugin::DynamicResources]),
+        // It may answer an extended resource, too.
+        DeviceClass::RESOURCE => of(&[Plugin::DynamicResources, Plugin::NodeResourcesFit]),
         Namespace::RESOURCE => of(&[Plugin::InterPodAffinity]),
         _ => Plugins::NONE,
     }

@@ -206,7 +206,7 @@ impl Scheduler {
         };
         let around = Circumstances { images, nominations, percentage: config.percentage, nodes, start, seed };
         let objections = match place::place(&rules, around) {
-            Ok(placement) => return prepared(view, &rules, placement),
+            Ok(placement) => return prepared(view, &rules, placement, seed),
             Err(objections) => objections,
         };
         if !profile.preempts {
@@ -235,7 +235,7 @@ impl Scheduler {
         match self.judge(view, &pod, seed) {
             Verdict::Placed(placement, first) => {
                 self.figures.scheduled += 1;
-                self.counts.devices.assume(key, &first);
+                first.assume(key, &mut self.counts.devices);
                 first.changes.into_iter().for_each(|c| plan.push(c));
                 bind(&pod, &placement.node, &mut plan);
             }
@@ -301,12 +301,12 @@ fn could_take(view: &ObjectStore, config: &Config, node: &Node, key: &Key) -> bo
 }
 
 /// What must be written before the binding.
-fn prepared(view: &ObjectStore, rules: &Rules<'_>, placement: Placement) -> Verdict {
+fn prepared(view: &ObjectStore, rules: &Rules<'_>, placement: Placement, seed: u64) -> Verdict {
     let Some(node) = view.node(&placement.node) else { return Verdict::Placed(placement, Commitment::default()) };
     if rules.volumes.waits() {
         return Verdict::Preparing(placement.node, rules.volumes.to_bind(node));
     }
-    let devices = rules.devices.commitment(rules.pod, node);
+    let devices = rules.devices.commitment(rules.pod, node, seed);
     Verdict::Placed(placement, devices)
 }
 

@@ -48,8 +48,8 @@ impl<'a> Spot<'a> {
     }
 }
 
-/// The resources that a node has too little of.
-pub fn lacking(node: &Node, used: &Used, wanted: &Requests) -> Vec<Reason> {
+/// The resources that a node has too little of. `elsewhere`: extended resources that need not be the node's own.
+pub fn lacking(node: &Node, used: &Used, wanted: &Requests, elsewhere: impl Fn(&str) -> bool) -> Vec<Reason> {
     let can = &node.status.allocatable;
     let mut out = Vec::new();
     let mut lack = |text: Cow<'static, str>, preemptible| {
@@ -70,6 +70,9 @@ pub fn lacking(node: &Node, used: &Used, wanted: &Requests) -> Vec<Reason> {
     }
     for (name, want) in &wanted.extended {
         let (can, used) = (can.get(name), used.requests.get(name));
+        if can == 0 && elsewhere(name) {
+            continue;
+        }
         if *want > 0 && *want > can.saturating_sub(used) {
             lack(format!("Insufficient {name}").into(), *want <= can);
         }

@@ -26,7 +26,10 @@ pub fn totals(rules: &Rules<'_>, spots: &[Spot<'_>], images: &Images, all_nodes:
         own.add(pod);
         let each = |f: &dyn Fn(&Spot<'_>) -> i64| spots.iter().map(f).collect();
         add(Plugin::NodeResourcesFit, each(&|s| fit(&profile.strategy, s.node, &s.used, &own)));
-        add(Plugin::NodeResourcesBalancedAllocation, each(&|s| balanced(s.node, &s.used, &own)));
+        // Who asks for nothing changes no balance.
+        if own.requests.cpu_milli > 0 || own.requests.memory > 0 {
+            add(Plugin::NodeResourcesBalancedAllocation, each(&|s| balanced(s.node, &s.used, &own)));
+        }
     }
     if on(Plugin::ImageLocality) {
         let held = images.of(pod);
@@ -93,7 +96,12 @@ fn fit(strategy: &Strategy, node: &Node, used: &Used, own: &Used) -> i64 {
             weights += weight;
         }
     }
-    if weights == 0 { 0 } else { sum / weights }
+    match strategy.kind {
+        _ if weights == 0 => 0,
+        // This one is rounded, the others are cut, as upstream.
+        StrategyKind::RequestedToCapacityRatio(_) => (2 * sum + weights) / (2 * weights),
+        _ => sum / weights,
+    }
 }
 
 /// The value at `x` of a line through points, flat beyond its ends.
@@ -150,7 +158,8 @@ mod tests {
         assert_eq!(fit(&strategy(StrategyKind::LeastAllocated), &node(), &used, &Used::default()), (75 + 50) / 2);
         assert_eq!(fit(&strategy(StrategyKind::MostAllocated), &node(), &used, &Used::default()), (25 + 50) / 2);
         let line = StrategyKind::RequestedToCapacityRatio(vec![(0, 0), (100, 100)]);
-        assert_eq!(fit(&strategy(line), &node(), &used, &Used::default()), (25 + 50) / 2);
+        // 37.5 is rounded here.
+        assert_eq!(fit(&strategy(line), &node(), &used, &Used::default()), 38);
         used.requests.cpu_milli = 1000;
         used.requests.memory = 2 << 30;
         assert_eq!(balanced(&node(), &used, &Used::default()), 100);

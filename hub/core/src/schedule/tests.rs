@@ -31,7 +31,7 @@ fn nodes_are_chosen_or_refused_in_kubernetes_words() {
     assert_eq!(decide(&mut w, json!({})), Err("no nodes available to schedule pods".into()));
     w.node("n0", json!({"disk": "ssd", "zone": "z0"}), json!([]));
     w.node("n1", json!({"zone": "z1"}), json!([{"key": "k", "value": "v", "effect": "NoSchedule"}]));
-    let taint = "1 node(s) had untolerated taint {k: v}";
+    let taint = "1 node(s) had untolerated taint(s)";
     let tolerate = json!([{"key": "k", "operator": "Exists"}]);
     let container = |r: Value| json!([{"name": "c", "resources": {"requests": r}}]);
     let anti = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [

@@ -5,6 +5,9 @@
 //! https://kubernetes.io/docs/concepts/scheduling-eviction/dynamic-resource-allocation/
 //! Never: gives a device to two claims, but to administrators who only look.
 
+mod capacity;
+mod extended;
+mod held;
 mod offers;
 mod search;
 mod selector;
@@ -12,16 +15,15 @@ mod write;
 
 use super::reason::{Plugin, Reason};
 use crate::{
-    Change, Changed, Key, ObjectStore,
+    Change, Key, ObjectStore,
     view::{DeviceClass, ExactDevices, Node, Pod, ResourceClaim},
 };
-use offers::{Id, Offers};
-use search::{Alternative, Request, Wishes};
+pub use held::InFlight;
+use held::{Held, Taken};
+use offers::Offers;
+use search::{Alternative, Chosen, Request, Wishes};
 use selector::Selector;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// As upstream.
 const CONSUMERS_MAX: usize = 256;
@@ -31,57 +33,35 @@ pub struct DeviceRules {
     claims: Vec<Arc<ResourceClaim>>,
     /// What is to be allocated, if anything.
     todo: Option<Todo>,
+    /// Extended resources that classes answer where nodes have them not.
+    by_class: Vec<Box<str>>,
 }
 
 #[derive(Debug)]
 struct Todo {
     /// The claims without an allocation, in the pod's order.
     claims: Vec<Arc<ResourceClaim>>,
+    /// Requests of the claim that is still to be made; they come behind those of `claims`.
+    extended: Vec<extended::Wish>,
+    /// A claim of an attempt that came to nothing.
+    leftover: Option<Arc<ResourceClaim>>,
     classes: BTreeMap<Box<str>, Arc<DeviceClass>>,
     wishes: Wishes,
     offers: Offers,
-    held: BTreeSet<Id>,
+    held: Held,
 }
 
 /// What is written before the binding.
 #[derive(Debug, Default)]
 pub struct Commitment {
     pub changes: Vec<Change>,
-    /// Devices by uid of their claim.
-    allocated: Vec<(Box<str>, Vec<Id>)>,
+    /// Devices by uid of their claim, or of the pod for the one that is made for it.
+    allocated: Vec<(Box<str>, Vec<Taken>)>,
 }
 
-/// Allocations that are decided and not in the view yet.
-#[derive(Clone, Debug, Default)]
-pub struct InFlight {
-    /// By uid of the claim: for which pod, and which devices.
-    claims: BTreeMap<Box<str>, (Key, Vec<Id>)>,
-}
-
-impl InFlight {
-    pub fn assume(&mut self, pod: &Key, commitment: &Commitment) {
-        for (claim, devices) in &commitment.allocated {
-            self.claims.insert(claim.clone(), (pod.clone(), devices.clone()));
-        }
-    }
-
-    pub fn observe(&mut self, changed: &Changed) {
-        if !changed.is::<ResourceClaim>() {
-            return;
-        }
-        let uid = |c: &Arc<ResourceClaim>| c.meta.uid.clone();
-        let now = changed.new_as::<ResourceClaim>();
-        if let Some(old) = changed.old_as::<ResourceClaim>().map(uid).filter(|o| now.is_none_or(|n| n.meta.uid != *o)) {
-            self.claims.remove(&old);
-        }
-        if let Some(done) = now.filter(|c| c.status.allocation.is_some()) {
-            self.claims.remove(&done.meta.uid);
-        }
-    }
-
-    /// The pod's plan could not be carried out.
-    pub fn failed(&mut self, pod: &Key) {
-        self.claims.retain(|_, (of, _)| of != pod);
+impl Commitment {
+    pub fn assume(&self, pod: &Key, in_flight: &mut InFlight) {
+        self.allocated.iter().for_each(|(claim, taken)| in_flight.assume(pod, claim, taken));
     }
 }
 
@@ -108,19 +88,32 @@ impl DeviceRules {
             if users.len() >= CONSUMERS_MAX && !users.iter().any(|c| c.uid == pod.meta.uid) {
                 return Err(hopeless(format!("resourceclaim in use: \"{name}\"")));
             }
-            let of_another = |f: &(Key, Vec<Id>)| f.0 != super::place::key_of(pod);
-            if in_flight.claims.get(&claim.meta.uid).is_some_and(of_another) {
+            if in_flight.of_another(&claim.meta.uid, &super::place::key_of(pod)) {
                 return Err(hopeless(format!("resourceclaim \"{name}\" is being allocated for another pod")));
             }
             if !rules.claims.iter().any(|c| c.meta.uid == claim.meta.uid) {
                 rules.claims.push(Arc::clone(claim));
             }
         }
+        let mut wishes = extended::wishes(view, pod);
+        rules.by_class = wishes.iter().map(|w| w.resource.clone()).collect();
+        let mut leftover = if wishes.is_empty() { None } else { extended::of_pod(view, pod).cloned() };
+        if let Some(made) = leftover.take_if(|c| c.status.allocation.is_some() && pod.status.extended_claim.is_some()) {
+            rules.claims.push(made);
+            wishes.clear();
+        }
         let open: Vec<_> = rules.claims.iter().filter(|c| c.status.allocation.is_none()).cloned().collect();
-        if !open.is_empty() {
-            rules.todo = Some(Todo::gather(view, open, in_flight)?);
+        if !open.is_empty() || !wishes.is_empty() {
+            let mut todo = Todo::gather(view, open, wishes, in_flight)?;
+            todo.leftover = leftover;
+            rules.todo = Some(todo);
         }
         Ok(rules)
+    }
+
+    /// Whether somebody else than the node answers for an extended resource that the node has not.
+    pub fn answers(&self, resource: &str) -> bool {
+        self.by_class.iter().any(|r| **r == *resource)
     }
 
     pub fn against(&self, node: &Node) -> Option<Reason> {
@@ -138,10 +131,10 @@ impl DeviceRules {
     }
 
     /// The allocations on a node that `against` found good, and the pod's name on each of its claims.
-    pub fn commitment(&self, pod: &Pod, node: &Node) -> Commitment {
+    pub fn commitment(&self, pod: &Pod, node: &Node, seed: u64) -> Commitment {
         let mut commitment = Commitment::default();
         if let Some(todo) = &self.todo {
-            todo.commit(pod, node, &mut commitment);
+            todo.commit(pod, node, seed, &mut commitment);
         }
         let reserved = |c: &&Arc<ResourceClaim>| c.status.reserved_for.iter().any(|u| u.uid == pod.meta.uid);
         let allocated = self.claims.iter().filter(|c| c.status.allocation.is_some());
@@ -151,7 +144,12 @@ impl DeviceRules {
 }
 
 impl Todo {
-    fn gather(view: &ObjectStore, claims: Vec<Arc<ResourceClaim>>, in_flight: &InFlight) -> Result<Todo, Reason> {
+    fn gather(
+        view: &ObjectStore,
+        claims: Vec<Arc<ResourceClaim>>,
+        extended: Vec<extended::Wish>,
+        in_flight: &InFlight,
+    ) -> Result<Todo, Reason> {
         let (mut classes, mut wishes) = (BTreeMap::new(), Wishes::default());
         for (at, claim) in claims.iter().enumerate() {
             let devices = &claim.spec.devices;
@@ -159,41 +157,68 @@ impl Todo {
             for request in &devices.requests {
                 let exact = request.exactly.iter().map(|e| (request.name.to_string(), e));
                 let first = request.first_available.iter().map(|e| (format!("{}/{}", request.name, e.name), e));
+                let of = &claim.meta.name;
                 let all: Result<Vec<_>, Reason> =
-                    exact.chain(first).map(|(name, e)| alternative(view, claim, name, e, &mut classes)).collect();
-                wishes.requests.push(Request { claim: at, alternatives: all? });
+                    exact.chain(first).map(|(name, e)| alternative(view, of, name, e, &mut classes)).collect();
+                wishes.requests.push(Request { claim: at, alternatives: all?, instead_of: None });
             }
         }
-        let allocations = view.all::<ResourceClaim>().filter_map(|c| c.status.allocation.as_ref());
-        let results = allocations.flat_map(|a| &a.devices.results).filter(|r| !r.admin_access);
-        let held = results.map(|r| (r.driver.clone(), r.pool.clone(), r.device.clone()));
-        let assumed = in_flight.claims.values().flat_map(|(_, devices)| devices.iter().cloned());
-        Ok(Todo { claims, classes, wishes, offers: Offers::gather(view), held: held.chain(assumed).collect() })
+        wishes.constraints.push(Box::default());
+        for wish in &extended {
+            let exact = ExactDevices {
+                device_class_name: wish.class.meta.name.clone(),
+                count: wish.count,
+                ..ExactDevices::default()
+            };
+            let one = alternative(view, "of extended resources", wish.request.clone(), &exact, &mut classes)?;
+            let instead_of = Some(wish.resource.clone());
+            wishes.requests.push(Request { claim: claims.len(), alternatives: vec![one], instead_of });
+        }
+        let held = Held::gather(view, in_flight);
+        Ok(Todo { claims, extended, leftover: None, classes, wishes, offers: Offers::gather(view, &held), held })
     }
 
-    fn wishes_on(&self, node: &Node) -> Result<Option<Vec<search::Choice>>, String> {
-        self.wishes.search(&self.offers.on(node), &self.held)
+    fn wishes_on(&self, node: &Node) -> Result<Option<Vec<Chosen>>, String> {
+        let has = |r: &Request| r.instead_of.as_ref().is_some_and(|resource| extended::has(node, resource));
+        self.wishes.search(&self.offers.on(node), &self.held, has)
     }
 
-    fn commit(&self, pod: &Pod, node: &Node, commitment: &mut Commitment) {
+    fn commit(&self, pod: &Pod, node: &Node, seed: u64, commitment: &mut Commitment) {
         let offers = self.offers.on(node);
-        let Ok(Some(choices)) = self.wishes.search(&offers, &self.held) else { return };
+        let Ok(Some(choices)) = self.wishes_on(node) else { return };
+        let of = |claim: usize| -> Vec<write::Pick<'_>> {
+            let own = choices.iter().filter(|c| self.wishes.requests[c.request].claim == claim);
+            own.map(|c| write::Pick {
+                wanted: &self.wishes.requests[c.request].alternatives[c.alternative],
+                offer: &offers[c.offer],
+                share: c.share.as_ref(),
+            })
+            .collect()
+        };
+        let taken = |picks: &[write::Pick<'_>]| -> Vec<Taken> {
+            picks.iter().filter(|p| !p.wanted.admin).map(|p| (p.offer.id(), p.share.cloned())).collect()
+        };
         for (at, claim) in self.claims.iter().enumerate() {
-            let own: Vec<_> = choices.iter().filter(|c| self.wishes.requests[c.request].claim == at).collect();
-            let chosen: Vec<_> = own
-                .into_iter()
-                .map(|c| (&self.wishes.requests[c.request].alternatives[c.alternative], &offers[c.offer]))
-                .collect();
-            let devices = chosen.iter().filter(|(a, _)| !a.admin).map(|(_, offer)| offer.id()).collect();
-            commitment.allocated.push((claim.meta.uid.clone(), devices));
-            commitment.changes.extend(write::allocation(claim, &self.classes, &chosen, node, pod));
+            let picks = of(at);
+            commitment.allocated.push((claim.meta.uid.clone(), taken(&picks)));
+            commitment.changes.extend(write::allocation(claim, &self.classes, &picks, node, pod));
+        }
+        if let Some(old) = &self.leftover {
+            commitment.changes.push(write::removal(old));
+        }
+        let picks = of(self.claims.len());
+        if !picks.is_empty() {
+            let wishes: Vec<_> = self.extended.iter().filter(|w| !extended::has(node, &w.resource)).collect();
+            let allocation = write::allocated(None, &self.classes, &picks, node, &pod.meta.uid);
+            commitment.allocated.push((pod.meta.uid.clone(), taken(&picks)));
+            commitment.changes.extend(extended::changes(pod, &wishes, allocation, seed));
         }
     }
 }
 
 fn alternative(
     view: &ObjectStore,
-    claim: &ResourceClaim,
+    claim: &str,
     name: String,
     wanted: &ExactDevices,
     classes: &mut BTreeMap<Box<str>, Arc<DeviceClass>>,
@@ -207,7 +232,7 @@ fn alternative(
     for (source, list) in [("class", &class.spec.selectors), ("request", &wanted.selectors)] {
         for (at, selector) in list.iter().enumerate() {
             let compiled = Selector::compile(&selector.cel.expression).map_err(|e| {
-                hopeless(format!("claim {}: {source} {name}: selector #{at}: CEL compile error: {e}", claim.meta.name))
+                hopeless(format!("claim {claim}: {source} {name}: selector #{at}: CEL compile error: {e}"))
             })?;
             selectors.push(compiled);
         }
@@ -219,6 +244,7 @@ fn alternative(
         tolerations: wanted.tolerations.clone(),
         count: (&*wanted.allocation_mode != "All").then(|| usize::try_from(wanted.count.max(1)).unwrap_or(usize::MAX)),
         admin: wanted.admin_access,
+        capacity: capacity::wanted(&wanted.capacity.requests),
     })
 }
 

@@ -42,7 +42,7 @@ impl Selector {
             ("driver", Value::text(driver)),
             ("attributes", self.by_domain(driver, attributes)),
             ("capacity", self.by_domain(driver, capacity)),
-            ("allowMultipleAllocations", Value::Bool(false)),
+            ("allowMultipleAllocations", Value::Bool(device.allow_multiple_allocations)),
         ];
         let device = Value::map(fields.map(|(name, value)| (Key::String(name.into()), value)));
         match self.program.run(&[("device", device)], &mut Meter::new(COST_MAX)) {

@@ -204,3 +204,138 @@ fn pools_count_when_they_are_complete_and_new() {
     let tolerations = json!([{"key": "broken", "operator": "Exists"}]);
     assert_eq!(said(&mut w, "e", json!({"tolerations": tolerations})), "n0: r=new");
 }
+
+/// Partitions of a card: two halves and the whole take from the same memory.
+#[test]
+fn devices_that_share_counters_are_given_while_there_is_enough() {
+    let card = |set: &str| {
+        let part = |name: &str, memory: &str| {
+            json!({"name": name, "attributes": {"kind": {"string": name.split('-').next()}},
+                "consumesCounters": [{"counterSet": set, "counters": {"memory": {"value": memory}}}]})
+        };
+        json!([part("half-0", "20Gi"), part("half-1", "20Gi"), part("whole-0", "40Gi")])
+    };
+    let world = |set: &str, value: &str| {
+        let mut w = World::with_nodes(1);
+        for kind in ["half", "whole"] {
+            let expression = format!("device.attributes['dev.example.org'].kind == '{kind}'");
+            w.create("resource.k8s.io/deviceclasses", json!({"metadata": {"name": kind},
+                "spec": {"selectors": [{"cel": {"expression": expression}}]}}));
+        }
+        // Counters and devices are in slices of their own.
+        slice(&mut w, "n0", 1, 2, card(set));
+        w.create(SLICES, json!({"metadata": {"name": "counters"}, "spec": {"driver": "dev.example.org", "nodeName": "n0",
+            "pool": {"name": "n0", "generation": 1, "resourceSliceCount": 2},
+            "sharedCounters": [{"name": "card", "counters": {"memory": {"value": value}}}]}}));
+        w
+    };
+    let none = "0/1 nodes are available: 1 cannot allocate all claims";
+    let mut w = world("card", "40Gi");
+    let mut asks = |name: &str, class: &str, more: Value| {
+        outcome(&mut w, name, json!({"requests": exactly(class, more)}))
+    };
+    assert_eq!(asks("three", "half", json!({"count": 3})), none);
+    assert_eq!(asks("one", "half", json!({})), "n0: r=half-0");
+    assert_eq!(asks("all", "whole", json!({})), none, "20Gi are left of 40");
+    assert_eq!(asks("look", "whole", json!({"adminAccess": true})), "n0: r=whole-0", "who only looks takes nothing");
+    assert_eq!(asks("two", "half", json!({})), "n0: r=half-1");
+    for name in ["one", "two"] {
+        w.delete("/pods", "a", name);
+    }
+    w.now = w.now.checked_add(jiff::SignedDuration::from_secs(600)).unwrap();
+    w.settle();
+    assert_eq!(said(&w, "all"), "n0: r=whole-0", "what comes back is there for others");
+    // In one claim as well: what was chosen before counts.
+    let both = json!({"requests": [exactly("whole", json!({}))[0].clone(),
+        {"name": "s", "exactly": {"deviceClassName": "half", "allocationMode": "ExactCount", "count": 1}}]});
+    assert_eq!(outcome(&mut world("card", "59Gi"), "c", both.clone()), none);
+    assert_eq!(outcome(&mut world("card", "60Gi"), "c", both), "n0: r=whole-0 s=half-0");
+    let half = json!({"requests": exactly("half", json!({}))});
+    assert_eq!(outcome(&mut world("card", "20Gi"), "c", half.clone()), "n0: r=half-0");
+    assert_eq!(outcome(&mut world("another", "40Gi"), "c", half), none, "a counter that nobody declared");
+}
+
+#[test]
+fn shared_devices_are_given_while_there_is_capacity() {
+    let mut w = World::with_nodes(1);
+    w.create("resource.k8s.io/deviceclasses", json!({"metadata": {"name": "any"}, "spec": {}}));
+    let policy = json!({"default": "1Gi", "validRange": {"min": "1Gi", "step": "1Gi"}});
+    let shared = |name: &str, memory: &str| {
+        json!({"name": name, "allowMultipleAllocations": true, "attributes": {"id": {"string": name}},
+            "capacity": {"memory": {"value": memory, "requestPolicy": policy}}})
+    };
+    slice(&mut w, "n0", 1, 1, json!([shared("s0", "4Gi"), shared("s1", "2Gi")]));
+    let memory = |amount: &str| json!({"capacity": {"requests": {"memory": amount}}});
+    let none = "0/1 nodes are available: 1 cannot allocate all claims";
+    let mut asks = |name: &str, more: Value| outcome(&mut w, name, json!({"requests": exactly("any", more)}));
+    assert_eq!(asks("a", memory("2500Mi")), "n0: r=s0");
+    assert_eq!(asks("b", memory("2Gi")), "n0: r=s1", "1Gi is left of the first");
+    assert_eq!(asks("c", json!({})), "n0: r=s0", "the default");
+    assert_eq!(asks("d", json!({})), none);
+    assert_eq!(asks("e", memory("9Gi")), none);
+    let result = |w: &World, name: &str| w.get(CLAIMS, "a", name)["status"]["allocation"]["devices"]["results"][0].clone();
+    let (a, c) = (result(&w, "a"), result(&w, "c"));
+    assert_eq!((&a["consumedCapacity"], &c["consumedCapacity"]), (&json!({"memory": "3Gi"}), &json!({"memory": "1Gi"})));
+    assert!(a["shareID"].as_str().is_some_and(|id| id.len() == 36) && a["shareID"] != c["shareID"]);
+    w.delete("/pods", "a", "a");
+    w.now = w.now.checked_add(jiff::SignedDuration::from_secs(600)).unwrap();
+    w.settle();
+    assert_eq!(said(&w, "d"), "n0: r=s0");
+    // Two of one request may be of the same device; a constraint says otherwise.
+    let mut two = |name: &str, constraints: Value| {
+        w.create(SLICES, json!({"metadata": {"name": name}, "spec": {"driver": name, "nodeName": "n0",
+            "pool": {"name": "n0", "generation": 1, "resourceSliceCount": 1},
+            "devices": [shared("t0", "4Gi"), shared("t1", "4Gi")]}}));
+        let of = json!({"count": 2, "selectors": [{"cel": {"expression": format!("device.driver == '{name}'")}}]});
+        outcome(&mut w, name, json!({"requests": exactly("any", of), "constraints": constraints}))
+    };
+    assert_eq!(two("x", json!([])), "n0: r=t0 r=t0");
+    assert_eq!(two("y", json!([{"distinctAttribute": "y/id"}])), "n0: r=t0 r=t1");
+    let sharing = json!({"selectors": [{"cel": {"expression": "!device.allowMultipleAllocations"}}]});
+    assert_eq!(outcome(&mut w, "alone", json!({"requests": exactly("any", sharing)})), none);
+}
+
+fn asking(w: &mut World, name: &str, resource: &str, count: i64) {
+    let container = |name: &str| json!({"name": name, "image": "i", "resources": {"limits": {resource: count.to_string()}}});
+    w.create("/pods", json!({"metadata": {"name": name, "namespace": "a"},
+        "spec": {"containers": [container("one"), {"name": "none", "image": "i"}]}}));
+    w.settle();
+}
+
+#[test]
+fn a_class_answers_an_extended_resource() {
+    let mut w = world();
+    asking(&mut w, "early", "example.org/npu", 1);
+    let waits = w.view.pod("a", "early").unwrap().status.unscheduled.clone().unwrap();
+    assert!(waits.starts_with("0/2 nodes are available: 2 Insufficient example.org/npu."), "{waits}");
+    w.patch("resource.k8s.io/deviceclasses", "", "npu", json!({"spec": {"extendedResourceName": "example.org/npu"}}));
+    w.settle();
+    let pod = w.get("/pods", "a", "early").clone();
+    assert_eq!(pod["spec"]["nodeName"], "n1");
+    let told = &pod["status"]["extendedResourceClaimStatus"];
+    assert_eq!(told["requestMappings"], json!([{"containerName": "one", "resourceName": "example.org/npu",
+        "requestName": "container-0-request-0"}]));
+    let claim = w.get(CLAIMS, "a", told["resourceClaimName"].as_str().unwrap()).clone();
+    assert_eq!(claim["metadata"]["annotations"]["resource.kubernetes.io/extended-resource-claim"], "true");
+    assert_eq!(claim["status"]["allocation"]["devices"]["results"][0]["device"], "npu0");
+    assert_eq!(claim["status"]["reservedFor"][0]["name"], "early");
+    // The class's own name works as well; two of it are not left.
+    asking(&mut w, "two", "deviceclass.resource.kubernetes.io/npu", 2);
+    let waits = w.view.pod("a", "two").unwrap().status.unscheduled.clone().unwrap();
+    assert!(waits.starts_with("0/2 nodes are available: 2 cannot allocate all claims."), "{waits}");
+    // A node that has the resource itself needs no claim.
+    w.patch("/nodes", "", "n0", json!({"status": {"allocatable": {"example.org/npu": "1"}}}));
+    asking(&mut w, "plugin", "example.org/npu", 1);
+    asking(&mut w, "last", "example.org/npu", 1);
+    let places = ["plugin", "last"].map(|n| w.get("/pods", "a", n)["spec"]["nodeName"].clone());
+    assert!(places.contains(&json!("n0")) && places.contains(&json!("n1")), "{places:?}");
+    assert_eq!(w.list(CLAIMS).len(), 2);
+    // It comes back with its pod.
+    for name in ["early", "plugin", "last"] {
+        w.delete("/pods", "a", name);
+    }
+    w.now = w.now.checked_add(jiff::SignedDuration::from_secs(600)).unwrap();
+    w.settle();
+    assert_eq!(w.get("/pods", "a", "two")["spec"]["nodeName"], "n1");
+    assert_eq!(w.list(CLAIMS).len(), 1);
+}

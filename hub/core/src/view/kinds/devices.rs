@@ -6,7 +6,7 @@
 
 use super::{NodeSelectorTerms, Taint, Toleration};
 use crate::view::meta::or_default;
-use serde::{Deserialize, Deserializer, de::IgnoredAny};
+use serde::Deserialize;
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -59,6 +59,16 @@ pub struct ExactDevices {
     pub selectors: Box<[DeviceSelector]>,
     #[serde(deserialize_with = "or_default")]
     pub tolerations: Box<[Toleration]>,
+    #[serde(deserialize_with = "or_default")]
+    pub capacity: CapacityWish,
+}
+
+/// Amounts as quantities, by the name of the capacity.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct CapacityWish {
+    #[serde(deserialize_with = "or_default")]
+    pub requests: BTreeMap<Box<str>, Box<str>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -110,11 +120,19 @@ pub struct AllocatedDevices {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct AllocatedDevice {
+    pub request: Box<str>,
     pub driver: Box<str>,
     pub pool: Box<str>,
     pub device: Box<str>,
     #[serde(deserialize_with = "or_default")]
     pub admin_access: bool,
+    #[serde(deserialize_with = "or_default")]
+    pub tolerations: Box<[Toleration]>,
+    /// One of several allocations of the device.
+    #[serde(rename = "shareID")]
+    pub share_id: Option<Box<str>>,
+    #[serde(deserialize_with = "or_default")]
+    pub consumed_capacity: BTreeMap<Box<str>, Box<str>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -131,8 +149,10 @@ pub struct DeviceClassData {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub struct DeviceClassSpec {
+    /// Pods may ask for its devices as for this extended resource.
+    pub extended_resource_name: Option<Box<str>>,
     #[serde(deserialize_with = "or_default")]
     pub selectors: Box<[DeviceSelector]>,
 }
@@ -156,6 +176,23 @@ pub struct SliceSpec {
     pub per_device_node_selection: bool,
     #[serde(deserialize_with = "or_default")]
     pub devices: Box<[Device]>,
+    #[serde(deserialize_with = "or_default")]
+    pub shared_counters: Box<[CounterSet]>,
+}
+
+/// What the devices of a pool share: each takes its part of it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct CounterSet {
+    pub name: Box<str>,
+    #[serde(deserialize_with = "or_default")]
+    pub counters: BTreeMap<Box<str>, Counter>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Counter {
+    pub value: Box<str>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -188,9 +225,20 @@ pub struct Device {
     pub place: DevicePlace,
     #[serde(deserialize_with = "or_default")]
     pub taints: Box<[Taint]>,
-    /// How many counters that are shared with other devices it takes from.
-    #[serde(rename = "consumesCounters", deserialize_with = "how_many")]
-    pub shared_counters: usize,
+    /// What it takes from counters that it shares with other devices.
+    #[serde(deserialize_with = "or_default")]
+    pub consumes_counters: Box<[Consumption]>,
+    /// Several requests may have it at once, each a part of its capacity.
+    #[serde(deserialize_with = "or_default")]
+    pub allow_multiple_allocations: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Consumption {
+    pub counter_set: Box<str>,
+    #[serde(deserialize_with = "or_default")]
+    pub counters: BTreeMap<Box<str>, Counter>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -203,11 +251,27 @@ pub struct Attribute {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Capacity {
     pub value: Box<str>,
+    pub request_policy: Option<RequestPolicy>,
 }
 
-fn how_many<'de, D: Deserializer<'de>>(d: D) -> Result<usize, D::Error> {
-    Ok(Option::<Vec<IgnoredAny>>::deserialize(d)?.map_or(0, |v| v.len()))
+/// Which parts of a capacity can be taken.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RequestPolicy {
+    /// What is taken when nothing is asked for.
+    pub default: Option<Box<str>>,
+    #[serde(deserialize_with = "or_default")]
+    pub valid_values: Box<[Box<str>]>,
+    pub valid_range: Option<RequestRange>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct RequestRange {
+    pub min: Box<str>,
+    pub max: Option<Box<str>>,
+    pub step: Option<Box<str>>,
 }

@@ -114,6 +114,8 @@ pub struct PodStatus {
     pub restarts_max: [i32; 2],
     /// (name in the pod, ResourceClaim made for it).
     pub device_claims: Box<[(Box<str>, Box<str>)]>,
+    /// ResourceClaim that the scheduler made for the pod's extended resources.
+    pub extended_claim: Option<Box<str>>,
     /// (container, exit code) of containers that ended.
     pub exits: Box<[(Box<str>, i32)]>,
 }

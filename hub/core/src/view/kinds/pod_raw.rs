@@ -177,6 +177,7 @@ pub struct RawStatus {
     init_container_statuses: Vec<RawContainerStatus>,
     #[serde(deserialize_with = "or_default")]
     resource_claim_statuses: Vec<RawDeviceClaim>,
+    extended_resource_claim_status: Option<RawDeviceClaim>,
 }
 
 #[derive(Default, Deserialize)]
@@ -386,6 +387,7 @@ impl RawStatus {
                 .iter()
                 .filter_map(|c| Some((c.name.clone(), c.resource_claim_name.clone()?)))
                 .collect(),
+            extended_claim: self.extended_resource_claim_status.and_then(|c| c.resource_claim_name),
             exits: ends().map(|(c, e)| (c.name.clone(), e.exit_code)).collect(),
             conditions: self.conditions.iter().map(|c| format!("{}={}\n", c.type_, c.status)).collect(),
             reason: self.reason,
