@@ -214,6 +214,38 @@ mod tests {
         assert!(!w.exists(RANGES, "", "r"));
     }
 
+    /// What upstream's tests of the controller tell apart: who else holds the addresses of a range that is being deleted.
+    #[test]
+    fn a_range_waits_only_for_addresses_that_no_other_holds() {
+        // Other ranges, whether they are going as well, addresses; whether the range stays.
+        let cases: [(&[(&str, bool)], &[&str], bool); 8] = [
+            (&[], &[], false),
+            (&[], &["10.96.0.9"], true),
+            (&[], &["10.97.0.9"], false),
+            (&[("10.96.0.0/24", false)], &["10.96.0.9"], false),
+            (&[("10.96.0.0/16", false)], &["10.96.0.9", "10.96.0.10"], false),
+            (&[("10.96.0.0/28", false)], &["10.96.0.9", "10.96.0.200"], true),
+            (&[("10.96.0.0/24", true)], &["10.96.0.9"], true),
+            (&[("10.96.0.0/24", true), ("10.96.0.0/16", false)], &["10.96.0.9"], false),
+        ];
+        for (others, ips, stays) in cases {
+            let mut w = World::new();
+            w.create(RANGES, json!({"metadata": {"name": "r"}, "spec": {"cidrs": ["10.96.0.0/24"]}}));
+            for (at, (cidr, _)) in others.iter().enumerate() {
+                w.create(RANGES, json!({"metadata": {"name": format!("o{at}")}, "spec": {"cidrs": [cidr]}}));
+            }
+            service(&mut w, "s", json!(ips));
+            w.settle();
+            for (at, _) in others.iter().enumerate().filter(|(_, o)| o.1) {
+                w.patch(RANGES, "", &format!("o{at}"), json!({"metadata": {"finalizers": ["x.io/hold"],
+                    "deletionTimestamp": "2026-11-23T10:00:00Z"}}));
+            }
+            w.delete(RANGES, "", "r");
+            w.settle();
+            assert_eq!(w.exists(RANGES, "", "r"), stays, "{others:?} {ips:?}");
+        }
+    }
+
     #[test]
     fn ranges_hold_what_is_in_them() {
         let cases = [

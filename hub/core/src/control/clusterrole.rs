@@ -41,10 +41,11 @@ impl Controller for ClusterRoleAggregation {
         };
         let Some(rule) = &role.aggregation_rule else { return plan };
         let mut rules: Vec<Value> = Vec::new();
-        for other in view.all::<ClusterRole>().filter(|o| o.meta.name != role.meta.name) {
-            if rule.cluster_role_selectors.iter().any(|s| s.matches(&other.meta.labels)) {
-                let own = other.field("/rules");
-                for rule in own.as_array().into_iter().flatten() {
+        // Selector by selector, roles by name, as upstream: the order is seen.
+        for selector in &rule.cluster_role_selectors {
+            let others = view.all::<ClusterRole>().filter(|o| o.meta.name != role.meta.name);
+            for other in others.filter(|o| selector.matches(&o.meta.labels)) {
+                for rule in other.field("/rules").as_array().into_iter().flatten() {
                     if !rules.contains(rule) {
                         rules.push(rule.clone());
                     }
@@ -83,6 +84,12 @@ mod tests {
         w.settle();
         assert_eq!(w.get(ROLES, "", "some")["rules"], json!([rule("pods")]));
         assert_eq!(w.get(ROLES, "", "all")["rules"], json!([rule("pods"), rule("nodes")]));
+        // The second selector's come second, and what both choose comes once.
+        w.create(ROLES, json!({"metadata": {"name": "both"}, "rules": [], "aggregationRule": {"clusterRoleSelectors": [
+            {"matchLabels": {"to-all": "true"}, "matchExpressions": [{"key": "to-some", "operator": "DoesNotExist"}]},
+            {"matchLabels": {"to-some": "true"}}, {"matchLabels": {"to-all": "true"}}]}}));
+        w.settle();
+        assert_eq!(w.get(ROLES, "", "both")["rules"], json!([rule("pods"), rule("nodes")]));
         w.patch(ROLES, "", "all", json!({"rules": [rule("secrets")]}));
         w.patch(ROLES, "", "one", json!({"metadata": {"labels": {"to-some": null}}}));
         w.delete(ROLES, "", "two");

@@ -114,6 +114,51 @@ mod tests {
     use super::*;
     use crate::world::World;
 
+    /// Pods go before everything else: what they mount and who speaks for them stays until they have ended.
+    #[test]
+    fn pods_go_first_and_conditions_say_what_is_left() {
+        let mut w = World::with_nodes(1);
+        w.create("/namespaces", json!({"metadata": {"name": "a"}}));
+        w.create("/configmaps", json!({"metadata": {"name": "m", "namespace": "a"}}));
+        let pod = json!({"metadata": {"name": "p", "namespace": "a", "finalizers": ["x.io/hold"]}, "spec": {"nodeName": "n0"}});
+        w.create("/pods", pod);
+        w.settle();
+        w.delete("/namespaces", "", "a");
+        w.settle();
+        assert!(w.exists("/configmaps", "a", "m"), "the pod has not ended");
+        let said = |w: &World| -> Vec<String> {
+            let all = w.get("/namespaces", "", "a")["status"]["conditions"].as_array().unwrap().clone();
+            let one = |c: &serde_json::Value| format!("{}={} {}", c["type"], c["status"], c["reason"]).replace('"', "");
+            all.iter().map(one).collect()
+        };
+        assert_eq!(said(&w), [
+            "NamespaceDeletionDiscoveryFailure=False ResourcesDiscovered",
+            "NamespaceDeletionGroupVersionParsingFailure=False ParsedGroupVersions",
+            "NamespaceDeletionContentFailure=False ContentDeleted",
+            "NamespaceContentRemaining=True SomeResourcesRemain",
+            "NamespaceFinalizersRemaining=True SomeFinalizersRemain",
+        ]);
+        let message = w.get("/namespaces", "", "a")["status"]["conditions"][4]["message"].clone();
+        assert_eq!(message, "Some content in the namespace has finalizers remaining: x.io/hold in 1 resource instances");
+        w.patch("/pods", "a", "p", json!({"metadata": {"finalizers": null}}));
+        w.settle();
+        assert!(!w.exists("/namespaces", "", "a") && !w.exists("/configmaps", "a", "m"));
+    }
+
+    /// Another finalizer of the spec keeps the namespace after it is empty.
+    #[test]
+    fn other_finalizers_of_the_spec_are_for_others() {
+        let mut w = World::new();
+        w.create("/namespaces", json!({"metadata": {"name": "a"}, "spec": {"finalizers": ["kubernetes", "x.io/own"]}}));
+        w.settle();
+        w.delete("/namespaces", "", "a");
+        w.settle();
+        assert_eq!(w.get("/namespaces", "", "a")["spec"]["finalizers"], json!(["x.io/own"]));
+        assert_eq!(w.list("/serviceaccounts").len() + w.list("/configmaps").len(), 0);
+        w.patch("/namespaces", "", "a", json!({"spec": {"finalizers": []}}));
+        assert!(!w.exists("/namespaces", "", "a"));
+    }
+
     #[test]
     fn a_namespace_goes_with_all_that_is_in_it() {
         let mut w = World::with_nodes(1);

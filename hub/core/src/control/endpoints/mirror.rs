@@ -17,6 +17,7 @@ use std::{collections::BTreeMap, sync::Arc};
 const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
 const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
 const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
+const LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 const ADDRESSES_MAX: usize = 1000;
 
 #[derive(Debug)]
@@ -57,9 +58,20 @@ impl Controller for EndpointsMirroring {
             let value = slice.value();
             let group = (value["addressType"].as_str().unwrap_or_default().to_owned(), value["ports"].to_string());
             match wanted.remove(&group) {
-                Some(list) if value["endpoints"].as_array() == Some(&list) => {}
                 Some(list) => {
-                    plan.patch_exact(EndpointSlice::RESOURCE, &slice.meta, None, json!({"endpoints": list}));
+                    let mut patch = json!({});
+                    if value["endpoints"].as_array() != Some(&list) {
+                        patch["endpoints"] = json!(list);
+                    }
+                    let copied = source.map(|e| copied(e)).unwrap_or_default();
+                    for (field, old) in [("labels", labels.to_value()), ("annotations", slice.meta.annotations.to_value())] {
+                        if let Some(diff) = crate::json_diff(&old, &copied[field]) {
+                            patch["metadata"][field] = diff;
+                        }
+                    }
+                    if patch != json!({}) {
+                        plan.patch_exact(EndpointSlice::RESOURCE, &slice.meta, None, patch);
+                    }
                 }
                 None if slice.meta.deleting.is_none() => plan.delete(EndpointSlice::RESOURCE, &slice.meta),
                 None => {}
@@ -120,16 +132,26 @@ fn endpoint(address: &Value, ip: &str, ready: bool) -> Value {
     Value::Object(out)
 }
 
-fn slice(endpoints: &Endpoints, group: &Group, list: Vec<Value>, seed: u64, n: u64) -> Value {
+/// What a slice takes over from the Endpoints: labels and annotations, but those that speak of the object itself.
+fn copied(endpoints: &Endpoints) -> Value {
     let mut labels = endpoints.meta.labels.to_value();
     labels[SERVICE_NAME] = json!(endpoints.meta.name);
     labels[MANAGED_BY] = json!(MANAGER);
+    let own = |key: &str| key == "kubectl.kubernetes.io/last-applied-configuration" || key == LAST_CHANGE;
+    let annotations = endpoints.meta.annotations.iter().filter(|(k, _)| !own(k));
+    let annotations: Map<String, Value> = annotations.map(|(k, v)| (k.to_owned(), json!(v))).collect();
+    json!({"labels": labels, "annotations": annotations})
+}
+
+fn slice(endpoints: &Endpoints, group: &Group, list: Vec<Value>, seed: u64, n: u64) -> Value {
+    let copied = copied(endpoints);
     json!({
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {"name": names::generated(&format!("{}-", endpoints.meta.name), seed, n),
             "generateName": format!("{}-", endpoints.meta.name), "namespace": endpoints.meta.namespace,
-            "labels": labels, "ownerReferences": [owner_reference(endpoints)]},
+            "labels": copied["labels"], "annotations": copied["annotations"],
+            "ownerReferences": [owner_reference(endpoints)]},
         "addressType": group.0,
         "endpoints": list,
         "ports": serde_json::from_str::<Value>(&group.1).unwrap_or_default(),
@@ -166,6 +188,11 @@ mod tests {
         let slice = w.list(SLICES)[0];
         assert_eq!(slice["metadata"]["labels"][MANAGED_BY], MANAGER);
         assert_eq!(slice["metadata"]["labels"]["l"], "1");
+        let annotations = json!({"x": "y", LAST_CHANGE: "z"});
+        w.patch("/endpoints", "a", "db", json!({"metadata": {"labels": {"l": "2"}, "annotations": annotations}}));
+        w.settle();
+        let meta = w.list(SLICES)[0]["metadata"].clone();
+        assert_eq!((&meta["labels"]["l"], &meta["annotations"]), (&json!("2"), &json!({"x": "y"})));
         let subsets = json!([{"addresses": [{"ip": "192.0.2.9"}], "ports": [{"port": 5432, "protocol": "TCP"}]}]);
         w.patch("/endpoints", "a", "db", json!({"subsets": subsets}));
         w.settle();

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+const HEADLESS: &str = "service.kubernetes.io/headless";
 pub(super) const MANAGER: &str = "endpointslice-controller.k8s.io";
 
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 //! In: the Service, its pods, its slices. Out: slices to create, patch and delete.
 //! Never: moves an endpoint from one slice to another.
 
-use super::{MANAGED_BY, MANAGER, SERVICE_NAME, hostname, is_headless, ports, target_ref};
+use super::{HEADLESS, MANAGED_BY, MANAGER, SERVICE_NAME, hostname, is_headless, ports, target_ref};
 use crate::{
     ObjectStore, Plan,
     control::common::owner_reference,
@@ -34,9 +34,11 @@ struct Slice<'a> {
 pub fn reconcile(view: &ObjectStore, service: &Service, pods: &[&Pod], seed: u64, plan: &mut Plan) {
     let mut wanted = wanted(view, service, pods);
     let mut slices = existing(view, service);
-    if wanted.is_empty() {
-        // One empty slice says that the Service has no endpoints.
-        wanted.insert(Group { family: families(service)[0], ports: "null".into() }, BTreeMap::new());
+    for family in families(service) {
+        // One empty slice of each family says that the Service has no endpoints there.
+        if !wanted.keys().any(|g| g.family == family) {
+            wanted.insert(Group { family, ports: "null".into() }, BTreeMap::new());
+        }
     }
     let labels = labels(service);
     let mut serial = 0;
@@ -65,7 +67,7 @@ pub fn reconcile(view: &ObjectStore, service: &Service, pods: &[&Pod], seed: u64
     }
 }
 
-fn families(service: &Service) -> Vec<&'static str> {
+pub(super) fn families(service: &Service) -> Vec<&'static str> {
     let known = |f: &str| match f {
         "IPv6" => Some("IPv6"),
         "IPv4" => Some("IPv4"),
@@ -91,8 +93,8 @@ fn wanted(view: &ObjectStore, service: &Service, pods: &[&Pod]) -> BTreeMap<Grou
 
 fn endpoint(view: &ObjectStore, service: &Service, pod: &Pod, ip: &str) -> Value {
     let terminating = pod.meta.deleting.is_some();
-    let serving = pod.status.ready || service.spec.publish_not_ready_addresses;
-    let ready = service.spec.publish_not_ready_addresses || (pod.status.ready && !terminating);
+    let serving = pod.status.ready;
+    let ready = service.spec.publish_not_ready_addresses || (serving && !terminating);
     let mut out = json!({
         "addresses": [ip],
         "conditions": {"ready": ready, "serving": serving, "terminating": terminating},
@@ -181,12 +183,14 @@ fn fill(slices: &mut Vec<Slice<'_>>, wanted: &mut BTreeMap<String, Value>) {
 }
 
 fn labels(service: &Service) -> Map<String, Value> {
-    let mut labels: Map<String, Value> =
-        service.meta.labels.iter().map(|(k, v)| (k.to_owned(), json!(v))).collect();
+    // These three say what the slice is, whatever the Service says.
+    let own = |key: &str| [SERVICE_NAME, MANAGED_BY, HEADLESS].contains(&key);
+    let copied = service.meta.labels.iter().filter(|(k, _)| !own(k));
+    let mut labels: Map<String, Value> = copied.map(|(k, v)| (k.to_owned(), json!(v))).collect();
     labels.insert(SERVICE_NAME.into(), json!(service.meta.name));
     labels.insert(MANAGED_BY.into(), json!(MANAGER));
     if is_headless(service) {
-        labels.insert("service.kubernetes.io/headless".into(), json!(""));
+        labels.insert(HEADLESS.into(), json!(""));
     }
     labels
 }

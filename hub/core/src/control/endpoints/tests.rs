@@ -98,3 +98,104 @@ fn services_without_selector_are_left_alone() {
     w.settle();
     assert_eq!(w.list("/endpoints").len(), 1);
 }
+
+/// What a pod is, and what its endpoint says: ready, serving, terminating; and where Endpoints has it.
+#[test]
+fn conditions_of_endpoints() {
+    // publishNotReadyAddresses, ready, being deleted, phase -> the slice's conditions, the field of Endpoints.
+    let cases = [
+        (false, true, false, "Running", Some((true, true, false)), "addresses"),
+        (false, false, false, "Running", Some((false, false, false)), "notReadyAddresses"),
+        (false, true, true, "Running", Some((false, true, true)), ""),
+        (false, false, true, "Running", Some((false, false, true)), ""),
+        (true, true, false, "Running", Some((true, true, false)), "addresses"),
+        (true, false, false, "Running", Some((true, false, false)), "addresses"),
+        (true, true, true, "Running", Some((true, true, true)), "addresses"),
+        (true, false, true, "Running", Some((true, false, true)), "addresses"),
+        (false, false, false, "Succeeded", None, ""),
+        (true, true, false, "Failed", None, ""),
+    ];
+    for (publish, ready, going, phase, conditions, place) in cases {
+        let mut w = World::with_nodes(1);
+        w.kubelet = false;
+        let mut s = service(json!({"port": 80}));
+        s["spec"]["publishNotReadyAddresses"] = json!(publish);
+        w.create("/services", s);
+        let mut p = pod("p", 8080);
+        p["spec"]["nodeName"] = json!("n0");
+        p["metadata"]["finalizers"] = json!(["x.io/hold"]);
+        let is_ready = if ready { "True" } else { "False" };
+        p["status"] = json!({"phase": phase, "podIP": "10.0.0.7", "podIPs": [{"ip": "10.0.0.7"}],
+            "conditions": [{"type": "Ready", "status": is_ready}]});
+        w.create("/pods", p);
+        if going {
+            w.delete("/pods", "a", "p");
+        }
+        w.settle();
+        let case = format!("{publish} {ready} {going} {phase}");
+        let wanted = conditions.map(|(r, s, t)| json!({"ready": r, "serving": s, "terminating": t}));
+        let found = slice(&w)["endpoints"].get(0).map(|e| e["conditions"].clone());
+        assert_eq!(found, wanted, "{case}");
+        let subset = w.get("/endpoints", "a", "s")["subsets"].get(0).cloned().unwrap_or_default();
+        let fields: Vec<&String> = subset.as_object().into_iter().flatten().map(|(k, _)| k).filter(|k| *k != "ports").collect();
+        assert_eq!(fields, if place.is_empty() { vec![] } else { vec![place] }, "{case}");
+    }
+}
+
+#[test]
+fn each_family_has_its_slices_and_endpoints_the_first() {
+    let families = |w: &World| -> Vec<(String, Vec<Value>)> {
+        let one = |s: &&Value| {
+            let ends = s["endpoints"].as_array().cloned().unwrap_or_default();
+            (s["addressType"].as_str().unwrap().to_owned(), ends.into_iter().map(|e| e["addresses"][0].clone()).collect())
+        };
+        let mut all: Vec<_> = w.list("discovery.k8s.io/endpointslices").iter().map(one).collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    };
+    for (order, first) in [(json!(["IPv4", "IPv6"]), "10.0.0.7"), (json!(["IPv6", "IPv4"]), "fd00::7")] {
+        let mut w = World::with_nodes(1);
+        w.kubelet = false;
+        let mut s = service(json!({"port": 80}));
+        s["spec"]["ipFamilies"] = order;
+        s["metadata"]["labels"][HEADLESS] = json!("said by the user");
+        w.create("/services", s);
+        w.settle();
+        assert_eq!(families(&w), [("IPv4".into(), vec![]), ("IPv6".into(), vec![])], "one empty slice of each");
+        assert!(w.list("discovery.k8s.io/endpointslices").iter().all(|s| s["metadata"]["labels"][HEADLESS].is_null()));
+        let mut p = pod("p", 8080);
+        p["spec"]["nodeName"] = json!("n0");
+        p["status"] = json!({"phase": "Running", "podIP": "10.0.0.7", "podIPs": [{"ip": "10.0.0.7"}, {"ip": "fd00::7"}],
+            "conditions": [{"type": "Ready", "status": "True"}]});
+        w.create("/pods", p);
+        w.settle();
+        assert_eq!(families(&w), [("IPv4".into(), vec![json!("10.0.0.7")]), ("IPv6".into(), vec![json!("fd00::7")])]);
+        assert_eq!(w.get("/endpoints", "a", "s")["subsets"][0]["addresses"][0]["ip"], first);
+    }
+}
+
+#[test]
+fn hints_say_whom_an_endpoint_is_for() {
+    let cases = [
+        (Value::Null, true, Value::Null),
+        (json!("PreferClose"), true, json!({"forZones": [{"name": "z1"}]})),
+        (json!("PreferSameZone"), true, json!({"forZones": [{"name": "z1"}]})),
+        (json!("PreferSameNode"), true, json!({"forZones": [{"name": "z1"}], "forNodes": [{"name": "n0"}]})),
+        (json!("PreferSameNode"), false, Value::Null),
+        (json!("Other"), true, Value::Null),
+    ];
+    for (distribution, healthy, hints) in cases {
+        let mut w = World::new();
+        w.node("n0", json!({"topology.kubernetes.io/zone": "z1"}), json!([]));
+        let mut s = service(json!({"port": 80}));
+        s["spec"]["trafficDistribution"] = distribution.clone();
+        w.create("/services", s);
+        if !healthy {
+            w.sick = vec!["p".into()];
+        }
+        w.create("/pods", pod("p", 8080));
+        w.settle();
+        assert_eq!(slice(&w)["endpoints"][0]["hints"], hints, "{distribution} {healthy}");
+        assert_eq!(slice(&w)["endpoints"][0]["zone"], "z1");
+    }
+}

@@ -99,3 +99,75 @@ impl Controller for VolumeProtection {
         plan
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::World;
+    use serde_json::Value;
+
+    /// What upstream's tests of the controller tell apart: who uses a claim that is being deleted.
+    #[test]
+    fn who_holds_a_claim_back() {
+        let claim = json!([{"name": "d", "persistentVolumeClaim": {"claimName": "c"}}]);
+        let other = json!([{"name": "d", "persistentVolumeClaim": {"claimName": "x"}}, {"name": "e", "emptyDir": {}}]);
+        let own = json!([{"name": "d", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}]);
+        // Volumes of the pod, whether it is on a node, its phase, its namespace; whether the claim stays.
+        let cases: [(Value, bool, &str, &str, bool); 8] = [
+            (claim.clone(), true, "Running", "a", true),
+            (claim.clone(), true, "Pending", "a", true),
+            (claim.clone(), false, "Pending", "a", false),
+            (claim.clone(), true, "Succeeded", "a", false),
+            (claim.clone(), true, "Failed", "a", false),
+            (claim, true, "Running", "b", false),
+            (other, true, "Running", "a", false),
+            (own, true, "Running", "a", false),
+        ];
+        for (volumes, placed, phase, namespace, stays) in cases {
+            let mut w = World::with_nodes(1);
+            w.kubelet = false;
+            let spec = json!({"volumeName": "v"});
+            w.create("/persistentvolumeclaims", json!({"metadata": {"name": "c", "namespace": "a"}, "spec": spec}));
+            // Nobody places it.
+            let mut spec = json!({"schedulerName": "other", "volumes": volumes});
+            if placed {
+                spec["nodeName"] = json!("n0");
+            }
+            let metadata = json!({"name": "p", "namespace": namespace});
+            w.create("/pods", json!({"metadata": metadata, "spec": spec, "status": {"phase": phase}}));
+            w.settle();
+            assert_eq!(w.get("/persistentvolumeclaims", "a", "c")["metadata"]["finalizers"], json!([CLAIM]));
+            w.delete("/persistentvolumeclaims", "a", "c");
+            w.settle();
+            let case = format!("{volumes} {placed} {phase} {namespace}");
+            assert_eq!(w.exists("/persistentvolumeclaims", "a", "c"), stays, "{case}");
+            w.delete_with(&Key::new(Pod::RESOURCE, namespace, "p"), Some(0), None);
+            w.settle();
+            assert!(!w.exists("/persistentvolumeclaims", "a", "c"), "{case}");
+        }
+    }
+
+    #[test]
+    fn others_finalizers_stay_and_a_bound_volume_too() {
+        let mut w = World::new();
+        let hold = "x.io/hold";
+        w.create("/persistentvolumes", json!({"metadata": {"name": "v", "finalizers": [hold]},
+            "spec": {"claimRef": {"namespace": "a", "name": "c"}, "accessModes": ["ReadWriteOnce"],
+                "capacity": {"storage": "1Gi"}, "persistentVolumeReclaimPolicy": "Retain", "hostPath": {"path": "/x"}}}));
+        w.create("/persistentvolumeclaims", json!({"metadata": {"name": "c", "namespace": "a"}, "spec": {
+            "volumeName": "v", "storageClassName": "", "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}}}}));
+        w.settle();
+        let finalizers = |w: &World| w.get("/persistentvolumes", "", "v")["metadata"]["finalizers"].clone();
+        assert_eq!(finalizers(&w), json!([hold, VOLUME]));
+        w.delete("/persistentvolumes", "", "v");
+        w.settle();
+        assert_eq!(finalizers(&w), json!([hold, VOLUME]), "a claim has it");
+        w.delete("/persistentvolumeclaims", "a", "c");
+        w.settle();
+        assert_eq!(finalizers(&w), json!([hold]));
+        w.patch("/persistentvolumes", "", "v", json!({"metadata": {"finalizers": null}}));
+        w.settle();
+        assert!(!w.exists("/persistentvolumes", "", "v"));
+    }
+}
