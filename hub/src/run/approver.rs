@@ -1,16 +1,15 @@
 //! Approves requests of nodes for their own client certificates, when they have the right to them.
 //!
-//! In: one pending CertificateSigningRequest, the roles in the view. Out: the condition Approved with its reason.
+//! In: one pending CertificateSigningRequest, the configured authorizers. Out: the condition Approved with its reason.
 //! Semantics: https://kubernetes.io/docs/reference/access-authn-authz/kubelet-tls-bootstrapping/#approval; the rights are
 //! `create` of `certificatesigningrequests/nodeclient` and `/selfnodeclient`. Never: approves for another signer (serving
 //! certificates are for people to approve), or denies.
 
-use crate::pki::CsrAsk;
-use base64::{Engine, prelude::BASE64_STANDARD};
-use limpet_hub_core::{
-    ObjectStore,
-    rbac::{Attributes, authorize},
+use crate::{
+    auth::{Asked, Authorizer, User},
+    pki::CsrAsk,
 };
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
 pub(super) const BY: &str = "csrapproving-controller";
@@ -18,7 +17,46 @@ const SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 const GROUP: &str = "certificates.k8s.io";
 
 /// `status.conditions` of an approved request; `None`: it stays as it is.
-pub(super) fn approve(view: &ObjectStore, csr: &Value, now: &str) -> Option<Value> {
+pub(super) async fn approve(authorizer: &Authorizer, csr: &Value, now: &str) -> Option<Value> {
+    let candidate = Candidate::of(csr)?;
+    let message = if candidate.is_self && candidate.may(authorizer, "selfnodeclient").await {
+        "Auto approving self kubelet client certificate after SubjectAccessReview."
+    } else if candidate.may(authorizer, "nodeclient").await {
+        "Auto approving kubelet client certificate after SubjectAccessReview."
+    } else {
+        return None;
+    };
+    Some(json!([{"type": "Approved", "status": "True", "reason": "AutoApproved", "message": message,
+        "lastUpdateTime": now, "lastTransitionTime": now}]))
+}
+
+/// Who asks for a node's client certificate in the right form.
+struct Candidate {
+    user: User,
+    is_self: bool,
+}
+
+impl Candidate {
+    fn of(csr: &Value) -> Option<Candidate> {
+        let name = node_of(csr)?;
+        let spec = &csr["spec"];
+        let text = |field: &str| spec[field].as_str().unwrap_or_default().to_owned();
+        let extra = spec["extra"].as_object().into_iter().flatten();
+        let extra = extra.map(|(key, values)| (key.clone(), texts(values).map(str::to_owned).collect()));
+        let groups = texts(&spec["groups"]).map(str::to_owned).collect();
+        let user = User { name: text("username"), uid: text("uid"), groups, extra: extra.collect() };
+        Some(Candidate { is_self: user.name == name, user })
+    }
+
+    async fn may(&self, authorizer: &Authorizer, subresource: &str) -> bool {
+        let resource = "certificatesigningrequests";
+        let asked = Asked { verb: "create", group: GROUP, version: "v1", resource, subresource, ..Asked::default() };
+        authorizer.judge(&self.user, &asked).await.is_allowed()
+    }
+}
+
+/// The user that a pending request is for, when it is one for a node's client certificate.
+fn node_of(csr: &Value) -> Option<String> {
     let spec = &csr["spec"];
     let answered = csr["status"]["certificate"].as_str().is_some_and(|c| !c.is_empty());
     let decided = csr["status"]["conditions"].as_array().is_some_and(|c| !c.is_empty());
@@ -32,27 +70,7 @@ pub(super) fn approve(view: &ObjectStore, csr: &Value, now: &str) -> Option<Valu
         && ask.subject.names.is_empty()
         && name.starts_with("system:node:")
         && are_client_usages(&spec["usages"]);
-    if !is_client {
-        return None;
-    }
-    let may = |subresource: &str| {
-        let groups: Vec<String> = texts(&spec["groups"]).map(str::to_owned).collect();
-        let user = spec["username"].as_str().unwrap_or_default();
-        let resource = "certificatesigningrequests";
-        let asked = Attributes { user, groups: &groups, verb: "create", api_group: GROUP, resource, subresource,
-            ..Attributes::default() };
-        authorize(view, &asked).is_allowed()
-    };
-    let is_self = spec["username"] == name.as_str();
-    let message = if is_self && may("selfnodeclient") {
-        "Auto approving self kubelet client certificate after SubjectAccessReview."
-    } else if may("nodeclient") {
-        "Auto approving kubelet client certificate after SubjectAccessReview."
-    } else {
-        return None;
-    };
-    Some(json!([{"type": "Approved", "status": "True", "reason": "AutoApproved", "message": message,
-        "lastUpdateTime": now, "lastTransitionTime": now}]))
+    is_client.then(|| name.clone())
 }
 
 fn texts(list: &Value) -> impl Iterator<Item = &str> {
@@ -68,7 +86,11 @@ fn are_client_usages(usages: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::authz::Link;
+    use futures_util::FutureExt;
+    use limpet_hub_core::ObjectStore;
     use rcgen::{CertificateParams, DnType, KeyPair};
+    use std::sync::{Arc, RwLock};
 
     fn request(cn: &str, org: &str, names: &[&str]) -> String {
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
@@ -97,6 +119,14 @@ mod tests {
         view
     }
 
+    fn chain(links: Vec<Link>) -> Authorizer {
+        Authorizer::new(Arc::new(RwLock::new(view())), links.into())
+    }
+
+    fn approve(authorizer: &Authorizer, csr: &Value) -> Option<Value> {
+        super::approve(authorizer, csr, "2026-11-23T10:00:00Z").now_or_never().unwrap()
+    }
+
     #[test]
     fn who_may_gets_a_client_certificate_and_nothing_else() {
         let client = json!(["client auth", "digital signature"]);
@@ -121,12 +151,16 @@ mod tests {
             (csr(joiner, group, "bm8=", &client, SIGNER), ""),
         ];
         for (csr, want) in cases {
-            let got = approve(&view(), &csr, "2026-11-23T10:00:00Z");
+            let got = approve(&chain(vec![Link::Rbac]), &csr);
             let message = got.as_ref().and_then(|c| c[0]["message"].as_str()).unwrap_or_default();
             assert!(message.starts_with(want) && message.is_empty() == want.is_empty(), "{csr} {message}");
         }
         let mut decided = csr(joiner, group, &good, &client, SIGNER);
         decided["status"]["conditions"] = json!([{"type": "Denied", "status": "True"}]);
-        assert_eq!(approve(&view(), &decided, ""), None);
+        assert_eq!(approve(&chain(vec![Link::Rbac]), &decided), None);
+        // The chain decides, not the roles.
+        let stranger = csr("jane", "devs", &good, &client, SIGNER);
+        assert!(approve(&chain(vec![Link::Node, Link::AlwaysAllow]), &stranger).is_some());
+        assert_eq!(approve(&chain(vec![Link::AlwaysDeny]), &csr(joiner, group, &good, &client, SIGNER)), None);
     }
 }

@@ -5,7 +5,10 @@
 //! Never: signs for a signer that is not the cluster's own.
 
 use super::{Applier, Listener, approver, clock, queue::Queue};
-use crate::pki::{CsrAsk, Pki};
+use crate::{
+    auth::Authorizer,
+    pki::{CsrAsk, Pki},
+};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use limpet_hub_core::{
     Change, Changed, ObjectStore,
@@ -58,11 +61,13 @@ pub struct Signer {
     queue: Queue<String>,
     pki: Arc<RwLock<Pki>>,
     applier: Arc<Applier>,
+    authorizer: Authorizer,
 }
 
 impl Signer {
-    pub fn new(pki: Arc<RwLock<Pki>>, applier: Arc<Applier>) -> Arc<Signer> {
-        Arc::new(Signer { queue: Queue::new(), pki, applier })
+    /// `authorizer`: decides whose requests are approved.
+    pub fn new(pki: Arc<RwLock<Pki>>, applier: Arc<Applier>, authorizer: Authorizer) -> Arc<Signer> {
+        Arc::new(Signer { queue: Queue::new(), pki, applier, authorizer })
     }
 
     /// Starts the one worker; it ends with the runtime.
@@ -85,14 +90,13 @@ impl Signer {
 
     async fn work(&self, name: &str) -> Result<(), String> {
         let now = clock::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let (request, uid, approved) = {
+        let (request, uid) = {
             let view = self.applier.world().read();
             let Some(csr) = view.get::<CertificateSigningRequest>("", name) else { return Ok(()) };
             let request = csr.value();
-            let approved = approver::approve(&view, &request, &now);
-            (request, csr.meta.uid.to_string(), approved)
+            (request, csr.meta.uid.to_string())
         };
-        if let Some(conditions) = approved {
+        if let Some(conditions) = approver::approve(&self.authorizer, &request, &now).await {
             // The event of this change brings the request back, to be signed.
             let change = patch(name, uid, "approval", json!({"conditions": conditions}));
             return self.applier.apply(approver::BY, vec![change]).await.map(drop).map_err(|s| s.message);

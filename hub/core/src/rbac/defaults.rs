@@ -46,6 +46,7 @@ pub fn defaults() -> Vec<(&'static str, Value)> {
     ] {
         all.push((BINDINGS, binding(name, role, groups)));
     }
+    all.extend(super::namespaced::defaults());
     all
 }
 
@@ -180,6 +181,7 @@ fn view_rules() -> Value {
         rule("policy", &["poddisruptionbudgets", "poddisruptionbudgets/status"], READ),
         rule("limpet.dev", &["fleetrollouts", "fleetrollouts/status"], READ),
         rule("networking.k8s.io", &["ingresses", "ingresses/status", "networkpolicies"], READ),
+        rule("resource.k8s.io", &["resourceclaims", "resourceclaims/status", "resourceclaimtemplates"], READ),
     ])
 }
 
@@ -227,6 +229,7 @@ fn edit_rules() -> Value {
         rule("policy", &["poddisruptionbudgets"], WRITE),
         rule("limpet.dev", &["fleetrollouts"], WRITE),
         rule("networking.k8s.io", &["ingresses", "networkpolicies"], WRITE),
+        rule("resource.k8s.io", &["resourceclaims", "resourceclaimtemplates"], WRITE),
         rule("coordination.k8s.io", &["leases"], &[READ, WRITE].concat()),
     ])
 }

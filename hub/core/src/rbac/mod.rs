@@ -5,6 +5,7 @@
 //! Never: denies by rule; what nobody allows is not allowed.
 
 mod defaults;
+mod namespaced;
 mod node;
 mod rules;
 

@@ -78,6 +78,13 @@ fn bindings_decide() {
         ("root", &groups(&["system:masters"]), "delete /nodes /n", true),
         ("x", &groups(&["system:unauthenticated"]), "get /readyz", true),
         ("x", &groups(&["system:unauthenticated"]), "get /api", false),
+        ("system:anonymous", &groups(&["system:unauthenticated"]), "get /configmaps kube-public/cluster-info", true),
+        ("system:anonymous", &groups(&["system:unauthenticated"]), "list /configmaps kube-public/", false),
+        ("system:anonymous", &groups(&["system:unauthenticated"]), "get /configmaps kube-public/other", false),
+        ("system:anonymous", &groups(&["system:unauthenticated"]), "get /configmaps kube-system/cluster-info", false),
+        ("system:serviceaccount:kube-system:bootstrap-signer", &none, "update /configmaps kube-public/cluster-info", true),
+        ("system:serviceaccount:kube-system:bootstrap-signer", &none, "list /secrets kube-system/", true),
+        ("system:serviceaccount:kube-system:bootstrap-signer", &none, "list /secrets default/", false),
     ] {
         assert_eq!(ask(&view, user, groups, request), expect, "{user} {request}");
     }
