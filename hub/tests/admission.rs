@@ -86,3 +86,20 @@ fn a_quota_holds_against_many_at_once_and_against_updates() {
     assert!(said.contains("exceeded quota: q, requested: services.nodeports=1, used: services.nodeports=1"), "{said}");
     assert_eq!(patch(r#"{"metadata": {"labels": {"a": "b"}}}"#).0, 200);
 }
+
+#[test]
+fn who_only_looks_at_devices_needs_the_namespaces_consent() {
+    let c = Cluster::start();
+    let request = json!({"name": "r", "exactly": {"deviceClassName": "any", "adminAccess": true}});
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"devices": {"requests": [request]}}});
+    let path = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims";
+    let (code, said) = c.json("POST", path, claim.clone());
+    let words = "spec.devices.requests[0].exactly.adminAccess: Forbidden: admin access to devices requires the \
+                 `resource.kubernetes.io/admin-access: true` label on the containing namespace";
+    assert!(code == 422 && said["message"].as_str().unwrap().contains(words), "{said}");
+    let template = json!({"metadata": {"name": "t"}, "spec": {"spec": claim["spec"]}});
+    let (code, said) = c.json("POST", &path.replace("claims", "claimtemplates"), template);
+    assert!(code == 422 && said["message"].as_str().unwrap().contains("spec.spec.devices.requests[0]"), "{said}");
+    c.kubectl(&["label", "namespace", "default", "resource.kubernetes.io/admin-access=true"]).ok();
+    assert_eq!(c.json("POST", path, claim).0, 201);
+}

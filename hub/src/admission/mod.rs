@@ -3,6 +3,7 @@
 //! In: a defaulted object on its way to the store. Out: the object with what was added, or a 403/404/422.
 //! One file a rule, in the order in which they act. Never: authorizes, stores.
 
+mod admin_access;
 pub mod dynamic;
 mod namespace;
 mod node_restriction;
@@ -15,6 +16,7 @@ mod escalation;
 mod limits;
 
 mod addresses;
+mod kept;
 mod quota;
 
 pub use dynamic::Hooks;
@@ -109,18 +111,21 @@ pub async fn mutate(review: &mut Review<'_>) -> Result<(), Status> {
         tolerations::admit(review);
         limits::admit(review)?;
     }
+    admin_access::admit(review)?;
     if review.is(limits::CLAIMS) {
         limits::admit_claim(review)?;
     }
     pod_security::admit(review)
 }
 
+pub use kept::Kept;
+
 /// Keeps what was reserved until the object is stored.
 #[derive(Default)]
 pub struct Held<'a> {
     guards: Vec<Write>,
     _addresses: Option<MutexGuard<'a, ()>>,
-    _quota: Option<MutexGuard<'a, ()>>,
+    _quota: Option<MutexGuard<'a, Kept>>,
     _names: Option<MutexGuard<'a, ()>>,
 }
 
@@ -153,9 +158,10 @@ impl Held<'_> {
 pub async fn reserve<'a>(ask: &'a Ask, object: &mut Value, old: Option<&Value>) -> Result<Held<'a>, Status> {
     let mut held = Held::default();
     if quota::applies(ask, old.is_none()) {
-        held._quota = Some(ask.api.quota_lock().await);
+        let mut kept = ask.api.quota_lock().await;
         held.guard(&ask.api.store, &ask.target.namespace, "quota");
-        quota::check(ask, object, old)?;
+        quota::check(ask, object, old, &mut kept)?;
+        held._quota = Some(kept);
     }
     if !ask.subresource.is_empty() {
         return Ok(held);

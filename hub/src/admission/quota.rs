@@ -1,9 +1,10 @@
 //! ResourceQuota: no more in a namespace than its quotas allow.
 //!
 //! In: creates, and changes that may take more (claims, Services, a pod's resize), in a namespace with quotas. Out: a 403 in
-//! upstream's words. Usage is counted from the stored objects, under a lock that is held until the new object is stored.
+//! upstream's words. Usage is counted from the stored objects (`kept`), under a lock that is held until the new object is stored.
 //! Never: trusts `status.used`.
 
+use super::kept::Kept;
 use crate::api::{object, write::Ask};
 use limpet_hub_core::{
     quota::{sees, takes},
@@ -39,16 +40,21 @@ pub(super) fn applies(ask: &Ask, is_new: bool) -> bool {
     }
 }
 
-pub(super) fn check(ask: &Ask, new: &Value, old: Option<&Value>) -> Result<(), Status> {
+pub(super) fn check(ask: &Ask, new: &Value, old: Option<&Value>, kept: &mut Kept) -> Result<(), Status> {
     let (store, namespace) = (&ask.api.store, ask.target.namespace.as_str());
     let storage = ask.target.resource.storage.as_str();
     let parse = |value: &Value| Object::parse(storage, value.to_string().into_bytes().into());
     let Some(own) = parse(new) else { return Ok(()) };
     let before = old.and_then(parse);
-    let mut existing = None;
-    for quota in store.list(QUOTAS, Some(namespace)).records {
-        let Ok(quota) = serde_json::from_slice::<Value>(&quota.bytes) else { continue };
-        let (spec, name) = (&quota["spec"], object::name(&quota));
+    let records = store.list(QUOTAS, Some(namespace)).records;
+    let quotas: Vec<Value> = records.iter().filter_map(|r| serde_json::from_slice(&r.bytes).ok()).collect();
+    let specs: Vec<Value> = quotas.iter().map(|q| q["spec"].clone()).collect();
+    let mut sums: Option<Vec<Quantity>> = None;
+    let mut first = 0;
+    for quota in &quotas {
+        let (spec, name) = (&quota["spec"], object::name(quota));
+        let own_first = first;
+        first += spec["hard"].as_object().map_or(0, |h| h.len());
         let hard: Vec<(&String, &Value)> = spec["hard"].as_object().into_iter().flatten().collect();
         if old.is_none() && sees(spec, &own) {
             let limited: BTreeSet<&str> = hard.iter().map(|(name, _)| name.as_str()).collect();
@@ -57,18 +63,18 @@ pub(super) fn check(ask: &Ask, new: &Value, old: Option<&Value>) -> Result<(), S
             }
         }
         let (mut asked, mut used, mut limited) = (Vec::new(), Vec::new(), Vec::new());
-        for (resource, bound) in hard {
+        for (at, (resource, bound)) in hard.into_iter().enumerate() {
             let had = before.as_ref().map_or(Quantity::ZERO, |o| takes(spec, storage, o, resource));
             let more = takes(spec, storage, &own, resource).minus(had);
             let Ok(bound) = Quantity::from_json(bound) else { continue };
             if more.is_zero() || more.is_negative() {
                 continue;
             }
-            let all: &Vec<Object> = existing.get_or_insert_with(|| {
-                let records = store.list(storage, Some(namespace)).records;
-                records.into_iter().filter_map(|r| Object::parse(storage, r.bytes)).collect()
-            });
-            let sum = all.iter().fold(Quantity::ZERO, |sum, o| sum.plus(takes(spec, storage, o, resource)));
+            if sums.is_none() {
+                let counted = kept.sums(store, storage, namespace, &specs);
+                sums = Some(counted.ok_or_else(|| Status::unavailable("quotas cannot be counted now, try again"))?.to_vec());
+            }
+            let sum = sums.as_ref().and_then(|all| all.get(own_first + at)).copied().unwrap_or(Quantity::ZERO);
             if bound.minus(sum.plus(more)).is_negative() {
                 asked.push(format!("{resource}={more}"));
                 used.push(format!("{resource}={sum}"));
