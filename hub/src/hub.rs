@@ -15,6 +15,7 @@ use crate::{
         nodes::{Links, NodeGate, Offline, Presence},
     },
     share,
+    webhook::tls::Own,
 };
 use limpet_broker::{Broker, BrokerOptions};
 use limpet_hub_core::{
@@ -252,6 +253,7 @@ impl Hub {
             guard,
             stopping,
         });
+        api.aggregate.set_identity(other_servers(&pki)?);
         let client: Arc<dyn run::Api> = Arc::new(api::Client::new(Arc::clone(&api)));
         let applier = Arc::new(Applier::new(Arc::clone(&client), store.clone(), Arc::clone(&world)));
         let leader: Arc<dyn run::Api> = Arc::new(api::Client::of_leader(Arc::clone(&api), lead.clone()));
@@ -264,9 +266,10 @@ impl Hub {
             ca_pem,
             cluster_info: info,
             tokens: Arc::clone(&api) as Arc<dyn control::accounttoken::TokenSigner>,
-            metrics: Arc::new(usage.clone()),
+            metrics: Arc::new(run::Measures::start(usage.clone(), &api)),
         };
-        let runners = Runners::new((&applier, &of_leader), Arc::clone(&peers), &settings, Arc::clone(&pki), scheduler);
+        let signer = Signer::new(Arc::clone(&pki), Arc::clone(&of_leader), api.authorizer.clone());
+        let runners = Runners::new((&applier, &of_leader), Arc::clone(&peers), &settings, signer, scheduler);
         tokio::spawn(feed.run_led(runners.listeners(), lead.clone()));
         api::bootstrap::ensure(&api).await.map_err(|e| HubError::Bootstrap(e.to_string()))?;
 
@@ -342,7 +345,7 @@ impl Runners {
         (applier, of_leader): (&Arc<Applier>, &Arc<Applier>),
         peers: Arc<Peers>,
         settings: &control::Settings,
-        pki: Arc<RwLock<Pki>>,
+        signer: Arc<Signer>,
         scheduler: Config,
     ) -> Runners {
         Runners {
@@ -350,7 +353,7 @@ impl Runners {
             scheduling: Scheduling::new(Scheduler::new(scheduler), Arc::clone(of_leader)),
             offline: Offline::new(Arc::clone(applier), Arc::clone(of_leader), peers),
             nodes: Nodes::new(),
-            signer: Signer::new(pki, Arc::clone(of_leader)),
+            signer,
         }
     }
 
@@ -371,6 +374,14 @@ impl Runners {
         self.scheduling.start();
         self.offline.start();
     }
+}
+
+/// How the hub shows API servers behind it who it is.
+fn other_servers(pki: &RwLock<Pki>) -> Result<api::aggregate::Identity, HubError> {
+    let pki = pki.read().unwrap_or_else(PoisonError::into_inner);
+    let (issued, ca_pem) = pki.front_proxy(SystemTime::now())?;
+    let own = Own { chain: issued.certificate_pem.into_bytes(), key: issued.key_pem.into_bytes() };
+    Ok(api::aggregate::Identity { own, ca_pem, client_ca_pem: pki.ca_pem().to_owned() })
 }
 
 fn open_pki(options: &HubOptions, addresses: &Addresses, api_port: u16) -> Result<Pki, HubError> {

@@ -4,7 +4,7 @@
 //! where it leads. What is there is left as it is, save for the endpoints, which follow the hub. Never:
 //! brings back what a user changed.
 
-use super::{Api, Client, kinds, limits};
+use super::{Api, Client, aggregate, kinds, limits};
 use crate::{auth::legacy, run::Patch};
 use limpet_hub_core::{control::legacytoken, flow, rbac};
 use limpet_objects::status::Status;
@@ -63,6 +63,7 @@ pub async fn ensure(api: &Arc<Api>) -> Result<(), BootstrapError> {
     }
     crate::flow::mend(&client, api).await;
     tokio::spawn(crate::flow::keep(Arc::clone(api)));
+    tokio::spawn(aggregate::keep(Arc::clone(api)));
     kubernetes(api, &client).await
 }
 

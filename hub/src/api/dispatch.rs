@@ -4,7 +4,7 @@
 //! Never: does the work of a verb; never lets a request without a right get as far as its body.
 
 use super::{
-    Api, Reply, Target,
+    Api, Reply, Target, aggregate,
     decode::{Inflow, Upload},
     health, limits,
     metrics::Labels,
@@ -196,6 +196,9 @@ async fn accept(
         trail: course.trail.clone(),
     };
     let input = Input { parts, body, trail: course.trail.clone() };
+    if let Some(remote) = aggregate::remote_of(api, &call.info.path).filter(|_| target.is_none()) {
+        return aggregate::answer(&call, &remote, input).await;
+    }
     if !call.info.is_resource {
         return verbs::documents::answer(call, input).await;
     }

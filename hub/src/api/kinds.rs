@@ -79,6 +79,11 @@ impl Kinds {
         Some(Arc::new(Webhook { api: Weak::clone(api), webhook: conversion["webhook"].clone() }))
     }
 
+    /// Tells when another registry is served.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
     pub async fn lock(&self) -> MutexGuard<'_, ()> {
         self.names.lock().await
     }

@@ -7,6 +7,8 @@
 pub mod server;
 mod stall;
 
+pub mod aggregate;
+
 mod dispatch;
 pub mod negotiate;
 pub mod query;
@@ -45,7 +47,7 @@ pub use internal::Client;
 pub use target::Target;
 
 use crate::{
-    admission::Hooks,
+    admission::{Hooks, Kept},
     auth::{Authorizer, jwt::Signer, tokens::Tokens},
     enroll::Enroll,
     guard::Guard,
@@ -106,6 +108,8 @@ pub struct Api {
     pub tokens: Tokens,
     pub authorizer: Authorizer,
     pub(crate) kinds: kinds::Kinds,
+    /// Groups that other servers answer.
+    pub aggregate: aggregate::Aggregate,
     /// Policies and webhooks of admission.
     pub(crate) hooks: Hooks,
     pub metrics: metrics::Metrics,
@@ -122,8 +126,8 @@ pub struct Api {
     marker: String,
     /// Held while a Service gets its addresses, until it is stored.
     addresses: Mutex<()>,
-    /// Held while a quota is charged, until the object is stored.
-    quota: Mutex<()>,
+    /// Held while a quota is charged, until the object is stored; what is used of quotas.
+    quota: Mutex<Kept>,
     ready: std::sync::atomic::AtomicBool,
 }
 
@@ -140,6 +144,7 @@ impl Api {
             tokens: parts.tokens,
             authorizer: Authorizer::new(parts.view, Arc::clone(&parts.guard.authz)),
             kinds: kinds::Kinds::default(),
+            aggregate: aggregate::Aggregate::default(),
             hooks: Hooks::default(),
             metrics: metrics::Metrics::default(),
             encodings: encodings::Encodings::default(),
@@ -151,7 +156,7 @@ impl Api {
             stopping: parts.stopping,
             marker: format!("@{}@", random_hex(16)),
             addresses: Mutex::new(()),
-            quota: Mutex::new(()),
+            quota: Mutex::default(),
             ready: false.into(),
         });
         api.kinds.set_api(&api);
@@ -185,7 +190,7 @@ impl Api {
         self.kinds.lock().await
     }
 
-    pub(crate) async fn quota_lock(&self) -> MutexGuard<'_, ()> {
+    pub(crate) async fn quota_lock(&self) -> MutexGuard<'_, Kept> {
         self.quota.lock().await
     }
 

@@ -67,7 +67,7 @@ impl Pki {
     /// Opens the PKI in `dir`, making what is missing. `names` are host names and IP addresses of the hub.
     pub fn open(dir: &Path, names: &[String], now: SystemTime) -> Result<Pki, PkiError> {
         files::make_private_dir(dir)?;
-        let (ca_pem, issuer) = open_ca(dir, now)?;
+        let (ca_pem, issuer) = open_ca(dir, "ca", "limpet-ca", now)?;
         let ca_der = CertificateDer::from_pem_slice(ca_pem.as_bytes())
             .map_err(|e| PkiError::Broken { path: dir.join("ca.crt"), what: e.to_string() })?;
         let mut pki = Pki {
@@ -157,6 +157,25 @@ impl Pki {
         issue::with_new_key(&self.issuer, subject, days, now)
     }
 
+    /// The hub's certificate for other API servers, and the authority that signed it: one of its own, so that no client of the
+    /// cluster can pass for the hub. Made when it is missing or ends within a month.
+    pub fn front_proxy(&self, now: SystemTime) -> Result<(Issued, String), PkiError> {
+        let (ca_pem, issuer) = open_ca(&self.dir, "front-proxy-ca", "limpet-front-proxy-ca", now)?;
+        let ca_path = self.dir.join("front-proxy-ca.crt");
+        let ca_der = CertificateDer::from_pem_slice(ca_pem.as_bytes())
+            .map_err(|e| PkiError::Broken { path: ca_path, what: e.to_string() })?;
+        let (cert_path, key_path) = (self.dir.join("front-proxy-client.crt"), self.dir.join("front-proxy-client.key"));
+        if let (Some(cert), Some(key)) = (files::read(&cert_path)?, files::read(&key_path)?)
+            && issue::still_good(&cert, &ca_der, &[], now + RENEW_BEFORE)
+        {
+            return Ok((Issued { certificate_pem: cert, key_pem: key }, ca_pem));
+        }
+        let issued = issue::with_new_key(&issuer, &Subject::client("front-proxy-client", &[]), ADMIN_DAYS, now)?;
+        files::write_private(&key_path, issued.key_pem.as_bytes())?;
+        files::write_private(&cert_path, issued.certificate_pem.as_bytes())?;
+        Ok((issued, ca_pem))
+    }
+
     /// Writes `admin.kubeconfig` when it is missing or no longer usable. `server` is a URL such as `https://hub:6443`.
     pub fn write_admin_kubeconfig(
         &self,
@@ -190,8 +209,14 @@ impl Pki {
     }
 }
 
-fn open_ca(dir: &Path, now: SystemTime) -> Result<(String, Issuer<'static, KeyPair>), PkiError> {
-    let (cert_path, key_path) = (dir.join("ca.crt"), dir.join("ca.key"));
+/// The authority in `FILE.crt` and `FILE.key`; a new one is called `name`.
+fn open_ca(
+    dir: &Path,
+    file: &str,
+    name: &str,
+    now: SystemTime,
+) -> Result<(String, Issuer<'static, KeyPair>), PkiError> {
+    let (cert_path, key_path) = (dir.join(format!("{file}.crt")), dir.join(format!("{file}.key")));
     let broken = |path: &Path, e: rcgen::Error| PkiError::Broken {
         path: path.to_path_buf(),
         what: e.to_string(),
@@ -204,13 +229,13 @@ fn open_ca(dir: &Path, now: SystemTime) -> Result<(String, Issuer<'static, KeyPa
         }
         (Some(_), None) => Err(PkiError::Broken {
             path: key_path,
-            what: "ca.crt is there but its key is missing".into(),
+            what: format!("{file}.crt is there but its key is missing"),
         }),
         // A key without a certificate is a first start that was cut short: nothing was signed with it yet.
         (None, _) => {
             let key = KeyPair::generate()?;
             let mut params = CertificateParams::new(Vec::new())?;
-            params.distinguished_name.push(DnType::CommonName, "limpet-ca");
+            params.distinguished_name.push(DnType::CommonName, name);
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             params.key_usages = vec![
                 KeyUsagePurpose::KeyCertSign,

@@ -4,7 +4,8 @@
 //! Never: trusts without an authority; there is no way to switch the check off.
 
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig, ConfigBuilder, RootCertStore,
+    client::WantsClientCert,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use std::sync::Arc;
@@ -50,14 +51,17 @@ pub fn connector(roots: RootCertStore, own: Option<&Own>) -> Result<TlsConnector
         .with_safe_default_protocol_versions()
         .map_err(|why| why.to_string())?
         .with_root_certificates(roots);
-    let config = match own {
-        None => builder.with_no_client_auth(),
-        Some(own) => {
-            let chain = CertificateDer::pem_slice_iter(&own.chain).collect::<Result<Vec<_>, _>>();
-            let chain = chain.map_err(|why| format!("the client's certificate: {why}"))?;
-            let key = PrivateKeyDer::from_pem_slice(&own.key).map_err(|why| format!("the client's key: {why}"))?;
-            builder.with_client_auth_cert(chain, key).map_err(|why| why.to_string())?
-        }
-    };
-    Ok(TlsConnector::from(Arc::new(config)))
+    Ok(TlsConnector::from(Arc::new(with_own(builder, own)?)))
+}
+
+/// With a certificate of our own, where there is one.
+pub fn with_own(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    own: Option<&Own>,
+) -> Result<ClientConfig, String> {
+    let Some(own) = own else { return Ok(builder.with_no_client_auth()) };
+    let chain = CertificateDer::pem_slice_iter(&own.chain).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|why| format!("the client's certificate: {why}"))?;
+    let key = PrivateKeyDer::from_pem_slice(&own.key).map_err(|why| format!("the client's key: {why}"))?;
+    builder.with_client_auth_cert(chain, key).map_err(|why| why.to_string())
 }

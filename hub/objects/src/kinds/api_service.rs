@@ -25,6 +25,11 @@ impl Behaviour for ApiService {
         }
     }
 
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        // The core group's is `v1.`.
+        names::path_segment(name)
+    }
+
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let (spec, own) = (&object["spec"], text(&object["metadata"], "name"));
         let (group, version) = (text(spec, "group"), text(spec, "version"));
@@ -38,7 +43,9 @@ impl Behaviour for ApiService {
             let words = "only v1 may have an empty group and it better be legacy kube";
             errors.push(FieldError::required("spec.group", words));
         }
-        named(spec, "group", "spec", names::dns_subdomain, &mut errors);
+        if !group.is_empty() {
+            named(spec, "group", "spec", names::dns_subdomain, &mut errors);
+        }
         if required(spec, "version", "spec", &mut errors).is_some() {
             named(spec, "version", "spec", names::dns1035_label, &mut errors);
         }
@@ -125,6 +132,9 @@ mod tests {
             let errors: Vec<String> = ApiService.validate_create(&object).iter().map(ToString::to_string).collect();
             assert_eq!(errors, [expect]);
         }
+        let core = json!({"metadata": {"name": "v1."}, "spec": {"group": "", "version": "v1", "groupPriorityMinimum": 18000,
+            "versionPriority": 1}});
+        assert_eq!((ApiService.validate_create(&core), ApiService.validate_name("v1.")), (vec![], vec![]));
         let mut local = base.clone();
         local["spec"]["service"] = Value::Null;
         local["spec"]["insecureSkipTLSVerify"] = json!(true);

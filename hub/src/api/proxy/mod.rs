@@ -10,6 +10,9 @@ mod place;
 mod rewrite;
 mod trust;
 
+pub(crate) use carry::request as carry;
+pub(crate) use trust::connect_as as trust_anyone;
+
 use crate::{
     api::{
         Api, Body, Reply, Target,
@@ -82,7 +85,7 @@ fn to_directory(path: &str, query: Option<&str>) -> Reply {
 }
 
 /// Upstream's words when nothing answers behind the proxy.
-fn unreachable(why: &str) -> Reply {
+pub(crate) fn unreachable(why: &str) -> Reply {
     let mut reply = super::reply::text(503, format!("Error trying to reach service: '{why}'"));
     reply.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     reply

@@ -2,8 +2,9 @@
 //!
 //! In: a stream to a pod's port. Out: the same, encrypted. As upstream's proxy, the certificate is not checked:
 //! the way there is the hub's own authenticated link, and a pod's name is in no certificate.
-//! Never: used for anything but the proxy subresources.
+//! Never: used for anything but the proxy subresources, and APIServices that ask for it (insecureSkipTLSVerify).
 
+use crate::webhook::tls::{self, Own};
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -53,13 +54,18 @@ impl ServerCertVerifier for Anyone {
 }
 
 pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> io::Result<TlsStream<S>> {
+    connect_as(stream, None).await
+}
+
+/// The same, showing a certificate of our own.
+pub async fn connect_as<S: AsyncRead + AsyncWrite + Unpin>(stream: S, own: Option<&Own>) -> io::Result<TlsStream<S>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(Arc::new(Anyone(provider)));
+    let mut config = tls::with_own(builder, own).map_err(io::Error::other)?;
     // There is no name to send.
     config.enable_sni = false;
     let name = ServerName::try_from("pod.invalid").map_err(io::Error::other)?;

@@ -3,7 +3,7 @@
 //! In: an allowed call. Out: documents; 404 for every other path. Never: an object.
 
 use crate::api::{
-    Body, Reply,
+    Body, Reply, aggregate,
     dispatch::{Call, Input, not_allowed},
     limits,
     negotiate::Wanted,
@@ -39,11 +39,21 @@ pub async fn answer(call: Call, input: Input) -> Result<Reply, Status> {
     match parts.as_slice() {
         [] => json(json!({"paths": paths(&kinds)})),
         ["api"] => discovered(&call, discovery::Root::Core, || discovery::api_versions(&server(&call))),
-        ["apis"] => discovered(&call, discovery::Root::Groups, || discovery::api_group_list(&kinds)),
+        ["apis"] => discovered(&call, discovery::Root::Groups, || {
+            let mut groups = discovery::api_group_list(&kinds);
+            aggregate::add_to_groups(&call.api.aggregate, &mut groups);
+            groups
+        }),
         ["api", version] => found(discovery::api_resource_list(&kinds, "", version)),
-        ["apis", group] => found(discovery::api_group(&kinds, group)),
+        ["apis", name] => {
+            found(discovery::api_group(&kinds, name).or_else(|| aggregate::group(&call.api.aggregate, name)))
+        }
         ["apis", group, version] => found(discovery::api_resource_list(&kinds, group, version)),
-        ["openapi", "v3"] => json(openapi::v3_index(&kinds)),
+        ["openapi", "v3"] => {
+            let mut index = openapi::v3_index(&kinds);
+            aggregate::add_to_openapi(&call.api.aggregate, &mut index);
+            json(index)
+        }
         ["openapi", "v3", rest @ ..] => v3(&call, &rest.join("/")),
         ["openapi", "v2"] => Ok(v2(&call)),
         ["metrics"] => Ok(metrics(&call)),
@@ -85,13 +95,16 @@ fn discovered(call: &Call, root: discovery::Root, plain: impl FnOnce() -> Value)
             has("g=apidiscovery.k8s.io") && has(version) && has("as=APIGroupDiscoveryList")
         })
     };
-    let (value, form) = if offers("v=v2") {
+    let (mut value, form) = if offers("v=v2") {
         (discovery::aggregated_v2(&kinds, root), V2)
     } else if offers("v=v2beta1") {
         (discovery::aggregated_v2beta1(&kinds, root), V2BETA1)
     } else {
         return Ok(reply::value(200, &plain(), call.wanted));
     };
+    if root == discovery::Root::Groups {
+        aggregate::add_to_aggregated(&call.api.aggregate, &mut value);
+    }
     let mut reply = reply::value(200, &value, Wanted { gzip: call.wanted.gzip, ..Wanted::JSON });
     reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(form));
     reply.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
