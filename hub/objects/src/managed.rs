@@ -101,9 +101,27 @@ pub fn update(old: Option<&Value>, new: &mut Value, writer: &Writer<'_>, place: 
     if managers.entries.is_empty() && old.is_some() {
         return;
     }
+    if old.is_none() && managers.entries.is_empty() && writer.reset.iter().all(|path| !path.contains('.')) {
+        return first(new, writer, place);
+    }
     let before = old.map_or_else(|| Cow::Owned(zero(place, new)), Cow::Borrowed);
     managers.record_update(&before, new, writer, place);
     managers.encode_into(new);
+}
+
+/// Nobody owned anything: all is the creator's.
+fn first(new: &mut Value, writer: &Writer<'_>, place: Place<'_>) {
+    let fields = fresh::fields(place, new, writer.reset);
+    if fields.is_empty() {
+        return;
+    }
+    let id = writer.id(false);
+    let entry = encode(&id, writer.api_version, Value::Object(fields), Some(&time::rfc3339(writer.now)));
+    if let Value::Object(object) = new
+        && let Value::Object(metadata) = object.entry("metadata").or_insert_with(|| Value::Object(Map::new()))
+    {
+        metadata.insert("managedFields".into(), Value::Array(vec![entry]));
+    }
 }
 
 /// Which managers an update starts from.
@@ -151,23 +169,25 @@ pub(crate) fn unowned() -> &'static Set {
     UNOWNED.get_or_init(make_unowned)
 }
 
+/// Of `metadata`.
+const UNOWNED_META: [&str; 9] = [
+    "name",
+    "namespace",
+    "creationTimestamp",
+    "selfLink",
+    "uid",
+    "clusterName",
+    "generation",
+    "managedFields",
+    "resourceVersion",
+];
+
 fn make_unowned() -> Set {
     let mut set = Set::default();
     for top in ["apiVersion", "kind", "metadata"] {
         set.insert(&[Element::field(top)]);
     }
-    let meta = [
-        "name",
-        "namespace",
-        "creationTimestamp",
-        "selfLink",
-        "uid",
-        "clusterName",
-        "generation",
-        "managedFields",
-        "resourceVersion",
-    ];
-    for name in meta {
+    for name in UNOWNED_META {
         set.insert(&[Element::field("metadata"), Element::field(name)]);
     }
     set
@@ -328,14 +348,18 @@ impl Managers {
 }
 
 fn encode_entry(id: &ManagerId, entry: &Entry) -> Value {
+    encode(id, &entry.api_version, entry.fields.to_json(), entry.time.as_deref())
+}
+
+fn encode(id: &ManagerId, api_version: &str, fields: Value, time: Option<&str>) -> Value {
     let mut value = json!({
         "manager": id.manager,
         "operation": if id.apply { "Apply" } else { "Update" },
-        "apiVersion": entry.api_version,
+        "apiVersion": api_version,
         "fieldsType": "FieldsV1",
-        "fieldsV1": entry.fields.to_json(),
     });
-    if let Some(time) = &entry.time {
+    value["fieldsV1"] = fields;
+    if let Some(time) = time {
         value["time"] = json!(time);
     }
     if !id.subresource.is_empty() {
@@ -344,5 +368,6 @@ fn encode_entry(id: &ManagerId, entry: &Entry) -> Value {
     value
 }
 
+mod fresh;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 //! Never: random without a seed: a failure names the seed that repeats it.
 
 use limpet_objects::behaviour::Ctx;
+use limpet_objects::managed::{self, Writer};
 use limpet_objects::registry::registry;
 use limpet_objects::resource::Resource;
 use limpet_objects::schema::{self, Schema, Table, Type};
@@ -153,6 +154,33 @@ fn nothing_panics_and_everything_fits() {
             assert_fits(home, &stored, seed, "as stored");
             resource.behaviour.from_storage(&mut stored);
             assert_fits(resource, &stored, seed, "read back");
+        }
+    }
+}
+
+/// A create has a way of its own to say who owns what; where somebody else owns something already the fields are compared.
+#[test]
+fn the_creator_owns_what_a_comparison_with_nothing_finds() {
+    let now = "2026-11-23T00:00:00Z".parse().unwrap();
+    let other = json!([{"manager": "other", "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1",
+        "fieldsV1": {"f:metadata": {"f:annotations": {"f:never": {}}}}}]);
+    for resource in registry().resources().iter().filter(|resource| resource.is_persistent()) {
+        let api_version = resource.api_version();
+        for (seed, reset) in (0..ROUNDS).flat_map(|seed| [(seed, &["status"][..]), (seed, &[][..])]) {
+            let writer = Writer { manager: "me", api_version: &api_version, subresource: "", now, reset };
+            let mut alone = object_of(resource, &mut Chance(seed));
+            alone["metadata"]["finalizers"] = json!(["a/b", "a/c", "a/b"]);
+            alone["metadata"]["uid"] = json!("u");
+            let mut beside = alone.clone();
+            beside["metadata"]["managedFields"] = other.clone();
+            managed::update(None, &mut alone, &writer, resource.place());
+            managed::update(None, &mut beside, &writer, resource.place());
+            let mine = |object: &Value| {
+                let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+                entries.into_iter().find(|entry| entry["manager"] == "me")
+            };
+            assert_eq!(mine(&alone), mine(&beside), "{resource:?} seed {seed} {alone}");
+            assert!(mine(&alone).is_some());
         }
     }
 }

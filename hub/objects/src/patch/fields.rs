@@ -78,7 +78,7 @@ impl Element {
         Element::Field(name.to_string())
     }
 
-    fn encode(&self) -> String {
+    pub(crate) fn encode(&self) -> String {
         match self {
             Element::Field(name) => ["f:", name].concat(),
             Element::Key(keys) => {

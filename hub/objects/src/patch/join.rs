@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::fields::Element;
-use super::typed::{Atom, ListAtom, Place};
+use super::typed::{Atom, ListAtom, MapAtom, Place};
 use super::walk::element_or_index;
 
 pub fn join(place: Place<'_>, live: &Value, applied: &Value) -> Value {
@@ -116,26 +116,46 @@ impl<'t, 'v> Lists<'t, 'v> {
 /// What an object of this kind has before anybody wrote to it, as far as `value` has it too: Go's structs
 /// that are no pointers are there even when empty, so nobody comes to own their mere existence.
 pub fn zero(place: Place<'_>, value: &Value) -> Value {
-    const ALWAYS: [&str; 7] =
-        ["metadata", "spec", "status", "template", "strategy", "updateStrategy", "jobTemplate"];
-    let (Atom::Map(map), Value::Object(members)) = (place.atom(value), value) else {
-        return Value::Object(Map::new());
-    };
     let mut result = Map::new();
-    for (name, member) in members {
-        let required = map.object.is_some_and(|o| o.required.iter().any(|r| r.as_ref() == name));
-        let Some(place) = map.member(name) else { continue };
-        match (place.atom(member), member) {
-            (Atom::Map(below), Value::Object(_))
-                if ALWAYS.contains(&name.as_str()) && below.object.is_some() && !below.atomic =>
-            {
-                result.insert(name.clone(), zero(place, member));
-            }
-            (Atom::List(below), Value::Array(_)) if required && !below.atomic => {
-                result.insert(name.clone(), Value::Array(Vec::new()));
-            }
-            _ => {}
+    if let (Atom::Map(map), Value::Object(members)) = (place.atom(value), value) {
+        for (name, member) in members {
+            let Some(place) = map.member(name) else { continue };
+            let empty = match always_there(&map, name, place, member) {
+                Some(AlwaysThere::Struct(..)) => zero(place, member),
+                Some(AlwaysThere::List(..)) => Value::Array(Vec::new()),
+                None => continue,
+            };
+            result.insert(name.clone(), empty);
         }
     }
     Value::Object(result)
+}
+
+/// A member that an object has even when nobody wrote to it.
+pub enum AlwaysThere<'t, 'v> {
+    Struct(MapAtom<'t>, &'v Map<String, Value>),
+    List(ListAtom<'t>, &'v [Value]),
+}
+
+pub fn always_there<'t, 'v>(
+    of: &MapAtom<'t>,
+    name: &str,
+    place: Place<'t>,
+    member: &'v Value,
+) -> Option<AlwaysThere<'t, 'v>> {
+    const ALWAYS: [&str; 7] =
+        ["metadata", "spec", "status", "template", "strategy", "updateStrategy", "jobTemplate"];
+    match (place.atom(member), member) {
+        (Atom::Map(below), Value::Object(members))
+            if ALWAYS.contains(&name) && below.object.is_some() && !below.atomic =>
+        {
+            Some(AlwaysThere::Struct(below, members))
+        }
+        (Atom::List(below), Value::Array(items))
+            if !below.atomic && of.object.is_some_and(|o| o.required.iter().any(|r| r.as_ref() == name)) =>
+        {
+            Some(AlwaysThere::List(below, items))
+        }
+        _ => None,
+    }
 }
