@@ -1,8 +1,7 @@
 //! Makes the schema table's data at build time.
 //!
-//! In: k8s-openapi's generated JSON schemas (types, required fields, descriptions) and the facts under
-//! schema/ (list types,
-//! merge keys, defaults, enums). Out: `definitions.z` (all but prose), `descriptions.z`, `fingerprint`
+//! In: k8s-openapi's generated JSON schemas (types, required fields, descriptions), the facts under schema/ (list
+//! types, merge keys, defaults, enums), and from the table of protobuf's fields which ones are no pointers. Out: `definitions.z` (all but prose), `descriptions.z`, `fingerprint`
 //! in OUT_DIR.
 //! Never: fetches anything; descriptions never enter the repository.
 
@@ -18,6 +17,20 @@ use serde_json::{Map, Value};
 /// Types that k8s-openapi does not have.
 const MORE: &str = "schema/metrics-v1beta1.json";
 const FACTS: [&str; 2] = ["schema/facts-1.36.json", "schema/facts-by-hand-1.36.json"];
+/// Which fields of Go's structs are pointers, lists and maps (`?`, `*`, `%`); what is none of them always has a value.
+const FIELDS: &str = "../src/api/protobuf/fields-1.36.txt";
+/// Required, and left out all the same when they are empty.
+const LEFT_OUT: [(&str, &str); 9] = [
+    ("ValidatingAdmissionPolicyBindingSpec", "policyName"),
+    ("TokenReviewSpec", "token"),
+    ("ContainerRestartRule", "action"),
+    ("ContainerRestartRuleOnExitCodes", "operator"),
+    ("ImageVolumeStatus", "imageRef"),
+    ("PodCertificateProjection", "keyType"),
+    ("PodCertificateProjection", "signerName"),
+    ("ParentReference", "name"),
+    ("ParentReference", "resource"),
+];
 /// The project's own kinds, written by hand.
 const OWN: &str = "schema/limpet-v1.json";
 /// What decides over the text of the OpenAPI documents besides the data: part of their fingerprint.
@@ -58,6 +71,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let facts: Map<String, Value> = serde_json::from_slice(&std::fs::read(path)?)?;
         add_facts(&mut definitions, &facts);
     }
+    println!("cargo:rerun-if-changed={FIELDS}");
+    add_zeros(&mut definitions, &std::fs::read_to_string(FIELDS)?);
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     let definitions = lines(&definitions);
     let descriptions = lines(&descriptions);
@@ -183,6 +198,52 @@ fn add_fact(place: &mut Map<String, Value>, key: &str, value: &Value) {
             };
         }
         _ => _ = place.insert(format!("x-kubernetes-{key}"), value.clone()),
+    }
+}
+
+/// Fields that Go writes even when they are empty get their zero value as a default, as in upstream's documents: structs
+/// that are no pointers, and required scalars.
+fn add_zeros(definitions: &mut Map<String, Value>, fields: &str) {
+    let mut package = "";
+    for line in fields.lines().filter(|line| !line.starts_with('#')) {
+        if let Some(name) = line.strip_prefix("= ") {
+            package = name;
+            continue;
+        }
+        let mut words = line.split(' ');
+        let message = words.next().unwrap_or_default();
+        let Some(definition) = definitions.get_mut(&format!("{package}.{message}")) else { continue };
+        for word in words {
+            let mut parts = word.splitn(3, ':').skip(1);
+            if let (Some(name), Some(kind)) = (parts.next(), parts.next())
+                && !LEFT_OUT.contains(&(message, name))
+            {
+                add_zero(definition, name, kind);
+            }
+        }
+    }
+}
+
+/// Structs that are written as something else.
+const NO_STRUCTS: [&str; 11] = [
+    "Duration", "FieldsV1", "IntOrString", "JSON", "JSONSchemaPropsOrArray", "JSONSchemaPropsOrBool",
+    "JSONSchemaPropsOrStringArray", "MicroTime", "Quantity", "RawExtension", "Time",
+];
+
+fn add_zero(definition: &mut Value, name: &str, kind: &str) {
+    let required = definition.get("required").and_then(Value::as_array).is_some_and(|r| r.iter().any(|r| r == name));
+    let zero = match kind {
+        "s" if required => Value::from(""),
+        "i" | "d" if required => Value::from(0),
+        "b" if required => Value::from(false),
+        "s" | "i" | "d" | "b" | "y" => return,
+        kind if kind.starts_with(['?', '*', '%']) => return,
+        kind if NO_STRUCTS.contains(&kind.rsplit(['.', '@']).next().unwrap_or_default()) => return,
+        _ => Value::Object(Map::new()),
+    };
+    let place = definition.get_mut("properties").and_then(|all| all.get_mut(name)).and_then(Value::as_object_mut);
+    if let Some(place) = place {
+        place.entry("default").or_insert(zero);
     }
 }
 

@@ -58,7 +58,15 @@ pub fn default(resource: &Resource, object: &mut Value) {
     object["apiVersion"] = json!(resource.api_version());
     object["kind"] = json!(resource.kind);
     _ = metadata::of(object);
+    let definition = schema::table().get(&resource.schema).filter(|_| resource.custom.is_none());
+    // Defaults go into structs that are always there; a scalar that is missing is told from one that is zero.
+    if let Some(definition) = definition {
+        schema::fill(object, definition, schema::Zeros::Structs);
+    }
     resource.behaviour.default(object);
+    if let Some(definition) = definition {
+        schema::fill(object, definition, schema::Zeros::All);
+    }
 }
 
 /// Makes a decoded object ready to be stored as a new one. `namespace` is that of the request's path.
@@ -236,7 +244,8 @@ mod tests {
             json!({"metadata": {"name": "a"}, "spec": {"minAvailable": 2}, "status": {"expectedPods": 9}});
         update(pdbs, &mut new, &old, "", &ctx()).unwrap();
         assert_eq!(new["metadata"]["generation"], 5);
-        assert_eq!(new["status"], old["status"]);
+        let zeros = json!({"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 1});
+        assert_eq!(new["status"], zeros, "the old one's, as it is written");
         let mut new =
             json!({"metadata": {"name": "a", "ownerReferences": [{}]}, "status": {"expectedPods": 9}});
         update(pdbs, &mut new, &old, "status", &ctx()).unwrap();

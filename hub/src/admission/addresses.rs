@@ -2,7 +2,8 @@
 //!
 //! In: Services on their way to the store, under a lock. Out: `clusterIP(s)` from 10.96.0.0/16 and node ports
 //! from 30000-32767; 422 when a chosen one is taken or out of range. What is taken is read from the stored
-//! Services, so that nothing can leak. Never: gives one address to two Services.
+//! Services, so that nothing can leak. A LoadBalancer that serves locally gets one more, to ask for its health.
+//! Never: gives one address to two Services.
 
 use crate::api::{fill_random, object, write::Ask};
 use limpet_objects::{field::FieldError, status::Status};
@@ -26,7 +27,8 @@ pub(super) fn allocate(ask: &Ask, service: &mut Value, old: Option<&Value>) -> R
         carry_over(service, old);
     }
     let mut errors = Vec::new();
-    match service["spec"]["type"].as_str().unwrap_or("ClusterIP") {
+    let kind = service["spec"]["type"].as_str().unwrap_or("ClusterIP").to_owned();
+    match kind.as_str() {
         "ExternalName" => drop_addresses(service),
         type_ => {
             let with_ports = matches!(type_, "NodePort" | "LoadBalancer")
@@ -34,6 +36,9 @@ pub(super) fn allocate(ask: &Ask, service: &mut Value, old: Option<&Value>) -> R
             errors.extend(address(service, &taken).err());
             if with_ports {
                 ports(service, &taken, &mut errors);
+            }
+            if type_ == "LoadBalancer" && service["spec"]["externalTrafficPolicy"] == "Local" {
+                health_port(service, &taken, &mut errors);
             }
         }
     }
@@ -53,13 +58,17 @@ fn taken(ask: &Ask, own_uid: &str) -> Taken {
         let spec = &service["spec"];
         taken.addresses.extend(object::strings(&spec["clusterIPs"]).map(str::to_owned));
         taken.addresses.extend(spec["clusterIP"].as_str().map(str::to_owned));
-        for port in spec["ports"].as_array().into_iter().flatten() {
-            if let Some(number) = port["nodePort"].as_i64() {
-                taken.ports.insert((protocol(port), number));
-            }
-        }
+        taken.ports.extend(own_ports(spec));
     }
     taken
+}
+
+/// The node ports of one Service.
+fn own_ports(spec: &Value) -> impl Iterator<Item = (String, i64)> + '_ {
+    let ports = spec["ports"].as_array().into_iter().flatten();
+    let ports = ports.filter_map(|port| Some((protocol(port), port["nodePort"].as_i64().filter(|n| *n != 0)?)));
+    let health = spec["healthCheckNodePort"].as_i64().filter(|n| *n != 0);
+    ports.chain(health.map(|number| ("TCP".to_owned(), number)))
 }
 
 fn protocol(port: &Value) -> String {
@@ -161,6 +170,9 @@ fn free_address(taken: &Taken) -> Option<String> {
     candidates.map(text).find(|address| !taken.addresses.contains(address))
 }
 
+const OUT_OF_RANGE: &str = "provided port is not in the valid range. The range of valid ports is 30000-32767";
+const ALLOCATED: &str = "provided port is already allocated";
+
 fn ports(service: &mut Value, taken: &Taken, errors: &mut Vec<FieldError>) {
     let mut own: BTreeSet<(String, i64)> = BTreeSet::new();
     let Some(ports) = service["spec"]["ports"].as_array_mut() else { return };
@@ -168,33 +180,95 @@ fn ports(service: &mut Value, taken: &Taken, errors: &mut Vec<FieldError>) {
         let Some(number) = port["nodePort"].as_i64().filter(|n| *n != 0) else { continue };
         let path = format!("spec.ports[{at}].nodePort");
         if !PORTS.contains(&number) {
-            let why = "provided port is not in the valid range. The range of valid ports is 30000-32767";
-            errors.push(FieldError::invalid(path, number, why));
+            errors.push(FieldError::invalid(path, number, OUT_OF_RANGE));
         } else if taken.ports.contains(&(protocol(port), number)) || !own.insert((protocol(port), number)) {
-            errors.push(FieldError::invalid(path, number, "provided port is already allocated"));
+            errors.push(FieldError::invalid(path, number, ALLOCATED));
         }
     }
     for port in ports.iter_mut() {
         if port["nodePort"].as_i64().unwrap_or(0) != 0 {
             continue;
         }
-        let protocol = protocol(port);
-        let count = PORTS.end() - PORTS.start() + 1;
-        let start = i64::from(random_u16()) % count;
-        let free = (0..count).map(|i| PORTS.start() + (start + i) % count).find(|number| {
-            let pair = (protocol.clone(), *number);
-            !taken.ports.contains(&pair) && !own.contains(&pair)
-        });
-        match free {
+        match free_port(&protocol(port), taken, &own) {
             Some(number) => {
-                own.insert((protocol, number));
+                own.insert((protocol(port), number));
                 port["nodePort"] = json!(number);
             }
-            None => errors.push(FieldError::invalid(
-                "spec.ports",
-                Value::Null,
-                "failed to allocate a nodePort: range is full",
-            )),
+            None => errors.push(full("spec.ports")),
         }
+    }
+}
+
+fn full(path: &str) -> FieldError {
+    FieldError::invalid(path, Value::Null, "failed to allocate a nodePort: range is full")
+}
+
+fn free_port(protocol: &str, taken: &Taken, own: &BTreeSet<(String, i64)>) -> Option<i64> {
+    let count = PORTS.end() - PORTS.start() + 1;
+    let start = i64::from(random_u16()) % count;
+    (0..count).map(|i| PORTS.start() + (start + i) % count).find(|number| {
+        let pair = (protocol.to_owned(), *number);
+        !taken.ports.contains(&pair) && !own.contains(&pair)
+    })
+}
+
+/// Where a load balancer asks a node whether it has endpoints of the Service.
+fn health_port(service: &mut Value, taken: &Taken, errors: &mut Vec<FieldError>) {
+    let path = "spec.healthCheckNodePort";
+    let asked = service["spec"]["healthCheckNodePort"].as_i64().unwrap_or(0);
+    let mut own: BTreeSet<_> = own_ports(&service["spec"]).collect();
+    if asked == 0 {
+        match free_port("TCP", taken, &own) {
+            Some(number) => service["spec"]["healthCheckNodePort"] = json!(number),
+            None => errors.push(full(path)),
+        }
+        return;
+    }
+    // Its own entry is in there once; another of the same number belongs to one of its ports.
+    own = own_ports(&json!({"ports": service["spec"]["ports"]})).collect();
+    let pair = ("TCP".to_owned(), asked);
+    if !PORTS.contains(&asked) {
+        errors.push(FieldError::invalid(path, asked, OUT_OF_RANGE));
+    } else if taken.ports.contains(&pair) || own.contains(&pair) {
+        errors.push(FieldError::invalid(path, asked, ALLOCATED));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(health: i64) -> Value {
+        json!({"spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": health,
+            "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30_001}]}})
+    }
+
+    #[test]
+    fn the_port_for_health_is_one_of_its_own() {
+        let taken = Taken { ports: BTreeSet::from([("TCP".to_owned(), 30_002)]), ..Taken::default() };
+        for (asked, said) in [
+            (0, None),
+            (30_003, None),
+            (30_001, Some(ALLOCATED)),
+            (30_002, Some(ALLOCATED)),
+            (80, Some(OUT_OF_RANGE)),
+        ] {
+            let (mut service, mut errors) = (service(asked), Vec::new());
+            health_port(&mut service, &taken, &mut errors);
+            let number = service["spec"]["healthCheckNodePort"].as_i64().unwrap();
+            match said {
+                Some(words) => assert!(errors[0].to_string().contains(words), "{asked}: {}", errors[0]),
+                None => assert!(errors.is_empty() && PORTS.contains(&number) && ![30_001, 30_002].contains(&number)),
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_free_port_is_found_and_then_none() {
+        let mut taken = Taken { ports: PORTS.map(|n| ("TCP".to_owned(), n)).collect(), ..Taken::default() };
+        assert_eq!(free_port("TCP", &taken, &BTreeSet::new()), None);
+        assert!(free_port("UDP", &taken, &BTreeSet::new()).is_some());
+        taken.ports.remove(&("TCP".to_owned(), 31_234));
+        assert_eq!(free_port("TCP", &taken, &BTreeSet::new()), Some(31_234));
     }
 }

@@ -100,6 +100,7 @@ fn object(structural: &Structural) -> Type {
             .iter()
             .map(|name| Box::from(name.as_str()))
             .collect(),
+        always: Box::default(),
         open: structural.preserve_unknown,
     }))
 }

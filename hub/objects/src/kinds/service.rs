@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::cells::{NONE, labels, name};
 use super::fill::{child, copy, each, list, map, present, remove, set, set_absent, text};
 use super::rules::{Errors, IMMUTABLE, join, one_of};
+use super::service_rules;
 use crate::behaviour::{Behaviour, Column, Ctx};
 use crate::field::FieldError;
 use crate::{metadata, names, table};
@@ -58,8 +59,8 @@ impl Behaviour for Service {
             let unset = matches!(&port["targetPort"], Value::Null)
                 || port["targetPort"] == 0
                 || port["targetPort"] == "";
-            if unset && !port["port"].is_null() {
-                port["targetPort"] = port["port"].clone();
+            if unset {
+                port["targetPort"] = json!(port["port"].as_i64().unwrap_or(0));
             }
         }
         let kind = text(spec, "type").to_owned();
@@ -91,7 +92,7 @@ impl Behaviour for Service {
         }
         let Some(spec) = present(new, "spec") else { return };
         keep_allocated(spec, &old["spec"]);
-        super::service_rules::drop_leftovers(spec, &old["spec"]);
+        service_rules::drop_leftovers(spec, &old["spec"]);
         mirror_cluster_ip(spec);
     }
 
@@ -113,6 +114,10 @@ impl Behaviour for Service {
         let external = old["type"] == "ExternalName" || new["type"] == "ExternalName";
         if !external && !before.is_empty() && before != after {
             errors.push(FieldError::invalid("spec.clusterIPs[0]", json!([after]), "may not change once set"));
+        }
+        let port = |spec: &Value| spec["healthCheckNodePort"].as_i64().unwrap_or(0);
+        if service_rules::checks_health(old) && service_rules::checks_health(new) && port(old) != port(new) {
+            errors.push(FieldError::invalid("spec.healthCheckNodePort", port(new), IMMUTABLE));
         }
         if new["type"] == "LoadBalancer"
             && !old["loadBalancerClass"].is_null()
@@ -257,7 +262,7 @@ fn validate(spec: &Value) -> Vec<FieldError> {
             words,
         ));
     }
-    super::service_rules::validate(spec, &mut errors);
+    service_rules::validate(spec, &mut errors);
     let ip = text(spec, "clusterIP");
     if !matches!(ip, "" | "None") && ip.parse::<std::net::IpAddr>().is_err() {
         let words = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";

@@ -28,7 +28,8 @@ fn reaches_out(spec: &Value) -> bool {
     }
 }
 
-fn checks_health(spec: &Value) -> bool {
+/// Whether a balancer asks the nodes for the health of this Service.
+pub fn checks_health(spec: &Value) -> bool {
     is_balancer(spec) && spec["externalTrafficPolicy"] == "Local"
 }
 

@@ -8,6 +8,7 @@ mod check;
 mod docs;
 mod parse;
 mod tidy;
+mod zeros;
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -18,6 +19,7 @@ pub use check::check;
 pub use docs::{Docs, Lines};
 pub use parse::ParseError;
 pub use tidy::{prune, tidy};
+pub use zeros::{Zeros, fill};
 
 /// Index of a definition in its table.
 pub type DefId = u32;
@@ -58,6 +60,8 @@ pub struct Schema {
     pub patch_merge_key: Option<Box<str>>,
     /// Only defaults that are not the type's zero value.
     pub default: Option<Box<Value>>,
+    /// Written even when it is empty: a struct that is no pointer, or a required scalar.
+    pub always: bool,
     pub choices: Box<[Box<str>]>,
 }
 
@@ -93,6 +97,8 @@ pub enum Type {
 pub struct Object {
     pub properties: Box<[Property]>,
     pub required: Box<[Box<str>]>,
+    /// Places in `properties` of those that are written even when they are empty.
+    pub always: Box<[usize]>,
     /// Whether unknown properties are kept too.
     pub open: bool,
 }

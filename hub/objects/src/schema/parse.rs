@@ -107,6 +107,7 @@ fn schema(raw: Raw, by_name: &HashMap<Box<str>, DefId>) -> Result<Schema, ParseE
         map_type,
         patch: PatchStrategy::named(&raw.patch_strategy),
         patch_merge_key: raw.patch_merge_key,
+        always: raw.default.as_ref().is_some_and(is_zero),
         default: raw.default.filter(|value| !is_zero(value)).map(Box::new),
         choices: raw.choices.into(),
     };
@@ -147,7 +148,9 @@ fn object(
         .into_iter()
         .map(|(name, raw)| Ok(Property { name, schema: schema(raw, by_name)? }))
         .collect::<Result<Vec<_>, ParseError>>()?;
-    Ok(Type::Object(Box::new(Object { properties: properties.into(), required: required.into(), open: false })))
+    let always = properties.iter().enumerate().filter(|(_, p)| p.schema.always).map(|(at, _)| at).collect();
+    let object = Object { properties: properties.into(), required: required.into(), always, open: false };
+    Ok(Type::Object(Box::new(object)))
 }
 
 fn is_zero(value: &Value) -> bool {
