@@ -303,4 +303,6 @@ fn keep_last_applied(object: &mut Value, applied: &Value, writer: &Writer<'_>) {
 }
 
 #[cfg(test)]
+mod table;
+#[cfg(test)]
 mod tests;

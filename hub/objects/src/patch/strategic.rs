@@ -8,6 +8,8 @@
 
 mod order;
 #[cfg(test)]
+mod table;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
