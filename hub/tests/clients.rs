@@ -121,20 +121,29 @@ fn helm_installs_upgrades_rolls_back_tests_and_removes() {
     assert_eq!(replicas(), 2);
     assert_eq!(c.get(&format!("{MAPS}/sea-before")).1["data"]["revision"], "1");
     assert_eq!(c.get("/apis/policy/v1/namespaces/default/poddisruptionbudgets/sea-web").0, 200);
+    // The chart's definition comes first, so that its object is one of a kind that is known; the default is the definition's.
+    let (tide, definition) = ("/apis/sea.example.org/v1/namespaces/default/tides/sea-tide", "tides.sea.example.org");
+    let definition = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{definition}");
+    let height = || c.get(tide).1["spec"].clone();
+    assert_eq!((c.get(&definition).0, height()), (200, json!({"height": 3, "unit": "m"})));
     let twice = helm(&c, &program, &["install", "sea", chart, "--wait=hookOnly"]);
     assert!(String::from_utf8_lossy(&twice.stderr).contains("still in use"), "{twice:?}");
 
-    run(&["upgrade", "sea", chart, "--wait=hookOnly", "--set", "replicas=5,greeting=ahoy"]);
+    run(&["upgrade", "sea", chart, "--wait=hookOnly", "--set", "replicas=5,greeting=ahoy,height=5"]);
+    assert_eq!(height(), json!({"height": 5, "unit": "m"}));
     assert_eq!((replicas(), c.get(&format!("{MAPS}/sea-words")).1["data"]["greeting"].clone()), (json!(5), json!("ahoy")));
     assert_eq!(c.get(&format!("{MAPS}/sea-before")).1["data"]["revision"], "2");
     // Helm applies on the server's side: it owns what is in the chart.
     let managers = c.get(&path("sea-web")).1["metadata"]["managedFields"].clone();
     assert!(managers.as_array().unwrap().iter().any(|m| m["operation"] == "Apply"), "{managers}");
 
+    let bad = helm(&c, &program, &["upgrade", "sea", chart, "--wait=hookOnly", "--set", "height=-1"]);
+    let words = String::from_utf8_lossy(&bad.stderr).into_owned();
+    assert!(!bad.status.success() && words.contains("spec.height in body should be greater than or equal to 0"), "{words}");
     run(&["rollback", "sea", "1", "--wait=hookOnly"]);
     assert_eq!((replicas(), c.get(&format!("{MAPS}/sea-words")).1["data"]["greeting"].clone()), (json!(2), json!("hello")));
     let history: Value = serde_json::from_str(&run(&["history", "sea", "-o", "json"])).unwrap();
-    assert_eq!(history.as_array().unwrap().len(), 3);
+    assert_eq!((history.as_array().unwrap().len(), height()["height"].clone()), (4, json!(3)));
 
     // The test's pod ends well as soon as it is there: the kubelet's word, given by us.
     let pod = "/api/v1/namespaces/default/pods/sea-ask";
@@ -150,4 +159,6 @@ fn helm_installs_upgrades_rolls_back_tests_and_removes() {
     run(&["uninstall", "sea", "--wait=hookOnly"]);
     assert_eq!((c.get(&path("sea-web")).0, c.get(&format!("{MAPS}/sea-words")).0), (404, 404));
     assert_eq!(run(&["list", "-q"]).trim(), "");
+    // Definitions in crds/ outlive their chart, as Helm promises: other objects of theirs would go with them.
+    assert_eq!((c.get(tide).0, c.get(&definition).0), (404, 200));
 }
