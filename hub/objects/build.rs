@@ -1,7 +1,8 @@
 //! Makes the schema table's data at build time.
 //!
 //! In: k8s-openapi's generated JSON schemas (types, required fields, descriptions), the facts under schema/ (list
-//! types, merge keys, defaults, enums), and from the table of protobuf's fields which ones are no pointers. Out: `definitions.z` (all but prose), `descriptions.z`, `fingerprint`
+//! types, merge keys, defaults, enums), and from the table of protobuf's fields which ones are no pointers.
+//! Out: `definitions.z` (all but prose), `descriptions.z`, `fingerprint`
 //! in OUT_DIR.
 //! Never: fetches anything; descriptions never enter the repository.
 

@@ -141,7 +141,8 @@ fn what_is_under_a_status_is_there_too() {
         json!({"spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 80}}}},
             "status": {"loadBalancer": {}}}),
     );
-    check("v1", "resourcequotas", json!({"spec": {"hard": {"pods": "1"}}}), json!({"spec": {"hard": {"pods": "1"}}, "status": {}}));
+    check("v1", "resourcequotas", json!({"spec": {"hard": {"pods": "1"}}}), json!({"spec": {"hard": {"pods": "1"}},
+        "status": {}}));
     check("v1", "namespaces", json!({}), json!({"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}));
 }
 

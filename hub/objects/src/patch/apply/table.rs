@@ -188,7 +188,8 @@ fn maps() {
         Force("two", json!({"selector": {"matchLabels": {"b": "1"}}}), json!({"selector": {"matchLabels": {"b": "1"}}})),
     ], &[("two", &[".spec.selector"])]);
     run("a struct that lost its last field is gone", vec![
-        Apply("one", json!({"strategy": {"rollingUpdate": {"maxSurge": 1}}}), json!({"strategy": {"rollingUpdate": {"maxSurge": 1}}})),
+        Apply("one", json!({"strategy": {"rollingUpdate": {"maxSurge": 1}}}),
+            json!({"strategy": {"rollingUpdate": {"maxSurge": 1}}})),
         Apply("one", json!({"paused": true}), json!({"paused": true})),
     ], &[("one", &[".spec.paused"])]);
 }
@@ -222,14 +223,15 @@ fn lists_by_keys() {
         Apply("one", env("a"), env("ab")),
     ], &[("one", &first), ("u", &u)]);
     let ports = |items: Value| json!({"ports": items});
-    let item = |protocol: &str| format!(".spec.template.spec.containers[name=\"c\"].ports[containerPort=53,protocol=\"{protocol}\"]");
+    let item = |protocol: &str| format!("{}.ports[containerPort=53,protocol={protocol:?}]", container[0]);
     let owned = text(&[container[0].clone(), name[0].clone(), item("TCP"), format!("{}.containerPort", item("TCP")),
         item("UDP"), format!("{}.containerPort", item("UDP")), format!("{}.protocol", item("UDP"))]);
     let both = ports(json!([{"containerPort": 53}, {"containerPort": 53, "protocol": "UDP"}]));
     run("a key that is left out has its default", vec![
         Apply("one", both.clone(), both.clone()),
         Apply("one", both.clone(), both),
-        Conflict("one", ports(json!([{"containerPort": 53}, {"containerPort": 53, "protocol": "TCP"}])), "duplicate entries for key"),
+        Conflict("one", ports(json!([{"containerPort": 53}, {"containerPort": 53, "protocol": "TCP"}])),
+            "duplicate entries for key"),
     ], &[("one", &owned)]);
 }
 

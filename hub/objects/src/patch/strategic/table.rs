@@ -75,7 +75,8 @@ fn lists_of_maps() {
             "add a field in an item",
             two.clone(),
             json!({"$setElementOrder/containers": [{"name": "a"}, {"name": "b"}], "containers": [{"name": "b", "image": "2"}]}),
-            json!({"containers": [{"name": "a", "image": "1", "env": [{"name": "x", "value": "1"}]}, {"name": "b", "image": "2"}]}),
+            json!({"containers": [{"name": "a", "image": "1", "env": [{"name": "x", "value": "1"}]}, {"name": "b",
+                "image": "2"}]}),
         ),
         (
             "delete a field in an item",
