@@ -86,6 +86,11 @@ impl FieldError {
         Self::new(Problem::Invalid, field, Some(bad.into()), detail)
     }
 
+    /// Something as a whole is wrong: its value is not shown.
+    pub fn invalid_whole(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(Problem::Invalid, field, None, detail)
+    }
+
     pub fn duplicate(field: impl Into<String>, bad: impl Into<Value>) -> Self {
         Self::new(Problem::Duplicate, field, Some(bad.into()), "")
     }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::cells::name;
 use super::fill::{list, present, set, set_absent, text};
 use super::rules::{not_negative, one_of, required};
+use super::job_rules::validate_spec;
 use super::{job, workload};
 use crate::behaviour::{Behaviour, Column};
 use crate::field::FieldError;
@@ -41,26 +42,28 @@ impl Behaviour for CronJob {
     }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let spec = &object["spec"];
-        let mut errors = Vec::new();
-        if text(&object["metadata"], "name").len() > NAME_MAX {
+        let mut errors = self.rules(object);
+        let name = text(&object["metadata"], "name");
+        if name.len() > NAME_MAX {
             let words = format!("must be no more than {NAME_MAX} characters");
-            errors.push(FieldError::invalid("metadata.name", text(&object["metadata"], "name"), words));
+            errors.push(FieldError::invalid("metadata.name", name, words));
         }
-        if let Some(schedule) = required(spec, "schedule", "spec", &mut errors)
-            && let Err(wrong) = check_schedule(schedule)
-        {
-            errors.push(FieldError::invalid("spec.schedule", schedule, wrong));
+        zone_in_schedule(&object["spec"], false, &mut errors);
+        time_zone(&object["spec"], &mut errors);
+        errors
+    }
+
+    /// What was let in once may stay: a long name, a zone in the schedule, a zone that is gone.
+    fn validate_update(&self, new: &Value, old: &Value, subresource: &str) -> Vec<FieldError> {
+        if subresource == "status" {
+            return Vec::new();
         }
-        for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
-            not_negative(spec, field, "spec", &mut errors);
+        let mut errors = self.rules(new);
+        let (new, old) = (&new["spec"], &old["spec"]);
+        zone_in_schedule(new, text(old, "schedule").contains("TZ"), &mut errors);
+        if new["timeZone"] != old["timeZone"] {
+            time_zone(new, &mut errors);
         }
-        one_of(spec, "concurrencyPolicy", "spec", &["Allow", "Forbid", "Replace"], &mut errors);
-        if text(spec, "schedule").contains("TZ") && !text(spec, "timeZone").is_empty() {
-            let words = "cannot use both timeZone field and TZ or CRON_TZ in schedule";
-            errors.push(FieldError::invalid("spec.timeZone", text(spec, "timeZone"), words));
-        }
-        errors.extend(job::validate_spec(&spec["jobTemplate"]["spec"], "spec.jobTemplate.spec"));
         errors
     }
 
@@ -104,6 +107,60 @@ impl Behaviour for CronJob {
         row.extend(job::cron_cells(&spec["jobTemplate"]["spec"]["template"]));
         row
     }
+}
+
+impl CronJob {
+    /// Those that hold for new ones and for changes.
+    fn rules(&self, object: &Value) -> Vec<FieldError> {
+        let spec = &object["spec"];
+        let mut errors = Vec::new();
+        if let Some(schedule) = required(spec, "schedule", "spec", &mut errors)
+            && let Err(wrong) = check_schedule(schedule)
+        {
+            errors.push(FieldError::invalid("spec.schedule", schedule, wrong));
+        }
+        for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
+            not_negative(spec, field, "spec", &mut errors);
+        }
+        one_of(spec, "concurrencyPolicy", "spec", &["Allow", "Forbid", "Replace"], &mut errors);
+        errors.extend(validate_spec(&spec["jobTemplate"]["spec"], "spec.jobTemplate.spec"));
+        let job = &spec["jobTemplate"]["spec"];
+        if !job["selector"].is_null() {
+            let words = "`selector` will be auto-generated";
+            errors.push(FieldError::invalid("spec.jobTemplate.spec.selector", job["selector"].clone(), words));
+        }
+        if job["manualSelector"] == true {
+            let at = "spec.jobTemplate.spec.manualSelector";
+            errors.push(FieldError::not_supported(at, true, &["nil", "false"]));
+        }
+        errors
+    }
+}
+
+fn zone_in_schedule(spec: &Value, allowed: bool, errors: &mut Vec<FieldError>) {
+    let schedule = text(spec, "schedule");
+    let words = match (schedule.contains("TZ"), allowed) {
+        (true, false) => "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
+        (true, true) if !spec["timeZone"].is_null() => "cannot use both timeZone field and TZ or CRON_TZ in schedule",
+        _ => return,
+    };
+    errors.push(FieldError::invalid("spec.schedule", schedule, words));
+}
+
+/// A zone of the IANA's data base, written as there.
+fn time_zone(spec: &Value, errors: &mut Vec<FieldError>) {
+    let Some(zone) = spec["timeZone"].as_str() else { return };
+    let known = jiff::tz::TimeZone::get(zone).ok();
+    let same = known.as_ref().and_then(|known| known.iana_name()).is_some_and(|name| name == zone);
+    let words = match zone {
+        "" => "timeZone must be nil or non-empty string".to_owned(),
+        zone if zone.eq_ignore_ascii_case("Local") => {
+            "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones".to_owned()
+        }
+        _ if same => return,
+        zone => format!("unknown time zone {zone}"),
+    };
+    errors.push(FieldError::invalid("spec.timeZone", zone, words));
 }
 
 /// Five fields of numbers, names, ranges, lists and steps, or one of the `@` words.
@@ -175,5 +232,47 @@ mod tests {
         for schedule in bad {
             assert!(check_schedule(schedule).is_err(), "{schedule}");
         }
+    }
+
+    fn object(schedule: &str, zone: Value) -> Value {
+        let mut object = json!({"metadata": {"name": "c"}, "spec": {"schedule": schedule, "timeZone": zone,
+            "jobTemplate": {"spec": {"template": {"spec": {"restartPolicy": "Never",
+                "containers": [{"name": "c", "image": "i"}]}}}}}});
+        CronJob.default(&mut object);
+        object
+    }
+
+    fn said(errors: &[FieldError]) -> String {
+        errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
+
+    #[test]
+    fn time_zones() {
+        const DAILY: &str = "0 3 * * *";
+        let unknown = |zone: &str| format!("spec.timeZone: Invalid value: {zone:?}: unknown time zone {zone}");
+        let cases = [
+            (Value::Null, String::new()),
+            (json!("UTC"), String::new()),
+            (json!("Asia/Tokyo"), String::new()),
+            (json!("asia/tokyo"), unknown("asia/tokyo")),
+            (json!("Mars/Phobos"), unknown("Mars/Phobos")),
+            (json!("../etc/passwd"), unknown("../etc/passwd")),
+            (json!(""), "spec.timeZone: Invalid value: \"\": timeZone must be nil or non-empty string".to_owned()),
+            (json!("Local"), "spec.timeZone: Invalid value: \"Local\": timeZone must be an explicit time zone as defined in \
+                https://www.iana.org/time-zones".to_owned()),
+        ];
+        for (zone, want) in cases {
+            assert_eq!(said(&CronJob.validate_create(&object(DAILY, zone.clone()))), want, "{zone}");
+        }
+        let old = object(DAILY, json!("Gone/City"));
+        assert_eq!(said(&CronJob.validate_update(&object("0 4 * * *", json!("Gone/City")), &old, "")), "");
+        let zoned = "CRON_TZ=UTC 0 3 * * *";
+        let words = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
+        let want = format!("spec.schedule: Invalid value: {zoned:?}: {words}");
+        assert_eq!(said(&CronJob.validate_create(&object(zoned, Value::Null))), want);
+        assert_eq!(said(&CronJob.validate_update(&object(zoned, Value::Null), &object(zoned, Value::Null), "")), "");
+        let words = "cannot use both timeZone field and TZ or CRON_TZ in schedule";
+        let want = format!("spec.schedule: Invalid value: {zoned:?}: {words}");
+        assert_eq!(said(&CronJob.validate_update(&object(zoned, json!("UTC")), &object(zoned, Value::Null), "")), want);
     }
 }

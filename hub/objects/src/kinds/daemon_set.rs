@@ -9,9 +9,17 @@ use super::cells::{labels, name, number};
 use super::fill::{child, map, present, set, set_absent};
 use super::rules;
 use super::workload;
-use crate::behaviour::{Behaviour, Column};
+use crate::behaviour::{Behaviour, Column, Ctx};
 use crate::field::FieldError;
 use crate::table;
+
+/// How often the template was changed, from 1 on; pods bear it as `pod-template-generation`. Nobody but the API sets it.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+fn template_generation(object: &Value) -> i64 {
+    let said = object["metadata"]["annotations"][TEMPLATE_GENERATION].as_str();
+    said.and_then(|text| text.parse().ok()).unwrap_or(0).max(1)
+}
 
 #[derive(Debug, Clone, Copy)]
 pub struct DaemonSet;
@@ -34,6 +42,19 @@ impl Behaviour for DaemonSet {
             }
         }
         workload::default_template(spec);
+    }
+
+    fn prepare_create(&self, object: &mut Value, _ctx: &Ctx<'_>) {
+        let generation = template_generation(object);
+        object["metadata"]["annotations"][TEMPLATE_GENERATION] = json!(generation.to_string());
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value, subresource: &str, _ctx: &Ctx<'_>) {
+        if subresource.is_empty() {
+            let changed = new["spec"]["template"] != old["spec"]["template"];
+            let generation = template_generation(old).saturating_add(i64::from(changed));
+            new["metadata"]["annotations"][TEMPLATE_GENERATION] = json!(generation.to_string());
+        }
     }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
@@ -77,9 +98,15 @@ impl Behaviour for DaemonSet {
                 "numberMisscheduled",
                 "desiredNumberScheduled",
                 "numberReady",
+                "observedGeneration",
+                "updatedNumberScheduled",
                 "numberAvailable",
+                "numberUnavailable",
+                "collisionCount",
             ];
-            return workload::status_counts(new, &counts);
+            let mut errors = workload::status_counts(new, &counts);
+            workload::collisions(new, old, &mut errors);
+            return errors;
         }
         let mut errors = self.validate_create(new);
         errors.extend(workload::selector_immutable(new, old));
@@ -138,5 +165,29 @@ mod tests {
         assert_eq!(DaemonSet.validate_create(&object), []);
         let row = DaemonSet.row(&object, Timestamp::UNIX_EPOCH);
         assert_eq!(json!(row), json!(["d", 0, 0, 0, 0, 0, "<none>", "<unknown>", "c", "i:1", "a=b"]));
+    }
+
+    #[test]
+    fn the_templates_generation_is_the_apis() {
+        let ctx = Ctx { now: Timestamp::UNIX_EPOCH, user: "", groups: &[], uid: "u", suffix: "bcdfg" };
+        let shown = |o: &Value| o["metadata"]["annotations"][TEMPLATE_GENERATION].clone();
+        let mut old = json!({"metadata": {"name": "d"}, "spec": {"template": {"metadata": {"labels": {"a": "b"}}}}});
+        DaemonSet.prepare_create(&mut old, &ctx);
+        assert_eq!(shown(&old), "1");
+        // (template's label, what the client says, what it becomes)
+        let (one, nine) = (json!("1"), json!("9"));
+        for (label, said, want) in [("b", &one, "1"), ("b", &nine, "1"), ("c", &one, "2"), ("c", &Value::Null, "2")] {
+            let mut new = old.clone();
+            new["metadata"]["annotations"] = json!({TEMPLATE_GENERATION: said});
+            new["spec"]["template"]["metadata"]["labels"]["a"] = json!(label);
+            DaemonSet.prepare_update(&mut new, &old, "", &ctx);
+            assert_eq!(shown(&new), want, "{label} {said}");
+        }
+        let mut bare = json!({"metadata": {"name": "d"}, "spec": {"template": {}}});
+        let before = bare.clone();
+        DaemonSet.prepare_update(&mut bare, &before, "", &ctx);
+        assert_eq!(shown(&bare), "1", "one of an earlier version");
+        assert_eq!(DaemonSet.validate_update(&json!({"status": {"collisionCount": 0}}),
+            &json!({"status": {"collisionCount": 1}}), "status").len(), 1);
     }
 }

@@ -168,7 +168,11 @@ mod tests {
                  match template \
                  `labels`",
             ),
-            (|o| o["spec"]["selector"] = Value::Null, "spec.selector: Required value"),
+            (
+                |o| o["spec"]["selector"] = Value::Null,
+                "spec.selector: Required value; spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: \
+                 `selector` does not match template `labels`",
+            ),
             (
                 |o| o["spec"]["selector"] = json!({}),
                 "spec.selector: Invalid value: {}: empty selector is invalid for deployment",
@@ -203,7 +207,7 @@ mod tests {
             ),
         ];
         for (change, expect) in cases {
-            assert_eq!(errors(change), [expect.to_string()]);
+            assert_eq!(errors(change).join("; "), *expect);
         }
     }
 

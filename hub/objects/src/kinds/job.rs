@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use super::cells::{NONE, condition, name, number};
 use super::fill::{child, each, map, present, set, set_absent, text};
-use super::rules::{self, Errors, IMMUTABLE, not_negative, one_of};
-use super::{pod, workload};
+use super::job_rules::validate_spec;
+use super::rules::{self, IMMUTABLE};
+use super::workload;
 use crate::behaviour::{Behaviour, Column, Ctx};
 use crate::field::FieldError;
 use crate::table;
@@ -48,6 +49,15 @@ impl Behaviour for Job {
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = validate_spec(&object["spec"], "spec");
         let spec = &object["spec"];
+        let last = spec["completions"].as_i64().filter(|n| spec["completionMode"] == "Indexed" && *n > 0);
+        if let Some(last) = last.map(|n| n - 1) {
+            let job = text(&object["metadata"], "name");
+            let host = format!("{job}-{last}");
+            if !crate::names::dns_label(&host).is_empty() {
+                let words = format!("will not able to create pod with invalid DNS label: {host}");
+                errors.push(FieldError::invalid("metadata.name", job, words));
+            }
+        }
         if spec["selector"].is_null() {
             errors.push(FieldError::required("spec.selector", ""));
         } else {
@@ -55,7 +65,8 @@ impl Behaviour for Job {
             let labels = &spec["template"]["metadata"]["labels"];
             if !rules::selector_matches(&spec["selector"], labels) {
                 let words = "`selector` does not match template `labels`";
-                errors.push(FieldError::invalid("spec.template.metadata.labels", labels.clone(), words));
+                let shown = if labels.is_null() { json!({}) } else { labels.clone() };
+                errors.push(FieldError::invalid("spec.template.metadata.labels", shown, words));
             }
         }
         errors
@@ -70,9 +81,14 @@ impl Behaviour for Job {
         for field in FIXED {
             rules::immutable(new, old, field, "spec", &mut errors);
         }
-        let indexed_resize = new["completionMode"] == "Indexed" && new["completions"] == new["parallelism"];
-        if new["completions"] != old["completions"] && !indexed_resize {
-            errors.push(FieldError::invalid("spec.completions", new["completions"].clone(), IMMUTABLE));
+        if new["completions"] != old["completions"] {
+            let words = match new["completionMode"] == "Indexed" {
+                false => Some(IMMUTABLE),
+                true if new["completions"].is_null() || new["completions"] == new["parallelism"] => None,
+                true => Some("can only be modified in tandem with spec.parallelism"),
+            };
+            let at = |words| FieldError::invalid("spec.completions", new["completions"].clone(), words);
+            errors.extend(words.map(at));
         }
         if new["template"] != old["template"] && !may_change_template(new, old) {
             errors.push(FieldError::invalid("spec.template", new["template"].clone(), IMMUTABLE));
@@ -151,42 +167,6 @@ fn generate_selector(object: &mut Value, uid: &str) {
     if let Some(selector) = child(spec, "selector").and_then(|selector| child(selector, "matchLabels")) {
         set_absent(selector, LABEL_UID[0], uid);
     }
-}
-
-/// Rules for a Job's spec, also in a CronJob, which has no selector.
-pub fn validate_spec(spec: &Value, path: &str) -> Vec<FieldError> {
-    let mut errors = Errors::new();
-    let counts = [
-        "parallelism",
-        "completions",
-        "activeDeadlineSeconds",
-        "backoffLimit",
-        "ttlSecondsAfterFinished",
-        "maxFailedIndexes",
-    ];
-    for field in counts {
-        not_negative(spec, field, path, &mut errors);
-    }
-    one_of(spec, "completionMode", path, &["NonIndexed", "Indexed"], &mut errors);
-    one_of(spec, "podReplacementPolicy", path, &["Failed", "TerminatingOrFailed"], &mut errors);
-    if spec["completionMode"] == "Indexed" && spec["completions"].is_null() {
-        let words = "when completion mode is Indexed";
-        errors.push(FieldError::required(format!("{path}.completions"), words));
-    }
-    if spec["template"].is_null() {
-        errors.push(FieldError::required(format!("{path}.template"), ""));
-        return errors;
-    }
-    let template = format!("{path}.template");
-    let mut found = pod::spec::validate_template(&spec["template"], &template);
-    let policy_path = format!("{template}.spec.restartPolicy");
-    let policy = text(&spec["template"]["spec"], "restartPolicy");
-    if policy == "Always" {
-        found.retain(|error| error.field != policy_path);
-        found.push(FieldError::not_supported(policy_path, policy, &["OnFailure", "Never"]));
-    }
-    errors.extend(found);
-    errors
 }
 
 /// While a job is suspended and never ran, its template's scheduling fields may change.
@@ -292,24 +272,6 @@ mod tests {
         assert!(
             status.message.contains("spec.template: Invalid value: ")
                 && status.message.ends_with("field is immutable")
-        );
-    }
-
-    #[test]
-    fn always_is_no_restart_policy_for_jobs() {
-        let mut object = job();
-        object["spec"]["template"]["spec"]["restartPolicy"] = json!("Always");
-        let errors = validate_spec(
-            &{
-                Job.default(&mut object);
-                object["spec"].clone()
-            },
-            "spec",
-        );
-        assert_eq!(
-            errors[0].to_string(),
-            "spec.template.spec.restartPolicy: Unsupported value: \"Always\": supported values: \
-             \"OnFailure\", \"Never\""
         );
     }
 

@@ -28,6 +28,7 @@ mod flow_control;
 mod flow_rules;
 mod ingress;
 mod job;
+mod job_rules;
 mod lease;
 mod limit_range;
 mod namespace;

@@ -40,12 +40,6 @@ impl Behaviour for ReplicaSet {
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         workload::validate(&object["spec"], "deployment")
-            .into_iter()
-            .map(|mut error| {
-                error.detail = error.detail.replace("in deployment is", "in ReplicaSet is");
-                error
-            })
-            .collect()
     }
 
     fn validate_update(&self, new: &Value, old: &Value, subresource: &str) -> Vec<FieldError> {
@@ -125,14 +119,22 @@ impl Behaviour for ReplicationController {
         let mut errors = Vec::new();
         rules::not_negative(spec, "replicas", "spec", &mut errors);
         rules::not_negative(spec, "minReadySeconds", "spec", &mut errors);
-        if map(spec, "selector").is_empty() {
+        let selector = map(spec, "selector");
+        if selector.is_empty() {
             errors.push(FieldError::required("spec.selector", ""));
         }
-        if spec["template"].is_null() {
+        let template = &spec["template"];
+        if template.is_null() {
             errors.push(FieldError::required("spec.template", ""));
-        } else {
-            errors.extend(super::pod::spec::validate_template(&spec["template"], "spec.template"));
+            return errors;
         }
+        let labels = map(&template["metadata"], "labels");
+        if selector.iter().any(|(key, value)| labels.get(key) != Some(value)) {
+            let words = "`selector` does not match template `labels`";
+            errors.push(FieldError::invalid("spec.template.metadata.labels", json!(labels), words));
+        }
+        errors.extend(super::pod::spec::validate_template(template, "spec.template"));
+        workload::restarts_always(template, "ReplicationController", &mut errors);
         errors
     }
 
@@ -150,5 +152,58 @@ impl Behaviour for ReplicationController {
 
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
         vec![("status.replicas", number(&object["status"], "replicas").to_string())]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn controller(change: Value) -> Value {
+        let mut object = json!({"metadata": {"name": "r"}, "spec": {
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+        merge(&mut object, &change);
+        ReplicationController.default(&mut object);
+        object
+    }
+
+    fn merge(into: &mut Value, change: &Value) {
+        match change {
+            Value::Object(fields) => fields.iter().for_each(|(k, v)| merge(&mut into[k.as_str()], v)),
+            other => *into = other.clone(),
+        }
+    }
+
+    #[test]
+    fn what_a_replication_controller_does_not_say_comes_from_its_template() {
+        let object = controller(json!({}));
+        assert_eq!(object["spec"]["replicas"], 1);
+        assert_eq!((&object["spec"]["selector"], &object["metadata"]["labels"]), (&json!({"a": "b"}), &json!({"a": "b"})));
+        assert_eq!(object["spec"]["template"]["spec"]["restartPolicy"], "Always");
+        let own = controller(json!({"metadata": {"labels": {"x": "y"}}, "spec": {"replicas": 0, "selector": {"a": "b"}}}));
+        assert_eq!((&own["spec"]["replicas"], &own["metadata"]["labels"]), (&json!(0), &json!({"x": "y"})));
+        assert_eq!(ReplicationController.validate_create(&own), []);
+    }
+
+    #[test]
+    fn rules_of_replication_controllers() {
+        let template = |spec: Value| json!({"spec": {"template": {"spec": spec}}});
+        let cases = [
+            (json!({}), ""),
+            (json!({"spec": {"selector": {"a": "c"}}}),
+                "spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`"),
+            (json!({"spec": {"replicas": -1}}), "spec.replicas: Invalid value: -1: must be greater than or equal to 0"),
+            (json!({"spec": {"minReadySeconds": -1}}),
+                "spec.minReadySeconds: Invalid value: -1: must be greater than or equal to 0"),
+            (template(json!({"restartPolicy": "Never"})),
+                "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\""),
+            (template(json!({"activeDeadlineSeconds": 5})), "spec.template.spec.activeDeadlineSeconds: Forbidden: \
+                activeDeadlineSeconds in ReplicationController is not Supported"),
+        ];
+        for (change, want) in cases {
+            let errors = ReplicationController.validate_create(&controller(change.clone()));
+            let got: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            assert_eq!(got.join("; "), want, "{change}");
+        }
     }
 }

@@ -172,6 +172,9 @@ impl<'a> Step<'a> {
         let owner = owner_reference(self.ds);
         let mut pod = pod_of_template(&self.template, &self.ds.meta.namespace, name, owner);
         pod["metadata"]["labels"][HASH_LABEL] = Value::from(self.hash.as_str());
+        if let Some(generation) = self.ds.meta.annotations.get("deprecated.daemonset.template.generation") {
+            pod["metadata"]["labels"]["pod-template-generation"] = Value::from(generation);
+        }
         fit::tie(&mut pod["spec"], node);
         pod
     }

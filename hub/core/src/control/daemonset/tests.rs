@@ -344,3 +344,14 @@ fn with_a_surge_an_old_pod_that_is_not_ready_goes_at_once() {
     w.settle();
     assert_eq!(pods(&w), [("n0".to_owned(), "two".to_owned())]);
 }
+
+#[test]
+fn pods_bear_the_generation_of_their_template() {
+    let mut w = started(1);
+    assert_eq!(w.list("/pods")[0]["metadata"]["labels"]["pod-template-generation"], Value::Null);
+    let generation = json!({"metadata": {"annotations": {"deprecated.daemonset.template.generation": "2"}},
+        "spec": {"template": template("two")}});
+    w.patch("apps/daemonsets", "a", "d", generation);
+    w.settle();
+    assert_eq!(w.list("/pods")[0]["metadata"]["labels"]["pod-template-generation"], "2");
+}
