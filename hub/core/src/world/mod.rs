@@ -8,6 +8,7 @@ mod budgets;
 pub mod dice;
 mod hostile;
 mod identity;
+mod idle;
 mod invariants;
 mod jobs;
 mod kubelet;
@@ -47,6 +48,8 @@ pub struct World {
     pub keep_pods: Option<&'static str>,
     /// Exit code of pods that end, by a part of their name.
     pub exit_codes: Vec<(String, i32)>,
+    /// How often a controller was asked about a key.
+    pub looks: usize,
     revision: u64,
     seed: u64,
     changed: Vec<Changed>,
@@ -87,6 +90,7 @@ impl World {
             room: 0,
             keep_pods: None,
             exit_codes: vec![],
+            looks: 0,
             revision: 0,
             seed: 1,
             changed: vec![],
@@ -174,6 +178,7 @@ impl World {
         let mut moved = false;
         for (i, key) in todo {
             self.seed += 1;
+            self.looks += 1;
             let plan = self.controllers[i].reconcile(&self.view, &key, self.now, self.seed);
             self.timers.remove(&(i, key.clone()));
             if let Some(t) = plan.again_at {

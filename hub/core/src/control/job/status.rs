@@ -11,6 +11,15 @@ use crate::{
 };
 use serde_json::{Value, json};
 
+/// A Job's conditions also say when they were looked at: when they were made.
+fn probed(list: &[Condition]) -> Value {
+    let mut list = conditions::to_value(list);
+    for condition in list.as_array_mut().into_iter().flatten() {
+        condition["lastProbeTime"] = condition["lastTransitionTime"].clone();
+    }
+    list
+}
+
 impl Step<'_> {
     pub(super) fn status(&mut self) {
         let start = self.start_time();
@@ -31,7 +40,7 @@ impl Step<'_> {
             Value::Null
         };
         let new = json!({
-            "conditions": conditions::to_value(&self.conditions),
+            "conditions": probed(&self.conditions),
             "startTime": optional_time(start),
             "completionTime": optional_time(complete.then_some(self.now)),
             "active": count(t.active.len() as i32),

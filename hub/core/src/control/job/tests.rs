@@ -192,3 +192,14 @@ fn a_success_policy_ends_it_before_all_are_done() {
         assert_eq!(status(&w)["active"].is_null(), met, "the others are sent away");
     }
 }
+
+#[test]
+fn conditions_say_when_they_were_looked_at() {
+    let mut w = World::with_nodes(1);
+    w.exit_codes = vec![("j-".into(), 0)];
+    w.create("batch/jobs", json!({"metadata": {"name": "j", "namespace": "a"}, "spec": {"completions": 1,
+        "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c"}]}}}}));
+    w.settle();
+    let conditions = w.get("batch/jobs", "a", "j")["status"]["conditions"].as_array().unwrap();
+    assert!(conditions.len() == 2 && conditions.iter().all(|c| c["lastProbeTime"] == "2026-11-23T10:00:00Z"), "{conditions:?}");
+}
