@@ -9,8 +9,11 @@ pub mod limits;
 mod acl;
 mod connection;
 mod identity;
+mod queue;
 mod registry;
 mod serve;
+mod talk;
+mod wire;
 
 pub use acl::{Right, allowed};
 pub use connection::Stream;

@@ -36,3 +36,9 @@ pub const LAST_WORDS: Duration = Duration::from_secs(1);
 pub const KEEP_ALIVE_MAX: Duration = Duration::from_secs(3600);
 /// Messages of all clients that wait for the hub. When it is full, sockets are not read.
 pub const INBOX_MESSAGES: usize = 1024;
+/// Bytes read from a socket at a time.
+pub const READ_BYTES: usize = 4096;
+/// Messages that wait are written together up to about one record of TLS.
+pub const BATCH_BYTES: usize = 16 * 1024;
+/// What the kernel takes of a client's bytes before it can send them: more would wait there before something urgent.
+pub const UNSENT_BYTES: u32 = 16 * 1024;

@@ -6,22 +6,22 @@
 
 use crate::{
     connection::{self, Setting, Stream},
-    limits,
+    queue::Queue,
 };
 use bytes::Bytes;
 use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 /// What happens at the nodes' end. `connection` is unique in the life of the broker and grows.
 #[derive(Debug)]
 pub enum FromNode {
-    Connected { node: String, connection: u64, certificate: Vec<u8>, peer: std::net::SocketAddr },
+    Connected { node: String, connection: u64, peer: std::net::SocketAddr },
     /// `silent`: for how long nothing had been heard of the node.
     Disconnected { node: String, connection: u64, reason: String, silent: std::time::Duration },
     /// `channel` is the last letter of the topic.
@@ -37,82 +37,17 @@ pub enum SendError {
     QueueFull,
 }
 
-pub(crate) struct Outgoing {
-    pub topic: String,
-    pub payload: Bytes,
-}
-
-/// The channel of streams; everything else goes before it.
-const BULK: char = 'x';
-
-/// One bounded queue: its receiving end.
-pub(crate) struct Lane {
-    receiver: mpsc::Receiver<Outgoing>,
-    bytes: Arc<AtomicUsize>,
-}
-
-impl Lane {
-    pub async fn recv(&mut self) -> Option<Outgoing> {
-        let outgoing = self.receiver.recv().await?;
-        self.bytes.fetch_sub(outgoing.payload.len(), Ordering::Relaxed);
-        Some(outgoing)
-    }
-
-    pub fn try_recv(&mut self) -> Option<Outgoing> {
-        let outgoing = self.receiver.try_recv().ok()?;
-        self.bytes.fetch_sub(outgoing.payload.len(), Ordering::Relaxed);
-        Some(outgoing)
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.receiver.is_empty()
-    }
-}
-
-/// Its sending end.
-struct LaneSender {
-    sender: mpsc::Sender<Outgoing>,
-    bytes: Arc<AtomicUsize>,
-    bytes_max: usize,
-}
-
-impl LaneSender {
-    fn send(&self, outgoing: Outgoing) -> Result<(), SendError> {
-        let bytes = outgoing.payload.len();
-        // Senders hold the table's lock, so that nobody comes between the look and the addition.
-        if self.bytes.load(Ordering::Relaxed) + bytes > self.bytes_max {
-            return Err(SendError::QueueFull);
-        }
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.sender.try_send(outgoing).map_err(|e| {
-            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            match e {
-                mpsc::error::TrySendError::Full(_) => SendError::QueueFull,
-                mpsc::error::TrySendError::Closed(_) => SendError::NotConnected,
-            }
-        })
-    }
-}
-
-fn lane(messages_max: usize, bytes_max: usize) -> (LaneSender, Lane) {
-    let (sender, receiver) = mpsc::channel(messages_max);
-    let bytes = Arc::new(AtomicUsize::new(0));
-    (LaneSender { sender, bytes: Arc::clone(&bytes), bytes_max }, Lane { receiver, bytes })
-}
-
 /// A connection's own end of its registration.
 pub(crate) struct Seat {
     pub connection: u64,
-    pub queue: Lane,
-    pub bulk: Lane,
+    pub queue: Arc<Queue>,
     /// Becomes `Some(reason)` when the connection must end.
     pub end: watch::Receiver<Option<String>>,
 }
 
 struct Entry {
     connection: u64,
-    queue: LaneSender,
-    bulk: LaneSender,
+    queue: Arc<Queue>,
     end: watch::Sender<Option<String>>,
 }
 
@@ -162,11 +97,14 @@ impl Broker {
     pub fn send(&self, node: &str, channel: char, payload: Bytes) -> Result<(), SendError> {
         let nodes = self.nodes();
         let entry = nodes.get(node).ok_or(SendError::NotConnected)?;
-        let outgoing = Outgoing { topic: format!("n/{node}/d/{channel}"), payload };
-        match channel {
-            BULK => entry.bulk.send(outgoing),
-            _ => entry.queue.send(outgoing),
-        }
+        entry.queue.send(channel, payload, false)
+    }
+
+    /// Queues one message behind everything else that waits for the node's socket.
+    pub fn send_last(&self, node: &str, channel: char, payload: Bytes) -> Result<(), SendError> {
+        let nodes = self.nodes();
+        let entry = nodes.get(node).ok_or(SendError::NotConnected)?;
+        entry.queue.send(channel, payload, true)
     }
 
     /// Ends a node's connection, if it has one.
@@ -195,14 +133,14 @@ impl Broker {
 
     pub(crate) fn register(&self, node: &str) -> Seat {
         let connection = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        let (queue, queue_lane) = lane(limits::QUEUE_MESSAGES_MAX, limits::QUEUE_BYTES_MAX);
-        let (bulk, bulk_lane) = lane(limits::BULK_MESSAGES_MAX, limits::BULK_BYTES_MAX);
+        let queue = Arc::<Queue>::default();
         let (end_sender, end) = watch::channel(None);
-        let entry = Entry { connection, queue, bulk, end: end_sender };
+        let entry = Entry { connection, queue: Arc::clone(&queue), end: end_sender };
         if let Some(old) = self.nodes().insert(node.to_string(), entry) {
+            old.queue.close();
             old.end.send_replace(Some("replaced by a newer connection of the same node".into()));
         }
-        Seat { connection, queue: queue_lane, bulk: bulk_lane, end }
+        Seat { connection, queue, end }
     }
 
     /// Removes the registration unless a newer connection has taken its place.
