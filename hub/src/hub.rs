@@ -29,7 +29,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, SystemTime},
 };
-use tokio::{net::TcpListener, signal::unix, sync::watch};
+use tokio::{net::{TcpListener, TcpSocket}, signal::unix, sync::watch};
 
 /// Where the hub keeps its files and listens.
 #[derive(Clone, Debug)]
@@ -93,6 +93,9 @@ pub enum HubError {
     Bootstrap(String),
 }
 
+/// Connections that the kernel keeps until they are accepted (it has a bound of its own): after a restart a whole fleet comes
+/// at once, and who finds no place asks again only seconds later.
+const WAITING_MAX: u32 = 16_384;
 /// How often the hub looks whether its certificate must be renewed.
 const RENEWAL_LOOK: Duration = Duration::from_secs(12 * 3600);
 /// How long the end waits for the last events of the audit log.
@@ -102,6 +105,7 @@ const MESSAGE_BYTES_MAX: usize = limpet_protocol::limits::ENVELOPE_BYTES_MAX + 1
 
 /// Runs a hub until SIGTERM or SIGINT. Makes its own runtime.
 pub fn run(options: HubOptions) -> Result<(), HubError> {
+    room_for_boards();
     let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -111,6 +115,18 @@ pub fn run(options: HubOptions) -> Result<(), HubError> {
         .build()
         .map_err(|source| HubError::Io { what: "start the runtime", source })?;
     runtime.block_on(serve(options))
+}
+
+/// Each board is an open file. Usual limits are for programs that use `select`, which this one does not: up to what the
+/// administrator allows.
+fn room_for_boards() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(now, allowed)| {
+        if now < allowed { setrlimit(Resource::RLIMIT_NOFILE, allowed, allowed) } else { Ok(()) }
+    });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is, and with it the number of boards");
+    }
 }
 
 /// The listeners, bound before anything else, so that a second hub fails early and ports may be 0.
@@ -192,7 +208,11 @@ impl Doors {
 
 async fn bind(what: &'static str, address: SocketAddr) -> Result<(TcpListener, u16), HubError> {
     let listen = |source| HubError::Listen { what, address, source };
-    let listener = TcpListener::bind(address).await.map_err(listen)?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = socket.map_err(listen)?;
+    socket.set_reuseaddr(true).map_err(listen)?;
+    socket.bind(address).map_err(listen)?;
+    let listener = socket.listen(WAITING_MAX).map_err(listen)?;
     let port = listener.local_addr().map_err(listen)?.port();
     Ok((listener, port))
 }

@@ -87,17 +87,15 @@ impl Ranges {
     /// The first free range of each family that still has one.
     pub fn free(&self, view: &ObjectStore) -> Vec<String> {
         let taken: Vec<Block> =
-            view.all::<Node>().flat_map(|n| cidrs(n)).filter_map(|text| Block::parse(&text)).collect();
+            view.all::<Node>().flat_map(|n| cidrs(n)).filter_map(Block::parse).collect();
         let first = |(blocks, mask): &(Vec<Block>, u8)| blocks.iter().find_map(|b| free_part(*b, *mask, &taken));
         self.0.iter().filter_map(first).map(|part| part.text()).collect()
     }
 }
 
-fn cidrs(node: &Node) -> Vec<String> {
-    let several = node.field("/spec/podCIDRs");
-    let several = several.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
-    let one = Some(node.spec.pod_cidr.to_string()).filter(|c| !c.is_empty());
-    several.chain(one).collect()
+fn cidrs(node: &Node) -> impl Iterator<Item = &str> {
+    let one = Some(&*node.spec.pod_cidr).filter(|c| !c.is_empty() && !node.spec.pod_cidrs.iter().any(|other| &**other == *c));
+    node.spec.pod_cidrs.iter().map(|c| &**c).chain(one)
 }
 
 fn free_part(block: Block, mask: u8, taken: &[Block]) -> Option<Block> {

@@ -24,6 +24,8 @@ pub struct NodeSpec {
     pub taints: Box<[Taint]>,
     #[serde(rename = "podCIDR")]
     pub pod_cidr: Box<str>,
+    #[serde(rename = "podCIDRs")]
+    pub pod_cidrs: Box<[Box<str>]>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
