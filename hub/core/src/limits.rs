@@ -24,6 +24,8 @@ pub const CHANGES_IN_FLIGHT_MAX: usize = 16;
 pub const RESEND_AFTER_S: i64 = 30;
 /// Reports that wait for durability in one session.
 pub const REPORTS_PENDING_MAX: usize = 4096;
+/// Events of one node that are being written: twice what a node keeps of them.
+pub const EVENTS_PENDING_MAX: usize = 1024;
 
 /// Replaced objects that are remembered, so that nodes get differences.
 pub const PREVIOUS_OBJECTS_MAX: usize = 2048;

@@ -11,7 +11,7 @@ use crate::{
 };
 use limpet_protocol::{NodeReport, NumberedEvent, PodGone, PodReport};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const AGAIN_S: i64 = 2;
 
@@ -72,6 +72,8 @@ pub(super) struct Reports {
     /// Subjects by ticket; tickets of Events are not here.
     tickets: BTreeMap<u64, String>,
     next_ticket: u64,
+    /// Tickets of Events that are being written.
+    events: BTreeSet<u64>,
     row: EventRow,
     out: Vec<Out>,
 }
@@ -181,6 +183,7 @@ impl Reports {
     }
 
     pub(super) fn durable(&mut self, now: Timestamp, view: &ObjectStore, node: &str, ticket: u64) {
+        self.events.remove(&ticket);
         if let Some(number) = self.row.writing.remove(&ticket) {
             self.row.taken = self.row.taken.max(number);
             self.out.push(Out::EventsTaken { number });
@@ -194,6 +197,7 @@ impl Reports {
     }
 
     pub(super) fn refused(&mut self, now: Timestamp, ticket: u64, retry: bool, reason: String) {
+        self.events.remove(&ticket);
         if let Some(number) = self.row.writing.remove(&ticket) {
             if !retry {
                 // It never will be taken (its namespace is gone, mostly): the node need not keep it.
@@ -238,7 +242,8 @@ impl Reports {
 
     /// One of a row. What does not follow the one before was preceded by something lost: the node says it again.
     pub(super) fn numbered_event(&mut self, view: &ObjectStore, node: &str, event: &NumberedEvent) {
-        if event.after != 0 && event.after != self.row.last {
+        // A node of ours has fewer under way. What is passed over here is said again, because nothing follows it.
+        if event.after != 0 && event.after != self.row.last || self.events.len() >= limits::EVENTS_PENDING_MAX {
             return;
         }
         self.row.last = event.number;
@@ -255,6 +260,9 @@ impl Reports {
 
     /// An Event of the node about itself or one of its pods. Without a number it is not confirmed and not tried again.
     pub(super) fn event(&mut self, view: &ObjectStore, node: &str, number: Option<u64>, json: &[u8]) {
+        if self.events.len() >= limits::EVENTS_PENDING_MAX {
+            return;
+        }
         let Ok(mut event) = serde_json::from_slice::<Value>(json) else { return };
         let text = |v: &Value, key: &str| v[key].as_str().unwrap_or_default().to_owned();
         let about = &event["involvedObject"];
@@ -278,6 +286,7 @@ impl Reports {
             meta.insert("namespace".into(), json!(namespace));
         }
         self.next_ticket += 1;
+        self.events.insert(self.next_ticket);
         if let Some(number) = number {
             self.row.writing.insert(self.next_ticket, number);
         }

@@ -1,6 +1,7 @@
 //! Conversations between a session and a pretend node.
 
 use super::*;
+use crate::limits;
 use limpet_protocol::{Ack, Inventory, InventoryEntry, ItemHash, PodGone, PodReport, SetDigest};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -313,4 +314,28 @@ fn lost_steps_are_asked_after() {
     let outputs = talk.say(inventory);
     assert_eq!(talk.take(outputs), 1);
     assert!(talk.session.in_sync());
+}
+
+#[test]
+fn a_flood_of_events_waits_for_the_store_within_bounds() {
+    let mut talk = Talk::new();
+    talk.connect();
+    let event = |n: u64| {
+        let json = json!({"metadata": {"name": format!("e{n}")}, "involvedObject": {"kind": "Node", "name": "n1"}});
+        json.to_string().into_bytes()
+    };
+    let mut tickets: Vec<u64> = Vec::new();
+    for n in 1..=3000 {
+        // Numbered or not.
+        let up = match n % 2 {
+            0 => Up::Event(event(n)),
+            _ => Up::NumberedEvent(limpet_protocol::NumberedEvent { number: n, after: 0, json: event(n) }),
+        };
+        tickets.extend(ticket(&talk.say(up)));
+    }
+    assert_eq!(tickets.len(), limits::EVENTS_PENDING_MAX);
+    for ticket in tickets.drain(..) {
+        talk.give(SessionInput::Durable { ticket });
+    }
+    assert!(ticket(&talk.say(Up::Event(event(4000)))).is_some(), "there is room again");
 }
