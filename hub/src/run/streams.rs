@@ -12,7 +12,7 @@ mod table;
 
 pub use handle::StreamHandle;
 pub use inbox::FromNode;
-pub use table::{Streams, ToNode};
+pub use table::{Streams, ToNode, is_bulk};
 
 /// Why there is no stream. The API says the sentence to its client, who may try again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

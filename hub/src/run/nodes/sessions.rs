@@ -389,7 +389,11 @@ impl Task {
                     (limpet_protocol::Down::Stream(frame), Channel::Stream) => Some(frame.id()),
                     _ => None,
                 };
-                let sent = self.broker.send(node, channel.letter(), Bytes::from(envelope.encode(version)));
+                let bytes = Bytes::from(envelope.encode(version));
+                let sent = match stream {
+                    Some(id) if streams::is_bulk(id) => self.broker.send_last(node, channel.letter(), bytes),
+                    _ => self.broker.send(node, channel.letter(), bytes),
+                };
                 match (sent, stream) {
                     (Err(SendError::QueueFull), Some(id)) => {
                         self.streams.torn(node, id, "the node takes data too slowly");

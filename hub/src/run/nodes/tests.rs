@@ -124,6 +124,8 @@ impl Device {
         let mut options = MqttOptions::new(name, "localhost", hub.port);
         options.set_transport(Transport::Tls(TlsConfiguration::Rustls(Arc::new(tls))));
         options.set_max_packet_size(4 * 1024 * 1024, 4 * 1024 * 1024);
+        // Nobody polls it while others talk.
+        options.set_keep_alive(Duration::from_secs(1000));
         let (client, events) = AsyncClient::new(options, 100);
         Device { name: name.into(), client, events, session: 1 }
     }
@@ -262,3 +264,5 @@ async fn nodes_that_come_together_get_different_addresses() {
     assert_eq!(ranges.len(), 3);
 }
 
+
+mod forgeries;

@@ -7,7 +7,7 @@ use super::{FromNode, StreamError, StreamHandle, handle::Lanes, inbox::Inbox};
 use crate::run::clock;
 use bytes::Bytes;
 use limpet_hub_core::Timestamp;
-use limpet_protocol::{StreamFrame, StreamOpen, limits::STREAMS_PER_NODE_MAX};
+use limpet_protocol::{StreamFrame, StreamKind, StreamOpen, limits::STREAMS_PER_NODE_MAX};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
@@ -25,6 +25,12 @@ pub(super) struct Stream {
     pub inbox: Inbox,
     pub lanes: Lanes,
     opened: Mutex<Option<oneshot::Sender<Result<(), String>>>>,
+}
+
+/// Whether the frames of this stream go behind those of others: ids of streams with which programs carry much are even. The
+/// id tells it also of the last frame, when the stream is not known any more: all frames of one stream keep their order.
+pub fn is_bulk(id: u32) -> bool {
+    id & 1 == 0
 }
 
 struct Node {
@@ -82,7 +88,7 @@ impl Streams {
             lanes: Lanes::new(),
             opened: Mutex::new(Some(sender)),
         });
-        let id = self.enter(node, &stream)?;
+        let id = self.enter(node, &stream, matches!(open.kind, StreamKind::PortForward { .. }))?;
         // From here on, dropping the handle closes the stream at both ends.
         let handle = StreamHandle { node: node.into(), id, stream, streams: self.clone() };
         self.send(node, StreamFrame::Open { id, open }).await;
@@ -101,7 +107,7 @@ impl Streams {
         }
     }
 
-    fn enter(&self, node: &str, stream: &Arc<Stream>) -> Result<u32, StreamError> {
+    fn enter(&self, node: &str, stream: &Arc<Stream>, bulk: bool) -> Result<u32, StreamError> {
         let mut nodes = self.nodes();
         let entry = match nodes.get_mut(node) {
             Some(entry) if entry.open => entry,
@@ -111,14 +117,16 @@ impl Streams {
         if entry.streams.len() >= STREAMS_PER_NODE_MAX {
             return Err(StreamError::TooMany(node.into()));
         }
-        loop {
-            entry.last_id = entry.last_id.wrapping_add(1);
-            if !entry.streams.contains_key(&entry.last_id) {
-                break;
+        let id = loop {
+            // `last_id` is even.
+            let id = entry.last_id.wrapping_add(if bulk { 2 } else { 1 });
+            entry.last_id = entry.last_id.wrapping_add(2);
+            if !entry.streams.contains_key(&id) {
+                break id;
             }
-        }
-        entry.streams.insert(entry.last_id, Arc::clone(stream));
-        Ok(entry.last_id)
+        };
+        entry.streams.insert(id, Arc::clone(stream));
+        Ok(id)
     }
 
     /// Hands a frame to the node's session; waits while those have much to do.
