@@ -37,7 +37,7 @@ impl Agent {
                     samples: self.samples.clone(),
                 };
                 (self.counters.connected, self.counters.sessions) = (true, self.counters.sessions + 1);
-                self.streams = Some(Streams::new(self.sync.session(), lanes.bulk.clone(), context));
+                self.streams = Some(Streams::new(self.sync.session(), lanes.clone(), context));
                 self.lanes = Some(lanes);
             }
             LinkEvent::Message(bytes) => match Envelope::<Down>::decode(&bytes) {

@@ -156,7 +156,7 @@ async fn post(
 }
 
 /// The message of a metav1.Status, or the text itself.
-fn reason(body: &[u8]) -> String {
+pub(super) fn reason(body: &[u8]) -> String {
     let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
     let message = json.as_ref().and_then(|v| v.get("message")).and_then(|m| m.as_str());
     let text = message.map_or_else(|| String::from_utf8_lossy(body).into_owned(), ToString::to_string);

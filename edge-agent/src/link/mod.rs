@@ -5,6 +5,8 @@
 
 pub mod backoff;
 mod der;
+#[cfg(test)]
+mod fuzz;
 pub mod http;
 pub mod identity;
 pub mod join;

@@ -21,6 +21,8 @@ use tokio::{
 
 /// What was sent and is not acknowledged by the other end's kernel for so long: the road is cut.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
+/// What the kernel takes before it can send it: more would wait there before something urgent.
+const UNSENT_BYTES: u32 = 16 * 1024;
 /// The answer of a proxy or of a WebSocket's door.
 const ANSWER_BYTES_MAX: usize = 8 * 1024;
 const MQTT_PORT: u16 = 8883;
@@ -114,6 +116,9 @@ pub async fn open(
     let patience = u32::try_from(UNACKNOWLEDGED.as_millis()).unwrap_or(u32::MAX);
     if let Err(e) = setsockopt(&tcp, sockopt::TcpUserTimeout, &patience) {
         log::debug!("link: no limit for unacknowledged data: {e}");
+    }
+    if let Err(e) = socket2::SockRef::from(&tcp).set_tcp_notsent_lowat(UNSENT_BYTES) {
+        log::debug!("link: no limit for unsent data: {e}");
     }
     let kind = match (proxy, &target.web, tcp.peer_addr()) {
         (None, None, Ok(peer)) if near(peer.ip()) => Kind::Near,

@@ -30,7 +30,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// Messages between the callers and the socket; bulk waits here, and only here.
+/// Messages between the callers and the socket; streams wait here, and only here.
 const OUT_MESSAGES_MAX: usize = 8;
 const BULK_MESSAGES_MAX: usize = 2;
 const IN_MESSAGES_MAX: usize = 32;
@@ -61,10 +61,11 @@ pub enum LinkEvent {
     Down,
 }
 
-/// The ways to the hub. State never waits behind bulk.
+/// The ways to the hub. State never waits behind streams, and logs and commands never behind forwarded ports.
 #[derive(Clone, Debug)]
 pub struct Lanes {
     pub state: mpsc::Sender<(Channel, Vec<u8>)>,
+    pub streams: mpsc::Sender<Vec<u8>>,
     pub bulk: mpsc::Sender<Vec<u8>>,
 }
 
@@ -178,11 +179,13 @@ async fn one_session(
     };
     log::debug!("link: {:?}, a ping every {} s", rhythm.kind, rhythm.every.as_secs());
     let (state, state_queue) = mpsc::channel(OUT_MESSAGES_MAX);
+    let (streams, stream_queue) = mpsc::channel(BULK_MESSAGES_MAX);
     let (bulk, bulk_queue) = mpsc::channel(BULK_MESSAGES_MAX);
-    if tell.send(LinkEvent::Up(Lanes { state, bulk })).await.is_err() {
+    if tell.send(LinkEvent::Up(Lanes { state, streams, bulk })).await.is_err() {
         return Error::other("the agent ends");
     }
-    let mut out = Out { topics: Channel::ALL.map(|c| topic::up(node, c)), state: state_queue, bulk: bulk_queue };
+    let topics = Channel::ALL.map(|c| topic::up(node, c));
+    let mut out = Out { topics, state: state_queue, streams: stream_queue, bulk: bulk_queue };
     tokio::select! {
         end = receive(&mut reader, &rhythm, tell) => end,
         end = out.send(&mut write, &rhythm) => end,
@@ -241,6 +244,7 @@ async fn greet(
 struct Out {
     topics: [String; 4],
     state: mpsc::Receiver<(Channel, Vec<u8>)>,
+    streams: mpsc::Receiver<Vec<u8>>,
     bulk: mpsc::Receiver<Vec<u8>>,
 }
 
@@ -249,7 +253,7 @@ impl Out {
         mqtt::publish(batch, &self.topics[channel as usize], bytes);
     }
 
-    /// Writes messages, state before bulk, and pings when there is nothing to write.
+    /// Writes messages, state before streams before bulk, and pings when there is nothing to write.
     async fn send(&mut self, write: &mut (impl AsyncWrite + Unpin), rhythm: &Rhythm) -> Error {
         let mut pinged = false;
         loop {
@@ -261,6 +265,7 @@ impl Out {
                     Some((channel, bytes)) => self.add(&mut batch, channel, &bytes),
                     None => return Error::other("the agent closed the session"),
                 },
+                Some(bytes) = self.streams.recv() => self.add(&mut batch, Channel::Stream, &bytes),
                 Some(bytes) = self.bulk.recv() => self.add(&mut batch, Channel::Stream, &bytes),
                 () = tokio::time::sleep(pause) => {
                     if pinged && !rhythm.quiet() {

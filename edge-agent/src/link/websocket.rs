@@ -20,6 +20,8 @@ const PONG: u8 = 0x8a;
 /// Payload of a frame that is written: one record of TLS.
 const WRITE_BYTES_MAX: usize = 16 * 1024;
 const CONTROL_BYTES_MAX: u64 = 125;
+/// Answers to pings that wait for the socket; who asks more often gets fewer.
+const PONGS_BYTES_MAX: usize = 4096;
 
 /// The upgrade; the caller bounds the time.
 pub async fn open<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, host: &str, path: &str) -> Result<WebSocket<S>, Error> {
@@ -63,7 +65,7 @@ pub struct WebSocket<S> {
 }
 
 impl<S> WebSocket<S> {
-    fn new(stream: S) -> WebSocket<S> {
+    pub(super) fn new(stream: S) -> WebSocket<S> {
         WebSocket {
             stream,
             incoming: BytesMut::new(),
@@ -71,6 +73,11 @@ impl<S> WebSocket<S> {
             outgoing: BytesMut::new(),
             closed: false,
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.outgoing.len()
     }
 
     /// Takes in one frame's header when it is whole; says whether to go on without more bytes.
@@ -99,7 +106,7 @@ impl<S> WebSocket<S> {
                 }
                 self.incoming.advance(head);
                 let payload = self.incoming.split_to(len as usize);
-                if first & 0x0f == 9 {
+                if first & 0x0f == 9 && self.outgoing.len() < PONGS_BYTES_MAX {
                     frame(&mut self.outgoing, PONG, &payload)?;
                 }
             }

@@ -10,8 +10,9 @@ mod serve;
 pub use flow::{Incoming, StreamIo};
 pub use serve::{Context, NodePage, Target};
 
+use crate::link::Lanes;
 use flow::Shared;
-use limpet_protocol::{StreamFrame, StreamOpen, limits};
+use limpet_protocol::{StreamFrame, StreamKind, StreamOpen, limits};
 use std::{collections::HashMap, sync::Arc};
 use tokio::{sync::mpsc, task::JoinHandle};
 
@@ -24,14 +25,14 @@ struct Open {
 /// All streams of one session.
 pub struct Streams {
     session: u64,
-    bulk: mpsc::Sender<Vec<u8>>,
+    lanes: Lanes,
     open: HashMap<u32, Open>,
     context: Context,
 }
 
 impl Streams {
-    pub fn new(session: u64, bulk: mpsc::Sender<Vec<u8>>, context: Context) -> Streams {
-        Streams { session, bulk, open: HashMap::new(), context }
+    pub fn new(session: u64, lanes: Lanes, context: Context) -> Streams {
+        Streams { session, lanes, open: HashMap::new(), context }
     }
 
     /// Takes in a frame. `find` says what the named pod and container are now.
@@ -59,7 +60,12 @@ impl Streams {
     fn start(&mut self, id: u32, open: StreamOpen, find: impl FnOnce(&StreamOpen) -> Result<Target, String>) {
         let (to, from) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared::new());
-        let io = StreamIo::new(id, self.session, self.bulk.clone(), shared.clone(), from);
+        // What people wait for goes before what programs carry to and fro.
+        let lane = match &open.kind {
+            StreamKind::PortForward { .. } => self.lanes.bulk.clone(),
+            _ => self.lanes.streams.clone(),
+        };
+        let io = StreamIo::new(id, self.session, lane, shared.clone(), from);
         let target = if self.open.len() >= limits::STREAMS_PER_NODE_MAX || self.open.contains_key(&id) {
             Err("too many streams are open on this node; close some and try again".into())
         } else {
