@@ -19,7 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Hub {
     child: Child,
     program: PathBuf,
-    port: u16,
+    /// Of the API and of MQTT: the same after a restart.
+    ports: (u16, u16),
     dir: tempfile::TempDir,
 }
 
@@ -27,10 +28,11 @@ impl Hub {
     /// The first start, which makes keys.
     pub async fn start(program: &Path) -> Result<(Hub, Access, Duration), String> {
         let dir = tempfile::tempdir().map_err(|e| format!("cannot make a directory: {e}"))?;
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(|e| e.to_string())?;
+        let free = || TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(|e| e.to_string());
+        let ports = (free()?.port(), free()?.port());
         let begin = Instant::now();
-        let child = spawn(program, dir.path(), free.port())?;
-        let mut hub = Hub { child, program: program.into(), port: free.port(), dir };
+        let child = spawn(program, dir.path(), ports)?;
+        let mut hub = Hub { child, program: program.into(), ports, dir };
         let access = loop {
             if let Ok(access) = Access::kubeconfig(&hub.dir.path().join("admin.kubeconfig")) {
                 break access;
@@ -46,9 +48,24 @@ impl Hub {
     pub async fn again(mut self, access: Access) -> Result<(Hub, Access, Duration), String> {
         self.end()?;
         let begin = Instant::now();
-        self.child = spawn(&self.program, self.dir.path(), self.port)?;
+        self.begin()?;
         self.ready(&access, begin).await?;
         Ok((self, access, begin.elapsed()))
+    }
+
+    /// Kills it as a power cut would.
+    pub fn kill(&mut self) -> Result<(), String> {
+        self.child.kill().and_then(|()| self.child.wait()).map(drop).map_err(|e| format!("cannot kill the hub: {e}"))
+    }
+
+    /// Starts it anew; it is not ready yet.
+    pub fn begin(&mut self) -> Result<(), String> {
+        self.child = spawn(&self.program, self.dir.path(), self.ports)?;
+        Ok(())
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     pub fn pid(&self) -> u32 {
@@ -93,10 +110,9 @@ impl Drop for Hub {
     }
 }
 
-fn spawn(program: &Path, dir: &Path, port: u16) -> Result<Child, String> {
-    let listen = format!("127.0.0.1:{port}");
-    let any = "127.0.0.1:0";
-    let words = ["hub", "--api-listen", &listen, "--mqtt-listen", any, "--registry-listen", any];
+fn spawn(program: &Path, dir: &Path, (api, mqtt): (u16, u16)) -> Result<Child, String> {
+    let (api, mqtt) = (format!("127.0.0.1:{api}"), format!("127.0.0.1:{mqtt}"));
+    let words = ["hub", "--api-listen", &api, "--mqtt-listen", &mqtt, "--registry-listen", "127.0.0.1:0"];
     Command::new(program)
         .args(words)
         .args(["--advertise-host", "127.0.0.1", "--log", "warn", "--data-dir"])

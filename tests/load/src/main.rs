@@ -5,20 +5,8 @@
 //! Everything happens in one namespace that is made and removed. Never: a figure that was not measured just now.
 #![allow(clippy::disallowed_methods)]
 
-mod access;
-mod connection;
-mod crowd;
-mod figures;
-mod hub;
-mod lists;
-mod objects;
-mod proc;
-mod watchers;
-mod writes;
-
-use access::Access;
 use clap::Parser;
-use figures::Figures;
+use limpet_load::{access::Access, figures::Figures, hub, lists, proc, watchers, writes};
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 #[derive(Parser)]

@@ -7,6 +7,7 @@ mod api;
 mod apply;
 mod control;
 mod create;
+mod fleet;
 mod idle;
 mod link;
 mod proc;
@@ -32,6 +33,9 @@ pub struct Args {
     /// What a board costs on the wire, and nothing else (30 minutes are the promise's measure)
     #[arg(long)]
     link: bool,
+    /// With --link: so many boards with real connections on one hub (10000 are the promise's measure), and nothing else
+    #[arg(long, value_name = "N", requires = "link")]
+    boards: Option<usize>,
     /// The API server under load, and nothing else; what follows `--` goes to the load generator: another API server by
     /// `--url --ca --token`, `--http2` and more (`-- --help`)
     #[arg(long)]
@@ -57,6 +61,9 @@ impl Figure {
 pub fn run(args: &Args) -> Result<(), String> {
     if args.api {
         return api::run(&args.load);
+    }
+    if let Some(boards) = args.boards {
+        return fleet::run(boards);
     }
     setup::run()?;
     if args.create {
