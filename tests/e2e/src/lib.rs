@@ -10,6 +10,7 @@ pub mod hub;
 pub mod images;
 pub mod kubectl;
 pub mod machine;
+pub mod narrow;
 pub mod net;
 pub mod process;
 pub mod registry;

@@ -72,6 +72,39 @@ fn a_board_waits_is_let_in_and_is_cut_off() {
     });
 }
 
+/// What an operator does at the door, with a board that stands before it.
+#[test]
+fn the_door_rejects_reconsiders_and_follows_rules() {
+    test(0, &json!({}), |world| {
+        let address = limpet_e2e::net::board(&world.slot, 1)?;
+        let agent = limpet_e2e::Agent::new(&world.slot, world.binaries.agent.clone(), 1, address, json!({}))?;
+        world.agents.push(agent);
+        let token = world.hub.token(&["--wait"])?;
+        world.agents[0].start(Some(&token))?;
+        until("the board in the list", SOON, || contains(&world.hub.operate(&["node", "list"])?, "Waiting"))?;
+        world.hub.operate(&["node", "reject", "board-1"])?;
+        logged(world, 0, "the operator of this hub has rejected this device")?;
+        until("the agent's end", SOON, || wait::yes(world.agents[0].check().is_err(), || "it still asks".into()))?;
+        world.agents[0].power_cut()?;
+        // A revoked token opens nothing, whatever was approved meanwhile.
+        let id = world.hub.operate(&["token", "list"])?.lines().nth(1).and_then(|l| l.split(' ').next()).map(String::from);
+        let id = id.ok_or("the list of tokens is empty")?;
+        world.hub.operate(&["node", "approve", "board-1"])?;
+        world.hub.operate(&["token", "revoke", &id])?;
+        world.agents[0].start(Some(&token))?;
+        logged(world, 0, "the join token is not known to this hub")?;
+        world.agents[0].power_cut()?;
+        let nodes = world.kubectl.say("get nodes -o name")?;
+        wait::yes(nodes.is_empty(), || format!("and yet there is {nodes}"))?;
+        // A rule lets it in without anybody's word; the token's pool becomes its label.
+        let token = world.hub.token(&["--approve", "board-*", "--pool", "shop", "--uses", "1"])?;
+        world.agents[0].start(Some(&token))?;
+        world.nodes_ready(SOON)?;
+        contains(&world.kubectl.say("get nodes -l limpet.dev/pool=shop -o name")?, "node/board-1")?;
+        contains(&world.hub.operate(&["token", "list"])?, "board-1")
+    });
+}
+
 /// An HTTP proxy that knows CONNECT and nothing else; counts what it let through.
 fn proxy(address: &str) -> Result<(u16, Arc<AtomicUsize>)> {
     let listener = TcpListener::bind((address, 0)).map_err(|e| e.to_string())?;
