@@ -61,8 +61,9 @@ impl Report {
 struct Subject {
     /// Newest version that is durable.
     durable: u64,
-    writing: Option<(u64, Report)>,
-    waiting: Option<Report>,
+    /// In boxes: nearly always there is nothing, of thousands of nodes.
+    writing: Option<Box<(u64, Report)>>,
+    waiting: Option<Box<Report>>,
     again_at: Option<Timestamp>,
 }
 
@@ -129,12 +130,12 @@ impl Reports {
             self.out.push(Out::Reported { uid, version });
             return;
         }
-        let newest = subject.waiting.as_ref().or(subject.writing.as_ref().map(|(_, r)| r));
+        let newest = subject.waiting.as_deref().or(subject.writing.as_deref().map(|(_, r)| r));
         if newest.is_some_and(|n| n.version() >= report.version()) {
             return;
         }
         if subject.writing.is_some() || subject.again_at.is_some_and(|at| at > now) {
-            subject.waiting = Some(report);
+            subject.waiting = Some(Box::new(report));
             return;
         }
         self.write(now, view, node, report);
@@ -148,7 +149,7 @@ impl Reports {
                 self.tickets.insert(ticket, report.subject().to_owned());
                 let subject = self.subjects.entry(report.subject().to_owned()).or_default();
                 subject.again_at = None;
-                subject.writing = Some((ticket, report));
+                subject.writing = Some(Box::new((ticket, report)));
                 self.out.push(Out::Write { ticket, changes });
             }
             Effect::Nothing => self.confirmed(now, view, node, &report),
@@ -168,7 +169,7 @@ impl Reports {
         subject.durable = subject.durable.max(version);
         (subject.writing, subject.again_at) = (None, None);
         match subject.waiting.take() {
-            Some(next) => self.write(now, view, node, next),
+            Some(next) => self.write(now, view, node, *next),
             None if ended => {
                 self.subjects.remove(&uid);
             }
@@ -191,8 +192,8 @@ impl Reports {
         let Some(subject) = self.tickets.remove(&ticket).and_then(|s| self.subjects.get_mut(&s)) else {
             return;
         };
-        if let Some((_, report)) = subject.writing.take_if(|(t, _)| *t == ticket) {
-            self.confirmed(now, view, node, &report);
+        if let Some(written) = subject.writing.take_if(|w| w.0 == ticket) {
+            self.confirmed(now, view, node, &written.1);
         }
     }
 
@@ -210,9 +211,9 @@ impl Reports {
         let Some(subject) = self.tickets.remove(&ticket).and_then(|s| self.subjects.get_mut(&s)) else {
             return;
         };
-        let Some((_, report)) = subject.writing.take_if(|(t, _)| *t == ticket) else { return };
+        let Some(report) = subject.writing.take_if(|w| w.0 == ticket).map(|w| w.1) else { return };
         if retry {
-            subject.waiting = Some(subject.waiting.take().unwrap_or(report));
+            subject.waiting = Some(subject.waiting.take().unwrap_or_else(|| Box::new(report)));
             subject.again_at = now.checked_add(jiff::SignedDuration::from_secs(AGAIN_S)).ok();
             return;
         }
@@ -226,7 +227,7 @@ impl Reports {
     }
 
     pub(super) fn tick(&mut self, now: Timestamp, view: &ObjectStore, node: &str) {
-        let due: Vec<Report> = self
+        let due: Vec<Box<Report>> = self
             .subjects
             .values_mut()
             .filter(|s| s.again_at.is_some_and(|at| at <= now))
@@ -236,7 +237,7 @@ impl Reports {
             })
             .collect();
         for report in due {
-            self.write(now, view, node, report);
+            self.write(now, view, node, *report);
         }
     }
 

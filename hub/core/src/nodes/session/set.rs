@@ -19,6 +19,7 @@ const TOKEN_AGAIN_S: i64 = 30;
 
 #[derive(Debug, Default)]
 pub(super) struct SetState {
+    /// Its items are there only while steps are made: they are found anew each time, and there are many nodes.
     wanted: Wanted,
     dirty: bool,
     /// What the node holds once it has taken in everything sent; `None` until that is known.
@@ -74,7 +75,7 @@ impl SetState {
         (self.seq, self.acknowledged) = (0, 0);
         self.issuing.clear();
         self.tokens.retain(|key, _| self.wanted.tokens.contains_key(key));
-        let mut target = Held { items: self.wanted.items.clone(), digest: self.wanted.digest };
+        let mut target = Held { items: std::mem::take(&mut self.wanted.items), digest: self.wanted.digest };
         for (key, token) in &self.tokens {
             target.put(key, token.state);
         }
@@ -199,6 +200,7 @@ impl SetState {
                 }
             }
         }
+        self.wanted.items = BTreeMap::new();
         if std::mem::take(&mut self.asked) && steps.is_empty() {
             steps.extend(self.empty_step());
         }
