@@ -27,6 +27,8 @@ pub(crate) struct Reader {
 
 pub(crate) struct Writer {
     stream: WriteHalf<Box<dyn Stream>>,
+    /// A write was given up in its middle: nothing may follow it.
+    torn: bool,
 }
 
 /// Why there is no further packet.
@@ -38,7 +40,7 @@ pub(crate) enum End {
 
 pub(crate) fn split(stream: Box<dyn Stream>, packet_bytes_max: u32) -> (Reader, Writer) {
     let (read, write) = tokio::io::split(stream);
-    (Reader { stream: read, codec: Codec::new(packet_bytes_max), buffer: BytesMut::new() }, Writer { stream: write })
+    (Reader { stream: read, codec: Codec::new(packet_bytes_max), buffer: BytesMut::new() }, Writer { stream: write, torn: false })
 }
 
 impl Reader {
@@ -83,13 +85,20 @@ impl Writer {
         self.write(&bytes).await
     }
 
+    /// When this is dropped while it waits, nothing more can be written.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
+        if std::mem::replace(&mut self.torn, true) {
+            return Err("the last message was cut".into());
+        }
         let written = async {
             self.stream.write_all(bytes).await?;
             self.stream.flush().await
         };
         match timeout(limits::WRITE, written).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                self.torn = false;
+                Ok(())
+            }
             Ok(Err(e)) => Err(format!("write failed: {e}")),
             Err(_) => Err("takes messages too slowly".into()),
         }
