@@ -5,7 +5,8 @@
 
 use limpet_e2e::narrow::{Road, Way};
 use limpet_e2e::world::test;
-use limpet_e2e::{Result, World, until, wait};
+use limpet_e2e::process::tail;
+use limpet_e2e::{World, until, wait};
 use serde_json::json;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -45,6 +46,10 @@ fn round(world: &World) -> Option<usize> {
     text.trim().parse().ok()
 }
 
+fn sessions(world: &World) -> usize {
+    tail(&world.agents[0].log, 1 << 22).matches("welcome at the hub").count()
+}
+
 /// Half of them take all that they get, half of them send all that they may; how many bytes came out.
 fn load(take: u16, echo: u16, got: &Arc<AtomicU64>) {
     for n in 0..CONNECTIONS {
@@ -74,8 +79,11 @@ fn state_is_not_held_up_by_fifty_port_forwards() {
         let way = Way { bytes_per_second: BYTES_PER_SECOND, delay: Duration::from_millis(150), queue_bytes: 64 * 1024 };
         let road = Road::open(&world.slot, 1, way, way)?;
         // The connection of before went by another road.
+        let begun = sessions(world);
         world.agents[0].power_cut()?;
         world.agents[0].start(None)?;
+        until("a session by the new road", SOON, || wait::yes(sessions(world) > begun, || "none".into()))?;
+        until("the pod", SOON, || wait::yes(round(world) == Some(0), || "it does not run".into()))?;
         world.kubectl.say("wait --for=condition=Ready pod/busy --timeout=120s")?;
         let log = |name: &str| world.slot.dir().join(name);
         let (_take, take) = world.kubectl.forward("pod/busy", 8080, &log("take.log"))?;
