@@ -17,6 +17,7 @@ pub mod field;
 pub mod names;
 pub mod status;
 
+pub mod absence;
 pub mod kinds;
 pub mod metadata;
 

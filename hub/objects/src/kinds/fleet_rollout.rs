@@ -8,10 +8,12 @@ use serde_json::{Value, json};
 use super::cells::{name, number};
 use super::fill::{child, list, present, set, set_absent, text};
 use super::node_pool::span;
-use super::rules::{Errors, count_or_percent, label_selector, not_negative, one_of, required, selector_is_empty};
+use super::rules::{
+    Errors, count_or_percent, is_zero_count, label_selector, not_negative, one_of, required, selector_is_empty,
+};
 use crate::behaviour::{Behaviour, Column};
 use crate::field::FieldError;
-use crate::table;
+use crate::{names, table};
 
 #[derive(Debug, Clone, Copy)]
 pub struct FleetRollout;
@@ -21,6 +23,7 @@ const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 /// Where rollouts over nodes live.
 const NODES_NAMESPACE: &str = "kube-system";
 const WAVES_MAX: usize = 100;
+const WINDOWS_MAX: usize = 100;
 const CHANGE_BYTES_MAX: usize = 64 * 1024;
 
 impl Behaviour for FleetRollout {
@@ -53,21 +56,22 @@ impl Behaviour for FleetRollout {
         for (at, wave) in waves.iter().take(WAVES_MAX).enumerate() {
             let path = format!("spec.waves[{at}]");
             label_selector(&wave["selector"], &format!("{path}.selector"), &mut errors);
-            if wave["percent"].as_i64().is_some_and(|p| !(0..=100).contains(&p)) {
-                errors.push(FieldError::invalid(format!("{path}.percent"), wave["percent"].clone(), "must be 0 to 100"));
+            if wave["percent"].as_i64().is_some_and(|p| !(1..=100).contains(&p)) {
+                let words = "must be 1 to 100; leave it out for all that are selected";
+                errors.push(FieldError::invalid(format!("{path}.percent"), wave["percent"].clone(), words));
             }
             if !text(wave, "soak").is_empty() {
                 span(text(wave, "soak"), &format!("{path}.soak"), &mut errors);
             }
         }
-        count_or_percent(&spec["budget"], "maxUnavailable", "spec.budget", &mut errors);
-        not_negative(&spec["budget"], "maxConcurrent", "spec.budget", &mut errors);
-        count_or_percent(&spec["success"], "maxFailed", "spec.success", &mut errors);
-        if !text(&spec["success"], "deadline").is_empty() {
-            span(text(&spec["success"], "deadline"), "spec.success.deadline", &mut errors);
-        }
+        budget(&spec["budget"], &mut errors);
+        success(&spec["success"], &mut errors);
         one_of(spec, "onFailure", "spec", &["Halt", "Rollback"], &mut errors);
-        for (at, window) in list(spec, "windows").iter().enumerate() {
+        let windows = list(spec, "windows");
+        if windows.len() > WINDOWS_MAX {
+            errors.push(FieldError::invalid("spec.windows", windows.len(), format!("at most {WINDOWS_MAX} windows")));
+        }
+        for (at, window) in windows.iter().take(WINDOWS_MAX).enumerate() {
             window_rules(window, &format!("spec.windows[{at}]"), &mut errors);
         }
         errors
@@ -177,6 +181,37 @@ fn target(spec: &Value, errors: &mut Errors) {
     }
 }
 
+fn budget(budget: &Value, errors: &mut Errors) {
+    let path = "spec.budget";
+    let before = errors.len();
+    count_or_percent(budget, "maxUnavailable", path, errors);
+    let most = &budget["maxUnavailable"];
+    if errors.len() == before && is_zero_count(most) {
+        let words = "must be 1 or more: nothing could ever be changed; spec.paused holds a rollout";
+        errors.push(FieldError::invalid("spec.budget.maxUnavailable", most.clone(), words));
+    }
+    not_negative(budget, "maxConcurrent", path, errors);
+    let label = text(budget, "groupBy");
+    if !label.is_empty() {
+        for wrong in names::qualified_name(label) {
+            errors.push(FieldError::invalid("spec.budget.groupBy", label, wrong));
+        }
+    }
+}
+
+fn success(success: &Value, errors: &mut Errors) {
+    count_or_percent(success, "maxFailed", "spec.success", errors);
+    let deadline = text(success, "deadline");
+    if deadline.is_empty() {
+        return;
+    }
+    span(deadline, "spec.success.deadline", errors);
+    if crate::time::span_seconds(deadline) == Some(0) {
+        let words = "must be longer: nothing becomes healthy in no time";
+        errors.push(FieldError::invalid("spec.success.deadline", deadline, words));
+    }
+}
+
 fn window_rules(window: &Value, path: &str, errors: &mut Errors) {
     for field in ["start", "end"] {
         if let Some(text) = required(window, field, path, errors)
@@ -185,6 +220,11 @@ fn window_rules(window: &Value, path: &str, errors: &mut Errors) {
             let words = "must be a time of day such as 02:00";
             errors.push(FieldError::invalid(format!("{path}.{field}"), text, words));
         }
+    }
+    let (start, end) = (text(window, "start"), text(window, "end"));
+    if !start.is_empty() && start == end {
+        let words = "is the start, too, so the window would never close; leave the window out, or 00:00 to 23:59";
+        errors.push(FieldError::invalid(format!("{path}.end"), end, words));
     }
     for day in list(window, "days").iter().filter_map(Value::as_str) {
         if !DAYS.contains(&day) {
@@ -215,6 +255,12 @@ mod tests {
         FleetRollout.validate_create(&object).iter().map(ToString::to_string).collect()
     }
 
+    fn daemon_set(field: &str, value: Value) -> Value {
+        let mut spec = json!({"target": {"kind": "DaemonSet", "name": "x"}});
+        spec[field] = value;
+        spec
+    }
+
     #[test]
     fn rules_say_what_to_do() {
         let good = json!({"target": {"kind": "Deployment", "selector": {"matchLabels": {"app": "till"}}},
@@ -237,7 +283,29 @@ mod tests {
                     "timeZone": "Mars/Base"}]}),
                 "must be a time of day",
             ),
-            (json!({"target": {"kind": "DaemonSet", "name": "x"}, "waves": [{"soak": "soon"}]}), "span of time"),
+            (daemon_set("waves", json!([{"soak": "soon"}])), "span of time"),
+            (daemon_set("waves", json!([{"percent": -5}])), "spec.waves[0].percent: Invalid value: -5: must be 1 to 100"),
+            (daemon_set("waves", json!([{"percent": 0}])), "must be 1 to 100"),
+            (daemon_set("waves", json!(vec![json!({}); 10_000])), "spec.waves: Invalid value: 10000: at most 100 waves"),
+            (daemon_set("windows", json!(vec![json!({}); 10_000])), "at most 100 windows"),
+            (daemon_set("windows", json!([{"start": "02:00", "end": "02:00"}])), "would never close"),
+            (
+                daemon_set("windows", json!([{"start": "01:00", "end": "02:00", "timeZone": "Mars/Base"}])),
+                "spec.windows[0].timeZone: Invalid value: \"Mars/Base\": is not a time zone that is known",
+            ),
+            (daemon_set("windows", json!([{"start": "25:00", "end": "02:00"}])), "must be a time of day"),
+            (
+                daemon_set("windows", json!([{"start": "01:00", "end": "02:00", "days": ["Someday"]}])),
+                "Unsupported value: \"Someday\"",
+            ),
+            (daemon_set("budget", json!({"maxUnavailable": 0})), "nothing could ever be changed"),
+            (daemon_set("budget", json!({"maxUnavailable": "0%"})), "nothing could ever be changed"),
+            (daemon_set("budget", json!({"maxUnavailable": -1})), "spec.budget.maxUnavailable: Invalid value: -1"),
+            (daemon_set("budget", json!({"maxUnavailable": "many"})), "a valid percent string"),
+            (daemon_set("budget", json!({"groupBy": "no label!"})), "spec.budget.groupBy"),
+            (daemon_set("success", json!({"deadline": "0s"})), "nothing becomes healthy in no time"),
+            (daemon_set("success", json!({"maxFailed": -1})), "spec.success.maxFailed"),
+            (daemon_set("onFailure", json!("Shrug")), "Unsupported value: \"Shrug\""),
         ];
         for (spec, words) in cases {
             let all = errors(spec.clone()).join("\n");

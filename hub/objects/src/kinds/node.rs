@@ -22,6 +22,10 @@ const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 pub struct Node;
 
 impl Behaviour for Node {
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        super::warn::away_words(new, old)
+    }
+
     fn default(&self, object: &mut Value) {
         if let Some(status) = present(object, "status")
             && status["allocatable"].is_null()
@@ -40,27 +44,7 @@ impl Behaviour for Node {
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Errors::new();
-        let mut seen = BTreeSet::new();
-        for (at, taint) in list(&object["spec"], "taints").iter().enumerate() {
-            let path = format!("spec.taints[{at}]");
-            let (key, value, effect) = (text(taint, "key"), text(taint, "value"), text(taint, "effect"));
-            for wrong in names::qualified_name(key) {
-                errors.push(FieldError::invalid(join(&path, "key"), key, wrong));
-            }
-            for wrong in names::label_value(value) {
-                errors.push(FieldError::invalid(join(&path, "value"), value, wrong));
-            }
-            if effect.is_empty() {
-                errors.push(FieldError::required(join(&path, "effect"), ""));
-            } else if !EFFECTS.contains(&effect) {
-                errors.push(FieldError::not_supported(join(&path, "effect"), effect, &EFFECTS));
-            }
-            if !seen.insert((key, effect)) {
-                let mut error = FieldError::duplicate(path, taint.clone());
-                error.detail = "taints must be unique by key and effect pair".to_owned();
-                errors.push(error);
-            }
-        }
+        taints(&object["spec"], &mut errors);
         errors
     }
 
@@ -109,7 +93,7 @@ impl Behaviour for Node {
         };
         vec![
             name(object),
-            json!(status_word(object)),
+            json!(status_word(object, now)),
             json!(roles(object)),
             table::age(object, now),
             json!(text(info, "kubeletVersion")),
@@ -126,14 +110,46 @@ impl Behaviour for Node {
     }
 }
 
-fn status_word(object: &Value) -> String {
+/// Rules of `spec.taints`, of nodes and of pools.
+pub(super) fn taints(spec: &Value, errors: &mut Errors) {
+    let mut seen = BTreeSet::new();
+    for (at, taint) in list(spec, "taints").iter().enumerate() {
+        let path = format!("spec.taints[{at}]");
+        let (key, value, effect) = (text(taint, "key"), text(taint, "value"), text(taint, "effect"));
+        for wrong in names::qualified_name(key) {
+            errors.push(FieldError::invalid(join(&path, "key"), key, wrong));
+        }
+        for wrong in names::label_value(value) {
+            errors.push(FieldError::invalid(join(&path, "value"), value, wrong));
+        }
+        if effect.is_empty() {
+            errors.push(FieldError::required(join(&path, "effect"), ""));
+        } else if !EFFECTS.contains(&effect) {
+            errors.push(FieldError::not_supported(join(&path, "effect"), effect, &EFFECTS));
+        }
+        if !seen.insert((key, effect)) {
+            let mut error = FieldError::duplicate(path, taint.clone());
+            error.detail = "taints must be unique by key and effect pair".to_owned();
+            errors.push(error);
+        }
+    }
+}
+
+/// Annotation of a node that is away: since when.
+const OFFLINE_SINCE: &str = "limpet.dev/offline-since";
+
+fn status_word(object: &Value, now: Timestamp) -> String {
     let mut words = vec![match condition(&object["status"], "Ready") {
-        Some(ready) if ready["status"] == "True" => "Ready",
-        Some(_) => "NotReady",
-        None => "Unknown",
+        Some(ready) if ready["status"] == "True" => "Ready".to_owned(),
+        Some(_) => "NotReady".to_owned(),
+        None => "Unknown".to_owned(),
     }];
+    let since = text(&object["metadata"]["annotations"], OFFLINE_SINCE);
+    if let Some(since) = crate::time::parse(since) {
+        words.push(format!("Offline({})", table::human((now.as_second() - since.as_second()).max(0))));
+    }
     if object["spec"]["unschedulable"] == true {
-        words.push("SchedulingDisabled");
+        words.push("SchedulingDisabled".to_owned());
     }
     words.join(",")
 }
@@ -180,6 +196,29 @@ mod tests {
                 "<unknown>"
             ])
         );
+    }
+
+    #[test]
+    fn a_board_that_is_away_is_offline_since_then() {
+        let mut node = json!({"metadata": {"name": "pi", "annotations": {"limpet.dev/offline-since": "1970-01-01T00:00:00Z"}},
+            "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}});
+        let status = |node: &Value, s| Node.row(node, Timestamp::from_second(s).unwrap_or_default())[1].clone();
+        assert_eq!(status(&node, 3 * 3600), "NotReady,Offline(3h)");
+        assert_eq!(status(&node, -50), "NotReady,Offline(0s)", "a clock that was set back");
+        node["metadata"]["annotations"]["limpet.dev/offline-since"] = json!("banana");
+        assert_eq!(status(&node, 0), "NotReady");
+    }
+
+    #[test]
+    fn annotations_that_cannot_be_read_are_named_once() {
+        let node = |words: &str| json!({"metadata": {"annotations": {"limpet.dev/lost-after": words}}});
+        let said = Node.warnings(&node("banana"), Some(&node("5m")));
+        assert!(said.len() == 1 && said[0].contains("\"banana\" cannot be read and counts as never"), "{said:?}");
+        assert!(Node.warnings(&node("banana"), Some(&node("banana"))).is_empty(), "an agent's report is not about that");
+        assert!(Node.warnings(&node("5m"), None).is_empty());
+        let pod = json!({"spec": {"template": node("banana")}});
+        let said = super::super::warn::workload(&pod, None, super::super::warn::own_template, "spec.template");
+        assert!(said.iter().any(|w| w.starts_with("spec.template.metadata.annotations[limpet.dev/lost-after]")), "{said:?}");
     }
 
     #[test]

@@ -6,16 +6,17 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::cells::{name, number};
-use super::fill::text;
+use super::fill::{list, map, text};
 use super::rules::{Errors, label_selector, one_of, selector_is_empty};
 use crate::behaviour::{Behaviour, Column};
 use crate::field::FieldError;
-use crate::{table, time};
+use crate::{absence, table, time};
 
 #[derive(Debug, Clone, Copy)]
 pub struct NodePool;
 
-const RECONCILE: [&str; 3] = ["keep-original", "keep-replacement", "longest-running"];
+/// Labels that say which board it is; a pool that gave them to all of its boards would make them one.
+const OWN: [&str; 2] = ["kubernetes.io/hostname", "limpet.dev/pool"];
 
 impl Behaviour for NodePool {
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
@@ -27,13 +28,30 @@ impl Behaviour for NodePool {
         }
         label_selector(&spec["selector"], "spec.selector", &mut errors);
         errors.extend(crate::metadata::labels(&spec["labels"], "spec.labels"));
+        for key in map(spec, "labels").keys() {
+            let words = match OWN.contains(&key.as_str()) {
+                true => "belongs to each board itself",
+                false if names_label(&spec["selector"], key) => "is what the pool selects its boards by",
+                false => continue,
+            };
+            errors.push(FieldError::forbidden(format!("spec.labels[{key}]"), words));
+        }
+        super::node::taints(spec, &mut errors);
         let offline = &spec["offline"];
         let lost_after = text(offline, "lostAfter");
-        if !lost_after.is_empty() && lost_after != "never" {
-            span(lost_after, "spec.offline.lostAfter", &mut errors);
+        if !lost_after.is_empty() && absence::lost_after(lost_after).is_none() {
+            let words = "must be a span of time such as 90s, 15m, 2h or 7d, or never";
+            errors.push(FieldError::invalid("spec.offline.lostAfter", lost_after, words));
         }
-        one_of(offline, "reconcile", "spec.offline", &RECONCILE, &mut errors);
+        one_of(offline, "reconcile", "spec.offline", &absence::RECONCILE_VALUES, &mut errors);
         errors
+    }
+
+    /// It becomes the value of a label.
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        let mut wrong = crate::names::dns_subdomain(name);
+        wrong.extend(crate::names::label_value(name));
+        wrong
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -68,9 +86,48 @@ impl Behaviour for NodePool {
     }
 }
 
+fn names_label(selector: &Value, key: &str) -> bool {
+    map(selector, "matchLabels").contains_key(key)
+        || list(selector, "matchExpressions").iter().any(|e| text(e, "key") == key)
+}
+
 /// Complains when a text is not a span of time.
 pub(super) fn span(text: &str, path: &str, errors: &mut Errors) {
     if time::span_seconds(text).is_none() {
         errors.push(FieldError::invalid(path, text, "must be a span of time such as 90s, 15m, 2h or 7d"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn rules_say_what_to_do() {
+        let tills = json!({"matchLabels": {"role": "till"}});
+        let cases = [
+            (json!({"selector": tills}), ""),
+            (json!({"selector": {}}), "name at least one label"),
+            (json!({"selector": tills, "labels": {"kubernetes.io/hostname": "x"}}), "belongs to each board itself"),
+            (json!({"selector": tills, "labels": {"role": "sign"}}), "spec.labels[role]: Forbidden: is what the pool selects"),
+            (
+                json!({"selector": {"matchExpressions": [{"key": "a", "operator": "Exists"}]}, "labels": {"a": "b"}}),
+                "is what the pool selects",
+            ),
+            (json!({"selector": tills, "taints": [{"key": "k", "effect": "Banana"}]}), "Unsupported value: \"Banana\""),
+            (json!({"selector": tills, "offline": {"lostAfter": "banana"}}), "must be a span of time"),
+            (json!({"selector": tills, "offline": {"lostAfter": "-5m"}}), "must be a span of time"),
+            (json!({"selector": tills, "offline": {"lostAfter": "never"}}), ""),
+            (json!({"selector": tills, "offline": {"reconcile": "both"}}), "Unsupported value: \"both\""),
+        ];
+        for (spec, words) in cases {
+            let errors = NodePool.validate_create(&json!({"metadata": {"name": "p"}, "spec": spec}));
+            let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            let all = all.join("\n");
+            assert!(if words.is_empty() { all.is_empty() } else { all.contains(words) }, "{spec}: {all}");
+        }
+        assert!(NodePool.validate_name("tills.north").is_empty());
+        assert!(!NodePool.validate_name(&"a".repeat(64)).is_empty());
     }
 }

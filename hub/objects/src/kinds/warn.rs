@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::fill::{list, map, text};
+use crate::absence;
 use crate::names;
 use crate::quantity::Quantity;
 
@@ -68,10 +69,21 @@ pub fn host_name(object: &Value, used_in: &str) -> Option<String> {
     (!wrong.is_empty()).then(|| format!("metadata.name: this is used in {used_in}, {words}: [{}]", wrong.join(" ")))
 }
 
+/// Annotations about absence that cannot be read, of a pod or a node; of an old object only what is new.
+pub fn away_words(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let word = |object: &'_ Value, key: &str| object["metadata"]["annotations"][key].as_str().map(String::from);
+    let keys = [absence::LOST_AFTER, absence::REPLACE, absence::RECONCILE];
+    let fresh = keys.map(|key| word(new, key).filter(|v| old.is_none_or(|old| word(old, key).as_ref() != Some(v))));
+    absence::complaints(|key| fresh[keys.iter().position(|k| *k == key)?].as_deref())
+}
+
 /// A pod, or the template of one under `path` (empty for a pod).
 pub fn pod(pod: &Value, path: &str) -> Vec<String> {
     let at = |rest: &str| if path.is_empty() { rest.to_owned() } else { format!("{path}.{rest}") };
-    let mut warnings = Vec::new();
+    let mut warnings = away_words(pod, None);
+    if !path.is_empty() {
+        warnings.iter_mut().for_each(|w| *w = format!("{path}.{w}"));
+    }
     let spec = &pod["spec"];
     for (key, why) in OLD_NODE_LABELS {
         if map(spec, "nodeSelector").contains_key(key) {

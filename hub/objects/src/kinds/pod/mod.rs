@@ -26,7 +26,7 @@ pub struct Pod;
 impl Behaviour for Pod {
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
         if old.is_some() {
-            return Vec::new();
+            return super::warn::away_words(new, old);
         }
         let name = super::warn::host_name(new, "the Pod's hostname");
         name.into_iter().chain(super::warn::pod(new, "")).collect()
