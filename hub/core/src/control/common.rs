@@ -74,9 +74,10 @@ pub fn is_terminating(view: &ObjectStore, namespace: &str) -> bool {
     view.get::<Namespace>("", namespace).is_some_and(|n| n.meta.deleting.is_some())
 }
 
-/// Later by so many seconds; unchanged when that is out of range.
+/// Later by so many seconds; the end of time when that is out of range.
 pub fn after(t: Timestamp, seconds: i64) -> Timestamp {
-    t.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(t)
+    let bound = if seconds < 0 { Timestamp::MIN } else { Timestamp::MAX };
+    t.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(bound)
 }
 
 /// A number, or null for 0 (Kubernetes leaves zeros out).

@@ -127,7 +127,7 @@ fn say(plan: &mut Plan, object: &Node, now: Timestamp, there: bool) {
         let mut condition =
             old.iter().find(|c| c["type"] == type_).cloned().unwrap_or(json!({"type": type_}));
         let (status, reason, message) = match (there, type_) {
-            (false, _) => ("Unknown", UNKNOWN_REASON, "Kubelet stopped posting node status."),
+            (false, _) => ("Unknown", UNKNOWN_REASON, "Kubelet stopped posting node status. The board is away; its pods go on there."),
             (true, "Ready") => ("True", "KubeletReady", "limpet-agent is posting ready status"),
             (true, _) if condition["reason"] != UNKNOWN_REASON => {
                 conditions.push(condition);
@@ -356,6 +356,36 @@ mod tests {
         liveness.disconnected("n1", at(89_000));
         assert_eq!(world.settle(&liveness, at(90_001)), ["NodeNotReady"]);
         assert_eq!(world.node["metadata"]["annotations"][OFFLINE_SINCE], rfc3339(at(89_000)));
+    }
+
+    /// Writes in an hour of a board whose link is lost for some seconds, and comes back, all the time. Events are counted, too.
+    fn writes_of_an_hour(away_s: i64, there_s: i64) -> usize {
+        let mut world = World::new("True");
+        let mut liveness = Liveness::new(at(0));
+        let (mut writes, mut now) = (0, 0);
+        while now < 3600 {
+            liveness.disconnected("n1", at(now));
+            world.settle(&liveness, at(now));
+            now += away_s;
+            // The timer of the moment at which it counts as away.
+            let before = world.revision;
+            let told = world.settle(&liveness, at(now - 1)).len();
+            liveness.heard("n1", at(now));
+            let told = told + world.settle(&liveness, at(now)).len();
+            writes += (world.revision - before) as usize + told;
+            now += there_s;
+        }
+        writes
+    }
+
+    #[test]
+    fn a_link_that_comes_and_goes_is_no_storm_of_writes() {
+        let leases = 3600 / limits::LEASE_EVERY_S as usize + 1;
+        assert!(writes_of_an_hour(3, 2) <= leases, "shorter than the patience: leases only");
+        // Away for longer than the patience: some writes and two Events each way.
+        let cycles = 3600 / 62 + 1;
+        let writes = writes_of_an_hour(limits::OFFLINE_AFTER_CLOSE_S + 20, 2);
+        assert!(writes >= cycles && writes <= leases + cycles * 8, "{writes} writes in {cycles} absences");
     }
 
     #[test]

@@ -12,18 +12,19 @@ use crate::{
     nodes::offline::OFFLINE_SINCE,
     view::{Kind, Labels, Node, NodePool, OfflineWords, Pod, conditions::rfc3339},
 };
-use limpet_objects::time::span_seconds;
+use limpet_objects::absence::{self as words, LOST_AFTER, RECONCILE, REPLACE};
 use serde_json::json;
 use std::{cmp::Reverse, sync::Arc};
 
 const NAME: &str = "absence-controller";
 /// Annotation on a pod that is replaced because its board is away: since when.
 pub const LOST_SINCE: &str = "limpet.dev/lost-since";
-const LOST_AFTER: &str = "limpet.dev/lost-after";
-const REPLACE: &str = "limpet.dev/replace";
-const RECONCILE: &str = "limpet.dev/reconcile";
 /// Boards that went away within this time of each other went together.
 const TOGETHER_S: i64 = 600;
+/// Seconds during which it is said why nobody is replaced.
+const SAID_WITHIN_S: i64 = 10;
+const UNREADABLE: &str = "UnreadableAnnotation";
+const SUSPECT: &str = "MostOfTheFleetIsAway";
 /// Owners whose pods may be started elsewhere: nothing tells one of them from another.
 const REPLACEABLE: [&str; 2] = ["ReplicaSet", "ReplicationController"];
 
@@ -47,11 +48,11 @@ pub struct Policy {
 impl Policy {
     pub fn of(view: &ObjectStore, pod: &Pod, node: &Node) -> Policy {
         let pool = pool_of(view, node).map(|p| p.spec.offline.clone()).unwrap_or_default();
-        let words = [spoken(&pod.meta.annotations), spoken(&node.meta.annotations), pool];
-        let text = |f: fn(&OfflineWords) -> &Option<Box<str>>| words.iter().find_map(|w| f(w).as_deref());
+        let places = [spoken(&pod.meta.annotations), spoken(&node.meta.annotations), pool];
+        let text = |f: fn(&OfflineWords) -> &Option<Box<str>>| places.iter().find_map(|w| f(w).as_deref());
         Policy {
-            lost_after_s: text(|w| &w.lost_after).and_then(span_seconds),
-            replace: words.iter().find_map(|w| w.replace).unwrap_or(false),
+            lost_after_s: text(|w| &w.lost_after).and_then(words::lost_after).flatten(),
+            replace: places.iter().find_map(|w| w.replace).unwrap_or(false),
             reconcile: match text(|w| &w.reconcile) {
                 Some("keep-replacement") => Reconcile::KeepReplacement,
                 Some("longest-running") => Reconcile::LongestRunning,
@@ -67,6 +68,11 @@ fn spoken(annotations: &Labels) -> OfflineWords {
         replace: annotations.get(REPLACE).map(|v| v == "true"),
         reconcile: annotations.get(RECONCILE).map(Into::into),
     }
+}
+
+/// Annotations about absence that cannot be read, with what holds instead.
+pub fn complaints(annotations: &Labels) -> Vec<String> {
+    words::complaints(|key| annotations.get(key))
 }
 
 /// Whether a pod is replaced by another while its board is away: its owner does not count it.
@@ -119,8 +125,13 @@ impl Controller for AbsenceController {
         let mut plan = Plan::default();
         let Some(node) = view.node(&key.name) else { return plan };
         match since(node) {
-            Some(since) => lose(view, node, since, now, &mut plan),
-            None if node.status.ready() => take_back(view, node, &mut plan),
+            Some(since) => {
+                if let Some(wrong) = said_wrongly(&complaints(&node.meta.annotations)) {
+                    plan.event(Regarding::of(&**node), EventType::Warning, UNREADABLE, wrong, NAME);
+                }
+                lose(view, node, since, now, &mut plan);
+            }
+            None if node.status.ready() => take_back(view, node, now, &mut plan),
             None => {}
         }
         plan
@@ -140,6 +151,9 @@ fn lose(view: &ObjectStore, node: &Node, since: Timestamp, now: Timestamp, plan:
     let pods = view.pods_on(&node.meta.name).filter(|p| is_replaceable(p) && !is_lost(p));
     for pod in pods {
         let policy = Policy::of(view, pod, node);
+        if let Some(wrong) = said_wrongly(&complaints(&pod.meta.annotations)) {
+            plan.event(Regarding::of(&**pod), EventType::Warning, UNREADABLE, wrong, NAME);
+        }
         let Some(seconds) = policy.lost_after_s.filter(|_| policy.replace) else { continue };
         let due = after(since, seconds);
         if due > now {
@@ -147,7 +161,11 @@ fn lose(view: &ObjectStore, node: &Node, since: Timestamp, now: Timestamp, plan:
             continue;
         }
         if let Some(why) = most_are_away(view, since) {
-            plan.because("MostOfTheFleetIsAway", why);
+            // Said once, when the first pod would have been replaced; not each time that another board comes or goes.
+            if after(due, SAID_WITHIN_S) > now {
+                plan.event(Regarding::of(node), EventType::Warning, SUSPECT, why.clone(), NAME);
+            }
+            plan.because(SUSPECT, why);
             return;
         }
         let mark = json!({"metadata": {"annotations": {LOST_SINCE: rfc3339(now)}}});
@@ -162,7 +180,7 @@ fn lose(view: &ObjectStore, node: &Node, since: Timestamp, now: Timestamp, plan:
 }
 
 /// More than half of the boards that were there went away together with this one.
-fn most_are_away(view: &ObjectStore, when: Timestamp) -> Option<String> {
+pub fn most_are_away(view: &ObjectStore, when: Timestamp) -> Option<String> {
     let (mut together, mut there) = (0usize, 0usize);
     for node in view.all::<Node>().filter(|n| n.meta.deleting.is_none()) {
         match since(node) {
@@ -177,8 +195,12 @@ fn most_are_away(view: &ObjectStore, when: Timestamp) -> Option<String> {
     })
 }
 
+fn said_wrongly(complaints: &[String]) -> Option<String> {
+    (!complaints.is_empty()).then(|| complaints.join("; "))
+}
+
 /// The board is back: of each lost pod and its replacement one goes.
-fn take_back(view: &ObjectStore, node: &Node, plan: &mut Plan) {
+fn take_back(view: &ObjectStore, node: &Node, now: Timestamp, plan: &mut Plan) {
     let mut spent: Vec<&str> = Vec::new();
     for pod in view.pods_on(&node.meta.name).filter(|p| is_lost(p) && p.is_active()) {
         let policy = Policy::of(view, pod, node);
@@ -186,7 +208,7 @@ fn take_back(view: &ObjectStore, node: &Node, plan: &mut Plan) {
         let keeps_original = match (policy.reconcile, replacement) {
             (_, None) | (Reconcile::KeepOriginal, _) => true,
             (Reconcile::KeepReplacement, Some(r)) => !r.status.ready,
-            (Reconcile::LongestRunning, Some(r)) => running_since(pod) <= running_since(r),
+            (Reconcile::LongestRunning, Some(r)) => running_since(pod, now) <= running_since(r, now),
         };
         if keeps_original {
             let unmark = json!({"metadata": {"annotations": {LOST_SINCE: null}}});
@@ -215,10 +237,12 @@ fn replacement_of<'a>(view: &'a ObjectStore, lost: &'a Pod, spent: &[&str]) -> O
     others.min_by_key(|p| (p.status.ready, Reverse(p.meta.created_at()), p.meta.name.clone()))
 }
 
-/// Since when a pod serves; the end of time when it does not.
-fn running_since(pod: &Pod) -> Timestamp {
+/// Since when a pod serves; the end of time when it does not. A board's clock may be in 1970 or in 2050: no pod serves before
+/// the hub made it, nor from some time to come on.
+fn running_since(pod: &Pod, now: Timestamp) -> Timestamp {
+    let made = pod.meta.created_at();
     match pod.status.ready {
-        true => pod.status.ready_since.or(pod.status.started).unwrap_or(Timestamp::MAX),
+        true => pod.status.ready_since.or(pod.status.started).map_or(Timestamp::MAX, |t| t.max(made).min(now.max(made))),
         false => Timestamp::MAX,
     }
 }

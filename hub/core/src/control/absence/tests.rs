@@ -162,3 +162,115 @@ fn when_most_vanish_at_once_nobody_is_replaced() {
     w.settle();
     assert_eq!(w.list("/pods").len(), 2, "two of five are truly away");
 }
+
+#[test]
+fn when_most_vanish_it_is_said_why_nobody_is_replaced() {
+    let mut w = world(3, "apps/deployments");
+    annotate(&mut w, "/nodes", "", "n0", FIVE_MINUTES());
+    w.settle();
+    for n in 0..2 {
+        away(&mut w, &format!("n{n}"));
+    }
+    w.pass(320);
+    let said = |w: &World| w.events.iter().filter(|e| e.2 == "MostOfTheFleetIsAway").cloned().collect::<Vec<_>>();
+    let first = said(&w);
+    assert_eq!((&*first[0].0, &*first[0].1), ("Node", "n0"));
+    assert!(first[0].3.contains("2 of 3 boards went away at the same time"), "{first:?}");
+    let before = first.len();
+    away(&mut w, "n2");
+    w.pass(86400);
+    assert_eq!(said(&w).len(), before, "it is not said again because of each other board");
+}
+
+/// Nothing that is written wrongly gets a pod replaced, and it is said.
+#[test]
+fn words_that_cannot_be_read_mean_the_cautious_thing_and_are_named() {
+    for (words, named) in [
+        (json!({LOST_AFTER: "banana", REPLACE: "true"}), "\"banana\" cannot be read and counts as never"),
+        (json!({LOST_AFTER: "5m", REPLACE: "yes"}), "\"yes\" cannot be read and counts as false"),
+        (json!({LOST_AFTER: "99999999999d", REPLACE: "true"}), ""),
+    ] {
+        for on_pod in [true, false] {
+            let mut w = world(3, "apps/deployments");
+            let pod = first(&w);
+            match on_pod {
+                true => annotate(&mut w, "/pods", "a", &pod, words.clone()),
+                false => annotate(&mut w, "/nodes", "", "n0", words.clone()),
+            }
+            w.settle();
+            away(&mut w, "n0");
+            w.pass(90 * 86400);
+            assert_eq!(w.list("/pods").len(), 1, "{words}");
+            let kind = if on_pod { "Pod" } else { "Node" };
+            let said = w.events.iter().any(|e| e.0 == kind && e.2 == "UnreadableAnnotation" && e.3.contains(named));
+            assert_eq!(said, !named.is_empty(), "{words}: {:?}", w.events);
+        }
+    }
+}
+
+/// A board whose clock is in 1970 cannot make its replacement older than the pod that it stands in for.
+#[test]
+fn a_wrong_clock_does_not_decide_who_ran_longer() {
+    for clock in ["1970-01-01T00:05:00Z", "2050-01-01T00:00:00Z"] {
+        let mut w = world(3, "apps/deployments");
+        let original = first(&w);
+        let mut words = FIVE_MINUTES();
+        words[RECONCILE] = json!("longest-running");
+        annotate(&mut w, "/nodes", "", "n0", words);
+        w.settle();
+        away(&mut w, "n0");
+        w.pass(86400);
+        let replacement = w.view.all::<Pod>().find(|p| *p.meta.name != *original).unwrap().meta.name.to_string();
+        let ready = json!([{"type": "Ready", "status": "True", "lastTransitionTime": clock}]);
+        w.patch("/pods", "a", &replacement, json!({"status": {"conditions": ready, "startTime": clock}}));
+        w.settle();
+        back(&mut w, "n0");
+        w.settle();
+        assert!(w.exists("/pods", "a", &original) && w.list("/pods").len() == 1, "{clock}");
+    }
+}
+
+/// Its board restarted while it was away: the replacement has been running for longer.
+#[test]
+fn of_the_two_the_longest_running_stays() {
+    let mut w = world(3, "apps/deployments");
+    let original = first(&w);
+    let mut words = FIVE_MINUTES();
+    words[RECONCILE] = json!("longest-running");
+    annotate(&mut w, "/nodes", "", "n0", words);
+    w.settle();
+    away(&mut w, "n0");
+    w.pass(86400);
+    let now = rfc3339(w.now);
+    let ready = json!([{"type": "Ready", "status": "True", "lastTransitionTime": now}]);
+    w.patch("/pods", "a", &original, json!({"status": {"conditions": ready}}));
+    w.settle();
+    back(&mut w, "n0");
+    w.settle();
+    assert!(!w.exists("/pods", "a", &original) && w.list("/pods").len() == 1);
+}
+
+/// Whoever is on the board that is away still finds its pods by name: nothing is taken out of its Services.
+#[test]
+fn endpoints_stay_while_their_board_is_away() {
+    let mut w = world(3, "apps/deployments");
+    w.create("/services", json!({"metadata": {"name": "x", "namespace": "a"}, "spec": {"selector": {"app": "x"},
+        "clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"], "ipFamilies": ["IPv4"], "ports": [{"port": 80}]}}));
+    w.settle();
+    let endpoints = |w: &World| -> Vec<(String, bool)> {
+        let slices = w.list("discovery.k8s.io/endpointslices");
+        let all = slices.iter().flat_map(|s| s["endpoints"].as_array().cloned().unwrap_or_default());
+        all.map(|e| (e["nodeName"].as_str().unwrap().to_owned(), e["conditions"]["ready"] == true)).collect()
+    };
+    let before = endpoints(&w);
+    assert_eq!(before, [("n0".to_owned(), true)]);
+    away(&mut w, "n0");
+    w.pass(7 * 86400);
+    assert_eq!(endpoints(&w), before);
+    annotate(&mut w, "/nodes", "", "n0", FIVE_MINUTES());
+    w.pass(60);
+    let mut both = endpoints(&w);
+    both.sort();
+    assert_eq!(both.len(), 2, "the replacement serves, too");
+    assert_eq!(both[0], ("n0".to_owned(), true));
+}

@@ -46,6 +46,16 @@ pub fn set(conditions: &mut Vec<Condition>, mut new: Condition) {
     conditions.push(new);
 }
 
+/// As `set`, and new words count, too: for conditions whose message tells how far something is.
+pub fn set_words(conditions: &mut Vec<Condition>, new: Condition) {
+    let same = |c: &&mut Condition| c.type_ == new.type_ && c.status == new.status;
+    if let Some(old) = conditions.iter_mut().find(same) {
+        (old.reason, old.message) = (new.reason, new.message);
+        return;
+    }
+    set(conditions, new);
+}
+
 pub fn remove(conditions: &mut Vec<Condition>, type_: &str) {
     conditions.retain(|c| &*c.type_ != type_);
 }
