@@ -203,6 +203,11 @@ impl World {
                 self.room -= usize::from(self.refuse.is_some_and(|(r, _)| r == resource));
                 self.try_create(resource, object.clone()).map(|_| ())
             }
+            Change::Patch { resource, name, .. }
+                if self.refuse_patches_of.is_some_and(|(r, n, _)| r == resource && n == name) =>
+            {
+                Err(self.refuse_patches_of.map(|(_, _, why)| why.to_owned()).unwrap_or_default())
+            }
             Change::Patch { resource, namespace, name, uid, resource_version, subresource, merge } => {
                 let key = Key::new(resource, namespace, name);
                 let old = self.objects.get(&key).ok_or(format!("{key} not found"))?;

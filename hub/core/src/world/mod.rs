@@ -46,6 +46,8 @@ pub struct World {
     pub room: usize,
     /// Why the API lets nobody delete pods.
     pub keep_pods: Option<&'static str>,
+    /// Resource and name of an object that the API lets nobody patch, and why.
+    pub refuse_patches_of: Option<(&'static str, &'static str, &'static str)>,
     /// Exit code of pods that end, by a part of their name.
     pub exit_codes: Vec<(String, i32)>,
     /// How often a controller was asked about a key.
@@ -89,6 +91,7 @@ impl World {
             refuse: None,
             room: 0,
             keep_pods: None,
+            refuse_patches_of: None,
             exit_codes: vec![],
             looks: 0,
             revision: 0,
@@ -193,8 +196,12 @@ impl World {
         let moved = !plan.changes.is_empty();
         for change in plan.changes {
             if let Err(error) = self.apply(&change) {
-                let plan = self.controllers[controller].refused(&self.view, key, &change, &error, self.now);
-                plan.changes.iter().for_each(|c| self.apply(c).unwrap());
+                // As in the shell: what only came too late is tried again, and nobody is told.
+                let passing = error.starts_with("conflict on") || error.starts_with("uid of") || error.ends_with("not found");
+                if !passing {
+                    let plan = self.controllers[controller].refused(&self.view, key, &change, &error, self.now);
+                    plan.changes.iter().for_each(|c| self.apply(c).unwrap());
+                }
                 self.timers.insert((controller, key.clone()), self.now);
                 break;
             }

@@ -66,6 +66,8 @@ pub struct Decision {
     pub counts: Counts,
     pub failed_units: Vec<String>,
     pub held_units: Vec<String>,
+    /// Why it goes back or has failed.
+    pub failure: String,
     pub again_at: Option<Timestamp>,
 }
 
@@ -85,19 +87,24 @@ struct Look<'a> {
     units: &'a [Unit],
     failed: BTreeMap<usize, String>,
     waves: Vec<Vec<usize>>,
+    /// What was said about the failure when it was noticed: units that went back do not look failed any more.
+    noticed: &'a str,
     now: Timestamp,
     again_at: Option<Timestamp>,
 }
 
 pub fn decide(rollout: &FleetRolloutData, generation: i64, units: &[Unit], now: Timestamp) -> Decision {
     let spec = &rollout.spec;
-    let mut look = Look { spec, units, failed: BTreeMap::new(), waves: waves(spec, units), now, again_at: None };
-    look.find_failures();
     let status = &rollout.status;
+    let noticed = if &*status.phase == "RollingBack" { &*status.failure } else { "" };
+    let (failed, waves) = (BTreeMap::new(), waves(spec, units));
+    let mut look = Look { spec, units, failed, waves, noticed, now, again_at: None };
+    look.find_failures();
     let mut decision = look.blank();
     if &*status.phase == "RolledBack" {
         decision.phase = Phase::RolledBack;
         decision.message = status.message.to_string();
+        decision.failure = status.failure.to_string();
         return decision;
     }
     let ended = Phase::is_over(&status.phase) && status.observed_generation == generation;
@@ -106,9 +113,11 @@ pub fn decide(rollout: &FleetRolloutData, generation: i64, units: &[Unit], now: 
         look.roll_back(&mut decision);
     } else if too_many {
         decision.phase = Phase::Failed;
-        decision.message = format!("{}; nothing more is changed", look.failure_words());
+        decision.failure = look.failure_words();
+        decision.message = format!("{}; nothing more is changed", decision.failure);
     } else {
-        look.go_on(status.wave_index, status.wave_reached_at, &mut decision);
+        let began = status.started_at.is_some();
+        look.go_on(began, status.wave_index, status.wave_reached_at, &mut decision);
     }
     decision.again_at = match (decision.again_at, look.again_at) {
         (Some(a), Some(b)) => Some(a.min(b)),
@@ -142,6 +151,17 @@ fn waves(spec: &RolloutSpec, units: &[Unit]) -> Vec<Vec<usize>> {
     waves
 }
 
+fn waiting_words(held: usize, away: usize, what: &str) -> String {
+    let mut waits = Vec::new();
+    if held > 0 {
+        waits.push(format!("{held} hold a lock"));
+    }
+    if away > 0 {
+        waits.push(format!("{away} are away and {what} when they return"));
+    }
+    if waits.is_empty() { String::new() } else { format!("; {}", waits.join(", ")) }
+}
+
 /// FNV-1a: an order without neighbours, so that a percentage of boards is not one shelf.
 fn scatter(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
@@ -154,7 +174,7 @@ impl Look<'_> {
             counts.updated += usize::from(!matches!(unit.state, State::Old));
             counts.healthy += usize::from(matches!(unit.state, State::Healthy) && !unit.away);
             counts.failed += usize::from(self.failed.contains_key(&at));
-            let waits = matches!(unit.state, State::Old);
+            let waits = matches!(unit.state, State::Old) != self.goes_back();
             counts.away += usize::from(waits && unit.away);
             if let Some(why) = unit.lock.as_ref().filter(|_| waits && !unit.away) {
                 counts.held += 1;
@@ -174,8 +194,13 @@ impl Look<'_> {
             counts,
             failed_units: failed_units.take(super::NAMED_MAX).collect(),
             held_units: held_units.into_iter().take(super::NAMED_MAX).collect(),
+            failure: String::new(),
             again_at: None,
         }
+    }
+
+    fn goes_back(&self) -> bool {
+        !self.noticed.is_empty()
     }
 
     fn wake_at(&mut self, t: Timestamp) {
@@ -208,7 +233,10 @@ impl Look<'_> {
     }
 
     fn failure_words(&self) -> String {
-        let Some((at, why)) = self.failed.first_key_value() else { return "nothing failed".into() };
+        if self.goes_back() {
+            return self.noticed.to_owned();
+        }
+        let Some((at, why)) = self.failed.first_key_value() else { return "it was asked to".into() };
         let first = format!("{} {why}", self.units[*at].name);
         match self.failed.len() - 1 {
             0 => first,
@@ -220,40 +248,50 @@ impl Look<'_> {
         let changed: Vec<usize> =
             (0..self.units.len()).filter(|i| !matches!(self.units[*i].state, State::Old)).collect();
         decision.phase = Phase::RollingBack;
+        decision.failure = self.failure_words();
         if changed.is_empty() {
             decision.phase = Phase::RolledBack;
-            decision.message = "every unit has again what it had before".into();
+            decision.message = format!("{}; every unit has again what it had before", decision.failure);
             return;
         }
-        let present: Vec<usize> = changed.iter().copied().filter(|i| !self.units[*i].away).collect();
-        decision.message = format!("{}; {} units go back", self.failure_words(), changed.len());
-        if present.is_empty() {
-            decision.message = format!("{} units are away and go back when they return", changed.len());
+        let held = |i: &usize| self.units[*i].lock.is_some();
+        let (mut away, mut locked, mut present) = (0, 0, Vec::new());
+        for i in &changed {
+            match (self.units[*i].away, held(i)) {
+                (true, _) => away += 1,
+                (false, true) => locked += 1,
+                (false, false) => present.push(*i),
+            }
         }
+        decision.message = format!("{}; {} of {} still go back", decision.failure, changed.len(), self.units.len());
+        decision.message.push_str(&waiting_words(locked, away, "go back"));
         decision.undo = self.within_budget(&present, true);
     }
 
-    fn go_on(&mut self, wave_index: usize, reached: Option<Timestamp>, decision: &mut Decision) {
+    fn go_on(&mut self, began: bool, wave_index: usize, reached: Option<Timestamp>, decision: &mut Decision) {
         let counts = decision.counts;
+        if counts.total == 0 {
+            // The way so far is kept: what comes back is not at the last wave because of that.
+            decision.wave_index = wave_index.min(self.waves.len() - 1);
+            decision.phase = if began { Phase::Waiting } else { Phase::Pending };
+            decision.message = self.nothing_words();
+            return;
+        }
         let (index, reached) = self.current_wave(wave_index, reached);
         decision.wave_index = index;
         decision.wave_reached_at = reached.filter(|_| self.soak_of(index) > 0);
         decision.wave = self.wave_words(index);
-        if counts.total == 0 {
-            decision.message = "the target selects nothing yet".into();
-            return;
-        }
         let wanting: Vec<usize> = self.waves[..=index].concat();
         let mut wanting: Vec<usize> = wanting.into_iter().filter(|i| self.may_start(*i)).collect();
         wanting.sort_by_key(|i| self.units[*i].ok);
-        if self.spec.paused {
-            decision.phase = Phase::Paused;
-            decision.message = format!("paused; {} of {} are updated", counts.updated, counts.total);
-            return;
-        }
         if counts.healthy == counts.total {
             decision.phase = Phase::Complete;
             decision.message = format!("all {} are updated and healthy", counts.total);
+            return;
+        }
+        if self.spec.paused {
+            decision.phase = Phase::Paused;
+            decision.message = format!("paused; {} of {} are updated", counts.updated, counts.total);
             return;
         }
         if !wanting.is_empty() {
@@ -280,23 +318,27 @@ impl Look<'_> {
         decision.message = format!("{} of {} are healthy", counts.healthy, counts.total);
         if settling > 0 {
             decision.message.push_str(&format!(", {settling} become so"));
+            let gone = self.units.iter().filter(|u| u.away && !matches!(u.state, State::Old)).count();
+            if gone > 0 {
+                let words = format!("; {gone} of these went away with the change, and the rollout waits for them");
+                decision.message.push_str(&words);
+            }
         } else if let (Some(reached), true) = (reached, self.has_more(index)) {
             let until = after(reached, self.soak_of(index));
             decision.phase = Phase::Soaking;
             decision.message.push_str(&format!("; the next wave begins at {}", rfc3339(until)));
             self.wake_at(until);
+        } else if let (true, true) = (wanting.is_empty(), self.is_barren(index)) {
+            decision.phase = Phase::Waiting;
+            let wave = self.spec.waves.get(index).map(|w| &*w.name).unwrap_or_default();
+            decision.message.push_str(&format!(
+                "; spec.waves[{index}] {wave:?} selects none of them, so nothing proves the change: correct its selector, \
+                 or take the wave away"
+            ));
         } else if wanting.is_empty() {
             decision.phase = Phase::Waiting;
-            let mut waits = Vec::new();
-            if counts.held > 0 {
-                waits.push(format!("{} hold a lock", counts.held));
-            }
-            if counts.away > 0 {
-                waits.push(format!("{} are away and get the change when they return", counts.away));
-            }
-            if !waits.is_empty() {
-                decision.message.push_str(&format!("; {}", waits.join(", ")));
-            }
+            let words = waiting_words(counts.held, counts.away, "get the change");
+            decision.message.push_str(&words);
         } else if decision.start.is_empty() {
             decision.phase = Phase::Waiting;
             decision.message.push_str("; the budget allows no more at this time");
@@ -315,7 +357,7 @@ impl Look<'_> {
                     || self.failed.contains_key(i)
                     || (matches!(unit.state, State::Old) && (unit.away || unit.lock.is_some()))
             });
-            if !good {
+            if !good || self.is_barren(index) {
                 return (index, None);
             }
             let since = reached.unwrap_or(self.now);
@@ -325,6 +367,22 @@ impl Look<'_> {
             }
             index += 1;
             reached = None;
+        }
+    }
+
+    /// A wave that none of all units could belong to: a slip of the pen, or its boards are gone. What it should have proved
+    /// is not proved. A wave whose units went with earlier ones is fine.
+    fn is_barren(&self, index: usize) -> bool {
+        let selector = self.spec.waves.get(index).and_then(|w| w.selector.as_ref());
+        selector.is_some_and(|s| !self.units.iter().any(|u| s.matches(&u.labels)))
+    }
+
+    fn nothing_words(&self) -> String {
+        let target = &self.spec.target;
+        match &*target.name {
+            name if &*target.kind == "DaemonSet" => format!("no board fits DaemonSet {name}"),
+            "" => format!("no {} has the labels of spec.target.selector", target.kind),
+            name => format!("there is no {} {name}", target.kind),
         }
     }
 

@@ -10,10 +10,10 @@ mod windows;
 
 use super::{Controller, common::{set_status, time}};
 use crate::{
-    Changed, EventType, Key, ObjectStore, Plan, Regarding, Timestamp,
+    Change, Changed, EventType, Key, ObjectStore, Plan, Regarding, Timestamp,
     view::{
-        Condition, ConfigMap, ControllerRevision, DaemonSet, Deployment, FleetRollout, Kind, Node, Pod, StatefulSet,
-        conditions,
+        Condition, ConfigMap, ControllerRevision, DaemonSet, Deployment, FleetRollout, FleetRolloutData, Kind, Node, Pod,
+        RolloutStatus, StatefulSet, conditions,
     },
 };
 use decide::{Decision, Phase, decide};
@@ -50,7 +50,13 @@ impl Controller for FleetRolloutController {
 
     fn keys_for(&self, view: &ObjectStore, changed: &Changed) -> Vec<Key> {
         if changed.is::<FleetRollout>() {
-            return vec![changed.key.clone()];
+            let mut keys = vec![changed.key.clone()];
+            if begins_or_ends(changed) {
+                let waits = |r: &&Arc<FleetRollout>| *r.meta.name != *changed.key.name && !is_settled(r);
+                let others = view.list::<FleetRollout>(&changed.key.namespace).filter(waits);
+                keys.extend(others.map(|r| Key::new(FleetRollout::RESOURCE, &r.meta.namespace, &r.meta.name)));
+            }
+            return keys;
         }
         let concerned = |r: &&Arc<FleetRollout>| !is_settled(r) && concerns(r, changed);
         let keys = view.all::<FleetRollout>().filter(concerned);
@@ -65,23 +71,33 @@ impl Controller for FleetRolloutController {
         }
         let units = match units::collect(view, rollout) {
             Ok(units) => units,
+            Err(why) if why.is_empty() => return plan,
             // What is half done goes on when the target can be read again.
-            Err(why) if why.is_empty() || &*rollout.status.phase == "RollingBack" => return plan,
             Err(why) => {
-                let waits = Decision { message: why, ..decide(rollout, rollout.meta.generation, &[], now) };
-                say(rollout, &waits, None, now, &mut plan);
+                let mut waits = decide(rollout, rollout.meta.generation, &[], now);
+                if &*rollout.status.phase == "RollingBack" {
+                    waits.phase = Phase::RollingBack;
+                    waits.message = format!("{}; it cannot go back: {why}", waits.failure);
+                } else {
+                    waits.message = why;
+                }
+                say(rollout, &waits, Revisions::default(), now, &mut plan);
                 return plan;
             }
         };
-        let mut decision = decide(rollout, rollout.meta.generation, &units, now);
         let is_daemon_set = &*rollout.spec.target.kind == "DaemonSet";
+        let newest = if is_daemon_set { newest_revision(view, rollout) } else { None };
+        let mut decision = match newest.as_deref().is_some_and(|newest| is_another(rollout, newest)) {
+            true => decide(&from_the_first_wave(rollout), rollout.meta.generation, &units, now),
+            false => decide(rollout, rollout.meta.generation, &units, now),
+        };
         let begins_back = decision.phase == Phase::RollingBack && &*rollout.status.phase != "RollingBack";
         if is_daemon_set && begins_back {
             // The boards go back once the template has: then the newest revision is what was before.
             decision.undo.clear();
             if let Err(why) = units::restore_template(view, rollout, &mut plan) {
                 decision.phase = Phase::Failed;
-                decision.message = why;
+                decision.message = format!("{}; {why}", decision.failure);
             }
         }
         for unit in decision.start.iter().map(|i| &units[*i].name) {
@@ -96,16 +112,61 @@ impl Controller for FleetRolloutController {
             plan.wake_at(at);
         }
         let previous = if is_daemon_set { previous_revision(view, rollout) } else { None };
-        say(rollout, &decision, previous, now, &mut plan);
+        say(rollout, &decision, Revisions { newest, previous }, now, &mut plan);
         plan.events_last()
+    }
+
+    /// A change that the API does not take from one unit will not be taken from the next: the rollout ends here.
+    fn refused(&self, view: &ObjectStore, key: &Key, change: &Change, error: &str, now: Timestamp) -> Plan {
+        let mut plan = Plan::default();
+        let Some(rollout) = view.get::<FleetRollout>(&key.namespace, &key.name) else { return plan };
+        let Change::Patch { resource, name, .. } = change else { return plan };
+        if **resource == *FleetRollout::RESOURCE || is_settled(rollout) {
+            return plan;
+        }
+        let going_back = &*rollout.status.phase == "RollingBack";
+        let what = if going_back { "what it had before" } else { "the change" };
+        let failure = format!("{} {name} does not take {what}: {error}", rollout.spec.target.kind);
+        let units = units::collect(view, rollout).unwrap_or_default();
+        let mut d = decide(rollout, rollout.meta.generation, &units, now);
+        let back = !going_back && d.counts.updated > 0 && &*rollout.spec.on_failure != "Halt";
+        d.phase = if back { Phase::RollingBack } else { Phase::Failed };
+        d.message = if back { failure.clone() } else { format!("{failure}; nothing more is changed") };
+        d.failure = failure;
+        say(rollout, &d, Revisions::default(), now, &mut plan);
+        plan
     }
 }
 
-/// Whether a rollout has ended, and nobody asked for more.
+/// Whether a rollout has ended, and nobody asked for more. One that is complete or went back has done what it was for:
+/// going through it again would take boards back to what it once brought. One that failed goes on when its spec changes.
 fn is_settled(rollout: &FleetRollout) -> bool {
     let status = &rollout.status;
     Phase::is_over(&status.phase)
-        && (status.observed_generation == rollout.meta.generation || &*status.phase == "RolledBack")
+        && (status.observed_generation == rollout.meta.generation || &*status.phase != "Failed")
+}
+
+/// A rollout that comes, goes, ends or begins again: others may wait for that.
+fn begins_or_ends(changed: &Changed) -> bool {
+    let at_work = |r: Option<&Arc<FleetRollout>>| r.is_some_and(|r| !is_settled(r));
+    at_work(changed.old_as::<FleetRollout>()) != at_work(changed.new_as::<FleetRollout>())
+}
+
+fn newest_revision(view: &ObjectStore, rollout: &FleetRollout) -> Option<String> {
+    let ds = view.get::<DaemonSet>(&rollout.meta.namespace, &rollout.spec.target.name)?;
+    Some(units::revisions(view, ds).last()?.meta.name.to_string())
+}
+
+/// Whether the DaemonSet got another template in the middle: what earlier waves proved says nothing about it.
+fn is_another(rollout: &FleetRollout, newest: &str) -> bool {
+    let status = &rollout.status;
+    !status.revision.is_empty() && *status.revision != *newest && &*status.phase != "RollingBack"
+}
+
+fn from_the_first_wave(rollout: &FleetRollout) -> FleetRolloutData {
+    let mut data = FleetRolloutData::clone(rollout);
+    (data.status.wave_index, data.status.wave_reached_at) = (0, None);
+    data
 }
 
 fn concerns(rollout: &FleetRollout, changed: &Changed) -> bool {
@@ -169,7 +230,27 @@ fn previous_revision(view: &ObjectStore, rollout: &FleetRollout) -> Option<Strin
     best.map(|(_, r)| r.meta.name.to_string())
 }
 
-fn say(rollout: &FleetRollout, d: &Decision, previous: Option<String>, now: Timestamp, plan: &mut Plan) {
+/// Of a DaemonSet.
+#[derive(Default)]
+struct Revisions {
+    newest: Option<String>,
+    previous: Option<String>,
+}
+
+impl Revisions {
+    /// What the status says of them. While a rollout goes back the newest one is what was before.
+    fn words(self, old: &RolloutStatus) -> [(&'static str, Value); 2] {
+        let word = |kept: &str, new: Option<String>| match (kept, new) {
+            ("", None) => Value::Null,
+            (kept, None) => json!(kept),
+            (_, Some(new)) => json!(new),
+        };
+        let newest = self.newest.filter(|_| &*old.phase != "RollingBack");
+        [("revision", word(&old.revision, newest)), ("previousRevision", word(&old.previous_revision, self.previous))]
+    }
+}
+
+fn say(rollout: &FleetRollout, d: &Decision, revisions: Revisions, now: Timestamp, plan: &mut Plan) {
     let old = &rollout.status;
     let (word, counts) = (d.phase.word(), d.counts);
     let over = Phase::is_over(word);
@@ -181,7 +262,7 @@ fn say(rollout: &FleetRollout, d: &Decision, previous: Option<String>, now: Time
         ("Complete", d.phase == Phase::Complete),
         ("Failed", matches!(d.phase, Phase::Failed | Phase::RollingBack | Phase::RolledBack)),
     ] {
-        conditions::set(&mut list, Condition::new(type_, holds, word, d.message.clone(), now));
+        conditions::set_words(&mut list, Condition::new(type_, holds, word, d.message.clone(), now));
     }
     let moment = |t: Option<Timestamp>| t.map_or(Value::Null, time);
     let mut status = json!({
@@ -195,8 +276,11 @@ fn say(rollout: &FleetRollout, d: &Decision, previous: Option<String>, now: Time
         ("waveReachedAt", moment(d.wave_reached_at)),
         ("startedAt", moment(started)),
         ("completedAt", moment(ended)),
-        ("previousRevision", previous.map_or(Value::Null, Value::from)),
-    ] {
+        ("failure", if d.failure.is_empty() { Value::Null } else { json!(d.failure) }),
+    ]
+    .into_iter()
+    .chain(revisions.words(old))
+    {
         if !value.is_null() {
             status[field] = value;
         }

@@ -2,6 +2,8 @@
 //!
 //! In: fleets and rollouts. Out: who has the change at which time. Never: a clock.
 
+mod hostile;
+
 use super::*;
 use crate::{nodes::offline::OFFLINE_SINCE, world::World};
 
@@ -238,6 +240,27 @@ fn deployments_of_many_shops_change_and_go_back() {
     let after: Vec<Value> = w.list("apps/deployments").iter().map(|d| d["spec"].clone()).collect();
     assert_eq!(before, after);
     assert!(w.list("apps/deployments").iter().all(|d| d["metadata"]["annotations"][units::UNDO].is_null()));
+}
+
+#[test]
+fn statefulsets_are_changed_one_by_one_and_waited_for() {
+    let mut w = World::with_nodes(1);
+    for name in ["db0", "db1"] {
+        w.create("apps/statefulsets", json!({"metadata": {"name": name, "namespace": "a", "labels": {"app": "db"}},
+            "spec": {"replicas": 2, "serviceName": name, "selector": {"matchLabels": {"db": name}}, "template": {
+                "metadata": {"labels": {"db": name}}, "spec": {"containers": [{"name": "c", "image": "v1"}]}}}}));
+    }
+    w.settle();
+    let change = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "v2"}]}}}});
+    w.sick = vec!["db".into()];
+    w.create(ROLLOUTS, json!({"metadata": {"name": "r", "namespace": "a"}, "spec": {"change": change,
+        "target": {"kind": "StatefulSet", "selector": {"matchLabels": {"app": "db"}}}}}));
+    w.settle();
+    assert_eq!((phase(&w), &status(&w)["updated"], with(&w, "v2")), ("Progressing", &json!(1), 1));
+    w.sick.clear();
+    w.heal("db");
+    w.settle();
+    assert_eq!((phase(&w), with(&w, "v2")), ("Complete", 4));
 }
 
 #[test]

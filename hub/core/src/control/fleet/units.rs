@@ -66,27 +66,52 @@ pub fn collect(view: &ObjectStore, rollout: &FleetRollout) -> Result<Vec<Unit>, 
     Ok(units)
 }
 
+/// Rollouts that are older than this one and still at work on the same kind: where both want an object, they go first.
+struct Rivals<'a>(Vec<&'a Arc<FleetRollout>>);
+
+impl<'a> Rivals<'a> {
+    fn of(view: &'a ObjectStore, rollout: &FleetRollout) -> Rivals<'a> {
+        let age = |r: &FleetRollout| (r.meta.created_at(), r.meta.name.clone());
+        let own = age(rollout);
+        let first = |r: &&Arc<FleetRollout>| {
+            r.meta.uid != rollout.meta.uid
+                && r.spec.target.kind == rollout.spec.target.kind
+                && r.meta.deleting.is_none()
+                && !super::is_settled(r)
+                && age(r) < own
+        };
+        Rivals(view.list::<FleetRollout>(&rollout.meta.namespace).filter(first).collect())
+    }
+
+    fn at_work_on(&self, meta: &Meta) -> Option<String> {
+        let rival = self.0.iter().find(|r| chosen(r, meta))?;
+        let name = &rival.meta.name;
+        Some(format!("{OTHER} {name} is older and still at work on it; it goes first, or somebody deletes it"))
+    }
+}
+
 fn all(view: &ObjectStore, rollout: &FleetRollout) -> Result<Vec<Unit>, String> {
+    let rivals = &Rivals::of(view, rollout);
     let namespace = &rollout.meta.namespace;
     let chosen = |meta: &Meta| chosen(rollout, meta) && meta.deleting.is_none();
     match &*rollout.spec.target.kind {
-        "DaemonSet" => daemon_set(view, rollout),
+        "DaemonSet" => daemon_set(view, rollout, rivals),
         "Deployment" => {
             let all = view.list::<Deployment>(namespace).filter(|d| chosen(&d.meta));
-            Ok(all.map(|d| unit(view, rollout, &d.meta, deployment(d))).collect())
+            Ok(all.map(|d| unit(rivals, rollout, &d.meta, deployment(d))).collect())
         }
         "StatefulSet" => {
             let all = view.list::<StatefulSet>(namespace).filter(|s| chosen(&s.meta));
-            Ok(all.map(|s| unit(view, rollout, &s.meta, stateful_set(s))).collect())
+            Ok(all.map(|s| unit(rivals, rollout, &s.meta, stateful_set(s))).collect())
         }
         "ConfigMap" => {
             let all = view.list::<ConfigMap>(namespace).filter(|c| chosen(&c.meta));
-            Ok(all.map(|c| unit(view, rollout, &c.meta, config_map(view, c))).collect())
+            Ok(all.map(|c| unit(rivals, rollout, &c.meta, config_map(view, c))).collect())
         }
         "Node" => {
             let wanted = rollout.field("/spec/change/metadata/annotations")[AGENT_VERSION].as_str().map(String::from);
             let all = view.all::<Node>().filter(|n| chosen(&n.meta));
-            Ok(all.map(|n| node_unit(view, rollout, n, wanted.as_deref())).collect())
+            Ok(all.map(|n| node_unit(view, rivals, rollout, n, wanted.as_deref())).collect())
         }
         other => Err(format!("objects of kind {other:?} cannot be rolled out")),
     }
@@ -138,7 +163,7 @@ fn config_map(view: &ObjectStore, c: &ConfigMap) -> Health {
     Health { ok, settled: ok, failed: None }
 }
 
-fn unit(view: &ObjectStore, rollout: &FleetRollout, meta: &Meta, health: Health) -> Unit {
+fn unit(rivals: &Rivals<'_>, rollout: &FleetRollout, meta: &Meta, health: Health) -> Unit {
     let mine = meta.annotations.get(OF) == Some(&*rollout.meta.uid);
     let since = meta.annotations.get(AT).and_then(|t| t.parse().ok());
     let state = match (mine, health.failed, health.settled) {
@@ -147,7 +172,7 @@ fn unit(view: &ObjectStore, rollout: &FleetRollout, meta: &Meta, health: Health)
         (true, None, true) => State::Healthy,
         (true, None, false) => State::Changed { since },
     };
-    let lock = meta.annotations.get(LOCK).map(reason).or_else(|| other_rollout(view, rollout, meta));
+    let lock = meta.annotations.get(LOCK).map(reason).or_else(|| rivals.at_work_on(meta));
     Unit {
         name: meta.name.to_string(),
         labels: meta.labels.clone(),
@@ -161,15 +186,6 @@ fn unit(view: &ObjectStore, rollout: &FleetRollout, meta: &Meta, health: Health)
 
 fn reason(value: &str) -> String {
     if value.is_empty() { "locked, without a reason".into() } else { value.into() }
-}
-
-/// Another rollout that is still at work on this object.
-fn other_rollout(view: &ObjectStore, rollout: &FleetRollout, meta: &Meta) -> Option<String> {
-    let uid = meta.annotations.get(OF).filter(|uid| *uid != &*rollout.meta.uid)?;
-    let key = view.by_uid(uid)?;
-    let other = view.get::<FleetRollout>(&key.namespace, &key.name)?;
-    let over = super::decide::Phase::is_over(&other.status.phase);
-    (!over).then(|| format!("{OTHER} {} is at work on it", key.name))
 }
 
 fn is_away(node: &Node) -> bool {
@@ -193,12 +209,18 @@ pub fn device_lock(node: &Node) -> Option<String> {
     Some(format!("on the board: {}", told["message"].as_str().unwrap_or_default()))
 }
 
-fn node_unit(view: &ObjectStore, rollout: &FleetRollout, node: &Node, version: Option<&str>) -> Unit {
+fn node_unit(
+    view: &ObjectStore,
+    rivals: &Rivals<'_>,
+    rollout: &FleetRollout,
+    node: &Node,
+    version: Option<&str>,
+) -> Unit {
     let ready = node.status.ready();
     let runs = |v: &str| agent_version(node).is_some_and(|have| have == v);
     let settled = ready && version.is_none_or(runs);
     let failed = version.and_then(|v| agent_failed(node, v));
-    let mut unit = unit(view, rollout, &node.meta, Health { ok: ready, settled, failed });
+    let mut unit = unit(rivals, rollout, &node.meta, Health { ok: ready, settled, failed });
     unit.away = is_away(node);
     unit.lock = unit.lock.or_else(|| board_lock(view, node));
     unit
@@ -236,7 +258,7 @@ pub fn hash_of(meta: &Meta) -> &str {
     meta.labels.get(HASH_LABEL).unwrap_or_default()
 }
 
-fn daemon_set(view: &ObjectStore, rollout: &FleetRollout) -> Result<Vec<Unit>, String> {
+fn daemon_set(view: &ObjectStore, rollout: &FleetRollout, rivals: &Rivals<'_>) -> Result<Vec<Unit>, String> {
     let name = &rollout.spec.target.name;
     let Some(ds) = view.get::<DaemonSet>(&rollout.meta.namespace, name) else {
         return Err(format!("there is no DaemonSet {name}"));
@@ -246,6 +268,9 @@ fn daemon_set(view: &ObjectStore, rollout: &FleetRollout) -> Result<Vec<Unit>, S
             "DaemonSet {name} updates its pods by itself; set its spec.updateStrategy.type to OnDelete so that this \
              rollout can"
         ));
+    }
+    if let Some(other) = rivals.at_work_on(&ds.meta) {
+        return Err(other);
     }
     let revisions = revisions(view, ds);
     let Some(newest) = revisions.last().filter(|_| ds.status.observed_generation >= ds.meta.generation) else {
@@ -395,7 +420,11 @@ pub fn restore_template(view: &ObjectStore, rollout: &FleetRollout, plan: &mut P
     let previous = &rollout.status.previous_revision;
     let all = revisions(view, ds);
     let Some(old) = all.iter().find(|r| *r.meta.name == **previous) else {
-        return Err(format!("revision {previous:?} of DaemonSet {name} is gone, so there is nothing to go back to"));
+        let gone = match previous.is_empty() {
+            true => format!("DaemonSet {name} had no template before this one"),
+            false => format!("revision {previous} of DaemonSet {name} is gone"),
+        };
+        return Err(format!("there is nothing to go back to: {gone}"));
     };
     let template = crate::control::history::template(view, &old.meta.namespace, &old.meta.name);
     if let Some(diff) = json_diff(&ds.field("/spec/template"), &template) {

@@ -131,6 +131,12 @@ pub struct RolloutStatus {
     pub completed_at: Option<Timestamp>,
     #[serde(deserialize_with = "or_default")]
     pub previous_revision: Box<str>,
+    /// The revision that goes through the fleet.
+    #[serde(deserialize_with = "or_default")]
+    pub revision: Box<str>,
+    /// Why it goes back or has failed.
+    #[serde(deserialize_with = "or_default")]
+    pub failure: Box<str>,
     #[serde(deserialize_with = "or_default")]
     pub conditions: Vec<Condition>,
 }
