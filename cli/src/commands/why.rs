@@ -8,12 +8,17 @@ use limpet_hub::operate;
 use serde_json::Value;
 use std::path::PathBuf;
 
+/// Kinds without a namespace.
+const CLUSTER: [&str; 9] =
+    ["node", "nodes", "no", "nodepool", "nodepools", "pool", "namespace", "namespaces", "ns"];
+
 /// Say why a pod, a node, a workload or a rollout is as it is, and what to do.
 ///
 /// Examples: limpet why pod/web-1 -n shop; limpet why node pi-7; limpet why fleetrollout/tills
 #[derive(clap::Args)]
 pub struct Args {
-    /// KIND/NAME, or KIND and NAME: pod, node, deployment, daemonset, statefulset, fleetrollout
+    /// KIND/NAME, or KIND and NAME: pod, node, deployment, replicaset, daemonset, statefulset, job, cronjob,
+    /// persistentvolumeclaim (pvc), service, namespace, fleetrollout, nodepool
     #[arg(required = true, num_args = 1..=2, value_name = "KIND/NAME")]
     what: Vec<String>,
     /// Namespace of the object
@@ -43,7 +48,7 @@ pub fn run(args: &Args) -> Outcome {
         (None, Some(file)) => file.clone(),
         (None, None) => return Err("which hub? say --data-dir DIR or --kubeconfig FILE".into()),
     };
-    let namespace = if ["node", "nodes", "no"].contains(&kind) { "-" } else { &args.namespace };
+    let namespace = if CLUSTER.contains(&kind) { "-" } else { &args.namespace };
     let fine = |part: &str| part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) && !part.is_empty();
     if ![kind, name, namespace].iter().all(|part| fine(part)) {
         return Err(format!("{kind}/{name} in namespace {namespace:?} cannot be the name of an object"));

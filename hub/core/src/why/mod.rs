@@ -3,9 +3,14 @@
 //! In: the view, what is asked about, the time. Out: a verdict, what leads to it, advice; for a pod that waits, every
 //! node's answer. Never: a guess: each sentence is read from an object or asked of the scheduler itself.
 
+mod batch;
+mod claim;
+mod namespace;
 mod node;
 mod pod;
+mod pool;
 mod rollout;
+mod service;
 mod workload;
 
 use crate::{ObjectStore, Timestamp, schedule::Config, view::*};
@@ -55,7 +60,8 @@ impl Answer {
 }
 
 /// What can be asked about; kubectl's short names too.
-pub const KINDS: &str = "pod, node, deployment, daemonset, statefulset, fleetrollout";
+pub const KINDS: &str = "pod, node, deployment, replicaset, daemonset, statefulset, job, cronjob, persistentvolumeclaim (pvc), \
+                         service, namespace, fleetrollout, nodepool";
 
 /// `None`: there is no such object. `Err`: this kind cannot be asked about.
 pub fn why(
@@ -69,6 +75,19 @@ pub fn why(
     Ok(match kind {
         "pod" | "pods" | "po" => view.pod(namespace, name).map(|p| pod::why(view, config, p, now)),
         "node" | "nodes" | "no" => view.node(name).map(|n| node::why(view, n, now)),
+        "replicaset" | "replicasets" | "rs" => {
+            view.get::<ReplicaSet>(namespace, name).map(|r| workload::replica_set(view, config, r, now))
+        }
+        "job" | "jobs" => view.get::<Job>(namespace, name).map(|j| batch::job(view, config, j, now)),
+        "cronjob" | "cronjobs" | "cj" => view.get::<CronJob>(namespace, name).map(|c| batch::cron_job(view, c, now)),
+        "persistentvolumeclaim" | "persistentvolumeclaims" | "pvc" => {
+            view.get::<PersistentVolumeClaim>(namespace, name).map(|c| claim::why(view, c))
+        }
+        "service" | "services" | "svc" => {
+            view.get::<Service>(namespace, name).map(|s| service::why(view, config, s, now))
+        }
+        "namespace" | "namespaces" | "ns" => view.get::<Namespace>("", name).map(|n| namespace::why(view, n)),
+        "nodepool" | "nodepools" | "pool" => view.get::<NodePool>("", name).map(|p| pool::why(view, p, now)),
         "fleetrollout" | "fleetrollouts" | "rollout" | "fr" => {
             view.get::<FleetRollout>(namespace, name).map(|r| rollout::why(r, now))
         }

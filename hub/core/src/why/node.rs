@@ -6,7 +6,7 @@
 use super::{Answer, ago};
 use crate::{
     ObjectStore, Timestamp,
-    control::{Policy, UPDATE_LOCK, device_lock, pool_of},
+    control::{Policy, UPDATE_LOCK, complaints, device_lock, most_are_away, pool_of},
     nodes::{offline::OFFLINE_SINCE, queued::queued},
     view::Node,
 };
@@ -35,6 +35,7 @@ pub fn why(view: &ObjectStore, node: &Node, now: Timestamp) -> Answer {
     if let Some(lock) = node.meta.annotations.get(UPDATE_LOCK).map(|l| l.to_string()).or_else(|| device_lock(node)) {
         answer.because(format!("it holds updates back: {lock}"));
     }
+    complaints(&node.meta.annotations).into_iter().for_each(|wrong| answer.because(wrong));
     if let Some(pool) = pool_of(view, node) {
         answer.because(format!("it belongs to pool {}", pool.meta.name));
     }
@@ -59,6 +60,9 @@ pub fn why(view: &ObjectStore, node: &Node, now: Timestamp) -> Answer {
         .filter_map(|p| Some((p, Policy::of(view, p, node).lost_after_s.filter(|_| Policy::of(view, p, node).replace)?)))
         .map(|(p, seconds)| format!("pod {}/{} counts as lost after {seconds} s", p.meta.namespace, p.meta.name))
         .collect();
+    if let Some(why) = most_are_away(view, since).filter(|_| !replaced.is_empty()) {
+        answer.because(why);
+    }
     if replaced.is_empty() {
         answer.because("its pods stay its own however long it is away; a NodePool or annotations can say otherwise");
     }

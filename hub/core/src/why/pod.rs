@@ -5,7 +5,7 @@
 use super::{Answer, ago};
 use crate::{
     ObjectStore, Timestamp,
-    control::{LOST_SINCE, is_lost},
+    control::{LOST_SINCE, complaints, is_lost},
     nodes::{offline::OFFLINE_SINCE, queued::{Waiting, queued}},
     schedule::{Config, explain},
     view::{ConfigMap, Node, PersistentVolumeClaim, Phase, Pod, PodRef, Secret},
@@ -13,6 +13,12 @@ use crate::{
 use serde_json::Value;
 
 pub fn why(view: &ObjectStore, config: &Config, pod: &Pod, now: Timestamp) -> Answer {
+    let mut answer = state(view, config, pod, now);
+    complaints(&pod.meta.annotations).into_iter().for_each(|wrong| answer.because(wrong));
+    answer
+}
+
+fn state(view: &ObjectStore, config: &Config, pod: &Pod, now: Timestamp) -> Answer {
     let mut answer = Answer::about("pod", &pod.meta);
     missing(view, pod, &mut answer);
     if pod.meta.deleting.is_some() {

@@ -31,6 +31,9 @@ pub fn why(rollout: &FleetRollout, now: Timestamp) -> Answer {
         let list = status[field].as_array().into_iter().flatten();
         list.filter_map(Value::as_str).map(String::from).collect()
     };
+    if !rollout.status.failure.is_empty() && phase != "Failed" {
+        answer.because(format!("it goes back because of this: {}", rollout.status.failure));
+    }
     listed("failedUnits").into_iter().for_each(|u| answer.because(format!("failed: {u}")));
     listed("heldUnits").into_iter().for_each(|u| answer.because(format!("held: {u}")));
     match &*phase {
@@ -40,6 +43,10 @@ pub fn why(rollout: &FleetRollout, now: Timestamp) -> Answer {
             answer.advise(format!("kubectl patch -n {namespace} fleetrollout {name} --type=merge -p {patch}"));
         }
         "Failed" => answer.advise("look at a failed unit; raise spec.success.maxFailed to go on"),
+        "RolledBack" => answer.advise("it is over: correct the change, and make another FleetRollout"),
+        "Waiting" | "Progressing" if number("held") > 0 => {
+            answer.advise("who holds an update back must agree, or: kubectl annotate fleetrollout NAME limpet.dev/override-locks=true");
+        }
         _ => {}
     }
     answer.verdict(format!("{phase}: {message}"))

@@ -86,3 +86,134 @@ fn nodes_and_workloads_answer_too() {
     assert!(why(&w.view, &Config::default(), "pod", "a", "none", w.now).unwrap().is_none());
     assert!(why(&w.view, &Config::default(), "planet", "a", "x", w.now).is_err());
 }
+
+fn cron(spec: Value) -> Value {
+    let mut spec = spec;
+    spec["jobTemplate"] = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    json!({"metadata": {"name": "c", "namespace": "a"}, "spec": spec})
+}
+
+#[test]
+fn schedules_say_when_they_run_next_or_why_never() {
+    let cases = [
+        (json!({"schedule": "30 2 * * *", "timeZone": "Europe/Berlin"}), "it runs next at 2026-11-24T01:30:00Z"),
+        (json!({"schedule": "0 0 30 2 *"}), "it never runs again"),
+        (json!({"schedule": "now and then"}), "it never runs: \"now and then\" is not a schedule"),
+        (json!({"schedule": "* * * * *", "timeZone": "Mars/Base"}), "it never runs: \"Mars/Base\" is not a time zone"),
+        (json!({"schedule": "* * * * *", "suspend": true}), "it is suspended"),
+    ];
+    for (spec, verdict) in cases {
+        let mut w = World::with_nodes(1);
+        w.create("batch/cronjobs", cron(spec.clone()));
+        let answer = ask(&w, "cj", "c");
+        assert!(answer.verdict.contains(verdict), "{spec}: {answer:?}");
+    }
+}
+
+#[test]
+fn jobs_say_what_ended_them() {
+    let job = |spec: Value| {
+        let mut spec = spec;
+        spec["template"] = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}});
+        json!({"metadata": {"name": "j", "namespace": "a"}, "spec": spec})
+    };
+    for (spec, exit, verdict) in [
+        (json!({}), 0, "nothing is wrong: it has done its work"),
+        (json!({"backoffLimit": 0}), 127, "it has failed: BackoffLimitExceeded"),
+        (json!({"suspend": true}), 0, "it is suspended"),
+        (json!({"managedBy": "example.com/x"}), 0, "it is left to example.com/x"),
+    ] {
+        let mut w = World::with_nodes(1);
+        w.exit_codes = vec![("j-".into(), exit)];
+        w.create("batch/jobs", job(spec.clone()));
+        w.pass(600);
+        let answer = ask(&w, "job", "j");
+        assert!(answer.verdict.contains(verdict), "{spec}: {answer:?}");
+        let told = answer.because.iter().any(|b| b.contains("exit code 127 (its command was not found)"));
+        assert_eq!(told, exit == 127, "{answer:?}");
+    }
+}
+
+#[test]
+fn claims_say_what_they_wait_for() {
+    let class = |w: &mut World, name: &str| {
+        w.create("storage.k8s.io/storageclasses", json!({"metadata": {"name": name}, "provisioner": "limpet.dev/local",
+            "volumeBindingMode": "WaitForFirstConsumer"}));
+    };
+    let claim = |spec: Value| {
+        let mut spec = spec;
+        spec["accessModes"] = json!(["ReadWriteOnce"]);
+        spec["resources"] = json!({"requests": {"storage": "1Gi"}});
+        json!({"metadata": {"name": "data", "namespace": "a"}, "spec": spec})
+    };
+    for (spec, verdict) in [
+        (json!({"storageClassName": "sd"}), "it waits for its first pod"),
+        (json!({"storageClassName": "ssd"}), "its StorageClass ssd does not exist"),
+        (json!({}), "it names no StorageClass, and none is the default"),
+        (json!({"storageClassName": ""}), "it wants a volume without a class"),
+        (json!({"storageClassName": "", "volumeName": "gone"}), "it names volume gone, which does not exist"),
+    ] {
+        let mut w = World::with_nodes(1);
+        class(&mut w, "sd");
+        w.create("/persistentvolumeclaims", claim(spec.clone()));
+        w.settle();
+        let answer = ask(&w, "pvc", "data");
+        assert!(answer.verdict.contains(verdict), "{spec}: {answer:?}");
+    }
+}
+
+#[test]
+fn services_say_whom_they_reach() {
+    let mut w = World::with_nodes(1);
+    let service = |selector: Value, port: Value| json!({"metadata": {"name": "web", "namespace": "a"},
+        "spec": {"selector": selector, "ports": [{"port": 80, "targetPort": port}]}});
+    w.create("/pods", json!({"metadata": {"name": "p", "namespace": "a", "labels": {"app": "web"}}, "spec": {
+        "containers": [{"name": "c", "image": "i", "ports": [{"name": "http", "containerPort": 8080}]}]}}));
+    w.create("/pods", json!({"metadata": {"name": "sick", "namespace": "a", "labels": {"app": "web"}}, "spec": {
+        "nodeSelector": {"a": "b"}, "containers": [{"name": "c", "image": "i"}]}}));
+    w.settle();
+    for (selector, port, verdict, because) in [
+        (json!({"app": "web"}), json!("http"), "1 of its 2 pods answer", "sick does not answer: it has no node"),
+        (json!({"app": "web"}), json!("htp"), "1 of its 2 pods answer", "a port called \"htp\", which none of its pods has"),
+        (json!({"app": "wbe"}), json!(1), "it reaches nobody: no pod has the labels app=wbe", "app of pods in this namespace is web"),
+        (Value::Null, json!(1), "it selects no pods: somebody else keeps its endpoints", ""),
+    ] {
+        w.create("/services", service(selector.clone(), port));
+        w.settle();
+        let answer = ask(&w, "svc", "web");
+        assert!(answer.verdict.contains(verdict), "{selector}: {answer:?}");
+        assert!(because.is_empty() || answer.because.iter().any(|b| b.contains(because)), "{answer:?}");
+        w.delete("/services", "a", "web");
+        w.settle();
+    }
+}
+
+#[test]
+fn pools_namespaces_and_wrong_words_answer() {
+    let mut w = World::new();
+    w.node("n0", json!({"role": "till"}), json!([]));
+    w.node("n1", json!({"role": "till"}), json!([]));
+    for (name, role) in [("a", "till"), ("b", "till"), ("c", "tlil")] {
+        w.create("limpet.dev/nodepools", json!({"metadata": {"name": name}, "spec": {
+            "selector": {"matchLabels": {"role": role}}, "offline": {"lostAfter": "15m"}}}));
+    }
+    w.patch("/nodes", "", "n1", json!({"metadata": {"annotations": {"limpet.dev/offline-since": "2026-11-23T09:58:00Z",
+        "limpet.dev/lost-after": "banana"}}, "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}));
+    w.settle();
+    let pool = ask(&w, "nodepool", "a");
+    assert_eq!(pool.verdict, "1 of its 2 boards are ready");
+    assert!(pool.because.contains(&"board n1 is away: last heard of 2m ago".into()), "{pool:?}");
+    assert!(pool.because.contains(&"lostAfter is 15m, and replace is not true: nothing is replaced".into()), "{pool:?}");
+    assert!(ask(&w, "pool", "b").because.contains(&"board n0 belongs to pool a, which comes first by name".into()));
+    assert!(ask(&w, "pool", "c").verdict.starts_with("it has no boards"));
+    let node = ask(&w, "node", "n1");
+    assert!(node.because.iter().any(|b| b.contains("\"banana\" cannot be read and counts as never")), "{node:?}");
+
+    w.create("/namespaces", json!({"metadata": {"name": "shop"}}));
+    w.create("/configmaps", json!({"metadata": {"name": "x", "namespace": "shop", "finalizers": ["example.com/wait"]}}));
+    w.delete("/namespaces", "", "shop");
+    w.settle();
+    let namespace = ask(&w, "ns", "shop");
+    assert!(namespace.verdict.starts_with("it is being deleted, and goes with the last of"), "{namespace:?}");
+    assert!(namespace.because.iter().any(|b| b.contains("finalizer example.com/wait")), "{namespace:?}");
+}

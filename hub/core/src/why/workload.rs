@@ -1,4 +1,4 @@
-//! Why a Deployment, DaemonSet or StatefulSet has fewer pods than it should.
+//! Why a Deployment, ReplicaSet, DaemonSet or StatefulSet has fewer pods than it should.
 //!
 //! In: the workload and its pods. Out: how many are well, and the verdict about each that is not.
 //! Never: names more pods than fit a screen.
@@ -37,16 +37,34 @@ pub fn deployment(view: &ObjectStore, config: &Config, d: &Deployment, now: Time
     })
 }
 
+pub fn replica_set(view: &ObjectStore, config: &Config, rs: &ReplicaSet, now: Timestamp) -> Answer {
+    let mut answer = of_pods(view, config, "replicaset", &rs.meta, now);
+    if let Some(c) = crate::view::conditions::find(&rs.status.conditions, "ReplicaFailure").filter(|c| &*c.status == "True") {
+        answer.because.insert(0, format!("{}: {}", c.reason, c.message));
+    }
+    if let Some(owner) = rs.meta.controller().filter(|o| &*o.kind == "Deployment") {
+        answer.advise(format!("limpet why -n {} deployment/{}", rs.meta.namespace, owner.name));
+    }
+    answer
+}
+
 pub fn of_pods(view: &ObjectStore, config: &Config, kind: &str, meta: &Meta, now: Timestamp) -> Answer {
     let mut answer = Answer::about(kind, meta);
     let pods: Vec<&Arc<Pod>> = view.controlled_by::<Pod>(&meta.uid).collect();
     let ready = pods.iter().filter(|p| p.status.ready && p.is_active()).count();
     describe(view, config, &pods, now, &mut answer);
     let all = pods.len();
-    answer.verdict(format!("{ready} of its {all} pods are ready"))
+    if all == 0 {
+        answer.advise(format!("kubectl describe {kind} -n {} {}", meta.namespace, meta.name));
+        return answer.verdict("it has no pods");
+    }
+    answer.verdict(match ready == all {
+        true => format!("nothing is wrong: {ready} of its {all} pods are ready"),
+        false => format!("{ready} of its {all} pods are ready"),
+    })
 }
 
-fn describe(view: &ObjectStore, config: &Config, pods: &[&Arc<Pod>], now: Timestamp, answer: &mut Answer) {
+pub(super) fn describe(view: &ObjectStore, config: &Config, pods: &[&Arc<Pod>], now: Timestamp, answer: &mut Answer) {
     for p in pods.iter().filter(|p| !(p.status.ready && p.is_active())) {
         let one = pod::why(view, config, p, now);
         let detail = one.because.first().map(|b| format!(" ({b})")).unwrap_or_default();
