@@ -18,21 +18,29 @@ const PORTS: [&str; 6] =
 struct Hub {
     child: Child,
     dir: tempfile::TempDir,
+    more: Vec<String>,
 }
 
 impl Hub {
     fn start(scheduler: Option<&str>) -> Hub {
         let dir = tempfile::tempdir().unwrap();
-        let mut command = limpet(&["hub"], dir.path());
-        command.args(PORTS);
+        let mut more = Vec::new();
         if let Some(text) = scheduler {
             let file = dir.path().join("scheduler.yaml");
             std::fs::write(&file, text).unwrap();
-            command.arg("--scheduler-config").arg(file);
+            more = vec!["--scheduler-config".to_owned(), file.to_str().unwrap().to_owned()];
         }
-        let hub = Hub { child: command.stderr(Stdio::inherit()).spawn().unwrap(), dir };
+        let hub = Hub { child: spawn(dir.path(), &more), dir, more };
         hub.until("ready", |h| h.kubectl(&["get", "--raw", "/readyz"], "").0 == "ok");
         hub
+    }
+
+    /// kill -9, and a new one in the same directory.
+    fn killed_and_started(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = spawn(self.dir.path(), &self.more);
+        self.until("ready again", |h| h.kubectl(&["get", "--raw", "/readyz"], "").0 == "ok");
     }
 
     /// What kubectl prints, and its complaints.
@@ -87,6 +95,10 @@ impl Drop for Hub {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn spawn(dir: &Path, more: &[String]) -> Child {
+    limpet(&["hub"], dir).args(PORTS).args(more).stderr(Stdio::inherit()).spawn().unwrap()
 }
 
 fn limpet(args: &[&str], dir: &Path) -> Command {
@@ -206,4 +218,107 @@ fn a_wrong_scheduler_configuration_is_named() {
     let out = limpet(&["hub"], dir.path()).args(PORTS).arg("--scheduler-config").arg(&file).output().unwrap();
     let words = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(!out.status.success() && words.contains("s.yaml") && words.contains("no plugin \"NodePort\""), "{words}");
+}
+
+fn config_map(name: &str, labels: &str) -> String {
+    format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, labels: {{app: till{labels}}}}}\ndata: {{price: \"1\"}}\n---\n")
+}
+
+/// The hub is killed while the first wave soaks: the soak goes on from when it began, and no wave is left out.
+#[test]
+fn a_hub_that_is_killed_in_the_middle_of_a_wave_goes_on_there() {
+    let mut hub = Hub::start(None);
+    let maps: String = (0..3).map(|i| config_map(&format!("c{i}"), "")).collect();
+    hub.apply(&(config_map("first", ", ring: canary") + &maps));
+    let waves = "  waves: [{name: canary, selector: {matchLabels: {ring: canary}}, soak: 8s}]\n  budget: {maxUnavailable: 3}";
+    hub.apply(&rollout("prices", waves));
+    let status = |h: &Hub, field: &str| h.get(&["fr", "prices", "-o", &format!("jsonpath={{.status.{field}}}")]);
+    hub.until("the canary soaks", |h| status(h, "phase") == "Soaking");
+    let (reached, started) = (status(&hub, "waveReachedAt"), status(&hub, "startedAt"));
+    hub.killed_and_started();
+    assert_eq!((status(&hub, "waveReachedAt"), status(&hub, "startedAt")), (reached, started.clone()));
+    let prices = |h: &Hub| h.get(&["cm", "-l", "app=till", "-o", "jsonpath={.items[*].data.price}"]);
+    hub.until("it is complete", |h| status(h, "phase") == "Complete");
+    assert_eq!((prices(&hub), status(&hub, "startedAt")), ("2 2 2 2".to_owned(), started));
+    let done: jiff::Timestamp = status(&hub, "completedAt").parse().unwrap();
+    let begun: jiff::Timestamp = status(&hub, "startedAt").parse().unwrap();
+    assert!(done.as_second() - begun.as_second() >= 8, "the canary soaked all of its time");
+}
+
+#[test]
+fn impossible_rollouts_and_pools_are_refused_by_name() {
+    let hub = Hub::start(None);
+    let many = "{}, ".repeat(10_000);
+    for (rest, words) in [
+        ("  waves: [{percent: -5}]".to_owned(), "spec.waves[0].percent: Invalid value: -5: must be 1 to 100"),
+        (format!("  waves: [{many}]"), "spec.waves: Invalid value: 10000: at most 100 waves"),
+        ("  windows: [{start: \"02:00\", end: \"02:00\"}]".to_owned(), "spec.windows[0].end"),
+        (
+            "  windows: [{start: \"02:00\", end: \"03:00\", timeZone: Mars/Base}]".to_owned(),
+            "spec.windows[0].timeZone: Invalid value: \"Mars/Base\": is not a time zone that is known",
+        ),
+        ("  budget: {maxUnavailable: 0}".to_owned(), "spec.budget.maxUnavailable: Invalid value: 0: must be 1 or more"),
+        ("  success: {deadline: soon}".to_owned(), "spec.success.deadline: Invalid value: \"soon\": must be a span of time"),
+    ] {
+        let (out, err) = hub.kubectl(&["create", "-f", "-"], &rollout("bad", &rest));
+        assert!(err.contains(words) && out.is_empty(), "{words}: {}", &err[..err.len().min(1000)]);
+    }
+    let pool = POOL.replace("net: metered", "role: sign");
+    let (_, err) = hub.kubectl(&["create", "-f", "-"], &pool);
+    assert!(err.contains("spec.labels[role]: Forbidden: is what the pool selects its boards by"), "{err}");
+    let (_, err) = hub.kubectl(&["create", "-f", "-"], &POOL.replace("15m", "banana"));
+    assert!(err.contains("spec.offline.lostAfter: Invalid value: \"banana\""), "{err}");
+
+    hub.apply(&node("n1", "till"));
+    let (out, err) = hub.kubectl(&["annotate", "node", "n1", "limpet.dev/lost-after=banana"], "");
+    assert!(out.contains("annotated"), "{err}");
+    assert!(err.contains("Warning: metadata.annotations[limpet.dev/lost-after]: \"banana\" cannot be read and counts as never"), "{err}");
+    assert!(hub.why("node/n1").contains("\"banana\" cannot be read"));
+    let (_, err) = hub.kubectl(&["label", "node", "n1", "a=b"], "");
+    assert!(!err.contains("banana"), "said once: {err}");
+}
+
+/// What people do with any kind: apply on the server's side, edit, describe with Events, ask why.
+#[test]
+fn the_kinds_of_the_fleet_are_handled_like_any_other() {
+    let hub = Hub::start(None);
+    hub.apply(&node("n1", "till"));
+    let (out, err) = hub.kubectl(&["apply", "--server-side", "-f", "-"], POOL);
+    assert!(out.contains("nodepool.limpet.dev/tills serverside-applied"), "{err}");
+    let (_, err) = hub.kubectl(&["apply", "--server-side", "--field-manager=other", "-f", "-"], &POOL.replace("15m", "20m"));
+    assert!(err.contains("conflict") && err.contains(".spec.offline.lostAfter"), "{err}");
+    hub.until("the node joined", |h| h.kubectl(&["describe", "node", "n1"], "").0.contains("Node belongs to pool tills"));
+    let (out, err) = edit(&hub, "nodepool", "tills", "s/15m/25m/");
+    assert!(out.contains("edited"), "{err}");
+    assert!(hub.get(&["pool"]).contains("25m"));
+    assert!(hub.why("nodepool/tills").contains("pods of boards that are away for 25m are replaced elsewhere"));
+
+    hub.apply(&config_map("c0", ""));
+    hub.apply(&rollout("prices", "  waves: [{name: canary, selector: {matchLabels: {ring: canry}}}]"));
+    hub.until("it says so", |h| h.get(&["fr", "prices", "-o", "wide"]).contains("selects none of them"));
+    let described = hub.kubectl(&["describe", "fleetrollout", "prices"], "").0;
+    let events = described.split("Events:").nth(1).unwrap_or_default();
+    assert!(events.contains("Waiting") && events.contains("correct its selector"), "{described}");
+    let (out, _) = hub.kubectl(&["events", "--for", "fleetrollout/prices"], "");
+    assert!(out.contains("FleetRollout/prices"), "{out}");
+    let (out, err) = edit(&hub, "fleetrollout", "prices", "s/canry/canary/");
+    assert!(out.contains("edited"), "{err}");
+    hub.kubectl(&["label", "cm", "c0", "ring=canary"], "");
+    let (out, err) = hub.kubectl(&["wait", "fr/prices", "--for=jsonpath={.status.phase}=Complete", "--timeout=60s"], "");
+    assert!(out.contains("condition met"), "{err}");
+    for (subject, words) in [
+        ("service/kubernetes", "somebody else keeps its endpoints"),
+        ("namespace/default", "it is in use"),
+        ("ns/default", "it is in use"),
+    ] {
+        assert!(hub.why(subject).contains(words), "{}", hub.why(subject));
+    }
+}
+
+fn edit(hub: &Hub, kind: &str, name: &str, script: &str) -> (String, String) {
+    let program = std::env::var_os("LIMPET_KUBECTL").unwrap_or_else(|| "kubectl".into());
+    let mut command = Command::new(program);
+    command.arg("--kubeconfig").arg(hub.dir.path().join("admin.kubeconfig")).args(["edit", kind, name]);
+    let out = command.env("EDITOR", format!("sed -i {script}")).env_remove("KUBE_EDITOR").output().unwrap();
+    (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap())
 }
