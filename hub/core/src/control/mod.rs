@@ -44,7 +44,7 @@ pub use autoscaler::{Container, Figure, Metrics, NoMetrics, Usage};
 use crate::{Change, Changed, Key, ObjectStore, Plan, Timestamp};
 use std::sync::Arc;
 pub use absence::{LOST_SINCE, Policy, Reconcile, complaints, is_lost, most_are_away};
-pub use fleet::{AGENT_VERSION, LOCK as UPDATE_LOCK, device_lock};
+pub use fleet::{AGENT_VERSION, LOCK as UPDATE_LOCK, device_lock, waits_for};
 pub use nodepool::{pool_of, pools_that_want};
 pub(crate) use resourceclaim::FINALIZER as CLAIM_FINALIZER;
 pub use volumes::local as local_volume;

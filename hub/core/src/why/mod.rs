@@ -89,7 +89,7 @@ pub fn why(
         "namespace" | "namespaces" | "ns" => view.get::<Namespace>("", name).map(|n| namespace::why(view, n)),
         "nodepool" | "nodepools" | "pool" => view.get::<NodePool>("", name).map(|p| pool::why(view, p, now)),
         "fleetrollout" | "fleetrollouts" | "rollout" | "fr" => {
-            view.get::<FleetRollout>(namespace, name).map(|r| rollout::why(r, now))
+            view.get::<FleetRollout>(namespace, name).map(|r| rollout::why(view, r, now))
         }
         "deployment" | "deployments" | "deploy" => {
             view.get::<Deployment>(namespace, name).map(|d| workload::deployment(view, config, d, now))

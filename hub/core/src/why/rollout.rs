@@ -1,12 +1,12 @@
 //! Why a rollout is where it is.
 //!
-//! In: a FleetRollout with its status. Out: what it does or waits for. Never: asks the units again.
+//! In: a FleetRollout with its status, and its units. Out: what it does or waits for. Never: changes a unit.
 
 use super::{Answer, ago};
-use crate::{Timestamp, view::FleetRollout};
+use crate::{ObjectStore, Timestamp, control::waits_for, view::FleetRollout};
 use serde_json::Value;
 
-pub fn why(rollout: &FleetRollout, now: Timestamp) -> Answer {
+pub fn why(view: &ObjectStore, rollout: &FleetRollout, now: Timestamp) -> Answer {
     let mut answer = Answer::about("fleetrollout", &rollout.meta);
     let status = rollout.field("/status");
     let text = |field: &str| status[field].as_str().unwrap_or_default().to_owned();
@@ -35,6 +35,7 @@ pub fn why(rollout: &FleetRollout, now: Timestamp) -> Answer {
         answer.because(format!("it goes back because of this: {}", rollout.status.failure));
     }
     listed("failedUnits").into_iter().for_each(|u| answer.because(format!("failed: {u}")));
+    waits_for(view, rollout, now).into_iter().for_each(|u| answer.because(u));
     listed("heldUnits").into_iter().for_each(|u| answer.because(format!("held: {u}")));
     match &*phase {
         "Paused" => {

@@ -217,3 +217,28 @@ fn pools_namespaces_and_wrong_words_answer() {
     assert!(namespace.verdict.starts_with("it is being deleted, and goes with the last of"), "{namespace:?}");
     assert!(namespace.because.iter().any(|b| b.contains("finalizer example.com/wait")), "{namespace:?}");
 }
+
+#[test]
+fn rollouts_name_the_boards_that_they_wait_for() {
+    let mut w = World::with_nodes(3);
+    let template = |image: &str| json!({"metadata": {"labels": {"app": "till"}}, "spec": {"containers": [{"name": "c", "image": image}]}});
+    w.create("apps/daemonsets", json!({"metadata": {"name": "till", "namespace": "a"}, "spec": {
+        "selector": {"matchLabels": {"app": "till"}}, "updateStrategy": {"type": "OnDelete"}, "template": template("v1")}}));
+    w.settle();
+    w.patch("/nodes", "", "n1", json!({"metadata": {"annotations": {"limpet.dev/offline-since": "2026-11-23T09:58:00Z"}}}));
+    w.patch("/nodes", "", "n2", json!({"metadata": {"annotations": {"limpet.dev/update-lock": "paying"}}}));
+    w.patch("apps/daemonsets", "a", "till", json!({"spec": {"template": template("v2")}}));
+    w.sick = vec!["till-".into()];
+    w.create("limpet.dev/fleetrollouts", json!({"metadata": {"name": "r", "namespace": "a"}, "spec": {
+        "target": {"kind": "DaemonSet", "name": "till"}, "budget": {"maxUnavailable": "100%"}}}));
+    w.settle();
+    w.now = w.now.checked_add(jiff::SignedDuration::from_secs(65)).unwrap();
+    let answer = ask(&w, "fr", "r");
+    for words in [
+        "n0 has the change since 65s ago and is not healthy yet",
+        "n1 is away and gets the change when it returns",
+        "held: n2: paying",
+    ] {
+        assert!(answer.because.contains(&words.to_owned()), "{words}: {answer:?}");
+    }
+}

@@ -138,6 +138,26 @@ impl Controller for FleetRolloutController {
     }
 }
 
+/// Units that a rollout waits for at this time, each with why; for `limpet why`.
+pub fn waits_for(view: &ObjectStore, rollout: &FleetRollout, now: Timestamp) -> Vec<String> {
+    let units = match is_settled(rollout) {
+        true => Vec::new(),
+        false => units::collect(view, rollout).unwrap_or_default(),
+    };
+    let ago = |t: &Timestamp| limpet_objects::table::human((now.as_second() - t.as_second()).max(0));
+    let words = |u: &units::Unit| match (&u.state, u.away) {
+        (units::State::Changed { .. }, true) => Some("went away with the change".to_owned()),
+        (units::State::Changed { since: Some(t) }, false) => Some(format!("has the change since {} ago and is not healthy yet", ago(t))),
+        (units::State::Changed { since: None }, false) => Some("gets the change".to_owned()),
+        (units::State::Healthy, true) => Some("has the change and is away".to_owned()),
+        (units::State::Old, true) => Some("is away and gets the change when it returns".to_owned()),
+        _ => None,
+    };
+    let going_back = &*rollout.status.phase == "RollingBack";
+    let all = units.iter().filter_map(|u| Some(format!("{} {}", u.name, words(u)?)));
+    if going_back { Vec::new() } else { all.take(NAMED_MAX).collect() }
+}
+
 /// Whether a rollout has ended, and nobody asked for more. One that is complete or went back has done what it was for:
 /// going through it again would take boards back to what it once brought. One that failed goes on when its spec changes.
 fn is_settled(rollout: &FleetRollout) -> bool {
