@@ -55,13 +55,24 @@ impl ObjectStore {
         raw: Option<Bytes>,
     ) -> Changed {
         self.revision = self.revision.max(revision);
-        let new = raw.and_then(|bytes| Object::parse(resource, bytes));
+        let new = raw.and_then(|bytes| Object::parse(resource, bytes)).map(|new| self.still_assumed(new));
         let key = Arc::new(Key {
             resource: self.resource_id(resource),
             namespace: namespace.into(),
             name: name.into(),
         });
         self.replace(key, new)
+    }
+
+    /// An event of something else than its binding leaves a pod where it was assumed to be: a binding is never taken back, so
+    /// a pod that was on a node here and is on none there is not bound yet.
+    fn still_assumed(&self, new: Object) -> Object {
+        let Object::Pod(pod) = &new else { return new };
+        let before = self.pod(&pod.meta.namespace, &pod.meta.name).filter(|o| pod.node.is_none() && o.meta.uid == pod.meta.uid);
+        match before.and_then(|o| o.node.clone()) {
+            Some(node) => Object::Pod(Arc::new(pod.with(|p| p.node = Some(node)))),
+            None => new,
+        }
     }
 
     fn resource_id(&mut self, resource: &str) -> Arc<str> {
@@ -287,10 +298,14 @@ impl ObjectStore {
     }
 
     /// Counts a pod as bound to a node until the store's event about it comes. For the scheduler, which decides on
-    /// the next pod before the binding of this one is durable. `undo` with an empty node.
+    /// the next pod before the binding of this one is durable. An empty node takes that back: what counts is what is stored.
     pub fn assume_bound(&mut self, namespace: &str, name: &str, uid: &str, node: &str) -> Option<Changed> {
         let pod = self.pod(namespace, name).filter(|p| &*p.meta.uid == uid)?;
-        let bound = pod.with(|p| p.node = (!node.is_empty()).then(|| node.into()));
+        let node = match node {
+            "" => pod.field("/spec/nodeName").as_str().filter(|n| !n.is_empty()).map(Into::into),
+            node => Some(node.into()),
+        };
+        let bound = pod.with(|p| p.node = node);
         let key = Arc::new(Key::new(Pod::RESOURCE, namespace, name));
         Some(self.replace(key, Some(Object::Pod(Arc::new(bound)))))
     }
@@ -372,5 +387,29 @@ mod tests {
         assert_eq!(view.pods_on("n2").count(), 1);
         put(&mut view, "/pods", pod("p", json!("n3")));
         assert_eq!((view.pods_on("n2").count(), view.pods_on("n3").count()), (0, 1));
+        // Another decision that was refused, because it is bound, takes nothing back.
+        view.assume_bound("a", "p", "u-p", "n2");
+        view.assume_bound("a", "p", "u-p", "");
+        assert_eq!((view.pods_on("n2").count(), view.pods_on("n3").count()), (0, 1));
+    }
+
+    #[test]
+    fn what_is_said_of_an_assumed_pod_leaves_it_where_it_is() {
+        let mut view = ObjectStore::new();
+        put(&mut view, "/pods", pod("p", Value::Null));
+        view.assume_bound("a", "p", "u-p", "n2");
+        let mut said = pod("p", Value::Null);
+        said["status"]["message"] = json!("something else");
+        let changed = put(&mut view, "/pods", said);
+        assert_eq!(changed.new_as::<Pod>().unwrap().node.as_deref(), Some("n2"));
+        assert_eq!(view.pods_on("n2").count(), 1);
+        view.assume_bound("a", "p", "u-p", "");
+        assert_eq!(view.pods_on("n2").count(), 0, "not bound at all");
+        // Another pod of that name was never assumed to be anywhere.
+        view.assume_bound("a", "p", "u-p", "n2");
+        let mut another = pod("p", Value::Null);
+        another["metadata"]["uid"] = json!("other");
+        put(&mut view, "/pods", another);
+        assert_eq!(view.pods_on("n2").count(), 0);
     }
 }
