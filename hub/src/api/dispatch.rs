@@ -177,7 +177,8 @@ async fn accept(
     let selectors = Selectors::of(&info, &query);
     records::allowed(api, &user, &Asked::of(&info).narrowed(&selectors), course.trail.as_ref()).await?;
     let in_protobuf = || target.as_ref().is_none_or(|t| protobuf::knows(&t.resource.api_version(), &t.resource.kind));
-    let wanted = negotiate::wanted(&parts.headers, &query, in_protobuf);
+    let shaped = target.as_ref().is_none_or(|target| !reviews::is_one(target));
+    let wanted = negotiate::wanted(&parts.headers, &query, shaped, in_protobuf);
     course.wanted = wanted.unwrap_or(Wanted::JSON);
     if let Some(trail) = &course.trail {
         // What is recorded is not compressed, and an upgraded connection ends the record.

@@ -62,8 +62,8 @@ impl Wanted {
 }
 
 /// The best form that the client accepts and we have; `None` is a 406. `protobuf`: whether what is asked for has
-/// that form.
-pub fn wanted(headers: &HeaderMap, query: &Query, protobuf: impl Fn() -> bool) -> Option<Wanted> {
+/// that form; `shaped`: whether it is an object with metadata, of which Tables and the like are made.
+pub fn wanted(headers: &HeaderMap, query: &Query, shaped: bool, protobuf: impl Fn() -> bool) -> Option<Wanted> {
     let json = Wanted { gzip: accepts_gzip(headers), pretty: is_pretty(headers, query), ..Wanted::JSON };
     let mut clauses: Vec<(i32, &str)> = Vec::new();
     for value in headers.get_all(header::ACCEPT) {
@@ -76,7 +76,7 @@ pub fn wanted(headers: &HeaderMap, query: &Query, protobuf: impl Fn() -> bool) -
     }
     clauses.sort_by_key(|(quality, _)| -quality);
     clauses.into_iter().filter(|(q, _)| *q > 0).find_map(|(_, clause)| {
-        let (format, shape) = one(clause, &protobuf)?;
+        let (format, shape) = one(clause, &protobuf).filter(|(_, shape)| shaped || *shape == Shape::Object)?;
         Some(Wanted { format, shape, ..json })
     })
 }
@@ -181,12 +181,12 @@ mod tests {
             if !accept.is_empty() {
                 headers.insert(header::ACCEPT, accept.parse().unwrap());
             }
-            let got = wanted(&headers, &Query::default(), || true);
+            let got = wanted(&headers, &Query::default(), true, || true);
             assert_eq!(got.map(|w| (w.format, w.shape)), expect, "{accept}");
         }
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, super::protobuf::MEDIA_TYPE.parse().unwrap());
-        assert_eq!(wanted(&headers, &Query::default(), || false), None);
+        assert_eq!(wanted(&headers, &Query::default(), true, || false), None);
     }
 
     #[test]
@@ -201,7 +201,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(header::USER_AGENT, agent.parse().unwrap());
             let query = Query::parse(query).unwrap();
-            assert_eq!(wanted(&headers, &query, || true).unwrap().pretty, expect, "{agent} {query:?}");
+            assert_eq!(wanted(&headers, &query, true, || true).unwrap().pretty, expect, "{agent} {query:?}");
         }
     }
 }

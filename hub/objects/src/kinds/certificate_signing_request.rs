@@ -60,6 +60,11 @@ impl Behaviour for CertificateSigningRequest {
     fn validate_update(&self, new: &Value, old: &Value, _subresource: &str) -> Vec<FieldError> {
         let mut errors = Errors::new();
         immutable(new, old, "spec", "", &mut errors);
+        let decided = |kind: &str| list(&new["status"], "conditions").iter().any(|condition| condition["type"] == kind);
+        if decided("Approved") && decided("Denied") {
+            let words = "Approved and Denied conditions are mutually exclusive";
+            errors.push(FieldError::invalid("status.conditions", new["status"]["conditions"].clone(), words));
+        }
         errors
     }
 

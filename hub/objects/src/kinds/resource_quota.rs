@@ -57,11 +57,7 @@ impl Behaviour for ResourceQuota {
         for (resource, amount) in map(spec, "hard") {
             hard(resource, amount, &format!("spec.hard[{resource}]"), &mut errors);
         }
-        for scope in list(spec, "scopes") {
-            if !SCOPES.contains(&scope.as_str().unwrap_or_default()) {
-                errors.push(FieldError::invalid("spec.scopes", spec["scopes"].clone(), "unsupported scope"));
-            }
-        }
+        scopes(spec, &mut errors);
         for (at, term) in list(&spec["scopeSelector"], "matchExpressions").iter().enumerate() {
             let path = format!("spec.scopeSelector.matchExpressions[{at}]");
             scope_term(term, &path, &mut errors);
@@ -113,6 +109,37 @@ fn hard(resource: &str, amount: &Value, path: &str, errors: &mut Errors) {
     }
     if counted && amount.milli_value() % 1000 != 0 {
         errors.push(FieldError::invalid(path, amount.to_string(), "must be an integer"));
+    }
+}
+
+/// Whether a scope says anything about a resource that quotas know without a domain.
+fn fits(scope: &str, resource: &str) -> bool {
+    let measured = ["cpu", "memory", "limits.cpu", "limits.memory", "requests.cpu", "requests.memory"];
+    match scope {
+        "BestEffort" => resource == "pods",
+        "VolumeAttributesClass" => matches!(resource, "persistentvolumeclaims" | "requests.storage"),
+        _ => resource == "pods" || measured.contains(&resource),
+    }
+}
+
+fn scopes(spec: &Value, errors: &mut Errors) {
+    let mut wrong = |words: &str| errors.push(FieldError::invalid("spec.scopes", spec["scopes"].clone(), words));
+    let all: Vec<&str> = list(spec, "scopes").iter().filter_map(Value::as_str).collect();
+    for scope in &all {
+        if !SCOPES.contains(scope) {
+            wrong("unsupported scope");
+        }
+        let standard = |resource: &str| COUNTED.contains(&resource) || MEASURED.contains(&resource);
+        for (resource, _) in map(spec, "hard") {
+            if standard(resource) && !fits(scope, resource) {
+                wrong("unsupported scope applied to resource");
+            }
+        }
+    }
+    for (one, other) in [("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating")] {
+        if all.contains(&one) && all.contains(&other) {
+            wrong("conflicting scopes");
+        }
     }
 }
 
