@@ -160,14 +160,7 @@ impl Cluster {
 
     /// Opens a watch as the operator.
     pub fn watch(&self, path: &str, accept: &str) -> Watching {
-        let mut command = Command::new("curl");
-        command.args(["-sSN", "-H", &format!("Accept: {accept}")]);
-        command.arg("--cacert").arg(self.dir.path().join("pki/ca.crt"));
-        command.arg("--cert").arg(self.dir.path().join("pki/admin.crt"));
-        command.arg("--key").arg(self.dir.path().join("pki/admin.key"));
-        let mut child = command.arg(format!("{}{path}", self.url)).stdout(Stdio::piped()).spawn().unwrap();
-        let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
-        Watching { child, lines }
+        Watching::open(self.dir.path(), &format!("{}{path}", self.url), accept)
     }
 
     pub fn json(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
@@ -189,6 +182,18 @@ pub struct Watching {
 }
 
 impl Watching {
+    /// `dir` is the hub's folder.
+    pub fn open(dir: &Path, url: &str, accept: &str) -> Watching {
+        let mut command = Command::new("curl");
+        command.args(["-sSN", "-H", &format!("Accept: {accept}")]);
+        command.arg("--cacert").arg(dir.join("pki/ca.crt"));
+        command.arg("--cert").arg(dir.join("pki/admin.crt"));
+        command.arg("--key").arg(dir.join("pki/admin.key"));
+        let mut child = command.arg(url).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+        Watching { child, lines }
+    }
+
     /// The next event as (type, object); waits for it.
     pub fn next(&mut self) -> (String, Value) {
         let line = self.lines.next().expect("the watch ended").unwrap();
