@@ -40,12 +40,17 @@ fn many_at_the_same_time_never_exceed_a_quota() {
     quota(&c, "q", json!({"hard": {"count/configmaps": "7", "requests.cpu": "500m", "pods": "9"}}));
     let let_in = |plural: &'static str, object: &(dyn Fn(usize, usize) -> Value + Sync)| -> usize {
         let c = &c;
+        let start = &std::sync::Barrier::new(16);
         std::thread::scope(|scope| {
-            let clients: Vec<_> = (0..4)
+            let clients: Vec<_> = (0..16)
                 .map(|t| {
                     scope.spawn(move || {
-                        let made = |n: &usize| c.json("POST", &at(plural), object(t, *n)).0 == 201;
-                        (0..6).filter(made).count()
+                        let made = |n: &usize| {
+                            // All at the same moment, again and again.
+                            start.wait();
+                            c.json("POST", &at(plural), object(t, *n)).0 == 201
+                        };
+                        (0..4).filter(made).count()
                     })
                 })
                 .collect();
