@@ -15,13 +15,14 @@ const PARTS: &[Part] = &[
     ("clippy", || sh::run("cargo", &["clippy", "--workspace"])),
     // Threads of tests share two cores, kernel objects and ports: tests that need the kernel to themselves say so.
     ("tests", tests),
+    ("fleets", fleets),
     ("demo --check", || demo::run(true)),
 ];
 
 /// Where no kubectl is on PATH, the one that `setup` fetched stands in for it.
 fn tests() -> Result<(), String> {
     let mut command = Command::new("cargo");
-    command.current_dir(sh::root()).args(["test", "--workspace", "--no-fail-fast"]);
+    command.current_dir(sh::root()).args(["test", "--workspace", "--exclude", "limpet-sim", "--no-fail-fast"]);
     if setup::kubectl_first().is_none() {
         let dir = sh::root().join("target/tools/path");
         let link = dir.join("kubectl");
@@ -34,6 +35,13 @@ fn tests() -> Result<(), String> {
         let all = std::iter::once(dir).chain(std::env::split_paths(&path));
         command.env("PATH", std::env::join_paths(all).map_err(|e| e.to_string())?);
     }
+    sh::status(&mut command)
+}
+
+/// The simulator, optimised, for so many node-hours.
+fn fleets() -> Result<(), String> {
+    let mut command = Command::new("cargo");
+    command.current_dir(sh::root()).args(["test", "--profile", "sim", "-p", "limpet-sim"]).env("LIMPET_SIM_HOURS", "20000");
     sh::status(&mut command)
 }
 

@@ -24,8 +24,8 @@ pub mod why;
 
 mod canonical;
 mod names;
-#[cfg(test)]
-mod world;
+#[cfg(any(test, feature = "world"))]
+pub mod world;
 
 pub use canonical::{json_diff, merge as json_merge};
 pub use jiff::Timestamp;

@@ -1,44 +1,37 @@
 //! One board of the simulation: the agent's real cores, a journal that survives, a pretend runtime.
 //!
 //! In: bytes from the hub, outcomes of actions. Out: bytes for the hub, outcomes to come.
-//! The runtime outlives the agent (the keeper does that on a real board) but not a reboot.
-//! Never: loses a journal record that was persisted.
+//! The agent may die before and after every single record that it writes.
+//! Never: sends what the journal should hold first; that is said in `broken`.
 
-use crate::Rng;
+use crate::{Rng, hub::hub_ms, journal::Journal, runtime::Runtime};
 use limpet_agent_core::{
     Action, Input, Now, PodManager, Record, Sync,
-    plan::{HostFacts, ImageFacts},
-    pods::{AdoptedContainer, AdoptedPod, ContainerRef, Exit, PodMemory, Uid},
-    status::{Outbox, OutboxOutput},
+    plan::HostFacts,
+    pods::{ContainerRef, PodMemory},
+    status::{NodeFacts, Outbox, OutboxOutput, node_report},
     sync::SyncOutput,
 };
-use crate::hub::hub_ms;
-use limpet_protocol::{Down, Envelope, Hello, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, TokenAsk, Up};
-use std::collections::{BTreeMap, BTreeSet};
+use limpet_protocol::{Down, Envelope, Hello, ItemKey, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, TokenAsk, Up};
+use std::collections::BTreeMap;
 
-const JOURNAL_RECORDS_MAX: usize = 1000;
-
-/// A container of the pretend runtime.
-#[derive(Clone, Debug)]
-pub struct Running {
-    pub attempt: u32,
-    pub started_ms: u64,
-    /// It ended while the agent may not have been told.
-    pub exit: Option<Exit>,
-}
+const CPU_MILLI: u32 = 4;
+const MEMORY_BYTES: u64 = 1 << 30;
+const PODS_MAX: u32 = 40;
 
 pub struct Board {
     pub name: String,
-    pub journal: Vec<Record>,
+    /// Tells devices with one name apart.
+    pub hardware: String,
+    pub journal: Journal,
+    pub runtime: Runtime,
     pub agent: Option<Agent>,
     /// Grows with each agent's death: outcomes for the life before are void, except exits.
     pub life: u64,
     pub boot: u64,
-    pub sandboxes: BTreeSet<String>,
-    pub containers: BTreeMap<(String, String), Running>,
     pub connection: Option<u64>,
-    pub started: u64,
-    pub twice: Vec<ContainerRef>,
+    /// Attempts to connect since the last welcome.
+    pub tries: u32,
     pub cut_off: bool,
     /// Oldest and newest protocol version of the agent that starts next.
     pub versions: (u8, u8),
@@ -50,7 +43,19 @@ pub struct Board {
     pub floor_ms: u64,
     /// Names of Events of the agent's present life.
     pub events: Vec<String>,
-    appended: u64,
+    /// Points at which the agent can die, so far: two a record, before and after it is written.
+    pub points: u64,
+    /// It dies at this one.
+    pub dies_at: Option<u64>,
+    /// Began a session that the journal does not know, for want of a disk.
+    pub session_unsaved: bool,
+    pub broken: Option<String>,
+    /// Items that changed, to be looked at.
+    pub fresh: Vec<ItemKey>,
+    /// Somebody copied the card of this device; or it is the copy.
+    pub copied: bool,
+    /// Taken away for good.
+    pub gone: bool,
 }
 
 /// What dies with the agent's process.
@@ -68,26 +73,34 @@ pub enum Wish {
     End(u64, ContainerRef, i32),
 }
 
+/// The agent died on the way.
+struct Dead;
+
 impl Board {
     pub fn new(index: usize) -> Board {
         Board {
             name: format!("board-{index}"),
-            journal: Vec::new(),
+            hardware: format!("{index:016x}"),
+            journal: Journal::default(),
+            runtime: Runtime::default(),
             agent: None,
             life: 0,
             boot: 0,
-            sandboxes: BTreeSet::new(),
-            containers: BTreeMap::new(),
             connection: None,
-            started: 0,
-            twice: Vec::new(),
+            tries: 0,
             cut_off: false,
             versions: (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION),
             disk_bad: false,
             skew_ms: 0,
             floor_ms: 0,
             events: Vec::new(),
-            appended: 0,
+            points: 0,
+            dies_at: None,
+            session_unsaved: false,
+            broken: None,
+            fresh: Vec::new(),
+            copied: false,
+            gone: false,
         }
     }
 
@@ -105,7 +118,7 @@ impl Board {
         let mut memories: BTreeMap<String, PodMemory> = BTreeMap::new();
         let mut ceiling = 0;
         let mut events: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-        for record in &self.journal {
+        for record in self.journal.records() {
             match record {
                 Record::VersionCeiling(n) => ceiling = ceiling.max(*n),
                 Record::Pod(memory) => {
@@ -121,37 +134,43 @@ impl Board {
                 other => sync.replay(other.clone()),
             }
         }
-        let items = sync.items().clone();
-        let host = HostFacts { node_name: self.name.clone(), ips: vec!["192.0.2.1".into()], ..HostFacts::default() };
-        pods.handle(now, &items, Input::Host(host));
+        self.session_unsaved = false;
+        let items = sync.items();
+        let host = HostFacts {
+            node_name: self.name.clone(),
+            ips: vec!["192.0.2.1".into()],
+            allocatable_cpu_milli: i64::from(CPU_MILLI) * 1000,
+            allocatable_memory_bytes: MEMORY_BYTES as i64,
+            pods_max: PODS_MAX,
+            ..HostFacts::default()
+        };
+        pods.handle(now, items, Input::Host(host));
         for memory in memories.into_values() {
-            pods.handle(now, &items, Input::Remembered(memory));
+            pods.handle(now, items, Input::Remembered(memory));
         }
-        for found in self.adopted() {
-            pods.handle(now, &items, Input::Adopted(found));
+        for found in self.runtime.found() {
+            pods.handle(now, items, Input::Adopted(found));
         }
-        pods.handle(now, &items, Input::Begin);
+        pods.handle(now, items, Input::Begin);
         let mut outbox = Outbox::new(ceiling);
         outbox.remember(events);
+        outbox.node(node_report(&self.facts(), None));
         self.agent = Some(Agent { sync, pods, outbox });
     }
 
-    fn adopted(&self) -> Vec<AdoptedPod> {
-        let mut found: BTreeMap<String, AdoptedPod> = BTreeMap::new();
-        for uid in &self.sandboxes {
-            let sandbox = Some(vec!["10.42.0.2".to_string()]);
-            found.insert(uid.clone(), AdoptedPod { uid: uid.clone(), sandbox, containers: Vec::new() });
+    fn facts(&self) -> NodeFacts {
+        NodeFacts {
+            name: self.name.clone(),
+            architecture: "arm64".into(),
+            boot_id: self.boot.to_string(),
+            agent_version: "0.1.0".into(),
+            cpus: CPU_MILLI,
+            memory_bytes: MEMORY_BYTES,
+            disk_bytes: 8 << 30,
+            pods_max: PODS_MAX,
+            ips: vec!["192.0.2.1".into()],
+            ..NodeFacts::default()
         }
-        for ((uid, name), running) in &self.containers {
-            let pod = found.entry(uid.clone()).or_insert_with(|| AdoptedPod { uid: uid.clone(), ..AdoptedPod::default() });
-            pod.containers.push(AdoptedContainer {
-                name: name.clone(),
-                attempt: running.attempt,
-                started_ms: running.started_ms,
-                exit: running.exit.clone(),
-            });
-        }
-        found.into_values().collect()
     }
 
     /// kill -9 of the agent; containers go on.
@@ -159,15 +178,16 @@ impl Board {
         self.agent = None;
         self.life += 1;
         self.connection = None;
+        self.tries = 0;
         self.events.clear();
     }
 
     /// Power cut.
-    pub fn reboot(&mut self) {
+    pub fn reboot(&mut self, rng: &mut Rng) {
         self.crash();
         self.boot += 1;
-        self.sandboxes.clear();
-        self.containers.clear();
+        self.journal.power_cut(rng);
+        self.runtime.reboot();
     }
 
     pub fn connected(&mut self, connection: u64) {
@@ -187,7 +207,10 @@ impl Board {
 
     pub fn receive(&mut self, now: Now, bytes: &[u8]) {
         let Some(agent) = &mut self.agent else { return };
-        let Ok(envelope) = Envelope::<Down>::decode(bytes) else { return };
+        let envelope = match Envelope::<Down>::decode(bytes) {
+            Ok(envelope) => envelope,
+            Err(e) => return self.breaks(format!("the hub's message cannot be read: {e}")),
+        };
         if envelope.session != agent.sync.session() {
             return;
         }
@@ -205,27 +228,32 @@ impl Board {
         }
     }
 
+    fn breaks(&mut self, what: String) {
+        self.broken.get_or_insert_with(|| format!("{}: {what}", self.name));
+    }
+
     pub fn input(&mut self, now: Now, input: Input) {
         if let Some(agent) = &mut self.agent {
             agent.pods.handle(now, agent.sync.items(), input);
         }
     }
 
-    /// Does everything that waits, until nothing is left. `crash_in`: dies after so many persisted records.
-    pub fn pump(&mut self, now: Now, rng: &mut Rng, crash_in: &mut Option<u64>) -> Vec<Wish> {
+    /// Does everything that waits, until nothing is left or the agent dies.
+    pub fn pump(&mut self, now: Now, rng: &mut Rng) -> Vec<Wish> {
         let mut wishes = Vec::new();
         loop {
-            let before = wishes.len() + self.journal.len();
+            let before = (wishes.len(), self.journal.written());
             let Some(mut agent) = self.agent.take() else { return wishes };
-            let dead = self.pump_sync(&mut agent, now, crash_in, &mut wishes)
-                || self.pump_pods(&mut agent, now, rng, crash_in, &mut wishes)
-                || self.pump_outbox(&mut agent, now, crash_in, &mut wishes);
-            if dead {
+            let outcome = self
+                .pump_sync(&mut agent, now, &mut wishes)
+                .and_then(|()| self.pump_pods(&mut agent, now, rng, &mut wishes))
+                .and_then(|()| self.pump_outbox(&mut agent, now, &mut wishes));
+            if outcome.is_err() {
                 self.crash();
                 return wishes;
             }
             self.agent = Some(agent);
-            if wishes.len() + self.journal.len() == before {
+            if (wishes.len(), self.journal.written()) == before {
                 return wishes;
             }
         }
@@ -233,76 +261,101 @@ impl Board {
 
     /// As on a real board: a long journal becomes a new one with the present state.
     pub fn compact_if_long(&mut self) {
-        if self.journal.len() < JOURNAL_RECORDS_MAX || self.disk_bad {
+        if !self.journal.is_long() || self.disk_bad {
             return;
         }
         let Some(agent) = &self.agent else { return };
         let mut records: Vec<Record> = agent.sync.snapshot().collect();
         records.extend(agent.pods.snapshot().cloned().map(Record::Pod));
         records.extend(agent.outbox.snapshot());
-        self.appended += self.journal.len() as u64;
-        self.journal = records;
+        self.journal.compact(records);
     }
 
-    /// Records written in all.
-    pub fn written(&self) -> u64 {
-        self.appended + self.journal.len() as u64
-    }
-
-    /// Appends to the journal; true when the power of decision ends right after (or before) it.
-    fn persist(&mut self, record: Record, crash_in: &mut Option<u64>) -> bool {
-        if *crash_in == Some(0) {
-            *crash_in = None;
-            return true;
-        }
-        self.journal.push(record);
-        if let Some(n) = crash_in {
-            *n -= 1;
-        }
-        false
-    }
-
-    fn send(&self, agent: &Agent, message: Up, wishes: &mut Vec<Wish>) {
-        if self.connection.is_some() {
-            wishes.push(Wish::Send(Envelope { session: agent.sync.session(), message }.encode(agent.sync.speaks())));
+    /// One of the points at which power can fail.
+    fn point(&mut self) -> Result<(), Dead> {
+        self.points += 1;
+        match self.dies_at {
+            Some(at) if at < self.points => {
+                self.dies_at = None;
+                Err(Dead)
+            }
+            _ => Ok(()),
         }
     }
 
-    fn pump_sync(&mut self, agent: &mut Agent, now: Now, crash_in: &mut Option<u64>, wishes: &mut Vec<Wish>) -> bool {
+    fn persist(&mut self, record: Record) -> Result<(), Dead> {
+        self.point()?;
+        self.journal.append(record);
+        self.point()
+    }
+
+    fn keep(&mut self, record: Record) -> Result<(), Dead> {
+        self.point()?;
+        self.journal.append_lazily(record);
+        self.point()
+    }
+
+    fn send(&mut self, agent: &Agent, message: Up, wishes: &mut Vec<Wish>) {
+        if self.connection.is_none() {
+            return;
+        }
+        self.check_promise(agent, &message);
+        wishes.push(Wish::Send(Envelope { session: agent.sync.session(), message }.encode(agent.sync.speaks())));
+    }
+
+    /// What a message promises must be in the journal before it goes.
+    fn check_promise(&mut self, agent: &Agent, message: &Up) {
+        let version = match message {
+            Up::PodReport(r) => r.version,
+            Up::PodGone(r) => r.version,
+            Up::NodeReport(r) => r.version,
+            Up::NumberedEvent(e) => e.number,
+            _ => 0,
+        };
+        if version > self.journal.version_ceiling() {
+            let ceiling = self.journal.version_ceiling();
+            self.breaks(format!("sends version {version}, the journal's ceiling is {ceiling}"));
+        }
+        if matches!(message, Up::Ack(_)) && self.journal.digest() != agent.sync.items().digest() {
+            self.breaks("acknowledges what the journal does not hold".into());
+        }
+        let session = agent.sync.session();
+        if session > self.journal.session_ceiling() && !self.session_unsaved {
+            self.breaks(format!("session {session} is not in the journal"));
+        }
+    }
+
+    fn pump_sync(&mut self, agent: &mut Agent, now: Now, wishes: &mut Vec<Wish>) -> Result<(), Dead> {
         while let Some(output) = agent.sync.poll() {
             match output {
-                SyncOutput::Persist(_) if self.disk_bad => agent.sync.persisted(false),
+                SyncOutput::Persist(records) if self.disk_bad => {
+                    self.session_unsaved |= records.iter().any(|r| matches!(r, Record::SessionCeiling(_)));
+                    agent.sync.persisted(false);
+                }
                 SyncOutput::Persist(records) => {
                     for record in records {
-                        if self.persist(record, crash_in) {
-                            return true;
-                        }
+                        self.persist(record)?;
                     }
                     agent.sync.persisted(true);
                 }
                 SyncOutput::Send(up) => self.send(agent, up, wishes),
-                SyncOutput::Changed(keys) => agent.pods.handle(now, agent.sync.items(), Input::Changed(keys)),
+                SyncOutput::Changed(keys) => {
+                    self.fresh.extend(keys.iter().cloned());
+                    agent.pods.handle(now, agent.sync.items(), Input::Changed(keys));
+                }
                 SyncOutput::HubTime(ms) => self.floor_ms = self.floor_ms.max(ms),
             }
         }
-        false
+        Ok(())
     }
 
-    fn pump_outbox(&mut self, agent: &mut Agent, now: Now, crash_in: &mut Option<u64>, wishes: &mut Vec<Wish>) -> bool {
+    fn pump_outbox(&mut self, agent: &mut Agent, now: Now, wishes: &mut Vec<Wish>) -> Result<(), Dead> {
         while let Some(output) = agent.outbox.poll(now) {
             match output {
                 OutboxOutput::Persist(_) if self.disk_bad => agent.outbox.unpersisted(now),
                 OutboxOutput::Keep(_) if self.disk_bad => {}
-                OutboxOutput::Persist(record) => {
-                    if self.persist(record, crash_in) {
-                        return true;
-                    }
-                }
-                OutboxOutput::Keep(record) => {
-                    if self.persist(record, crash_in) {
-                        return true;
-                    }
-                }
+                OutboxOutput::Persist(record) => self.persist(record)?,
+                OutboxOutput::Keep(record) => self.keep(record)?,
                 OutboxOutput::Send(_, up) => {
                     if let Up::Event(json) = &up {
                         // Older protocols do not confirm Events: they may be lost.
@@ -313,17 +366,10 @@ impl Board {
                 }
             }
         }
-        false
+        Ok(())
     }
 
-    fn pump_pods(
-        &mut self,
-        agent: &mut Agent,
-        now: Now,
-        rng: &mut Rng,
-        crash_in: &mut Option<u64>,
-        wishes: &mut Vec<Wish>,
-    ) -> bool {
+    fn pump_pods(&mut self, agent: &mut Agent, now: Now, rng: &mut Rng, wishes: &mut Vec<Wish>) -> Result<(), Dead> {
         while let Some(action) = agent.pods.poll() {
             match action {
                 Action::Report { uid, namespace, name, status } => agent.outbox.pod(uid, namespace, name, status),
@@ -335,85 +381,17 @@ impl Board {
                 Action::AskToken(key) => self.send(agent, Up::TokenAsk(TokenAsk { key }), wishes),
                 // As on a real board: what could not be written is only said in the log.
                 Action::Remember(_) if self.disk_bad => {}
-                Action::Forget { uid } if self.disk_bad => agent.outbox.forget(&uid),
-                Action::Remember(memory) => {
-                    if self.persist(Record::Pod(memory), crash_in) {
-                        return true;
-                    }
-                }
+                Action::Remember(memory) => self.persist(Record::Pod(memory))?,
                 Action::Forget { uid } => {
                     agent.outbox.forget(&uid);
-                    if self.persist(Record::ForgetPod(uid.to_string()), crash_in) {
-                        return true;
+                    if !self.disk_bad {
+                        self.persist(Record::ForgetPod(uid.to_string()))?;
                     }
                 }
-                other => self.act(other, now, rng, wishes),
+                other => self.runtime.act(other, now, rng, wishes),
             }
         }
-        false
-    }
-
-    /// The pretend runtime.
-    fn act(&mut self, action: Action, now: Now, rng: &mut Rng, wishes: &mut Vec<Wish>) {
-        let soon = rng.between(1, 80);
-        let mut later = |input| wishes.push(Wish::Later(soon, input));
-        match action {
-            Action::SetupVolumes { uid, .. } => later(Input::VolumesReady { uid }),
-            Action::CreateSandbox { uid, .. } => {
-                self.sandboxes.insert(uid.to_string());
-                later(Input::SandboxReady { uid, ips: vec!["10.42.0.2".into()] });
-            }
-            Action::PullImage { uid, container, .. } => {
-                let image = ImageFacts { id: "sha256:0".into(), cmd: vec!["run".into()], ..ImageFacts::default() };
-                later(Input::ImageReady { uid, container, image, pulled_in_ms: None });
-            }
-            Action::StartContainer { uid, plan } => {
-                let container: std::sync::Arc<str> = plan.name.as_str().into();
-                let at = ContainerRef { uid: uid.clone(), container, attempt: plan.attempt };
-                let key = (uid.to_string(), plan.name.clone());
-                if self.containers.get(&key).is_some_and(|r| r.exit.is_none()) {
-                    self.twice.push(at.clone());
-                }
-                self.started += 1;
-                let running = Running { attempt: plan.attempt, started_ms: now.wall_ms, exit: None };
-                self.containers.insert(key, running);
-                later(Input::ContainerStarted(at));
-            }
-            Action::Signal { at, signal } => {
-                let (after, code) = match signal.as_str() {
-                    "SIGKILL" => (soon, 137),
-                    _ => (rng.between(10, 2500), 143),
-                };
-                wishes.push(Wish::End(after, at, code));
-            }
-            Action::RunHook { at, hook, .. } => later(Input::HookDone { at, hook, error: None }),
-            Action::RunProbe { at, kind, .. } => later(Input::Probed { at, kind, ok: true, output: String::new() }),
-            Action::RemoveSandbox { uid } => {
-                self.clear(&uid);
-                later(Input::SandboxRemoved { uid });
-            }
-            Action::RemovePod { uid } => {
-                self.clear(&uid);
-                later(Input::PodRemoved { uid });
-            }
-            _ => {}
-        }
-    }
-
-    fn clear(&mut self, uid: &Uid) {
-        self.sandboxes.remove(&**uid);
-        self.containers.retain(|(owner, _), _| **owner != **uid);
-    }
-
-    /// A container ends. Returns the news for the agent, when it was that attempt and it ran.
-    pub fn end(&mut self, now: Now, at: &ContainerRef, code: i32) -> Option<Input> {
-        let running = self.containers.get_mut(&(at.uid.to_string(), at.container.to_string()))?;
-        if running.attempt != at.attempt || running.exit.is_some() {
-            return None;
-        }
-        let exit = Exit { code, finished_ms: now.wall_ms, ..Exit::default() };
-        running.exit = Some(exit.clone());
-        Some(Input::ContainerExited { at: at.clone(), exit })
+        Ok(())
     }
 
     pub fn wake_at(&self) -> Option<u64> {
@@ -425,12 +403,9 @@ impl Board {
     pub fn tick(&mut self, now: Now) {
         let Some(agent) = &mut self.agent else { return };
         agent.sync.tick(now);
-        agent.pods.handle(now, agent.sync.items(), Input::Tick);
-    }
-
-    /// Uids of pods of which a container runs.
-    pub fn running(&self) -> BTreeSet<String> {
-        self.containers.iter().filter(|(_, r)| r.exit.is_none()).map(|((uid, _), _)| uid.clone()).collect()
+        if agent.pods.wake_at().is_some_and(|(at, _)| at <= now.mono_ms) {
+            agent.pods.handle(now, agent.sync.items(), Input::Tick);
+        }
     }
 }
 

@@ -1,10 +1,11 @@
-//! What goes wrong: network, power, disks, clocks, versions.
+//! What goes wrong: network, power, disks, clocks, versions, copied cards.
 //!
 //! In: chance. Out: changed boards, hub and network, and events that end the trouble. All of it stops with the time of trouble.
 //! Never: breaks what no real fault breaks: a journal record that was synced, bytes of a message.
 
 use crate::{
     Rng,
+    board::Board,
     world::{What, World},
 };
 use limpet_agent_core::pods::ContainerRef;
@@ -49,7 +50,7 @@ impl World {
         if let Some(at) = until(&self.net.clogged, self.now) {
             return self.after(at - self.now, make(bytes));
         }
-        if !self.trouble() {
+        if !self.rough() {
             return self.after(20, make(bytes));
         }
         match self.rng.between(0, 100) {
@@ -68,13 +69,14 @@ impl World {
     }
 
     pub(crate) fn fault(&mut self) {
-        if !self.trouble() {
+        if !self.rough() {
             return;
         }
-        let wait = self.rng.between(200, 8_000) * self.fault_every;
+        self.report.faults += 1;
+        let wait = self.rng.between(200, 8_000) * self.settings.fault_every;
         self.after(wait, What::Fault);
         let board = self.rng.between(0, self.boards.len() as u64) as usize;
-        match self.rng.between(0, 20) {
+        match self.rng.between(0, 24) {
             0..4 => self.cut_now(board),
             4 => self.boards[board].cut_off = !self.boards[board].cut_off,
             5 | 6 => self.kill_agent(board),
@@ -85,6 +87,10 @@ impl World {
             11 => self.bad_disk(board),
             12 => self.wrong_clock(board),
             13 => self.everybody(),
+            14 => self.hub_disk(),
+            15 => self.copy_card(board),
+            16 => self.boards[board].runtime.clumsy = self.rng.between(0, 3) * 12,
+            17 => self.site_is_away(),
             _ => self.end_some_container(board),
         }
         if self.boards[board].cut_off {
@@ -92,19 +98,78 @@ impl World {
         }
     }
 
+    /// The trouble is over: what would last for ever ends.
+    pub(crate) fn make_peace(&mut self) {
+        self.hub.dies_at = None;
+        for board in 0..self.boards.len() {
+            let device = &mut self.boards[board];
+            (device.dies_at, device.cut_off, device.runtime.clumsy) = (None, false, 0);
+            if device.hardware.starts_with("copy") {
+                self.unplug(board);
+            }
+            // Convergence is counted from the moment at which everybody can be reached.
+            let soon = self.rng.between(100, 3_000);
+            self.after(soon, What::Connect { board });
+        }
+        self.operator.mend(&mut self.hub);
+    }
+
     fn kill_agent(&mut self, board: usize) {
         if self.boards[board].agent.is_some() {
             self.boards[board].crash();
-            self.died(board);
+            self.died(board, false);
         }
     }
 
     fn power_cut(&mut self, board: usize) {
         let dead = self.boards[board].agent.is_none();
-        self.boards[board].reboot();
+        self.boards[board].reboot(&mut self.rng);
         if !dead {
-            self.died(board);
+            self.died(board, true);
         }
+    }
+
+    /// A second device from a copy of the card, for a while.
+    fn copy_card(&mut self, board: usize) {
+        let original = &self.boards[board];
+        if original.gone || original.copied || self.boards.len() > self.settings.boards {
+            return;
+        }
+        let mut copy = Board::new(board);
+        copy.journal.compact(original.journal.records().to_vec());
+        copy.hardware = format!("copy-of-{}", original.hardware);
+        (copy.copied, copy.floor_ms) = (true, original.floor_ms);
+        self.boards[board].copied = true;
+        self.boards.push(copy);
+        self.ticks.push(None);
+        let board = self.boards.len() - 1;
+        self.memory.device(board);
+        self.after(10, What::Start { board });
+        let wait = self.rng.between(10_000, 900_000).min(self.trouble_left());
+        self.after(wait, What::Unplug { board });
+    }
+
+    pub(crate) fn unplug(&mut self, board: usize) {
+        self.power_cut(board);
+        self.boards[board].gone = true;
+    }
+
+    /// Half of the boards, or all, lose their way to the hub together, or find it again.
+    fn site_is_away(&mut self) {
+        let (away, all) = (self.rng.one_in(2), self.rng.one_in(2));
+        for board in (0..self.boards.len()).filter(|b| all || b % 2 == 0) {
+            self.boards[board].cut_off = away;
+            if away {
+                self.cut_now(board);
+            }
+        }
+    }
+
+    /// The hub's store cannot be written for a while.
+    fn hub_disk(&mut self) {
+        self.hub.disk_bad = true;
+        let wait = self.rng.between(500, 20_000).min(self.trouble_left());
+        self.after(wait, What::HubDiskGood);
     }
 
     fn some_way(&mut self) -> Way {
@@ -128,7 +193,7 @@ impl World {
 
     fn bad_disk(&mut self, board: usize) {
         self.boards[board].disk_bad = true;
-        let wait = self.rng.between(500, 30_000);
+        let wait = self.rng.between(500, 30_000).min(self.trouble_left());
         self.after(wait, What::DiskGood { board });
     }
 
@@ -159,16 +224,16 @@ impl World {
         }
         self.report.crashes += 1;
         self.hub.crash();
-        self.hub_tick = None;
+        (self.hub_tick, self.decide_at) = (None, None);
         for board in self.links.keys().copied().collect::<Vec<_>>() {
-            self.cut_now(board);
+            self.drop_link(board);
         }
         let wait = self.rng.between(500, 20_000);
         self.after(wait, What::HubStart);
     }
 
     fn end_some_container(&mut self, board: usize) {
-        let some = self.boards[board].containers.iter().find(|(_, r)| r.exit.is_none());
+        let some = self.boards[board].runtime.containers.iter().find(|(_, r)| r.exit.is_none());
         let Some(((uid, name), running)) = some else { return };
         let at = ContainerRef { uid: uid.as_str().into(), container: name.as_str().into(), attempt: running.attempt };
         let boot = self.boards[board].boot;

@@ -1,92 +1,180 @@
-//! The hub of the simulation: a store that survives crashes, the real sessions, which do not.
+//! The hub of the simulation: a store that survives crashes, the real sessions and controllers, which do not.
 //!
-//! In: connections, bytes, verdicts. Out: bytes for boards and writes to apply later.
-//! Never: more API than the sessions and the operator need.
+//! In: connections, bytes, verdicts, an operator's wishes. Out: bytes for boards and writes to apply later.
+//! The hub may die before and after every single write.
+//! Never: more API than sessions, controllers and the operator need.
 
+use crate::{control::Control, promises::Promises, watcher::Watcher};
 use limpet_hub_core::{
-    Change, Key, ObjectStore, Timestamp, json_merge,
+    Change, Changed, Key, Timestamp,
     nodes::{
         desired,
+        holder::{self, Seen, Verdict},
+        offline::Liveness,
         session::{Session, SessionInput, SessionOutput},
     },
+    schedule::Scheduler,
+    view::Node,
+    world::Api,
 };
 use limpet_protocol::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-#[derive(Default)]
 pub struct Hub {
-    pub objects: BTreeMap<Key, Value>,
-    pub revision: u64,
-    pub view: ObjectStore,
+    /// Its objects are on the disk, its view is not.
+    pub api: Api,
+    pub control: Control,
+    pub promises: Promises,
+    pub watcher: Watcher,
     pub sessions: BTreeMap<String, Session>,
+    pub liveness: Liveness,
     /// Grows with each crash: answers to the life before are void.
     pub life: u64,
     pub up: bool,
+    /// The store cannot be written at the moment.
+    pub disk_bad: bool,
     /// What sessions want done, in order.
     pub out: Vec<(String, SessionOutput)>,
     tokens: u64,
     /// Simulated milliseconds, set by the world before each step.
-    pub clock_ms: u64,
+    clock_ms: u64,
     /// When each session wants to be woken, simulated milliseconds; by time, and by node.
     wakes: BTreeSet<(u64, String)>,
     wake_of: BTreeMap<String, u64>,
+    /// Writes of one node are applied one after the other: when its last one is.
+    pub written_until: BTreeMap<String, u64>,
     /// Oldest and newest protocol version of this hub.
     pub versions: (u8, u8),
+    /// Since when nodes are without a connection.
+    pub away: BTreeMap<String, u64>,
+    /// The broker's connections, by node.
+    pub open: BTreeMap<String, u64>,
+    /// Objects whose key contains this are told of.
+    pub follow: Option<String>,
     /// Names of the Events that are in the store.
     pub events: BTreeSet<String>,
-    /// Pods that the hub deleted although nobody had asked for that.
-    pub evicted: Vec<String>,
+    pub broken: Option<String>,
+    /// Writes, without those that only say that a node is alive.
+    pub writes: u64,
+    /// Points at which the hub can die, so far: two a write, before and after it is durable.
+    pub points: u64,
+    /// It dies at this one.
+    pub dies_at: Option<u64>,
+    started: Timestamp,
+    /// Hardware on record, by node; on the disk.
+    records: BTreeMap<String, String>,
+    seen: BTreeMap<String, Seen>,
+    /// Copies of cards that were kept out.
+    pub kept_out: u64,
 }
 
 impl Hub {
-    pub fn new(boards: usize) -> Hub {
-        let versions = (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION);
-        let mut hub = Hub { up: true, versions, ..Hub::default() };
+    pub fn new(boards: usize, with_control: bool) -> Hub {
+        let mut api = Api::new(now(0), Scheduler::default());
+        api.strict = false;
+        let mut hub = Hub {
+            api,
+            control: Control::new(with_control),
+            promises: Promises::default(),
+            watcher: Watcher::default(),
+            sessions: BTreeMap::new(),
+            liveness: Liveness::new(now(0)),
+            life: 0,
+            up: true,
+            disk_bad: false,
+            out: Vec::new(),
+            tokens: 0,
+            clock_ms: 0,
+            wakes: BTreeSet::new(),
+            wake_of: BTreeMap::new(),
+            written_until: BTreeMap::new(),
+            versions: (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION),
+            away: BTreeMap::new(),
+            open: BTreeMap::new(),
+            follow: None,
+            events: BTreeSet::new(),
+            broken: None,
+            writes: 0,
+            points: 0,
+            dies_at: None,
+            started: now(0),
+            records: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            kept_out: 0,
+        };
+        for namespace in ["default", "kube-node-lease"] {
+            hub.put("/namespaces", json!({"metadata": {"name": namespace, "uid": namespace}, "status": {"phase": "Active"}}));
+        }
         for i in 0..boards {
             let name = format!("board-{i}");
-            hub.put("/nodes", json!({"metadata": {"name": name, "uid": format!("node-{i}")}, "spec": {}}));
+            let labels = json!({"kubernetes.io/hostname": name, "half": (i % 2).to_string()});
+            hub.put("/nodes", json!({"metadata": {"name": name, "uid": format!("node-{i}"), "labels": labels}, "spec": {}}));
         }
+        hub.settle();
         hub
     }
 
-    /// Writes an object and tells the sessions that it concerns.
-    pub fn put(&mut self, resource: &str, mut object: Value) {
-        self.revision += 1;
-        object["metadata"]["resourceVersion"] = json!(self.revision.to_string());
+    pub fn set_clock(&mut self, ms: u64) {
+        self.clock_ms = ms;
+        self.api.now = now(ms);
+    }
+
+    /// Writes an object as it is.
+    pub fn put(&mut self, resource: &str, object: Value) {
         let text = |p: &str| object.pointer(p).and_then(Value::as_str).unwrap_or_default().to_owned();
         let key = Key::new(resource, &text("/metadata/namespace"), &text("/metadata/name"));
-        let raw = object.to_string().into_bytes();
-        let changed = self.view.apply(self.revision, resource, &key.namespace, &key.name, Some(raw.into()));
-        self.objects.insert(key, object);
-        self.tell(&changed);
+        self.api.put(key, object);
     }
 
-    pub fn delete(&mut self, key: &Key) {
-        if self.objects.remove(key).is_some() {
-            self.revision += 1;
-            let changed = self.view.apply(self.revision, &key.resource, &key.namespace, &key.name, None);
+    /// Tells everybody what has changed.
+    pub fn settle(&mut self) {
+        let mut dirty = BTreeSet::new();
+        for changed in std::mem::take(&mut self.api.changed) {
+            if &*changed.key.resource != "coordination.k8s.io/leases" {
+                self.writes += 1;
+            }
+            if let Err(e) = self.watcher.saw(&changed).and_then(|()| self.promises.changed(&self.api, &changed)) {
+                self.broken.get_or_insert(e);
+            }
             self.tell(&changed);
+            self.control.changed(&self.api.view, &changed);
+            if changed.is::<Node>() {
+                self.control.look_at(&changed.key.name);
+            }
+            if !desired::looks_the_same(&changed) {
+                dirty.extend(desired::nodes_for(&self.api.view, &changed));
+            }
+        }
+        for node in dirty {
+            if !self.liveness.is_connected(&node) {
+                self.control.look_at(&node);
+            }
+            if self.sessions.contains_key(&node) {
+                self.give(&node, SessionInput::Dirty);
+            }
         }
     }
 
-    fn tell(&mut self, changed: &limpet_hub_core::Changed) {
-        if desired::looks_the_same(changed) {
-            return;
-        }
-        for node in desired::nodes_for(&self.view, changed) {
-            self.give(&node, now(self.clock_ms), SessionInput::Dirty);
+    /// Says what happens to the objects that somebody wants to follow.
+    fn tell(&self, changed: &Changed) {
+        if self.follow.as_ref().is_some_and(|part| changed.key.to_string().contains(part)) {
+            let now = self.api.objects.get(&changed.key).map_or("gone".into(), ToString::to_string);
+            println!("{} {}: {now}", self.clock_ms, changed.key);
         }
     }
 
-    pub fn give(&mut self, node: &str, now: Timestamp, input: SessionInput) {
+    pub fn give(&mut self, node: &str, input: SessionInput) {
         let versions = self.versions;
         let session = self.sessions.entry(node.to_string()).or_insert_with(|| Session::speaking(node, versions));
-        session.handle(now, &self.view, input);
+        session.handle(self.api.now, &self.api.view, input);
         while let Some(output) = session.poll() {
             self.out.push((node.to_string(), output));
         }
         let wake = session.wake_at().map(|(at, _)| sim_ms(at));
+        if self.wake_of.get(node).copied() == wake {
+            return;
+        }
         if let Some(old) = self.wake_of.remove(node) {
             self.wakes.remove(&(old, node.to_string()));
         }
@@ -94,6 +182,53 @@ impl Hub {
             self.wakes.insert((at, node.to_string()));
             self.wake_of.insert(node.to_string(), at);
         }
+    }
+
+    /// The door of the broker: whether this device may connect under this name.
+    pub fn admits(&mut self, node: &str, hardware: &str) -> bool {
+        let record = self.records.get(node).cloned().unwrap_or_default();
+        let verdict = holder::verdict(&record, self.seen.get(node), hardware, self.started, self.api.now);
+        if verdict == Verdict::KeepOut {
+            self.kept_out += 1;
+            return false;
+        }
+        if verdict == Verdict::AdmitAndRecord {
+            self.records.insert(node.into(), hardware.into());
+        }
+        self.seen.insert(node.into(), Seen { hardware: hardware.into(), connected: true, at: self.api.now });
+        true
+    }
+
+    /// The hardware that a node's name belongs to.
+    pub fn holder(&self, node: &str) -> &str {
+        self.records.get(node).map_or("", String::as_str)
+    }
+
+    pub fn clock_ms(&self) -> u64 {
+        self.clock_ms
+    }
+
+    pub fn connected(&mut self, node: &str, connection: u64) {
+        self.away.remove(node);
+        self.heard(node);
+        self.give(node, SessionInput::Connected { connection });
+    }
+
+    pub fn heard(&mut self, node: &str) {
+        if !self.liveness.is_connected(node) {
+            self.control.look_at(node);
+        }
+        self.liveness.heard(node, self.api.now);
+    }
+
+    pub fn disconnected(&mut self, node: &str, connection: u64) {
+        if let Some(seen) = self.seen.get_mut(node) {
+            (seen.connected, seen.at) = (false, self.api.now);
+        }
+        self.liveness.disconnected(node, self.api.now);
+        self.away.insert(node.into(), self.clock_ms);
+        self.control.look_at(node);
+        self.give(node, SessionInput::Disconnected { connection });
     }
 
     pub fn wake_at(&self) -> Option<u64> {
@@ -112,47 +247,66 @@ impl Hub {
         self.sessions.clear();
         self.wakes.clear();
         self.wake_of.clear();
+        self.written_until.clear();
+        self.seen.clear();
+        self.open.clear();
         self.out.clear();
+        self.api.changed.clear();
+        self.control = Control::new(self.control.is_on());
     }
 
     pub fn start(&mut self) {
         self.up = true;
-        self.view = ObjectStore::new();
-        for (key, object) in &self.objects {
-            let revision = object["metadata"]["resourceVersion"].as_str().and_then(|r| r.parse().ok()).unwrap_or(0);
-            let raw = object.to_string().into_bytes();
-            self.view.apply(revision.max(1), &key.resource, &key.namespace, &key.name, Some(raw.into()));
+        self.started = self.api.now;
+        self.liveness = Liveness::new(self.api.now);
+        let nodes: Vec<String> = self.list("/nodes").map(|(k, _)| k.name.to_string()).collect();
+        for node in nodes {
+            self.away.entry(node).or_insert(self.clock_ms);
         }
-        // The newest revision may have been a deletion.
-        self.view.apply(self.revision, "sim/marker", "", "start", None);
+        self.api.reload(Scheduler::default());
+        let loaded = std::mem::take(&mut self.api.changed);
+        if let Err(e) = self.watcher.listed(&loaded) {
+            self.broken.get_or_insert(e);
+        }
+        for changed in &loaded {
+            self.control.changed(&self.api.view, changed);
+            if changed.is::<Node>() {
+                self.control.look_at(&changed.key.name);
+            }
+        }
     }
 
-    /// The API's part: uid preconditions, merge, deletion.
-    pub fn apply(&mut self, changes: Vec<Change>) {
-        for change in changes {
-            match change {
-                Change::Patch { resource, namespace, name, uid, merge, .. } => {
-                    let key = Key::new(&resource, &namespace, &name);
-                    let Some(old) = self.objects.get(&key).filter(|o| o["metadata"]["uid"] == uid.as_str()) else {
-                        continue;
-                    };
-                    let mut new = old.clone();
-                    json_merge(&mut new, &merge);
-                    self.put(&resource, new);
+    /// One of the points at which power can fail; true when it does.
+    pub fn point(&mut self) -> bool {
+        self.points += 1;
+        let dies = self.dies_at.is_some_and(|at| at < self.points);
+        if dies {
+            self.dies_at = None;
+        }
+        dies
+    }
+
+    /// One change of a node's session, by way of the API. Deletes only what somebody wanted deleted.
+    pub fn take(&mut self, change: Change) {
+        if let Change::Delete { uid, .. } = &change {
+            self.promises.ended(uid);
+        }
+        match &change {
+            Change::Create { resource, object, .. } if resource == "/events" => {
+                self.events.extend(object["metadata"]["name"].as_str().map(String::from));
+            }
+            Change::Event { .. } => {}
+            Change::Delete { resource, namespace, name, uid, .. } => {
+                let key = Key::new(resource, namespace, name);
+                let there = self.api.objects.get(&key).filter(|o| o["metadata"]["uid"] == **uid);
+                if there.is_some_and(|o| o["metadata"]["deletionTimestamp"].is_null()) {
+                    self.broken.get_or_insert(format!("the hub deletes {key} although nobody had asked for that"));
                 }
-                Change::Delete { resource, namespace, name, uid, .. } => {
-                    let key = Key::new(&resource, &namespace, &name);
-                    if let Some(object) = self.objects.get(&key).filter(|o| o["metadata"]["uid"] == uid.as_str()) {
-                        if object["metadata"]["deletionTimestamp"].is_null() {
-                            self.evicted.push(key.to_string());
-                        }
-                        self.delete(&key);
-                    }
-                }
-                Change::Create { resource, object, .. } if resource == "/events" => {
-                    self.events.extend(object["metadata"]["name"].as_str().map(String::from));
-                }
-                Change::Create { .. } | Change::Event { .. } | Change::Bind { .. } => {}
+                let _ = self.api.apply(&change);
+            }
+            _ => {
+                // Its object is gone, or another one has its name.
+                let _ = self.api.apply(&change);
             }
         }
     }
@@ -165,8 +319,9 @@ impl Hub {
             .into_bytes()
     }
 
-    pub fn pods(&self) -> impl Iterator<Item = &Value> {
-        self.objects.iter().filter(|(k, _)| &*k.resource == "/pods").map(|(_, v)| v)
+    /// All objects of a resource.
+    pub fn list<'a>(&'a self, resource: &'a str) -> impl Iterator<Item = (&'a Key, &'a Value)> {
+        self.api.objects.range(Key::new(resource, "", "")..).take_while(move |(k, _)| &*k.resource == resource)
     }
 }
 
@@ -180,7 +335,8 @@ pub fn now(ms: u64) -> Timestamp {
     Timestamp::from_millisecond(i64::try_from(hub_ms(ms)).unwrap_or(0)).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-/// The hub's wall clock as simulated milliseconds.
-fn sim_ms(at: Timestamp) -> u64 {
-    u64::try_from(at.as_millisecond() - now(0).as_millisecond()).unwrap_or(0)
+/// The hub's wall clock as simulated milliseconds, not before the time that is meant.
+pub fn sim_ms(at: Timestamp) -> u64 {
+    let late = at.subsec_nanosecond() % 1_000_000 != 0;
+    u64::try_from(at.as_millisecond() - now(0).as_millisecond()).unwrap_or(0) + u64::from(late)
 }

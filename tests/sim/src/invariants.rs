@@ -3,111 +3,194 @@
 //! In: hub and boards. Out: the first broken promise as a sentence. Never: changes anything.
 
 use crate::{board::Board, hub::Hub};
-use limpet_agent_core::Sync;
-use limpet_hub_core::nodes::desired;
+use limpet_hub_core::{nodes::desired, view::Pod};
 use limpet_protocol::{ItemKey, ItemKind};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Generations seen on each board, and where each pod has run.
+/// Records that a journal may hold, with all that this world's boards know.
+const JOURNAL_MAX: usize = 4096;
+/// As the agent's spool.
+const EVENTS_MAX: usize = 512;
+
+/// Generations seen on each device, and where each pod has run.
 pub struct Memory {
     generations: Vec<BTreeMap<ItemKey, u64>>,
-    homes: BTreeMap<String, usize>,
+    /// The agent's life in which the whole set was looked at.
+    lives: Vec<Option<u64>>,
+    homes: BTreeMap<String, String>,
 }
 
 impl Memory {
     pub fn new(boards: usize) -> Memory {
-        Memory { generations: vec![BTreeMap::new(); boards], homes: BTreeMap::new() }
+        Memory { generations: vec![BTreeMap::new(); boards], lives: vec![None; boards], homes: BTreeMap::new() }
     }
 
-    /// After every event.
-    pub fn check(&mut self, boards: &[Board], index: usize) -> Result<(), String> {
-        let board = &boards[index];
-        if let Some(at) = board.twice.first() {
+    /// Another device is there.
+    pub fn device(&mut self, board: usize) {
+        self.generations.resize(board + 1, BTreeMap::new());
+        self.lives.resize(board + 1, None);
+    }
+
+    /// After every event, for each board that it concerned.
+    pub fn check(&mut self, boards: &mut [Board], index: usize) -> Result<(), String> {
+        let board = &mut boards[index];
+        if let Some(broken) = board.broken.take() {
+            return Err(broken);
+        }
+        if let Some(at) = board.runtime.twice.first() {
             return Err(format!("{}: {at:?} was started while its predecessor ran", board.name));
         }
-        for uid in board.running() {
-            let home = *self.homes.entry(uid.clone()).or_insert(index);
-            if home != index {
-                return Err(format!("pod {uid} runs on {} and ran on board-{home}", board.name));
+        for uid in &board.runtime.began {
+            let home = self.homes.entry(uid.clone()).or_insert_with(|| board.name.clone());
+            if *home != board.name {
+                return Err(format!("pod {uid} runs on {} and ran on {home}", board.name));
             }
         }
+        let fresh = std::mem::take(&mut board.fresh);
         let Some(agent) = &board.agent else { return Ok(()) };
-        let own = crate::operator::secret_of(index);
-        for (key, held) in agent.sync.items().all() {
-            if key.kind == ItemKind::Secret && key.name != own {
-                return Err(format!("{}: knows {}, which none of its pods names", board.name, key.name));
-            }
-            let seen = self.generations[index].entry(key.clone()).or_insert(0);
-            if held.generation < *seen {
-                return Err(format!("{}: {key:?} fell from generation {seen} to {}", board.name, held.generation));
-            }
-            *seen = held.generation;
+        if board.journal.digest() != agent.sync.items().digest() {
+            return Err(format!("{}: holds what the journal does not rebuild", board.name));
         }
-        self.generations[index].retain(|key, _| agent.sync.items().by_key(key).is_some());
+        if board.journal.len() > JOURNAL_MAX || agent.outbox.events() > EVENTS_MAX {
+            let (records, events) = (board.journal.len(), agent.outbox.events());
+            return Err(format!("{}: {records} records, {events} Events: over the bound", board.name));
+        }
+        // A new life has read its set from the journal.
+        let life = Some(board.life);
+        if self.lives[index] != life {
+            self.lives[index] = life;
+            let all: Vec<ItemKey> = agent.sync.items().all().map(|(k, _)| k.clone()).collect();
+            self.generations[index].retain(|key, _| agent.sync.items().by_key(key).is_some());
+            return all.iter().try_for_each(|key| self.item(board, index, key));
+        }
+        fresh.iter().try_for_each(|key| self.item(board, index, key))
+    }
+
+    fn item(&mut self, board: &Board, index: usize, key: &ItemKey) -> Result<(), String> {
+        let held = board.agent.as_ref().and_then(|a| a.sync.items().by_key(key));
+        let Some(held) = held else {
+            self.generations[index].remove(key);
+            return Ok(());
+        };
+        if key.kind == ItemKind::Secret && key.name != crate::operator::secret_of(&board.name) {
+            return Err(format!("{}: knows {}, which none of its pods names", board.name, key.name));
+        }
+        let seen = self.generations[index].entry(key.clone()).or_insert(0);
+        if held.generation < *seen {
+            return Err(format!("{}: {key:?} fell from generation {seen} to {}", board.name, held.generation));
+        }
+        *seen = held.generation;
         Ok(())
     }
 }
 
-/// What an acknowledgement promises: the journal alone rebuilds the set.
-pub fn durable(board: &Board) -> Result<(), String> {
-    let Some(agent) = &board.agent else { return Ok(()) };
-    let mut again = Sync::new();
-    board.journal.iter().for_each(|r| again.replay(r.clone()));
-    match again.items().digest() == agent.sync.items().digest() {
-        true => Ok(()),
-        false => Err(format!("{}: acknowledged what the journal does not hold", board.name)),
-    }
+/// The device that is the node, of each name.
+fn nodes<'a>(hub: &'a Hub, boards: &'a [Board]) -> impl Iterator<Item = &'a Board> {
+    boards.iter().filter(move |b| !b.gone && b.hardware == hub.holder(&b.name))
 }
 
-/// What the hub never does by itself.
-pub fn hub_is_patient(hub: &Hub) -> Result<(), String> {
-    match hub.evicted.first() {
-        Some(pod) => Err(format!("the hub deleted {pod} although nobody had asked for that")),
-        None => Ok(()),
+/// Every board knows what it should, and nothing else, and the hub knows that.
+pub fn in_sync(hub: &Hub, boards: &[Board]) -> Result<(), String> {
+    let names: BTreeSet<&str> = boards.iter().map(|b| &*b.name).collect();
+    let there: BTreeSet<&str> = nodes(hub, boards).map(|b| &*b.name).collect();
+    if let Some(name) = names.difference(&there).next() {
+        return Err(format!("{name} has no device"));
     }
-}
-
-/// Desired = actual, everywhere.
-pub fn converged(hub: &Hub, boards: &[Board]) -> Result<(), String> {
-    for board in boards {
-        if let Some(lost) = board.events.iter().find(|e| !hub.events.contains(*e)) {
-            return Err(format!("{}: the Event {lost} is not at the hub", board.name));
-        }
+    for board in nodes(hub, boards) {
         let Some(agent) = &board.agent else { return Err(format!("{} has no agent", board.name)) };
-        let session = hub.sessions.get(&board.name);
-        if !session.is_some_and(|s| s.in_sync()) {
+        if !hub.sessions.get(&board.name).is_some_and(|s| s.in_sync()) {
             return Err(format!("{}: the session is not in sync", board.name));
         }
         if !agent.sync.in_sync() {
             return Err(format!("{}: the agent is not in sync", board.name));
         }
-        let wanted = desired::wanted(&hub.view, &board.name);
+        let wanted = desired::wanted(&hub.api.view, &board.name);
         let keys: BTreeSet<&ItemKey> = wanted.items.keys().chain(wanted.tokens.keys()).collect();
         let held: BTreeSet<&ItemKey> = agent.sync.items().all().map(|(k, _)| k).collect();
         if keys != held {
-            return Err(format!("{}: holds {held:?}, should hold {keys:?}", board.name));
+            let (more, less): (Vec<_>, Vec<_>) = (held.difference(&keys).collect(), keys.difference(&held).collect());
+            return Err(format!("{}: holds {more:?} too many, lacks {less:?}", board.name));
         }
         for (key, state) in &wanted.items {
             if agent.sync.items().by_key(key).is_none_or(|h| h.hash != state.hash) {
                 return Err(format!("{}: {key:?} differs", board.name));
             }
         }
-        let pods: BTreeSet<String> = wanted
-            .items
-            .keys()
-            .filter(|k| k.kind == ItemKind::Pod)
-            .filter_map(|k| hub.view.pod(&k.namespace, &k.name).map(|p| p.meta.uid.to_string()))
-            .collect();
-        if pods != board.running() {
-            return Err(format!("{}: runs {:?}, should run {pods:?}", board.name, board.running()));
+    }
+    Ok(())
+}
+
+/// Desired = actual, everywhere.
+pub fn converged(hub: &Hub, boards: &[Board]) -> Result<(), String> {
+    in_sync(hub, boards)?;
+    for board in nodes(hub, boards) {
+        if let Some(lost) = board.events.iter().find(|e| !hub.events.contains(*e)) {
+            return Err(format!("{}: the Event {lost} is not at the hub", board.name));
         }
-        if !agent.outbox.idle() {
+        let pods: BTreeSet<&str> =
+            hub.api.view.pods_on(&board.name).filter(|p| !p.is_finished()).map(|p: &std::sync::Arc<Pod>| &*p.meta.uid).collect();
+        let running: BTreeSet<&str> = board.runtime.running.keys().map(|u| &**u).collect();
+        if pods != running {
+            let (more, less): (Vec<_>, Vec<_>) = (running.difference(&pods).collect(), pods.difference(&running).collect());
+            let shown = less.first().and_then(|uid| hub.api.view.by_uid(uid)).map(|key| (key, &hub.api.objects[key]));
+            let shown = shown.map(|(key, pod)| format!(": {key} is {}", pod["status"])).unwrap_or_default();
+            return Err(format!("{}: runs {more:?} too many, does not run {less:?}{shown}", board.name));
+        }
+        if board.agent.as_ref().is_some_and(|a| !a.outbox.idle()) {
             return Err(format!("{}: has unconfirmed reports", board.name));
         }
+        if !hub.api.view.node(&board.name).is_some_and(|n| n.status.ready()) {
+            return Err(format!("{} is not Ready at the hub", board.name));
+        }
     }
-    for pod in hub.pods() {
-        if pod["status"]["phase"] != "Running" || !pod["metadata"]["deletionTimestamp"].is_null() {
-            return Err(format!("the hub shows {} as {}", pod["metadata"]["name"], pod["status"]["phase"]));
+    for (key, pod) in hub.list("/pods") {
+        let phase = pod["status"]["phase"].as_str().unwrap_or_default();
+        let ended = ["Succeeded", "Failed"].contains(&phase);
+        if !(ended || phase == "Running") || !pod["metadata"]["deletionTimestamp"].is_null() {
+            return Err(format!("the hub shows {key} as {phase}, deleted: {}", pod["metadata"]["deletionTimestamp"]));
+        }
+        if !pod["metadata"]["annotations"]["limpet.dev/lost-since"].is_null() {
+            return Err(format!("{key} is lost although all boards are there"));
+        }
+    }
+    workloads(hub)
+}
+
+/// Every workload has what it wants.
+fn workloads(hub: &Hub) -> Result<(), String> {
+    if !hub.control.is_on() {
+        return Ok(());
+    }
+    let number = |v: &Value| v.as_i64().unwrap_or(0);
+    for resource in ["apps/deployments", "apps/replicasets", "apps/statefulsets"] {
+        for (key, o) in hub.list(resource) {
+            let (want, have) = (number(&o["spec"]["replicas"]), number(&o["status"]["readyReplicas"]));
+            let seen = o["status"]["observedGeneration"] == o["metadata"]["generation"];
+            if want != have || number(&o["status"]["replicas"]) != want || !seen {
+                return Err(format!("{key} wants {want} and has {have}: {}", o["status"]));
+            }
+            if resource != "apps/replicasets" && number(&o["status"]["updatedReplicas"]) != want {
+                return Err(format!("{key} is not updated: {}", o["status"]));
+            }
+        }
+    }
+    for (key, o) in hub.list("apps/daemonsets") {
+        let (nodes, status) = (hub.list("/nodes").count() as i64, &o["status"]);
+        if number(&status["numberReady"]) != nodes || number(&status["updatedNumberScheduled"]) != nodes {
+            return Err(format!("{key} is not on all {nodes} nodes: {status}"));
+        }
+    }
+    for (key, o) in hub.list("batch/jobs") {
+        let conditions = o["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let ended = |c: &Value| (c["type"] == "Complete" || c["type"] == "Failed") && c["status"] == "True";
+        if !conditions.iter().any(ended) {
+            return Err(format!("{key} does not end: {}", o["status"]));
+        }
+    }
+    for (key, o) in &hub.api.objects {
+        if !o["metadata"]["deletionTimestamp"].is_null() {
+            return Err(format!("{key} never goes: {}", o["metadata"]["finalizers"]));
         }
     }
     Ok(())

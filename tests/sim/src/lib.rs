@@ -6,12 +6,19 @@
 //! Never: a clock, a thread, a source of chance other than the seed.
 
 mod board;
+mod control;
 mod faults;
 mod hub;
 mod invariants;
+mod journal;
 mod operator;
+mod promises;
 mod rng;
+mod runtime;
+mod steps;
+mod watcher;
+mod workloads;
 mod world;
 
 pub use rng::Rng;
-pub use world::{Report, Settings, run};
+pub use world::{Drill, Report, Settings, run};

@@ -1,6 +1,7 @@
 //! The simulator from a command line: many seeds, on all cores; `cargo xtask sim` calls it.
 //!
-//! In: `--seed N --nodes N --hours H --runs N --every N --keep FILE`. Out: node-hours a second; each failing seed, printed and
+//! In: `--seed N --nodes N --hours H --runs N --every N --control 0|1 --show TEXT --follow TEXT --keep FILE`. Out: node-hours
+//! a second; each failing seed, printed and
 //! appended to the file that tests replay for ever. Never: goes on in silence after a failure.
 
 use limpet_sim::{Settings, run};
@@ -20,11 +21,24 @@ struct Wish {
     minutes: u64,
     runs: u64,
     every: u64,
+    control: bool,
+    show: Option<String>,
+    follow: Option<String>,
     keep: Option<String>,
 }
 
 fn wish() -> Result<Wish, String> {
-    let mut wish = Wish { seed: 1, nodes: 5, minutes: 60, runs: 1, every: 1, keep: None };
+    let mut wish = Wish {
+        seed: 1,
+        nodes: 5,
+        minutes: 60,
+        runs: 1,
+        every: 1,
+        control: true,
+        show: None,
+        follow: None,
+        keep: None,
+    };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let value = words.next().ok_or(format!("{word} needs a value"))?;
@@ -38,6 +52,9 @@ fn wish() -> Result<Wish, String> {
             }
             "--runs" => wish.runs = number()?,
             "--every" => wish.every = number()?,
+            "--control" => wish.control = number()? != 0,
+            "--show" => wish.show = Some(value),
+            "--follow" => wish.follow = Some(value),
             "--keep" => wish.keep = Some(value),
             other => return Err(format!("{other} is not known")),
         }
@@ -67,6 +84,10 @@ fn main() -> ExitCode {
                 boards: wish.nodes,
                 trouble_ms: wish.minutes * 60_000,
                 fault_every: wish.every,
+                control: wish.control,
+                drill: None,
+                show: wish.show.clone(),
+                follow: wish.follow.clone(),
             };
             match run(&settings) {
                 Ok(report) => {
@@ -77,7 +98,9 @@ fn main() -> ExitCode {
                 }
                 Err(why) => {
                     println!("FAILED {why}");
-                    let line = format!("{} {} {} {}  # {why}", settings.seed, wish.nodes, wish.minutes, wish.every);
+                    let Wish { nodes, minutes, every, .. } = wish;
+                    let control = u8::from(wish.control);
+                    let line = format!("{} {nodes} {minutes} {every} {control}  # {why}", wish.seed + n);
                     failures.lock().unwrap_or_else(PoisonError::into_inner).push(line);
                 }
             }

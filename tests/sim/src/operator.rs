@@ -1,10 +1,12 @@
-//! Somebody with kubectl: pods and configuration come, change and go, at any time.
+//! Somebody who changes things all the time: pods of single boards, ConfigMaps, Secrets, and workloads.
 //!
-//! In: chance and the hub's store. Out: writes to the store. Never: looks at boards.
+//! In: chance. Out: objects of the hub, changed as by kubectl. At the end of the trouble everything that keeps work from
+//! coming to rest is taken back.
+//! Never: acts while the hub is down.
 
-use crate::{Rng, hub::Hub};
+use crate::{Rng, hub::Hub, workloads};
 use limpet_hub_core::Key;
-use serde_json::{Value, json};
+use serde_json::json;
 
 pub struct Operator {
     made: u64,
@@ -17,6 +19,9 @@ impl Operator {
     }
 
     pub fn act(&mut self, hub: &mut Hub, rng: &mut Rng) {
+        if hub.control.is_on() && rng.one_in(2) {
+            return workloads::act(hub, rng, self.boards);
+        }
         match rng.between(0, 10) {
             0..4 => self.create(hub, rng),
             4..7 => self.configure(hub, rng),
@@ -25,8 +30,14 @@ impl Operator {
         }
     }
 
+    pub fn mend(&mut self, hub: &mut Hub) {
+        if hub.control.is_on() {
+            workloads::mend(hub);
+        }
+    }
+
     fn create(&mut self, hub: &mut Hub, rng: &mut Rng) {
-        if hub.pods().count() as u64 >= self.boards * 5 {
+        if hub.list("/pods").filter(|(k, _)| k.name.starts_with('p')).count() as u64 >= self.boards * 5 {
             return;
         }
         self.made += 1;
@@ -44,7 +55,7 @@ impl Operator {
                     "containers": [{"name": "c", "image": "hub.limpet/app:1", "imagePullPolicy": "IfNotPresent",
                         "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
                     "volumes": [{"name": "v", "configMap": {"name": map, "optional": true}},
-                        {"name": "s", "secret": {"secretName": secret_of(board as usize), "optional": true}},
+                        {"name": "s", "secret": {"secretName": secret_of(&format!("board-{board}")), "optional": true}},
                         {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}],
                 },
                 "status": {"phase": "Pending"},
@@ -54,15 +65,14 @@ impl Operator {
 
     fn configure(&mut self, hub: &mut Hub, rng: &mut Rng) {
         if rng.one_in(4) {
-            let name = secret_of(rng.between(0, self.boards) as usize);
+            let name = secret_of(&format!("board-{}", rng.between(0, self.boards)));
             let data = json!({"key": rng.next().to_string()});
             let metadata = json!({"name": name, "namespace": "default", "uid": format!("uid-{name}")});
             return hub.put("/secrets", json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data}));
         }
         let name = format!("m{}", rng.between(0, 4));
         if rng.one_in(6) {
-            hub.delete(&Key::new("/configmaps", "default", &name));
-            return;
+            return hub.api.delete("/configmaps", "default", &name);
         }
         // Large enough for differences to be worth it.
         let data = json!({"k": rng.next().to_string(), "same": "and so on ".repeat(20)});
@@ -72,27 +82,24 @@ impl Operator {
 }
 
 /// The Secret that only pods of this board name.
-pub fn secret_of(board: usize) -> String {
+pub fn secret_of(board: &str) -> String {
     format!("secret-of-{board}")
 }
 
 /// As `kubectl delete pod`, or with `--force --grace-period=0`.
-fn delete(hub: &mut Hub, rng: &mut Rng, force: bool) {
-    let pods: Vec<(Key, Value)> = hub
-        .objects
-        .iter()
-        .filter(|(k, v)| &*k.resource == "/pods" && v["metadata"]["deletionTimestamp"].is_null())
-        .map(|(k, v)| (k.clone(), v.clone()))
+pub fn delete(hub: &mut Hub, rng: &mut Rng, force: bool) {
+    let pods: Vec<Key> = hub
+        .list("/pods")
+        .filter(|(_, v)| v["metadata"]["deletionTimestamp"].is_null())
+        .map(|(k, _)| k.clone())
         .collect();
     if pods.is_empty() {
         return;
     }
-    let (key, mut pod) = pods[rng.between(0, pods.len() as u64) as usize].clone();
+    let key = &pods[rng.between(0, pods.len() as u64) as usize];
     if force {
-        hub.delete(&key);
-        return;
+        let uid = hub.api.objects[key]["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+        hub.promises.force(&uid);
     }
-    pod["metadata"]["deletionTimestamp"] = json!("2026-11-18T00:00:00Z");
-    pod["metadata"]["deletionGracePeriodSeconds"] = pod["spec"]["terminationGracePeriodSeconds"].clone();
-    hub.put("/pods", pod);
+    hub.api.delete_with(key, force.then_some(0), None);
 }

@@ -1,24 +1,21 @@
-//! The queue of events and the faults.
+//! The queue of events.
 //!
 //! In: settings with a seed. Out: a report, or the first broken invariant.
-//! Phases: trouble (faults and an operator), then peace: convergence within a minute, then ten minutes in which nothing
-//! is written and nothing but what timers ask for is sent.
+//! Phases: trouble (faults and an operator), then peace: convergence, then ten minutes in which nothing is written and
+//! nothing but what timers ask for is sent. Time in which nobody wants anything costs nothing.
 //! Never: an order that depends on anything but time and the order of scheduling.
 
 use crate::{
     Rng,
     board::{Board, Wish},
-    faults::{self, Net, Way},
+    control::By,
+    faults::{Net, Way},
     hub::{self, Hub},
     invariants::{self, Memory},
     operator::Operator,
 };
 use limpet_agent_core::{Input, Now, pods::ContainerRef};
-use limpet_hub_core::{
-    Change,
-    nodes::session::{SessionInput, SessionOutput},
-};
-use limpet_protocol::{Envelope, Up};
+use limpet_hub_core::{Change, nodes::session::SessionOutput};
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug)]
@@ -27,8 +24,28 @@ pub struct Settings {
     pub boards: usize,
     /// Simulated time with faults.
     pub trouble_ms: u64,
-    /// The time between faults, in multiples of about four seconds.
+    /// The time between faults of the whole fleet, in multiples of about four seconds.
     pub fault_every: u64,
+    /// With the scheduler, all controllers and workloads.
+    pub control: bool,
+    /// Instead of faults at random a single death.
+    pub drill: Option<Drill>,
+    /// Objects whose key contains this are printed whenever they change.
+    pub follow: Option<String>,
+    /// And those at the end.
+    pub show: Option<String>,
+}
+
+/// Somebody dies at one of the points before and after each of its writes; nothing else goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drill {
+    /// Nobody dies: the run only counts the points.
+    None,
+    Hub(u64),
+    /// The agent of the first board is killed.
+    Agent(u64),
+    /// The first board loses its power.
+    Power(u64),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,11 +54,19 @@ pub struct Report {
     pub messages: u64,
     pub bytes: u64,
     pub crashes: u64,
+    pub faults: u64,
+    pub changes: u64,
     pub containers_started: u64,
     pub journal_records: u64,
+    pub hub_writes: u64,
+    pub copies_kept_out: u64,
+    /// Points at which the hub and the first board could have died.
+    pub points: (u64, u64),
     /// Simulated board-milliseconds.
     pub board_ms: u64,
-    /// From the end of the faults to convergence.
+    /// From the end of the faults until every board knows what it should, and the hub that it does.
+    pub in_sync_after_ms: u64,
+    /// From the end of the faults until everything runs and is known to run.
     pub converged_after_ms: u64,
     /// Order-sensitive sum over all events: equal runs have equal traces.
     pub trace: u64,
@@ -61,7 +86,14 @@ pub(crate) enum What {
     HubStart,
     /// A connection of which one direction was dead is given up.
     Break { board: usize, connection: u64 },
+    /// The hub's kernel finds out that a connection's other end is gone.
+    Noticed { name: String, connection: u64 },
     DiskGood { board: usize },
+    HubDiskGood,
+    /// A copy of a card is taken away.
+    Unplug { board: usize },
+    Decide,
+    CarryOut { life: u64, by: By, changes: Vec<Change> },
     Fault,
     Operate,
 }
@@ -73,57 +105,44 @@ pub(crate) struct World {
     queue: BTreeMap<(u64, u64), What>,
     pub(crate) hub: Hub,
     pub(crate) boards: Vec<Board>,
-    /// Connections that exist, by board.
+    /// Connections that exist, by board, and the other way round.
     pub(crate) links: BTreeMap<usize, u64>,
-    last_connection: u64,
-    ticks: Vec<Option<u64>>,
+    pub(crate) ends: BTreeMap<u64, usize>,
+    pub(crate) last_connection: u64,
+    pub(crate) ticks: Vec<Option<u64>>,
     pub(crate) hub_tick: Option<u64>,
+    pub(crate) decide_at: Option<u64>,
     trouble_until: u64,
-    memory: Memory,
-    operator: Operator,
+    pub(crate) memory: Memory,
+    pub(crate) operator: Operator,
     pub(crate) report: Report,
-    touched: Vec<usize>,
+    pub(crate) touched: Vec<usize>,
     pub(crate) net: Net,
-    pub(crate) fault_every: u64,
+    pub(crate) settings: Settings,
 }
 
-const PEACE_MS: u64 = 60_000;
 const QUIET_MS: u64 = 600_000;
-/// Reports are asked again after a minute and crash-looping containers come back after five.
-const SETTLE_MS: u64 = 6 * 60_000;
+/// Every board knows what it should by then.
+const SYNC_MS: u64 = 60_000;
+/// Reports are asked again after a minute; containers that failed come back after five, and failed pods' owners wait too.
+const SETTLE_MS: u64 = 11 * 60_000;
+/// The device on record must have been away so long before another one with its card is taken for a repair.
+const REPAIR_MS: u64 = 620_000;
 
 /// Runs one simulation.
 pub fn run(settings: &Settings) -> Result<Report, String> {
     let mut world = World::new(settings);
     let fail = |e: String, at: u64| {
         let minutes = settings.trouble_ms / 60_000;
-        let Settings { seed, boards, fault_every, .. } = settings;
-        format!("seed {seed} boards {boards} minutes {minutes} every {fault_every}, at {at} ms: {e}")
+        let Settings { seed, boards, fault_every, control, drill, .. } = settings;
+        let drill = drill.map_or(String::new(), |d| format!(" drill {d:?}"));
+        let control = u8::from(*control);
+        format!("seed {seed} boards {boards} minutes {minutes} every {fault_every} control {control}{drill}, at {at} ms: {e}")
     };
-    world.advance(settings.trouble_ms).map_err(|(e, at)| fail(e, at))?;
-    let end = settings.trouble_ms + PEACE_MS + SETTLE_MS;
-    let mut last = String::new();
-    while world.now < end {
-        let next = world.now + 500;
-        world.advance(next).map_err(|(e, at)| fail(e, at))?;
-        match invariants::converged(&world.hub, &world.boards) {
-            Ok(()) => {
-                last.clear();
-                break;
-            }
-            Err(e) => last = e,
-        }
-    }
-    if !last.is_empty() {
-        return Err(fail(format!("does not converge: {last}"), world.now));
-    }
-    world.report.converged_after_ms = world.now - settings.trouble_ms;
-    world.quiet().map_err(|e| fail(e, world.now))?;
-    let mut report = world.report.clone();
-    report.containers_started = world.boards.iter().map(|b| b.started).sum();
-    report.journal_records = world.boards.iter().map(Board::written).sum();
-    report.board_ms = world.now * settings.boards as u64;
-    Ok(report)
+    let outcome = world.live();
+    world.show();
+    outcome.map_err(|e| fail(e, world.now))?;
+    Ok(world.report())
 }
 
 impl World {
@@ -134,29 +153,56 @@ impl World {
             now: 0,
             order: 0,
             queue: BTreeMap::new(),
-            hub: Hub::new(settings.boards),
+            hub: Hub::new(settings.boards, settings.control),
             links: BTreeMap::new(),
+            ends: BTreeMap::new(),
             last_connection: 0,
             ticks: vec![None; boards.len()],
             boards,
             hub_tick: None,
+            decide_at: None,
             trouble_until: settings.trouble_ms,
             memory: Memory::new(settings.boards),
             operator: Operator::new(settings.boards),
             report: Report::default(),
             touched: Vec::new(),
             net: Net::default(),
-            fault_every: settings.fault_every.max(1),
+            settings: Settings { fault_every: settings.fault_every.max(1), ..settings.clone() },
         };
+        world.hub.follow.clone_from(&settings.follow);
+        match settings.drill {
+            Some(Drill::Hub(at)) => world.hub.dies_at = Some(at),
+            Some(Drill::Agent(at) | Drill::Power(at)) => world.boards[0].dies_at = Some(at),
+            Some(Drill::None) | None => {}
+        }
         for board in 0..settings.boards {
             world.after(1, What::Start { board });
         }
         world.after(5, What::Operate);
-        world.after(2_000, What::Fault);
+        if settings.drill.is_none() {
+            world.after(2_000, What::Fault);
+        }
         world
     }
 
-    fn clock(&self, board: usize) -> Now {
+    fn live(&mut self) -> Result<(), String> {
+        self.advance(self.settings.trouble_ms)?;
+        self.make_peace();
+        self.converge()?;
+        self.quiet()
+    }
+
+    fn show(&self) {
+        let Some(part) = &self.settings.show else { return };
+        for (key, object) in self.hub.api.objects.iter().filter(|(k, _)| k.to_string().contains(part)) {
+            println!("{key}: {object}");
+        }
+        for board in &self.boards {
+            println!("{}: {:#?}", board.name, board.agent.as_ref().map(|a| &a.pods));
+        }
+    }
+
+    pub(crate) fn clock(&self, board: usize) -> Now {
         self.boards[board].clock(self.now)
     }
 
@@ -169,45 +215,81 @@ impl World {
         self.now < self.trouble_until
     }
 
+    /// Whether things go wrong at random.
+    pub(crate) fn rough(&self) -> bool {
+        self.trouble() && self.settings.drill.is_none()
+    }
+
     /// Faults that last end with the trouble at the latest.
     pub(crate) fn trouble_left(&self) -> u64 {
         self.trouble_until.saturating_sub(self.now)
     }
 
-    fn advance(&mut self, until: u64) -> Result<(), (String, u64)> {
-        while let Some(((at, _), _)) = self.queue.first_key_value() {
-            if *at > until {
+    fn advance(&mut self, until: u64) -> Result<(), String> {
+        while let Some(entry) = self.queue.first_entry() {
+            let (at, order) = *entry.key();
+            if at > until {
                 break;
             }
-            let Some(((at, order), what)) = self.queue.pop_first() else { break };
+            let what = entry.remove();
             self.now = self.now.max(at);
             self.report.events += 1;
             self.report.trace = self.report.trace.rotate_left(5) ^ (at.wrapping_mul(31) + order + what.letter());
-            self.hub.clock_ms = self.now;
+            self.hub.set_clock(self.now);
             self.step(what);
-            self.flush_hub();
-            invariants::hub_is_patient(&self.hub).map_err(|e| (e, self.now))?;
-            for board in std::mem::take(&mut self.touched) {
-                self.pump(board);
-                self.memory.check(&self.boards, board).map_err(|e| (e, self.now))?;
-                if self.report.events.is_multiple_of(64) {
-                    invariants::durable(&self.boards[board]).map_err(|e| (e, self.now))?;
-                }
-            }
+            self.follow_up()?;
         }
         self.now = self.now.max(until);
+        self.hub.set_clock(self.now);
         Ok(())
+    }
+
+    /// What follows at once from what happened, and whether all of it may be.
+    fn follow_up(&mut self) -> Result<(), String> {
+        self.flush_hub();
+        while let Some(board) = self.touched.pop() {
+            self.pump(board);
+            self.memory.check(&mut self.boards, board)?;
+            for uid in std::mem::take(&mut self.boards[board].runtime.began) {
+                self.hub.promises.began(&self.boards, board, &uid)?;
+            }
+        }
+        self.hub.broken.take().map_or(Ok(()), Err)
+    }
+
+    /// Until desired = actual, everywhere.
+    fn converge(&mut self) -> Result<(), String> {
+        let repair = if self.boards.iter().any(|b| b.copied) { REPAIR_MS } else { 0 };
+        let end = self.trouble_until + SETTLE_MS + repair;
+        let mut synced = false;
+        loop {
+            let left = self.now - self.trouble_until;
+            if !synced {
+                match invariants::in_sync(&self.hub, &self.boards) {
+                    Ok(()) => (synced, self.report.in_sync_after_ms) = (true, left),
+                    Err(e) if left > SYNC_MS + repair => return Err(format!("is not in sync a minute after the faults: {e}")),
+                    Err(_) => {}
+                }
+            }
+            match invariants::converged(&self.hub, &self.boards) {
+                Ok(()) if synced => {
+                    self.report.converged_after_ms = left;
+                    return Ok(());
+                }
+                Err(e) if self.now >= end => return Err(format!("does not converge: {e}")),
+                _ => self.advance(self.now + 1000)?,
+            }
+        }
     }
 
     /// After convergence: ten minutes without a write anywhere, and still converged.
     fn quiet(&mut self) -> Result<(), String> {
         // What was still on the way when the faults ended arrives first.
-        let settled = self.now + 10_000;
-        self.advance(settled).map_err(|(e, _)| e)?;
-        let writes = |w: &World| (w.hub.revision, w.boards.iter().map(Board::written).sum::<u64>());
+        self.advance(self.now + 10_000)?;
+        let writes = |w: &World| (w.hub.writes, w.boards.iter().map(|b| b.journal.written()).sum::<u64>());
         let before = (writes(self), self.report.messages);
         let until = self.now + QUIET_MS;
-        self.advance(until).map_err(|(e, _)| e)?;
+        self.advance(until)?;
         if writes(self) != before.0 {
             return Err(format!("writes although nothing happens: {:?} became {:?}", before.0, writes(self)));
         }
@@ -217,158 +299,33 @@ impl World {
         invariants::converged(&self.hub, &self.boards).map_err(|e| format!("does not stay converged: {e}"))
     }
 
-    fn step(&mut self, what: What) {
-        match what {
-            What::Connect { board } => self.connect(board),
-            What::ToHub { board, connection, bytes } => self.to_hub(board, connection, &bytes),
-            What::ToBoard { board, connection, bytes } => {
-                if self.boards[board].connection == Some(connection) {
-                    let now = self.clock(board);
-                    self.boards[board].receive(now, &bytes);
-                    self.touched.push(board);
-                }
-            }
-            What::Cut { board, connection } => self.cut(board, connection),
-            What::Outcome { board, life, input } => {
-                if self.boards[board].life == life {
-                    let now = self.clock(board);
-                    self.boards[board].input(now, input);
-                    self.touched.push(board);
-                }
-            }
-            What::End { board, boot, at, code } => {
-                let now = self.clock(board);
-                if self.boards[board].boot == boot
-                    && let Some(news) = self.boards[board].end(now, &at, code)
-                {
-                    self.boards[board].input(now, news);
-                    self.touched.push(board);
-                }
-            }
-            What::BoardTick { board } => {
-                self.ticks[board] = None;
-                let now = self.clock(board);
-                self.boards[board].tick(now);
-                self.touched.push(board);
-            }
-            What::HubTick => {
-                self.hub_tick = None;
-                for name in self.hub.due() {
-                    self.hub.give(&name, hub::now(self.now), SessionInput::Tick);
-                }
-            }
-            What::Written { node, life, ticket, changes } => {
-                if self.hub.life == life {
-                    // Power fails just before or just after the store has it.
-                    let dies = self.trouble() && self.rng.one_in(500);
-                    if dies && self.rng.one_in(2) {
-                        return self.crash_hub();
-                    }
-                    self.hub.apply(changes);
-                    if dies {
-                        return self.crash_hub();
-                    }
-                    self.hub.give(&node, hub::now(self.now), SessionInput::Durable { ticket });
-                }
-            }
-            What::Start { board } => {
-                if self.boards[board].agent.is_none() {
-                    if self.trouble() {
-                        self.boards[board].versions = faults::some_version(&mut self.rng);
-                    }
-                    let now = self.clock(board);
-                    self.boards[board].start(now);
-                    self.touched.push(board);
-                    let wait = self.rng.between(10, 3_000);
-                    self.after(wait, What::Connect { board });
-                }
-            }
-            What::HubStart => {
-                if self.trouble() {
-                    self.hub.versions = faults::some_version(&mut self.rng);
-                }
-                self.hub.start();
-            }
-            What::Break { board, connection } => {
-                if self.links.get(&board) == Some(&connection) {
-                    self.cut_now(board);
-                }
-            }
-            What::DiskGood { board } => {
-                self.boards[board].disk_bad = false;
-                self.touched.push(board);
-            }
-            What::Fault => self.fault(),
-            What::Operate => {
-                if self.trouble() {
-                    let wait = self.rng.between(50, 6_000) * self.fault_every;
-                    self.after(wait, What::Operate);
-                    if self.hub.up {
-                        self.operator.act(&mut self.hub, &mut self.rng);
-                    }
-                }
-            }
+    fn report(self) -> Report {
+        Report {
+            containers_started: self.boards.iter().map(|b| b.runtime.started).sum(),
+            journal_records: self.boards.iter().map(|b| b.journal.written()).sum(),
+            board_ms: self.now * self.settings.boards as u64,
+            hub_writes: self.hub.writes,
+            copies_kept_out: self.hub.kept_out,
+            points: (self.hub.points, self.boards[0].points),
+            ..self.report
         }
-    }
-
-    fn connect(&mut self, board: usize) {
-        if self.boards[board].agent.is_none() || self.boards[board].connection.is_some() {
-            return;
-        }
-        if !self.hub.up || (self.boards[board].cut_off && self.trouble()) {
-            let wait = self.rng.between(500, 5_000);
-            self.after(wait, What::Connect { board });
-            return;
-        }
-        self.last_connection += 1;
-        let connection = self.last_connection;
-        self.links.insert(board, connection);
-        self.boards[board].connected(connection);
-        let name = self.boards[board].name.clone();
-        self.hub.give(&name, hub::now(self.now), SessionInput::Connected { connection });
-        self.touched.push(board);
-        // A conversation that does not get going is given up, as the agent's link does.
-        self.after(30_000, What::Cut { board, connection });
-    }
-
-    fn to_hub(&mut self, board: usize, connection: u64, bytes: &[u8]) {
-        if !self.hub.up || self.links.get(&board) != Some(&connection) {
-            return;
-        }
-        let Ok(envelope) = Envelope::<Up>::decode(bytes) else { return };
-        let name = self.boards[board].name.clone();
-        self.hub.give(&name, hub::now(self.now), SessionInput::Message { connection, envelope });
-    }
-
-    /// The timer of a new connection, or a real cut (`cut_now` clears `welcomed`).
-    fn cut(&mut self, board: usize, connection: u64) {
-        let welcomed = self.boards[board].agent.as_ref().is_some_and(|a| a.sync.welcomed());
-        if self.boards[board].connection == Some(connection) && !welcomed {
-            self.cut_now(board);
-        }
-    }
-
-    pub(crate) fn cut_now(&mut self, board: usize) {
-        let Some(connection) = self.links.remove(&board) else { return };
-        self.boards[board].disconnected();
-        self.touched.push(board);
-        let name = self.boards[board].name.clone();
-        if self.hub.up {
-            self.hub.give(&name, hub::now(self.now), SessionInput::Disconnected { connection });
-        }
-        let wait = self.rng.between(100, 5_000);
-        self.after(wait, What::Connect { board });
     }
 
     fn pump(&mut self, board: usize) {
-        let mut crash_in = (self.trouble() && self.rng.one_in(400)).then(|| self.rng.between(0, 4));
+        if self.boards[board].agent.is_none() {
+            return;
+        }
+        if self.rough() && self.rng.one_in(400) {
+            let soon = self.rng.between(0, 8);
+            self.boards[board].dies_at = Some(self.boards[board].points + soon);
+        }
         let now = self.clock(board);
-        let wishes = self.boards[board].pump(now, &mut self.rng, &mut crash_in);
+        let wishes = self.boards[board].pump(now, &mut self.rng);
         let (life, boot) = (self.boards[board].life, self.boards[board].boot);
         for wish in wishes {
             match wish {
                 Wish::Send(bytes) => {
-                    if let Some(connection) = self.boards[board].connection {
+                    if let Some(connection) = self.links.get(&board).copied() {
                         let make = |bytes| What::ToHub { board, connection, bytes };
                         self.travel(board, Way::Up, bytes, make);
                     }
@@ -378,7 +335,11 @@ impl World {
             }
         }
         if self.boards[board].agent.is_none() {
-            self.died(board);
+            let power = matches!(self.settings.drill, Some(Drill::Power(_))) || (self.rough() && self.rng.one_in(3));
+            if power {
+                self.boards[board].reboot(&mut self.rng);
+            }
+            self.died(board, power);
             return;
         }
         self.boards[board].compact_if_long();
@@ -390,48 +351,66 @@ impl World {
         }
     }
 
-    /// The keeper starts a dead agent again.
-    pub(crate) fn died(&mut self, board: usize) {
-        self.report.crashes += 1;
-        self.links.remove(&board);
-        self.ticks[board] = None;
-        let wait = self.rng.between(300, 2_000);
-        self.after(wait, What::Start { board });
-    }
-
     fn flush_hub(&mut self) {
+        if !self.hub.up {
+            return;
+        }
+        self.hub.settle();
         for (node, output) in std::mem::take(&mut self.hub.out) {
-            let board = node.strip_prefix("board-").and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
             match output {
                 SessionOutput::Send { connection, version, envelope, .. } => {
-                    let make = |bytes| What::ToBoard { board, connection, bytes };
-                    self.travel(board, Way::Down, envelope.encode(version), make);
+                    if let Some(board) = self.ends.get(&connection).copied() {
+                        let make = |bytes| What::ToBoard { board, connection, bytes };
+                        self.travel(board, Way::Down, envelope.encode(version), make);
+                    }
                 }
                 SessionOutput::Write { ticket, changes } => {
                     let life = self.hub.life;
-                    let wait = self.rng.between(1, 60);
-                    self.after(wait, What::Written { node, life, ticket, changes });
+                    let last = self.hub.written_until.get(&node).copied().unwrap_or(0);
+                    let at = (self.now + self.rng.between(1, 60)).max(last);
+                    self.hub.written_until.insert(node.clone(), at);
+                    self.after(at - self.now, What::Written { node, life, ticket, changes });
                 }
                 SessionOutput::Token(wanted) => {
-                    let (generation, body) = (self.hub.revision, self.hub.next_token());
-                    self.hub.give(&node, hub::now(self.now), SessionInput::Token { key: wanted.key, generation, body });
+                    let (generation, body) = (self.hub.api.revision, self.hub.next_token());
+                    let input = limpet_hub_core::nodes::session::SessionInput::Token { key: wanted.key, generation, body };
+                    self.hub.give(&node, input);
                 }
-                SessionOutput::Close { .. } => self.cut_now(board),
+                SessionOutput::Close { connection, .. } => {
+                    if let Some(board) = self.ends.get(&connection).copied() {
+                        self.cut_now(board);
+                    }
+                }
+                SessionOutput::Notice { reason: "ReportRefused", message } => {
+                    self.hub.broken.get_or_insert(format!("a report of {node} was refused: {message}"));
+                }
                 SessionOutput::Stream(_)
                 | SessionOutput::Opened { .. }
                 | SessionOutput::Closed { .. }
                 | SessionOutput::Notice { .. } => {}
             }
         }
-        if !self.hub.out.is_empty() {
-            self.flush_hub();
+        if !self.hub.out.is_empty() || !self.hub.api.changed.is_empty() {
+            return self.flush_hub();
         }
+        self.plan_wakes();
+    }
+
+    fn plan_wakes(&mut self) {
         if let Some(at) = self.hub.wake_at() {
-            let ms = at.max(self.now + 1);
-            if self.hub_tick.is_none_or(|t| ms < t) {
-                self.hub_tick = Some(ms);
-                self.after(ms - self.now, What::HubTick);
+            let at = at.max(self.now + 1);
+            if self.hub_tick.is_none_or(|t| at < t) {
+                self.hub_tick = Some(at);
+                self.after(at - self.now, What::HubTick);
             }
+        }
+        let timer = self.hub.control_at().map(|at| hub::sim_ms(at).max(self.now + 1));
+        let stirred = self.hub.control.is_stirred().then_some(self.now + 5);
+        if let Some(at) = timer.into_iter().chain(stirred).min()
+            && self.decide_at.is_none_or(|t| at < t)
+        {
+            self.decide_at = Some(at);
+            self.after(at - self.now, What::Decide);
         }
     }
 }
@@ -454,6 +433,11 @@ impl What {
             What::Operate => 13,
             What::Break { .. } => 14,
             What::DiskGood { .. } => 15,
+            What::Noticed { .. } => 16,
+            What::HubDiskGood => 17,
+            What::Unplug { .. } => 18,
+            What::Decide => 19,
+            What::CarryOut { .. } => 20,
         }
     }
 }

@@ -228,6 +228,10 @@ impl Container {
         }
     }
 
+    pub fn is_refused(&self) -> bool {
+        matches!(self.state, State::Refused { .. })
+    }
+
     /// The set changed: what was refused for its configuration may be right now.
     pub fn retry_refused(&mut self) {
         if let State::Refused { until, .. } = &mut self.state {

@@ -23,7 +23,7 @@ use crate::{
 };
 use limpet_protocol::{ItemKey, ItemKind};
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -128,7 +128,8 @@ impl PodManager {
                 for key in self.tokens.take_due(now) {
                     self.out.push_back(Action::AskToken(key));
                 }
-                self.sync_all(items);
+                let due = |pod: &LivePod| pod.wake_at().is_some_and(|(at, _)| at <= now.mono_ms);
+                self.sync_some(items, |_, pod| due(pod));
             }
             other => self.about_one(items, other),
         }
@@ -176,10 +177,21 @@ impl PodManager {
             }
         }
         let others: Vec<ItemKey> = keys.iter().filter(|k| k.kind != ItemKind::Pod).cloned().collect();
+        let mut concerned: BTreeSet<Uid> = BTreeSet::new();
         if !others.is_empty() {
-            self.each(items, |pod, cx| pod.set_changed(&others, cx));
+            self.each(items, |pod, cx| {
+                if pod.set_changed(&others, cx) {
+                    concerned.insert(pod.facts.uid.clone());
+                }
+            });
         }
-        self.sync_all(items);
+        // Those that are named themselves, and those that have just lost their place in the set.
+        let named = |pod: &LivePod| {
+            let m = &pod.facts.object.metadata;
+            let is = |k: &&ItemKey| k.kind == ItemKind::Pod && k.namespace == m.namespace && k.name == m.name;
+            pod.goal == Goal::Remove || keys.iter().any(|k| is(&k))
+        };
+        self.sync_some(items, |uid, pod| concerned.contains(uid) || named(pod));
     }
 
     /// Takes over what the set says about one pod.
@@ -270,6 +282,16 @@ impl PodManager {
             return;
         }
         let uids: Vec<Uid> = self.pods.keys().cloned().collect();
+        uids.iter().for_each(|uid| self.sync_one(items, uid));
+    }
+
+    /// Those that something is to be done about, and those that wait for room.
+    fn sync_some(&mut self, items: &Items, concerned: impl Fn(&Uid, &LivePod) -> bool) {
+        if !self.begun {
+            return;
+        }
+        let some = self.pods.iter().filter(|(uid, pod)| concerned(uid, pod) || pod.wants_resize());
+        let uids: Vec<Uid> = some.map(|(uid, _)| uid.clone()).collect();
         uids.iter().for_each(|uid| self.sync_one(items, uid));
     }
 

@@ -281,20 +281,24 @@ impl LivePod {
     }
 
     /// Keys of the set changed: refused configurations and volumes are tried again, files are refreshed.
-    pub fn set_changed(&mut self, keys: &[ItemKey], cx: &mut Cx<'_>) {
+    /// Whether the pod has to be looked at again.
+    pub fn set_changed(&mut self, keys: &[ItemKey], cx: &mut Cx<'_>) -> bool {
         let ours = |k: &&ItemKey| {
             k.namespace == self.facts.object.metadata.namespace || volumes::reads(&self.facts.object, k)
         };
         if !keys.iter().any(|k| ours(&k)) {
-            return;
+            return false;
         }
+        let waits = self.volumes != Step::Ready || self.containers.iter().any(Container::is_refused);
         self.containers.iter_mut().for_each(Container::retry_refused);
         if let Step::Failed { until } = &mut self.volumes {
             *until = 0;
         }
-        if keys.iter().any(|k| volumes::reads(&self.facts.object, k)) {
+        let reads = keys.iter().any(|k| volumes::reads(&self.facts.object, k));
+        if reads {
             self.refresh_volumes(cx);
         }
+        waits || reads
     }
 
     fn volume_plans(&self, cx: &Cx<'_>) -> (Vec<VolumePlan>, Vec<volumes::VolumeProblem>) {

@@ -192,6 +192,11 @@ impl Outbox {
         self.pods.is_empty() && self.node.is_none() && self.events.is_empty()
     }
 
+    /// Events that wait to be confirmed.
+    pub fn events(&self) -> usize {
+        self.events.len()
+    }
+
     /// Whether `poll` has something to give now.
     pub fn wants(&self, now: Now) -> bool {
         let due = |sent: Option<u64>| sent.is_none_or(|at| now.mono_ms >= at + AGAIN_MS);

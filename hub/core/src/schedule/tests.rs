@@ -13,7 +13,8 @@ fn pod(spec: Value) -> Value {
 fn decide(w: &mut World, spec: Value) -> Result<String, String> {
     w.create("/pods", pod(spec));
     let p = w.view.pod("a", "p").unwrap_or_else(|| panic!("cannot be read: {:?}", w.objects)).clone();
-    let found = w.scheduler.decide(&w.view, &p, 3);
+    let api: &mut crate::world::Api = w;
+    let found = api.scheduler.decide(&api.view, &p, 3);
     w.delete("/pods", "a", "p");
     found.map(|p| p.node).map_err(|w| w.message)
 }

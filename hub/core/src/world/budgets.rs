@@ -4,7 +4,7 @@
 //! Out: a panic at the eviction or the pod that was one too many. Never: a change between two looks.
 
 use super::{
-    World,
+    Api, World,
     dice::{Dice, seeds},
 };
 use crate::{Key, control::Controller, view::Pod};
@@ -134,7 +134,7 @@ fn what_the_controller_counted_before_an_eviction_does_not_undo_it() {
 }
 
 /// Counted anew, from the objects as they are.
-fn within_the_quota(w: &World) {
+fn within_the_quota(w: &Api) {
     let ended = |p: &Value| ["Failed", "Succeeded"].iter().any(|e| p["status"]["phase"] == *e);
     let milli = |p: &Value| -> i64 {
         let cpu = p["spec"]["containers"][0]["resources"]["requests"]["cpu"].as_str().unwrap();

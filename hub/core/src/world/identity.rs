@@ -5,7 +5,7 @@
 //! two looks.
 
 use super::{
-    World,
+    Api, World,
     dice::{Dice, seeds},
 };
 use crate::{Key, view::conditions::rfc3339};
@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 
 const SETS: &str = "apps/statefulsets";
 
-fn runs_once(w: &World) {
+fn runs_once(w: &Api) {
     let mut seen = BTreeSet::new();
     for ((node, uid), pod) in &w.at_work {
         assert!(seen.insert(pod), "{pod} ({uid}) runs on {node} and somewhere else: {:#?}", w.at_work);

@@ -3,7 +3,7 @@
 //! In: seeds. Out: a panic at the change that broke a promise. Never: a change between two looks.
 
 use super::{
-    World,
+    Api, World,
     dice::{Dice, seeds},
 };
 use crate::view::{Available, Deployment, Pod, ReplicaSet, StatefulSet};
@@ -14,7 +14,7 @@ fn template(version: u64) -> Value {
 }
 
 /// Active pods stay at most `maxSurge` above, available ones at most `maxUnavailable` below what is wanted.
-fn within_the_fence(w: &World) {
+fn within_the_fence(w: &Api) {
     let Some(d) = w.view.get::<Deployment>("a", "d") else { return };
     let wanted = d.spec.replicas.unwrap_or(1);
     let update = &d.spec.strategy.rolling_update;
@@ -61,7 +61,7 @@ fn a_rollout_stays_within_its_fence_at_every_moment() {
 }
 
 /// No pod of an ordered StatefulSet without its predecessor ready, while it comes up.
-fn in_order(w: &World) {
+fn in_order(w: &Api) {
     let Some(set) = w.view.get::<StatefulSet>("a", "s") else { return };
     let pods: Vec<_> = w.view.controlled_by::<Pod>(&set.meta.uid).collect();
     let there = |n: usize| pods.iter().find(|p| *p.meta.name == *format!("s-{n}"));

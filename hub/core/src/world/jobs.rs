@@ -2,7 +2,7 @@
 //!
 //! In: seeds. Out: a panic at the change that broke a promise. Never: a change between two looks.
 
-use super::{World, dice::{Dice, seeds}};
+use super::{Api, World, dice::{Dice, seeds}};
 use crate::view::{Job, Pod};
 use serde_json::{Value, json};
 use std::{cell::RefCell, collections::BTreeMap, collections::BTreeSet};
@@ -16,7 +16,7 @@ thread_local! {
 }
 
 /// Never more at work than may be, never two on one index, never more than are wanted.
-fn within_bounds(w: &World) {
+fn within_bounds(w: &Api) {
     let Some(job) = w.view.get::<Job>("a", "j") else { return };
     let all: Vec<_> = w.view.controlled_by::<Pod>(&job.meta.uid).collect();
     let strict = &*job.spec.pod_replacement_policy == "Failed";

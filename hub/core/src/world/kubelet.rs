@@ -2,7 +2,7 @@
 //!
 //! In: pods that are bound to boards that are not away. Out: their status, their end. Never: takes time.
 
-use super::World;
+use super::{Api, World};
 use crate::{Key, view::conditions::rfc3339};
 use serde_json::{Value, json};
 
@@ -28,8 +28,8 @@ impl World {
 
     /// Ends what runs although its pod is gone or over, on boards that hear of it.
     fn stop_strangers(&mut self) {
-        let (view, away) = (&self.view, &self.away);
-        self.at_work.retain(|(node, uid), _| {
+        let Api { view, away, at_work, .. } = &mut **self;
+        at_work.retain(|(node, uid), _| {
             let pod = view.by_uid(uid).and_then(|k| view.pod(&k.namespace, &k.name));
             away.contains(node) || pod.is_some_and(|p| !p.is_finished())
         });

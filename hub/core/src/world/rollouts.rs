@@ -3,7 +3,7 @@
 //! In: seeds. Out: a panic at the change that broke a promise. Never: a change between two looks.
 
 use super::{
-    World,
+    Api, World,
     dice::{Dice, seeds},
 };
 use crate::view::{Available, DaemonSet, Node, Pod, StatefulSet};
@@ -28,12 +28,12 @@ fn roll_out(w: &mut World, d: &mut Dice, resource: &str, name: &str) {
     w.pass(1000);
 }
 
-fn is_available(w: &World, pod: &Pod, min_ready: i64) -> bool {
+fn is_available(w: &Api, pod: &Pod, min_ready: i64) -> bool {
     pod.is_active() && pod.available(min_ready, w.now) == Available::Yes
 }
 
 /// On each node one pod, and at most `maxSurge` second ones; at most `maxUnavailable` nodes without one that is available.
-fn daemons_are_there(w: &World) {
+fn daemons_are_there(w: &Api) {
     let Some(ds) = w.view.get::<DaemonSet>("a", "d") else { return };
     let pods: Vec<&Arc<Pod>> = w.view.controlled_by::<Pod>(&ds.meta.uid).collect();
     let nodes = w.view.all::<Node>().count() as i32;
@@ -80,7 +80,7 @@ fn a_daemon_is_missing_on_few_nodes_only() {
 }
 
 /// Of the identities that should be there at most `maxUnavailable` are not available.
-fn few_are_away(w: &World) {
+fn few_are_away(w: &Api) {
     let Some(set) = w.view.get::<StatefulSet>("a", "s") else { return };
     let wanted = set.spec.replicas.unwrap_or(1);
     let away = set.spec.update_strategy.rolling_update.max_unavailable.of_total(wanted, false).unwrap_or(1).max(1);

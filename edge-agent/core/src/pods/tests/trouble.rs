@@ -67,6 +67,19 @@ fn a_host_name_that_the_kernel_does_not_take() {
     assert!(w.has_event("FailedCreatePodSandBox", "is too long (64 characters is the max"));
 }
 
+/// A Job waits for that word before it lets the pod go.
+#[test]
+fn a_pod_that_is_deleted_before_anything_ran_has_failed() {
+    let mut w = World::new();
+    w.behave.insert("c".into(), Behaviour { image_fails: true, ..Behaviour::default() });
+    w.pod("p", one("Always", json!({})));
+    w.run(1000);
+    assert_eq!(w.phase("p"), "Pending");
+    w.delete("p", one("Always", json!({})), 1);
+    w.run(5000);
+    assert_eq!((w.phase("p"), w.gone.as_slice()), ("Failed", ["p".to_string()].as_slice()));
+}
+
 #[test]
 fn an_image_that_does_not_come() {
     let mut w = World::new();

@@ -237,11 +237,17 @@ pub fn has_failed(job: &Job, pod: &Pod) -> bool {
     matches!(fate(job, pod), Fate::Failed)
 }
 
-/// When a pod ended, for the wait before the next.
-pub fn ended_at(pod: &Pod) -> Timestamp {
+/// When a pod ended, by its board's clock.
+fn ended_at(pod: &Pod) -> Timestamp {
     let grace = pod.meta.deletion_grace_s.unwrap_or(0).max(0);
     let asked = pod.meta.deleting.map(|t| after(t, -grace));
     pod.status.finished.or(asked).or(pod.status.ready_since).unwrap_or(pod.meta.created_at())
+}
+
+/// The same, for the wait before the next pod. A board's clock may be years ahead: an end that is still to come is not
+/// believed, and the hub's own time of the pod's creation counts instead.
+pub fn ended_before(pod: &Pod, now: Timestamp) -> Timestamp {
+    Some(ended_at(pod)).filter(|t| *t <= now).unwrap_or(pod.meta.created_at())
 }
 
 /// The first rule of the pod failure policy that a failed pod matches, with its place.

@@ -5,7 +5,7 @@
 
 use super::{
     INDEX, INDEX_FAILURES, INDEX_IGNORED, Step, TRACKING,
-    count::{ended_at, failures_of, has_failed, index_of, replaces_failed_only},
+    count::{ended_before, failures_of, has_failed, index_of, replaces_failed_only},
 };
 use crate::{
     EventType, Timestamp,
@@ -84,8 +84,8 @@ impl<'a> Step<'a> {
             return None;
         }
         let succeeded = self.pods.iter().filter(|p| p.status.phase == Phase::Succeeded);
-        let success = succeeded.map(|p| ended_at(p)).max();
-        let failed = self.pods.iter().filter(|p| has_failed(self.job, p)).map(|p| ended_at(p));
+        let success = succeeded.map(|p| ended_before(p, self.now)).max();
+        let failed = self.pods.iter().filter(|p| has_failed(self.job, p)).map(|p| ended_before(p, self.now));
         let failures: Vec<Timestamp> = failed.filter(|t| success.is_none_or(|s| *t > s)).collect();
         let last = failures.iter().max()?;
         Some(after(*last, wait(failures.len() as i32)))
@@ -95,7 +95,7 @@ impl<'a> Step<'a> {
     fn backoff_of(&self, index: i32) -> Option<Timestamp> {
         let pod = self.tally.held.get(&index)?;
         let (counted, ignored) = failures_of(self.job, pod);
-        Some(after(ended_at(pod), wait(counted.saturating_add(ignored))))
+        Some(after(ended_before(pod, self.now), wait(counted.saturating_add(ignored))))
     }
 
     /// Indexes that may have a pod now, at most `n`.

@@ -52,6 +52,20 @@ fn completes_and_counts_every_pod_once() {
 }
 
 #[test]
+fn an_end_that_is_still_to_come_holds_nothing_up() {
+    let mut w = World::with_nodes(1);
+    w.create("batch/jobs", job("j", json!({"completions": 1, "parallelism": 1, "backoffLimit": 3})));
+    w.settle();
+    let pod = w.list("/pods")[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    // The board believes that it is 2050.
+    let end = json!({"exitCode": 1, "finishedAt": "2050-01-01T00:00:00Z"});
+    let ended = json!({"phase": "Failed", "containerStatuses": [{"name": "c", "state": {"terminated": end}}]});
+    w.patch("/pods", "a", &pod, json!({"status": ended}));
+    w.pass(30);
+    assert_eq!((&status(&w)["failed"], &status(&w)["active"]), (&json!(1), &json!(1)));
+}
+
+#[test]
 fn fails_after_its_limit_with_waits_between() {
     let mut w = run(json!({"completions": 1, "parallelism": 1, "backoffLimit": 2}), &[("j-", 3)]);
     assert_eq!(status(&w)["failed"], 1);

@@ -269,10 +269,11 @@ impl Reports {
         let about = &event["involvedObject"];
         let (kind, namespace, name) = (text(about, "kind"), text(about, "namespace"), text(about, "name"));
         let own = match kind.as_str() {
-            // An Event about a pod that has gone meanwhile is history and welcome.
-            "Pod" => view
-                .pod(&namespace, &name)
-                .is_none_or(|p: &std::sync::Arc<Pod>| p.node.as_deref() == Some(node)),
+            // An Event about a pod that has gone meanwhile is history and welcome, also when another one has its name now.
+            "Pod" => view.pod(&namespace, &name).is_none_or(|p: &std::sync::Arc<Pod>| {
+                let uid = about["uid"].as_str().unwrap_or_default();
+                p.node.as_deref() == Some(node) || !(uid.is_empty() || *uid == *p.meta.uid)
+            }),
             "Node" => name == node,
             _ => false,
         };

@@ -290,6 +290,13 @@ fn events_about_others_are_dropped() {
     for (kind, name) in [("Pod", "other"), ("Node", "n2"), ("Secret", "p")] {
         assert!(talk.say(event(kind, name)).is_empty(), "{kind} {name}");
     }
+    // The name is another pod's by now, on another node; what happened to the one before is still to be heard.
+    let of = |uid: &str| {
+        let about = json!({"kind": "Pod", "namespace": "a", "name": "other", "uid": uid});
+        Up::Event(json!({"metadata": {"name": "e"}, "involvedObject": about}).to_string().into_bytes())
+    };
+    assert!(ticket(&talk.say(of("the one before"))).is_some());
+    assert!(talk.say(of("other")).is_empty());
 }
 
 #[test]

@@ -147,6 +147,8 @@ impl Obj<PodData> {
             return Available::Yes;
         }
         let Some(since) = self.status.ready_since else { return Available::No };
+        // A board's clock may be years ahead: a time that is still to come is not believed.
+        let since = if since > now { self.meta.created_at() } else { since };
         let at = since.checked_add(jiff::SignedDuration::from_secs(min_ready_s)).unwrap_or(Timestamp::MAX);
         if at <= now { Available::Yes } else { Available::At(at) }
     }

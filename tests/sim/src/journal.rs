@@ -1,0 +1,97 @@
+//! A board's journal: what survives, and what it would rebuild.
+//!
+//! In: records, some synced, some only written. Out: the records after a power cut; the set and the ceilings that they hold,
+//! kept from record to record, so that "acknowledged is durable" is one comparison after every event.
+//! Never: loses a record that was synced.
+
+use crate::Rng;
+use limpet_agent_core::{Record, Sync};
+use limpet_protocol::SetDigest;
+
+const RECORDS_MAX: usize = 400;
+
+#[derive(Default)]
+pub struct Journal {
+    records: Vec<Record>,
+    /// Records from here on are lost with the power, all or some.
+    synced: usize,
+    /// What a compaction left behind.
+    base: usize,
+    written: u64,
+    held: Sync,
+    versions: u64,
+    sessions: u64,
+}
+
+impl Journal {
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// Written and synced, and with it everything before.
+    pub fn append(&mut self, record: Record) {
+        self.append_lazily(record);
+        self.synced = self.records.len();
+    }
+
+    /// Written; the disk has it whenever the next record is synced.
+    pub fn append_lazily(&mut self, record: Record) {
+        self.note(&record);
+        self.records.push(record);
+        self.written += 1;
+    }
+
+    fn note(&mut self, record: &Record) {
+        match record {
+            Record::VersionCeiling(n) => self.versions = self.versions.max(*n),
+            Record::SessionCeiling(n) => self.sessions = self.sessions.max(*n),
+            Record::Put(_) | Record::Remove(_) => self.held.replay(record.clone()),
+            _ => {}
+        }
+    }
+
+    /// Of what was not synced the beginning may have reached the disk.
+    pub fn power_cut(&mut self, rng: &mut Rng) {
+        let loose = self.records.len() - self.synced;
+        if loose > 0 {
+            self.records.truncate(self.synced + rng.between(0, loose as u64 + 1) as usize);
+            self.synced = self.records.len();
+        }
+    }
+
+    pub fn is_long(&self) -> bool {
+        self.records.len() > RECORDS_MAX + 2 * self.base
+    }
+
+    /// A new journal with the present state takes the place of the old one.
+    pub fn compact(&mut self, records: Vec<Record>) {
+        let written = self.written + records.len() as u64;
+        *self = Journal { base: records.len(), synced: records.len(), written, ..Journal::default() };
+        records.iter().for_each(|r| self.note(r));
+        self.records = records;
+    }
+
+    /// Records written in all.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Of the set that the journal alone would rebuild.
+    pub fn digest(&self) -> SetDigest {
+        self.held.items().digest()
+    }
+
+    /// No report with a version above this one may be sent.
+    pub fn version_ceiling(&self) -> u64 {
+        self.versions
+    }
+
+    /// No session above this one may be begun.
+    pub fn session_ceiling(&self) -> u64 {
+        self.sessions
+    }
+}
