@@ -39,8 +39,8 @@ fn large_fleets_for_a_long_time() {
     let (mut hours, mut seed) = (0.0, 0);
     while hours < wanted {
         seed += 1;
-        // A tenth of it with the scheduler and all controllers.
-        let control = seed % 10 == 0;
+        // A twentieth of it with the scheduler and all controllers.
+        let control = seed % 20 == 0;
         let report = must(&Settings { fault_every: 44, control, ..settings(5_000 + seed, 20, 600) });
         hours += report.board_ms as f64 / 3_600_000.0;
     }

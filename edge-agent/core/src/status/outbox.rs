@@ -50,6 +50,8 @@ struct Slot {
     name: String,
     status: Option<Vec<u8>>,
     gone: bool,
+    /// The last status went out; what goes next is the farewell.
+    told: bool,
     version: u64,
     /// When it went out on this connection.
     sent_at: Option<u64>,
@@ -104,14 +106,14 @@ impl Outbox {
         self.version += 1;
         let version = self.version;
         let gone = self.pods.get(&uid).is_some_and(|s| s.gone);
-        self.pods.insert(uid, Slot { namespace, name, status: Some(status), gone, version, sent_at: None });
+        self.pods.insert(uid, Slot { namespace, name, status: Some(status), gone, told: false, version, sent_at: None });
     }
 
     pub fn gone(&mut self, uid: Uid, namespace: String, name: String) {
         self.version += 1;
         let version = self.version;
         let status = self.pods.remove(&uid).and_then(|s| s.status);
-        self.pods.insert(uid, Slot { namespace, name, status, gone: true, version, sent_at: None });
+        self.pods.insert(uid, Slot { namespace, name, status, gone: true, told: false, version, sent_at: None });
     }
 
     /// The pod has left the set: nobody wants to hear of it any more.
@@ -169,7 +171,7 @@ impl Outbox {
     pub fn connected(&mut self, speak: u8) {
         (self.connected, self.speak) = (true, speak);
         self.resend_events();
-        self.pods.values_mut().for_each(|s| s.sent_at = None);
+        self.pods.values_mut().for_each(|s| (s.sent_at, s.told) = (None, false));
         if let Some((_, _, sent)) = &mut self.node {
             *sent = None;
         }
@@ -301,20 +303,23 @@ impl Outbox {
 }
 
 impl Slot {
-    /// The last status goes before the farewell; both carry growing versions.
+    /// The last status goes before the farewell, each time anew until that is confirmed; both carry growing versions.
     fn message(&mut self, uid: &Uid, now: Now) -> Up {
         let (uid, namespace, name) = (uid.to_string(), self.namespace.clone(), self.name.clone());
-        match self.status.take_if(|_| self.gone) {
-            Some(status) => {
-                Up::PodReport(PodReport { uid, namespace, name, version: self.version - 1, status })
+        let again = self.sent_at.take().is_some();
+        self.told &= !again;
+        match &self.status {
+            Some(status) if self.gone && !self.told => {
+                self.told = true;
+                Up::PodReport(PodReport { uid, namespace, name, version: self.version - 1, status: status.clone() })
             }
-            None if self.gone => {
+            _ if self.gone => {
                 self.sent_at = Some(now.mono_ms);
                 Up::PodGone(PodGone { uid, namespace, name, version: self.version })
             }
-            None => {
+            status => {
                 self.sent_at = Some(now.mono_ms);
-                let status = self.status.clone().unwrap_or_default();
+                let status = status.clone().unwrap_or_default();
                 Up::PodReport(PodReport { uid, namespace, name, version: self.version, status })
             }
         }

@@ -77,16 +77,33 @@ pub fn pod_gone(view: &ObjectStore, node: &str, gone: &PodGone) -> Effect {
         return volumes::directory_gone(view, node, gone);
     }
     match own_pod(view, node, &gone.namespace, &gone.name, &gone.uid) {
-        Some(pod) if pod.meta.deleting.is_some() || super::mirrors::is_one(pod) => Effect::Write(vec![Change::Delete {
-            resource: Pod::RESOURCE.into(),
-            namespace: gone.namespace.clone(),
-            name: gone.name.clone(),
-            uid: gone.uid.clone(),
-            grace: Some(0),
-            propagation: Some(Propagation::Background),
-        }]),
+        Some(pod) if pod.meta.deleting.is_some() || super::mirrors::is_one(pod) => {
+            let ended = ended_at_last(pod, gone);
+            Effect::Write(ended.into_iter().chain([Change::Delete {
+                resource: Pod::RESOURCE.into(),
+                namespace: gone.namespace.clone(),
+                name: gone.name.clone(),
+                uid: gone.uid.clone(),
+                grace: Some(0),
+                propagation: Some(Propagation::Background),
+            }]).collect())
+        }
         _ => Effect::Nothing,
     }
+}
+
+/// Whoever holds a pod with a finalizer waits for its end: where the last word about it was lost, it has failed.
+fn ended_at_last(pod: &Pod, gone: &PodGone) -> Option<Change> {
+    let waits = !pod.is_finished() && !pod.meta.finalizers.is_empty();
+    waits.then(|| Change::Patch {
+        resource: Pod::RESOURCE.into(),
+        namespace: gone.namespace.clone(),
+        name: gone.name.clone(),
+        uid: gone.uid.clone(),
+        resource_version: None,
+        subresource: Some("status"),
+        merge: json!({"status": {"phase": "Failed"}}),
+    })
 }
 
 /// The node's own status and labels. The Node object must exist.
@@ -294,7 +311,15 @@ mod tests {
         let gone = PodGone { uid: "u".into(), namespace: "a".into(), name: "p".into(), version: 3 };
         assert_eq!(pod_gone(&view(json!({}), false), "n1", &gone), Effect::Nothing);
         assert_eq!(pod_gone(&view(json!({}), true), "n2", &gone), Effect::Nothing);
-        assert!(matches!(pod_gone(&view(json!({}), true), "n1", &gone), Effect::Write(_)));
+        assert!(matches!(pod_gone(&view(json!({}), true), "n1", &gone), Effect::Write(changes) if changes.len() == 1));
+        // Somebody waits for the end of this one, and its last status was lost.
+        let mut view = view(json!({"phase": "Running"}), true);
+        let mut pod: Value = view.pod("a", "p").unwrap().value();
+        pod["metadata"]["finalizers"] = json!(["batch.kubernetes.io/job-tracking"]);
+        view.apply(3, "/pods", "a", "p", Some(pod.to_string().into_bytes().into()));
+        let Effect::Write(changes) = pod_gone(&view, "n1", &gone) else { panic!() };
+        let Change::Patch { merge, .. } = &changes[0] else { panic!() };
+        assert_eq!((&merge["status"]["phase"], changes.len()), (&json!("Failed"), 2));
     }
 
     #[test]

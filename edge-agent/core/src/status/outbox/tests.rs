@@ -71,6 +71,13 @@ fn the_last_status_goes_before_the_farewell() {
     let sent = drain(&mut o, 0);
     assert!(matches!(&sent[..], [Up::PodReport(_), Up::PodGone(_)]), "{sent:?}");
     assert_eq!(versions(&sent), [1, 2]);
+    // The connection is lost: both again, for somebody may wait for the last status. And again when nothing is heard.
+    o.disconnected();
+    o.connected(3);
+    let sent = drain(&mut o, 0);
+    assert!(matches!(&sent[..], [Up::PodReport(_), Up::PodGone(_)]), "{sent:?}");
+    let sent = drain(&mut o, AGAIN_MS);
+    assert!(matches!(&sent[..], [Up::PodReport(_), Up::PodGone(_)]), "{sent:?}");
     o.reported("u", 1);
     assert!(!o.idle());
     o.reported("u", 2);
