@@ -6,6 +6,7 @@
 //! Never: more than this file knows of the command line.
 
 mod agent;
+mod broker;
 mod device;
 mod images;
 mod inspect;

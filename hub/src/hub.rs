@@ -9,6 +9,8 @@ use crate::{
     api::{self, Api},
     enroll::Enroll,
     guard::{Guard, GuardOptions},
+    kept::KeptLogs,
+    messages::Messages,
     pki::{Pki, PkiError},
     run::{
         self, Applier, Controllers, Figures, Lead, Listener, Nodes, Peers, Scheduling, Signer, Streams, World,
@@ -294,6 +296,8 @@ impl Hub {
         api::bootstrap::ensure(&api).await.map_err(|e| HubError::Bootstrap(e.to_string()))?;
 
         let presence = Arc::new(Presence::new());
+        let kept = Arc::new(KeptLogs::open(&options.data_dir));
+        let messages = Arc::new(Messages::open(&options.data_dir));
         let gate = NodeGate::new(Arc::clone(&enroll), Arc::clone(&runners.nodes), Arc::clone(&presence));
         let gate = Arc::new(gate);
         let broker_options = BrokerOptions { tls: mqtt_tls, message_bytes_max: MESSAGE_BYTES_MAX };
@@ -307,6 +311,8 @@ impl Hub {
             offline: Arc::clone(&runners.offline),
             enroll: Arc::clone(&enroll),
             presence,
+            kept: Arc::clone(&kept),
+            messages: Arc::clone(&messages),
             ranges: options.cluster_cidrs.clone(),
         });
         let figures = Figures {
@@ -322,6 +328,9 @@ impl Hub {
             enroll: Arc::clone(&enroll),
             view: world.view(),
             scheduler: asked,
+            kept,
+            messages,
+            nodes: Arc::clone(&runners.nodes),
             broker: broker.clone(),
         });
         tokio::spawn(run::events::sweep(store.clone(), Arc::clone(of_leader.api()), lead.clone()));

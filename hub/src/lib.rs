@@ -14,6 +14,8 @@ pub mod auth;
 pub mod enroll;
 pub mod flow;
 pub mod guard;
+mod kept;
+mod messages;
 pub mod operate;
 pub mod pki;
 pub mod run;

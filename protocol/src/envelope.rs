@@ -10,9 +10,10 @@ use crate::{dictionary, limits, message::*, squeeze, streams::*};
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// Newest version of the wire format: 1 the messages, 2 squeezed frames, 3 differences of items and numbered Events.
-pub const PROTOCOL_VERSION: u8 = 3;
-/// Oldest version that is still spoken: two back.
+/// Newest version of the wire format: 1 the messages, 2 squeezed frames, 3 differences of items and numbered Events,
+/// 4 kept logs and messages of workloads.
+pub const PROTOCOL_VERSION: u8 = 4;
+/// Oldest version that is still spoken: at least two back.
 pub const PROTOCOL_VERSION_MIN: u8 = 1;
 const GREETING_VERSION: u8 = 1;
 const SQUEEZED: u8 = 0x80;
@@ -125,6 +126,11 @@ fn check_key(key: &ItemKey) -> Result<(), DecodeError> {
     bound(key.namespace.len() <= 63 && key.name.len() <= 512, "item key")
 }
 
+fn check_message(topic: &str, payload: &[u8]) -> Result<(), DecodeError> {
+    bound(topic.len() <= limits::MESSAGE_TOPIC_BYTES_MAX, "topic")?;
+    bound(payload.len() <= limits::MESSAGE_BYTES_MAX, "message")
+}
+
 impl Bounded for Up {
     fn check(&self) -> Result<(), DecodeError> {
         match self {
@@ -148,6 +154,15 @@ impl Bounded for Up {
             Up::NumberedEvent(e) => bound(e.json.len() <= limits::EVENT_BYTES_MAX, "event"),
             Up::TokenAsk(a) => check_key(&a.key),
             Up::Stream(f) => f.check(),
+            Up::LogPiece(p) => {
+                bound(p.text.len() <= limits::LOG_PIECE_BYTES_MAX, "piece of a log")?;
+                bound(p.uid.len() <= 64 && p.namespace.len() <= 63 && p.pod.len() <= 253, "pod name")?;
+                bound(p.container.len() <= 63, "container name")
+            }
+            Up::Message(m) => {
+                bound(m.namespace.len() <= 63 && m.pod.len() <= 253, "pod name")?;
+                check_message(&m.topic, &m.payload)
+            }
             Up::Ack(_) => Ok(()),
         }
     }
@@ -187,7 +202,12 @@ impl Bounded for Down {
             Down::Stream(f) => f.check(),
             Down::Goodbye { reason } => bound(reason.len() <= 1024, "reason"),
             Down::Welcome(w) => check_extensions(&w.extensions),
-            Down::EventsTaken { .. } => Ok(()),
+            Down::EventsTaken { .. } | Down::MessagesTaken { .. } => Ok(()),
+            Down::LogTaken(t) => bound(t.uid.len() <= 64 && t.container.len() <= 63, "log name"),
+            Down::Message(m) => {
+                bound(m.namespace.len() <= 63, "namespace")?;
+                check_message(&m.topic, &m.payload)
+            }
         }
     }
 

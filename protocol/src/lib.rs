@@ -23,7 +23,8 @@ pub mod topic;
 pub use digest::{ItemHash, SetDigest};
 pub use envelope::{Bounded, DecodeError, Envelope, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, common_version};
 pub use message::{
-    Ack, Down, Extension, Hello, Inventory, InventoryEntry, Item, ItemKey, ItemKind, ItemStep, NodeReport,
-    NumberedEvent, PodGone, PodReport, Removal, SetChange, SetStep, TokenAnswer, TokenAsk, Up, Welcome,
+    Ack, BoardMessage, Down, Extension, Hello, HubMessage, Inventory, InventoryEntry, Item, ItemKey, ItemKind, ItemStep,
+    LogPiece, LogPlace, LogTaken, NodeReport, NumberedEvent, PodGone, PodReport, Removal, SetChange, SetStep, TokenAnswer,
+    TokenAsk, Up, Welcome,
 };
 pub use streams::{StreamFrame, StreamKind, StreamOpen};

@@ -27,6 +27,11 @@ pub const NODE_NAME_BYTES_MAX: usize = 253;
 pub const STATUS_BYTES_MAX: usize = 256 * 1024;
 /// One Kubernetes Event as JSON.
 pub const EVENT_BYTES_MAX: usize = 8 * 1024;
+/// Text of one piece of a kept log; the longest line of a log fits.
+pub const LOG_PIECE_BYTES_MAX: usize = 32 * 1024;
+/// Payload of one message of a workload's own, and its topic.
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+pub const MESSAGE_TOPIC_BYTES_MAX: usize = 256;
 /// Extensions of a greeting, and bytes of each.
 pub const EXTENSIONS_MAX: usize = 16;
 pub const EXTENSION_BYTES_MAX: usize = 1024;

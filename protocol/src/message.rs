@@ -219,6 +219,76 @@ pub struct TokenAnswer {
     pub error: String,
 }
 
+/// A place in the log of a container on the board: the log of all its attempts, one after the other. Ordered as it was written.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+pub struct LogPlace {
+    pub attempt: u32,
+    /// Which file of the attempt, from 1 on.
+    pub file: u32,
+    /// Bytes of that file that lie before this place.
+    pub offset: u64,
+    /// Lines before this place since the container's first attempt.
+    pub lines: u64,
+}
+
+/// Lines of a log that the hub is to keep. The hub answers each with `Down::LogTaken`; one is under way at a time. From version
+/// 4 on.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct LogPiece {
+    pub namespace: String,
+    pub pod: String,
+    pub uid: String,
+    pub container: String,
+    /// How many bytes of this container's log are wanted at the hub.
+    pub bytes_max: u32,
+    /// Where `text` begins and ends.
+    pub from: LogPlace,
+    pub to: LogPlace,
+    /// Lines between the end of the piece before and `from` that nobody has any more.
+    pub lost: u64,
+    /// Whole lines as they are on the board, `<rfc3339nano> stdout F text`. Empty: asks how far the hub is.
+    #[serde(with = "crate::byte_string")]
+    pub text: Vec<u8>,
+}
+
+/// The hub has this container's log durably up to `place`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct LogTaken {
+    pub uid: String,
+    pub container: String,
+    pub place: LogPlace,
+    /// The hub does not keep this log: nothing more of it need be sent.
+    pub refused: bool,
+}
+
+/// A message of a workload's own, published on the board's broker and stored until the hub has it. Numbers and rows as in
+/// `NumberedEvent`. From version 4 on.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct BoardMessage {
+    pub number: u64,
+    pub after: u64,
+    /// Messages before this one that were dropped because the store was full.
+    pub lost: u64,
+    pub namespace: String,
+    /// The pod that published it.
+    pub pod: String,
+    pub topic: String,
+    /// The clock of the board, milliseconds since 1970.
+    pub at_ms: u64,
+    #[serde(with = "crate::byte_string")]
+    pub payload: Vec<u8>,
+}
+
+/// A message for workloads of one namespace on the board. From version 4 on.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct HubMessage {
+    pub namespace: String,
+    pub topic: String,
+    pub retain: bool,
+    #[serde(with = "crate::byte_string")]
+    pub payload: Vec<u8>,
+}
+
 /// From agent to hub.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Up {
@@ -234,12 +304,20 @@ pub enum Up {
     Stream(StreamFrame),
     /// From version 3 on, instead of `Event`.
     NumberedEvent(NumberedEvent),
+    /// From version 4 on.
+    LogPiece(LogPiece),
+    /// From version 4 on.
+    Message(BoardMessage),
 }
 
 impl Up {
     /// The version that brought this message.
     pub fn since(&self) -> u8 {
-        if matches!(self, Up::NumberedEvent(_)) { 3 } else { 1 }
+        match self {
+            Up::LogPiece(_) | Up::Message(_) => 4,
+            Up::NumberedEvent(_) => 3,
+            _ => 1,
+        }
     }
 }
 
@@ -258,11 +336,21 @@ pub enum Down {
     Step(SetStep),
     /// Every Event up to this number is durable at the hub. From version 3 on.
     EventsTaken { number: u64 },
+    /// From version 4 on.
+    LogTaken(LogTaken),
+    /// Every message up to this number is durable at the hub. From version 4 on.
+    MessagesTaken { number: u64 },
+    /// From version 4 on.
+    Message(HubMessage),
 }
 
 impl Down {
     /// The version that brought this message.
     pub fn since(&self) -> u8 {
-        if matches!(self, Down::Step(_) | Down::EventsTaken { .. }) { 3 } else { 1 }
+        match self {
+            Down::LogTaken(_) | Down::MessagesTaken { .. } | Down::Message(_) => 4,
+            Down::Step(_) | Down::EventsTaken { .. } => 3,
+            _ => 1,
+        }
     }
 }

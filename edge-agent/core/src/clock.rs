@@ -63,7 +63,7 @@ pub fn parse_rfc3339(text: &str) -> Option<u64> {
 }
 
 /// Year, month, day, hour, minute, second of seconds since 1970 (proleptic Gregorian, no leap seconds).
-fn civil(secs: u64) -> (i64, u32, u32, u64, u64, u64) {
+pub(crate) fn civil(secs: u64) -> (i64, u32, u32, u64, u64, u64) {
     let days = (secs / 86_400) as i64 + 719_468;
     let era = days.div_euclid(146_097);
     let doe = days.rem_euclid(146_097);
@@ -77,7 +77,7 @@ fn civil(secs: u64) -> (i64, u32, u32, u64, u64, u64) {
     (year, month, day, rest / 3600, rest / 60 % 60, rest % 60)
 }
 
-fn days_from_civil(y: i64, m: i64, d: i64) -> Option<i64> {
+pub(crate) fn days_from_civil(y: i64, m: i64, d: i64) -> Option<i64> {
     if !(1..=12).contains(&m) || !(1..=31).contains(&d) {
         return None;
     }

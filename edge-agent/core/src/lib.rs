@@ -6,6 +6,9 @@
 
 pub mod api;
 pub mod clock;
+pub mod kept;
+pub mod messages;
+pub mod metered;
 pub mod plan;
 pub mod pods;
 pub mod pressure;

@@ -19,6 +19,7 @@ use crate::{
 };
 use limpet_agent_core::{
     Input,
+    metered::{Gates, Traffic},
     plan::{ContainerPlan, ImageFacts, PodResources, Qos, ResourcePlan, SandboxPlan},
     pods::{Check, ContainerRef, Exit, HookKind, ImageError, ProbeKind, PullPolicy, StartStage, Uid},
     volumes::{VolumeContent, VolumePlan},
@@ -29,7 +30,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 const MESSAGE_BYTES_MAX: usize = 4096;
 const MESSAGE_FROM_LOG_BYTES_MAX: usize = 2048;
@@ -45,6 +46,8 @@ pub struct Hands {
     pub paths: Paths,
     limits: logs::Limits,
     pod_pids_limit: Option<u64>,
+    /// What may travel; the agent's loop says so.
+    pub gates: watch::Sender<Gates>,
     tell: mpsc::UnboundedSender<Input>,
     prober: Arc<Prober>,
     shared: Arc<Mutex<Shared>>,
@@ -71,6 +74,15 @@ struct Known {
     message_from_log: bool,
 }
 
+/// What the agent's own annotations ask for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extras {
+    /// The hub keeps the container's log.
+    pub kept: bool,
+    /// The container gets the socket of the board's broker.
+    pub broker: bool,
+}
+
 impl Hands {
     pub fn new(
         options: &StartOptions,
@@ -82,6 +94,7 @@ impl Hands {
         let limits = logs::Limits {
             file_bytes_max: options.config.container_log_bytes_max,
             files_max: options.config.container_log_files_max,
+            kept: false,
         };
         let prober = Arc::new(Prober { runtime: runtime.clone(), clock: clock.clone() });
         let hands = Hands {
@@ -92,6 +105,7 @@ impl Hands {
             paths: options.paths.clone(),
             limits,
             pod_pids_limit: options.config.pod_pids_limit,
+            gates: watch::channel(Gates::default()).0,
             tell,
             prober,
             shared: Arc::new(Mutex::new(Shared {
@@ -156,6 +170,10 @@ impl Hands {
         let data = &self.paths.data;
         if let VolumeContent::Image { reference, policy, secrets } = &plan.content {
             let want = images::Want { image: reference.clone(), policy: store_policy(*policy), pull_secrets: secrets.clone() };
+            let held = self.gates.borrow().holds(Traffic::Images).map(String::from);
+            if let Some(why) = held.filter(|_| self.images.find(reference).is_none()) {
+                return Err(why);
+            }
             let image = self.images.ensure(&want).await.map_err(|e| e.to_string())?;
             let dir = convert::volume_source(data, uid, plan);
             return volumes::image::set_up(&dir, &image.layers).map_err(|e| e.to_string());
@@ -193,15 +211,29 @@ impl Hands {
 
     pub fn pull_image(&self, uid: Uid, container: Arc<str>, want: (String, PullPolicy), secrets: Vec<Vec<u8>>) {
         let (image, policy) = want;
-        let policy = store_policy(policy);
+        let mut policy = store_policy(policy);
         let here = self.images.find(&image).is_some();
+        let held = self.gates.borrow().holds(Traffic::Images).map(String::from);
+        if here && held.is_some() && policy == images::Policy::Always {
+            // Nobody is asked whether there is a newer one.
+            policy = images::Policy::IfNotPresent;
+        }
         let asks = policy == images::Policy::Always || (!here && policy == images::Policy::IfNotPresent);
-        if asks {
+        let held = held.filter(|_| asks);
+        if let Some(message) = held.clone() {
+            self.say(Input::ImageHeld { uid: uid.clone(), container: container.clone(), message });
+        } else if asks {
             self.say(Input::ImagePulling { uid: uid.clone(), container: container.clone() });
         }
         let hands = self.clone();
         let begun = self.clock.mono_ms();
         self.spawn_here(async move {
+            if held.is_some() {
+                if let Err(message) = hands.images_may_travel(&uid).await {
+                    return Input::ImageFailed { uid, container, error: ImageError::Pull, message };
+                }
+                hands.say(Input::ImagePulling { uid: uid.clone(), container: container.clone() });
+            }
             let want = images::Want { image, policy, pull_secrets: secrets };
             match hands.images.ensure(&want).await {
                 Ok(image) => {
@@ -219,12 +251,22 @@ impl Hands {
         });
     }
 
+    /// Waits until the link policy lets images travel; an error when the pod is gone by then.
+    async fn images_may_travel(&self, uid: &Uid) -> Result<(), String> {
+        let mut gates = self.gates.subscribe();
+        let _ = gates.wait_for(|g| g.holds(Traffic::Images).is_none()).await;
+        match self.lock().volumes.contains_key(uid) {
+            true => Ok(()),
+            false => Err("the pod is gone".into()),
+        }
+    }
+
     /// Whether something did not fit on the disk since the last time.
     pub fn take_disk_full(&self) -> bool {
         std::mem::take(&mut self.lock().disk_full)
     }
 
-    pub fn start_container(&self, uid: Uid, plan: ContainerPlan) {
+    pub fn start_container(&self, uid: Uid, plan: ContainerPlan, extras: Extras) {
         let at = ContainerRef { uid: uid.clone(), container: plan.name.as_str().into(), attempt: plan.attempt };
         let (sources, qos) = {
             let mut shared = self.lock();
@@ -235,7 +277,7 @@ impl Hands {
         };
         let hands = self.clone();
         self.spawn(async move {
-            let (stage, message) = match hands.try_start(&plan, &sources, qos).await {
+            let (stage, message) = match hands.try_start(&plan, &sources, qos, extras).await {
                 Ok(()) => return Input::ContainerStarted(at),
                 Err(failure) => failure,
             };
@@ -250,6 +292,7 @@ impl Hands {
         plan: &ContainerPlan,
         sources: &VolumeSources,
         qos: Qos,
+        extras: Extras,
     ) -> Result<(), (StartStage, String)> {
         let create = |message: String| (StartStage::Create, message);
         let layers = self.lock().layers.get(&plan.image.id).cloned();
@@ -257,15 +300,20 @@ impl Hands {
         let mut spec = convert::container(plan, qos, &layers, sources, &self.paths).map_err(create)?;
         let given = self.give_devices(plan).map_err(create)?;
         convert::add_devices(&mut spec, given);
+        if extras.broker {
+            spec.mounts.push(convert::broker_mount(&self.paths.run, &plan.pod_uid));
+        }
+        let kept = extras.kept;
         let message = convert::termination_file(&self.paths.data, &plan.pod_uid, &plan.name, plan.attempt);
         make_message_file(&message).map_err(|e| create(format!("termination message: {e}")))?;
         let path = logs::file(&self.paths.data, &plan.pod_uid, &plan.name, plan.attempt);
-        logs::forget_old_attempts(&self.paths.data, &plan.pod_uid, &plan.name, plan.attempt);
+        logs::forget_old_attempts(&self.paths.data, &plan.pod_uid, &plan.name, plan.attempt, kept);
         let started = self.runtime.start_container(&spec).await.map_err(|e| match e {
             RuntimeError::Start(why) => (StartStage::Run, why),
             other => (StartStage::Create, other.to_string()),
         })?;
-        self.logs.start(&plan.id, &path, self.limits, sources_of(started.streams), Begin::Now);
+        let limits = logs::Limits { kept, ..self.limits };
+        self.logs.start(&plan.id, &path, limits, sources_of(started.streams), Begin::Now);
         Ok(())
     }
 
@@ -294,14 +342,15 @@ impl Hands {
     }
 
     /// A container of the agent before this one.
-    pub fn adopt(&self, id: &str, at: ContainerRef, message_from_log: bool) {
+    pub fn adopt(&self, id: &str, at: ContainerRef, message_from_log: bool, kept: bool) {
         let owner = (at.uid.to_string(), at.container.to_string());
         let devices = self.runtime.devices_of(id);
         self.lock().devices.held(&owner, &devices);
         let path = logs::file(&self.paths.data, &at.uid, &at.container, at.attempt);
         let streams = self.runtime.take_streams(id);
         self.lock().containers.insert(id.to_string(), Known { at, message_from_log });
-        self.logs.start(id, &path, self.limits, sources_of(streams), Begin::Again);
+        let limits = logs::Limits { kept, ..self.limits };
+        self.logs.start(id, &path, limits, sources_of(streams), Begin::Again);
     }
 
     /// A container ended: first what it said, then that it ended.
@@ -392,7 +441,7 @@ impl Hands {
     pub fn remove_sandbox(&self, uid: Uid) {
         let hands = self.clone();
         self.spawn(async move {
-            hands.until_done(&uid, false).await;
+            hands.until_done(&uid, None).await;
             Input::SandboxRemoved { uid }
         });
     }
@@ -402,16 +451,17 @@ impl Hands {
         self.lock().volumes.values().flat_map(BTreeMap::values).any(|source| source == dir)
     }
 
-    pub fn remove_pod(&self, uid: Uid) {
+    /// `left`: kept logs of the pod stay until the hub has them.
+    pub fn remove_pod(&self, uid: Uid, left: Option<logs::Left>) {
         let hands = self.clone();
         self.spawn(async move {
-            hands.until_done(&uid, true).await;
+            hands.until_done(&uid, Some(&left)).await;
             hands.lock().qos.remove(&uid);
             Input::PodRemoved { uid }
         });
     }
 
-    async fn until_done(&self, uid: &Uid, files_too: bool) {
+    async fn until_done(&self, uid: &Uid, files_too: Option<&Option<logs::Left>>) {
         let mut wait = Duration::from_millis(200);
         while let Err(why) = self.tear_down(uid, files_too).await {
             log::warn!("pod {uid} is not removed yet: {why}; trying again in {} ms", wait.as_millis());
@@ -420,7 +470,8 @@ impl Hands {
         }
     }
 
-    async fn tear_down(&self, uid: &Uid, files_too: bool) -> Result<(), String> {
+    /// `files_too`: the pod's directory goes as well, but for logs that are left to deliver.
+    async fn tear_down(&self, uid: &Uid, files_too: Option<&Option<logs::Left>>) -> Result<(), String> {
         let text = |e: RuntimeError| e.to_string();
         for found in self.runtime.list().into_iter().filter(|f| *f.pod_uid == **uid) {
             self.logs.forget(&found.id);
@@ -431,7 +482,12 @@ impl Hands {
         self.lock().devices.release(uid);
         volumes::tear_down_pod(&self.paths.data, uid).map_err(|e| e.to_string())?;
         self.lock().volumes.remove(uid);
-        if files_too {
+        if let Some(left) = files_too {
+            if let Some(left) = left
+                && let Err(e) = logs::put_aside(&self.paths.data, left)
+            {
+                log::warn!("pod {uid}: its logs cannot be kept: {e}");
+            }
             let dir = self.paths.data.join("pods").join(&**uid);
             match std::fs::remove_dir_all(&dir) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {

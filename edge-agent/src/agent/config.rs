@@ -8,7 +8,10 @@ use crate::{
     images::signature::Policy as ImagePolicy,
     link::road::{Proxy, Target},
 };
-use limpet_agent_core::pressure::{Signal, Threshold};
+use limpet_agent_core::{
+    kept::Choice,
+    pressure::{Signal, Threshold},
+};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -62,6 +65,8 @@ pub struct Config {
     pub restart_back_off_seconds_max: u64,
     pub container_log_bytes_max: u64,
     pub container_log_files_max: usize,
+    /// Of each container whose pod does not say (`limpet.dev/keep-logs`): so much of its log is kept at the hub. `0`: nothing.
+    pub keep_logs: String,
     pub cluster_domain: String,
     /// Directory with manifests of pods that run here whatever the hub says (static pods).
     pub static_pod_dir: Option<PathBuf>,
@@ -104,6 +109,7 @@ impl Default for Config {
             restart_back_off_seconds_max: 300,
             container_log_bytes_max: 10 * 1024 * 1024,
             container_log_files_max: 3,
+            keep_logs: "0".into(),
             cluster_domain: "cluster.local".into(),
             static_pod_dir: None,
             cgroup_parent: None,
@@ -146,6 +152,9 @@ impl Config {
         }
         if self.container_log_bytes_max < 64 * 1024 || self.container_log_files_max < 2 {
             return Err("containerLogBytesMax must be at least 65536 and containerLogFilesMax at least 2".into());
+        }
+        if Choice::parse(&self.keep_logs).is_none() {
+            return Err(format!("keepLogs \"{}\" is not an amount of bytes, such as 64Ki", self.keep_logs));
         }
         self.devices.iter().try_for_each(Offer::check)?;
         if let Some(policy) = self.image_policies.iter().find(|p| p.images.is_empty() || p.cosign_keys.is_empty()) {
@@ -200,6 +209,8 @@ mod tests {
             (r#"{"proxy": "ftp://proxy.test"}"#, Some("http://host:port")),
             (r#"{"mqtt": ["hub:port"]}"#, Some("host:port")),
             (r#"{"keepAliveSeconds": 30}"#, Some("unknown field")),
+            (r#"{"keepLogs": "64Ki"}"#, None),
+            (r#"{"keepLogs": "some"}"#, Some("keepLogs")),
             (r#"{"nodeIp": "x"}"#, Some("is not an address")),
             (r#"{"evictionHard": {"memory.available": "10%"}}"#, None),
             (r#"{"evictionHard": {"memory": "10%"}}"#, Some("evictionHard")),

@@ -4,6 +4,7 @@
 //! Never: decides anything that a plan has not decided.
 
 use super::{Paths, devices::Given, users};
+use crate::broker::{self, LocalBroker};
 use crate::{
     runtime::spec as rt,
     volumes::{self, HostPathType},
@@ -206,6 +207,19 @@ fn app_armor(plan: &AppArmorPlan) -> Result<Option<String>, String> {
         }),
         AppArmorPlan::Localhost(name) if loaded.contains(name) => Ok(Some(name.clone())),
         AppArmorPlan::Localhost(name) => Err(format!("the AppArmor profile \"{name}\" is not loaded on this node")),
+    }
+}
+
+/// The socket of the board's broker. Other pods' sockets are not in the directory.
+pub fn broker_mount(run: &Path, uid: &str) -> rt::Mount {
+    rt::Mount {
+        source: LocalBroker::dir_of(run, uid),
+        sub_path: None,
+        destination: PathBuf::from(broker::MOUNT),
+        read_only: true,
+        recursive_read_only: false,
+        no_exec: true,
+        propagation: rt::Propagation::None,
     }
 }
 

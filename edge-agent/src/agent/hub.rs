@@ -9,7 +9,7 @@ use crate::{
     link::LinkEvent,
     streams::{Context, Streams, Target},
 };
-use limpet_agent_core::{Record, pods::ContainerRef, status::OutboxOutput};
+use limpet_agent_core::{Record, metered::Traffic, pods::ContainerRef, status::OutboxOutput};
 use limpet_protocol::{Down, Envelope, Hello, StreamKind, StreamOpen, topic::Channel};
 
 /// Nothing sent for so long: the agent is idle.
@@ -39,6 +39,7 @@ impl Agent {
                 (self.counters.connected, self.counters.sessions) = (true, self.counters.sessions + 1);
                 self.streams = Some(Streams::new(self.sync.session(), lanes.clone(), context));
                 self.lanes = Some(lanes);
+                self.look_at_link();
             }
             LinkEvent::Message(bytes) => match Envelope::<Down>::decode(&bytes) {
                 Ok(envelope) => self.message(envelope),
@@ -51,6 +52,9 @@ impl Agent {
                 self.urgent.clear();
                 self.sync.disconnected();
                 self.outbox.disconnected();
+                self.kept.logs.disconnected();
+                self.kept.ready.clear();
+                self.messaging.disconnected(self.clock.now());
             }
         }
     }
@@ -70,11 +74,14 @@ impl Agent {
                 log::info!("link: welcome at the hub; protocol version {}", welcome.speak);
                 self.sync.welcome(now, &welcome);
                 self.outbox.connected(self.sync.speaks());
+                self.kept.logs.connected(self.sync.speaks());
+                self.messaging.store.connected(self.sync.speaks());
                 self.look_at_update();
             }
             Down::Change(change) => self.sync.change(now, change),
             Down::Step(step) => self.sync.step(now, step),
             Down::EventsTaken { number } => self.outbox.events_taken(number),
+            Down::LogTaken(taken) => self.kept.logs.taken(now, &taken),
             Down::Reported { uid, version } => {
                 if uid.is_empty() {
                     self.update_heard();
@@ -90,12 +97,17 @@ impl Agent {
                     self.streams = Some(streams);
                 }
             }
+            Down::MessagesTaken { number } => self.messaging.taken(number),
+            Down::Message(message) => self.message_down(&message),
             Down::Goodbye { .. } => {}
         }
     }
 
     /// What a stream means, or a sentence why that is not there.
     fn find(&self, open: &StreamOpen) -> Result<Target, String> {
+        if let Some(why) = self.link_holds(Traffic::Streams) {
+            return Err(why);
+        }
         if let StreamKind::NodeGet { path } = &open.kind {
             return self.node_get(path);
         }
@@ -145,7 +157,13 @@ impl Agent {
     }
 
     pub(super) fn wants_to_send(&self) -> bool {
-        !self.urgent.is_empty() || (self.sync.welcomed() && self.outbox.wants(self.clock.now()))
+        !self.urgent.is_empty()
+            || (self.sync.welcomed() && self.something_waits())
+    }
+
+    fn something_waits(&self) -> bool {
+        let now = self.clock.now();
+        self.outbox.wants(now) || !self.kept.ready.is_empty() || self.messaging.store.wants(now)
     }
 
     /// Without a connection: what should outlive a reboot goes to the journal.
@@ -195,7 +213,10 @@ impl Agent {
                         continue;
                     }
                     Some(OutboxOutput::Send(channel, up)) => (channel, up),
-                    None => return,
+                    None => match self.next_of_logs(now).or_else(|| self.messaging.store.poll(now)) {
+                        Some(up) => (Channel::Event, up),
+                        None => return,
+                    },
                 }
             };
             let envelope = Envelope { session: self.sync.session(), message };

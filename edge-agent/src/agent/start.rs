@@ -12,7 +12,7 @@ use crate::{
     link::{self, Identity, backoff::Backoff, identity, join, join::JoinError},
     runtime::{Runtime, RuntimeOptions},
 };
-use limpet_agent_core::{Record, Sync, pods::PodMemory};
+use limpet_agent_core::{Record, Sync, metered::Use, pods::PodMemory};
 use std::{collections::BTreeMap, os::fd::OwnedFd, path::Path, sync::Arc};
 use tokio::sync::watch;
 
@@ -33,6 +33,7 @@ pub struct Replayed {
     pub time_floor: u64,
     /// Events that the hub does not have yet.
     pub events: BTreeMap<u64, Vec<u8>>,
+    pub link: Use,
 }
 
 /// Runs the agent until it is told to stop. `keeper_socket` is the inherited fd 3.
@@ -107,11 +108,14 @@ async fn start(options: StartOptions, socket: OwnedFd) -> Result<(), Stop> {
         backoff_s_max: options.config.reconnect_seconds_max,
         mqtt: options.config.mqtt.clone(),
         hardware: device::hardware(options.config.hardware_id.as_deref()),
+        hold: Arc::default(),
         proxy: options.config.proxy.as_deref().and_then(|p| link::road::Proxy::parse(p).ok()),
     };
-    let link = link::session::start(identity_now, clock.clone(), link_options);
+    let (so_far, link_clock) = (link_options, clock.clone());
     let mut agent = Agent::new(options, clock, journal, replayed, hands, know);
     agent.begin(cidr);
+    let link_options = link::LinkOptions { hold: agent.meters.hold.clone(), ..so_far };
+    let link = link::session::start(identity_now, link_clock, link_options);
     agent.run(link, outcomes, exited).await
 }
 
@@ -145,6 +149,7 @@ fn replay(records: Vec<Record>) -> Replayed {
         version_ceiling: 0,
         time_floor: 0,
         events: BTreeMap::new(),
+        link: Use::default(),
     };
     for record in records {
         match record {
@@ -159,6 +164,7 @@ fn replay(records: Vec<Record>) -> Replayed {
                 all.events.insert(number, json);
             }
             Record::EventsTaken(number) => all.events = all.events.split_off(&(number + 1)),
+            Record::LinkUse(month_s, sent, received) => all.link = Use { month_s, sent, received },
             Record::TimeFloor(n) => all.time_floor = all.time_floor.max(n),
             other => all.sync.replay(other),
         }

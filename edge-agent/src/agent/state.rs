@@ -6,7 +6,7 @@
 
 use super::{
     StartOptions,
-    act::{Hands, container_id},
+    act::{Extras, Hands, container_id},
     manifests, node,
     released::Removals,
     start::{Replayed, Stop},
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     device::Clock,
     journal::Journal,
-    link::{Identity, Lanes, Link, join},
+    link::{Identity, Lanes, Link, METER, join},
     net::{Cidr, dns},
     runtime::{self, Exited},
     streams::Streams,
@@ -56,6 +56,9 @@ pub struct Agent {
     schedules: Schedules,
     pub(super) outbox: Outbox,
     pub(super) removals: Removals,
+    pub(super) kept: super::kept::Kept,
+    pub(super) meters: super::metered::Meters,
+    pub(super) messaging: super::messages::Messaging,
     pub(super) updating: Updating,
     pub(super) hands: Hands,
     pub(super) identity: watch::Sender<Arc<Identity>>,
@@ -89,6 +92,8 @@ impl Agent {
         hands: Hands,
         identity: watch::Sender<Arc<Identity>>,
     ) -> Agent {
+        let mut hands = hands;
+        let kept = super::kept::Kept::new(&options.config, &mut hands.logs);
         let mut facts = node::facts(&identity.borrow().answer, &options.config, &options.paths, &hands.runtime);
         let updating = Updating::new(&options.paths.data);
         facts.agent_version = updating.version();
@@ -99,6 +104,13 @@ impl Agent {
         Agent {
             outbox,
             removals: Removals::new(),
+            kept,
+            messaging: super::messages::Messaging::new(
+                &options.paths.data,
+                &options.paths.run,
+                replayed.sync.session().saturating_mul(1 << 20),
+            ),
+            meters: super::metered::Meters::new(replayed.link, hands.gates.clone()),
             updating,
             sync: replayed.sync,
             memories: replayed.memories,
@@ -138,10 +150,14 @@ impl Agent {
         for memory in self.memories.values().cloned().collect::<Vec<_>>() {
             self.pods_input(Input::Remembered(memory));
         }
+        self.look_at_left();
         for found in self.find_pods() {
             self.pods_input(Input::Adopted(found));
         }
         self.pods_input(Input::Begin);
+        self.look_at_kept();
+        self.reopen_brokers();
+        self.read_link_policy();
         self.look_at_schedules();
         self.look_at_released();
         self.say_of_node(&status::beginning());
@@ -208,7 +224,8 @@ impl Agent {
             if exit.is_none() {
                 log::info!("pod {}/{}: container {} still runs and is adopted", f.namespace, f.pod_name, f.name);
             }
-            self.hands.adopt(&f.id, at, from_log);
+            let kept = self.keeps(&f.pod_uid, &f.name);
+            self.hands.adopt(&f.id, at, from_log, kept);
             pod.containers.push(AdoptedContainer {
                 name: f.name,
                 attempt: f.attempt,
@@ -245,12 +262,19 @@ impl Agent {
                 biased;
                 _ = terminate.recv() => {
                     log::info!("stopping; containers carry on");
+                    self.write_link_use();
                     return Ok(());
                 }
                 Some(exit) = exited.recv() => self.hands.exited(exit),
                 Some(fetched) = self.updating.done.recv() => self.update_fetched(fetched),
+                Some(grown) = self.kept.grown.recv() => self.log_has_grown(&grown),
+                Some((whose, chunk)) = self.kept.pieces.recv() => self.piece_was_read(&whose, chunk),
                 Some(volume) = self.removals.done.recv() => self.is_removed(volume),
                 Some(outcome) = outcomes.recv() => {
+                    if let Input::PodRemoved { uid } = &outcome {
+                        self.kept.logs.gone(self.clock.now(), uid);
+                        self.messaging.local.close(uid);
+                    }
                     self.pods_input(outcome);
                     if self.hands.take_disk_full() {
                         self.look_soon();
@@ -261,6 +285,8 @@ impl Agent {
                     None => return Err(Stop::Again("the link ended".into())),
                 },
                 Some(result) = renewed.recv() => self.renewed(result),
+                Some(message) = self.messaging.local.up.recv() => self.message_up(&message),
+                () = METER.news.notified() => self.look_at_link(),
                 Some(()) = manifests.recv() => self.read_manifests(),
                 Some(()) = locks.recv() => self.read_locks(),
                 // Room on the lane to the hub: `settle` uses it.
@@ -296,10 +322,12 @@ impl Agent {
     fn wake_at(&self) -> u64 {
         let now = self.clock.mono_ms();
         let timers =
-            [self.sync.wake_at(), self.pods.wake_at(), self.outbox.wake_at(), self.schedules.wake_at()];
+            [self.sync.wake_at(), self.pods.wake_at(), self.outbox.wake_at(), self.schedules.wake_at(), self.kept.logs.wake_at()];
         let core = timers.into_iter().flatten().map(|(at, _)| at);
+        let link = self.meters.wake_at(self.clock.now());
         let others = self.code_at_ms.into_iter().chain(self.pressure_at()).chain(self.updating.wake_at());
-        core.chain(others).chain([self.look_at_ms]).min().unwrap_or(now + LOOK_AGAIN_MS).max(now)
+        let others = others.chain(link).chain(self.messaging.wake_at()).chain([self.look_at_ms]);
+        core.chain(others).min().unwrap_or(now + LOOK_AGAIN_MS).max(now)
     }
 
     fn tick(&mut self) {
@@ -316,6 +344,8 @@ impl Agent {
             self.code_at_ms = None;
             crate::device::memory::release_code();
         }
+        self.look_at_link();
+        self.messaging.tick(now);
         if self.updating.wake_at().is_some_and(|at| at <= now.mono_ms) {
             self.look_at_update();
         }
@@ -429,6 +459,7 @@ impl Agent {
             SyncOutput::Changed(keys) => self.changed(keys),
             SyncOutput::HubTime(ms) => {
                 self.clock.told(ms);
+                self.look_at_link();
                 if ms > self.floor_ms + 24 * FLOOR_STEP_MS {
                     self.remember(&[Record::TimeFloor(ms)]);
                     self.floor_ms = ms;
@@ -457,14 +488,19 @@ impl Agent {
         if keys.iter().any(|k| k.kind == ItemKind::Node) {
             let name = self.identity.borrow().answer.node_name.clone();
             self.set_cidr(node::pod_cidr(self.sync.items(), &name));
+            self.read_link_policy();
             self.look_at_update();
         }
         if keys.iter().any(|k| matches!(k.kind, ItemKind::Service | ItemKind::EndpointSlice)) {
             self.refresh_names();
         }
         let schedules = keys.iter().any(|k| k.kind == ItemKind::Schedule);
+        let pods = keys.iter().any(|k| k.kind == ItemKind::Pod);
         let released = keys.iter().any(|k| k.kind == ItemKind::Claim && k.namespace.is_empty());
         self.pods_input(Input::Changed(keys));
+        if pods {
+            self.look_at_kept();
+        }
         if released {
             self.look_at_released();
         }
@@ -518,7 +554,12 @@ impl Agent {
             Action::PullImage { uid, container, image, policy, secrets } => {
                 self.hands.pull_image(uid, container, (image, policy), secrets);
             }
-            Action::StartContainer { uid, plan } => self.hands.start_container(uid, *plan),
+            Action::StartContainer { uid, plan } => {
+                self.look_at_kept();
+                let kept = self.keeps(&uid, &plan.name);
+                let broker = self.open_broker(&uid);
+                self.hands.start_container(uid, *plan, Extras { kept, broker });
+            }
             Action::Signal { at, signal } => self.hands.signal(&container_id(&at), &signal),
             Action::RunHook { at, hook, check, timeout_ms } => {
                 let ip = self.ip_of(&at.uid);
@@ -530,7 +571,10 @@ impl Agent {
             }
             Action::Resize { at, container, pod } => self.hands.resize(at, &container, &pod),
             Action::RemoveSandbox { uid } => self.hands.remove_sandbox(uid),
-            Action::RemovePod { uid } => self.hands.remove_pod(uid),
+            Action::RemovePod { uid } => {
+                let left = self.left_of(&uid);
+                self.hands.remove_pod(uid, left);
+            }
             Action::RemoveContainer { at } => self.hands.remove_container(container_id(&at)),
             Action::Report { uid, namespace, name, status } => self.outbox.pod(uid, namespace, name, status),
             Action::PodGone { uid, namespace, name } => self.outbox.gone(uid, namespace, name),
@@ -572,7 +616,7 @@ impl Agent {
         let mut records: Vec<Record> = self.sync.snapshot().collect();
         records.extend(self.pods.snapshot().cloned().map(Record::Pod));
         records.extend(self.outbox.snapshot());
-        records.push(Record::TimeFloor(self.floor_ms));
+        records.extend([Record::TimeFloor(self.floor_ms), self.meters.core.record()]);
         if let Err(e) = self.journal.compact(&records) {
             log::error!("{e}");
         }

@@ -11,6 +11,7 @@ use crate::{
     update::{Ask, Failed, fetch, files},
 };
 use limpet_agent_core::{
+    metered::Traffic,
     status::OwnCondition,
     update::{Choice, Fetched, State, WANTED, Wish},
 };
@@ -107,6 +108,7 @@ impl Agent {
                 self.say_update(false, "AgentUpdating", format!("going back to version {wanted} of the agent, which is here"));
                 self.stage(choice);
             }
+            Wish::Fetch if self.link_holds(Traffic::Updates).is_some() => {}
             Wish::Fetch => {
                 if let Err(why) = Version::parse(&wanted) {
                     return self.refuse_update(wanted, why, false);
@@ -219,8 +221,9 @@ impl Agent {
     }
 
     /// The node's condition `AgentUpToDate`.
-    fn show_update(&mut self) {
-        let own: Vec<OwnCondition> = self.update_condition().into_iter().chain([self.lock_condition()]).collect();
+    pub(super) fn show_update(&mut self) {
+        let others = [self.lock_condition()].into_iter().chain(self.meters.core.condition());
+        let own: Vec<OwnCondition> = self.update_condition().into_iter().chain(others).collect();
         if self.facts.own != own {
             self.facts.own = own;
             self.tell_node(false);
@@ -262,6 +265,7 @@ impl Agent {
 
     fn update_condition(&self) -> Option<OwnCondition> {
         let wanted = self.wanted_version();
+        let held = self.link_holds(Traffic::Updates);
         let (holds, reason, message) = match (&self.updating.busy, self.updating.state.refused()) {
             (Some(version), _) => (false, "Updating", format!("{version}: being fetched")),
             (None, _) if self.updating.state.on_trial() => {
@@ -273,6 +277,10 @@ impl Agent {
             (None, _) if wanted.as_ref().is_some_and(|w| *w != self.updating.version()) && self.updating.locked.is_some() => {
                 let who = self.updating.locked.as_deref().unwrap_or_default();
                 (false, "Locked", format!("{}: held back by {who}", wanted.as_deref().unwrap_or_default()))
+            }
+            (None, _) if wanted.as_ref().is_some_and(|w| *w != self.updating.version()) && held.is_some() => {
+                let why = held.as_deref().unwrap_or_default();
+                (false, "HeldByLinkPolicy", format!("{}: {why}", wanted.as_deref().unwrap_or_default()))
             }
             _ if wanted.as_ref() == Some(&self.updating.version()) => {
                 (true, "AsWanted", format!("{}: runs", self.updating.version()))

@@ -17,6 +17,7 @@ const POD: u8 = 7;
 const FORGET_POD: u8 = 8;
 const EVENT: u8 = 9;
 const EVENTS_TAKEN: u8 = 10;
+const LINK_USE: u8 = 11;
 
 pub fn encode(record: &Record, key: &DeviceKey) -> Vec<u8> {
     let tagged = |tag: u8, body: &[u8]| -> Vec<u8> { [&[tag], body].concat() };
@@ -37,6 +38,9 @@ pub fn encode(record: &Record, key: &DeviceKey) -> Vec<u8> {
         Record::ForgetPod(uid) => tagged(FORGET_POD, uid.as_bytes()),
         Record::Event(n, json) => tagged(EVENT, &[&n.to_le_bytes(), json.as_slice()].concat()),
         Record::EventsTaken(n) => number(EVENTS_TAKEN, n),
+        Record::LinkUse(month, sent, received) => {
+            tagged(LINK_USE, &[month.to_le_bytes(), sent.to_le_bytes(), received.to_le_bytes()].concat())
+        }
     }
 }
 
@@ -57,6 +61,12 @@ pub fn decode(bytes: &[u8], key: &DeviceKey) -> Option<Record> {
             Record::Event(u64::from_le_bytes(*number), json.to_vec())
         }
         EVENTS_TAKEN => Record::EventsTaken(number()?),
+        LINK_USE => {
+            let (month, rest) = body.split_first_chunk::<8>()?;
+            let (sent, rest) = rest.split_first_chunk::<8>()?;
+            let received = u64::from_le_bytes(rest.try_into().ok()?);
+            Record::LinkUse(i64::from_le_bytes(*month), u64::from_le_bytes(*sent), received)
+        }
         _ => return None,
     })
 }

@@ -37,6 +37,7 @@ fn batches() -> Vec<Vec<Record>> {
             Record::Pod(PodMemory { uid: "u".into(), start_ms: 5, ..PodMemory::default() }),
             Record::VersionCeiling(9),
             Record::TimeFloor(1),
+            Record::LinkUse(1_795_000_000, 7, u64::MAX),
             Record::ForgetPod("u".into()),
         ],
     ]

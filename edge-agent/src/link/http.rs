@@ -3,6 +3,7 @@
 //! In: an address, a request. Out: status, body and where a redirect leads. Never: follows redirects, keeps connections,
 //! reads without end.
 
+use super::meter::METER;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, body::Bytes};
 use hyper_util::rt::TokioIo;
@@ -37,6 +38,7 @@ pub async fn send(
     let talk = async {
         let tcp = TcpStream::connect(target).await?;
         let _ = tcp.set_nodelay(true);
+        let tcp = METER.wrap(tcp);
         match tls {
             None => exchange(TokioIo::new(tcp), request, wanted).await,
             Some(config) => {

@@ -10,6 +10,7 @@ mod fuzz;
 pub mod http;
 pub mod identity;
 pub mod join;
+mod meter;
 mod mqtt;
 pub mod road;
 pub mod session;
@@ -17,4 +18,5 @@ pub mod tls;
 mod websocket;
 
 pub use identity::Identity;
-pub use session::{Lanes, Link, LinkEvent, LinkOptions};
+pub use meter::METER;
+pub use session::{Hold, Lanes, Link, LinkEvent, LinkOptions};

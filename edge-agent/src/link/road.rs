@@ -5,7 +5,7 @@
 //! both go through an HTTP proxy (`CONNECT`) when the settings name one.
 //! Never: trusts a proxy: TLS ends at the hub.
 
-use super::websocket;
+use super::{meter::METER, websocket};
 use nix::sys::socket::{setsockopt, sockopt};
 use rustls::pki_types::ServerName;
 use std::{
@@ -134,7 +134,7 @@ pub async fn open(
         }
     };
     let name = ServerName::try_from(target.host.clone()).map_err(Error::other)?;
-    let stream = tokio_rustls::TlsConnector::from(tls).connect(name, tcp).await?;
+    let stream = tokio_rustls::TlsConnector::from(tls).connect(name, METER.wrap(tcp)).await?;
     match &target.web {
         None => Ok((Box::new(stream), kind)),
         Some(path) => Ok((Box::new(websocket::open(stream, &target.host, path).await?), kind)),

@@ -20,7 +20,7 @@ use std::{
     io::Error,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
     time::Duration,
 };
@@ -50,6 +50,8 @@ const NEAR_KEEPALIVE_S: u16 = 20;
 const FAR_KEEPALIVE_S: u16 = 340;
 /// Proxies mostly end what is idle for a minute.
 const PROXIED_KEEPALIVE_S: u16 = 50;
+/// A link on hold looks in so often.
+const LOOK_IN: Duration = Duration::from_millis(limpet_agent_core::metered::LOOK_IN_MS);
 /// Asks the hub's broker not to answer pings.
 const QUIET: &str = "quiet";
 
@@ -85,8 +87,49 @@ pub struct LinkOptions {
     /// Used instead of the hub's own list when not empty.
     pub mqtt: Vec<String>,
     pub proxy: Option<Proxy>,
+    /// What the link policy says.
+    pub hold: Arc<Hold>,
     /// The client id: distinguishes two devices with copies of one card. Empty: the node's name.
     pub hardware: String,
+}
+
+/// What a link policy says about the connection itself; shared between the loop that knows and the task that connects.
+#[derive(Debug, Default)]
+pub struct Hold {
+    held: AtomicBool,
+    /// 0: none.
+    keepalive_s: AtomicU16,
+    news: tokio::sync::Notify,
+}
+
+impl Hold {
+    /// Whether that is new.
+    pub fn set(&self, held: bool) -> bool {
+        let new = self.held.swap(held, Ordering::Relaxed) != held;
+        if new {
+            self.news.notify_one();
+        }
+        new
+    }
+
+    pub fn set_keepalive(&self, seconds: u16) -> bool {
+        self.keepalive_s.swap(seconds, Ordering::Relaxed) != seconds
+    }
+
+    fn keepalive(&self) -> Option<u16> {
+        Some(self.keepalive_s.load(Ordering::Relaxed)).filter(|s| *s > 0)
+    }
+
+    /// Waits while the link is to be closed, but no longer than until the next look.
+    async fn over(&self) {
+        let end = Instant::now() + LOOK_IN;
+        while self.held.load(Ordering::Relaxed) {
+            tokio::select! {
+                () = self.news.notified() => {}
+                () = tokio::time::sleep_until(end) => return,
+            }
+        }
+    }
 }
 
 /// Starts the connection's task. It follows `identity` at its next attempt.
@@ -133,6 +176,7 @@ async fn run(
             return;
         }
         tokio::time::sleep(wait).await;
+        options.hold.over().await;
     }
 }
 
@@ -167,7 +211,7 @@ async fn one_session(
     let met = async {
         let target = Target::parse(hub)?;
         let (stream, kind) = road::open(&target, options.proxy.as_ref(), config).await?;
-        let rhythm = Rhythm::new(kind, options.keepalive_s);
+        let rhythm = Rhythm::new(kind, options.keepalive_s.or(options.hold.keepalive()));
         let (read, mut write) = tokio::io::split(stream);
         let mut reader = Reader::new(read, ENVELOPE_BYTES_MAX + 1024);
         greet(node, &options.hardware, &rhythm, &mut reader, &mut write).await?;

@@ -4,12 +4,14 @@
 //! with lines `<rfc3339nano> stdout F text`, and copies for whoever is attached.
 //! Never: syncs to flash, keeps more than a bounded number of bytes, or lets a slow reader hold up a container.
 
+mod kept;
 mod pump;
 mod read;
 mod spool;
 mod write;
 
-pub use pump::{Begin, Logs, Sources};
+pub use kept::{Left, count_removed, dir_of, left, piece_after, put_aside};
+pub use pump::{Begin, Grown, Logs, Sources};
 pub use read::{ReadOptions, read, tail_text};
 
 use std::path::{Path, PathBuf};
@@ -21,6 +23,8 @@ pub const LINE_BYTES_MAX: usize = 16 * 1024;
 pub struct Limits {
     pub file_bytes_max: u64,
     pub files_max: usize,
+    /// The hub keeps this log: lines that are removed are counted.
+    pub kept: bool,
 }
 
 pub fn container_dir(data: &Path, uid: &str, container: &str) -> PathBuf {
@@ -38,13 +42,16 @@ pub fn files_of(path: &Path) -> Vec<PathBuf> {
     rotated
 }
 
-/// Removes the logs of attempts older than the previous one.
-pub fn forget_old_attempts(data: &Path, uid: &str, container: &str, attempt: u32) {
+/// Removes the logs of attempts older than the previous one; `kept`: and counts their lines.
+pub fn forget_old_attempts(data: &Path, uid: &str, container: &str, attempt: u32, kept: bool) {
     let Ok(entries) = std::fs::read_dir(container_dir(data, uid, container)) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let number = name.to_str().and_then(|n| n.split('.').next()).and_then(|n| n.parse::<u32>().ok());
         if number.is_some_and(|n| n + 1 < attempt) {
+            if kept {
+                count_removed(&entry.path());
+            }
             let _ = std::fs::remove_file(entry.path());
         }
     }

@@ -47,6 +47,25 @@ pub struct Logs {
     running: Arc<Mutex<HashMap<String, Arc<Pump>>>>,
     /// Where spools are; without it, what was read and not written yet goes with the agent.
     spools: Option<Arc<Path>>,
+    /// Who hears that a kept log has grown.
+    grown: Option<mpsc::UnboundedSender<Grown>>,
+}
+
+/// A kept log that has grown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grown {
+    /// The container's, for `heard`.
+    pub id: String,
+    pub uid: String,
+    pub container: String,
+}
+
+impl Grown {
+    /// By the path that `logs::file` gave.
+    fn of(id: &str, path: &Path) -> Grown {
+        let name = |at: usize| path.ancestors().nth(at).and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+        Grown { id: id.into(), uid: name(3).into(), container: name(1).into() }
+    }
 }
 
 /// Whose bytes these are.
@@ -72,6 +91,10 @@ struct State {
     open: usize,
     attached: Vec<mpsc::Sender<(u8, Bytes)>>,
     version: u64,
+    /// Says once that the log has grown, until that was heard.
+    say_grown: Option<mpsc::UnboundedSender<Grown>>,
+    grown_said: bool,
+    whose: Grown,
 }
 
 /// A live view of a container.
@@ -90,7 +113,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Logs {
     /// `spools`: a directory that outlives the agent, not the board.
     pub fn new(spools: PathBuf) -> Logs {
-        Logs { running: Arc::default(), spools: Some(spools.into()) }
+        Logs { running: Arc::default(), spools: Some(spools.into()), grown: None }
+    }
+
+    /// Whoever wants to know which kept logs grow; each is named once until `heard`.
+    pub fn say_grown(&mut self, to: mpsc::UnboundedSender<Grown>) {
+        self.grown = Some(to);
+    }
+
+    pub fn heard(&self, id: &str) {
+        if let Some(pump) = self.get(id) {
+            lock(&pump.state).grown_said = false;
+        }
     }
 
     /// Begins to read a container. Must run inside the runtime.
@@ -122,6 +156,9 @@ impl Logs {
             open: streams.len(),
             attached: Vec::new(),
             version: 0,
+            say_grown: self.grown.clone().filter(|_| limits.kept),
+            grown_said: false,
+            whose: Grown::of(id, path),
         };
         let stdin = Mutex::new(fd(sources.stdin).or_else(|| tty.clone()));
         let pump = Arc::new(Pump { state: Mutex::new(state), news: Notify::new(), stdin, tty });
@@ -314,6 +351,9 @@ impl Stream {
     fn write(&mut self, state: &mut State, chunk: &[u8]) {
         state.writer.chunk(self.name(), wall_ns(), &mut self.rest, chunk);
         state.version += 1;
+        if let Some(to) = state.say_grown.as_ref().filter(|_| !state.grown_said) {
+            state.grown_said = to.send(state.whose.clone()).is_ok();
+        }
         if !state.attached.is_empty() {
             let bytes = Bytes::copy_from_slice(chunk);
             state.attached.retain(|to| to.try_send((self.lane, bytes.clone())).is_ok());

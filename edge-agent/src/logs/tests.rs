@@ -21,7 +21,7 @@ impl Drop for Dir {
 }
 
 const NS: u128 = 1_795_431_600_123_456_789;
-const BIG: Limits = Limits { file_bytes_max: 1 << 20, files_max: 3 };
+const BIG: Limits = Limits { file_bytes_max: 1 << 20, files_max: 3, kept: false };
 
 async fn text(path: &Path, options: ReadOptions) -> String {
     let (tell, mut hear) = mpsc::channel(1000);
@@ -64,7 +64,7 @@ fn lines_are_stamped_and_long_ones_are_cut() {
 fn rotation_keeps_so_many_files() {
     let dir = Dir::new("rotate");
     let path = dir.0.join("0.log");
-    let mut writer = Writer::open(&path, Limits { file_bytes_max: 1000, files_max: 3 });
+    let mut writer = Writer::open(&path, Limits { file_bytes_max: 1000, files_max: 3, kept: false });
     let mut rest = Rest::default();
     for n in 0..200 {
         writer.chunk("stdout", NS, &mut rest, format!("line {n}\n").as_bytes());
@@ -112,7 +112,7 @@ fn following_sees_all_lines_across_rotations_until_the_end() {
         let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).unwrap();
         let logs = Logs::default();
         let sources = Sources { stdout: Some(reader), ..Sources::default() };
-        logs.start("c", &path, Limits { file_bytes_max: 2000, files_max: 50 }, sources, Begin::Now);
+        logs.start("c", &path, Limits { file_bytes_max: 2000, files_max: 50, kept: false }, sources, Begin::Now);
         let (tell, mut hear) = mpsc::channel(4);
         let (l, p) = (logs.clone(), path.clone());
         let following = tokio::spawn(async move {
@@ -162,7 +162,7 @@ fn a_killed_agent_loses_no_byte_and_writes_none_twice() {
         };
         let spools = dir.0.join(format!("spools-{seed}"));
         let path = dir.0.join(format!("{seed}/0.log"));
-        let limits = Limits { file_bytes_max: 500 + roll(3000), files_max: 10_000 };
+        let limits = Limits { file_bytes_max: 500 + roll(3000), files_max: 10_000, kept: false };
         let pipes = [0, 1].map(|_| nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).unwrap());
         let mut spool = Spool::begin(&spools, "c").unwrap();
         let mut writer = Writer::open(&path, limits);

@@ -152,6 +152,9 @@ impl Writer {
         let next = older.last().and_then(|p| order_of(p)).unwrap_or(0) + 1;
         let keep = self.limits.files_max.max(2) - 2;
         for path in older.iter().take(older.len().saturating_sub(keep)) {
+            if self.limits.kept {
+                super::count_removed(path);
+            }
             let _ = std::fs::remove_file(path);
         }
         let mut name = self.path.clone().into_os_string();
@@ -162,7 +165,7 @@ impl Writer {
     }
 }
 
-fn order_of(path: &Path) -> Option<u64> {
+pub fn order_of(path: &Path) -> Option<u64> {
     path.extension()?.to_str()?.parse().ok()
 }
 

@@ -18,6 +18,9 @@ pub struct Counters {
     pub probes_bad: u64,
     pub connected: bool,
     pub sessions: u64,
+    /// Bytes on the wire since the agent began.
+    pub link_sent: u64,
+    pub link_received: u64,
 }
 
 pub fn page(subject: &Subject) -> Vec<u8> {
@@ -50,6 +53,10 @@ pub fn page(subject: &Subject) -> Vec<u8> {
         ("limpet_hub_sessions_total", "Sessions with the hub since the agent began.", c.sessions),
     ] {
         t.one(name, "counter", help, value);
+    }
+    t.family("limpet_node_link_bytes_total", "counter", "Bytes on the wire to the hub and registries, with TLS, TCP, IPv4.");
+    for (direction, value) in [("sent", c.link_sent), ("received", c.link_received)] {
+        t.sample("limpet_node_link_bytes_total", &[("direction", direction)], value);
     }
     t.family("prober_probe_total", "counter", "[BETA] Cumulative number of liveness, readiness and startup probes by result.");
     for (result, value) in [("successful", c.probes_good), ("failed", c.probes_bad)] {

@@ -334,7 +334,8 @@ fn is_stream(info: &RequestInfo) -> bool {
 }
 
 fn is_long(info: &RequestInfo) -> bool {
-    info.is_resource && (info.verb == "watch" || is_stream(info))
+    let messages = !info.is_resource && info.path.starts_with("/limpet/v1/messages/");
+    messages || (info.is_resource && (info.verb == "watch" || is_stream(info)))
 }
 
 fn labels_of(info: &RequestInfo, target: &Target) -> Labels {

@@ -51,7 +51,9 @@ use crate::{
     auth::{Authorizer, jwt::Signer, tokens::Tokens},
     enroll::Enroll,
     guard::Guard,
-    run::{Streams, Usage},
+    kept::KeptLogs,
+    messages::Messages,
+    run::{Nodes, Streams, Usage},
 };
 use jiff::Timestamp;
 use limpet_hub_core::ObjectStore;
@@ -79,6 +81,11 @@ pub struct Doors {
     /// What the scheduler and the controllers know, for `limpet why`.
     pub view: View,
     pub scheduler: Arc<limpet_hub_core::schedule::Config>,
+    /// Logs of boards that are away.
+    pub(crate) kept: Arc<KeptLogs>,
+    /// What workloads on boards say, and the way to them.
+    pub(crate) messages: Arc<Messages>,
+    pub(crate) nodes: Arc<Nodes>,
     /// MQTT through the API's port: by ALPN, or in a WebSocket.
     pub broker: limpet_broker::Broker,
 }

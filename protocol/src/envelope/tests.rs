@@ -37,7 +37,7 @@ fn encodes_and_decodes_in_every_version() {
 fn versions_meet_in_the_middle() {
     let own = (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION);
     for (theirs, want) in
-        [((1, 1), Some(1)), ((1, 2), Some(2)), ((2, 4), Some(3)), ((3, 9), Some(3)), ((4, 9), None), ((0, 0), None)]
+        [((1, 1), Some(1)), ((1, 2), Some(2)), ((2, 5), Some(4)), ((3, 9), Some(4)), ((5, 9), None), ((0, 0), None)]
     {
         assert_eq!(common_version(theirs, own), want, "{theirs:?}");
     }
@@ -49,7 +49,7 @@ fn refuses_what_is_not_a_message() {
     let mut bytes = hello().encode(1);
     bytes.push(0);
     assert_eq!(Envelope::<Up>::decode(&bytes), Err(DecodeError::LeftOver(1)));
-    for head in [0, 4, 0x3f, 0x40, 0x41, 0x80, 0x81, 0xff] {
+    for head in [0, 5, 0x3f, 0x40, 0x41, 0x80, 0x81, 0xff] {
         bytes[0] = head;
         assert_eq!(Envelope::<Up>::decode(&bytes), Err(DecodeError::Version(head)));
     }
@@ -124,6 +124,28 @@ fn ups() -> Vec<(u8, Up)> {
         status: b"{}".to_vec(),
     };
     let status = br#"{"hostIP":"192.0.2.1","phase":"Running","qosClass":"BestEffort","startTime":"2026-11-25T10:00:00Z"}"#;
+    let place = LogPlace { attempt: 1, file: 2, offset: 300, lines: 4 };
+    let piece = LogPiece {
+        namespace: "d".into(),
+        pod: "p".into(),
+        uid: "u".into(),
+        container: "c".into(),
+        bytes_max: 65_536,
+        from: place,
+        to: LogPlace { offset: 347, lines: 5, ..place },
+        lost: 6,
+        text: b"2026-11-25T10:00:00.000000001Z stdout F a line\n".to_vec(),
+    };
+    let message = BoardMessage {
+        number: 9,
+        after: 8,
+        lost: 1,
+        namespace: "d".into(),
+        pod: "p".into(),
+        topic: "up/t".into(),
+        at_ms: 1_000_000,
+        payload: b"21.5".to_vec(),
+    };
     vec![
         (1, Up::Hello(hello)),
         (1, Up::Inventory(Inventory { entries: vec![entry] })),
@@ -136,6 +158,8 @@ fn ups() -> Vec<(u8, Up)> {
         (1, Up::TokenAsk(TokenAsk { key: key() })),
         (1, Up::Stream(StreamFrame::Window { id: 3, lane: 1, bytes: 70_000 })),
         (3, Up::NumberedEvent(NumberedEvent { number: 8, after: 7, json: b"{}".to_vec() })),
+        (4, Up::LogPiece(piece)),
+        (4, Up::Message(message)),
     ]
 }
 
@@ -160,6 +184,9 @@ fn downs() -> Vec<(u8, Down)> {
         (1, Down::Goodbye { reason: "bye".into() }),
         (3, Down::Step(SetStep { seq: 2, puts: vec![step], removals: vec![removal], digest: digest() })),
         (3, Down::EventsTaken { number: 8 }),
+        (4, Down::LogTaken(LogTaken { uid: "u".into(), container: "c".into(), place: LogPlace::default(), refused: true })),
+        (4, Down::MessagesTaken { number: 9 }),
+        (4, Down::Message(HubMessage { namespace: "d".into(), topic: "t".into(), retain: true, payload: b"on".to_vec() })),
     ]
 }
 

@@ -223,7 +223,11 @@ impl Board {
             Down::Step(step) => agent.sync.step(now, step),
             Down::EventsTaken { number } => agent.outbox.events_taken(number),
             Down::Reported { uid, version } => agent.outbox.reported(&uid, version),
-            Down::TokenAnswer(_) | Down::Stream(_) => {}
+            Down::TokenAnswer(_)
+            | Down::Stream(_)
+            | Down::LogTaken(_)
+            | Down::MessagesTaken { .. }
+            | Down::Message(_) => {}
             Down::Goodbye { .. } => self.disconnected(),
         }
     }

@@ -385,6 +385,8 @@ impl World {
                     self.hub.broken.get_or_insert(format!("a report of {node} was refused: {message}"));
                 }
                 SessionOutput::Stream(_)
+                | SessionOutput::Log(_)
+                | SessionOutput::Message(_)
                 | SessionOutput::Opened { .. }
                 | SessionOutput::Closed { .. }
                 | SessionOutput::Notice { .. } => {}

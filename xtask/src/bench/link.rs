@@ -4,6 +4,8 @@
 //! Counted are IP packets with their headers (Ethernet's are not: no mobile link has them), of TCP connections with the hub.
 //! Never: a figure from arithmetic alone: the month is the measured time, multiplied.
 
+mod features;
+
 use super::Figure;
 use limpet_e2e::{Binaries, World, until, wait};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, socket, sockopt};
@@ -103,7 +105,14 @@ pub fn run(binaries: &Binaries, minutes: u64) -> Result<Vec<Figure>, String> {
     let mut figures = vec![told(keepalive(&capture)?)];
     figures.push(told(one_key(&world, &capture)?));
     figures.extend(reconnects(&mut world, &capture)?.into_iter().map(told));
-    figures.push(told(idle(&mut world, &capture, minutes)?));
+    world.agents[0].power_cut()?;
+    world.agents[0].configure(&json!({"keepaliveSeconds": FAR_KEEPALIVE_S}))?;
+    world.agents[0].start(None)?;
+    world.nodes_ready(Duration::from_secs(90))?;
+    figures.extend(features::all(&world, &capture)?);
+    if minutes > 0 {
+        figures.push(told(idle(&mut world, &capture, minutes)?));
+    }
     Ok(figures)
 }
 

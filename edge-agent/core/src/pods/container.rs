@@ -100,6 +100,8 @@ pub(super) struct Container {
     pub role: Role,
     pub state: State,
     pub image: Option<ImageFacts>,
+    /// Why the download of the image waits.
+    pub held: Option<String>,
     /// The newest attempt that was started.
     pub attempt: Option<u32>,
     pub started_ms: u64,
@@ -134,6 +136,7 @@ impl Container {
             role,
             state: State::Idle,
             image: None,
+            held: None,
             attempt: None,
             started_ms: 0,
             ended: None,

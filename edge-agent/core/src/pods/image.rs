@@ -15,12 +15,16 @@ use std::collections::BTreeMap;
 /// How long `ErrImagePull` is shown before `ImagePullBackOff`.
 const ERROR_SHOWN_MS: u64 = 2000;
 
+/// Why a container waits whose image may not travel now.
+pub(super) const HELD: &str = "ImagePullHeld";
+
 impl Container {
     pub(super) fn pull(&mut self, pod: &Facts, cx: &mut Cx<'_>) -> State {
         let image = self.spec.image.clone();
         let policy = pull_policy(&image, self.spec.image_pull_policy.as_deref());
         let secrets = pull_secrets(&pod.object, cx.items);
         let (uid, container) = (pod.uid.clone(), self.name.clone());
+        self.held = None;
         cx.out.push_back(Action::PullImage { uid, container, image, policy, secrets });
         State::Pulling
     }
@@ -42,7 +46,16 @@ impl Container {
         State::PullFailed { until, error, message, shown_until: None }
     }
 
+    pub(super) fn image_held(&mut self, pod: &Facts, message: String, cx: &mut Cx<'_>) {
+        if matches!(self.state, State::Pulling) {
+            let words = format!("Pulling image \"{}\" waits: {message}", self.spec.image);
+            pod.event(cx, self.field_path(), Kind::Normal, HELD, &words);
+            self.held = Some(message);
+        }
+    }
+
     pub(super) fn image_pulling(&mut self, pod: &Facts, cx: &mut Cx<'_>) {
+        self.held = None;
         if matches!(self.state, State::Pulling) {
             let message = format!("Pulling image \"{}\"", self.spec.image);
             pod.event(cx, self.field_path(), Kind::Normal, "Pulling", &message);

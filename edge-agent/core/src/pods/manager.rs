@@ -404,6 +404,7 @@ fn uid_of(input: &Input) -> Option<Uid> {
         | Input::SandboxReady { uid, .. }
         | Input::SandboxFailed { uid, .. }
         | Input::ImagePulling { uid, .. }
+        | Input::ImageHeld { uid, .. }
         | Input::ImageReady { uid, .. }
         | Input::ImageFailed { uid, .. }
         | Input::Evict { uid, .. }
@@ -447,6 +448,9 @@ fn apply(pod: &mut LivePod, input: Input, cx: &mut Cx<'_>) {
             }
         }
         Input::ImagePulling { container, .. } => with(pod, &container, |c, facts| c.image_pulling(facts, cx)),
+        Input::ImageHeld { container, message, .. } => {
+            with(pod, &container, |c, facts| c.image_held(facts, message, cx));
+        }
         Input::ImageReady { container, image, pulled_in_ms, .. } => {
             with(pod, &container, |c, facts| c.image_ready(facts, image, pulled_in_ms, cx));
         }

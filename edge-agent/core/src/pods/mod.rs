@@ -66,6 +66,8 @@ pub enum Input {
     SandboxFailed { uid: Uid, message: String },
     /// The image is not here; its download has begun.
     ImagePulling { uid: Uid, container: Arc<str> },
+    /// The image is not here, and the sentence says why its download waits.
+    ImageHeld { uid: Uid, container: Arc<str>, message: String },
     ImageReady { uid: Uid, container: Arc<str>, image: ImageFacts, pulled_in_ms: Option<u64> },
     ImageFailed { uid: Uid, container: Arc<str>, error: ImageError, message: String },
     ContainerStarted(ContainerRef),

@@ -4,6 +4,7 @@
 //! Never: a time that changes without the thing it dates.
 
 use super::{
+    image::HELD,
     Terminated,
     container::{Container, Facts, Role, State},
     pod::{Goal, LivePod, Step, Teardown},
@@ -282,7 +283,10 @@ fn states<'a>(c: &'a Container, pod: &Facts, waiting: &str) -> (Value, Option<&'
         State::Idle | State::Pulling | State::Pulled | State::Starting { .. } | State::Ended { .. } => {
             match ended {
                 Some(e) => (json!({"terminated": terminated(e)}), c.last.as_ref()),
-                None => (wait(waiting, ""), c.last.as_ref()),
+                None => match c.held.as_deref().filter(|_| matches!(c.state, State::Pulling)) {
+                    Some(message) => (wait(HELD, message), c.last.as_ref()),
+                    None => (wait(waiting, ""), c.last.as_ref()),
+                },
             }
         }
         State::PullFailed { error, message, shown_until: Some(_), .. } => (wait(error.reason(), message), ended),

@@ -70,6 +70,8 @@ pub struct Outbox {
     taken: Option<u64>,
     /// Begin of the present hour, and Events that went to the journal in it.
     kept_hour: (u64, u32),
+    /// Events may not travel now: as if the hub were away.
+    events_held: bool,
     speak: u8,
     version: u64,
     ceiling: u64,
@@ -177,6 +179,11 @@ impl Outbox {
         }
     }
 
+    /// Events stay here for now.
+    pub fn hold_events(&mut self, held: bool) {
+        self.events_held = held;
+    }
+
     pub fn disconnected(&mut self) {
         self.connected = false;
     }
@@ -212,6 +219,9 @@ impl Outbox {
     }
 
     fn event_to_send(&self, now: Now) -> bool {
+        if self.events_held {
+            return false;
+        }
         let overdue = self.events.front().and_then(|e| e.sent_at).is_some_and(|at| now.mono_ms >= at + AGAIN_MS);
         let in_flight = self.events.iter().take_while(|e| e.sent_at.is_some()).count();
         overdue || (in_flight < self.events.len() && in_flight < EVENTS_IN_FLIGHT_MAX)
@@ -277,7 +287,7 @@ impl Outbox {
         if let Some(number) = self.taken.take() {
             return Some(Record::EventsTaken(number));
         }
-        if self.connected {
+        if self.connected && !self.events_held {
             return None;
         }
         if now.mono_ms >= self.kept_hour.0 + HOUR_MS {

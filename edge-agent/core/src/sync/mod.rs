@@ -34,6 +34,8 @@ pub enum Record {
     Event(u64, Vec<u8>),
     /// The hub has all Events up to this number.
     EventsTaken(u64),
+    /// Bytes on the wire in the month that began then (seconds since 1970): sent, received.
+    LinkUse(i64, u64, u64),
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -5,6 +5,7 @@
 
 use super::endpoint::Authority;
 use super::tls::TlsChoice;
+use crate::link::METER;
 use crate::images::limits::{BODY_IDLE_TIMEOUT, CONNECT_TIMEOUT, HEAD_TIMEOUT};
 use bytes::Bytes;
 use http::{Request, Response};
@@ -123,6 +124,7 @@ async fn connect(authority: &Authority, tls: &TlsChoice) -> Result<Sender, Strin
 
 async fn handshake(authority: &Authority, tls: &TlsChoice, stream: TcpStream) -> Result<Sender, String> {
     let _ = stream.set_nodelay(true);
+    let stream = METER.wrap(stream);
     let TlsChoice::Config(config) = tls else {
         return start(TokioIo::new(stream)).await;
     };

@@ -29,6 +29,7 @@ mod absence;
 mod fleet;
 mod gc;
 pub mod legacytoken;
+mod link;
 mod namespace;
 mod nodepool;
 mod podgc;
@@ -141,6 +142,7 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(devicetaints::DeviceTaintEviction),
         Box::new(absence::AbsenceController),
         Box::new(nodepool::NodePoolController),
+        Box::new(link::LinkPolicyController),
         Box::new(fleet::FleetRolloutController),
     ]
 }

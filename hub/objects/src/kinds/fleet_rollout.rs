@@ -212,7 +212,7 @@ fn success(success: &Value, errors: &mut Errors) {
     }
 }
 
-fn window_rules(window: &Value, path: &str, errors: &mut Errors) {
+pub(super) fn window_rules(window: &Value, path: &str, errors: &mut Errors) {
     for field in ["start", "end"] {
         if let Some(text) = required(window, field, path, errors)
             && clock_minutes(text).is_none()

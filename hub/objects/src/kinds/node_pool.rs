@@ -44,6 +44,7 @@ impl Behaviour for NodePool {
             errors.push(FieldError::invalid("spec.offline.lostAfter", lost_after, words));
         }
         one_of(offline, "reconcile", "spec.offline", &absence::RECONCILE_VALUES, &mut errors);
+        super::link_rules(&spec["link"], "spec.link", &mut errors);
         errors
     }
 

@@ -14,6 +14,7 @@ use crate::{
     run::streams::{FromNode, StreamError, StreamHandle, Streams},
     streaming::{self, ExecRequest, Framing, PodPlace, PortForwardRequest},
 };
+use super::kept;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use http::{HeaderValue, header};
@@ -27,7 +28,10 @@ const OUTPUT: u8 = 1;
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
 pub async fn answer(call: &mut Call, target: &Target, mut input: Input) -> Result<Reply, Status> {
-    let record = call.api.store.get(&target.key()).ok_or_else(|| target.not_found())?;
+    let Some(record) = call.api.store.get(&target.key()) else {
+        let gone = (call.info.subresource == "log").then(|| kept::of_gone(call, target)).transpose()?.flatten();
+        return gone.ok_or_else(|| target.not_found());
+    };
     let pod = target.parse(&record)?;
     let streams = streams(&call.api)?;
     if call.info.subresource == "log" {
@@ -101,7 +105,7 @@ fn container(pod: &Value, named: &str) -> Result<String, Status> {
 }
 
 async fn log(
-    call: &Call,
+    call: &mut Call,
     target: &Target,
     pod: &Value,
     mut input: Input,
@@ -112,7 +116,15 @@ async fn log(
     // A pod that has no node has not said anything yet.
     let Ok(place) = place(target, pod) else { return Ok(reply::text(200, "")) };
     let open = StreamOpen { namespace: place.namespace, pod: place.name, uid: place.uid, kind };
-    let handle = streams.open(&place.node, open).await.map_err(|e| failed(&e))?;
+    let StreamKind::Logs { container, previous, .. } = open.kind.clone() else { return Err(Status::internal("")) };
+    let handle = match streams.open(&place.node, open).await {
+        Ok(handle) => handle,
+        Err(away @ StreamError::Offline { .. }) => {
+            let uid = object::uid(pod).to_owned();
+            return kept::of_away(call, &uid, (&container, previous), &away).ok_or_else(|| failed(&away));
+        }
+        Err(e) => return Err(failed(&e)),
+    };
     let flow = output(Arc::clone(&call.api), handle);
     if input.parts.headers.contains_key(header::UPGRADE) {
         return Ok(streaming::flow(&mut input.parts, Framing::Bytes, flow)?.map(|()| Body::empty()));

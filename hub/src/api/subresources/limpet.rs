@@ -4,6 +4,7 @@
 //! `/limpet/v1/nodes`, `/limpet/v1/store` and `/limpet/v1/why/KIND/NAMESPACE/NAME` (rights in RBAC). Out: JSON, or a Status.
 //! Never: shows the secret of a token again.
 
+use super::messages;
 use crate::{
     operate::snapshot::copy_store,
     api::{
@@ -58,6 +59,13 @@ pub async fn renew(api: &Api, body: Inflow) -> Result<Reply, Status> {
 pub async fn answer(call: Call, parts: &[&str], input: Input) -> Result<Reply, Status> {
     if let (&Method::GET, ["v1", "why", kind, namespace, name]) = (&call.method, parts) {
         return why(&call.api, kind, if *namespace == "-" { "" } else { namespace }, name);
+    }
+    if let ["v1", "messages", namespace] = parts {
+        return match call.method {
+            Method::GET => messages::show(&call, namespace).await,
+            Method::POST => messages::say(&call, namespace, input).await,
+            _ => Err(not_allowed()),
+        };
     }
     let enroll = enroll(&call.api)?;
     match (&call.method, parts) {

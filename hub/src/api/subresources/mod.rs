@@ -8,6 +8,8 @@ pub mod limpet;
 pub mod binding;
 mod connect;
 mod eviction;
+mod kept;
+mod messages;
 mod scale;
 pub mod token;
 

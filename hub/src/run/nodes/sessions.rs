@@ -7,6 +7,8 @@
 use super::{Offline, Presence, arrival};
 use crate::{
     enroll::Enroll,
+    kept::{About, KeptLogs},
+    messages::Messages,
     run::{Applier, Listener, Streams, clock, streams, tokens},
 };
 use bytes::Bytes;
@@ -20,7 +22,7 @@ use limpet_hub_core::{
     },
     view::Node,
 };
-use limpet_protocol::{Envelope, ItemKey, PROTOCOL_VERSION, Up, topic::Channel};
+use limpet_protocol::{BoardMessage, Down, Envelope, ItemKey, LogPiece, LogTaken, PROTOCOL_VERSION, Up, topic::Channel};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, PoisonError},
@@ -32,11 +34,19 @@ const COMPONENT: &str = "limpet-node";
 const UNDER_WAY_MAX: usize = 256;
 /// Messages kept while a new node's object is made.
 const EARLY_MAX: usize = 64;
+/// Messages of people to boards that wait for this task.
+const SAYS_MAX: usize = 1024;
+/// Messages of one node's workloads that wait for the disk; the node says again what is not confirmed.
+const MESSAGES_MAX: usize = 256;
 
 /// The outcome of something that a session asked for.
 enum Outcome {
     Written { node: String, ticket: u64, result: Result<(), (bool, String)> },
     Token { node: String, key: ItemKey, result: Result<(u64, Vec<u8>), String> },
+    /// A piece of a log is on the disk, or is not to be; `None`: the disk failed.
+    Kept { node: String, taken: Option<LogTaken> },
+    /// Messages up to a number are on the disk; `None`: they are not.
+    Stored { node: String, number: Option<u64> },
     /// The Node object of this connection exists.
     Arrived { node: String, connection: u64 },
 }
@@ -47,8 +57,20 @@ struct One {
     /// Writes that wait for the one that is under way.
     writes: VecDeque<(u64, Vec<Change>)>,
     writing: bool,
+    /// A piece of a log is being written.
+    keeping: bool,
+    row: MessageRow,
     /// What a connection said whose Node object is still being made.
     early: Option<(u64, Vec<SessionInput>)>,
+}
+
+/// Messages of a node's workloads on their way to the disk.
+#[derive(Default)]
+struct MessageRow {
+    /// Number of the newest one of an unbroken row.
+    last: u64,
+    waiting: Vec<BoardMessage>,
+    writing: bool,
 }
 
 #[derive(Default)]
@@ -59,6 +81,8 @@ struct Marks {
     leaving: BTreeSet<String>,
     /// Copies of cards that were kept out: hardware and address, by node.
     copies: BTreeMap<String, (String, String)>,
+    /// What is to be said to nodes, in order.
+    says: VecDeque<(String, Down)>,
 }
 
 /// Collects which nodes a change concerns; the task takes them from here.
@@ -77,6 +101,8 @@ pub struct Links {
     pub offline: Arc<Offline>,
     pub enroll: Arc<Enroll>,
     pub presence: Arc<Presence>,
+    pub(crate) kept: Arc<KeptLogs>,
+    pub(crate) messages: Arc<Messages>,
     /// Where new nodes get their ranges of pod addresses from.
     pub ranges: Ranges,
 }
@@ -90,6 +116,8 @@ struct Task {
     offline: Arc<Offline>,
     enroll: Arc<Enroll>,
     presence: Arc<Presence>,
+    kept: Arc<KeptLogs>,
+    messages: Arc<Messages>,
     streams: Streams,
     outcomes: mpsc::UnboundedSender<Outcome>,
     under_way: Arc<Semaphore>,
@@ -114,6 +142,8 @@ impl Nodes {
             offline: links.offline,
             enroll: links.enroll,
             presence: links.presence,
+            kept: links.kept,
+            messages: links.messages,
             streams: links.streams,
             outcomes,
             under_way: Arc::new(Semaphore::new(UNDER_WAY_MAX)),
@@ -125,6 +155,18 @@ impl Nodes {
     /// Whether the node was removed a moment ago.
     pub fn is_leaving(&self, node: &str) -> bool {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner).leaving.contains(node)
+    }
+
+    /// Says something to a node, should it be there. `false`: too much waits already.
+    pub fn say(&self, node: &str, down: Down) -> bool {
+        let mut fits = false;
+        self.mark(|marks| {
+            fits = marks.says.len() < SAYS_MAX;
+            if fits {
+                marks.says.push_back((node.into(), down));
+            }
+        });
+        fits
     }
 
     /// A second device with the key of a node was kept out.
@@ -207,6 +249,8 @@ impl Task {
                     wake: None,
                     writes: VecDeque::new(),
                     writing: false,
+                    keeping: false,
+                    row: MessageRow::default(),
                     early: None,
                 });
                 self.arrive(node, connection);
@@ -233,7 +277,10 @@ impl Task {
     }
 
     fn marks(&mut self) {
-        let Marks { dirty, removed, copies, .. } = self.nodes.take();
+        let Marks { dirty, removed, copies, says, .. } = self.nodes.take();
+        for (node, down) in says {
+            self.input(&node, SessionInput::Say(down));
+        }
         for (node, (hardware, address)) in copies {
             self.copy_noticed(&node, &hardware, &address);
         }
@@ -342,6 +389,25 @@ impl Task {
                 self.input(&node, input);
                 self.write_next(&node);
             }
+            Outcome::Kept { node, taken } => {
+                if let Some(one) = self.sessions.get_mut(&node) {
+                    one.keeping = false;
+                }
+                if let Some(taken) = taken {
+                    self.input(&node, SessionInput::Say(Down::LogTaken(taken)));
+                }
+            }
+            Outcome::Stored { node, number } => {
+                if let Some(one) = self.sessions.get_mut(&node) {
+                    one.row.writing = false;
+                }
+                match number {
+                    Some(number) => self.input(&node, SessionInput::Say(Down::MessagesTaken { number })),
+                    // The row is broken: the node begins it again.
+                    None => self.sessions.get_mut(&node).into_iter().for_each(|one| one.row.last = 0),
+                }
+                self.store_messages(&node);
+            }
             Outcome::Token { node, key, result } => {
                 let input = match result {
                     Ok((generation, body)) => SessionInput::Token { key, generation, body },
@@ -416,8 +482,13 @@ impl Task {
                     self.input(node, SessionInput::Stream(answer));
                 }
             }
+            SessionOutput::Log(piece) => self.keep(node, piece),
+            SessionOutput::Message(message) => self.message_came(node, message),
             SessionOutput::Opened { session } => {
                 tracing::info!(node, session, "node session opened");
+                if let Some(one) = self.sessions.get_mut(node) {
+                    (one.row.last, one.row.waiting) = (0, Vec::new());
+                }
                 self.streams.node_opened(node);
             }
             SessionOutput::Closed { reason } => {
@@ -462,6 +533,91 @@ impl Task {
                 Err(status) => Err(status.message),
             };
             let _ = outcomes.send(Outcome::Token { node, key: wanted.key, result });
+        });
+    }
+
+    /// One piece of a node at a time; it waits for the answer before it sends the next.
+    fn keep(&mut self, node: &str, piece: LogPiece) {
+        let bound = {
+            let view = self.applier.world().read();
+            let pod = view.pod(&piece.namespace, &piece.pod).filter(|pod| *pod.meta.uid == *piece.uid);
+            pod.map(|pod| pod.node.as_deref() == Some(node))
+        };
+        let own = bound.unwrap_or_else(|| self.kept.is_known(node, &piece.uid));
+        if !own {
+            let refused = LogTaken { uid: piece.uid, container: piece.container, refused: true, ..LogTaken::default() };
+            return self.input(node, SessionInput::Say(Down::LogTaken(refused)));
+        }
+        let Some(one) = self.sessions.get_mut(node).filter(|one| !one.keeping) else { return };
+        one.keeping = true;
+        let (kept, outcomes, world) = (Arc::clone(&self.kept), self.outcomes.clone(), Arc::clone(self.applier.world()));
+        let (node, room) = (node.to_string(), self.under_way.clone());
+        tokio::spawn(async move {
+            let _room = room.acquire_owned().await;
+            let whose = node.clone();
+            let taken = tokio::task::spawn_blocking(move || {
+                let now_ms = u64::try_from(clock::now().as_millisecond()).unwrap_or(0);
+                let lives = |uid: &str, about: &About| {
+                    world.read().pod(&about.namespace, &about.pod).is_some_and(|p| *p.meta.uid == *uid)
+                };
+                kept.take(&whose, &piece, now_ms, lives)
+            });
+            let taken = match taken.await {
+                Ok(Ok(taken)) => Some(taken),
+                Ok(Err(error)) => {
+                    tracing::error!(node, %error, "a kept log cannot be written");
+                    None
+                }
+                Err(_) => None,
+            };
+            let _ = outcomes.send(Outcome::Kept { node, taken });
+        });
+    }
+
+    /// One of a row. What does not follow the one before was preceded by something lost: the node says it again.
+    fn message_came(&mut self, node: &str, mut message: BoardMessage) {
+        let own = {
+            let view = self.applier.world().read();
+            // Of a pod that has gone meanwhile it is history, and welcome.
+            view.pod(&message.namespace, &message.pod).is_none_or(|pod| pod.node.as_deref() == Some(node))
+        };
+        let Some(one) = self.sessions.get_mut(node) else { return };
+        let row = &mut one.row;
+        if (message.after != 0 && message.after != row.last) || row.waiting.len() >= MESSAGES_MAX {
+            return;
+        }
+        row.last = message.number;
+        if !own {
+            tracing::warn!(node, "a message of pod {}/{}, which is not its own", message.namespace, message.pod);
+            // Confirmed with the others, and kept from everybody.
+            message.namespace = String::new();
+        }
+        row.waiting.push(message);
+        self.store_messages(node);
+    }
+
+    /// What waits is written together, one batch of a node at a time.
+    fn store_messages(&mut self, node: &str) {
+        let Some(one) = self.sessions.get_mut(node).filter(|one| !one.row.writing && !one.row.waiting.is_empty()) else { return };
+        one.row.writing = true;
+        let row = std::mem::take(&mut one.row.waiting);
+        let (messages, outcomes, room) = (Arc::clone(&self.messages), self.outcomes.clone(), self.under_way.clone());
+        let node = node.to_string();
+        tokio::spawn(async move {
+            let _room = room.acquire_owned().await;
+            let whose = node.clone();
+            let number = row.last().map(|m| m.number);
+            let own: Vec<BoardMessage> = row.into_iter().filter(|m| !m.namespace.is_empty()).collect();
+            let stored = tokio::task::spawn_blocking(move || messages.take(&whose, &own)).await;
+            let number = match stored {
+                Ok(Ok(())) => number,
+                Ok(Err(error)) => {
+                    tracing::error!(node, %error, "messages of workloads cannot be written");
+                    None
+                }
+                Err(_) => None,
+            };
+            let _ = outcomes.send(Outcome::Stored { node, number });
         });
     }
 

@@ -64,6 +64,8 @@ async fn hub() -> Hub {
     offline.start();
     nodes.start(Links {
         presence,
+        messages: Arc::new(crate::messages::Messages::open(dir.path())),
+        kept: Arc::new(crate::kept::KeptLogs::open(dir.path())),
         ranges: Default::default(),
         broker: broker.clone(),
         from_nodes,

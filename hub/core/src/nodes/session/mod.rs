@@ -10,7 +10,8 @@ mod set;
 use super::desired::{self, TokenWanted};
 use crate::{Change, ObjectStore, Timestamp};
 use limpet_protocol::{
-    Down, Envelope, Hello, Item, ItemKey, ItemKind, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, SetChange, SetStep,
+    BoardMessage, Down, Envelope, Hello, Item, ItemKey, ItemKind, LogPiece, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
+    SetChange, SetStep,
     StreamFrame, TokenAnswer, Up, Welcome, common_version, topic::Channel,
 };
 use reports::Reports;
@@ -56,6 +57,8 @@ pub enum SessionInput {
     },
     /// A frame for the node on the stream channel (dropped when not connected).
     Stream(StreamFrame),
+    /// Something to say to the node on the channel of Events (dropped when it is not there or does not know the message).
+    Say(Down),
     /// The time asked for by `wake_at` has come.
     Tick,
     /// The node's certificate was revoked or its object deleted.
@@ -88,6 +91,10 @@ pub enum SessionOutput {
     Token(TokenWanted),
     /// A frame from the node, for the open stream of that id.
     Stream(StreamFrame),
+    /// Lines of a log for the hub to keep, from a node that may say so of this pod if the pod is its own.
+    Log(LogPiece),
+    /// A message of a workload.
+    Message(BoardMessage),
     /// The session began (after `Hello`): streams of the one before are over.
     Opened {
         session: u64,
@@ -183,6 +190,8 @@ impl Session {
                 self.send(Channel::State, Down::TokenAnswer(TokenAnswer { key, error }));
             }
             SessionInput::Stream(frame) => self.send(Channel::Stream, Down::Stream(frame)),
+            SessionInput::Say(down) if down.since() > self.speak => {}
+            SessionInput::Say(down) => self.send(Channel::Event, down),
             SessionInput::Tick => self.reports.tick(now, view, &self.node),
             SessionInput::Removed { reason } => self.goodbye(reason),
         }
@@ -219,6 +228,8 @@ impl Session {
             Up::NumberedEvent(event) => self.reports.numbered_event(view, &self.node, &event),
             Up::TokenAsk(ask) => self.set.renew_token(&ask.key),
             Up::Stream(frame) => self.out.push_back(SessionOutput::Stream(frame)),
+            Up::LogPiece(piece) => self.out.push_back(SessionOutput::Log(piece)),
+            Up::Message(message) => self.out.push_back(SessionOutput::Message(message)),
         }
     }
 

@@ -28,6 +28,8 @@ pub struct NodePoolSpec {
     pub labels: Labels,
     #[serde(deserialize_with = "or_default")]
     pub taints: Vec<Value>,
+    /// As it was written; `limpet_objects::kinds::link_for_board` reads it.
+    pub link: Value,
 }
 
 /// What one place (a pod, a node, a pool) says about absence; the next place is asked for what it leaves open.
