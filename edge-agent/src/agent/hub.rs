@@ -163,7 +163,8 @@ impl Agent {
 
     fn something_waits(&self) -> bool {
         let now = self.clock.now();
-        self.outbox.wants(now) || !self.kept.ready.is_empty() || self.messaging.store.wants(now)
+        let logs = !self.kept.ready.is_empty() || self.kept.logs.wake_at().is_some_and(|(at, _)| at <= now.mono_ms);
+        self.outbox.wants(now) || logs || self.messaging.store.wants(now)
     }
 
     /// Without a connection: what should outlive a reboot goes to the journal.

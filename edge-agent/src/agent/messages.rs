@@ -33,8 +33,8 @@ impl Messaging {
         Messaging { local: LocalBroker::new(run), store: Store::new(from, kept), file, sync_at_ms: None }
     }
 
-    pub fn wake_at(&self) -> Option<u64> {
-        self.store.wake_at().into_iter().chain(self.sync_at_ms).min()
+    pub fn wake_at(&self, now_ms: u64) -> Option<u64> {
+        self.store.wake_at().filter(|at| *at > now_ms).into_iter().chain(self.sync_at_ms).min()
     }
 
     /// What should outlive this process goes to the file.

@@ -322,11 +322,13 @@ impl Agent {
     fn wake_at(&self) -> u64 {
         let now = self.clock.mono_ms();
         let timers =
-            [self.sync.wake_at(), self.pods.wake_at(), self.outbox.wake_at(), self.schedules.wake_at(), self.kept.logs.wake_at()];
-        let core = timers.into_iter().flatten().map(|(at, _)| at);
+            [self.sync.wake_at(), self.pods.wake_at(), self.outbox.wake_at(), self.schedules.wake_at()];
+        // What is due already waits for room on the lane, not for time.
+        let kept = self.kept.logs.wake_at().filter(|(at, _)| *at > now);
+        let core = timers.into_iter().flatten().chain(kept).map(|(at, _)| at);
         let link = self.meters.wake_at(self.clock.now());
         let others = self.code_at_ms.into_iter().chain(self.pressure_at()).chain(self.updating.wake_at());
-        let others = others.chain(link).chain(self.messaging.wake_at()).chain([self.look_at_ms]);
+        let others = others.chain(link).chain(self.messaging.wake_at(now)).chain([self.look_at_ms]);
         core.chain(others).min().unwrap_or(now + LOOK_AGAIN_MS).max(now)
     }
 

@@ -74,8 +74,11 @@ impl Messages {
             None => self.newest(node)?,
         };
         let mut lines = Vec::new();
-        for message in row.iter().filter(|m| std::mem::replace(&mut last, m.number.max(last)) < m.number) {
-            lines.push(line_of(node, message));
+        for message in row {
+            if message.number > last {
+                last = message.number;
+                lines.push(line_of(node, message));
+            }
         }
         if !lines.is_empty() {
             std::fs::create_dir_all(&self.dir)?;

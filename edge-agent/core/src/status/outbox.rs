@@ -306,7 +306,7 @@ impl Outbox {
             return None;
         }
         let blocked = (self.version > self.ceiling).then_some((self.blocked_until, "the journal failed"));
-        let event = self.events.front().and_then(|e| e.sent_at);
+        let event = self.events.front().and_then(|e| e.sent_at).filter(|_| !self.events_held);
         let again = pods.chain(node).chain(event).min().map(|first| (first + AGAIN_MS, "a report is not confirmed"));
         blocked.into_iter().chain(again).min()
     }
