@@ -30,6 +30,17 @@ fn say(dir: &std::path::Path, count: u32) -> Result<()> {
     std::fs::write(dir.join("count"), count.to_string()).map_err(|e| e.to_string())
 }
 
+/// Waits until the hub has a line of this pod.
+fn delivered(world: &World, name: &str, line: &str) -> Result<()> {
+    let uid = world.kubectl.say(&format!("get pod {name} -o jsonpath={{.metadata.uid}}"))?;
+    until("the hub to have the lines", SOON, || {
+        let mut grep = std::process::Command::new("grep");
+        let found = grep.args(["-rls", line]).arg(world.hub.dir.join("logs")).output().map_err(|e| e.to_string())?;
+        let names = String::from_utf8_lossy(&found.stdout).into_owned();
+        wait::yes(names.contains(&uid), || format!("{name}: {names:?}"))
+    })
+}
+
 #[test]
 fn the_last_lines_of_a_board_that_is_away_and_all_of_them_when_it_is_back() {
     test(2, &json!({}), |world| {
@@ -41,19 +52,8 @@ fn the_last_lines_of_a_board_that_is_away_and_all_of_them_when_it_is_back() {
             ready(world, name)?;
         }
         // Delivered while the board is there.
-        let delivered = |name: &str, line: &str| {
-            let world = &*world;
-            until("the hub to have the lines", SOON, || {
-                let dir = world.hub.dir.join("logs");
-                let found = std::process::Command::new("grep").args(["-rls", line]).arg(&dir).output();
-                let found = found.map_err(|e| e.to_string())?;
-                let uid = world.kubectl.say(&format!("get pod {name} -o jsonpath={{.metadata.uid}}"))?;
-                let names = String::from_utf8_lossy(&found.stdout).into_owned();
-                wait::yes(names.contains(&uid), || format!("{name}: {names:?}"))
-            })
-        };
-        delivered("kept", "line 5$")?;
-        delivered("small", "line 5$")?;
+        delivered(world, "kept", "line 5$")?;
+        delivered(world, "small", "line 5$")?;
         net::cable(&world.slot, 1, false)?;
         until("the board away", SOON, || {
             let out = world.kubectl.output(&["logs", "other"])?;
@@ -76,8 +76,8 @@ fn the_last_lines_of_a_board_that_is_away_and_all_of_them_when_it_is_back() {
         world.agents[0].power_cut()?;
         world.agents[0].start(None)?;
         net::cable(&world.slot, 1, true)?;
-        delivered("kept", "line 400$")?;
-        delivered("small", "line 400$")?;
+        delivered(world, "kept", "line 400$")?;
+        delivered(world, "small", "line 400$")?;
 
         net::cable(&world.slot, 1, false)?;
         until("the board away", SOON, || {

@@ -46,8 +46,9 @@ fn a_thousand_messages_wait_for_the_hub_and_come_in_order() {
 
         let (sensor, panel, stranger) =
             (socket(world, "sensor", "default")?, socket(world, "panel", "default")?, socket(world, "stranger", "other")?);
+        let dir = world.slot.dir();
         let subscribe = |socket: &PathBuf, log: &str| -> Result<(Daemon, PathBuf)> {
-            let log = world.slot.dir().join(log);
+            let log = dir.join(log);
             let words = ["mosquitto_sub".as_ref(), "--unix".as_ref(), socket.as_os_str(), "-q".as_ref(), "1".as_ref(),
                 "-v".as_ref(), "-t".as_ref(), OsStr::new("#")];
             Ok((Daemon::start(&words, &[], &log)?, log))

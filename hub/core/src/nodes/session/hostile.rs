@@ -161,7 +161,10 @@ fn a_hundred_thousand_forgeries_gain_nothing() {
                     session.handle(at(n), &view, SessionInput::Token { key, generation: 9, body });
                 }
                 SessionOutput::Close { .. } => session.handle(at(n), &view, SessionInput::Connected { connection: 1 }),
-                SessionOutput::Stream(_)
+                // The shell judges whose logs and messages these are.
+                SessionOutput::Log(_)
+                | SessionOutput::Message(_)
+                | SessionOutput::Stream(_)
                 | SessionOutput::Opened { .. }
                 | SessionOutput::Closed { .. }
                 | SessionOutput::Notice { .. } => {}
