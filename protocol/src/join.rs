@@ -82,4 +82,21 @@ pub struct JoinAnswer {
     /// Ed25519 key, as hex, with which releases of the agent are signed. A device keeps the first that it was given.
     #[serde(default)]
     pub update_key: String,
+    /// The broker at which hub and devices meet, when that is not the hub itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broker: Option<JoinBroker>,
+}
+
+/// How a device gets to a broker that is not the hub's own. What goes by way of it is sealed.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct JoinBroker {
+    /// `host:port`, or `wss://host/path`, in order of preference.
+    pub addresses: Vec<String>,
+    /// What the broker's certificate comes from, PEM.
+    pub ca_pem: String,
+    /// Empty when the device's certificate says all.
+    #[serde(default)]
+    pub username: String,
+    #[serde(default)]
+    pub password: String,
 }

@@ -1,7 +1,8 @@
 //! The topics of a node, and who may use them.
 //!
 //! In: a node name and a topic as text. Out: the topic's name, or whether a right exists.
-//! Shape: `n/<node>/u/<channel>` (node to hub) and `n/<node>/d/<channel>` (hub to node).
+//! Shape: `n/<node>/u/<channel>` (node to hub) and `n/<node>/d/<channel>` (hub to node); by way of a broker that is not the hub's
+//! own `n/system:node:<node>/u` and `…/d`, where sealed packets keep one order and the broker's ACL needs one line for all nodes.
 //! Never: wildcards in a node name; `valid_node_name` is asked first.
 
 use crate::limits::NODE_NAME_BYTES_MAX;
@@ -63,6 +64,27 @@ pub fn parse_up(topic: &str) -> Option<(&str, Channel)> {
     Some((node, Channel::from_letter(letter)?))
 }
 
+/// A node's name as its certificate says it; brokers take it for the user name.
+const CERTIFIED: &str = "system:node:";
+/// What the hub subscribes to at a broker that is not its own.
+pub const SEALED_UP_FILTER: &str = "n/+/u";
+
+/// Topic on which the node publishes sealed packets.
+pub fn sealed_up(node: &str) -> String {
+    format!("n/{CERTIFIED}{node}/u")
+}
+
+/// Topic on which the hub publishes sealed packets.
+pub fn sealed_down(node: &str) -> String {
+    format!("n/{CERTIFIED}{node}/d")
+}
+
+/// The node of an upward topic for sealed packets; `None` for everything else.
+pub fn parse_sealed_up(topic: &str) -> Option<&str> {
+    let node = topic.strip_prefix("n/")?.strip_prefix(CERTIFIED)?.strip_suffix("/u")?;
+    valid_node_name(node).then_some(node)
+}
+
 /// RFC 1123 subdomain: what Kubernetes allows as a node name. Excludes `+`, `#`, `/` and `$`.
 pub fn valid_node_name(name: &str) -> bool {
     let label = |l: &str| {
@@ -84,6 +106,10 @@ mod tests {
     fn topics_parse_back() {
         for channel in Channel::ALL {
             assert_eq!(parse_up(&up("pi-1", channel)), Some(("pi-1", channel)));
+        }
+        assert_eq!(parse_sealed_up(&sealed_up("pi-1.shop")), Some("pi-1.shop"));
+        for topic in [&sealed_down("a"), "n/a/u", "n/system:node:/u", "n/system:node:a/b/u", "n/system:node:+/u", "n/system:node:a/u/s"] {
+            assert_eq!(parse_sealed_up(topic), None, "{topic}");
         }
     }
 

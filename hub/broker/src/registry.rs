@@ -5,6 +5,7 @@
 //! Never: waits; a full queue is the sender's answer.
 
 use crate::{
+    Refused,
     connection::{self, Setting, Stream},
     queue::Queue,
 };
@@ -57,6 +58,7 @@ pub(crate) struct Shared {
     pub tls: RwLock<Arc<rustls::ServerConfig>>,
     /// For streams that come in by another door; gone when the broker has ended.
     pub setting: OnceLock<Weak<Setting>>,
+    pub refused: Refused,
 }
 
 /// The hub's handle on the broker; clones are cheap.
@@ -72,6 +74,7 @@ impl Broker {
             next: AtomicU64::new(1),
             tls: RwLock::new(tls),
             setting: OnceLock::new(),
+            refused: Refused::default(),
         };
         Broker { shared: Arc::new(shared) }
     }

@@ -18,9 +18,10 @@ pub struct BrokerOptions {
     pub message_bytes_max: usize,
 }
 
-/// Starts to serve; the tasks end with the process or when the receiver is dropped.
+/// Starts to serve; the tasks end with the process or when the receiver is dropped. Without a listener nodes come by other doors
+/// (`Broker::attach`, `Broker::meet_at`).
 pub fn serve(
-    listener: TcpListener,
+    listener: Option<TcpListener>,
     options: BrokerOptions,
     gate: Arc<dyn Gate>,
 ) -> (Broker, mpsc::Receiver<FromNode>) {
@@ -36,8 +37,16 @@ pub fn serve(
     };
     let setting = Arc::new(setting);
     let _ = broker.shared.setting.set(Arc::downgrade(&setting));
-    tokio::spawn(accept(listener, setting));
+    match listener {
+        Some(listener) => drop(tokio::spawn(accept(listener, setting))),
+        None => drop(tokio::spawn(hold(setting))),
+    }
     (broker, receiver)
+}
+
+/// What other doors need is there until the hub is not.
+async fn hold(setting: Arc<connection::Setting>) {
+    setting.inbox.closed().await;
 }
 
 async fn accept(listener: TcpListener, setting: Arc<connection::Setting>) {

@@ -1,0 +1,228 @@
+//! A session between a hub and a node, and what somebody between them can try.
+//!
+//! In: keys made here. Out: what each side takes. Never: a packet that was changed, copied, left out or moved goes through.
+
+use limpet_sealed::{Asking, Inside, Kind, Key, Opener, Pending, Point, Reset, SealError, Sealer, Session, SystemRandom, answer, kind};
+
+fn key() -> Key {
+    let pair = rcgen::KeyPair::generate().unwrap();
+    Key::from_pkcs8(&pair.serialize_der(), &SystemRandom::new()).unwrap()
+}
+
+/// In these tests a certificate is the bare point; this trusts exactly one.
+fn only(hub: &Key) -> impl Fn(&[u8]) -> Option<Point> + '_ {
+    |certificate| (certificate == hub.point()).then_some(*hub.point())
+}
+
+struct World {
+    hub: Key,
+    node: Key,
+    random: SystemRandom,
+}
+
+fn world() -> World {
+    World { hub: key(), node: key(), random: SystemRandom::new() }
+}
+
+impl World {
+    fn ask(&self, name: &str) -> Asking {
+        Asking::new(name, &self.node, 340, "0123456789abcdef", &self.random).unwrap()
+    }
+
+    fn answer(&self, name: &str, hello: &[u8]) -> (Vec<u8>, Pending) {
+        answer(name, hello, (&self.hub, self.hub.point()), 7, &self.random).unwrap()
+    }
+
+    fn session(&self, name: &str) -> (Session, Pending) {
+        let asking = self.ask(name);
+        let (packet, mut pending) = self.answer(name, asking.hello());
+        let answered = asking.check(&packet, only(&self.hub)).unwrap();
+        let (session, confirm) = asking.finish(&answered, &self.node, &self.random).unwrap();
+        pending.confirm(&confirm).unwrap();
+        (session, pending)
+    }
+}
+
+fn part(text: &str) -> Inside {
+    Inside::Part { channel: b's', last: true, bytes: text.into() }
+}
+
+#[test]
+fn both_sides_understand_each_other() {
+    let world = world();
+    let (mut node, mut hub) = world.session("pi-1");
+    assert_eq!((node.epoch, hub.greeting.keepalive_s, hub.greeting.hardware.as_str()), (7, 340, "0123456789abcdef"));
+    assert_eq!(hub.greeting.point, *world.node.point());
+    for n in 0..100 {
+        let said = part(&format!("message {n}"));
+        let packet = node.up.seal(&said).unwrap();
+        assert!(!packet.windows(7).any(|w| w == b"message"));
+        assert_eq!(hub.up.open(&packet).unwrap(), said);
+        let packet = hub.down.seal(&said).unwrap();
+        assert_eq!((kind(&packet), node.down.open(&packet).unwrap()), (Some(Kind::Sealed), said));
+    }
+    assert_eq!(node.down.open(&hub.down.seal(&Inside::Over("ä".repeat(2000))).unwrap()).unwrap(), Inside::Over("ä".repeat(512)));
+}
+
+/// What the one in the middle does to the handshake, and who notices.
+#[test]
+fn a_changed_handshake_makes_no_session() {
+    let world = world();
+    let asking = world.ask("pi-1");
+    let hello = asking.hello().to_vec();
+    let (packet, _) = world.answer("pi-1", &hello);
+    // Every bit of the answer counts.
+    for at in 0..packet.len() * 8 {
+        let mut changed = packet.clone();
+        changed[at / 8] ^= 1 << (at % 8);
+        let trust_any = |certificate: &[u8]| certificate.try_into().ok();
+        assert!(asking.check(&changed, trust_any).is_err(), "bit {at}");
+    }
+    for len in 0..packet.len() {
+        assert!(asking.check(&packet[..len], only(&world.hub)).is_err(), "cut at {len}");
+    }
+    // Another's key, another's name, an answer to another greeting.
+    let stranger = key();
+    let (false_hub, _) = answer("pi-1", &hello, (&stranger, stranger.point()), 7, &world.random).unwrap();
+    let (borrowed, _) = answer("pi-1", &hello, (&stranger, world.hub.point()), 7, &world.random).unwrap();
+    let (for_other, _) = world.answer("pi-2", &hello);
+    let (to_other, _) = world.answer("pi-1", world.ask("pi-1").hello());
+    for wrong in [&false_hub, &borrowed, &for_other, &to_other, &hello] {
+        assert!(asking.check(wrong, only(&world.hub)).is_err());
+    }
+    // A greeting that was changed on its way: the node does not take the answer.
+    for at in 1..hello.len() {
+        let mut changed = hello.clone();
+        changed[at] ^= 1;
+        if let Ok((packet, _)) = answer("pi-1", &changed, (&world.hub, world.hub.point()), 7, &world.random) {
+            assert_eq!(asking.check(&packet, only(&world.hub)), Err(SealError::Forged), "byte {at}");
+        }
+    }
+    // The true answer still counts after all of that.
+    let answered = asking.check(&packet, only(&world.hub)).unwrap();
+    asking.finish(&answered, &world.node, &world.random).unwrap();
+}
+
+#[test]
+fn a_session_needs_the_nodes_own_key() {
+    let world = world();
+    // Somebody greets with the node's public key, which is no secret.
+    let asking = world.ask("pi-1");
+    let (packet, mut pending) = world.answer("pi-1", asking.hello());
+    let answered = asking.check(&packet, only(&world.hub)).unwrap();
+    let (mut session, confirm) = asking.finish(&answered, &key(), &world.random).unwrap();
+    assert_eq!(pending.confirm(&confirm), Err(SealError::Forged));
+    assert_eq!(pending.confirm(&session.up.seal(&part("x")).unwrap()), Err(SealError::Forged), "nor without confirming");
+    // A greeting that was recorded: its answer leads nowhere.
+    let old = world.ask("pi-1");
+    let (packet, mut first) = world.answer("pi-1", old.hello());
+    let recorded = old.hello().to_vec();
+    let answered = old.check(&packet, only(&world.hub)).unwrap();
+    let (_, confirm) = old.finish(&answered, &world.node, &world.random).unwrap();
+    first.confirm(&confirm).unwrap();
+    let (_, mut again) = world.answer("pi-1", &recorded);
+    assert_eq!(again.confirm(&confirm), Err(SealError::Foreign));
+    // The hub's session id, put onto it, does not help.
+    let mut renamed = confirm.clone();
+    renamed[1..5].copy_from_slice(&again.id());
+    assert_eq!(again.confirm(&renamed), Err(SealError::Forged));
+}
+
+#[test]
+fn sealed_packets_come_once_whole_and_in_order() {
+    let world = world();
+    let (mut node, mut hub) = world.session("pi-1");
+    let all: Vec<Vec<u8>> = (0..5).map(|n| hub.down.seal(&part(&n.to_string())).unwrap()).collect();
+    assert_eq!(node.down.open(&all[0]).unwrap(), part("0"));
+    // Every bit counts; nothing of it moves the opener on.
+    for at in 0..all[1].len() * 8 {
+        let mut changed = all[1].clone();
+        changed[at / 8] ^= 1 << (at % 8);
+        let refused = node.down.open(&changed).unwrap_err();
+        assert!(!matches!(refused, SealError::Lost { .. }), "bit {at}: {refused}");
+    }
+    for len in 0..all[1].len() {
+        assert!(node.down.open(&all[1][..len]).is_err(), "cut at {len}");
+    }
+    assert_eq!(node.down.open(&all[0]), Err(SealError::Repeated { number: 0 }));
+    assert_eq!(node.down.open(&all[2]), Err(SealError::Lost { expected: 1, got: 2 }), "swapped, or one is missing");
+    assert_eq!(node.down.open(&all[1]).unwrap(), part("1"));
+    assert_eq!(node.down.open(&all[2]).unwrap(), part("2"));
+    // A packet goes back where it came from.
+    let up = node.up.seal(&part("up")).unwrap();
+    assert!(node.down.open(&up).is_err());
+    hub.up.open(&up).unwrap();
+    assert!(hub.up.open(&all[3]).is_err());
+    // Another session's, another node's.
+    let (_, mut later) = world.session("pi-1");
+    let (_, mut other) = world.session("pi-2");
+    assert_eq!(node.down.open(&later.down.seal(&part("x")).unwrap()), Err(SealError::Foreign));
+    let mut crossed = other.down.seal(&part("x")).unwrap();
+    crossed[1..9].copy_from_slice(&all[3][1..9]);
+    assert_eq!(node.down.open(&crossed), Err(SealError::Forged));
+    assert_eq!(node.down.open(&all[3]).unwrap(), part("3"), "all of that changed nothing");
+}
+
+/// Two sessions of one node share nothing: who has the keys of one reads nothing of the other (forward secrecy is the fresh
+/// X25519 key of each).
+#[test]
+fn sessions_have_keys_of_their_own() {
+    let world = world();
+    let (mut a, mut b): (Vec<(Sealer, Opener)>, Vec<_>) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        let (node, hub) = world.session("pi-1");
+        a.push((node.up, node.down));
+        b.push((hub.down, hub.up));
+    }
+    assert_ne!(a[0].0.id(), a[1].0.id());
+    let mut packet = b[0].0.seal(&part("x")).unwrap();
+    packet[1..5].copy_from_slice(&a[1].1.id());
+    assert_eq!(a[1].1.open(&packet), Err(SealError::Forged));
+}
+
+#[test]
+fn resets_are_signed_fresh_and_for_one_node() {
+    let world = world();
+    let (node, _) = world.session("pi-1");
+    let id = node.up.id();
+    let own = (&world.hub, world.hub.point().as_slice());
+    let packet = Reset { epoch: 9, session: Some(id) }.sign("pi-1", own, &world.random).unwrap();
+    let read = |node: &str, packet: &[u8]| Reset::read(node, packet, only(&world.hub));
+    let reset = read("pi-1", &packet).unwrap();
+    assert!(reset.ends(id, 7) && !reset.ends([0; 4], 7));
+    let all = Reset { epoch: 9, session: None }.sign("pi-1", own, &world.random).unwrap();
+    let all = read("pi-1", &all).unwrap();
+    assert!(all.ends(id, 7) && !all.ends(id, 9), "a copy that comes after the next session ends nothing");
+    assert_eq!(read("pi-2", &packet), Err(SealError::Forged));
+    for at in 0..packet.len() * 8 {
+        let mut changed = packet.clone();
+        changed[at / 8] ^= 1 << (at % 8);
+        assert!(read("pi-1", &changed).is_err(), "bit {at}");
+    }
+    for len in 0..packet.len() {
+        assert!(read("pi-1", &packet[..len]).is_err());
+    }
+}
+
+#[test]
+fn no_bytes_make_it_panic() {
+    let world = world();
+    let (mut node, mut hub) = world.session("pi-1");
+    let asking = world.ask("pi-1");
+    let mut x = 7u32;
+    for round in 0..50_000 {
+        let bytes: Vec<u8> = (0..round % 130).map(|n| {
+            x ^= x << 13;
+            x ^= x >> 17;
+            x ^= x << 5;
+            if n == 0 { 0x11 + (x % 4) as u8 } else { x as u8 }
+        }).collect();
+        let trust_any = |certificate: &[u8]| certificate.try_into().ok();
+        assert!(asking.check(&bytes, trust_any).is_err());
+        assert!(node.down.open(&bytes).is_err() && hub.up.open(&bytes).is_err());
+        assert!(Reset::read("pi-1", &bytes, trust_any).is_err());
+        if round % 50 == 0 {
+            let _ = answer("pi-1", &bytes, (&world.hub, world.hub.point()), 7, &world.random);
+        }
+    }
+}
