@@ -37,6 +37,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Hub(commands::hub::Args),
+    Broker(commands::broker::Args),
     Token(commands::token::Args),
     Why(commands::why::Args),
     Flash(Box<commands::flash::Args>),
@@ -49,6 +50,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Hub(args) => commands::hub::run(args),
+        Command::Broker(args) => commands::broker::run(args),
         Command::Token(args) => commands::token::run(args),
         Command::Why(args) => commands::why::run(&args),
         Command::Flash(args) => commands::flash::run(*args),
@@ -97,6 +99,12 @@ mod tests {
              --authorization-webhook-config-file k --authorization-webhook-cache-authorized-ttl 5m \
              --authorization-webhook-cache-unauthorized-ttl 0s",
             "limpet hub --data-dir d --authorization-config a",
+            "limpet hub --data-dir d --broker mqtts://b:8883,c --broker-advertise b:1 --broker-advertise wss://b/mqtt --broker-cafile f \
+             --broker-certfile c --broker-keyfile k --broker-username u --broker-password-file p --broker-node-username n \
+             --broker-node-password-file q --mqtt-listen 0.0.0.0:1883",
+            "limpet broker acl",
+            "limpet broker acl --format emqx --hub-username h --node-username n",
+            "limpet broker setup --host broker.example --host 192.0.2.7 --out o --data-dir d",
             "limpet token create --data-dir d",
             "limpet token create --ttl 24h --uses 3 --node pi-1 --data-dir d",
             "limpet token list --data-dir d",
@@ -132,6 +140,9 @@ mod tests {
             "limpet",
             "limpet why",
             "limpet hub --data-dir d --api-listen nonsense",
+            "limpet hub --data-dir d --broker-cafile f",
+            "limpet hub --data-dir d --broker mqtts://b --broker-certfile c",
+            "limpet broker setup --out o --data-dir d",
             "limpet token create --ttl x --data-dir d",
         ];
         for line in wrong {

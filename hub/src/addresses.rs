@@ -69,9 +69,11 @@ impl Addresses {
         addresses.filter(|ip| !ip.is_loopback()).map(|ip| (ip, port)).collect()
     }
 
-    pub fn endpoints(&self, (api, mqtt, registry): (u16, u16, u16), cluster_name: &str) -> Endpoints {
+    /// `mqtt`: none when devices do not come to this hub for it.
+    pub fn endpoints(&self, (api, mqtt, registry): (u16, Option<u16>, u16), cluster_name: &str) -> Endpoints {
         let all = |port| self.hosts.iter().map(|h| host_port(h, port)).collect();
-        Endpoints { api: all(api), mqtt: all(mqtt), registry: all(registry), cluster_name: cluster_name.into() }
+        let mqtt = mqtt.map(all).unwrap_or_default();
+        Endpoints { api: all(api), mqtt, registry: all(registry), cluster_name: cluster_name.into(), broker: None }
     }
 }
 
@@ -141,6 +143,7 @@ pub(crate) fn recall(data_dir: &Path) -> Option<Endpoints> {
         mqtt: list("mqtt"),
         registry: list("registry"),
         cluster_name: value["clusterName"].as_str().unwrap_or_default().into(),
+        broker: None,
     })
 }
 
@@ -154,7 +157,8 @@ mod tests {
             guard: Default::default(),
             data_dir: "/nowhere".into(),
             api_listen: ([0, 0, 0, 0], 6443).into(),
-            mqtt_listen: ([0, 0, 0, 0], 8883).into(),
+            mqtt_listen: Some(([0, 0, 0, 0], 8883).into()),
+            broker: None,
             registry_listen: ([0, 0, 0, 0], 5000).into(),
             advertise_hosts: vec!["hub.example".into(), "10.1.2.3".into(), "fd00::1".into()],
             cluster_name: "c".into(),
@@ -163,7 +167,7 @@ mod tests {
             etcd: None,
         };
         let addresses = Addresses::find(&options);
-        let endpoints = addresses.endpoints((1, 2, 3), "c");
+        let endpoints = addresses.endpoints((1, Some(2), 3), "c");
         assert_eq!(endpoints.api, ["hub.example:1", "10.1.2.3:1", "[fd00::1]:1"]);
         assert_eq!(endpoints.registry[0], "hub.example:3");
         assert_eq!(addresses.local_url(6443), "https://127.0.0.1:6443");
@@ -171,6 +175,7 @@ mod tests {
         let bound = HubOptions { api_listen: ([10, 0, 0, 1], 6443).into(), advertise_hosts: vec![], ..options };
         let addresses = Addresses::find(&bound);
         assert_eq!(addresses.local_url(1), "https://10.0.0.1:1");
-        assert_eq!(addresses.endpoints((1, 2, 3), "c").mqtt[0], "10.0.0.1:2");
+        assert_eq!(addresses.endpoints((1, Some(2), 3), "c").mqtt[0], "10.0.0.1:2");
+        assert!(addresses.endpoints((1, None, 3), "c").mqtt.is_empty());
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     guard::{Guard, GuardOptions},
     kept::KeptLogs,
     messages::Messages,
+    meeting::{BrokerSettings, Meeting},
     pki::{Pki, PkiError},
     run::{
         self, Applier, Controllers, Figures, Lead, Listener, Nodes, Peers, Scheduling, Signer, Streams, World,
@@ -19,7 +20,7 @@ use crate::{
     share,
     webhook::tls::Own,
 };
-use limpet_broker::{Broker, BrokerOptions};
+use limpet_broker::{Broker, BrokerOptions, Gate};
 use limpet_hub_core::{
     control,
     schedule::{Config, Scheduler},
@@ -38,7 +39,8 @@ use tokio::{net::{TcpListener, TcpSocket}, signal::unix, sync::watch};
 pub struct HubOptions {
     pub data_dir: PathBuf,
     pub api_listen: SocketAddr,
-    pub mqtt_listen: SocketAddr,
+    /// None: devices do not connect to this hub, but to `broker`.
+    pub mqtt_listen: Option<SocketAddr>,
     pub registry_listen: SocketAddr,
     /// Names and addresses under which nodes and operators reach this hub. Empty: this machine's own.
     pub advertise_hosts: Vec<String>,
@@ -51,6 +53,8 @@ pub struct HubOptions {
     pub cluster_cidrs: limpet_hub_core::nodes::ipam::Ranges,
     /// The etcd that several hubs share. None: redb in the data directory.
     pub etcd: Option<EtcdSettings>,
+    /// A broker of somebody else's at which hub and nodes meet.
+    pub broker: Option<BrokerSettings>,
 }
 
 /// As kube-apiserver's flags of the same names.
@@ -82,6 +86,8 @@ pub enum HubError {
     Guard(String),
     #[error("--store: {0}")]
     Etcd(String),
+    #[error("--broker: {0}")]
+    Broker(String),
     #[error(
         "{0} is in use by another process; is a hub running with the same --data-dir? Each hub needs a directory of its own"
     )]
@@ -134,9 +140,9 @@ fn room_for_boards() {
 /// The listeners, bound before anything else, so that a second hub fails early and ports may be 0.
 struct Doors {
     api: TcpListener,
-    mqtt: TcpListener,
+    mqtt: Option<TcpListener>,
     registry: TcpListener,
-    ports: (u16, u16, u16),
+    ports: (u16, Option<u16>, u16),
 }
 
 async fn serve(options: HubOptions) -> Result<(), HubError> {
@@ -202,7 +208,10 @@ impl Terminate {
 impl Doors {
     async fn open(options: &HubOptions) -> Result<Doors, HubError> {
         let (api, api_port) = bind("the API", options.api_listen).await?;
-        let (mqtt, mqtt_port) = bind("MQTT", options.mqtt_listen).await?;
+        let (mqtt, mqtt_port) = match options.mqtt_listen {
+            Some(address) => bind("MQTT", address).await.map(|(listener, port)| (Some(listener), Some(port)))?,
+            None => (None, None),
+        };
         let (registry, registry_port) = bind("the image registry", options.registry_listen).await?;
         Ok(Doors { api, mqtt, registry, ports: (api_port, mqtt_port, registry_port) })
     }
@@ -240,11 +249,13 @@ impl Hub {
         stopping: watch::Receiver<bool>,
     ) -> Result<Hub, HubError> {
         let addresses = Addresses::find(options);
-        let endpoints = addresses.endpoints(doors.ports, &options.cluster_name);
+        let meeting = options.broker.as_ref().map(Meeting::open).transpose().map_err(HubError::Broker)?;
+        let mut endpoints = addresses.endpoints(doors.ports, &options.cluster_name);
         let mut pki = open_pki(options, &addresses, doors.ports.0)?;
         addresses::remember(&options.data_dir, &endpoints)
             .map_err(|source| HubError::Io { what: "write hub.json", source })?;
         let ca_pem = pki.ca_pem().to_string();
+        endpoints.broker = meeting.as_ref().map(|m| m.for_nodes(&ca_pem));
         if shared.is_some() {
             share::check_ca(&store, &pki.ca_sha256(), &options.data_dir).await?;
         }
@@ -301,7 +312,10 @@ impl Hub {
         let gate = NodeGate::new(Arc::clone(&enroll), Arc::clone(&runners.nodes), Arc::clone(&presence));
         let gate = Arc::new(gate);
         let broker_options = BrokerOptions { tls: mqtt_tls, message_bytes_max: MESSAGE_BYTES_MAX };
-        let (broker, from_nodes) = limpet_broker::serve(doors.mqtt, broker_options, gate);
+        let (broker, from_nodes) = limpet_broker::serve(doors.mqtt, broker_options, Arc::clone(&gate) as Arc<dyn Gate>);
+        if let Some(meeting) = meeting {
+            broker.meet_at(meeting.options(Arc::clone(&pki), gate), lead.active());
+        }
         runners.start(Links {
             broker: broker.clone(),
             from_nodes,

@@ -23,9 +23,11 @@ pub mod streaming;
 mod webhook;
 
 mod addresses;
+mod meeting;
 mod registry;
 mod share;
 
+pub use meeting::{BrokerSettings, acl};
 pub use hub::{EtcdSettings, HubError, HubOptions, run};
 pub use limpet_store::EtcdFiles;
 pub use limpet_hub_core::nodes::ipam::Ranges as PodRanges;

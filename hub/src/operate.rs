@@ -4,6 +4,7 @@
 //! the store, so it is asked over HTTPS with the directory's own `admin.kubeconfig`; otherwise the store is opened here.
 //! Never: both; the store's lock decides.
 
+pub mod broker;
 pub mod client;
 pub mod release;
 pub mod snapshot;

@@ -87,6 +87,16 @@ pub struct JoinAnswer {
     pub broker: Option<JoinBroker>,
 }
 
+impl JoinAnswer {
+    /// Where the device connects to, and what the certificate there comes from.
+    pub fn meets_at(&self) -> (&[String], &str) {
+        match &self.broker {
+            Some(broker) => (&broker.addresses, &broker.ca_pem),
+            None => (&self.mqtt, &self.ca_pem),
+        }
+    }
+}
+
 /// How a device gets to a broker that is not the hub's own. What goes by way of it is sealed.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct JoinBroker {

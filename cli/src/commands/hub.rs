@@ -2,6 +2,7 @@
 //!
 //! In: where to keep files and to listen. Out: the log on stderr; snapshots. Never: detaches; that is the service manager's work.
 
+mod broker;
 mod guard;
 
 use super::{Dir, Outcome};
@@ -9,6 +10,8 @@ use crate::logging;
 use clap::Subcommand;
 use limpet_hub::{EtcdFiles, EtcdSettings, HubOptions, PodRanges, operate};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+const MQTT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 8883);
 
 /// Run a hub: Kubernetes API, controllers, MQTT for the boards, image registry.
 ///
@@ -56,9 +59,9 @@ struct Serve {
     /// Where the Kubernetes API listens
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:6443")]
     api_listen: SocketAddr,
-    /// Where boards connect (MQTT over TLS)
-    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8883")]
-    mqtt_listen: SocketAddr,
+    /// Where boards connect (MQTT over TLS) [default: 0.0.0.0:8883; with --broker: nowhere]
+    #[arg(long, value_name = "ADDR:PORT")]
+    mqtt_listen: Option<SocketAddr>,
     /// Where the image registry listens
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:5000")]
     registry_listen: SocketAddr,
@@ -72,6 +75,8 @@ struct Serve {
     /// How to schedule: a file with a KubeSchedulerConfiguration (profiles, weights, strategies)
     #[arg(long, value_name = "FILE")]
     scheduler_config: Option<PathBuf>,
+    #[command(flatten)]
+    broker: Box<broker::BrokerFlags>,
     #[command(flatten)]
     guard: Box<guard::Flags>,
     /// Where boards get their ranges of pod addresses from: one IPv4 range, one IPv6 range or both
@@ -141,10 +146,12 @@ fn serve(args: Serve) -> Outcome {
     let files = EtcdFiles { ca: args.etcd_cafile, cert: args.etcd_certfile, key: args.etcd_keyfile };
     let compaction = Duration::from_secs(args.etcd_compaction_interval);
     let etcd = args.store.map(|url| EtcdSettings { url, files, prefix: args.etcd_prefix, compaction });
+    let broker = args.broker.settings()?;
     let options = HubOptions {
         data_dir,
         api_listen: args.api_listen,
-        mqtt_listen: args.mqtt_listen,
+        mqtt_listen: args.mqtt_listen.or_else(|| broker.is_none().then_some(MQTT_LISTEN)),
+        broker,
         registry_listen: args.registry_listen,
         advertise_hosts: args.advertise_host,
         cluster_name: args.cluster_name,

@@ -2,6 +2,7 @@
 //!
 //! In: parsed arguments. Out: `Ok`, or the sentence for the operator. Never: exits by itself.
 
+pub mod broker;
 pub mod completions;
 pub mod flash;
 pub mod hub;

@@ -37,6 +37,9 @@ pub struct Config {
     pub reconnect_seconds_max: u64,
     /// `host:port` of the MQTT listener, or `wss://host/path`, instead of what the hub named.
     pub mqtt: Vec<String>,
+    /// `host:port` or `wss://host/path` of the broker at which hub and boards meet, instead of what the hub named. Counts only
+    /// where the hub uses such a broker.
+    pub broker: Vec<String>,
     /// `http://[user:password@]host:port`: the way to the hub goes through this proxy.
     pub proxy: Option<String>,
     /// What tells this board from others, where neither serial number nor UUID do (cloned virtual machines).
@@ -93,6 +96,7 @@ impl Default for Config {
             keepalive_seconds: 0,
             reconnect_seconds_max: 60,
             mqtt: Vec::new(),
+            broker: Vec::new(),
             proxy: None,
             hardware_id: None,
             node_ip: None,
@@ -140,8 +144,10 @@ impl Config {
             return Err("keepaliveSeconds must be between 5 and 3600, or 0 to leave it to the agent".into());
         }
         self.proxy.as_deref().map(Proxy::parse).transpose()?;
-        for address in &self.mqtt {
-            Target::parse(address).map_err(|e| format!("mqtt: {e}"))?;
+        for (what, addresses) in [("mqtt", &self.mqtt), ("broker", &self.broker)] {
+            for address in addresses {
+                Target::parse(address).map_err(|e| format!("{what}: {e}"))?;
+            }
         }
         if !(1..=3600).contains(&self.reconnect_seconds_max) {
             return Err("reconnectSecondsMax must be between 1 and 3600".into());

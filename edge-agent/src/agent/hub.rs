@@ -40,12 +40,18 @@ impl Agent {
                 self.streams = Some(Streams::new(self.sync.session(), lanes.clone(), context));
                 self.lanes = Some(lanes);
                 self.look_at_link();
+                self.renewal_has_link();
             }
             LinkEvent::Message(bytes) => match Envelope::<Down>::decode(&bytes) {
                 Ok(envelope) => self.message(envelope),
                 Err(e) => log::warn!("link: a message of the hub is refused: {e}"),
             },
+            LinkEvent::Renewed(answer) => self.renewed_by_link(&answer),
+            LinkEvent::Astray => self.astray(),
             LinkEvent::Down => {
+                if self.lanes.as_ref().is_some_and(|l| l.renewal.is_some()) {
+                    self.renewal_cut();
+                }
                 self.counters.connected = false;
                 self.lanes = None;
                 self.streams = None;

@@ -18,6 +18,7 @@ mod node;
 mod pages;
 mod pressure;
 mod released;
+mod renewal;
 mod start;
 mod state;
 mod update;

@@ -36,7 +36,7 @@ pub fn facts(answer: &JoinAnswer, config: &Config, paths: &Paths, runtime: &Runt
     facts.pods_max = config.pods_max;
     facts.ips = match &config.node_ip {
         Some(ip) => vec![ip.clone()],
-        None => device::primary_ips(&answer.mqtt),
+        None => device::primary_ips(answer.meets_at().0),
     };
     if let Some(mib) = config.reserved_memory_mib {
         facts.memory_reserved_bytes = mib << 20;

@@ -107,6 +107,7 @@ async fn start(options: StartOptions, socket: OwnedFd) -> Result<(), Stop> {
         keepalive_s: Some(options.config.keepalive_seconds).filter(|s| *s > 0),
         backoff_s_max: options.config.reconnect_seconds_max,
         mqtt: options.config.mqtt.clone(),
+        broker: options.config.broker.clone(),
         hardware: device::hardware(options.config.hardware_id.as_deref()),
         hold: Arc::default(),
         proxy: options.config.proxy.as_deref().and_then(|p| link::road::Proxy::parse(p).ok()),

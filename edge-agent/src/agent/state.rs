@@ -40,10 +40,9 @@ use tokio::sync::{mpsc, watch};
 
 /// Below this difference the hub's time is not worth a record.
 const FLOOR_STEP_MS: u64 = 3_600_000;
-const LOOK_AGAIN_MS: u64 = 600_000;
+pub(super) const LOOK_AGAIN_MS: u64 = 600_000;
 /// While something is wrong, so that its end is soon known.
 const LOOK_AGAIN_TROUBLED_MS: u64 = 10_000;
-const RENEWED_PAUSE_MS: u64 = 12 * 3_600_000;
 /// After something did not fit on the disk.
 const LOOK_SOON_MS: u64 = 500;
 
@@ -75,8 +74,7 @@ pub struct Agent {
     pub(super) watch: super::pressure::Watch,
     cidr: Option<Cidr>,
     names: dns::Shared,
-    renewing: bool,
-    renew_after_ms: u64,
+    pub(super) renewal: super::renewal::State,
     pub(super) counters: Counters,
     pub(super) samples: Arc<Samples>,
     pub(super) began_ms: u64,
@@ -126,8 +124,7 @@ impl Agent {
             watch,
             cidr: None,
             names: dns::Shared::default(),
-            renewing: false,
-            renew_after_ms: 0,
+            renewal: super::renewal::State::default(),
             counters: Counters::default(),
             samples: Arc::default(),
             began_ms: clock.wall_ms(),
@@ -621,35 +618,6 @@ impl Agent {
         records.extend([Record::TimeFloor(self.floor_ms), self.meters.core.record()]);
         if let Err(e) = self.journal.compact(&records) {
             log::error!("{e}");
-        }
-    }
-
-    fn renew_if_due(&mut self, tell: &mpsc::Sender<Result<Identity, join::JoinError>>) {
-        let identity = self.identity.borrow().clone();
-        let due = join::renew_at_ms(&identity).is_some_and(|at| at <= self.clock.wall_ms()) || self.lacks_update_key();
-        if self.renewing || !due || self.clock.mono_ms() < self.renew_after_ms {
-            return;
-        }
-        self.renewing = true;
-        let (data, clock, tell) = (self.options.paths.data.clone(), self.clock.clone(), tell.clone());
-        tokio::spawn(async move {
-            let _ = tell.send(join::renew(&data, &identity, &clock).await).await;
-        });
-    }
-
-    fn renewed(&mut self, result: Result<Identity, join::JoinError>) {
-        self.renewing = false;
-        // Also after a success: a clock that disagrees with the hub's would have it renewed for ever.
-        let pause = if result.is_ok() { RENEWED_PAUSE_MS } else { LOOK_AGAIN_MS };
-        self.renew_after_ms = self.clock.mono_ms() + pause;
-        match result {
-            Ok(identity) => {
-                log::info!("the node's certificate was renewed");
-                let _ = self.hands.images.set_hub(Some(super::start::hub_access(&identity)));
-                self.identity.send_replace(Arc::new(identity));
-                self.look_at_update();
-            }
-            Err(e) => log::warn!("the node's certificate is not renewed yet: {e}"),
         }
     }
 }

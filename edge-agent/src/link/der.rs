@@ -1,6 +1,6 @@
-//! The validity of a certificate, read from its DER.
+//! The validity and the key of a certificate, read from its DER.
 //!
-//! In: one X.509 certificate. Out: not before and not after, milliseconds since 1970. Source: RFC 5280, 4.1.2.5.
+//! In: one X.509 certificate. Out: not before and not after, milliseconds since 1970; the key. Source: RFC 5280, 4.1.2.5 and 4.1.2.7.
 //! Never: verifies anything; rustls does.
 
 /// Tag, content, rest.
@@ -18,8 +18,8 @@ fn element(input: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((tag, content, rest))
 }
 
-/// Milliseconds since 1970 of (notBefore, notAfter).
-pub fn validity(certificate: &[u8]) -> Option<(u64, u64)> {
+/// What follows the issuer.
+fn from_validity(certificate: &[u8]) -> Option<&[u8]> {
     let (_, certificate, _) = element(certificate)?;
     let (_, tbs, _) = element(certificate)?;
     let (tag, _, after_version) = element(tbs)?;
@@ -27,7 +27,20 @@ pub fn validity(certificate: &[u8]) -> Option<(u64, u64)> {
     for _serial_algorithm_issuer in 0..3 {
         rest = element(rest)?.2;
     }
-    let (_, validity, _) = element(rest)?;
+    Some(rest)
+}
+
+/// The certificate's SubjectPublicKeyInfo, DER with its head.
+pub fn public_key(certificate: &[u8]) -> Option<&[u8]> {
+    let (_, _, from_subject) = element(from_validity(certificate)?)?;
+    let (_, _, from_key) = element(from_subject)?;
+    let (_, _, rest) = element(from_key)?;
+    from_key.get(..from_key.len() - rest.len())
+}
+
+/// Milliseconds since 1970 of (notBefore, notAfter).
+pub fn validity(certificate: &[u8]) -> Option<(u64, u64)> {
+    let (_, validity, _) = element(from_validity(certificate)?)?;
     let (tag, before, rest) = element(validity)?;
     let (tag_after, after, _) = element(rest)?;
     Some((time(tag, before)?, time(tag_after, after)?))
@@ -68,8 +81,10 @@ mod tests {
         let (before, after) = validity(cert.der()).unwrap();
         assert_eq!(limpet_agent_core::clock::rfc3339(before), "2026-11-23T00:00:00Z");
         assert_eq!(limpet_agent_core::clock::rfc3339(after), "2055-01-02T00:00:00Z");
-        for cut in 0..cert.der().len().min(200) {
-            let _ = validity(&cert.der()[..cut]);
+        use rcgen::PublicKeyData;
+        assert_eq!(public_key(cert.der()), Some(&key.subject_public_key_info()[..]));
+        for cut in 0..cert.der().len() {
+            let _ = (validity(&cert.der()[..cut]), public_key(&cert.der()[..cut]));
         }
     }
 }

@@ -74,10 +74,17 @@ pub async fn join(
 /// A new certificate with the same key: an ask without a token, whose request is signed with the key that the hub knows.
 /// That works after the old certificate has ended, too. On success it is on disk.
 pub async fn renew(data: &Path, old: &Identity, clock: &Clock) -> Result<Identity, JoinError> {
+    let ask = renewal(old)?;
+    let tls = tls::with_ca(&old.answer.ca_pem, clock).map_err(|e| JoinError::Never(e.to_string()))?;
+    let answer = post_to_any(&old.answer.api, RENEW_PATH, Arc::new(tls), &ask).await?;
+    keep(data, old, answer, clock)
+}
+
+/// The ask for a renewal.
+pub fn renewal(old: &Identity) -> Result<JoinAsk, JoinError> {
     let node_name = &old.answer.node_name;
-    let csr_pem =
-        identity::request(&old.key_pem, node_name).map_err(|e| JoinError::Never(e.to_string()))?;
-    let ask = JoinAsk {
+    let csr_pem = identity::request(&old.key_pem, node_name).map_err(|e| JoinError::Never(e.to_string()))?;
+    Ok(JoinAsk {
         token_id: String::new(),
         token_secret: String::new(),
         node_name: node_name.clone(),
@@ -85,9 +92,18 @@ pub async fn renew(data: &Path, old: &Identity, clock: &Clock) -> Result<Identit
         instance: old.instance.iter().map(|b| format!("{b:02x}")).collect(),
         description: String::new(),
         hardware: String::new(),
-    };
-    let tls = tls::with_ca(&old.answer.ca_pem, clock).map_err(|e| JoinError::Never(e.to_string()))?;
-    let mut answer = post_to_any(&old.answer.api, RENEW_PATH, Arc::new(tls), &ask).await?;
+    })
+}
+
+/// The answer to a renewal that came by another way than HTTPS.
+pub fn take_renewal(data: &Path, old: &Identity, answer: &[u8], clock: &Clock) -> Result<Identity, JoinError> {
+    match serde_json::from_slice::<JoinAnswer>(answer) {
+        Ok(answer) => keep(data, old, answer, clock),
+        Err(_) => Err(JoinError::Later(format!("the hub refused: {}", reason(answer)))),
+    }
+}
+
+fn keep(data: &Path, old: &Identity, mut answer: JoinAnswer, clock: &Clock) -> Result<Identity, JoinError> {
     if !old.answer.update_key.is_empty() {
         answer.update_key.clone_from(&old.answer.update_key);
     }

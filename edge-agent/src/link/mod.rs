@@ -10,6 +10,7 @@ mod fuzz;
 pub mod http;
 pub mod identity;
 pub mod join;
+mod meet;
 mod meter;
 mod mqtt;
 pub mod road;
@@ -18,5 +19,6 @@ pub mod tls;
 mod websocket;
 
 pub use identity::Identity;
+pub use meet::refused;
 pub use meter::METER;
 pub use session::{Hold, Lanes, Link, LinkEvent, LinkOptions};

@@ -48,14 +48,16 @@ fn frame(out: &mut Vec<u8>, first: u8, parts: &[&[u8]]) {
     parts.iter().for_each(|p| out.extend_from_slice(p));
 }
 
-/// `user`: how this client would like to be treated (see `limpet-broker`); not who it is, which the certificate says.
-pub fn connect(client_id: &str, keepalive_s: u16, user: Option<&str>) -> Vec<u8> {
+/// `user`: towards a hub's own broker how this client would like to be treated (see `limpet-broker`), not who it is, which the
+/// certificate says. A password only counts with a user.
+pub fn connect(client_id: &str, keepalive_s: u16, user: Option<&str>, password: Option<&str>) -> Vec<u8> {
+    let password = password.filter(|_| user.is_some());
     let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 4];
-    body.push(0x02 | if user.is_some() { 0x80 } else { 0 });
+    body.push(0x02 | if user.is_some() { 0x80 } else { 0 } | if password.is_some() { 0x40 } else { 0 });
     body.extend(keepalive_s.to_be_bytes());
     text(&mut body, client_id);
-    if let Some(user) = user {
-        text(&mut body, user);
+    for word in [user, password].into_iter().flatten() {
+        text(&mut body, word);
     }
     let mut out = Vec::with_capacity(body.len() + 4);
     frame(&mut out, 0x10, &[&body]);
@@ -85,18 +87,34 @@ pub struct Reader<R> {
     stream: R,
     buffer: BytesMut,
     bytes_max: usize,
+    /// What is over the limit is passed over, instead of ending the connection.
+    passes_over: bool,
+    /// Bytes of such a packet that are still to come.
+    skip: usize,
 }
 
 impl<R: AsyncRead + Unpin> Reader<R> {
     pub fn new(stream: R, bytes_max: usize) -> Reader<R> {
-        Reader { stream, buffer: BytesMut::new(), bytes_max }
+        Reader { stream, buffer: BytesMut::new(), bytes_max, passes_over: false, skip: 0 }
+    }
+
+    /// Towards a broker where others may publish what they like.
+    pub fn patient(stream: R, bytes_max: usize) -> Reader<R> {
+        Reader { passes_over: true, ..Reader::new(stream, bytes_max) }
     }
 
     /// The next packet; an error when the stream ends. May be dropped while it waits: nothing that was read is lost.
     pub async fn next(&mut self) -> Result<Packet, Error> {
         loop {
+            let skipped = self.skip.min(self.buffer.len());
+            self.buffer.advance(skipped);
+            self.skip -= skipped;
             if let Some((first, len, head)) = header(&self.buffer)? {
                 if len > self.bytes_max {
+                    if self.passes_over {
+                        self.skip = head + len;
+                        continue;
+                    }
                     return Err(broken("a packet over the limit"));
                 }
                 if self.buffer.len() >= head + len {
@@ -133,6 +151,8 @@ fn packet(first: u8, mut body: Bytes) -> Result<Packet, Error> {
     match first >> 4 {
         2 => body.get(1).map(|c| Packet::ConnAck(*c)).ok_or_else(|| broken("a short CONNACK")),
         9 => body.get(2).map(|c| Packet::SubAck(*c)).ok_or_else(|| broken("a short SUBACK")),
+        // Nothing of the link is retained.
+        3 if first & 1 == 1 => Ok(Packet::Other),
         3 => {
             let topic = body.first_chunk::<2>().map(|l| usize::from(u16::from_be_bytes(*l)));
             // QoS above 0 has a packet id that nobody waits for.
@@ -174,8 +194,9 @@ mod tests {
     fn what_is_written_is_mqtt() {
         // Bytes as in section 3.1 and 3.8 of the specification.
         let want = b"\x10\x10\x00\x04MQTT\x04\x02\x01\x54\x00\x04pi-1";
-        assert_eq!(connect("pi-1", 340, None), want);
-        assert_eq!(connect("a", 5, Some("q")), b"\x10\x10\x00\x04MQTT\x04\x82\x00\x05\x00\x01a\x00\x01q");
+        assert_eq!(connect("pi-1", 340, None, Some("no user, no password")), want);
+        assert_eq!(connect("a", 5, Some("q"), Some("pw")), b"\x10\x14\x00\x04MQTT\x04\xc2\x00\x05\x00\x01a\x00\x01q\x00\x02pw");
+        assert_eq!(connect("a", 5, Some("q"), None), b"\x10\x10\x00\x04MQTT\x04\x82\x00\x05\x00\x01a\x00\x01q");
         assert_eq!(subscribe("n/a/d/+"), b"\x82\x0c\x00\x01\x00\x07n/a/d/+\x00");
         let mut out = Vec::new();
         publish(&mut out, "n/a/u/s", &[7; 200]);
@@ -207,6 +228,21 @@ mod tests {
             let last = all(bytes).await.pop().unwrap().unwrap_err();
             assert!(last.contains(words), "{bytes:?}: {last}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_patient_reader_passes_over_what_is_too_large() {
+        let mut bytes = Vec::new();
+        for len in [5, 5000, 6] {
+            publish(&mut bytes, "t", &vec![7; len]);
+        }
+        bytes.extend(b"\x31\x05\x00\x01tHi");
+        let mut reader = Reader::patient(&bytes[..], 1000);
+        let mut lens = Vec::new();
+        while let Ok(packet) = reader.next().await {
+            lens.push(if let Packet::Publish(payload) = packet { payload.len() } else { 0 });
+        }
+        assert_eq!(lens, [5, 6, 0], "the last one is retained");
     }
 
     #[test]

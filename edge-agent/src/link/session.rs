@@ -9,6 +9,7 @@
 use super::{
     Identity,
     backoff::Backoff,
+    meet,
     mqtt::{self, Packet, Reader},
     road::{self, Kind, Proxy, Target},
     tls,
@@ -31,19 +32,22 @@ use tokio::{
 };
 
 /// Messages between the callers and the socket; streams wait here, and only here.
-const OUT_MESSAGES_MAX: usize = 8;
-const BULK_MESSAGES_MAX: usize = 2;
+pub(super) const OUT_MESSAGES_MAX: usize = 8;
+pub(super) const BULK_MESSAGES_MAX: usize = 2;
 const IN_MESSAGES_MAX: usize = 32;
 /// From the first packet to the hub's confirmation of the subscription.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// A session of this length was a good one: the next attempt starts quickly again.
-const SOUND: Duration = Duration::from_secs(30);
+pub(super) const SOUND: Duration = Duration::from_secs(30);
+/// After so many failed attempts, and then each time after so many more, the hub is asked where it is.
+pub(super) const ASTRAY_FIRST: u32 = 8;
+pub(super) const ASTRAY_EVERY: u32 = 60;
 /// Messages that wait are written together, up to about one record of TLS.
 const BATCH_BYTES: usize = 12 * 1024;
 /// The socket takes nothing for so long: the connection is dead.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Where the hub has to answer pings.
-const PING_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(30);
 /// In the board's own network bytes cost nothing, and a board that is gone is soon missed.
 const NEAR_KEEPALIVE_S: u16 = 20;
 /// Below the shortest patience of usual NATs (350 s), and 1 MB a month at 128 bytes each.
@@ -61,6 +65,10 @@ pub enum LinkEvent {
     Up(Lanes),
     Message(Bytes),
     Down,
+    /// The hub's answer to `Lanes::renewal`.
+    Renewed(Vec<u8>),
+    /// Not connected for many attempts: perhaps the hub is somewhere else now, which a renewal would tell.
+    Astray,
 }
 
 /// The ways to the hub. State never waits behind streams, and logs and commands never behind forwarded ports.
@@ -69,6 +77,8 @@ pub struct Lanes {
     pub state: mpsc::Sender<(Channel, Vec<u8>)>,
     pub streams: mpsc::Sender<Vec<u8>>,
     pub bulk: mpsc::Sender<Vec<u8>>,
+    /// For a new certificate, where the link may be the only way to the hub: a `JoinAsk` as JSON.
+    pub renewal: Option<mpsc::Sender<Vec<u8>>>,
 }
 
 /// The running connection; dropping it ends it.
@@ -84,8 +94,10 @@ pub struct LinkOptions {
     /// `None`: as the road to the hub suggests.
     pub keepalive_s: Option<u16>,
     pub backoff_s_max: u64,
-    /// Used instead of the hub's own list when not empty.
+    /// Doors of the hub's own, used instead of what it named when not empty.
     pub mqtt: Vec<String>,
+    /// The same for a broker at which hub and boards meet.
+    pub broker: Vec<String>,
     pub proxy: Option<Proxy>,
     /// What the link policy says.
     pub hold: Arc<Hold>,
@@ -148,27 +160,46 @@ async fn run(
     hang_up: Arc<tokio::sync::Notify>,
 ) {
     let mut backoff = Backoff::new(options.backoff_s_max);
-    let mut round = 0usize;
+    let (mut round, mut astray) = (0usize, 0u32);
     // Kept for as long as the identity is the same: TLS sessions are resumed, which saves most of a handshake.
     let mut known: Option<(Arc<Identity>, Arc<rustls::ClientConfig>)> = None;
     loop {
         let who = identity.borrow().clone();
-        let hubs = if options.mqtt.is_empty() { &who.answer.mqtt } else { &options.mqtt };
+        // Doors in the settings are the hub's own, wherever the others meet.
+        let broker = who.answer.broker.as_ref().filter(|_| options.mqtt.is_empty());
+        let hubs = match broker {
+            Some(_) if !options.broker.is_empty() => &options.broker,
+            Some(broker) => &broker.addresses,
+            None if options.mqtt.is_empty() => &who.answer.mqtt,
+            None => &options.mqtt,
+        };
         let Some(hub) = hubs.get(round % hubs.len().max(1)).cloned() else {
-            log::error!("link: the hub named no MQTT address; join again");
-            return;
+            log::error!("link: the hub named no MQTT address; join again, or wait for a renewal");
+            let _ = tell.send(LinkEvent::Astray).await;
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            continue;
         };
         round += 1;
         let begun = Instant::now();
-        let end = match config(&who, &clock, &mut known) {
+        let end = match config(&who, broker.map_or(&who.answer.ca_pem, |b| &b.ca_pem), &clock, &mut known) {
             Ok(config) => tokio::select! {
-                end = one_session(&who.answer.node_name, &hub, config, &options, &tell) => end.to_string(),
+                end = async {
+                    match broker {
+                        Some(broker) => meet::visit((&identity, broker), &hub, config, (&clock, &options), &tell).await,
+                        None => one_session(&who.answer.node_name, &hub, config, &options, &tell).await,
+                    }
+                } => end.to_string(),
                 () = hang_up.notified() => "hung up".to_string(),
             },
             Err(e) => format!("the identity on disk cannot be used: {e}"),
         };
         if begun.elapsed() > SOUND {
             backoff.reset();
+            astray = 0;
+        }
+        astray += 1;
+        if astray % ASTRAY_EVERY == ASTRAY_FIRST && tell.send(LinkEvent::Astray).await.is_err() {
+            return;
         }
         let wait = backoff.next();
         log::info!("link: {hub}: {end}; next attempt in {:.1} s", wait.as_secs_f32());
@@ -182,6 +213,7 @@ async fn run(
 
 fn config(
     who: &Arc<Identity>,
+    ca_pem: &str,
     clock: &Clock,
     known: &mut Option<(Arc<Identity>, Arc<rustls::ClientConfig>)>,
 ) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
@@ -191,7 +223,7 @@ fn config(
         return Ok(config.clone());
     }
     let answer = &who.answer;
-    let mut config = tls::with_certificate(&answer.ca_pem, &answer.certificate_pem, &who.key_pem, clock)?;
+    let mut config = tls::with_certificate(ca_pem, &answer.certificate_pem, &who.key_pem, clock)?;
     // By this the hub tells a link from a request on a port that serves both.
     config.alpn_protocols = vec![b"mqtt".to_vec()];
     let config = Arc::new(config);
@@ -225,7 +257,7 @@ async fn one_session(
     let (state, state_queue) = mpsc::channel(OUT_MESSAGES_MAX);
     let (streams, stream_queue) = mpsc::channel(BULK_MESSAGES_MAX);
     let (bulk, bulk_queue) = mpsc::channel(BULK_MESSAGES_MAX);
-    if tell.send(LinkEvent::Up(Lanes { state, streams, bulk })).await.is_err() {
+    if tell.send(LinkEvent::Up(Lanes { state, streams, bulk, renewal: None })).await.is_err() {
         return Error::other("the agent ends");
     }
     let topics = Channel::ALL.map(|c| topic::up(node, c));
@@ -237,15 +269,15 @@ async fn one_session(
 }
 
 /// When to ping, and whether the hub answers.
-struct Rhythm {
-    kind: Kind,
-    every: Duration,
+pub(super) struct Rhythm {
+    pub kind: Kind,
+    pub every: Duration,
     /// The hub answered the last ping.
     answered: AtomicBool,
 }
 
 impl Rhythm {
-    fn new(kind: Kind, wanted_s: Option<u16>) -> Rhythm {
+    pub fn new(kind: Kind, wanted_s: Option<u16>) -> Rhythm {
         let usual = match kind {
             Kind::Near => NEAR_KEEPALIVE_S,
             Kind::Far => FAR_KEEPALIVE_S,
@@ -269,7 +301,7 @@ async fn greet(
     write: &mut (impl AsyncWrite + Unpin),
 ) -> Result<(), Error> {
     let keepalive = u16::try_from(rhythm.every.as_secs()).unwrap_or(u16::MAX);
-    let mut hello = mqtt::connect(if hardware.is_empty() { node } else { hardware }, keepalive, rhythm.quiet().then_some(QUIET));
+    let mut hello = mqtt::connect(if hardware.is_empty() { node } else { hardware }, keepalive, rhythm.quiet().then_some(QUIET), None);
     hello.extend(mqtt::subscribe(&topic::down_filter(node)));
     mqtt::write(write, &hello).await?;
     loop {

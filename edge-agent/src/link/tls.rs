@@ -86,6 +86,19 @@ pub fn unverified(clock: &Clock) -> Result<ClientConfig, Error> {
     Ok(config)
 }
 
+/// Says of a certificate (DER) which key it is for, when it is a hub's of this CA: the name that every hub's certificate has, and
+/// times forgiven as towards the hub itself.
+pub fn hub_key(ca_pem: &str, clock: &Clock) -> Result<impl Fn(&[u8]) -> Option<limpet_sealed::Point> + use<>, Error> {
+    let verifier = hub_verifier(Anchor::Roots(roots_of(ca_pem)?), clock);
+    let clock = clock.clone();
+    let name = ServerName::try_from("hub.limpet").map_err(|e| Error::General(e.to_string()))?;
+    Ok(move |certificate: &[u8]| {
+        let now = rustls::time_provider::TimeProvider::current_time(&clock)?;
+        verifier.verify_server_cert(&CertificateDer::from(certificate), &[], &name, &[], now).ok()?;
+        limpet_sealed::certified_point(super::der::public_key(certificate)?)
+    })
+}
+
 fn hub_verifier(anchor: Anchor, clock: &Clock) -> Arc<HubVerifier> {
     Arc::new(HubVerifier { anchor, provider: provider(), clock: clock.clone() })
 }

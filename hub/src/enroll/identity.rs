@@ -53,6 +53,10 @@ pub fn key_sha256_of_certificate(der: &[u8]) -> Result<String, String> {
     Ok(hex(&Sha256::digest(certificate.public_key().raw)))
 }
 
+pub(super) fn key_sha256_of_point(point: &limpet_sealed::Point) -> String {
+    hex(&Sha256::digest(limpet_sealed::spki(point)))
+}
+
 /// As `key_sha256_of_request`, when whoever made the request has the key's private half.
 pub(super) fn key_sha256_of_signed_request(pem: &str) -> Result<String, String> {
     let key = key_sha256_of_request(pem)?;

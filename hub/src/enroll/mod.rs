@@ -14,7 +14,7 @@ pub use waiting::{Decision, Devices, Waiting};
 
 use crate::pki::{NODE_DAYS, Pki, PkiError, Subject, hex};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use limpet_protocol::join::{JoinAnswer, JoinAsk, JoinToken, TOKEN_PREFIX, is_hardware};
+use limpet_protocol::join::{JoinAnswer, JoinAsk, JoinBroker, JoinToken, TOKEN_PREFIX, is_hardware};
 use crate::run::peers::everywhere;
 use limpet_store::{Draft, Expect, Key, Store, StoreError, Write};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -39,6 +39,8 @@ pub struct Endpoints {
     pub mqtt: Vec<String>,
     pub registry: Vec<String>,
     pub cluster_name: String,
+    /// Where hub and devices meet when that is not `mqtt`.
+    pub broker: Option<JoinBroker>,
 }
 
 /// What the operator asks for (`POST /limpet/v1/tokens`).
@@ -292,6 +294,16 @@ impl Enroll {
         }
     }
 
+    /// As `admit`, for the holder of a key who has proven it in another way than by TLS.
+    pub fn admit_key(&self, node: &str, key: &limpet_sealed::Point) -> Result<(), EnrollError> {
+        let known: Option<(Identity, u64)> = self.get(IDENTITIES, node)?;
+        let (identity, _) = known.ok_or_else(|| Refusal::Removed(node.into()))?;
+        match identity::key_sha256_of_point(key) == identity.key_sha256 {
+            true => Ok(()),
+            false => Err(Refusal::Taken(node.into()).into()),
+        }
+    }
+
     /// Forgets a node's key: its certificate opens nothing from now on. Whether it was known.
     pub async fn remove(&self, node: &str) -> Result<bool, EnrollError> {
         let write = Write::Delete { key: Key::new(IDENTITIES, "", node), expect: Expect::Any, last: None };
@@ -316,6 +328,7 @@ impl Enroll {
             cluster_name: at.cluster_name,
             time_ms: millis(now),
             update_key: pki.update_key().into(),
+            broker: at.broker,
         })
     }
 

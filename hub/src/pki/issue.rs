@@ -49,7 +49,7 @@ pub struct Issued {
     pub key_pem: String,
 }
 
-pub(super) fn set_life(params: &mut CertificateParams, days: u64, now: SystemTime) {
+pub(crate) fn set_life(params: &mut CertificateParams, days: u64, now: SystemTime) {
     let at = |t: SystemTime| {
         let seconds = t.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         time::OffsetDateTime::from_unix_timestamp(seconds as i64)

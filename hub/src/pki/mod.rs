@@ -13,6 +13,7 @@ pub mod update;
 pub use kubeconfig::cluster_info;
 pub use csr::CsrAsk;
 pub use issue::{Issued, Subject};
+pub(crate) use issue::set_life;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -150,6 +151,14 @@ impl Pki {
         now: SystemTime,
     ) -> Result<String, PkiError> {
         issue::from_ask(&self.issuer, ask, server, life, now)
+    }
+
+    /// PKCS#8 of the hub's own key and DER of its certificate.
+    pub fn server_papers(&self) -> Result<(Vec<u8>, Vec<u8>), PkiError> {
+        let broken = |e: &dyn std::fmt::Display| PkiError::Broken { path: self.dir.join("server.key"), what: e.to_string() };
+        let key = KeyPair::from_pem(&self.server_key_pem).map_err(|e| broken(&e))?;
+        let certificate = CertificateDer::from_pem_slice(self.server_pem.as_bytes()).map_err(|e| broken(&e))?;
+        Ok((key.serialize_der(), certificate.to_vec()))
     }
 
     /// A client certificate with a new key, for the operator's kubeconfig and for tests.

@@ -24,9 +24,17 @@ impl Figures {
         ];
         let line = |(name, help, value)| format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
         let mut out: String = gauges.into_iter().map(line).collect();
+        out.push_str(&self.refused());
         out.push_str(&self.controllers.text());
         out.push_str(&self.scheduler());
         out
+    }
+
+    fn refused(&self) -> String {
+        let name = "limpet_sealed_packets_refused_total";
+        let head = format!("# HELP {name} Packets by way of an external broker that were refused.\n# TYPE {name} counter\n");
+        let line = |(reason, count)| format!("{name}{{reason=\"{reason}\"}} {count}\n");
+        self.broker.refused().counts().map(line).fold(head, |all, line| all + &line)
     }
 
     /// Under kube-scheduler's names.

@@ -55,6 +55,20 @@ impl Lead {
         self.term.subscribe()
     }
 
+    /// Whether this hub leads, as it changes; ends with the process.
+    pub fn active(&self) -> watch::Receiver<bool> {
+        let (tell, active) = watch::channel(self.leads());
+        let mut terms = self.terms();
+        tokio::spawn(async move {
+            while terms.changed().await.is_ok() {
+                tell.send_replace(terms.borrow_and_update().is_some());
+            }
+            // A hub alone leads for ever: somebody has to hold the other end.
+            tell.closed().await;
+        });
+        active
+    }
+
     /// Returns while this hub leads.
     pub async fn wait(&self) {
         // The sender lives as long as `self`.

@@ -16,6 +16,8 @@ pub struct Hub {
     pub address: String,
     pub dir: PathBuf,
     pub log: PathBuf,
+    /// Further words of its command line. With `--broker` among them no MQTT listener is asked for.
+    pub more: Vec<String>,
     process: Option<Daemon>,
 }
 
@@ -23,7 +25,7 @@ impl Hub {
     pub fn new(slot: &Slot, program: PathBuf, address: &str) -> Hub {
         let dir = slot.dir().join("hub");
         let log = slot.dir().join("hub.log");
-        Hub { program, mark: slot.mark(), address: address.to_string(), dir, log, process: None }
+        Hub { program, mark: slot.mark(), address: address.to_string(), dir, log, more: Vec::new(), process: None }
     }
 
     pub fn kubeconfig(&self) -> PathBuf {
@@ -34,20 +36,22 @@ impl Hub {
     pub fn start(&mut self) -> Result<()> {
         let listen = |port: u16| format!("{}:{port}", self.address);
         let (api, mqtt, registry) = (listen(6443), listen(8883), listen(5000));
-        let words: Vec<&OsStr> = vec![
+        let mut words: Vec<&OsStr> = vec![
             self.program.as_os_str(),
             "hub".as_ref(),
             "--data-dir".as_ref(),
             self.dir.as_os_str(),
             "--api-listen".as_ref(),
             api.as_ref(),
-            "--mqtt-listen".as_ref(),
-            mqtt.as_ref(),
             "--registry-listen".as_ref(),
             registry.as_ref(),
             "--advertise-host".as_ref(),
             self.address.as_ref(),
         ];
+        if !self.more.iter().any(|word| word == "--broker") {
+            words.extend(["--mqtt-listen".as_ref(), OsStr::new(&mqtt)]);
+        }
+        words.extend(self.more.iter().map(OsStr::new));
         let environment = [(self.mark.0, self.mark.1.as_str())];
         let mut process = Daemon::start(&words, &environment, &self.log)?;
         let ready = until("the hub", Duration::from_secs(60), || {

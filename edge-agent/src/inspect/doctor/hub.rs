@@ -28,7 +28,7 @@ pub fn look(paths: &Paths) -> Vec<Finding> {
         all.push(wish("hub", false, "this board has not joined a hub yet", remedy));
         return all;
     };
-    let mut all = network(&identity.answer.mqtt);
+    let mut all = network(identity.answer.meets_at().0);
     all.extend(reach(&identity));
     all.extend(certificate(&identity));
     all
@@ -49,20 +49,22 @@ fn reach(identity: &Identity) -> Vec<Finding> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let Ok(runtime) = runtime else { return Vec::new() };
     let remedy = "see that the hub runs and that no firewall stands between; pods that are here run on meanwhile";
-    let tries = identity.answer.mqtt.iter().map(|target| {
-        let result = runtime.block_on(async { tokio::time::timeout(PATIENCE, greet(target, identity)).await });
+    let (targets, ca_pem) = identity.answer.meets_at();
+    let who = if identity.answer.broker.is_some() { "the broker" } else { "the hub" };
+    let tries = targets.iter().map(|target| {
+        let result = runtime.block_on(async { tokio::time::timeout(PATIENCE, greet(target, ca_pem)).await });
         let (good, what) = match result {
-            Ok(Ok(())) => (true, format!("the hub answers at {target}")),
-            Ok(Err(why)) => (false, format!("the hub does not answer at {target}: {why}")),
-            Err(_) => (false, format!("the hub does not answer at {target}: no answer in {} s", PATIENCE.as_secs())),
+            Ok(Ok(())) => (true, format!("{who} answers at {target}")),
+            Ok(Err(why)) => (false, format!("{who} does not answer at {target}: {why}")),
+            Err(_) => (false, format!("{who} does not answer at {target}: no answer in {} s", PATIENCE.as_secs())),
         };
         wish("hub", good, what, remedy)
     });
     tries.collect()
 }
 
-async fn greet(target: &str, identity: &Identity) -> Result<(), String> {
-    let config = tls::with_ca(&identity.answer.ca_pem, &Clock::new()).map_err(|e| e.to_string())?;
+async fn greet(target: &str, ca_pem: &str) -> Result<(), String> {
+    let config = tls::with_ca(ca_pem, &Clock::new()).map_err(|e| e.to_string())?;
     let tcp = tokio::net::TcpStream::connect(target).await.map_err(|e| e.to_string())?;
     let host = crate::link::http::host_of(target).to_string();
     let name = rustls::pki_types::ServerName::try_from(host).map_err(|e| e.to_string())?;

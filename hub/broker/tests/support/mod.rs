@@ -103,7 +103,7 @@ pub async fn world_with(gate: impl Gate) -> World {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let options = BrokerOptions { tls: Arc::new(tls), message_bytes_max: 64 * 1024 };
-    let (broker, inbox) = serve(listener, options, Arc::new(gate));
+    let (broker, inbox) = serve(Some(listener), options, Arc::new(gate));
     World { ca, broker, inbox, address }
 }
 

@@ -9,15 +9,20 @@ use crate::{
     enroll::{Copy, Enroll},
     run::{Nodes, clock},
 };
-use limpet_broker::{Gate, PeerIdentity};
+use limpet_broker::{Gate, Office, PeerIdentity};
 use limpet_hub_core::{
     Timestamp,
     nodes::holder::{self, Seen, Verdict},
 };
-use limpet_protocol::{join::is_hardware, topic::valid_node_name};
+use limpet_protocol::{
+    join::{JoinAsk, JoinWaits, is_hardware},
+    topic::valid_node_name,
+};
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
 };
 
 /// A copy that goes on trying is noted this often.
@@ -84,12 +89,12 @@ impl NodeGate {
         });
     }
 
-    fn copy_seen(&self, node: &str, hardware: &str, known: Option<&Copy>, peer: &PeerIdentity) {
+    fn copy_seen(&self, node: &str, hardware: &str, known: Option<&Copy>, address: Option<SocketAddr>) {
         let seen_ms = u64::try_from(clock::now().as_millisecond()).unwrap_or(0);
         if known.is_some_and(|k| k.hardware == hardware && seen_ms < k.seen_ms + NOTED_EVERY_MS) {
             return;
         }
-        let address = peer.address.map(|a| a.ip().to_string()).unwrap_or_default();
+        let address = address.map_or_else(|| "the broker".into(), |a| a.ip().to_string());
         self.nodes.copy_noticed(node, hardware, &address);
         let copy = Copy { hardware: hardware.into(), address, seen_ms };
         let (enroll, node) = (Arc::clone(&self.enroll), node.to_string());
@@ -107,10 +112,46 @@ impl Gate for NodeGate {
         if !valid_node_name(name) || !peer.organizations.iter().any(|o| o == "system:nodes") {
             return Err("the certificate is not a node's".into());
         }
+        self.enroll.admit(name, &peer.certificate).map_err(|e| e.to_string())?;
+        self.holder(name, client_id, peer.address)?;
+        Ok(name.into())
+    }
+}
+
+impl Office for NodeGate {
+    fn knows(&self, node: &str) -> bool {
+        !self.nodes.is_leaving(node) && self.enroll.identity(node).is_some()
+    }
+
+    fn nodes(&self) -> Vec<String> {
+        self.enroll.identities().into_iter().map(|i| i.node).collect()
+    }
+
+    fn admit(&self, node: &str, key: &limpet_sealed::Point, hardware: &str) -> Result<(), String> {
+        self.enroll.admit_key(node, key).map_err(|e| e.to_string())?;
+        self.holder(node, hardware, None)
+    }
+
+    fn renew(&self, node: &str, ask: &[u8]) -> Vec<u8> {
+        let answer = match serde_json::from_slice::<JoinAsk>(ask) {
+            Ok(ask) if ask.node_name == node => self.enroll.renew_by_key(&ask, SystemTime::now()).map_err(|e| e.to_string()),
+            Ok(_) => Err("a node renews its own certificate only".into()),
+            Err(e) => Err(format!("unreadable: {e}")),
+        };
+        let bytes = match answer {
+            Ok(answer) => serde_json::to_vec(&answer),
+            Err(message) => serde_json::to_vec(&JoinWaits { message }),
+        };
+        bytes.unwrap_or_default()
+    }
+}
+
+impl NodeGate {
+    /// Whether the device that holds the node's key is the node, and not a copy of its card.
+    fn holder(&self, name: &str, client_id: &str, address: Option<SocketAddr>) -> Result<(), String> {
         if self.nodes.is_leaving(name) {
             return Err("the node is being removed from the cluster".into());
         }
-        self.enroll.admit(name, &peer.certificate).map_err(|e| e.to_string())?;
         let hardware = if is_hardware(client_id) { client_id } else { "" };
         let identity = self.enroll.identity(name);
         let record = identity.as_ref().map_or("", |i| i.hardware.as_str());
@@ -118,13 +159,13 @@ impl Gate for NodeGate {
             Verdict::Admit => {}
             Verdict::AdmitAndRecord => self.record(name, hardware),
             Verdict::KeepOut => {
-                self.copy_seen(name, hardware, identity.as_ref().and_then(|i| i.copy.as_ref()), peer);
+                self.copy_seen(name, hardware, identity.as_ref().and_then(|i| i.copy.as_ref()), address);
                 return Err(format!(
                     "device {hardware} has a copy of the card of {name}, which is device {record}; give it a name of its \
                      own: remove its data directory and join it again"
                 ));
             }
         }
-        Ok(name.into())
+        Ok(())
     }
 }

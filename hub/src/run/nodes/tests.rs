@@ -59,7 +59,7 @@ async fn hub() -> Hub {
     let presence = Arc::new(Presence::new());
     let gate = Arc::new(NodeGate::new(enroll.clone(), nodes.clone(), presence.clone()));
     let options = BrokerOptions { tls, message_bytes_max: 4 * 1024 * 1024 };
-    let (broker, from_nodes) = serve(listener, options, gate);
+    let (broker, from_nodes) = serve(Some(listener), options, gate);
     let (streams, to_nodes) = Streams::new();
     offline.start();
     nodes.start(Links {

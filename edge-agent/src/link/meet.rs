@@ -1,0 +1,533 @@
+//! The link by way of a broker that is not the hub's own: greetings, sealed sessions, one after the other on one connection.
+//!
+//! In: the broker's address, the device's key, messages of the lanes. Out: the same `LinkEvent`s as on a direct link; a session is
+//! what a connection is there. What the broker makes up, repeats, leaves out or swaps is refused (`limpet-sealed`).
+//! Never: ends a session because of a packet that is not genuine; sends anything of the link unsealed.
+
+use super::{
+    Identity,
+    backoff::Backoff,
+    mqtt::{self, Packet, Reader},
+    road::{self, Kind, Target},
+    session::{
+        ASTRAY_EVERY, ASTRAY_FIRST, BULK_MESSAGES_MAX, CONNECT_TIMEOUT, Lanes, LinkEvent, LinkOptions, OUT_MESSAGES_MAX, PING_TIMEOUT,
+        Rhythm, SOUND, WRITE_TIMEOUT,
+    },
+    tls,
+};
+use crate::device::Clock;
+use limpet_protocol::{join::JoinBroker, limits::ENVELOPE_BYTES_MAX, topic, topic::Channel};
+use limpet_sealed::{
+    Asking, Debt, Inside, Joiner, Key, Kind as Sort, Point, Reset, SealError, Session, SystemRandom, Window, kind, parts,
+};
+use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
+use std::{
+    collections::VecDeque,
+    io::Error,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until, timeout},
+};
+
+/// A whole packet of the broker's: a sealed one and its topic.
+const PACKET_BYTES_MAX: usize = limpet_sealed::PACKET_BYTES_MAX + 1024;
+/// From the confirmation to the hub's word that it lets the node in.
+const ADMISSION: Duration = Duration::from_secs(20);
+/// All boards hear at the same moment that a hub has started.
+const SPREAD_MS: u64 = 2000;
+/// The channel of renewals, which only this layer knows.
+const RENEWAL: u8 = b'r';
+/// A line in the log for each sort of refused packet.
+const SAID_EVERY: Duration = Duration::from_secs(3600);
+
+static REFUSED: AtomicU64 = AtomicU64::new(0);
+
+/// Packets that were refused since the agent began.
+pub fn refused() -> u64 {
+    REFUSED.load(Ordering::Relaxed)
+}
+
+/// Why the connection to the broker ended.
+pub(super) async fn visit(
+    (identity, broker): (&watch::Receiver<Arc<Identity>>, &JoinBroker),
+    address: &str,
+    config: Arc<rustls::ClientConfig>,
+    (clock, options): (&Clock, &LinkOptions),
+    tell: &mpsc::Sender<LinkEvent>,
+) -> Error {
+    let who = &identity.borrow().clone();
+    let late = |_| Error::other("no answer in time");
+    let node = &who.answer.node_name;
+    let met = async {
+        let target = Target::parse(address)?;
+        let (stream, kind) = road::open(&target, options.proxy.as_ref(), config).await?;
+        let rhythm = Rhythm::new(kind, options.keepalive_s);
+        let (read, mut write) = tokio::io::split(stream);
+        let mut reader = Reader::patient(read, PACKET_BYTES_MAX);
+        greet(node, broker, &rhythm, &mut reader, &mut write).await?;
+        Ok((reader, write, rhythm))
+    };
+    let (reader, write, rhythm) = match timeout(CONNECT_TIMEOUT, met).await.map_err(late) {
+        Ok(Ok(met)) => met,
+        Ok(Err(e)) | Err(e) => return e,
+    };
+    log::debug!("link: at the broker {address}: {:?}, a word every {} s", rhythm.kind, rhythm.every.as_secs());
+    let wrong = |what: &str, e: &dyn std::fmt::Display| Error::other(format!("{what}: {e}"));
+    let random = SystemRandom::new();
+    let key = PrivateKeyDer::from_pem_slice(who.key_pem.as_bytes()).map_err(|e| e.to_string());
+    let key = key.and_then(|k| Key::from_pkcs8(k.secret_der(), &random).map_err(|e| e.to_string()));
+    let (key, trust) = match (key, tls::hub_key(&who.answer.ca_pem, clock)) {
+        (Ok(key), Ok(trust)) => (key, trust),
+        (Err(e), _) => return wrong("the node's key", &e),
+        (_, Err(e)) => return wrong("the hub's CA", &e),
+    };
+    let mut meeting = Meeting {
+        node,
+        identity,
+        broker,
+        asked: 0,
+        hardware: &options.hardware,
+        key,
+        random,
+        trust: Box::new(trust),
+        backoff: Backoff::new(options.backoff_s_max),
+        rhythm,
+        tell,
+        epoch: 0,
+        out: Vec::new(),
+        sent: Instant::now(),
+        pinged: None,
+        said: Vec::new(),
+        topic: topic::sealed_up(node),
+    };
+    meeting.run(reader, write).await
+}
+
+/// Up to the broker's confirmation of the subscription.
+async fn greet(
+    node: &str,
+    broker: &JoinBroker,
+    rhythm: &Rhythm,
+    reader: &mut Reader<impl AsyncRead + Unpin>,
+    write: &mut (impl AsyncWrite + Unpin),
+) -> Result<(), Error> {
+    // Not the node's name: a broker ends the older of two clients with one id, and two copies of a card would end each other for ever.
+    let mut id = [0u8; 8];
+    getrandom::fill(&mut id).map_err(|e| Error::other(e.to_string()))?;
+    let id: String = id.iter().map(|b| format!("{b:02x}")).collect();
+    let keepalive = u16::try_from(rhythm.every.as_secs() + PING_TIMEOUT.as_secs()).unwrap_or(u16::MAX);
+    let word = |text: &'_ str| (!text.is_empty()).then(|| text.to_string());
+    let (user, password) = (word(&broker.username), word(&broker.password));
+    let mut hello = mqtt::connect(&id, keepalive, user.as_deref(), password.as_deref());
+    hello.extend(mqtt::subscribe(&topic::sealed_down(node)));
+    mqtt::write(write, &hello).await?;
+    loop {
+        match reader.next().await? {
+            Packet::ConnAck(0) => {}
+            Packet::ConnAck(code) => return Err(Error::other(format!("the broker refuses the connection with code {code}"))),
+            Packet::SubAck(0x80) => return Err(Error::other("the broker does not let this node read its own topic")),
+            Packet::SubAck(_) => return Ok(()),
+            _ => {}
+        }
+    }
+}
+
+/// Where the present session is.
+enum State {
+    /// Nothing until then.
+    Waiting(Instant),
+    /// Greeted; again at that time.
+    Asking(Asking, Instant),
+    /// Confirmed; the hub has until then to let the node in.
+    Confirmed(Session, Instant),
+    Open(Box<Open>),
+}
+
+struct Open {
+    session: Session,
+    since: Instant,
+    state: mpsc::Receiver<(Channel, Vec<u8>)>,
+    bulk: mpsc::Receiver<Vec<u8>>,
+    renewal: mpsc::Receiver<Vec<u8>>,
+    parts: VecDeque<Inside>,
+    window: Window,
+    joiner: Joiner,
+    debt: Debt,
+}
+
+struct Meeting<'a> {
+    node: &'a str,
+    identity: &'a watch::Receiver<Arc<Identity>>,
+    broker: &'a JoinBroker,
+    /// Greetings without an answer.
+    asked: u32,
+    hardware: &'a str,
+    key: Key,
+    random: SystemRandom,
+    trust: Box<dyn Fn(&[u8]) -> Option<Point> + Send + Sync + 'a>,
+    backoff: Backoff,
+    rhythm: Rhythm,
+    tell: &'a mpsc::Sender<LinkEvent>,
+    /// The newest start of a hub that was told of.
+    epoch: u64,
+    /// Packets for the broker.
+    out: Vec<u8>,
+    sent: Instant,
+    /// A ping that has to be answered.
+    pinged: Option<Instant>,
+    said: Vec<(&'static str, Instant)>,
+    topic: String,
+}
+
+/// What there is to do next.
+enum Next {
+    Came(Packet),
+    Message(u8, Vec<u8>),
+    Timer,
+}
+
+impl Meeting<'_> {
+    async fn run(&mut self, mut reader: Reader<impl AsyncRead + Unpin>, mut write: impl AsyncWrite + Unpin) -> Error {
+        let mut state = self.ask();
+        loop {
+            state = match self.step(state, &mut reader).await {
+                Ok(state) => state,
+                Err(e) => return e,
+            };
+            let batch = std::mem::take(&mut self.out);
+            if batch.is_empty() {
+                continue;
+            }
+            self.sent = Instant::now();
+            match timeout(WRITE_TIMEOUT, mqtt::write(&mut write, &batch)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(e)) => return e,
+                Err(_) => return Error::other("the broker takes nothing"),
+            }
+        }
+    }
+
+    async fn step(&mut self, mut state: State, reader: &mut Reader<impl AsyncRead + Unpin>) -> Result<State, Error> {
+        let at = self.wake(&state);
+        let next = tokio::select! {
+            biased;
+            packet = reader.next() => Next::Came(packet?),
+            message = message(&mut state) => match message {
+                Some((channel, bytes)) => Next::Message(channel, bytes),
+                None => return Err(Error::other("the agent closed the session")),
+            },
+            () = sleep_until(at) => Next::Timer,
+        };
+        let mut state = match next {
+            Next::Came(packet) => self.came(state, packet).await?,
+            Next::Message(channel, bytes) => {
+                if let State::Open(open) = &mut state {
+                    open.parts.extend(parts(channel, &bytes));
+                }
+                state
+            }
+            Next::Timer => self.timer(state).await?,
+        };
+        if let State::Open(open) = &mut state
+            && let Err(error) = self.fill(open)
+        {
+            return self.end(state, &error.to_string()).await;
+        }
+        Ok(state)
+    }
+
+    /// Parts go out as far as the window lets them.
+    fn fill(&mut self, open: &mut Open) -> Result<(), SealError> {
+        while open.window.is_open()
+            && let Some(part) = open.parts.pop_front()
+        {
+            let packet = open.session.up.seal(&part)?;
+            open.window.sent();
+            self.publish(&packet);
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, packet: &[u8]) {
+        mqtt::publish(&mut self.out, &self.topic, packet);
+    }
+
+    /// Greets.
+    fn ask(&mut self) -> State {
+        let keepalive = u16::try_from(self.rhythm.every.as_secs()).unwrap_or(u16::MAX);
+        match Asking::new(self.node, &self.key, keepalive, self.hardware, &self.random) {
+            Ok(asking) => {
+                self.publish(asking.hello());
+                State::Asking(asking, Instant::now() + self.backoff.next())
+            }
+            Err(e) => {
+                log::error!("link: {e}");
+                State::Waiting(Instant::now() + self.backoff.next())
+            }
+        }
+    }
+
+    fn wake(&self, state: &State) -> Instant {
+        let own = match state {
+            State::Waiting(at) | State::Asking(_, at) | State::Confirmed(_, at) => Some(*at),
+            State::Open(_) => None,
+        };
+        let quiet = self.sent + self.rhythm.every;
+        let answer = self.pinged.map(|at| at + PING_TIMEOUT);
+        own.into_iter().chain(answer).fold(quiet, Instant::min)
+    }
+
+    async fn timer(&mut self, mut state: State) -> Result<State, Error> {
+        let now = Instant::now();
+        if self.pinged.is_some_and(|at| at + PING_TIMEOUT <= now) {
+            return Err(Error::other("the broker does not answer pings"));
+        }
+        if self.sent + self.rhythm.every <= now {
+            self.sign_of_life(&mut state);
+        }
+        Ok(match state {
+            State::Waiting(at) if at <= now => self.ask(),
+            State::Asking(asking, at) if at <= now => {
+                self.unanswered().await?;
+                // The same greeting: an answer to the first one is as good.
+                self.publish(asking.hello());
+                State::Asking(asking, now + self.backoff.next())
+            }
+            State::Confirmed(_, at) if at <= now => {
+                log::info!("link: the hub does not let this node in, and does not say why");
+                State::Waiting(now + self.backoff.next())
+            }
+            other => other,
+        })
+    }
+
+    /// Perhaps the hub meets boards somewhere else now.
+    async fn unanswered(&mut self) -> Result<(), Error> {
+        if self.identity.borrow().answer.broker.as_ref() != Some(self.broker) {
+            return Err(Error::other("the hub is somewhere else now"));
+        }
+        self.asked += 1;
+        match self.asked % ASTRAY_EVERY {
+            ASTRAY_FIRST => self.tell(LinkEvent::Astray).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// One word for broker and hub. Where somebody between ends the connection, the broker has to answer, too.
+    fn sign_of_life(&mut self, state: &mut State) {
+        let open = match state {
+            State::Open(open) => Some(open.session.up.seal(&Inside::Beat)),
+            _ => None,
+        };
+        if let Some(Ok(packet)) = &open {
+            self.publish(packet);
+        }
+        if open.is_none() || self.rhythm.kind == Kind::Proxied {
+            self.out.extend(mqtt::PING);
+            self.pinged.get_or_insert(Instant::now());
+        }
+        self.sent = Instant::now();
+    }
+
+    async fn came(&mut self, state: State, packet: Packet) -> Result<State, Error> {
+        self.pinged = None;
+        let Packet::Publish(packet) = packet else { return Ok(state) };
+        match kind(&packet) {
+            Some(Sort::Answer) => Ok(self.answered(state, &packet)),
+            Some(Sort::Sealed) => self.sealed(state, &packet).await,
+            Some(Sort::Reset) => self.reset(state, &packet).await,
+            _ => {
+                self.refuse(&SealError::Malformed);
+                Ok(state)
+            }
+        }
+    }
+
+    fn answered(&mut self, state: State, packet: &[u8]) -> State {
+        // A second answer to the same greeting is late and nothing else.
+        let State::Asking(asking, at) = state else { return state };
+        let answered = match asking.check(packet, &self.trust) {
+            Ok(answered) => answered,
+            Err(error) => {
+                self.refuse(&error);
+                return State::Asking(asking, at);
+            }
+        };
+        match asking.finish(&answered, &self.key, &self.random) {
+            Ok((session, confirm)) => {
+                self.publish(&confirm);
+                State::Confirmed(session, Instant::now() + ADMISSION)
+            }
+            Err(error) => {
+                log::error!("link: {error}");
+                State::Waiting(Instant::now() + self.backoff.next())
+            }
+        }
+    }
+
+    async fn sealed(&mut self, mut state: State, packet: &[u8]) -> Result<State, Error> {
+        let session = match &mut state {
+            State::Confirmed(session, _) => session,
+            State::Open(open) => &mut open.session,
+            _ => return Ok(state),
+        };
+        let inside = match session.down.open(packet) {
+            Ok(inside) => inside,
+            Err(error @ (SealError::Lost { .. } | SealError::Broken(_) | SealError::UsedUp)) => {
+                self.refuse(&error);
+                return self.end(state, &error.to_string()).await;
+            }
+            Err(error) => {
+                self.refuse(&error);
+                return Ok(state);
+            }
+        };
+        match (state, inside) {
+            (State::Confirmed(session, _), Inside::Ready) => self.open(session).await,
+            (state, Inside::Over(reason)) => self.end(state, &format!("the hub ends the session: {reason}")).await,
+            (State::Open(mut open), inside) => match self.said(&mut open, inside).await? {
+                Ok(()) => Ok(State::Open(open)),
+                Err(error) => self.end(State::Open(open), &error.to_string()).await,
+            },
+            (state, _) => self.end(state, "the hub speaks before it has let this node in").await,
+        }
+    }
+
+    async fn open(&mut self, session: Session) -> Result<State, Error> {
+        let (state_sender, state) = mpsc::channel(OUT_MESSAGES_MAX);
+        let (bulk_sender, bulk) = mpsc::channel(BULK_MESSAGES_MAX);
+        let (renewal_sender, renewal) = mpsc::channel(1);
+        self.epoch = self.epoch.max(session.epoch);
+        self.asked = 0;
+        self.tell(LinkEvent::Up(Lanes { state: state_sender, bulk: bulk_sender, renewal: Some(renewal_sender) })).await?;
+        Ok(State::Open(Box::new(Open {
+            session,
+            since: Instant::now(),
+            state,
+            bulk,
+            renewal,
+            parts: VecDeque::new(),
+            window: Window::default(),
+            joiner: Joiner::default(),
+            debt: Debt::default(),
+        })))
+    }
+
+    /// What the hub says in an open session. The inner error ends the session.
+    async fn said(&mut self, open: &mut Open, inside: Inside) -> Result<Result<(), SealError>, Error> {
+        match inside {
+            Inside::Part { channel, last, bytes } => {
+                if let Some(taken) = open.debt.taken() {
+                    match open.session.up.seal(&Inside::Credit(taken)) {
+                        Ok(packet) => self.publish(&packet),
+                        Err(error) => return Ok(Err(error)),
+                    }
+                }
+                match open.joiner.part(channel, last, bytes, ENVELOPE_BYTES_MAX) {
+                    Ok(None) => {}
+                    Ok(Some(answer)) if channel == RENEWAL => self.tell(LinkEvent::Renewed(answer)).await?,
+                    Ok(Some(message)) => self.tell(LinkEvent::Message(message.into())).await?,
+                    Err(error) => return Ok(Err(error)),
+                }
+                Ok(Ok(()))
+            }
+            Inside::Credit(taken) => Ok(open.window.credit(taken)),
+            Inside::Beat => Ok(Ok(())),
+            Inside::Confirm(_) | Inside::Ready | Inside::Over(_) => {
+                Ok(Err(SealError::Broken("a greeting within a session")))
+            }
+        }
+    }
+
+    async fn reset(&mut self, state: State, packet: &[u8]) -> Result<State, Error> {
+        let reset = match Reset::read(self.node, packet, &self.trust) {
+            Ok(reset) => reset,
+            Err(error) => {
+                self.refuse(&error);
+                return Ok(state);
+            }
+        };
+        let is_news = reset.epoch > self.epoch;
+        self.epoch = self.epoch.max(reset.epoch);
+        let session = match &state {
+            State::Confirmed(session, _) => session,
+            State::Open(open) => &open.session,
+            // The hub is there: no need to wait for long.
+            State::Asking(..) | State::Waiting(_) if !is_news => return Ok(state),
+            State::Asking(..) | State::Waiting(_) => {
+                self.backoff.reset();
+                return Ok(State::Waiting(Instant::now() + spread()));
+            }
+        };
+        if !reset.ends(session.up.id(), session.epoch) {
+            return Ok(state);
+        }
+        match self.end(state, "the hub does not know the session any more").await? {
+            State::Waiting(_) => Ok(State::Waiting(Instant::now() + spread())),
+            other => Ok(other),
+        }
+    }
+
+    /// The session is over; the next one begins after a while.
+    async fn end(&mut self, state: State, why: &str) -> Result<State, Error> {
+        if let State::Open(open) = &state {
+            if open.since.elapsed() > SOUND {
+                self.backoff.reset();
+            }
+            self.tell(LinkEvent::Down).await?;
+        }
+        let wait = self.backoff.next();
+        log::info!("link: {why}; the next session in {:.1} s", wait.as_secs_f32());
+        Ok(State::Waiting(Instant::now() + wait))
+    }
+
+    async fn tell(&self, event: LinkEvent) -> Result<(), Error> {
+        self.tell.send(event).await.map_err(|_| Error::other("the agent ends"))
+    }
+
+    /// Counts, and says so once an hour for each sort.
+    fn refuse(&mut self, error: &SealError) {
+        REFUSED.fetch_add(1, Ordering::Relaxed);
+        let sort = match error {
+            // Late packets of a session that has ended are usual.
+            SealError::Foreign => return,
+            SealError::Forged => "forged",
+            SealError::Repeated { .. } => "repeated",
+            SealError::Malformed | SealError::Key(_) => "malformed",
+            SealError::Lost { .. } | SealError::Broken(_) | SealError::UsedUp => "lost",
+        };
+        if self.said.iter().any(|(said, at)| *said == sort && at.elapsed() < SAID_EVERY) {
+            return;
+        }
+        self.said.retain(|(said, _)| *said != sort);
+        self.said.push((sort, Instant::now()));
+        log::warn!("link: a packet at the broker was refused ({sort}): {error}; more of the sort are only counted");
+    }
+}
+
+/// The next message of an open session, once the one before is on its way; state before bulk.
+async fn message(state: &mut State) -> Option<(u8, Vec<u8>)> {
+    let State::Open(open) = state else { return std::future::pending().await };
+    if !open.parts.is_empty() {
+        return std::future::pending().await;
+    }
+    tokio::select! {
+        biased;
+        message = open.state.recv() => message.map(|(channel, bytes)| (channel.letter() as u8, bytes)),
+        Some(ask) = open.renewal.recv() => Some((RENEWAL, ask)),
+        Some(bytes) = open.bulk.recv() => Some((Channel::Stream.letter() as u8, bytes)),
+    }
+}
+
+fn spread() -> Duration {
+    let mut random = [0u8; 2];
+    let _ = getrandom::fill(&mut random);
+    Duration::from_millis(SPREAD_MS * u64::from(u16::from_le_bytes(random)) / 65_535)
+}
