@@ -68,7 +68,7 @@ pub(super) async fn visit(
     let met = async {
         let target = Target::parse(address)?;
         let (stream, kind) = road::open(&target, options.proxy.as_ref(), config).await?;
-        let rhythm = Rhythm::new(kind, options.keepalive_s);
+        let rhythm = Rhythm::new(kind, options.keepalive_s.or(options.hold.keepalive()));
         let (read, mut write) = tokio::io::split(stream);
         let mut reader = Reader::patient(read, PACKET_BYTES_MAX);
         greet(node, broker, &rhythm, &mut reader, &mut write).await?;
@@ -154,6 +154,7 @@ struct Open {
     session: Session,
     since: Instant,
     state: mpsc::Receiver<(Channel, Vec<u8>)>,
+    streams: mpsc::Receiver<Vec<u8>>,
     bulk: mpsc::Receiver<Vec<u8>>,
     renewal: mpsc::Receiver<Vec<u8>>,
     parts: VecDeque<Inside>,
@@ -402,15 +403,18 @@ impl Meeting<'_> {
 
     async fn open(&mut self, session: Session) -> Result<State, Error> {
         let (state_sender, state) = mpsc::channel(OUT_MESSAGES_MAX);
+        let (stream_sender, streams) = mpsc::channel(BULK_MESSAGES_MAX);
         let (bulk_sender, bulk) = mpsc::channel(BULK_MESSAGES_MAX);
         let (renewal_sender, renewal) = mpsc::channel(1);
         self.epoch = self.epoch.max(session.epoch);
         self.asked = 0;
-        self.tell(LinkEvent::Up(Lanes { state: state_sender, bulk: bulk_sender, renewal: Some(renewal_sender) })).await?;
+        let lanes = Lanes { state: state_sender, streams: stream_sender, bulk: bulk_sender, renewal: Some(renewal_sender) };
+        self.tell(LinkEvent::Up(lanes)).await?;
         Ok(State::Open(Box::new(Open {
             session,
             since: Instant::now(),
             state,
+            streams,
             bulk,
             renewal,
             parts: VecDeque::new(),
@@ -512,7 +516,7 @@ impl Meeting<'_> {
     }
 }
 
-/// The next message of an open session, once the one before is on its way; state before bulk.
+/// The next message of an open session, once the one before is on its way; state before streams before bulk.
 async fn message(state: &mut State) -> Option<(u8, Vec<u8>)> {
     let State::Open(open) = state else { return std::future::pending().await };
     if !open.parts.is_empty() {
@@ -522,6 +526,7 @@ async fn message(state: &mut State) -> Option<(u8, Vec<u8>)> {
         biased;
         message = open.state.recv() => message.map(|(channel, bytes)| (channel.letter() as u8, bytes)),
         Some(ask) = open.renewal.recv() => Some((RENEWAL, ask)),
+        Some(bytes) = open.streams.recv() => Some((Channel::Stream.letter() as u8, bytes)),
         Some(bytes) = open.bulk.recv() => Some((Channel::Stream.letter() as u8, bytes)),
     }
 }

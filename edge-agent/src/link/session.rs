@@ -128,7 +128,7 @@ impl Hold {
         self.keepalive_s.swap(seconds, Ordering::Relaxed) != seconds
     }
 
-    fn keepalive(&self) -> Option<u16> {
+    pub(super) fn keepalive(&self) -> Option<u16> {
         Some(self.keepalive_s.load(Ordering::Relaxed)).filter(|s| *s > 0)
     }
 
