@@ -52,7 +52,9 @@ pub fn start(at: usize, identity: Identity, clock: Clock, fleet: Fleet) {
         keepalive_s: Some(340),
         backoff_s_max: BACKOFF_S_MAX,
         mqtt: Vec::new(),
+        broker: Vec::new(),
         proxy: None,
+        hold: Arc::default(),
         hardware: format!("{at:016x}"),
     };
     let mut link = link::session::start(identity, clock.clone(), options);
@@ -130,6 +132,8 @@ impl Board {
                     self.message(envelope.message);
                 }
             }
+            // These boards neither renew nor look for their hub.
+            LinkEvent::Renewed(_) | LinkEvent::Astray => {}
             LinkEvent::Down => {
                 self.lanes = None;
                 self.urgent.clear();
@@ -151,7 +155,9 @@ impl Board {
             Down::Step(step) => self.sync.step(now, step),
             Down::EventsTaken { number } => self.outbox.events_taken(number),
             Down::Reported { uid, version } => self.outbox.reported(&uid, version),
+            // What boards of this kind never ask for.
             Down::TokenAnswer(_) | Down::Stream(_) | Down::Goodbye { .. } => {}
+            Down::LogTaken(_) | Down::MessagesTaken { .. } | Down::Message(_) => {}
         }
     }
 

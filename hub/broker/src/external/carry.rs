@@ -8,7 +8,8 @@ use crate::{
     FromNode,
     connection::Setting,
     limits,
-    registry::{Outgoing, Seat},
+    queue::Next,
+    registry::Seat,
 };
 use limpet_protocol::topic;
 use limpet_sealed::{Inside, SealError, Sealer, Window, parts};
@@ -94,9 +95,11 @@ impl Load {
         Some(part)
     }
 
-    fn take(&mut self, outgoing: &Outgoing) {
-        let channel = outgoing.topic.bytes().last().unwrap_or(b'?');
-        self.parts.extend(parts(channel, &outgoing.payload));
+    /// Answers are MQTT's own and belong to connections of the hub's own broker.
+    fn take(&mut self, next: Next) {
+        if let Next::Message { channel, payload } = next {
+            self.parts.extend(parts(channel as u8, &payload));
+        }
     }
 }
 
@@ -123,7 +126,7 @@ impl Carrier {
         controls: &mut mpsc::Receiver<Control>,
         load: &mut Load,
     ) -> (String, bool) {
-        let Seat { queue, bulk, end, .. } = seat;
+        let Seat { queue, end, .. } = seat;
         let topic = topic::sealed_down(&self.node);
         loop {
             let deadline = self.heard.at() + self.patience;
@@ -147,8 +150,7 @@ impl Carrier {
                         Err(error) => return (error.to_string(), true),
                     }
                 }
-                Some(outgoing) = queue.recv(), if load.parts.is_empty() => load.take(&outgoing),
-                Some(outgoing) = bulk.recv(), if load.parts.is_empty() => load.take(&outgoing),
+                next = queue.next(), if load.parts.is_empty() => load.take(next),
                 () = sleep_until(deadline) => if self.heard.at() + self.patience <= Instant::now() {
                     return (format!("nothing heard for {} s", self.patience.as_secs()), true);
                 },
@@ -161,9 +163,9 @@ impl Carrier {
         let topic = topic::sealed_down(&self.node);
         loop {
             if load.parts.is_empty()
-                && let Some(outgoing) = seat.queue.try_recv()
+                && let Some(next) = seat.queue.try_next(true)
             {
-                load.take(&outgoing);
+                load.take(next);
             }
             if !load.has_something() {
                 break;

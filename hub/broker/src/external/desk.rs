@@ -198,8 +198,7 @@ impl Desk {
         let node = self.nodes.entry(name.into()).or_default();
         node.live = Some(live);
         node.pending.clear();
-        let connected =
-            FromNode::Connected { node: name.into(), connection, certificate: Vec::new(), peer: self.address };
+        let connected = FromNode::Connected { node: name.into(), connection, peer: self.address };
         let _ = self.setting.inbox.send(connected).await;
     }
 
