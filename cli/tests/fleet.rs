@@ -274,7 +274,8 @@ fn impossible_rollouts_and_pools_are_refused_by_name() {
     hub.apply(&node("n1", "till"));
     let (out, err) = hub.kubectl(&["annotate", "node", "n1", "limpet.dev/lost-after=banana"], "");
     assert!(out.contains("annotated"), "{err}");
-    assert!(err.contains("Warning: metadata.annotations[limpet.dev/lost-after]: \"banana\" cannot be read and counts as never"), "{err}");
+    let warning = "Warning: metadata.annotations[limpet.dev/lost-after]: \"banana\" cannot be read and counts as never";
+    assert!(err.contains(warning), "{err}");
     assert!(hub.why("node/n1").contains("\"banana\" cannot be read"));
     let (_, err) = hub.kubectl(&["label", "node", "n1", "a=b"], "");
     assert!(!err.contains("banana"), "said once: {err}");

@@ -19,7 +19,8 @@ pub fn job(view: &ObjectStore, config: &Config, job: &Job, now: Timestamp) -> An
     let mut answer = Answer::about("job", &job.meta);
     let status = &job.status;
     let wanted = job.spec.completions.unwrap_or(1);
-    answer.because(format!("{} of {wanted} runs succeeded, {} failed, {} are at work", status.succeeded, status.failed, status.active));
+    let (succeeded, failed, active) = (status.succeeded, status.failed, status.active);
+    answer.because(format!("{succeeded} of {wanted} runs succeeded, {failed} failed, {active} are at work"));
     let pods: Vec<&Arc<Pod>> = view.controlled_by::<Pod>(&job.meta.uid).collect();
     let failed = conditions::find(&status.conditions, "Failed").filter(|c| &*c.status == "True");
     let unfinished: Vec<&Arc<Pod>> = pods.iter().copied().filter(|p| !p.is_finished() || failed.is_some()).collect();

@@ -175,7 +175,12 @@ fn services_say_whom_they_reach() {
     for (selector, port, verdict, because) in [
         (json!({"app": "web"}), json!("http"), "1 of its 2 pods answer", "sick does not answer: it has no node"),
         (json!({"app": "web"}), json!("htp"), "1 of its 2 pods answer", "a port called \"htp\", which none of its pods has"),
-        (json!({"app": "wbe"}), json!(1), "it reaches nobody: no pod has the labels app=wbe", "app of pods in this namespace is web"),
+        (
+            json!({"app": "wbe"}),
+            json!(1),
+            "it reaches nobody: no pod has the labels app=wbe",
+            "app of pods in this namespace is web",
+        ),
         (Value::Null, json!(1), "it selects no pods: somebody else keeps its endpoints", ""),
     ] {
         w.create("/services", service(selector.clone(), port));
@@ -221,7 +226,9 @@ fn pools_namespaces_and_wrong_words_answer() {
 #[test]
 fn rollouts_name_the_boards_that_they_wait_for() {
     let mut w = World::with_nodes(3);
-    let template = |image: &str| json!({"metadata": {"labels": {"app": "till"}}, "spec": {"containers": [{"name": "c", "image": image}]}});
+    let template = |image: &str| {
+        json!({"metadata": {"labels": {"app": "till"}}, "spec": {"containers": [{"name": "c", "image": image}]}})
+    };
     w.create("apps/daemonsets", json!({"metadata": {"name": "till", "namespace": "a"}, "spec": {
         "selector": {"matchLabels": {"app": "till"}}, "updateStrategy": {"type": "OnDelete"}, "template": template("v1")}}));
     w.settle();

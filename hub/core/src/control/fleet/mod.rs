@@ -147,7 +147,9 @@ pub fn waits_for(view: &ObjectStore, rollout: &FleetRollout, now: Timestamp) -> 
     let ago = |t: &Timestamp| limpet_objects::table::human((now.as_second() - t.as_second()).max(0));
     let words = |u: &units::Unit| match (&u.state, u.away) {
         (units::State::Changed { .. }, true) => Some("went away with the change".to_owned()),
-        (units::State::Changed { since: Some(t) }, false) => Some(format!("has the change since {} ago and is not healthy yet", ago(t))),
+        (units::State::Changed { since: Some(t) }, false) => {
+            Some(format!("has the change since {} ago and is not healthy yet", ago(t)))
+        }
         (units::State::Changed { since: None }, false) => Some("gets the change".to_owned()),
         (units::State::Healthy, true) => Some("has the change and is away".to_owned()),
         (units::State::Old, true) => Some("is away and gets the change when it returns".to_owned()),

@@ -223,7 +223,8 @@ fn a_change_that_is_refused_ends_the_rollout() {
     for (on_failure, phase_then, changed) in [("Rollback", "RolledBack", 0), ("Halt", "Failed", 1)] {
         let mut w = World::with_nodes(1);
         for i in 0..3 {
-            w.create("/configmaps", json!({"metadata": {"name": format!("c{i}"), "namespace": "a", "labels": {"x": "y", "n": i.to_string()}},
+            let labels = json!({"x": "y", "n": i.to_string()});
+            w.create("/configmaps", json!({"metadata": {"name": format!("c{i}"), "namespace": "a", "labels": labels},
                 "immutable": i == 1, "data": {"k": "1"}}));
         }
         w.refuse_patches_of = Some(("/configmaps", "c1", "Forbidden: field is immutable when `immutable` is set"));
