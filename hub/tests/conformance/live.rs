@@ -36,7 +36,8 @@ fn live() -> &'static Live {
         let options = HubOptions {
             data_dir: dir.clone(),
             api_listen,
-            mqtt_listen: any,
+            mqtt_listen: Some(any),
+            broker: None,
             registry_listen: any,
             advertise_hosts: vec!["127.0.0.1".into(), "192.0.2.1".into()],
             cluster_name: "conformance".into(),
