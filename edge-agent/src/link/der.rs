@@ -1,6 +1,7 @@
 //! The validity and the key of a certificate, read from its DER.
 //!
-//! In: one X.509 certificate. Out: not before and not after, milliseconds since 1970; the key. Source: RFC 5280, 4.1.2.5 and 4.1.2.7.
+//! In: one X.509 certificate. Out: not before and not after, milliseconds since 1970; the key. Source: RFC 5280, 4.1.2.5 and
+//! 4.1.2.7.
 //! Never: verifies anything; rustls does.
 
 /// Tag, content, rest.

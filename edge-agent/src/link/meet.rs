@@ -1,6 +1,7 @@
 //! The link by way of a broker that is not the hub's own: greetings, sealed sessions, one after the other on one connection.
 //!
-//! In: the broker's address, the device's key, messages of the lanes. Out: the same `LinkEvent`s as on a direct link; a session is
+//! In: the broker's address, the device's key, messages of the lanes. Out: the same `LinkEvent`s as on a direct link; a session
+//! is
 //! what a connection is there. What the broker makes up, repeats, leaves out or swaps is refused (`limpet-sealed`).
 //! Never: ends a session because of a packet that is not genuine; sends anything of the link unsealed.
 
@@ -10,8 +11,8 @@ use super::{
     mqtt::{self, Packet, Reader},
     road::{self, Kind, Target},
     session::{
-        ASTRAY_EVERY, ASTRAY_FIRST, BULK_MESSAGES_MAX, CONNECT_TIMEOUT, Lanes, LinkEvent, LinkOptions, OUT_MESSAGES_MAX, PING_TIMEOUT,
-        Rhythm, SOUND, WRITE_TIMEOUT,
+        ASTRAY_EVERY, ASTRAY_FIRST, BULK_MESSAGES_MAX, CONNECT_TIMEOUT, Lanes, LinkEvent, LinkOptions, OUT_MESSAGES_MAX,
+        PING_TIMEOUT, Rhythm, SOUND, WRITE_TIMEOUT,
     },
     tls,
 };
@@ -118,7 +119,8 @@ async fn greet(
     reader: &mut Reader<impl AsyncRead + Unpin>,
     write: &mut (impl AsyncWrite + Unpin),
 ) -> Result<(), Error> {
-    // Not the node's name: a broker ends the older of two clients with one id, and two copies of a card would end each other for ever.
+    // Not the node's name: a broker ends the older of two clients with one id, and two copies of a card would end each other
+    // for ever.
     let mut id = [0u8; 8];
     getrandom::fill(&mut id).map_err(|e| Error::other(e.to_string()))?;
     let id: String = id.iter().map(|b| format!("{b:02x}")).collect();

@@ -301,7 +301,8 @@ async fn greet(
     write: &mut (impl AsyncWrite + Unpin),
 ) -> Result<(), Error> {
     let keepalive = u16::try_from(rhythm.every.as_secs()).unwrap_or(u16::MAX);
-    let mut hello = mqtt::connect(if hardware.is_empty() { node } else { hardware }, keepalive, rhythm.quiet().then_some(QUIET), None);
+    let id = if hardware.is_empty() { node } else { hardware };
+    let mut hello = mqtt::connect(id, keepalive, rhythm.quiet().then_some(QUIET), None);
     hello.extend(mqtt::subscribe(&topic::down_filter(node)));
     mqtt::write(write, &hello).await?;
     loop {

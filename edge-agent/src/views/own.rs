@@ -50,7 +50,11 @@ pub fn page(subject: &Subject) -> Vec<u8> {
         ("kubelet_evictions", "[ALPHA] Cumulative number of pod evictions", c.evictions),
         ("limpet_image_pulls_total", "Images that were pulled.", c.images_pulled),
         ("limpet_image_pull_errors_total", "Pulls of images that failed.", c.images_failed),
-        ("limpet_sealed_packets_refused_total", "Packets by way of an external broker that were refused.", crate::link::refused()),
+        (
+            "limpet_sealed_packets_refused_total",
+            "Packets by way of an external broker that were refused.",
+            crate::link::refused(),
+        ),
         ("limpet_hub_sessions_total", "Sessions with the hub since the agent began.", c.sessions),
     ] {
         t.one(name, "counter", help, value);

@@ -1,6 +1,7 @@
 //! Who may do what at an external broker, in the broker's own words.
 //!
-//! In: which broker, and whether nodes share a user name. Out: the text of an ACL file. It is the same for every fleet: a node's user
+//! In: which broker, and whether nodes share a user name. Out: the text of an ACL file. It is the same for every fleet: a
+//! node's user
 //! name is the name in its certificate, and its topics carry that name.
 //! Never: needed for secrecy: it keeps nodes from disturbing each other; what is sealed stays so without it.
 

@@ -165,7 +165,8 @@ mod tests {
         let list = |all: &[(&str, u16)]| Ok(all.iter().map(|(h, p)| (h.to_string(), *p)).collect::<Vec<_>>());
         assert_eq!(addresses("mqtts://broker.test"), list(&[("broker.test", 8883)]));
         assert_eq!(addresses("mqtts://a:1,[2001:db8::1]:2,b/"), list(&[("a", 1), ("2001:db8::1", 2), ("b", 8883)]));
-        for wrong in ["mqtt://a", "a:1", "mqtts://", "mqtts://a:x", "mqtts://a:0", "mqtts://u:p@a", "mqtts://a,,b", "mqtts://a b"] {
+        let half = ["mqtts://a:x", "mqtts://a:0", "mqtts://u:p@a", "mqtts://a,,b", "mqtts://a b"];
+        for wrong in ["mqtt://a", "a:1", "mqtts://"].iter().chain(&half) {
             assert!(addresses(wrong).is_err_and(|why| why.contains("mqtts://HOST")), "{wrong}");
         }
     }

@@ -1,6 +1,7 @@
 //! Files for a Mosquitto at which hub and boards meet.
 //!
-//! In: the hub's data directory, the broker's names. Out: a directory with `mosquitto.conf`, `limpet.acl`, the broker's certificate
+//! In: the hub's data directory, the broker's names. Out: a directory with `mosquitto.conf`, `limpet.acl`, the broker's
+//! certificate
 //! and key, the CA that signed it (whose key is kept nowhere), and the hub's CA, which signs boards.
 //! Never: a certificate of the hub's own CA for the broker: it would be one more that boards believe.
 

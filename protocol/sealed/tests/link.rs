@@ -2,7 +2,9 @@
 //!
 //! In: keys made here. Out: what each side takes. Never: a packet that was changed, copied, left out or moved goes through.
 
-use limpet_sealed::{Asking, Inside, Kind, Key, Opener, Pending, Point, Reset, SealError, Sealer, Session, SystemRandom, answer, kind};
+use limpet_sealed::{
+    Asking, Inside, Key, Kind, Opener, Pending, Point, Reset, SealError, Sealer, Session, SystemRandom, answer, kind,
+};
 
 fn key() -> Key {
     let pair = rcgen::KeyPair::generate().unwrap();

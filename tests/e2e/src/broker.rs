@@ -1,6 +1,7 @@
 //! Debian's Mosquitto in a network of its own, set up by `limpet broker setup`, and somebody there with all rights.
 //!
-//! In: a world whose hub runs. Out: the broker, killed and started at will; the hub meets its boards there. The spy reads all that
+//! In: a world whose hub runs. Out: the broker, killed and started at will; the hub meets its boards there. The spy reads all
+//! that
 //! goes by, and publishes what it likes.
 //! Never: rights for the spy beyond this broker: its certificate opens nothing at the hub.
 

@@ -1,6 +1,7 @@
 //! Hub and boards meet at a broker that neither trusts: Debian's Mosquitto.
 //!
-//! In: two boards, a hub, a broker in a network of its own, a spy with all rights there. Out: the same life of pods as on a direct
+//! In: two boards, a hub, a broker in a network of its own, a spy with all rights there. Out: the same life of pods as on a
+//! direct
 //! link; no word of it at the broker; no effect of what the spy makes up.
 
 use limpet_e2e::broker::Broker;
@@ -135,7 +136,7 @@ fn pods_live_by_way_of_a_broker_that_sees_nothing() {
         let packets: Vec<(String, Vec<u8>)> = recording.packets().into_iter().chain(second.packets()).collect();
         let bytes: usize = packets.iter().map(|(_, p)| p.len()).sum();
         wait::yes(packets.len() > 100 && bytes > 600_000, || format!("{} packets, {bytes} bytes recorded", packets.len()))?;
-        let words = [SECRET, "dGhlLXRpZGUtY29tZXMtaW4tYXQtc2V2ZW4", "harbour", "boat-1", "a-word-of-the-log", "wave wave", "busybox"];
+        let words = [SECRET, "dGhlLXRpZGUtY29tZXMtaW4tYXQtc2V2ZW4", "harbour", "boat-1", "a-word-of-the-log", "wave wave"];
         for word in words {
             let found = packets.iter().position(|(_, p)| p.windows(word.len()).any(|w| w == word.as_bytes()));
             wait::yes(found.is_none(), || format!("{word:?} stands in packet {found:?}"))?;
@@ -236,7 +237,8 @@ fn the_acl_keeps_boards_apart_and_a_removed_one_out() {
         let own = "n/system:node:board-1/d";
         // Mosquitto takes every subscription, and then delivers what the ACL lets through.
         let mut listens = vec!["mosquitto_sub", "-W", "8", "-F", "%t"];
-        for filter in ["#", "n/+/d", "n/+/u", "n/#", "n/system:node:board-2/d", "n/system:node:board-2/u", "n/system:node:board-1/u"] {
+        let others = ["n/system:node:board-2/d", "n/system:node:board-2/u", "n/system:node:board-1/u"];
+        for filter in ["#", "n/+/d", "n/+/u", "n/#"].into_iter().chain(others) {
             listens.extend(["-t", filter]);
         }
         let heard = std::thread::scope(|threads| {
@@ -292,7 +294,8 @@ fn the_acl_keeps_boards_apart_and_a_removed_one_out() {
             let left = world.kubectl.items("get nodes")?;
             wait::yes(left.len() == 1, || format!("{} nodes", left.len()))
         })?;
-        let greets = || recording.packets().iter().filter(|(t, p)| t == "n/system:node:board-1/u" && p.first() == Some(&0x11)).count();
+        let is_greeting = |(topic, packet): &(String, Vec<u8>)| topic.ends_with("board-1/u") && packet.first() == Some(&0x11);
+        let greets = || recording.packets().iter().filter(|packet| is_greeting(packet)).count();
         let so_far = greets();
         until("more greetings", SOON, || wait::yes(greets() > so_far + 2, || format!("{} greetings", greets())))?;
         wait::yes(sessions(world, 0) == begun, || "a removed board got a session".into())?;
