@@ -200,20 +200,19 @@ impl Meeting<'_> {
     async fn run(&mut self, mut reader: Reader<impl AsyncRead + Unpin>, mut write: impl AsyncWrite + Unpin) -> Error {
         let mut state = self.ask();
         loop {
+            let batch = std::mem::take(&mut self.out);
+            if !batch.is_empty() {
+                self.sent = Instant::now();
+                match timeout(WRITE_TIMEOUT, mqtt::write(&mut write, &batch)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(e)) => return e,
+                    Err(_) => return Error::other("the broker takes nothing"),
+                }
+            }
             state = match self.step(state, &mut reader).await {
                 Ok(state) => state,
                 Err(e) => return e,
             };
-            let batch = std::mem::take(&mut self.out);
-            if batch.is_empty() {
-                continue;
-            }
-            self.sent = Instant::now();
-            match timeout(WRITE_TIMEOUT, mqtt::write(&mut write, &batch)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(e)) => return e,
-                Err(_) => return Error::other("the broker takes nothing"),
-            }
         }
     }
 
