@@ -3,7 +3,7 @@
 //! In: worlds of two boards. Out: which pods run where, in the API and as processes. Never: a clock; conditions are waited for.
 
 use limpet_e2e::world::test;
-use limpet_e2e::{Result, World, net, until, wait};
+use limpet_e2e::{Result, World, net, process, until, wait};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -94,5 +94,39 @@ fn the_replacement_stays_where_that_is_wanted() {
     test(2, &json!({"keepaliveSeconds": 5}), |world| {
         let stays = original_stays(world, "keep-replacement")?;
         wait::yes(!stays, || "the original stayed".to_string())
+    });
+}
+
+fn revision(world: &World) -> Result<u64> {
+    let text = world.kubectl.say("get --raw /api/v1/nodes?limit=1")?;
+    let list: Value = serde_json::from_str(&text).map_err(|e| format!("{e}: {text}"))?;
+    let text = list["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+    text.parse().map_err(|_| format!("no revision: {text:?}"))
+}
+
+/// Its connection is torn down again and again, sooner than it counts as away: it carries on, and the hub writes nothing.
+#[test]
+fn a_board_that_flaps_is_no_storm_of_writes() {
+    test(1, &json!({"keepaliveSeconds": 5}), |world| {
+        world.kubectl.apply(&deployment("keep-original"))?;
+        world.kubectl.say("wait --for=condition=Available deployment/till --timeout=120s")?;
+        let sessions = |world: &World| {
+            let log = std::fs::read_to_string(&world.hub.log).unwrap_or_default();
+            log.lines().filter(|l| l.contains("node session opened")).count()
+        };
+        let before = revision(world)?;
+        for _ in 0..15 {
+            let opened = sessions(world);
+            // Its exit code tells of sockets that are no TCP; what counts is that the session is a new one.
+            let tear = ["netns", "exec", &world.agents[0].namespace, "ss", "-K", "dst", &world.hub.address];
+            process::run(std::process::Command::new("ip").args(tear))?;
+            until("another session", LONG, || wait::yes(sessions(world) > opened, || format!("{opened} sessions")))?;
+        }
+        let after = revision(world)?;
+        // A lease may have been due, and a report that was on its way is said again.
+        wait::yes(after - before <= 5, || format!("{} writes for 15 torn connections", after - before))?;
+        let nodes = world.kubectl.say("get nodes")?;
+        let events = world.kubectl.say("get events")?;
+        wait::yes(nodes.contains(" Ready ") && !events.contains("NodeNotReady"), || format!("{nodes}{events}"))
     });
 }
