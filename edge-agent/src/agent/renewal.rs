@@ -1,8 +1,7 @@
 //! New certificates, before the old one ends.
 //!
-//! In: time; that the hub is not found where it was. Out: an identity on disk. The hub's HTTPS is asked first; where a broker
-//! lies
-//! between and HTTPS does not get through, the sealed link carries the ask and the answer.
+//! In: time; that the hub is not found where it was. Out: an identity on disk. The hub's HTTPS is asked first; where a
+//! broker lies between and HTTPS does not get through, the sealed link carries the ask and the answer.
 //! Never: another key; the hub knows this device by it.
 
 use super::state::{Agent, LOOK_AGAIN_MS};

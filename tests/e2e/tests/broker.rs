@@ -276,8 +276,9 @@ fn the_acl_keeps_boards_apart_and_a_removed_one_out() {
         let mut answer: Value = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
         let old = answer["certificate_pem"].clone();
         answer["api"] = json!([format!("{}:1", world.hub.address)]);
-        // Whoever lacks the key for updates renews at once.
+        // Whoever lacks the key of a version that is wanted renews at once.
         answer["update_key"] = json!("");
+        world.kubectl.say("annotate node board-2 limpet.dev/agent-version=99.0.0")?;
         std::fs::write(&file, answer.to_string()).map_err(|e| e.to_string())?;
         world.agents[1].start(None)?;
         // The log may tell of an earlier renewal, too: what is kept on the board counts.
