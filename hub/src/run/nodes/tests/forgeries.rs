@@ -128,6 +128,18 @@ async fn a_hundred_thousand_forgeries_over_the_broker_gain_nothing() {
     let report = NodeReport { version: 1, body: json!({"status": {"capacity": {"cpu": "4"}}}).to_string().into_bytes() };
     good.say(Channel::Status, Up::NodeReport(report)).await;
     good.hear(|d| matches!(d, Down::Reported { .. })).await.unwrap();
+    // What the hub itself makes of that report comes a moment later.
+    let is_marked = || {
+        let taints = hub.get("/nodes", "", "good").map(|n| n["spec"]["taints"].clone()).unwrap_or_default();
+        taints.as_array().is_some_and(|t| t.iter().any(|t| t["key"] == "node.kubernetes.io/not-ready"))
+    };
+    tokio::time::timeout(Duration::from_secs(60), async {
+        while !is_marked() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("the hub marks a node that does not say that it is ready");
     let before = others(&hub);
 
     let mut evil = Device::new(&hub, "evil", &hub.join("evil").await);
