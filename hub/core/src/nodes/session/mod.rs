@@ -182,7 +182,7 @@ impl Session {
             SessionInput::Dirty => self.set.dirty(),
             SessionInput::Durable { ticket } => self.reports.durable(now, view, &self.node, ticket),
             SessionInput::Refused { ticket, retry, reason } => {
-                self.reports.refused(now, ticket, retry, reason);
+                self.reports.refused(now, view, &self.node, (ticket, retry, reason));
             }
             SessionInput::Token { key, generation, body } => self.set.token(key, generation, body),
             SessionInput::TokenRefused { key, error } => {
@@ -253,7 +253,7 @@ impl Session {
         };
         if self.instance.replace(hello.instance).is_some_and(|before| before != hello.instance) {
             // Another installation counts its versions anew.
-            self.reports = Reports::default();
+            self.reports.forget();
         }
         (self.open, self.speak) = (Some(session), speak);
         self.reports.opened();

@@ -138,6 +138,8 @@ impl Reports {
             subject.waiting = Some(Box::new(report));
             return;
         }
+        // One whose time to be tried again has come, but not yet its tick: it must not be written after this newer one.
+        subject.waiting = None;
         self.write(now, view, node, report);
     }
 
@@ -177,6 +179,12 @@ impl Reports {
         }
     }
 
+    /// Another installation speaks, whose versions begin anew. Tickets go on: the store's verdict on a write of before
+    /// must not be taken for one on a write of now.
+    pub(super) fn forget(&mut self) {
+        *self = Reports { next_ticket: self.next_ticket, ..Reports::default() };
+    }
+
     /// A new session: rows of Events begin again.
     pub(super) fn opened(&mut self) {
         self.row.last = 0;
@@ -197,7 +205,13 @@ impl Reports {
         }
     }
 
-    pub(super) fn refused(&mut self, now: Timestamp, ticket: u64, retry: bool, reason: String) {
+    pub(super) fn refused(
+        &mut self,
+        now: Timestamp,
+        view: &ObjectStore,
+        node: &str,
+        (ticket, retry, reason): (u64, bool, String),
+    ) {
         self.events.remove(&ticket);
         if let Some(number) = self.row.writing.remove(&ticket) {
             if !retry {
@@ -217,9 +231,9 @@ impl Reports {
             subject.again_at = now.checked_add(jiff::SignedDuration::from_secs(AGAIN_S)).ok();
             return;
         }
-        subject.durable = subject.durable.max(report.version());
         self.out.push(Out::Notice { reason: "ReportRefused", message: reason });
-        self.out.push(Out::Reported { uid: report.subject().to_owned(), version: report.version() });
+        // It will never be taken; what came meanwhile may.
+        self.confirmed(now, view, node, &report);
     }
 
     pub(super) fn wake_at(&self) -> Option<Timestamp> {

@@ -240,6 +240,46 @@ fn a_report_is_confirmed_when_it_is_durable_and_the_latest_wins() {
 }
 
 #[test]
+fn an_older_report_that_waits_to_be_tried_again_is_not_written_after_a_newer_one() {
+    let mut talk = Talk::new();
+    talk.sync();
+    let t1 = ticket(&talk.say(report(1, "Pending"))).unwrap();
+    talk.give(SessionInput::Refused { ticket: t1, retry: true, reason: "full".into() });
+    // The newer one comes when that time has come, and before the tick.
+    let (at, _) = talk.session.wake_at().unwrap();
+    let envelope = Envelope { session: 9, message: report(2, "Running") };
+    talk.session.handle(at, &talk.view, SessionInput::Message { connection: 1, envelope });
+    let second: Vec<_> = std::iter::from_fn(|| talk.session.poll()).collect();
+    let t2 = ticket(&second).unwrap();
+    let outputs = talk.give(SessionInput::Durable { ticket: t2 });
+    assert_eq!((confirmed(&outputs), ticket(&outputs)), (vec![2], None));
+}
+
+#[test]
+fn a_report_that_is_refused_for_good_lets_the_next_one_through() {
+    let mut talk = Talk::new();
+    talk.sync();
+    let t1 = ticket(&talk.say(report(1, "Running"))).unwrap();
+    assert!(talk.say(report(2, "Succeeded")).is_empty());
+    let outputs = talk.give(SessionInput::Refused { ticket: t1, retry: false, reason: "too large".into() });
+    assert_eq!(confirmed(&outputs), [1]);
+    let t2 = ticket(&outputs).expect("the newer one is written");
+    assert_eq!(confirmed(&talk.give(SessionInput::Durable { ticket: t2 })), [2]);
+}
+
+#[test]
+fn a_verdict_on_a_write_of_before_confirms_nothing_of_another_installation() {
+    let mut talk = Talk::new();
+    talk.sync();
+    let t1 = ticket(&talk.say(report(7, "Pending"))).unwrap();
+    talk.give(SessionInput::Connected { connection: 1 });
+    talk.say(Up::Hello(Hello { instance: [7; 16], speaks: (1, 3), ..Hello::default() }));
+    let t2 = ticket(&talk.say(report(1, "Succeeded"))).unwrap();
+    assert!(confirmed(&talk.give(SessionInput::Durable { ticket: t1 })).is_empty(), "that was the other one's");
+    assert_eq!(confirmed(&talk.give(SessionInput::Durable { ticket: t2 })), [1]);
+}
+
+#[test]
 fn a_pod_goes_when_it_was_being_deleted() {
     let mut talk = Talk::new();
     let mut deleting = pod("p", "n1");
