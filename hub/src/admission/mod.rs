@@ -172,7 +172,12 @@ pub async fn reserve<'a>(ask: &'a Ask, object: &mut Value, old: Option<&Value>) 
         addresses::allocate(ask, object, old)?;
     }
     if ask.target.resource.storage == POLICIES {
+        let conditions = old.map(|old| old["status"]["conditions"].clone()).filter(Value::is_array);
         object["status"] = policy::typecheck::status(object, &ask.api.kinds());
+        // They are others'.
+        if let Some(conditions) = conditions {
+            object["status"]["conditions"] = conditions;
+        }
     }
     if ask.target.resource.storage == custom::STORAGE {
         held._names = Some(ask.api.names_lock().await);

@@ -66,11 +66,22 @@ pub async fn mend(client: &Client, api: &Api) -> bool {
         if old.is_some_and(|old| old["status"] == condition["status"] && old["message"] == condition["message"]) {
             continue;
         }
-        schema["status"] = json!({"conditions": [condition]});
+        let conditions = with(&schema["status"]["conditions"], condition);
+        schema["status"] = json!({"conditions": conditions});
         // A conflict shows as a change, and so is looked at again.
         good &= client.update(BY, SCHEMAS, "status", schema).await.is_ok();
     }
     good
+}
+
+/// The condition among those of others, which stay as they are and where they are.
+pub(super) fn with(conditions: &Value, own: Value) -> Value {
+    let mut all = conditions.as_array().cloned().unwrap_or_default();
+    match all.iter_mut().find(|c| c["type"] == own["type"]) {
+        Some(before) => *before = own,
+        None => all.push(own),
+    }
+    Value::Array(all)
 }
 
 fn dangling(level: &str, exists: bool, now: &str) -> Value {

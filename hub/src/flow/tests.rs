@@ -62,3 +62,13 @@ async fn a_turn_that_nobody_takes_goes_to_the_next() {
     assert!(stays.await.unwrap().is_some());
     assert!(control.figures().contains("current_executing_seats{priority_level=\"global-default\"} 0"));
 }
+
+#[test]
+fn conditions_of_others_stay_beside_dangling() {
+    use serde_json::json;
+    let (foreign, own) = (json!({"type": "example.com/Seen", "status": "True"}), json!({"type": "Dangling", "status": "False"}));
+    let with = super::keep::with;
+    assert_eq!(with(&json!([foreign]), own.clone()), json!([foreign, own]));
+    assert_eq!(with(&json!([{"type": "Dangling", "status": "True"}, foreign]), own.clone()), json!([own, foreign]));
+    assert_eq!(with(&json!(null), own.clone()), json!([own]));
+}

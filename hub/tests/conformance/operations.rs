@@ -138,6 +138,10 @@ fn status_round(c: &mut Client, row: &Row, one: &str, status: &Value) {
     let whole = c.changed(one, |object| object["status"] = json!({}));
     let kept = whole["status"].as_object().is_some_and(|status| !status.is_empty());
     assert!(kept, "{}: the status is not written through the object", row.plural);
+    // Controllers write their own conditions; one of somebody else's stays.
+    if let Some(conditions) = status.get("conditions") {
+        assert_holds(&whole["status"]["conditions"], conditions, row.plural);
+    }
 }
 
 /// Everything in `part` is in `whole`; lists may have more.

@@ -7,7 +7,7 @@
 
 use super::{
     Controller,
-    common::{finalizers_without, set_status, time},
+    common::{finalizers_without, set_shared_status, time, with_condition},
 };
 use crate::{
     Changed, Key, ObjectStore, Plan, Timestamp,
@@ -133,12 +133,12 @@ fn of_range(view: &ObjectStore, key: &Key, now: Timestamp, plan: &mut Plan) {
 
 fn say(range: &ServiceCIDR, ready: bool, reason: &str, message: &str, now: Timestamp, plan: &mut Plan) {
     let status = if ready { "True" } else { "False" };
-    let old = range.field("/status/conditions");
-    let old = old.as_array().into_iter().flatten().find(|c| c["type"] == "Ready");
+    let all = range.field("/status/conditions");
+    let old = all.as_array().into_iter().flatten().find(|c| c["type"] == "Ready");
     let since = old.filter(|c| c["status"] == status).map(|c| c["lastTransitionTime"].clone());
     let condition = json!({"type": "Ready", "status": status, "reason": reason, "message": message,
         "lastTransitionTime": since.unwrap_or_else(|| time(now))});
-    set_status(plan, range, json!({"conditions": [condition]}));
+    set_shared_status(plan, range, json!({"conditions": with_condition(&all, condition)}));
 }
 
 fn holds(range: &ServiceCIDR, ip: &str) -> bool {

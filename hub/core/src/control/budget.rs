@@ -7,7 +7,7 @@
 
 use super::{
     Controller,
-    common::{after, set_shared_status},
+    common::{after, set_shared_status, with_condition},
 };
 use crate::{
     Changed, EventType, Key, ObjectStore, Plan, Regarding, Timestamp,
@@ -177,7 +177,7 @@ fn write(
         "disruptionsAllowed": allowed,
         "disruptedPods": if disrupted.is_empty() { Value::Null } else { Value::Object(disrupted) },
         "observedGeneration": budget.meta.generation,
-        "conditions": condition(budget, &old, allowed > 0, reason, "", now),
+        "conditions": conditions_with(budget, &old, allowed > 0, reason, "", now),
     });
     set_shared_status(plan, budget, status);
 }
@@ -197,7 +197,8 @@ fn disrupted(old: &Value, pods: &[&Arc<Pod>], now: Timestamp, plan: &mut Plan) -
     out
 }
 
-fn condition(
+/// With the budget's own condition.
+fn conditions_with(
     budget: &PodDisruptionBudget,
     old: &Value,
     allowed: bool,
@@ -208,9 +209,9 @@ fn condition(
     let before = old["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == "DisruptionAllowed");
     let status = if allowed { "True" } else { "False" };
     let since = before.filter(|c| c["status"] == status).map(|c| c["lastTransitionTime"].clone());
-    json!([{"type": "DisruptionAllowed", "status": status, "reason": reason, "message": message,
-        "observedGeneration": budget.meta.generation,
-        "lastTransitionTime": since.unwrap_or_else(|| json!(rfc3339(now)))}])
+    with_condition(&old["conditions"], json!({"type": "DisruptionAllowed", "status": status, "reason": reason,
+        "message": message, "observedGeneration": budget.meta.generation,
+        "lastTransitionTime": since.unwrap_or_else(|| json!(rfc3339(now)))}))
 }
 
 /// Nothing may be taken away while it is not known how much there should be.
@@ -225,7 +226,7 @@ fn fail_safe(budget: &PodDisruptionBudget, why: &str, now: Timestamp, plan: &mut
         }
     }
     status["observedGeneration"] = json!(budget.meta.generation);
-    status["conditions"] = condition(budget, &status, false, "SyncFailed", why, now);
+    status["conditions"] = conditions_with(budget, &status, false, "SyncFailed", why, now);
     if !said {
         let message = format!("Failed to calculate the number of expected pods: {why}");
         let about = Regarding::of(budget);
@@ -305,6 +306,21 @@ mod tests {
         assert_eq!(figures(&w), (0, 2, 2, 3));
         w.pass(121);
         assert_eq!(figures(&w), (1, 3, 2, 3));
+    }
+
+    #[test]
+    fn conditions_of_others_stay() {
+        let mut w = world(json!({"maxUnavailable": 1}), 3);
+        let foreign = json!({"type": "example.com/Seen", "status": "True", "reason": "E2E", "message": "by a user"});
+        let mut all = w.get("policy/poddisruptionbudgets", "a", "b")["status"]["conditions"].clone();
+        all.as_array_mut().unwrap().insert(0, foreign.clone());
+        w.patch("policy/poddisruptionbudgets", "a", "b", json!({"status": {"conditions": all}}));
+        w.patch("policy/poddisruptionbudgets", "a", "b", json!({"spec": {"maxUnavailable": 0}}));
+        w.settle();
+        let now = w.get("policy/poddisruptionbudgets", "a", "b")["status"]["conditions"].clone();
+        let of = |i: usize| (now[i]["type"].clone(), now[i]["status"].clone());
+        assert_eq!((&now[0], of(1)), (&foreign, (json!("DisruptionAllowed"), json!("False"))), "{now}");
+        assert_eq!(now.as_array().unwrap().len(), 2, "{now}");
     }
 
     #[test]

@@ -69,6 +69,16 @@ fn status_diff<T>(object: &Obj<T>, status: &Value) -> Option<Value> {
     json_diff(&old, status)
 }
 
+/// A controller's own condition among those of others, which stay as they are and where they are.
+pub fn with_condition(conditions: &Value, own: Value) -> Value {
+    let mut all = conditions.as_array().cloned().unwrap_or_default();
+    match all.iter_mut().find(|c| c["type"] == own["type"]) {
+        Some(before) => *before = own,
+        None => all.push(own),
+    }
+    Value::Array(all)
+}
+
 /// Whether a namespace is being deleted: nothing new can be made in it.
 pub fn is_terminating(view: &ObjectStore, namespace: &str) -> bool {
     view.get::<Namespace>("", namespace).is_some_and(|n| n.meta.deleting.is_some())

@@ -4,7 +4,7 @@
 
 use super::Step;
 use crate::{
-    control::common::{count, set_status},
+    control::common::{count, set_shared_status},
     view::{Available, Phase},
 };
 use serde_json::json;
@@ -44,7 +44,9 @@ impl Step<'_> {
             "currentRevision": self.current,
             "updateRevision": self.update,
             "collisionCount": self.collisions.unwrap_or(0),
+            // None of them is the controller's own.
+            "conditions": self.set.field("/status/conditions"),
         });
-        set_status(&mut self.plan, self.set, status);
+        set_shared_status(&mut self.plan, self.set, status);
     }
 }
