@@ -87,10 +87,11 @@ fn the_door_rejects_reconsiders_and_follows_rules() {
         until("the agent's end", SOON, || wait::yes(world.agents[0].check().is_err(), || "it still asks".into()))?;
         world.agents[0].power_cut()?;
         // A revoked token opens nothing, whatever was approved meanwhile.
-        let id = world.hub.operate(&["token", "list"])?.lines().nth(1).and_then(|l| l.split(' ').next()).map(String::from);
-        let id = id.ok_or("the list of tokens is empty")?;
+        let list = world.hub.operate(&["token", "list"])?;
+        let id = list.lines().find(|line| line.contains("needed")).and_then(|line| line.split(' ').next());
+        let id = id.ok_or_else(|| format!("no token that needs approval: {list}"))?;
         world.hub.operate(&["node", "approve", "board-1"])?;
-        world.hub.operate(&["token", "revoke", &id])?;
+        world.hub.operate(&["token", "revoke", id])?;
         world.agents[0].start(Some(&token))?;
         logged(world, 0, "the join token is not known to this hub")?;
         world.agents[0].power_cut()?;

@@ -90,6 +90,9 @@ mod tests {
     use super::*;
     use limpet_protocol::{StreamKind, StreamOpen};
 
+    /// Ids of forwarded ports are even (`is_bulk`).
+    const FIRST: u32 = 2;
+
     fn open() -> StreamOpen {
         let kind = StreamKind::PortForward { port: 80 };
         StreamOpen { namespace: "d".into(), pod: "p".into(), uid: "u".into(), kind }
@@ -106,11 +109,11 @@ mod tests {
             async move { streams.open("a", open()).await }
         });
         let (node, frame) = wire.recv().await.unwrap();
-        assert_eq!((node.as_str(), frame.id()), ("a", 1));
-        assert_eq!(streams.deliver("b", StreamFrame::Opened { id: 1 }), None, "another node's word is nothing");
-        streams.deliver("a", StreamFrame::Opened { id: 1 });
+        assert_eq!((node.as_str(), frame.id()), ("a", FIRST), "ports are forwarded behind logs and commands");
+        assert_eq!(streams.deliver("b", StreamFrame::Opened { id: FIRST }), None, "another node's word is nothing");
+        streams.deliver("a", StreamFrame::Opened { id: FIRST });
         let handle = opening.await.unwrap().unwrap();
-        streams.deliver("a", StreamFrame::Data { id: 1, lane: 1, bytes: b"hi".to_vec() });
+        streams.deliver("a", StreamFrame::Data { id: FIRST, lane: 1, bytes: b"hi".to_vec() });
         assert_eq!(handle.recv().await, Some(FromNode::Data { lane: 1, bytes: Bytes::from_static(b"hi") }));
         streams.node_closed("a");
         match handle.recv().await {
@@ -131,7 +134,7 @@ mod tests {
             async move { streams.open("a", open()).await }
         });
         wire.recv().await.unwrap();
-        streams.deliver("a", StreamFrame::Opened { id: 1 });
+        streams.deliver("a", StreamFrame::Opened { id: FIRST });
         let handle = Arc::new(opening.await.unwrap().unwrap());
         let all = STREAM_WINDOW_BYTES as usize + 10;
         let sending = tokio::spawn({
@@ -147,10 +150,10 @@ mod tests {
             got += length(&wire.recv().await.unwrap().1);
         }
         assert!(wire.try_recv().is_err());
-        streams.deliver("a", StreamFrame::Window { id: 1, lane: 0, bytes: 100 });
+        streams.deliver("a", StreamFrame::Window { id: FIRST, lane: 0, bytes: 100 });
         assert_eq!(length(&wire.recv().await.unwrap().1), 10);
         sending.await.unwrap().unwrap();
-        let broken = StreamFrame::Window { id: 1, lane: 0, bytes: u32::MAX };
+        let broken = StreamFrame::Window { id: FIRST, lane: 0, bytes: u32::MAX };
         assert!(matches!(streams.deliver("a", broken), Some(StreamFrame::End { .. })));
         assert!(matches!(handle.recv().await, Some(FromNode::End { .. })));
         drop(handle);
