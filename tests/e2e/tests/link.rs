@@ -88,7 +88,8 @@ fn the_door_rejects_reconsiders_and_follows_rules() {
         world.agents[0].power_cut()?;
         // A revoked token opens nothing, whatever was approved meanwhile.
         let list = world.hub.operate(&["token", "list"])?;
-        let id = list.lines().find(|line| line.contains("needed")).and_then(|line| line.split(' ').next());
+        let waits = |line: &&str| line.contains("needed") && !line.contains("not needed");
+        let id = list.lines().find(waits).and_then(|line| line.split(' ').next());
         let id = id.ok_or_else(|| format!("no token that needs approval: {list}"))?;
         world.hub.operate(&["node", "approve", "board-1"])?;
         world.hub.operate(&["token", "revoke", id])?;
