@@ -98,6 +98,23 @@ pub fn valid_node_name(name: &str) -> bool {
     name.len() <= NODE_NAME_BYTES_MAX && name.split('.').all(label)
 }
 
+/// Whether a filter means a topic: MQTT 3.1.1 (OASIS), section 4.7. Both are well-formed.
+pub fn matches(filter: &str, topic: &str) -> bool {
+    if topic.starts_with('$') && !filter.starts_with('$') {
+        return false;
+    }
+    let (mut filter, mut topic) = (filter.split('/'), topic.split('/'));
+    loop {
+        match (filter.next(), topic.next()) {
+            (Some("#"), _) | (None, None) => return true,
+            (Some("+"), Some(_)) => {}
+            (Some(f), Some(t)) if f == t => {}
+            // `a/#` also means `a`.
+            _ => return false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

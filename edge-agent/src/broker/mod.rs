@@ -121,6 +121,7 @@ impl LocalBroker {
     }
 
     /// Messages that slow clients lost.
+    #[cfg(test)]
     pub fn dropped(&self) -> u64 {
         self.shared.lock().hall.dropped
     }

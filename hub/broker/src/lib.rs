@@ -2,8 +2,7 @@
 //!
 //! In: a TCP listener, TLS settings that require a client certificate, a `Gate`. Out: a stream of `FromNode`, and
 //! `Broker::send` to nodes that are connected. `external` gives the same by way of somebody else's broker. MQTT 3.1.1, clean
-//! sessions, QoS 0 and 1 upwards, QoS 0 downwards:
-//! what must arrive is numbered and acknowledged by the application (`limpet-protocol`).
+//! sessions, QoS 0 and 1 upwards, QoS 0 downwards: what must arrive is numbered and acknowledged by the application.
 //! Never: retains a message, queues for an absent client, passes one client's message to another.
 
 pub mod limits;

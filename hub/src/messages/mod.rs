@@ -46,7 +46,7 @@ impl Wish {
     pub fn matches(&self, line: &Line) -> bool {
         *line.namespace == *self.namespace
             && (self.node.is_empty() || *line.node == *self.node)
-            && (self.topic.is_empty() || topic_matches(&self.topic, &line.topic))
+            && (self.topic.is_empty() || limpet_protocol::topic::matches(&self.topic, &line.topic))
     }
 }
 
@@ -183,19 +183,6 @@ fn parse(node: &str, mut text: String) -> Option<Line> {
         node: node.into(),
         text: text.into(),
     })
-}
-
-/// MQTT 3.1.1, section 4.7.
-fn topic_matches(filter: &str, topic: &str) -> bool {
-    let (mut filter, mut topic) = (filter.split('/'), topic.split('/'));
-    loop {
-        match (filter.next(), topic.next()) {
-            (Some("#"), _) | (None, None) => return true,
-            (Some("+"), Some(_)) => {}
-            (Some(f), Some(t)) if f == t => {}
-            _ => return false,
-        }
-    }
 }
 
 #[cfg(test)]

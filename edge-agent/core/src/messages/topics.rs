@@ -4,6 +4,8 @@
 //! Never: takes longer than the two texts are long.
 //! Source: MQTT 3.1.1 (OASIS), section 4.7.
 
+pub use limpet_protocol::topic::matches;
+
 /// Bytes of a topic or filter, and levels of it.
 pub const TOPIC_BYTES_MAX: usize = limpet_protocol::limits::MESSAGE_TOPIC_BYTES_MAX;
 pub const LEVELS_MAX: usize = 16;
@@ -36,22 +38,6 @@ pub fn is_filter(filter: &str) -> bool {
         other => !other.contains(['#', '+']),
     };
     bounded(filter) && filter.split('/').enumerate().all(fits)
-}
-
-pub fn matches(filter: &str, topic: &str) -> bool {
-    if topic.starts_with('$') && !filter.starts_with('$') {
-        return false;
-    }
-    let (mut filter, mut topic) = (filter.split('/'), topic.split('/'));
-    loop {
-        match (filter.next(), topic.next()) {
-            (Some("#"), _) | (None, None) => return true,
-            (Some("+"), Some(_)) => {}
-            (Some(f), Some(t)) if f == t => {}
-            // `a/#` also means `a`.
-            _ => return false,
-        }
-    }
 }
 
 #[cfg(test)]
