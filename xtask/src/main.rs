@@ -4,6 +4,7 @@
 //! Never: a tool that is not installed without saying so first.
 
 mod bench;
+mod binaries;
 mod demo;
 mod dist;
 mod protobuf_facts;
@@ -33,7 +34,10 @@ enum Wish {
         check: bool,
     },
     /// Install what tests need, and run all of them
-    Test,
+    Test {
+        /// Only the tests of these packages, and nothing else
+        packages: Vec<String>,
+    },
     /// What style a machine can check: door signs, widths, the cores' dependencies
     Tidy,
     /// Measure, and print a table
@@ -53,7 +57,7 @@ enum Wish {
 fn main() -> ExitCode {
     let result = match Cli::parse().wish {
         Wish::Demo { check } => demo::run(check),
-        Wish::Test => test::run(),
+        Wish::Test { packages } => test::run(&packages),
         Wish::Tidy => tidy::run(),
         Wish::Bench(args) => bench::run(&args),
         Wish::Sim(args) => sim::run(&args),

@@ -3,7 +3,7 @@
 //! In: the workspace. Out: success, or the first part that failed; the last line counts the parts.
 //! Never: a part that is skipped in silence.
 
-use crate::{demo, setup, sh, tidy};
+use crate::{binaries, demo, setup, sh, tidy};
 use std::{process::Command, time::Instant};
 
 type Part = (&'static str, fn() -> Result<(), String>);
@@ -13,16 +13,15 @@ const PARTS: &[Part] = &[
     ("tidy", tidy::run),
     ("build", || sh::run("cargo", &["build", "--workspace", "--all-targets"])),
     ("clippy", || sh::run("cargo", &["clippy", "--workspace"])),
-    // Threads of tests share two cores, kernel objects and ports: tests that need the kernel to themselves say so.
-    ("tests", tests),
+    // Tests share two cores, kernel objects and ports: those that need the kernel to themselves say so.
+    ("tests", || tests(&["--workspace", "--exclude", "limpet-sim"])),
     ("fleets", fleets),
     ("demo --check", || demo::run(true)),
 ];
 
 /// Where no kubectl is on PATH, the one that `setup` fetched stands in for it.
-fn tests() -> Result<(), String> {
-    let mut command = Command::new("cargo");
-    command.current_dir(sh::root()).args(["test", "--workspace", "--exclude", "limpet-sim", "--no-fail-fast"]);
+fn tests(selection: &[&str]) -> Result<(), String> {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
     if setup::kubectl_first().is_none() {
         let dir = sh::root().join("target/tools/path");
         let link = dir.join("kubectl");
@@ -31,11 +30,14 @@ fn tests() -> Result<(), String> {
             false => std::os::unix::fs::symlink(setup::kubectl_second().map_err(std::io::Error::other)?, &link),
         });
         made.map_err(|e| format!("cannot put kubectl into {}: {e}", dir.display()))?;
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let all = std::iter::once(dir).chain(std::env::split_paths(&path));
-        command.env("PATH", std::env::join_paths(all).map_err(|e| e.to_string())?);
+        let all = std::iter::once(dir).chain(std::env::split_paths(&path)).collect::<Vec<_>>();
+        path = std::env::join_paths(all).map_err(|e| e.to_string())?;
     }
-    sh::status(&mut command)
+    let programs = binaries::run(selection, |command| {
+        command.env("PATH", &path);
+    });
+    let pages = sh::run("cargo", &[&["test", "--doc", "--quiet"], selection].concat());
+    programs.and(pages)
 }
 
 /// The simulator, optimised, for so many node-hours.
@@ -45,7 +47,11 @@ fn fleets() -> Result<(), String> {
     sh::status(&mut command)
 }
 
-pub fn run() -> Result<(), String> {
+pub fn run(packages: &[String]) -> Result<(), String> {
+    if !packages.is_empty() {
+        let selection: Vec<&str> = packages.iter().flat_map(|name| ["--package", name]).collect();
+        return tests(&selection);
+    }
     let mut failed: Vec<&str> = Vec::new();
     for (name, part) in PARTS {
         println!("\n== {name}");
