@@ -3,6 +3,11 @@
 //! In: nothing. Out: bytes. Part of the wire format from protocol version 2 on: a single changed byte is a new version,
 //! because both sides copy out of it by position. What comes most often stands last, and in the order of canonical JSON.
 
+use crate::squeeze::Prepared;
+
+/// `WORDS` as the encoder wants them.
+pub static PREPARED: Prepared = Prepared::new(WORDS);
+
 /// Shapes of items, reports and Events.
 pub const WORDS: &[u8] = concat!(
     // Secrets, Services, EndpointSlices, tokens.

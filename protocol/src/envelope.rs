@@ -75,7 +75,7 @@ impl<M: Serialize + Bounded> Envelope<M> {
         if version < 2 || plain.len() < limits::SQUEEZE_BYTES_MIN || self.message.is_bulk() {
             return plain;
         }
-        let mut folded = squeeze::fold(dictionary::WORDS, &plain[1..]);
+        let mut folded = dictionary::PREPARED.fold(&plain[1..]);
         if folded.len() + 1 >= plain.len() {
             return plain;
         }

@@ -15,6 +15,8 @@ use alloc::{vec, vec::Vec};
 const COPY_MIN: usize = 4;
 /// Positions remembered by the encoder: 2 to this power.
 const TABLE_BITS: u32 = 16;
+/// The same of a base that is prepared: two bytes each, in every program that has it.
+const PREPARED_BITS: u32 = 13;
 /// Steps of the encoder between two remembered positions of a long copy.
 const SPARSE: usize = 3;
 
@@ -29,14 +31,45 @@ pub enum SqueezeError {
     Outside,
 }
 
+/// A base that much is folded with, with the positions of its bytes found once: at compile time, where it is a constant.
+pub struct Prepared {
+    base: &'static [u8],
+    /// By the hash of four bytes, the last position where they stand, plus one; 0 is none.
+    slots: [u16; 1 << PREPARED_BITS],
+}
+
+impl Prepared {
+    pub const fn new(base: &'static [u8]) -> Prepared {
+        assert!(base.len() < u16::MAX as usize);
+        let mut slots = [0; 1 << PREPARED_BITS];
+        let mut at = 0;
+        while at + COPY_MIN <= base.len() {
+            let four = [base[at], base[at + 1], base[at + 2], base[at + 3]];
+            at += 1;
+            slots[hash(four, PREPARED_BITS)] = at as u16;
+        }
+        Prepared { base, slots }
+    }
+
+    /// As `fold` with this base.
+    pub fn fold(&self, data: &[u8]) -> Vec<u8> {
+        let table = Table { known: Some(&self.slots), ..Table::new(data.len()) };
+        fold_by(table, self.base, data)
+    }
+}
+
 /// Bytes from which `unfold` with the same base makes `data` again.
 pub fn fold(base: &[u8], data: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(32 + data.len() / 4);
-    varint(&mut out, data.len());
     let mut table = Table::new(base.len() + data.len());
     for at in (0..base.len().saturating_sub(COPY_MIN)).step_by(if base.len() > 1 << 16 { SPARSE } else { 1 }) {
         table.note(&base[at..], at);
     }
+    fold_by(table, base, data)
+}
+
+fn fold_by(mut table: Table<'_>, base: &[u8], data: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(32 + data.len() / 4);
+    varint(&mut out, data.len());
     let space = Space { base, data };
     let (mut at, mut literal, mut last_end) = (0, 0, 0usize);
     while at + COPY_MIN <= data.len() {
@@ -45,8 +78,8 @@ pub fn fold(base: &[u8], data: &[u8]) -> Vec<u8> {
         let straight = last_end + (at - literal);
         // Where both end alike: what has grown or shrunk in one place only.
         let aligned = (base.len() + at).checked_sub(data.len());
-        let found = table.find(&data[at..]);
-        let pick = [Some(straight), aligned, found].into_iter().flatten().filter(|from| *from < here);
+        let [found, known] = table.find(&data[at..]);
+        let pick = [Some(straight), aligned, known, found].into_iter().flatten().filter(|from| *from < here);
         let best = pick.map(|from| (space.same(from, here), from)).max_by_key(|(len, _)| *len);
         let Some((mut len, mut from)) = best.filter(|(len, _)| *len >= COPY_MIN) else {
             table.note(&data[at..], here);
@@ -134,34 +167,52 @@ impl Space<'_> {
     /// How many bytes from `from` on are the same as those from `here` on; `from < here`.
     fn same(&self, from: usize, here: usize) -> usize {
         let want = self.data.get(here - self.base.len()..).unwrap_or_default();
-        want.iter().enumerate().take_while(|(i, b)| self.byte(from + i) == Some(**b)).count()
+        let of_base = self.base.get(from..).unwrap_or_default();
+        let len = common(of_base, want);
+        if len < of_base.len() {
+            return len;
+        }
+        let of_data = self.data.get((from + len).saturating_sub(self.base.len())..).unwrap_or_default();
+        len + common(of_data, &want[len..])
     }
 }
 
+/// How many bytes two slices begin with that are the same.
+fn common(a: &[u8], b: &[u8]) -> usize {
+    let wide = a.as_chunks::<16>().0.iter().zip(b.as_chunks::<16>().0).take_while(|(a, b)| a == b).count() * 16;
+    wide + a[wide..].iter().zip(&b[wide..]).take_while(|(a, b)| a == b).count()
+}
+
+const fn hash(four: [u8; COPY_MIN], bits: u32) -> usize {
+    (u32::from_le_bytes(four).wrapping_mul(2_654_435_761) >> (32 - bits)) as usize
+}
+
 /// The newest position of each hash of four bytes.
-struct Table(Vec<u32>);
+struct Table<'a> {
+    slots: Vec<u32>,
+    bits: u32,
+    /// Of a base that was prepared.
+    known: Option<&'a [u16; 1 << PREPARED_BITS]>,
+}
 
-impl Table {
-    fn new(bytes: usize) -> Table {
+impl Table<'_> {
+    fn new(bytes: usize) -> Table<'static> {
         let bits = (usize::BITS - bytes.leading_zeros()).clamp(8, TABLE_BITS);
-        Table(vec![u32::MAX; 1 << bits])
-    }
-
-    fn slot(&self, bytes: &[u8]) -> Option<usize> {
-        let four = bytes.first_chunk::<COPY_MIN>()?;
-        let hash = u32::from_le_bytes(*four).wrapping_mul(2_654_435_761);
-        Some((hash >> (32 - self.0.len().trailing_zeros())) as usize)
+        Table { slots: vec![u32::MAX; 1 << bits], bits, known: None }
     }
 
     fn note(&mut self, bytes: &[u8], at: usize) {
-        if let (Some(slot), Ok(at)) = (self.slot(bytes), u32::try_from(at)) {
-            self.0[slot] = at;
+        if let (Some(four), Ok(at)) = (bytes.first_chunk(), u32::try_from(at)) {
+            self.slots[hash(*four, self.bits)] = at;
         }
     }
 
-    fn find(&self, bytes: &[u8]) -> Option<usize> {
-        let at = *self.0.get(self.slot(bytes)?)?;
-        (at != u32::MAX).then_some(at as usize)
+    /// Where the four bytes may have been before, and where in a base that was prepared.
+    fn find(&self, bytes: &[u8]) -> [Option<usize>; 2] {
+        let Some(four) = bytes.first_chunk() else { return [None; 2] };
+        let found = self.slots[hash(*four, self.bits)];
+        let known = self.known.map_or(0, |slots| slots[hash(*four, PREPARED_BITS)]);
+        [(found != u32::MAX).then_some(found as usize), usize::from(known).checked_sub(1)]
     }
 }
 

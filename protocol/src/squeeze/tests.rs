@@ -76,6 +76,26 @@ fn anything_comes_back_as_it_was() {
 }
 
 #[test]
+fn a_prepared_base_is_as_good() {
+    let words = crate::dictionary::WORDS;
+    let golden = include_str!("../../golden.txt").lines().filter_map(|line| line.split(' ').nth(2));
+    let bytes = |hex: &str| -> Vec<u8> {
+        hex.as_bytes().chunks(2).map(|two| u8::from_str_radix(core::str::from_utf8(two).unwrap(), 16).unwrap()).collect()
+    };
+    let shuffled = |seed: usize| (0..40).flat_map(move |n| words[(n * seed * 7919) % (words.len() - 60)..][..10 + n].to_vec());
+    let ours = [config(1).into_bytes(), words.iter().rev().copied().collect(), words.to_vec()];
+    let all = golden.map(bytes).chain(ours).chain((1..40).map(|seed| shuffled(seed).collect()));
+    let (mut fresh, mut prepared) = (0, 0);
+    for data in all {
+        let folded = crate::dictionary::PREPARED.fold(&data);
+        assert_eq!(unfold(words, &folded, data.len()).as_deref(), Ok(&data[..]));
+        fresh += fold(words, &data).len();
+        prepared += folded.len();
+    }
+    assert!(prepared <= fresh + fresh / 100, "{prepared} bytes instead of {fresh}");
+}
+
+#[test]
 fn hostile_bytes_are_refused_within_bounds() {
     // 4 GiB are announced: nothing of that is allocated.
     assert_eq!(unfold(&[], &[0xff, 0xff, 0xff, 0xff, 0x0f], 100), Err(SqueezeError::Long));
