@@ -16,7 +16,7 @@ use crate::pki::{NODE_DAYS, Pki, PkiError, Subject, hex};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use limpet_protocol::join::{JoinAnswer, JoinAsk, JoinBroker, JoinToken, TOKEN_PREFIX, is_hardware};
 use crate::run::peers::everywhere;
-use limpet_store::{Draft, Expect, Key, Store, StoreError, Write};
+use limpet_store::{Check, Draft, Expect, Key, Store, StoreError, Write};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     sync::{Arc, RwLock},
@@ -95,7 +95,7 @@ pub struct Enroll {
     store: Store,
     pki: Arc<RwLock<Pki>>,
     endpoints: Endpoints,
-    /// One device after the other: all of a fleet may come with one token at the same moment.
+    /// One device after the other where their token counts them: all of a fleet may come with it at the same moment.
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -175,12 +175,14 @@ impl Enroll {
     /// Lets a device in, or says why not. Nothing changes when it is refused. `address`: where it asks from, for people.
     pub async fn join(&self, ask: &JoinAsk, address: &str, now: SystemTime) -> Result<JoinAnswer, EnrollError> {
         // Who has no token waits for nobody and lets nobody wait.
-        self.token(ask, now)?;
-        let _turn = self.turn.lock().await;
+        let (token, _) = self.token(ask, now)?;
+        // A fleet with one token is let in side by side once the token is not changed by it: one commit serves many.
+        let takes_turns = token.wait || token.clone().used(&ask.node_name) != token;
+        let _turn = if takes_turns { Some(self.turn.lock().await) } else { None };
         for _ in 0..JOIN_TRIES {
             match self.join_in_turn(ask, address, now).await {
-                // Another hub was faster: what it wrote is read now.
-                Err(EnrollError::Store(StoreError::Conflict { .. } | StoreError::Exists(_))) => {}
+                // Somebody was faster: what was written is read now.
+                Err(EnrollError::Store(StoreError::Conflict { .. } | StoreError::Exists(_) | StoreError::NotFound(_))) => {}
                 other => return other,
             }
         }
@@ -222,13 +224,17 @@ impl Enroll {
             joined_ms: millis(now),
             token: token.id.clone(),
         };
-        let id = token.id.clone();
-        // In one transaction: of two devices with the last use at two hubs, one gets a conflict and is refused then.
-        let writes = vec![
-            put(TOKENS, &id, &token.used(&ask.node_name), Expect::Revision(revision))?,
-            put(IDENTITIES, &ask.node_name, &identity, expect(known.map(|k| k.1)))?,
-        ];
-        self.store.write_all(writes).await?;
+        let mut writes = vec![put(IDENTITIES, &ask.node_name, &identity, expect(known.map(|k| k.1)))?];
+        let used = token.clone().used(&ask.node_name);
+        // In one transaction: of two devices with the last use at two hubs, one gets a conflict and is refused then, and
+        // so is one whose token is revoked at this moment.
+        let unchanged = Check { key: Key::new(TOKENS, "", token.id.as_str()), expect: Expect::Revision(revision) };
+        if used != token {
+            writes.push(put(TOKENS, &token.id, &used, unchanged.expect)?);
+            self.store.write_all(writes).await?;
+        } else {
+            self.store.write_if(vec![unchanged], writes).await?;
+        }
         if waited {
             self.leave_waiting_room(&ask.node_name).await?;
         }

@@ -62,6 +62,37 @@ async fn a_crowd_with_one_token_is_let_in_and_nobody_more() {
     let _ = std::fs::remove_dir_all(dir);
 }
 
+/// Beyond the names that a token remembers nobody waits for a turn; of two devices with one name one is let in all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_fleet_with_one_token_has_every_name_once() {
+    let (office, dir) = office("fleet");
+    let made = office.create_token(&wish(None, None), at(0)).await.unwrap();
+    let office = Arc::new(office);
+    let crowd: Vec<_> = (0..240)
+        .map(|n| {
+            let (office, ask) = (office.clone(), ask(&made.token, &format!("pi-{}", n / 2), &KeyPair::generate().unwrap()));
+            tokio::spawn(async move { office.join(&ask, "192.0.2.9", at(1)).await })
+        })
+        .collect();
+    let mut taken = 0;
+    for one in crowd {
+        match one.await.unwrap() {
+            Ok(_) => {}
+            Err(EnrollError::Refused(Refusal::Taken(_))) => taken += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!((taken, office.identities().len(), office.tokens()[0].used_by.len()), (120, 120, 100));
+    let late = ask(&made.token, "late", &KeyPair::generate().unwrap());
+    let (revoked, joined) = tokio::join!(office.revoke_token(&made.id), office.join(&late, "192.0.2.9", at(2)));
+    assert!(revoked.unwrap());
+    if let Err(refused) = joined {
+        assert!(matches!(refused, EnrollError::Refused(Refusal::Unknown)), "{refused}");
+    }
+    assert!(office.join(&late, "192.0.2.9", at(3)).await.is_err());
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
 #[tokio::test]
 async fn a_device_joins_renews_and_is_removed() {
     let (office, dir) = office("joins");

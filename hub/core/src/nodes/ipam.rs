@@ -5,10 +5,7 @@
 
 use crate::{ObjectStore, view::Node};
 use serde_json::{Value, json};
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Bits between a cluster's range and a node's: 65,536 nodes, as upstream.
 const NODE_BITS_MAX: u8 = 16;
@@ -84,12 +81,16 @@ impl Ranges {
         Ok(Ranges(all))
     }
 
-    /// The first free range of each family that still has one.
-    pub fn free(&self, view: &ObjectStore) -> Vec<String> {
+    /// For so many new nodes, the next free range of each family that still has one.
+    pub fn free(&self, view: &ObjectStore, nodes: usize) -> Vec<Vec<String>> {
         let taken: Vec<Block> =
             view.all::<Node>().flat_map(|n| cidrs(n)).filter_map(Block::parse).collect();
-        let first = |(blocks, mask): &(Vec<Block>, u8)| blocks.iter().find_map(|b| free_part(*b, *mask, &taken));
-        self.0.iter().filter_map(first).map(|part| part.text()).collect()
+        let mut each = vec![Vec::new(); nodes];
+        for (blocks, mask) in &self.0 {
+            let parts = blocks.iter().flat_map(|b| free_parts(*b, *mask, &taken));
+            each.iter_mut().zip(parts).for_each(|(node, part)| node.push(part.text()));
+        }
+        each
     }
 }
 
@@ -98,42 +99,48 @@ fn cidrs(node: &Node) -> impl Iterator<Item = &str> {
     node.spec.pod_cidrs.iter().map(|c| &**c).chain(one)
 }
 
-fn free_part(block: Block, mask: u8, taken: &[Block]) -> Option<Block> {
+/// The parts of a block that overlap nothing of what is taken, in order.
+fn free_parts(block: Block, mask: u8, taken: &[Block]) -> impl Iterator<Item = Block> {
     let shift = u32::from(block.width() - mask);
-    let count = 1_u128 << (mask - block.prefix);
-    let mut used = BTreeSet::new();
+    // At most 2 to the power of `NODE_BITS_MAX`.
+    let mut used = vec![false; 1 << (mask - block.prefix)];
     for other in taken.iter().filter(|o| o.v6 == block.v6) {
         let (low, high) = (other.base.max(block.base), (other.base | other.rest()).min(block.base | block.rest()));
         if low <= high {
-            used.extend((low - block.base) >> shift..=(high - block.base) >> shift);
+            let part = |at: u128| ((at - block.base) >> shift) as usize;
+            used[part(low)..=part(high)].fill(true);
         }
     }
-    let at = (0..count).find(|n| !used.contains(n))?;
-    Some(Block { base: block.base + (at << shift), prefix: mask, v6: block.v6 })
+    let free = used.into_iter().enumerate().filter(|(_, used)| !used);
+    free.map(move |(at, _)| Block { base: block.base + ((at as u128) << shift), prefix: mask, v6: block.v6 })
 }
 
-/// The Node object of a board that has just joined.
-pub fn new_node(view: &ObjectStore, ranges: &Ranges, name: &str, labels: &Value) -> Value {
-    let free = ranges.free(view);
-    let spec = match free.first() {
-        Some(first) => json!({"podCIDR": first, "podCIDRs": free}),
-        None => json!({}),
-    };
-    json!({
-        "apiVersion": "v1",
-        "kind": "Node",
-        "metadata": {"name": name, "labels": super::status::allowed_labels(labels)},
-        "spec": spec,
-    })
+/// The Node objects of boards that have just joined, with the labels of each.
+pub fn new_nodes(view: &ObjectStore, ranges: &Ranges, nodes: &[(&str, Value)]) -> Vec<Value> {
+    let free = ranges.free(view, nodes.len());
+    let new = nodes.iter().zip(free).map(|((name, labels), free)| {
+        let spec = match free.first() {
+            Some(first) => json!({"podCIDR": first, "podCIDRs": free}),
+            None => json!({}),
+        };
+        json!({
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": name, "labels": super::status::allowed_labels(labels)},
+            "spec": spec,
+        })
+    });
+    new.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     fn join(view: &mut ObjectStore, ranges: &Ranges, n: u64) -> Value {
         let name = format!("n{n}");
-        let mut node = new_node(view, ranges, &name, &json!({}));
+        let mut node = new_nodes(view, ranges, &[(&name, json!({}))]).remove(0);
         node["metadata"]["uid"] = json!(name);
         view.apply(n + 1, "/nodes", "", &name, Some(node.to_string().into_bytes().into()));
         node["spec"].take()
@@ -163,7 +170,22 @@ mod tests {
         view.apply(9, "/nodes", "", "n1", None);
         assert_eq!(join(&mut view, &ranges, 5), second(), "what was given back comes first");
         let six_first = Ranges::parse("fd00::/120,10.0.0.0/8", 24, 120).unwrap();
-        assert_eq!(six_first.free(&ObjectStore::new()), ["fd00::/120", "10.0.0.0/24"]);
+        assert_eq!(six_first.free(&ObjectStore::new(), 1), [["fd00::/120", "10.0.0.0/24"]]);
+    }
+
+    #[test]
+    fn many_at_once_get_what_one_after_the_other_would() {
+        let ranges = Ranges::parse("10.7.0.0/22,fd00:42::/63", 24, 64).unwrap();
+        let mut view = ObjectStore::new();
+        join(&mut view, &ranges, 0);
+        let names = ["a", "b", "c", "d"].map(|name| (name, json!({})));
+        let together = new_nodes(&view, &ranges, &names);
+        for (at, node) in together.iter().enumerate() {
+            assert_eq!((&node["metadata"]["name"], &node["spec"]), (&json!(names[at].0), &join(&mut view, &ranges, 1 + at as u64)));
+        }
+        let cidrs = |at: usize| together[at]["spec"]["podCIDRs"].clone();
+        assert_eq!([cidrs(0), cidrs(1)], [json!(["10.7.1.0/24", "fd00:42:0:1::/64"]), json!(["10.7.2.0/24"])]);
+        assert_eq!(together[3]["spec"], json!({}), "none is left");
     }
 
     #[test]
@@ -172,7 +194,7 @@ mod tests {
         let node = json!({"metadata": {"name": "big", "uid": "big"}, "spec": {"podCIDR": "10.7.0.0/23"}});
         view.apply(1, "/nodes", "", "big", Some(node.to_string().into_bytes().into()));
         let ranges = Ranges::parse("10.7.0.0/16", 24, 64).unwrap();
-        assert_eq!(ranges.free(&view), ["10.7.2.0/24"]);
+        assert_eq!(ranges.free(&view, 1), [["10.7.2.0/24"]]);
     }
 
     #[test]

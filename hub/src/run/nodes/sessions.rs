@@ -4,7 +4,7 @@
 //! sessions ask for. Writes of one node are applied one after the other, those of different nodes side by side.
 //! Never: waits for the disk or for a node.
 
-use super::{Offline, Presence, arrival};
+use super::{Offline, Presence, arrival::{self, Arrivals}};
 use crate::{
     enroll::Enroll,
     kept::{About, KeptLogs},
@@ -121,7 +121,7 @@ struct Task {
     streams: Streams,
     outcomes: mpsc::UnboundedSender<Outcome>,
     under_way: Arc<Semaphore>,
-    one_arrival: Arc<tokio::sync::Mutex<Ranges>>,
+    arrivals: Arc<Arrivals>,
 }
 
 impl Nodes {
@@ -147,7 +147,7 @@ impl Nodes {
             streams: links.streams,
             outcomes,
             under_way: Arc::new(Semaphore::new(UNDER_WAY_MAX)),
-            one_arrival: Arc::new(tokio::sync::Mutex::new(links.ranges)),
+            arrivals: Arc::new(Arrivals::new(links.ranges)),
         };
         tokio::spawn(task.run(links.from_nodes, links.to_nodes, outcome_queue));
     }
@@ -345,9 +345,9 @@ impl Task {
         }
         let (applier, outcomes) = (Arc::clone(&self.applier), self.outcomes.clone());
         let enroll = Arc::clone(&self.enroll);
-        let turn = Arc::clone(&self.one_arrival);
+        let arrivals = Arc::clone(&self.arrivals);
         tokio::spawn(async move {
-            arrival::ensure(&applier, &enroll, &turn, &node).await;
+            arrivals.ensure(&applier, &enroll, &node).await;
             let _ = outcomes.send(Outcome::Arrived { node, connection });
         });
     }
