@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::field::FieldError;
+use crate::sieve::Part;
 
 /// The circumstances of one write. Time and chance are arguments: this crate has neither.
 #[derive(Debug, Clone, Copy)]
@@ -101,6 +102,11 @@ pub trait Behaviour: Send + Sync {
     fn row(&self, object: &Value, _now: Timestamp) -> Vec<Value> {
         let metadata = &object["metadata"];
         vec![metadata["name"].clone(), metadata["creationTimestamp"].clone()]
+    }
+
+    /// What of an object `row` looks at.
+    fn row_looks_at(&self) -> Part {
+        Part::UNMANAGED
     }
 
     /// Fields for field selectors beyond `metadata.name` and `metadata.namespace`. Always all labels,

@@ -15,6 +15,7 @@ pub mod strategy;
 
 pub mod field;
 pub mod names;
+pub mod sieve;
 pub mod status;
 
 pub mod absence;

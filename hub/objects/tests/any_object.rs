@@ -10,7 +10,7 @@ use limpet_objects::managed::{self, Writer};
 use limpet_objects::registry::registry;
 use limpet_objects::resource::Resource;
 use limpet_objects::schema::{self, Schema, Table, Type};
-use limpet_objects::{strategy, table};
+use limpet_objects::{sieve, strategy, table};
 use serde_json::{Map, Value, json};
 
 const ROUNDS: u64 = 40;
@@ -147,6 +147,9 @@ fn nothing_panics_and_everything_fits() {
             let drawn = table::render(resource, std::slice::from_ref(&object), now, table::Include::Object);
             let cells = drawn["rows"][0]["cells"].as_array().unwrap().len();
             assert_eq!(cells, drawn["columnDefinitions"].as_array().unwrap().len());
+            let sieved = sieve::read(object.to_string().as_bytes(), resource.behaviour.row_looks_at()).unwrap();
+            let row = resource.behaviour.row(&sieved, now);
+            assert_eq!(drawn["rows"][0]["cells"], json!(row), "{} looks at more than it says, seed {seed}", resource.kind);
             _ = resource.behaviour.selectable_fields(&object);
             let mut stored = object.clone();
             resource.behaviour.to_storage(&mut stored);

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{Custom, prune, rules, validate};
 use crate::behaviour::{Behaviour, Ctx};
 use crate::field::{FieldError, Problem};
+use crate::sieve::Part;
 
 #[derive(Debug)]
 pub struct ByDefinition(pub Arc<Custom>);
@@ -51,6 +52,11 @@ impl Behaviour for ByDefinition {
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         self.0.columns.cells(object, now)
+    }
+
+    /// A column may show whatever its definition names.
+    fn row_looks_at(&self) -> Part {
+        Part::All
     }
 }
 

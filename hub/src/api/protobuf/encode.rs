@@ -1,6 +1,6 @@
 //! Objects as protobuf, byte for byte as upstream's encoder writes them.
 //!
-//! In: objects as JSON values, of checked types. Out: bytes with the envelope of `runtime.Unknown`, and frames
+//! In: objects as JSON values (`Node`), of checked types. Out: bytes with the envelope of `runtime.Unknown`, and frames
 //! of a watch. Fields come in the order of their numbers; what is no pointer in Go is written also when it is
 //! zero; maps are sorted by key.
 //! Never: fails: what has no form in the table is asked for with `knows` before.
@@ -8,10 +8,11 @@
 use super::{
     MAGIC, message_name, special,
     table::{self, Base, Field, Form},
+    tree::Node,
     wire,
 };
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 /// Objects nest no deeper than they were let in; this only guards the stack.
 const DEPTH_MAX: usize = 200;
@@ -34,7 +35,7 @@ pub fn list(
     api_version: &str,
     list_kind: &str,
     metadata: &Value,
-    items: impl Iterator<Item = Value>,
+    items: impl Iterator<Item = impl Node>,
 ) -> Option<Vec<u8>> {
     let name = message_name(api_version, list_kind)?;
     let fields = table::message(&name)?;
@@ -72,21 +73,24 @@ fn enveloped(api_version: &str, kind: &str, fill: impl FnOnce(&mut Vec<u8>)) -> 
 }
 
 /// The fields of a message whose JSON form is `value`; null is a message of zeros.
-pub(super) fn message(name: &str, value: &Value, depth: usize, out: &mut Vec<u8>) {
-    let fields = table::message(name).filter(|_| depth < DEPTH_MAX);
-    for field in fields.unwrap_or_default() {
-        let inner = if field.name.is_empty() { value } else { &value[field.name] };
+pub(super) fn message(name: &str, value: &impl Node, depth: usize, out: &mut Vec<u8>) {
+    fill(table::message(name).unwrap_or_default(), value, depth, out);
+}
+
+fn fill(fields: &[Field], value: &impl Node, depth: usize, out: &mut Vec<u8>) {
+    for field in fields.iter().filter(|_| depth < DEPTH_MAX) {
+        let inner = if field.name.is_empty() { value } else { value.field(field.name) };
         put(field, inner, depth, out);
     }
 }
 
-fn put(field: &Field, value: &Value, depth: usize, out: &mut Vec<u8>) {
+fn put(field: &Field, value: &impl Node, depth: usize, out: &mut Vec<u8>) {
     match field.form {
         Form::Optional if value.is_null() => {}
         Form::Optional | Form::Plain => one(field, value, depth, out),
-        Form::List => value.as_array().into_iter().flatten().for_each(|item| one(field, item, depth, out)),
+        Form::List => value.items().into_iter().flatten().for_each(|item| one(field, item, depth, out)),
         Form::Map => {
-            for (key, value) in value.as_object().into_iter().flatten() {
+            for (key, value) in value.entries() {
                 wire::put_nested(field.number, out, |out| {
                     wire::put_bytes(1, key.as_bytes(), out);
                     scalar(&field.base, 2, value, depth, out);
@@ -96,35 +100,30 @@ fn put(field: &Field, value: &Value, depth: usize, out: &mut Vec<u8>) {
     }
 }
 
-fn one(field: &Field, value: &Value, depth: usize, out: &mut Vec<u8>) {
+fn one(field: &Field, value: &impl Node, depth: usize, out: &mut Vec<u8>) {
     scalar(&field.base, field.number, value, depth, out);
 }
 
-fn scalar(base: &Base, number: u32, value: &Value, depth: usize, out: &mut Vec<u8>) {
+fn scalar(base: &Base, number: u32, value: &impl Node, depth: usize, out: &mut Vec<u8>) {
     match base {
-        Base::Text => wire::put_bytes(number, value.as_str().unwrap_or_default().as_bytes(), out),
-        Base::Bool => wire::put_number(number, u64::from(value.as_bool().unwrap_or(false)), out),
-        Base::Integer => wire::put_number(number, integer(value) as u64, out),
-        Base::Double => wire::put_fixed64(number, value.as_f64().unwrap_or(0.0).to_bits(), out),
+        Base::Text => wire::put_bytes(number, value.text().unwrap_or_default().as_bytes(), out),
+        Base::Bool => wire::put_number(number, u64::from(value.truth().unwrap_or(false)), out),
+        Base::Integer => wire::put_number(number, value.integer() as u64, out),
+        Base::Double => wire::put_fixed64(number, value.number().and_then(Number::as_f64).unwrap_or(0.0).to_bits(), out),
         // Absent bytes are not written, empty ones are.
         Base::Bytes => {
-            if let Some(text) = value.as_str() {
+            if let Some(text) = value.text() {
                 wire::put_bytes(number, &BASE64.decode(text).unwrap_or_default(), out);
             }
         }
         Base::Items => wire::put_nested(number, out, |out| {
-            for text in value.as_array().into_iter().flatten() {
-                wire::put_bytes(1, text.as_str().unwrap_or_default().as_bytes(), out);
+            for text in value.items().into_iter().flatten() {
+                wire::put_bytes(1, text.text().unwrap_or_default().as_bytes(), out);
             }
         }),
-        Base::Message(name) => wire::put_nested(number, out, |out| message(name, value, depth + 1, out)),
+        Base::Message(inner) => wire::put_nested(number, out, |out| fill(inner.fields(), value, depth + 1, out)),
         Base::Special(special, name) => {
             wire::put_nested(number, out, |out| special::encode(*special, name, value, out));
         }
     }
-}
-
-/// JSON may say 1 as 1.0.
-fn integer(value: &Value) -> i64 {
-    value.as_i64().or_else(|| value.as_f64().map(|n| n as i64)).unwrap_or(0)
 }

@@ -9,9 +9,11 @@
 mod encode;
 mod special;
 mod table;
+mod tree;
 mod wire;
 
 pub use encode::{encode, frame, knows, list};
+pub use tree::{Lean, Node};
 
 use limpet_objects::registry::definition_name;
 use serde_json::{Map, Value, json};
@@ -155,7 +157,7 @@ fn one(base: &Base, item: Item<'_>, depth: usize) -> Result<Value, ProtobufError
         (Base::Bytes, Item::Bytes(bytes)) => {
             json!(base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes))
         }
-        (Base::Message(name), Item::Bytes(bytes)) => message(name, bytes, depth + 1)?,
+        (Base::Message(inner), Item::Bytes(bytes)) => message(&inner.name, bytes, depth + 1)?,
         (Base::Special(special, name), Item::Bytes(bytes)) => {
             special::decode(*special, name, bytes, depth + 1)?
         }

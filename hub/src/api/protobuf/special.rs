@@ -8,11 +8,12 @@ use super::{
     encode::message as put_any,
     message as any,
     table::Special,
+    tree::Node,
     wire::{self, Item, Reader, WireError},
 };
 use jiff::Timestamp;
 use limpet_objects::time;
-use serde_json::{Value, json};
+use serde_json::{Number, Value, json};
 
 type Outcome = Result<Value, ProtobufError>;
 
@@ -111,25 +112,25 @@ fn either(name: &str, bytes: &[u8], depth: usize) -> Outcome {
 
 /// The bytes of a special message. A value of another form becomes the zero of its type, as the stored
 /// objects were checked when they came.
-pub fn encode(special: Special, name: &str, value: &Value, out: &mut Vec<u8>) {
+pub fn encode(special: Special, name: &str, value: &impl Node, out: &mut Vec<u8>) {
     match special {
         Special::Time => put_moment(value, false, out),
         Special::MicroTime => put_moment(value, true, out),
         Special::Duration => {
             out.push(1 << 3);
-            wire::put_varint(nanoseconds(value.as_str().unwrap_or_default()) as u64, out);
+            wire::put_varint(nanoseconds(value.text().unwrap_or_default()) as u64, out);
         }
-        Special::Quantity => match value {
-            Value::Number(number) => wire::put_bytes(1, number.to_string().as_bytes(), out),
-            other => {
-                let text = other.as_str().filter(|t| !t.is_empty()).unwrap_or("0");
+        Special::Quantity => match value.number() {
+            Some(number) => wire::put_bytes(1, number.to_string().as_bytes(), out),
+            None => {
+                let text = value.text().filter(|t| !t.is_empty()).unwrap_or("0");
                 wire::put_bytes(1, text.as_bytes(), out);
             }
         },
         Special::IntOrString => {
-            let text = value.as_str();
+            let text = value.text();
             wire::put_number(1, u64::from(text.is_some()), out);
-            wire::put_number(2, value.as_i64().unwrap_or(0) as u64, out);
+            wire::put_number(2, value.number().and_then(Number::as_i64).unwrap_or(0) as u64, out);
             wire::put_bytes(3, text.unwrap_or_default().as_bytes(), out);
         }
         Special::Json => {
@@ -144,8 +145,8 @@ pub fn encode(special: Special, name: &str, value: &Value, out: &mut Vec<u8>) {
     }
 }
 
-fn put_moment(value: &Value, micro: bool, out: &mut Vec<u8>) {
-    let Some(at) = value.as_str().and_then(time::parse) else { return };
+fn put_moment(value: &impl Node, micro: bool, out: &mut Vec<u8>) {
+    let Some(at) = value.text().and_then(time::parse) else { return };
     let nanos = if micro { at.subsec_nanosecond() / 1000 * 1000 } else { 0 };
     wire::put_number(1, at.as_second() as u64, out);
     wire::put_number(2, i64::from(nanos) as u64, out);
@@ -178,29 +179,29 @@ fn nanoseconds(text: &str) -> i64 {
     (sign * total) as i64
 }
 
-fn put_either(special: Special, name: &str, value: &Value, out: &mut Vec<u8>) {
+fn put_either<N: Node>(special: Special, name: &str, value: &N, out: &mut Vec<u8>) {
     let schema =
         name.rsplit_once('.').map(|(package, _)| format!("{package}.JSONSchemaProps")).unwrap_or_default();
-    let put = |number: u32, value: &Value, out: &mut Vec<u8>| {
+    let put = |number: u32, value: &N, out: &mut Vec<u8>| {
         wire::put_nested(number, out, |out| put_any(&schema, value, 0, out));
     };
     if special == Special::SchemaOrBool {
-        let allows = value.as_bool().unwrap_or(value.is_object());
+        let allows = value.truth().unwrap_or(value.is_object());
         wire::put_number(1, u64::from(allows), out);
         if value.is_object() {
             put(2, value, out);
         }
         return;
     }
-    match value {
-        Value::Array(items) if special == Special::SchemaOrTexts => {
+    match value.items() {
+        Some(items) if special == Special::SchemaOrTexts => {
             for text in items {
-                wire::put_bytes(2, text.as_str().unwrap_or_default().as_bytes(), out);
+                wire::put_bytes(2, text.text().unwrap_or_default().as_bytes(), out);
             }
         }
-        Value::Array(items) => items.iter().for_each(|item| put(2, item, out)),
-        Value::Object(_) => put(1, value, out),
-        _ => {}
+        Some(items) => items.iter().for_each(|item| put(2, item, out)),
+        None if value.is_object() => put(1, value, out),
+        None => {}
     }
 }
 

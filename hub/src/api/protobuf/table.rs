@@ -21,7 +21,7 @@ pub enum Form {
     Map,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Base {
     Text,
     Bool,
@@ -30,9 +30,22 @@ pub enum Base {
     Bytes,
     /// A list of texts as a message of its own.
     Items,
-    Message(String),
+    Message(Inner),
     /// A message whose JSON form is not that of its fields.
     Special(Special, String),
+}
+
+/// A message inside of a message. Its fields are looked up once.
+#[derive(Debug)]
+pub struct Inner {
+    pub name: String,
+    fields: OnceLock<&'static [Field]>,
+}
+
+impl Inner {
+    pub fn fields(&self) -> &'static [Field] {
+        self.fields.get_or_init(|| message(&self.name).unwrap_or_default())
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +91,7 @@ impl Base {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Field {
     pub number: u32,
     /// Empty: the fields of the message belong to the outer one.
@@ -146,7 +159,10 @@ fn field(text: &'static str, package: &str) -> Option<Field> {
                 b'@' => format!("{META}.{}", &other[1..]),
                 _ => other.to_owned(),
             };
-            Special::of(&full).map_or(Base::Message(full.clone()), |special| Base::Special(special, full))
+            match Special::of(&full) {
+                Some(special) => Base::Special(special, full),
+                None => Base::Message(Inner { name: full, fields: OnceLock::new() }),
+            }
         }
     };
     Some(Field { number: number.parse().ok()?, name, form, base })
@@ -169,8 +185,8 @@ mod tests {
             for field in message(&full).unwrap() {
                 count += 1;
                 let Base::Message(inner) = &field.base else { continue };
-                let known = message(inner).is_some() || inner.ends_with(".Empty");
-                assert!(known, "{full}.{} has the unknown type {inner}", field.name);
+                let known = message(&inner.name).is_some() || inner.name.ends_with(".Empty");
+                assert!(known, "{full}.{} has the unknown type {}", field.name, inner.name);
             }
         }
         assert!(count > 2000);

@@ -159,15 +159,22 @@ fn parse(target: &Target, page: &Page) -> Result<Vec<Value>, Status> {
 
 /// In protobuf, object by object: the parsed objects are never there all together.
 fn encoded(call: &Call, target: &Target, page: &Page) -> Result<Reply, Status> {
+    let unreadable = |e| Status::internal(format!("a stored object cannot be read: {e}"));
+    if target.resource.is_served_as_stored() {
+        return encoded_by(call, target, page, |record| protobuf::Lean::read(&record.bytes).map_err(unreadable));
+    }
+    encoded_by(call, target, page, |record| target.parse(record))
+}
+
+fn encoded_by<'p, N: protobuf::Node>(
+    call: &Call,
+    target: &Target,
+    page: &'p Page,
+    read: impl Fn(&'p Record) -> Result<N, Status>,
+) -> Result<Reply, Status> {
     let resource = &target.resource;
     let mut broken = None;
-    let items = page.records.iter().map_while(|record| match target.parse(record) {
-        Ok(value) => Some(value),
-        Err(status) => {
-            broken = Some(status);
-            None
-        }
-    });
+    let items = page.records.iter().map_while(|record| read(record).map_err(|status| broken = Some(status)).ok());
     let bytes = protobuf::list(&resource.api_version(), &resource.list_kind, &metadata(page), items);
     match (broken, bytes) {
         (Some(status), _) => Err(status),

@@ -1,12 +1,13 @@
 //! Lists as Tables or as metadata alone, made object by object on their way out.
 //!
 //! In: records that are served as they are stored. Out: a reply whose body is made while it is sent.
-//! Never: holds more than one parsed object, or copies metadata through a parser.
+//! Never: holds more than one parsed object, parses what no cell shows, or copies metadata through a parser.
 
 use super::shape;
-use crate::api::{Reply, Target, dispatch::Call, raw, reply, target};
+use crate::api::{Reply, Target, dispatch::Call, raw, reply};
 use bytes::Bytes;
 use limpet_objects::{
+    sieve,
     status::Status,
     table::{self, Include},
 };
@@ -30,7 +31,7 @@ pub fn table(
     let (resource, now) = (Arc::clone(&target.resource), call.api.now());
     let row = move |record: &Record| {
         // What is stored can be parsed; the same as elsewhere for the impossible: an empty object.
-        let object = target::parse(&resource, &record.bytes).unwrap_or_default();
+        let object = sieve::read(&record.bytes, resource.behaviour.row_looks_at()).unwrap_or_default();
         let mut row = b"{\"cells\":".to_vec();
         // Writing into a Vec cannot fail.
         let _ = serde_json::to_writer(&mut row, &resource.behaviour.row(&object, now));

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::behaviour::{Behaviour, Column, Ctx};
 use crate::field::FieldError;
 use crate::kinds::fill::{copy, text};
+use crate::sieve::Part;
 
 pub use qos::qos_class;
 
@@ -67,6 +68,10 @@ impl Behaviour for Pod {
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         row::row(object, now)
+    }
+
+    fn row_looks_at(&self) -> Part {
+        row::LOOKS_AT
     }
 
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {

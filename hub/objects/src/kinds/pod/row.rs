@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::behaviour::Column;
 use crate::kinds::cells::{NONE, condition, name, or_none};
 use crate::kinds::fill::{list, text};
+use crate::sieve::Part;
 use crate::table;
 
 pub const COLUMNS: &[Column] = &[
@@ -23,6 +24,42 @@ pub const COLUMNS: &[Column] = &[
     Column::text("Nominated Node").wide(),
     Column::text("Readiness Gates").wide(),
 ];
+
+const STATUSES: Part = Part::Of(&[
+    ("lastState", Part::All),
+    ("name", Part::All),
+    ("ready", Part::All),
+    ("restartCount", Part::All),
+    ("started", Part::All),
+    ("state", Part::All),
+]);
+
+/// What of a pod its row is made of.
+pub const LOOKS_AT: Part = Part::Of(&[
+    ("metadata", Part::Of(&[("creationTimestamp", Part::All), ("deletionTimestamp", Part::All), ("name", Part::All)])),
+    (
+        "spec",
+        Part::Of(&[
+            ("containers", Part::Of(&[])),
+            ("initContainers", Part::Of(&[("name", Part::All), ("restartPolicy", Part::All)])),
+            ("nodeName", Part::All),
+            ("readinessGates", Part::All),
+        ]),
+    ),
+    (
+        "status",
+        Part::Of(&[
+            ("conditions", Part::Of(&[("reason", Part::All), ("status", Part::All), ("type", Part::All)])),
+            ("containerStatuses", STATUSES),
+            ("initContainerStatuses", STATUSES),
+            ("nominatedNodeName", Part::All),
+            ("phase", Part::All),
+            ("podIP", Part::All),
+            ("podIPs", Part::All),
+            ("reason", Part::All),
+        ]),
+    ),
+]);
 
 /// What is counted while looking at the containers.
 #[derive(Default)]
