@@ -34,12 +34,15 @@ struct Waiting {
     state: (usize, usize),
     bulk: (usize, usize),
     closed: bool,
+    /// Why the connection must end.
+    end: Option<String>,
 }
 
 #[derive(Default)]
 pub(crate) struct Queue {
     waiting: Mutex<Waiting>,
     news: Notify,
+    over: Notify,
 }
 
 impl Queue {
@@ -84,6 +87,22 @@ impl Queue {
     /// Nothing more is taken in; what waits may still be written.
     pub fn close(&self) {
         self.waiting().closed = true;
+    }
+
+    /// The connection must end; the first one who says so says why.
+    pub fn end(&self, reason: &str) {
+        self.waiting().end.get_or_insert_with(|| reason.to_owned());
+        self.over.notify_one();
+    }
+
+    /// Waits until the connection must end. Only one task may wait here.
+    pub async fn ended(&self) -> String {
+        loop {
+            if let Some(reason) = self.waiting().end.clone() {
+                return reason;
+            }
+            self.over.notified().await;
+        }
     }
 
     /// `urgent`: no streams.
@@ -161,6 +180,19 @@ mod tests {
         queue.close();
         assert_eq!(queue.send('s', Bytes::new(), false), Err(SendError::NotConnected));
         assert_eq!(order(&queue).len(), limits::ANSWERS_MAX + limits::QUEUE_MESSAGES_MAX + limits::BULK_BYTES_MAX / piece.len());
+    }
+
+    #[tokio::test]
+    async fn an_end_is_heard_by_who_waits_and_by_who_comes_late() {
+        let queue = std::sync::Arc::new(Queue::default());
+        let waits = tokio::spawn({
+            let queue = std::sync::Arc::clone(&queue);
+            async move { queue.ended().await }
+        });
+        tokio::task::yield_now().await;
+        queue.end("first");
+        queue.end("second");
+        assert_eq!((waits.await.unwrap(), queue.ended().await), ("first".to_string(), "first".to_string()));
     }
 
     #[test]

@@ -17,7 +17,6 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
-use tokio::sync::watch;
 
 /// What happens at the nodes' end. `connection` is unique in the life of the broker and grows.
 #[derive(Debug)]
@@ -42,14 +41,11 @@ pub enum SendError {
 pub(crate) struct Seat {
     pub connection: u64,
     pub queue: Arc<Queue>,
-    /// Becomes `Some(reason)` when the connection must end.
-    pub end: watch::Receiver<Option<String>>,
 }
 
 struct Entry {
     connection: u64,
     queue: Arc<Queue>,
-    end: watch::Sender<Option<String>>,
 }
 
 pub(crate) struct Shared {
@@ -113,14 +109,14 @@ impl Broker {
     /// Ends a node's connection, if it has one.
     pub fn disconnect(&self, node: &str, reason: &str) {
         if let Some(entry) = self.nodes().get(node) {
-            entry.end.send_replace(Some(reason.to_string()));
+            entry.queue.end(reason);
         }
     }
 
     /// Ends this connection of a node, unless a newer one has taken its place.
     pub fn disconnect_one(&self, node: &str, connection: u64, reason: &str) {
         if let Some(entry) = self.nodes().get(node).filter(|e| e.connection == connection) {
-            entry.end.send_replace(Some(reason.to_string()));
+            entry.queue.end(reason);
         }
     }
 
@@ -137,13 +133,12 @@ impl Broker {
     pub(crate) fn register(&self, node: &str) -> Seat {
         let connection = self.shared.next.fetch_add(1, Ordering::Relaxed);
         let queue = Arc::<Queue>::default();
-        let (end_sender, end) = watch::channel(None);
-        let entry = Entry { connection, queue: Arc::clone(&queue), end: end_sender };
+        let entry = Entry { connection, queue: Arc::clone(&queue) };
         if let Some(old) = self.nodes().insert(node.to_string(), entry) {
             old.queue.close();
-            old.end.send_replace(Some("replaced by a newer connection of the same node".into()));
+            old.queue.end("replaced by a newer connection of the same node");
         }
-        Seat { connection, queue, end }
+        Seat { connection, queue }
     }
 
     /// Removes the registration unless a newer connection has taken its place.

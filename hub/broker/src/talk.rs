@@ -53,10 +53,9 @@ impl<'a> Talk<'a> {
 /// Serves until the client or the hub ends it; returns why. Reading and writing go on side by side: a client that is busy
 /// sending must be read even while it does not read, or both sides would wait for each other.
 pub(crate) async fn talk(reader: &mut Reader, writer: &mut Writer, with: &mut Talk<'_>) -> String {
-    let mut end = with.seat.end.clone();
     let reason = tokio::select! {
         biased;
-        _ = end.changed() => end.borrow().clone().unwrap_or_else(|| "ended by the hub".into()),
+        reason = with.seat.queue.ended() => reason,
         reason = with.read(reader) => return reason,
         reason = write(writer, &with.seat.queue, with.node) => return reason,
     };

@@ -104,11 +104,11 @@ impl Load {
 }
 
 impl Carrier {
-    pub async fn run(mut self, mut seat: Seat, mut controls: mpsc::Receiver<Control>) {
+    pub async fn run(mut self, seat: Seat, mut controls: mpsc::Receiver<Control>) {
         let mut load = Load { first: VecDeque::from([Inside::Ready]), ..Load::default() };
-        let (reason, by_hub) = self.carry(&mut seat, &mut controls, &mut load).await;
+        let (reason, by_hub) = self.carry(&seat, &mut controls, &mut load).await;
         if by_hub {
-            let _ = timeout(limits::LAST_WORDS, self.last_words(&mut seat, load, &reason)).await;
+            let _ = timeout(limits::LAST_WORDS, self.last_words(&seat, load, &reason)).await;
         }
         let connection = seat.connection;
         self.setting.broker.unregister(&self.node, connection);
@@ -122,17 +122,17 @@ impl Carrier {
     /// Why it ended, and whether the hub wanted it so.
     async fn carry(
         &mut self,
-        seat: &mut Seat,
+        seat: &Seat,
         controls: &mut mpsc::Receiver<Control>,
         load: &mut Load,
     ) -> (String, bool) {
-        let Seat { queue, end, .. } = seat;
+        let queue = &seat.queue;
         let topic = topic::sealed_down(&self.node);
         loop {
             let deadline = self.heard.at() + self.patience;
             tokio::select! {
                 biased;
-                _ = end.changed() => return (end.borrow().clone().unwrap_or_else(|| "ended by the hub".into()), true),
+                reason = queue.ended() => return (reason, true),
                 control = controls.recv() => match control {
                     None => return ("the connection to the broker was lost".into(), false),
                     Some(Control::Credit(taken)) => if let Err(error) = load.window.credit(taken) {
@@ -159,7 +159,7 @@ impl Carrier {
     }
 
     /// What was said before the end, as far as the window lets it, and the end.
-    async fn last_words(&mut self, seat: &mut Seat, mut load: Load, reason: &str) -> Result<(), SealError> {
+    async fn last_words(&mut self, seat: &Seat, mut load: Load, reason: &str) -> Result<(), SealError> {
         let topic = topic::sealed_down(&self.node);
         loop {
             if load.parts.is_empty()

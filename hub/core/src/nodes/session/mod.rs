@@ -4,6 +4,7 @@
 //! `poll` after every `handle`. The shell keeps one `Session` a node for as long as the hub runs.
 //! Never: answers a report before its change is durable; listens to an old session.
 
+mod few;
 mod reports;
 mod set;
 
@@ -199,7 +200,12 @@ impl Session {
     }
 
     pub fn poll(&mut self) -> Option<SessionOutput> {
-        self.out.pop_front()
+        let next = self.out.pop_front();
+        if self.out.is_empty() {
+            // Nearly always there is nothing, of thousands of nodes.
+            self.out = VecDeque::new();
+        }
+        next
     }
 
     /// When `Tick` is wanted, and what for.

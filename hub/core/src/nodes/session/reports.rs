@@ -4,6 +4,7 @@
 //! One write a subject is under way at a time; of what comes meanwhile the latest waits (latest wins).
 //! Never: confirms what is not durable; more waiting reports than `REPORTS_PENDING_MAX`.
 
+use super::few::Few;
 use crate::{
     Change, ObjectStore, Timestamp, limits,
     nodes::status::{self, Effect},
@@ -11,7 +12,6 @@ use crate::{
 };
 use limpet_protocol::{NodeReport, NumberedEvent, PodGone, PodReport};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
 
 const AGAIN_S: i64 = 2;
 
@@ -69,12 +69,12 @@ struct Subject {
 
 #[derive(Debug, Default)]
 pub(super) struct Reports {
-    subjects: BTreeMap<String, Subject>,
+    subjects: Few<String, Subject>,
     /// Subjects by ticket; tickets of Events are not here.
-    tickets: BTreeMap<u64, String>,
+    tickets: Few<u64, String>,
     next_ticket: u64,
     /// Tickets of Events that are being written.
-    events: BTreeSet<u64>,
+    events: Few<u64, ()>,
     row: EventRow,
     out: Vec<Out>,
 }
@@ -87,7 +87,7 @@ struct EventRow {
     /// The newest one that is durable, as is everything before it.
     taken: u64,
     /// Those being written, by ticket. Writes of a node are applied in order.
-    writing: BTreeMap<u64, u64>,
+    writing: Few<u64, u64>,
 }
 
 impl std::fmt::Debug for Out {
@@ -124,7 +124,7 @@ impl Reports {
             // The node sends again what is not confirmed.
             return;
         }
-        let subject = self.subjects.entry(key).or_default();
+        let subject = self.subjects.or_insert_with(key, Subject::default);
         if report.version() <= subject.durable {
             let (uid, version) = (report.subject().to_owned(), report.version());
             self.out.push(Out::Reported { uid, version });
@@ -149,7 +149,7 @@ impl Reports {
                 self.next_ticket += 1;
                 let ticket = self.next_ticket;
                 self.tickets.insert(ticket, report.subject().to_owned());
-                let subject = self.subjects.entry(report.subject().to_owned()).or_default();
+                let subject = self.subjects.or_insert_with(report.subject().to_owned(), Subject::default);
                 subject.again_at = None;
                 subject.writing = Some(Box::new((ticket, report)));
                 self.out.push(Out::Write { ticket, changes });
@@ -167,7 +167,7 @@ impl Reports {
         let (uid, version) = (report.subject().to_owned(), report.version());
         self.out.push(Out::Reported { uid: uid.clone(), version });
         let ended = !uid.is_empty() && matches!(report, Report::Gone(_));
-        let subject = self.subjects.entry(uid.clone()).or_default();
+        let subject = self.subjects.or_insert_with(uid.clone(), Subject::default);
         subject.durable = subject.durable.max(version);
         (subject.writing, subject.again_at) = (None, None);
         match subject.waiting.take() {
@@ -188,7 +188,7 @@ impl Reports {
     /// A new session: rows of Events begin again.
     pub(super) fn opened(&mut self) {
         self.row.last = 0;
-        self.row.writing.clear();
+        self.row.writing = Few::default();
     }
 
     pub(super) fn durable(&mut self, now: Timestamp, view: &ObjectStore, node: &str, ticket: u64) {
@@ -302,7 +302,7 @@ impl Reports {
             meta.insert("namespace".into(), json!(namespace));
         }
         self.next_ticket += 1;
-        self.events.insert(self.next_ticket);
+        self.events.insert(self.next_ticket, ());
         if let Some(number) = number {
             self.row.writing.insert(self.next_ticket, number);
         }

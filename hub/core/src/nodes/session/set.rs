@@ -5,7 +5,7 @@
 //! After `Hello` with another digest nothing is sent until the inventory comes: it says what the node holds.
 //! Never: sends a body that the node holds already; keeps a token longer than until it is sent.
 
-use super::is_token;
+use super::{few::Few, is_token};
 use crate::{
     ObjectStore, Timestamp, limits,
     nodes::desired::{self, ItemState, TokenWanted, Wanted},
@@ -13,7 +13,7 @@ use crate::{
 use limpet_protocol::{
     Inventory, ItemHash, ItemKey, ItemStep, Removal, SetDigest, SetStep, limits as wire, squeeze,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 const TOKEN_AGAIN_S: i64 = 30;
 
@@ -30,18 +30,18 @@ pub(super) struct SetState {
     sent_at: Option<Timestamp>,
     /// An inventory came: the next step goes out even when it is empty, because its digest is the answer.
     asked: bool,
-    tokens: BTreeMap<ItemKey, Token>,
+    tokens: Few<ItemKey, Token>,
     /// Asked of the shell, not answered yet.
-    issuing: BTreeSet<ItemKey>,
+    issuing: Few<ItemKey, ()>,
     to_issue: Vec<TokenWanted>,
-    failed: BTreeMap<ItemKey, Timestamp>,
+    failed: Few<ItemKey, Timestamp>,
     /// The node takes differences.
     differences: bool,
 }
 
 #[derive(Debug, Default)]
 struct Held {
-    items: BTreeMap<ItemKey, ItemState>,
+    items: Few<ItemKey, ItemState>,
     digest: SetDigest,
 }
 
@@ -60,10 +60,19 @@ impl Held {
         self.digest.add(key, state.hash);
     }
 
-    fn remove(&mut self, key: &ItemKey) {
-        if let Some(old) = self.items.remove(key) {
-            self.digest.remove(key, old.hash);
+    /// `keys` in their order.
+    fn remove(&mut self, keys: &[ItemKey]) {
+        if keys.is_empty() {
+            return;
         }
+        let Held { items, digest } = self;
+        items.retain(|key, state| {
+            let stays = keys.binary_search(key).is_err();
+            if !stays {
+                digest.remove(key, state.hash);
+            }
+            stays
+        });
     }
 }
 
@@ -73,10 +82,11 @@ impl SetState {
         self.differences = differences;
         self.wanted = wanted;
         (self.seq, self.acknowledged) = (0, 0);
-        self.issuing.clear();
+        self.issuing = Few::default();
         self.tokens.retain(|key, _| self.wanted.tokens.contains_key(key));
-        let mut target = Held { items: std::mem::take(&mut self.wanted.items), digest: self.wanted.digest };
-        for (key, token) in &self.tokens {
+        let items = std::mem::take(&mut self.wanted.items).into_iter().collect();
+        let mut target = Held { items, digest: self.wanted.digest };
+        for (key, token) in self.tokens.iter() {
             target.put(key, token.state);
         }
         let digest = target.digest;
@@ -99,13 +109,15 @@ impl SetState {
     }
 
     /// What the node holds, in its own words.
-    pub(super) fn inventory(&mut self, inventory: Inventory) {
+    pub(super) fn inventory(&mut self, mut inventory: Inventory) {
         let mut held = Held::default();
+        // In order, whatever the node did: each is put behind the one before. Of one that comes twice the last counts.
+        inventory.entries.sort_by(|a, b| a.key.cmp(&b.key));
         for entry in inventory.entries {
             let state = ItemState { generation: entry.generation, hash: entry.hash };
             // A token that this hub does not remember (it restarted) but the node still holds is as good as issued.
             if is_token(&entry.key) && self.wanted.tokens.contains_key(&entry.key) {
-                self.tokens.entry(entry.key.clone()).or_insert(Token { state, body: None });
+                self.tokens.or_insert_with(entry.key.clone(), || Token { state, body: None });
             }
             held.put(&entry.key, state);
         }
@@ -140,7 +152,7 @@ impl SetState {
     /// The node asks for a fresh token before the one it has ends.
     pub(super) fn renew_token(&mut self, key: &ItemKey) {
         if let Some(wanted) = self.wanted.tokens.get(key)
-            && self.issuing.insert(key.clone())
+            && self.issuing.insert(key.clone(), ()).is_none()
         {
             self.to_issue.push(wanted.clone());
         }
@@ -219,7 +231,7 @@ impl SetState {
     fn want_tokens(&mut self) {
         for (key, wanted) in &self.wanted.tokens {
             let known = self.tokens.contains_key(key) || self.failed.contains_key(key);
-            if !known && self.issuing.insert(key.clone()) {
+            if !known && self.issuing.insert(key.clone(), ()).is_none() {
                 self.to_issue.push(wanted.clone());
             }
         }
@@ -236,10 +248,9 @@ impl SetState {
             .take(wire::ITEMS_PER_CHANGE_MAX)
             .cloned()
             .collect();
-        for key in surplus {
-            held.remove(&key);
-            change.removals.push(Removal { key, generation: view.revision() });
-        }
+        held.remove(&surplus);
+        let removal = |key| Removal { key, generation: view.revision() };
+        change.removals.extend(surplus.into_iter().map(removal));
         let mut bytes = 0;
         let tokens = self.tokens.iter().map(|(key, token)| (key, token.state));
         for (key, state) in self.wanted.items.iter().map(|(k, s)| (k, *s)).chain(tokens) {
