@@ -13,6 +13,10 @@ mod table;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+/// What a hub frees after a burst goes back to the system (decision 0048).
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Kubernetes for fleets of small boards.
 ///
 /// One hub speaks the Kubernetes API; every board runs one small agent and goes on without the hub for as long as it

@@ -99,7 +99,8 @@ impl Drop for Place {
 }
 
 async fn connection(api: Arc<Api>, acceptor: TlsAcceptor, socket: TcpStream, address: SocketAddr) {
-    let (stream, peer) = match tls::accept(&api.guard.authn, &acceptor, socket, address).await {
+    // In boxes, here and below: what a handshake or a request needs is given back after it, a connection lasts.
+    let (stream, peer) = match Box::pin(tls::accept(&api.guard.authn, &acceptor, socket, address)).await {
         Ok(accepted) => accepted,
         Err(error) => {
             tracing::debug!(%address, %error, "TLS handshake failed");
@@ -122,7 +123,8 @@ async fn connection(api: Arc<Api>, acceptor: TlsAcceptor, socket: TcpStream, add
         let api = Arc::clone(&api);
         service_fn(move |request| {
             let (api, peer) = (Arc::clone(&api), Arc::clone(&peer));
-            async move { Ok::<_, Infallible>(dispatch::answer(api, peer, request).await) }
+            // The connection keeps room for this future while it is idle, too.
+            async move { Ok::<_, Infallible>(Box::pin(dispatch::answer(api, peer, request)).await) }
         })
     };
     let builder = builder();
