@@ -29,6 +29,8 @@ pub struct Seen {
 
 #[derive(Clone)]
 pub struct Fleet {
+    /// Number of the first board.
+    first: usize,
     seen: Arc<Vec<Mutex<Seen>>>,
 }
 
@@ -37,12 +39,12 @@ pub fn name(board: usize) -> String {
 }
 
 impl Fleet {
-    pub fn new(boards: usize) -> Fleet {
-        Fleet { seen: Arc::new((0..boards).map(|_| Mutex::default()).collect()) }
+    pub fn new(first: usize, boards: usize) -> Fleet {
+        Fleet { first, seen: Arc::new((0..boards).map(|_| Mutex::default()).collect()) }
     }
 
     pub fn note(&self, board: usize, change: impl FnOnce(&mut Seen)) {
-        change(&mut self.seen[board].lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.seen[board - self.first].lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     pub fn all(&self) -> Vec<Seen> {
@@ -53,7 +55,7 @@ impl Fleet {
     pub async fn join(&self, dir: &Path, token: &JoinToken) -> Result<(), String> {
         let room = Arc::new(Semaphore::new(JOINING_MAX));
         let mut joining = JoinSet::new();
-        for at in 0..self.seen.len() {
+        for at in self.first..self.first + self.seen.len() {
             let (room, token, dir, fleet) = (room.clone(), token.clone(), dir.join(name(at)), self.clone());
             joining.spawn(async move {
                 let _room = room.acquire_owned().await;

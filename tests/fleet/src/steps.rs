@@ -6,7 +6,7 @@
 use crate::{
     Args,
     fleet::{Fleet, Seen},
-    link, pods,
+    alone, link, pods,
 };
 use limpet_load::{access::Access, crowd::quantile, figures::Figures, hub::Hub, proc::Server};
 use std::{
@@ -49,7 +49,7 @@ impl Cost {
 
 pub async fn run(args: &Args) -> Result<Figures, String> {
     let (mut hub, access, _) = Hub::start(&args.hub).await?;
-    let fleet = Fleet::new(args.boards);
+    let fleet = Fleet::new(0, args.boards);
     let mut bench = Bench { args, fleet, access, figures: Figures::new("") };
     tokio::time::sleep(Duration::from_secs(3)).await;
     let idle = memory(&hub)?;
@@ -57,7 +57,8 @@ pub async fn run(args: &Args) -> Result<Figures, String> {
     // Keys in memory: this machine's disk is the hub's.
     let shm = Path::new("/dev/shm");
     let dir = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.map_err(|e| e.to_string())?;
-    bench.join(&hub, dir.path()).await?;
+    let token = bench.token(&hub)?;
+    bench.join(&hub, dir.path(), &token).await?;
     bench.memory(&hub, idle, "memory a node above idle, connected", "≤ 25 KB").await?;
     bench.restart(&mut hub, "without pods").await?;
     bench.memory(&hub, idle, "memory a node above idle, after a restart", "≤ 25 KB").await?;
@@ -71,6 +72,7 @@ pub async fn run(args: &Args) -> Result<Figures, String> {
     let cost = Cost::begin(&hub);
     tokio::time::sleep(REST * 3).await;
     bench.figures.say("nothing to do for 30 s", cost.words(), "");
+    alone::measure(&hub, args.boards, &token, &mut bench.figures).await?;
     tokio::time::sleep(Duration::from_secs(args.hold)).await;
     hub.stop()?;
     Ok(bench.figures)
@@ -85,11 +87,17 @@ fn mib(bytes: u64) -> f64 {
 }
 
 impl Bench<'_> {
-    async fn join(&mut self, hub: &Hub, dir: &Path) -> Result<(), String> {
+    fn token(&self, hub: &Hub) -> Result<String, String> {
         let words = ["token", "create", "--ttl", "12h", "--data-dir"];
         let made = Command::new(&self.args.hub).args(words).arg(hub.dir()).output().map_err(|e| e.to_string())?;
-        let token = link::join::parse_token(&String::from_utf8_lossy(&made.stdout));
-        let token = token.map_err(|e| format!("{e}: {}", String::from_utf8_lossy(&made.stderr)))?;
+        match made.status.success() {
+            true => Ok(String::from_utf8_lossy(&made.stdout).trim().to_owned()),
+            false => Err(format!("no join token: {}", String::from_utf8_lossy(&made.stderr))),
+        }
+    }
+
+    async fn join(&mut self, hub: &Hub, dir: &Path, token: &str) -> Result<(), String> {
+        let token = link::join::parse_token(token).map_err(|e| e.to_string())?;
         let cost = Cost::begin(hub);
         self.fleet.join(dir, &token).await?;
         self.figures.say("all have a certificate", cost.words(), "");

@@ -68,6 +68,10 @@ impl Hub {
         self.dir.path()
     }
 
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -18,12 +18,18 @@ impl Server {
 
     /// Resident and proportional set size.
     pub fn memory(&self) -> Option<(u64, u64)> {
+        Some((self.rollup("Rss:")?, self.rollup("Pss:")?))
+    }
+
+    /// What is in memory and in no file.
+    pub fn anonymous(&self) -> Option<u64> {
+        self.rollup("Anonymous:")
+    }
+
+    fn rollup(&self, name: &str) -> Option<u64> {
         let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.0?)).ok()?;
-        let kib = |name: &str| -> Option<u64> {
-            let line = text.lines().find_map(|l| l.strip_prefix(name))?;
-            line.split_whitespace().next()?.parse().ok()
-        };
-        Some((kib("Rss:")? * 1024, kib("Pss:")? * 1024))
+        let line = text.lines().find_map(|l| l.strip_prefix(name))?;
+        Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
     }
 
     /// User and system time so far, of all threads, those that ended too.
