@@ -6,6 +6,7 @@
 use crate::{
     Broker, FromNode, Gate, PeerIdentity, Right, allowed, limits,
     talk::{Talk, talk},
+    tls::Tls,
     wire::{self, End, Reader, Writer},
 };
 use rmqtt_codec::v3::{Connect, ConnectAck, ConnectAckReason, Packet};
@@ -20,7 +21,6 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::timeout,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 /// A stream whose other end has shown a certificate that the hub's CA made.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -106,12 +106,11 @@ async fn handshake(socket: TcpStream, setting: &Setting) -> Result<(Box<dyn Stre
     // What waits is put in order here; in the kernel it could not be overtaken.
     let _ = options.set_tcp_notsent_lowat(limits::UNSENT_BYTES);
     let tls = setting.broker.shared.tls.read().unwrap_or_else(PoisonError::into_inner).clone();
-    let stream: TlsStream<TcpStream> = timeout(limits::HANDSHAKE, TlsAcceptor::from(tls).accept(socket))
+    let stream = timeout(limits::HANDSHAKE, Tls::accept(tls, socket))
         .await
         .map_err(|_| "no TLS handshake in time".to_string())?
         .map_err(|e| format!("TLS: {e}"))?;
-    let leaf = stream.get_ref().1.peer_certificates().and_then(|c| c.first());
-    let leaf = leaf.ok_or("no client certificate")?.to_vec();
+    let leaf = stream.certificates().first().ok_or("no client certificate")?.to_vec();
     Ok((Box::new(stream), leaf))
 }
 
@@ -161,4 +160,20 @@ fn accept_packet(return_code: ConnectAckReason) -> Packet {
 async fn refuse(writer: &mut Writer, reason: ConnectAckReason) {
     let _ = writer.send(accept_packet(reason)).await;
     writer.close().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<'a, F>(_: impl FnOnce(TcpStream, SocketAddr, &'a Setting, OwnedSemaphorePermit) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// There are as many as boards.
+    #[test]
+    fn the_task_of_a_connection_is_small() {
+        let size = size(run);
+        assert!(size <= 1536, "{size} bytes");
+    }
 }

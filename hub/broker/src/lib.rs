@@ -14,6 +14,7 @@ mod queue;
 mod registry;
 mod serve;
 mod talk;
+mod tls;
 mod wire;
 
 pub use acl::{Right, allowed};

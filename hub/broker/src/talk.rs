@@ -89,7 +89,7 @@ async fn write(writer: &mut Writer, queue: &Queue, node: &str) -> String {
                 next = queue.try_next(false);
             }
         }
-        if let Err(e) = writer.write(&bytes).await {
+        if let Err(e) = Box::pin(writer.write(&bytes)).await {
             return e;
         }
     }
@@ -124,7 +124,8 @@ impl Talk<'_> {
                 Ok(Err(End::Broken(e))) => return format!("broken packet: {e:?}"),
             };
             self.heard();
-            if let Err(reason) = self.handle(packet).await {
+            // In a box: it is there for a moment, the room for it would be for days.
+            if let Err(reason) = Box::pin(self.handle(packet)).await {
                 return reason;
             }
         }
