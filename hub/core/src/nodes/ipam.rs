@@ -181,7 +181,8 @@ mod tests {
         let names = ["a", "b", "c", "d"].map(|name| (name, json!({})));
         let together = new_nodes(&view, &ranges, &names);
         for (at, node) in together.iter().enumerate() {
-            assert_eq!((&node["metadata"]["name"], &node["spec"]), (&json!(names[at].0), &join(&mut view, &ranges, 1 + at as u64)));
+            let alone = join(&mut view, &ranges, 1 + at as u64);
+            assert_eq!((&node["metadata"]["name"], &node["spec"]), (&json!(names[at].0), &alone));
         }
         let cidrs = |at: usize| together[at]["spec"]["podCIDRs"].clone();
         assert_eq!([cidrs(0), cidrs(1)], [json!(["10.7.1.0/24", "fd00:42:0:1::/64"]), json!(["10.7.2.0/24"])]);
