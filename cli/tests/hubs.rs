@@ -209,9 +209,81 @@ fn what_is_written_to_one_hub_is_read_and_watched_at_the_other() {
         .output()
         .unwrap();
     assert!(snapshot.status.success(), "{}", String::from_utf8_lossy(&snapshot.stderr));
-    let rotate = Command::new(env!("CARGO_BIN_EXE_limpet")).args(["hub", "rotate-key", "--data-dir"]).arg(&b.dir).output();
-    let rotate = rotate.unwrap();
-    assert!(!rotate.status.success() && String::from_utf8_lossy(&rotate.stderr).contains("etcd"));
+}
+
+fn rotate(hub: &Hub) -> Result<String, String> {
+    let done = Command::new(env!("CARGO_BIN_EXE_limpet")).args(["hub", "rotate-key", "--data-dir"]).arg(&hub.dir).output();
+    let done = done.unwrap();
+    let (told, error) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    if done.status.success() { Ok(told.into_owned()) } else { Err(error.into_owned()) }
+}
+
+/// Lines of the key file that hold a key.
+fn keys(hub: &Hub) -> Vec<String> {
+    let text = std::fs::read_to_string(hub.dir.join("store.keys")).unwrap();
+    text.lines().filter(|l| !l.starts_with('#')).map(str::to_owned).collect()
+}
+
+#[test]
+fn both_hubs_get_a_new_key_for_secrets_and_none_that_is_away_is_left_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some((etcd, a, mut b)) = two(dir.path()) else { return };
+    const SECRETS: &str = "/api/v1/namespaces/default/secrets";
+    let secret = |name: &str| {
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
+            "stringData": {"word": format!("plain-{name}")}})
+    };
+    for i in 0..120 {
+        a.post(SECRETS, secret(&format!("s-{i}")));
+    }
+    let before = keys(&a);
+    assert_eq!(keys(&b), before);
+    let in_etcd = |name: &str| etcd.etcdctl(&["get", "--hex", &format!("/limpet/objects/core/secrets/default/{name}")]);
+    let sealed = in_etcd("s-0");
+    // Others write meanwhile, at both hubs.
+    let writer = |hub: &Hub, mark: &'static str| {
+        let client = hub.client.clone();
+        std::thread::spawn(move || {
+            for i in 0..40 {
+                let (code, told) = ask(&client, "POST", SECRETS, Some(secret(&format!("{mark}-{i}")))).unwrap();
+                assert_eq!(code, 201, "{told}");
+            }
+        })
+    };
+    let writers = [writer(&a, "a"), writer(&b, "b")];
+    let told = until("the keys are changed", || rotate(&b).ok());
+    writers.into_iter().for_each(|w| w.join().unwrap());
+    assert!(told.contains("sealed"), "{told}");
+    let after = keys(&a);
+    assert_eq!((after.len(), &after), (1, &keys(&b)), "one key, the same at both");
+    assert_ne!(after, before);
+    assert_ne!(in_etcd("s-0"), sealed);
+    for hub in [&a, &b] {
+        let all = hub.get(SECRETS)["items"].as_array().unwrap().len();
+        assert_eq!(all, 200);
+        for name in ["s-0", "s-119", "a-39", "b-39"] {
+            let value = hub.get(&format!("{SECRETS}/{name}"));
+            assert_eq!(value["metadata"]["name"], name);
+        }
+    }
+    // A third directory with the old key cannot read what is there, and says so.
+    let stale = dir.path().join("stale");
+    share_keys(&a.dir, &stale);
+    std::fs::write(stale.join("store.keys"), before.join("\n")).unwrap();
+    let told = command(&stale, &etcd).output().unwrap();
+    let text = String::from_utf8_lossy(&told.stderr);
+    assert!(!told.status.success() && text.contains("store.keys"), "{text}");
+    // A hub that is away would be locked out.
+    b.kill();
+    let identity = b.identity();
+    let told = until("the hub that is away is named", || rotate(&a).err());
+    assert!(told.contains(&identity), "{told}");
+    assert_eq!(keys(&a), after);
+    let again = Hub::start(&b.dir.clone(), &etcd);
+    assert_eq!(again.get(SECRETS)["items"].as_array().unwrap().len(), 200);
+    until("the key is changed again", || rotate(&again).ok());
+    assert_eq!(keys(&a), keys(&again));
+    assert_ne!(keys(&a), after);
 }
 
 #[test]

@@ -12,7 +12,8 @@ use crate::{
     kept::KeptLogs,
     messages::Messages,
     meeting::{BrokerSettings, Meeting},
-    pki::{Pki, PkiError},
+    pki::{Pki, PkiError, Subject},
+    relay::{self, Door, Road},
     run::{
         self, Applier, Controllers, Figures, Lead, Listener, Nodes, Peers, Scheduling, Signer, Streams, World,
         nodes::{Links, NodeGate, Offline, Presence},
@@ -26,6 +27,7 @@ use limpet_hub_core::{
     schedule::{Config, Scheduler},
 };
 use limpet_store::{EtcdFiles, Store, StoreError};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -108,6 +110,10 @@ const WAITING_MAX: u32 = 16_384;
 const RENEWAL_LOOK: Duration = Duration::from_secs(12 * 3600);
 /// How long the end waits for the last events of the audit log.
 const RECORDS_TIME: Duration = Duration::from_secs(5);
+/// What is spoken at the API's port.
+const PROTOCOLS: [&str; 4] = ["h2", "http/1.1", "mqtt", relay::ALPN];
+/// It is good for as long as the process that holds its key, and the record that names it.
+const OWN_DAYS: u64 = 3650;
 /// One MQTT message: an envelope and its topic.
 const MESSAGE_BYTES_MAX: usize = limpet_protocol::limits::ENVELOPE_BYTES_MAX + 1024;
 
@@ -261,13 +267,15 @@ impl Hub {
         }
         let identity = shared.map_or("", |s| s.identity.as_str()).to_owned();
         let lead = if shared.is_some() { Lead::among() } else { Lead::alone() };
-        let peers = Peers::new(store.clone(), &identity, endpoints.clone());
+        let own = own_papers(&pki)?;
+        let peers = Peers::new(store.clone(), &identity, endpoints.clone(), &own.certificate);
+        let road = Road::new(Arc::clone(&peers), &own.papers, &ca_pem).map_err(HubError::Guard)?;
         let tokens = api::tokens(&store, pki.token_key_der()).map_err(HubError::Bootstrap)?;
         if let Some(pem) = guard.authn.front_pem() {
             pki.trust_front(pem);
         }
         guard.authn.own_authority(&ca_pem).map_err(HubError::Guard)?;
-        let https = Arc::new(pki.api_config(&["h2", "http/1.1", "mqtt"])?);
+        let https = Arc::new(pki.api_config(&PROTOCOLS)?);
         let registry_tls = Arc::new(pki.https_config(&["http/1.1"])?);
         let mqtt_tls = Arc::new(pki.mqtt_config()?);
         let pki = Arc::new(RwLock::new(pki));
@@ -275,8 +283,7 @@ impl Hub {
 
         let (world, feed) = World::load(&store);
         let (streams, to_nodes) = Streams::new();
-        let known = Arc::clone(&peers);
-        streams.set_elsewhere(move |node| known.api_of(&known.holder(node)?).into_iter().next());
+        streams.set_road(Arc::new(road));
         let api = Api::new(api::ApiParts {
             store: store.clone(),
             view: world.view(),
@@ -336,7 +343,9 @@ impl Hub {
             scheduling: Arc::clone(&runners.scheduling),
         };
         api.set_figures(move || figures.text());
+        let for_hubs = Door::new(Arc::clone(&peers), streams.clone(), usage.clone(), Arc::clone(&kept));
         api.set_doors(api::Doors {
+            for_hubs: Arc::new(for_hubs),
             streams,
             usage,
             enroll: Arc::clone(&enroll),
@@ -419,6 +428,21 @@ impl Runners {
     }
 }
 
+/// With what a hub asks others; made anew at each start and kept nowhere.
+struct OwnPapers {
+    papers: Own,
+    /// DER.
+    certificate: Vec<u8>,
+}
+
+fn own_papers(pki: &Pki) -> Result<OwnPapers, HubError> {
+    let issued = pki.issue_client(&Subject::client("system:limpet:hub", &[]), OWN_DAYS, SystemTime::now())?;
+    let der = CertificateDer::from_pem_slice(issued.certificate_pem.as_bytes());
+    let certificate = der.map_err(|why| PkiError::Tls(why.to_string()))?.to_vec();
+    let papers = Own { chain: issued.certificate_pem.into_bytes(), key: issued.key_pem.into_bytes() };
+    Ok(OwnPapers { papers, certificate })
+}
+
 /// How the hub shows API servers behind it who it is.
 fn other_servers(pki: &RwLock<Pki>) -> Result<api::aggregate::Identity, HubError> {
     let pki = pki.read().unwrap_or_else(PoisonError::into_inner);
@@ -447,7 +471,7 @@ async fn renew(
         let mut pki = pki.write().unwrap_or_else(PoisonError::into_inner);
         let renewed = pki.refresh_server(SystemTime::now()).and_then(|fresh| {
             if fresh {
-                https.send_replace(Arc::new(pki.api_config(&["h2", "http/1.1", "mqtt"])?));
+                https.send_replace(Arc::new(pki.api_config(&PROTOCOLS)?));
                 registry.send_replace(Arc::new(pki.https_config(&["http/1.1"])?));
                 broker.set_tls(Arc::new(pki.mqtt_config()?));
             }

@@ -25,6 +25,7 @@ mod webhook;
 mod addresses;
 mod meeting;
 mod registry;
+mod relay;
 mod share;
 
 pub use meeting::{BrokerSettings, acl};

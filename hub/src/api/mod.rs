@@ -75,6 +75,8 @@ pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// Doors to other parts of the hub.
 #[derive(Clone)]
 pub struct Doors {
+    /// What other hubs ask.
+    pub(crate) for_hubs: Arc<crate::relay::Door>,
     pub streams: Streams,
     pub usage: Usage,
     pub enroll: Arc<Enroll>,

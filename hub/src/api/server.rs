@@ -5,7 +5,7 @@
 //! Never: more connections than the limit; new ones wait in the kernel's queue.
 
 use super::{Api, bootstrap, dispatch, limits, stall::Stalling, tls};
-use crate::auth::Peer;
+use crate::{auth::Peer, relay};
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -107,7 +107,17 @@ async fn connection(api: Arc<Api>, acceptor: TlsAcceptor, socket: TcpStream, add
             return;
         }
     };
-    if stream.get_ref().1.alpn_protocol() == Some(b"mqtt") {
+    let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec).unwrap_or_default();
+    if protocol == relay::ALPN.as_bytes() {
+        if let Some(doors) = api.doors.get() {
+            tokio::select! {
+                () = doors.for_hubs.serve(stream, &peer.certificate) => {}
+                () = api.stopped() => {}
+            }
+        }
+        return;
+    }
+    if protocol == b"mqtt" {
         // One port for everything: a board's link, where only this one is open.
         if let Some(doors) = api.doors.get() {
             let broker = doors.broker.clone();

@@ -8,6 +8,7 @@ mod text;
 
 pub use text::{Options, select};
 
+use crate::relay::{KeptAsk, KeptFound};
 use limpet_protocol::{LogPiece, LogPlace, LogTaken};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -159,6 +160,20 @@ impl KeptLogs {
         let named = pods.iter().filter(|(_, a)| a.namespace == namespace && a.pod == pod);
         let meant = named.filter(|(u, _)| uid.is_none_or(|uid| uid == *u));
         meant.max_by_key(|(_, a)| a.at_ms).map(|(uid, about)| (uid.clone(), about.clone()))
+    }
+
+    /// What is kept of the log that is meant, and its lines.
+    pub fn answer(&self, ask: &KeptAsk) -> Option<(KeptFound, Vec<u8>)> {
+        let (uid, about) = self.find(&ask.namespace, &ask.pod, ask.uid.as_deref())?;
+        let containers = self.containers(&uid);
+        let container = match (&ask.container, containers.as_slice()) {
+            (Some(named), _) => Some(named),
+            (None, [only]) => Some(only),
+            (None, _) => None,
+        };
+        let lines = container.and_then(|c| self.lines(&uid, c, ask.previous)).unwrap_or_default();
+        let found = KeptFound { node: about.node, at_ms: about.at_ms, containers, has_lines: !lines.is_empty() };
+        Some((found, lines))
     }
 
     /// Containers with a kept log.

@@ -5,9 +5,10 @@
 //! this one sees it, is gone, and so are its links. A hub alone keeps none of this.
 //! Never: takes a link away from a hub that is there.
 
-use crate::enroll::Endpoints;
+use crate::{enroll::Endpoints, pki::hex};
 use limpet_store::{Draft, Expect, Key, Record, Revision, Store, StoreError, Write};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
@@ -32,14 +33,56 @@ pub struct Peers {
     store: Store,
     own: String,
     endpoints: Endpoints,
+    /// SHA-256 of the certificate with which this hub asks others.
+    certificate: String,
     /// Newest revision of each hub's beat, and since when.
     beats: Mutex<BTreeMap<String, (Revision, Instant)>>,
 }
 
 impl Peers {
-    /// `own`: this hub's identity, empty for a hub alone.
-    pub fn new(store: Store, own: &str, endpoints: Endpoints) -> Arc<Peers> {
-        Arc::new(Peers { store, own: own.into(), endpoints, beats: Mutex::default() })
+    /// `own`: this hub's identity, empty for a hub alone. `certificate`: DER of the one with which it asks others.
+    pub fn new(store: Store, own: &str, endpoints: Endpoints, certificate: &[u8]) -> Arc<Peers> {
+        let certificate = fingerprint(certificate);
+        Arc::new(Peers { store, own: own.into(), endpoints, certificate, beats: Mutex::default() })
+    }
+
+    /// Whether the holder of a certificate is another hub of this cluster: one whose beat names it.
+    pub async fn is_hub(&self, certificate: &[u8]) -> bool {
+        if self.is_alone() || certificate.is_empty() {
+            return false;
+        }
+        let asked = fingerprint(certificate);
+        let named = || {
+            let hubs = self.store.list(HUBS, None).records;
+            hubs.iter().any(|hub| *hub.key.name != *self.own && certificate_of(hub).as_deref() == Some(&asked))
+        };
+        // It may have come a moment ago.
+        named() || (self.store.catch_up().await.is_ok() && named())
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub fn own(&self) -> &str {
+        &self.own
+    }
+
+    /// A hub of which there is a record and that is not there; it may come back.
+    pub fn missing(&self) -> Option<String> {
+        let hubs = self.store.list(HUBS, None).records;
+        let names = hubs.iter().map(|hub| hub.key.name.to_string());
+        names.filter(|name| *name != self.own).find(|name| !self.is_there(name))
+    }
+
+    /// The other hubs that are there.
+    pub fn others(&self) -> Vec<String> {
+        if self.is_alone() {
+            return Vec::new();
+        }
+        let hubs = self.store.list(HUBS, None).records;
+        let names = hubs.iter().map(|hub| hub.key.name.to_string());
+        names.filter(|name| *name != self.own && self.is_there(name)).collect()
     }
 
     fn is_alone(&self) -> bool {
@@ -55,7 +98,7 @@ impl Peers {
         hub_of(&record).filter(|hub| *hub != self.own && self.is_there(hub))
     }
 
-    fn is_there(&self, hub: &str) -> bool {
+    pub fn is_there(&self, hub: &str) -> bool {
         let Some(record) = self.store.get(&Key::new(HUBS, "", hub)) else { return false };
         let mut beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
         let beat = beats.entry(hub.into()).or_insert((record.revision, Instant::now()));
@@ -122,7 +165,8 @@ impl Peers {
     }
 
     async fn beat(&self) {
-        let at = json!({"api": self.endpoints.api, "mqtt": self.endpoints.mqtt, "registry": self.endpoints.registry});
+        let at = json!({"api": self.endpoints.api, "mqtt": self.endpoints.mqtt, "registry": self.endpoints.registry,
+            "certificate": self.certificate});
         let draft = Draft::opaque(at.to_string().into_bytes());
         let write = Write::Put { key: Key::new(HUBS, "", &self.own), expect: Expect::Any, draft };
         if let Err(error) = self.store.write(write).await {
@@ -166,6 +210,15 @@ impl Peers {
 fn hub_of(record: &Record) -> Option<String> {
     let value: Value = serde_json::from_slice(&record.bytes).ok()?;
     value["hub"].as_str().map(str::to_owned)
+}
+
+fn certificate_of(record: &Record) -> Option<String> {
+    let value: Value = serde_json::from_slice(&record.bytes).ok()?;
+    value["certificate"].as_str().map(str::to_owned)
+}
+
+fn fingerprint(certificate: &[u8]) -> String {
+    hex(&Sha256::digest(certificate))
 }
 
 fn texts(value: &Value) -> impl Iterator<Item = String> + '_ {

@@ -9,7 +9,7 @@ use crate::run::{
 };
 use limpet_hub_core::{Timestamp, control};
 use limpet_protocol::{StreamKind, StreamOpen};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -30,7 +30,7 @@ const WANTED_MAX: usize = 4096;
 const OUTPUT: u8 = 1;
 
 /// One node's answer.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NodeUsage {
     pub window_ms: u64,
@@ -84,20 +84,66 @@ impl Usage {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Figures of those of the nodes that answer, asked side by side.
+    /// Figures of those of the nodes that answer, asked side by side; of those at another hub that hub is asked once.
     pub async fn of(&self, nodes: impl IntoIterator<Item = String>) -> BTreeMap<String, Arc<NodeUsage>> {
-        let asked = nodes.into_iter().map(|node| async move {
+        let (mut here, mut elsewhere) = (Vec::new(), BTreeMap::<String, Vec<String>>::new());
+        for node in nodes {
+            match self.streams.holder(&node) {
+                Some(hub) => elsewhere.entry(hub).or_default().push(node),
+                None => here.push(node),
+            }
+        }
+        let asked = elsewhere.iter().map(|(hub, nodes)| self.of_hub(hub, nodes));
+        let (mut all, others) = tokio::join!(self.of_here(here), futures_util::future::join_all(asked));
+        all.extend(others.into_iter().flatten());
+        all
+    }
+
+    /// The same for nodes that are connected to this hub, or to none.
+    pub async fn of_here(&self, nodes: impl IntoIterator<Item = String>) -> BTreeMap<String, Arc<NodeUsage>> {
+        let nodes = nodes.into_iter().filter(|node| self.streams.is_here(node));
+        let asked = nodes.map(|node| async move {
             let usage = self.one(&node).await;
             usage.map(|usage| (node, usage))
         });
         futures_util::future::join_all(asked).await.into_iter().flatten().collect()
     }
 
+    /// Nodes of another hub: what was heard a moment ago is not asked for again.
+    async fn of_hub(&self, hub: &str, nodes: &[String]) -> Vec<(String, Arc<NodeUsage>)> {
+        let (mut all, mut unknown) = (Vec::new(), Vec::new());
+        for node in nodes {
+            match &*self.slot(node).lock().await {
+                Some((at, usage)) if at.elapsed() < FRESH => all.extend(usage.clone().map(|usage| (node.clone(), usage))),
+                _ => unknown.push(node.clone()),
+            }
+        }
+        let Some(road) = self.streams.road().filter(|_| !unknown.is_empty()) else { return all };
+        let mut heard = road.usage(hub, &unknown).await;
+        for node in unknown {
+            let usage = heard.remove(&node).map(|usage| Arc::new(NodeUsage { at: super::clock::now(), ..usage }));
+            let slot = self.slot(&node);
+            self.heard(&node, usage.clone(), &mut *slot.lock().await);
+            all.extend(usage.map(|usage| (node, usage)));
+        }
+        all
+    }
+
+    fn slot(&self, node: &str) -> Slot {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(slots.entry(node.to_owned()).or_default())
+    }
+
+    fn heard(&self, node: &str, usage: Option<Arc<NodeUsage>>, slot: &mut Option<(Instant, Option<Arc<NodeUsage>>)>) {
+        *slot = Some((Instant::now(), usage.clone()));
+        match usage {
+            Some(usage) => drop(self.known().insert(node.to_owned(), usage)),
+            None => drop(self.known().remove(node)),
+        }
+    }
+
     async fn one(&self, node: &str) -> Option<Arc<NodeUsage>> {
-        let slot = {
-            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(slots.entry(node.to_owned()).or_default())
-        };
+        let slot = self.slot(node);
         let mut slot = slot.lock().await;
         if let Some((at, usage)) = &*slot
             && at.elapsed() < FRESH
@@ -112,11 +158,7 @@ impl Usage {
             }
             Err(_) => None,
         };
-        *slot = Some((Instant::now(), usage.clone()));
-        match &usage {
-            Some(usage) => drop(self.known().insert(node.to_owned(), Arc::clone(usage))),
-            None => drop(self.known().remove(node)),
-        }
+        self.heard(node, usage.clone(), &mut slot);
         usage
     }
 
@@ -127,7 +169,7 @@ impl Usage {
             uid: String::new(),
             kind: StreamKind::NodeGet { path: "/limpet/usage".into() },
         };
-        let handle = self.streams.open(node, open).await.map_err(|e| e.to_string())?;
+        let handle = self.streams.open_here(node, open).await.map_err(|e| e.to_string())?;
         let mut body = Vec::new();
         while let Some(said) = handle.recv().await {
             match said {

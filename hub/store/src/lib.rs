@@ -38,6 +38,17 @@ use std::{
 /// A number that grows with every write, for all resources together. Never reused, also across restarts.
 pub type Revision = u64;
 
+/// How hubs that share an etcd change the key of sealed records: each step is done at all of them before the next one begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyStep {
+    /// Opens with this key, too.
+    Learn { id: u32, hex: String },
+    /// Seals with it; what was sealed before is written when this is answered.
+    Seal { id: u32 },
+    /// Forgets all others.
+    Retire { id: u32 },
+}
+
 /// Handle to the store; clones share it. What works behind it ends when the last clone is dropped.
 #[derive(Clone)]
 pub struct Store {
@@ -196,6 +207,21 @@ impl Store {
     /// Seals with a new key from now on, seals again what older keys sealed, and forgets those. Says how many records.
     pub async fn rotate_key(&self) -> Result<usize, StoreError> {
         self.backend.rotate().await
+    }
+
+    /// The beginning of a change of keys among hubs on one etcd: a key that nobody knows yet, number and hexadecimal digits.
+    pub fn make_key(&self) -> Result<(u32, String), StoreError> {
+        self.backend.make_key()
+    }
+
+    /// The next step of such a change.
+    pub async fn key_step(&self, step: KeyStep) -> Result<(), StoreError> {
+        self.backend.key_step(step).await
+    }
+
+    /// Seals everything again that is sealed; with an etcd each record gets a new revision. Says how many.
+    pub async fn seal_again(&self) -> Result<usize, StoreError> {
+        self.backend.seal_again(self.place.sealed.clone()).await
     }
 
     /// Lets etcd forget what was before this revision. Watches here do not need it.

@@ -96,6 +96,50 @@ impl Sealer {
         Ok(id)
     }
 
+    /// A new key that nobody knows yet; its number is one that no other hub draws.
+    pub fn make_key(&self) -> Result<(u32, String), StoreError> {
+        let (mut number, mut bytes) = ([0; 4], [0; KEY_BYTES]);
+        self.random.fill(&mut number).and_then(|()| self.random.fill(&mut bytes)).map_err(|_| no_random())?;
+        Ok((u32::from_le_bytes(number).max(1), hex(&bytes)))
+    }
+
+    /// A key that this hub or another one made opens, and seals once `seal_with` says so. To know it already is fine.
+    pub fn learn(&self, id: u32, hex: &str) -> Result<(), StoreError> {
+        let bytes = unhex(hex).filter(|_| id > 0).ok_or_else(|| bad(&self.path, "it was told a key that is none"))?;
+        let mut keys = self.keys();
+        match keys.iter().find(|k| k.id == id) {
+            Some(known) if known.bytes == bytes => return Ok(()),
+            Some(_) => return Err(bad(&self.path, format!("it holds another key of the number {id}"))),
+            None if keys.len() >= KEYS_MAX => return Err(bad(&self.path, "it holds too many keys that were not retired")),
+            None => {}
+        }
+        let named = named(id, bytes).ok_or_else(no_random)?;
+        let (older, newest) = keys.split_at(keys.len().saturating_sub(1));
+        save(&self.path, older.iter().chain([&named]).chain(newest))?;
+        let at = older.len();
+        keys.insert(at, named);
+        Ok(())
+    }
+
+    /// A known key seals from now on.
+    pub fn seal_with(&self, id: u32) -> Result<(), StoreError> {
+        let mut keys = self.keys();
+        let at = keys.iter().position(|k| k.id == id);
+        let at = at.ok_or_else(|| bad(&self.path, format!("it does not hold key {id}")))?;
+        save(&self.path, keys.iter().filter(|k| k.id != id).chain([&keys[at]]))?;
+        let key = keys.remove(at);
+        keys.push(key);
+        Ok(())
+    }
+
+    /// As `retire_old`, if this key is the one that seals.
+    pub fn retire_all_but(&self, id: u32) -> Result<(), StoreError> {
+        if self.keys().last().is_none_or(|k| k.id != id) {
+            return Err(bad(&self.path, format!("key {id} is not the one in use; somebody changes keys at the same time")));
+        }
+        self.retire_old()
+    }
+
     /// Only the newest key is needed any more.
     pub fn retire_old(&self) -> Result<(), StoreError> {
         let mut keys = self.keys();
@@ -182,12 +226,15 @@ fn unhex(text: &str) -> Option<[u8; KEY_BYTES]> {
     Some(out)
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
 fn save<'k>(path: &Path, keys: impl Iterator<Item = &'k NamedKey>) -> Result<(), StoreError> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut text = String::from("# Keys that seal Secrets in the store. Without this file they cannot be read. The last key is in use.\n");
     for key in keys {
-        let hex: String = key.bytes.iter().map(|b| format!("{b:02x}")).collect();
-        text.push_str(&format!("{} {hex}\n", key.id));
+        text.push_str(&format!("{} {}\n", key.id, hex(&key.bytes)));
     }
     let write = || -> std::io::Result<()> {
         // The first start of a hub: its data directory is made by whoever writes there first.
@@ -233,6 +280,30 @@ mod tests {
         assert!(told.contains("key 1"), "{told}");
         let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&path).expect("there"));
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_key_of_another_hub_opens_first_and_seals_later() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, other) = (dir.path().join("store.keys"), dir.path().join("other.keys"));
+        let a = Sealer::open(&path, &[]).expect("a first key");
+        std::fs::copy(&path, &other).expect("shared");
+        let b = Sealer::open(&other, &[]).expect("the same key");
+        let (id, text) = a.make_key().expect("a new key");
+        a.learn(id, &text).expect("known");
+        let old = a.seal(b"k", b"old").expect("sealed");
+        b.learn(id, &text).expect("told");
+        b.learn(id, &text).expect("told again");
+        assert!(b.learn(id, &"0".repeat(64)).is_err() && b.learn(0, &text).is_err() && b.learn(9, "x").is_err());
+        assert_eq!(b.open_sealed(b"k", &old).as_deref(), Ok(&b"old"[..]), "the old one still seals");
+        a.seal_with(id).expect("in use");
+        let new = a.seal(b"k", b"new").expect("sealed");
+        assert_eq!(b.open_sealed(b"k", &new).as_deref(), Ok(&b"new"[..]), "known before it is in use");
+        assert!(b.retire_all_but(id).is_err(), "not in use here yet");
+        b.seal_with(id).expect("in use");
+        b.retire_all_but(id).expect("retired");
+        let again = Sealer::open(&other, &[]).expect("read again");
+        assert!(again.open_sealed(b"k", &old).is_err() && again.open_sealed(b"k", &new).is_ok());
     }
 
     #[test]

@@ -90,6 +90,11 @@ impl Target {
 }
 
 /// As kubeconfigs and Secrets have it.
+/// As in join tokens.
+pub fn decode_base64url(text: &str) -> Result<Vec<u8>> {
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text.trim()).map_err(|e| format!("not base64url: {e}"))
+}
+
 pub fn decode_base64(text: &str) -> Result<Vec<u8>> {
     base64::engine::general_purpose::STANDARD.decode(text).map_err(|e| format!("not base64: {e}"))
 }

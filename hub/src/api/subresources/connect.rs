@@ -29,7 +29,10 @@ const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
 pub async fn answer(call: &mut Call, target: &Target, mut input: Input) -> Result<Reply, Status> {
     let Some(record) = call.api.store.get(&target.key()) else {
-        let gone = (call.info.subresource == "log").then(|| kept::of_gone(call, target)).transpose()?.flatten();
+        let gone = match call.info.subresource == "log" {
+            true => kept::of_gone(call, target).await?,
+            false => None,
+        };
         return gone.ok_or_else(|| target.not_found());
     };
     let pod = target.parse(&record)?;
@@ -120,8 +123,9 @@ async fn log(
     let handle = match streams.open(&place.node, open).await {
         Ok(handle) => handle,
         Err(away @ StreamError::Offline { .. }) => {
-            let uid = object::uid(pod).to_owned();
-            return kept::of_away(call, &uid, (&container, previous), &away).ok_or_else(|| failed(&away));
+            let pod = (target.namespace.as_str(), target.name.as_str(), object::uid(pod));
+            let kept = kept::of_away(call, pod, (&container, previous), &away).await;
+            return kept.ok_or_else(|| failed(&away));
         }
         Err(e) => return Err(failed(&e)),
     };

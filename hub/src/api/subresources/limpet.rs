@@ -18,6 +18,7 @@ use crate::{
     auth::Peer,
     enroll::{Decision, Enroll, EnrollError, TokenWish},
     pki::PkiError,
+    relay,
     run::Delete,
 };
 use http::Method;
@@ -82,7 +83,11 @@ pub async fn answer(call: Call, parts: &[&str], input: Input) -> Result<Reply, S
             }
         }
         (&Method::POST, ["v1", "store", "rotate-key"]) => {
-            let records = call.api.store.rotate_key().await.map_err(|e| Status::internal(e.to_string()))?;
+            let doors = call.api.doors.get().ok_or_else(|| Status::unavailable("the hub is still starting, try again"))?;
+            let records = match doors.streams.road().filter(|_| call.api.store.is_shared()) {
+                Some(road) => relay::rotate(road).await.map_err(Status::internal)?,
+                None => call.api.store.rotate_key().await.map_err(|e| Status::internal(e.to_string()))?,
+            };
             json(200, &serde_json::json!({"records": records}))
         }
         (&Method::POST, ["v1", "store", "snapshot"]) => {

@@ -85,7 +85,7 @@ pub async fn say(call: &Call, namespace: &str, input: Input) -> Result<Reply, St
     };
     let (mut sent, mut away) = (Vec::new(), Vec::new());
     for node in boards {
-        if doors.streams.reach(&node).is_err() {
+        if !doors.streams.is_here(&node) {
             away.push(node);
             continue;
         }

@@ -50,7 +50,7 @@ async fn hub() -> Hub {
     let api = Arc::new(PlainApi::new(store.clone(), 0));
     let (world, feed) = World::load(&store);
     let applier = Arc::new(Applier::new(api.clone(), store.clone(), world));
-    let peers = crate::run::Peers::new(store.clone(), "", Endpoints::default());
+    let peers = crate::run::Peers::new(store.clone(), "", Endpoints::default(), b"");
     let (offline, nodes) = (Offline::new(applier.clone(), applier.clone(), peers), Nodes::new());
     let listeners: Vec<Arc<dyn Listener>> = vec![offline.clone(), nodes.clone()];
     tokio::spawn(feed.run(listeners));

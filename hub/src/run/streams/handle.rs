@@ -11,10 +11,10 @@ use limpet_protocol::{
     limits::{STREAM_FRAME_BYTES_MAX, STREAM_WINDOW_BYTES},
 };
 use std::sync::Arc;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
-/// Credit that the node gave, by lane.
-pub(super) struct Lanes([Semaphore; LANES]);
+/// Credit that the receiver gave, by lane.
+pub(crate) struct Lanes([Semaphore; LANES]);
 
 impl Lanes {
     pub fn new() -> Lanes {
@@ -31,9 +31,25 @@ impl Lanes {
         Ok(())
     }
 
+    /// Waits for credit and uses it.
+    pub async fn take(&self, lane: u8, bytes: usize) -> Result<(), StreamError> {
+        let credit = self.0.get(lane as usize).ok_or(StreamError::Ended)?;
+        let bytes = u32::try_from(bytes).map_err(|_| StreamError::Ended)?;
+        credit.acquire_many(bytes).await.map_err(|_| StreamError::Ended)?.forget();
+        Ok(())
+    }
+
     pub fn close(&self) {
         self.0.iter().for_each(Semaphore::close);
     }
+}
+
+/// How frames get to the node.
+pub(super) enum Way {
+    /// Its session is here.
+    Session(Streams),
+    /// The hub that it is connected to passes them on. Nobody receives any more: the stream is over.
+    Hub(mpsc::Sender<StreamFrame>),
 }
 
 /// One open stream.
@@ -41,31 +57,39 @@ pub struct StreamHandle {
     pub(super) node: String,
     pub(super) id: u32,
     pub(super) stream: Arc<Stream>,
-    pub(super) streams: Streams,
+    pub(super) way: Way,
 }
 
 impl StreamHandle {
+    /// A stream that another hub has opened; its receiver ends when the handle is dropped.
+    pub(crate) fn relayed(node: &str, stream: Arc<Stream>, frames: mpsc::Sender<StreamFrame>) -> StreamHandle {
+        StreamHandle { node: node.into(), id: 0, stream, way: Way::Hub(frames) }
+    }
+
+    async fn tell(&self, frame: StreamFrame) {
+        match &self.way {
+            Way::Session(streams) => streams.send(&self.node, frame).await,
+            // Whoever reads hears of the end.
+            Way::Hub(frames) => drop(frames.send(frame).await),
+        }
+    }
+
     pub fn node(&self) -> &str {
         &self.node
     }
 
     /// Sends bytes on a lane; waits for the node's credit. Not to be called by two tasks for one lane.
     pub async fn send(&self, lane: u8, bytes: Bytes) -> Result<(), StreamError> {
-        let credit = self.stream.lanes.0.get(lane as usize).ok_or(StreamError::Ended)?;
         for piece in bytes.chunks(STREAM_FRAME_BYTES_MAX) {
-            match credit.acquire_many(piece.len() as u32).await {
-                Ok(permit) => permit.forget(),
-                Err(_) => return Err(StreamError::Ended),
-            }
-            let frame = StreamFrame::Data { id: self.id, lane, bytes: piece.to_vec() };
-            self.streams.send(&self.node, frame).await;
+            self.stream.lanes.take(lane, piece.len()).await?;
+            self.tell(StreamFrame::Data { id: self.id, lane, bytes: piece.to_vec() }).await;
         }
         Ok(())
     }
 
     /// Nothing more comes on this lane from this side.
     pub async fn eof(&self, lane: u8) -> Result<(), StreamError> {
-        self.streams.send(&self.node, StreamFrame::Eof { id: self.id, lane }).await;
+        self.tell(StreamFrame::Eof { id: self.id, lane }).await;
         Ok(())
     }
 
@@ -73,7 +97,7 @@ impl StreamHandle {
     pub async fn recv(&self) -> Option<FromNode> {
         let (from, credit) = self.stream.inbox.next().await?;
         if let Some((lane, bytes)) = credit {
-            self.streams.send(&self.node, StreamFrame::Window { id: self.id, lane, bytes }).await;
+            self.tell(StreamFrame::Window { id: self.id, lane, bytes }).await;
         }
         Some(from)
     }
@@ -81,7 +105,9 @@ impl StreamHandle {
 
 impl Drop for StreamHandle {
     fn drop(&mut self) {
-        self.streams.close(&self.node, self.id);
+        if let Way::Session(streams) = &self.way {
+            streams.close(&self.node, self.id);
+        }
     }
 }
 

@@ -21,7 +21,7 @@ pub enum FromNode {
 }
 
 /// Lanes are numbered 0 to 4 today.
-pub(super) const LANES: usize = 8;
+pub(crate) const LANES: usize = 8;
 /// Pieces are joined up to this size.
 const JOINED_BYTES: usize = 32 * 1024;
 /// Pieces that wait at most (a node that switches lanes with every byte).

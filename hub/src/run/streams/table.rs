@@ -1,10 +1,15 @@
 //! Which streams are open on which node.
 //!
-//! In: openings by the API, frames and comings and goings of nodes. Out: frames to nodes.
+//! In: openings by the API, frames and comings and goings of nodes. Out: frames to nodes; what is for a node at another hub goes
+//! there.
 //! Never: lets a frame of one node reach a stream of another.
 
-use super::{FromNode, StreamError, StreamHandle, handle::Lanes, inbox::Inbox};
-use crate::run::clock;
+use super::{
+    FromNode, StreamError, StreamHandle,
+    handle::{Lanes, Way},
+    inbox::Inbox,
+};
+use crate::{relay::Road, run::clock};
 use bytes::Bytes;
 use limpet_hub_core::Timestamp;
 use limpet_protocol::{StreamFrame, StreamKind, StreamOpen, limits::STREAMS_PER_NODE_MAX};
@@ -21,9 +26,9 @@ const OPEN: Duration = Duration::from_secs(30);
 /// A frame on its way to a node's session.
 pub type ToNode = (String, StreamFrame);
 
-pub(super) struct Stream {
-    pub inbox: Inbox,
-    pub lanes: Lanes,
+pub(crate) struct Stream {
+    pub(super) inbox: Inbox,
+    pub(super) lanes: Lanes,
     opened: Mutex<Option<oneshot::Sender<Result<(), String>>>>,
 }
 
@@ -44,11 +49,8 @@ struct Inner {
     nodes: Mutex<HashMap<String, Node>>,
     started: Timestamp,
     to_nodes: mpsc::Sender<ToNode>,
-    elsewhere: OnceLock<Elsewhere>,
+    road: OnceLock<Arc<Road>>,
 }
-
-/// Where a node is connected that is not connected here.
-type Elsewhere = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 /// All streams of all nodes; clones share them.
 #[derive(Clone)]
@@ -60,37 +62,46 @@ impl Streams {
     /// The receiver is drained by the node sessions.
     pub fn new() -> (Streams, mpsc::Receiver<ToNode>) {
         let (to_nodes, receiver) = mpsc::channel(1024);
-        let inner = Inner { nodes: Mutex::default(), started: clock::now(), to_nodes, elsewhere: OnceLock::new() };
+        let inner = Inner { nodes: Mutex::default(), started: clock::now(), to_nodes, road: OnceLock::new() };
         (Streams { inner: Arc::new(inner) }, receiver)
     }
 
-    /// Who knows of other hubs; set once at start.
-    pub fn set_elsewhere(&self, knows: impl Fn(&str) -> Option<String> + Send + Sync + 'static) {
-        let _ = self.inner.elsewhere.set(Box::new(knows));
+    /// The way to other hubs; set once at start.
+    pub fn set_road(&self, road: Arc<Road>) {
+        let _ = self.inner.road.set(road);
     }
 
-    fn absent(&self, node: &str, since: Timestamp) -> StreamError {
-        match self.inner.elsewhere.get().and_then(|knows| knows(node)) {
-            Some(at) => StreamError::Elsewhere { node: node.into(), at },
-            None => StreamError::Offline { node: node.into(), since: text(since) },
+    pub(crate) fn road(&self) -> Option<&Arc<Road>> {
+        self.inner.road.get()
+    }
+
+    /// The other hub that the node is connected to.
+    pub fn holder(&self, node: &str) -> Option<String> {
+        if self.is_here(node) {
+            return None;
         }
+        self.road()?.holder(node)
     }
 
     fn nodes(&self) -> MutexGuard<'_, HashMap<String, Node>> {
         self.inner.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a stream and waits until the node accepted it.
+    /// Opens a stream and waits until the node accepted it, wherever it is connected.
     pub async fn open(&self, node: &str, open: StreamOpen) -> Result<StreamHandle, StreamError> {
+        match self.holder(node).zip(self.road()) {
+            Some((hub, road)) => road.open(&hub, node, open).await,
+            None => self.open_here(node, open).await,
+        }
+    }
+
+    /// The same for a node that is connected to this hub.
+    pub async fn open_here(&self, node: &str, open: StreamOpen) -> Result<StreamHandle, StreamError> {
         let (sender, accepted) = oneshot::channel();
-        let stream = Arc::new(Stream {
-            inbox: Inbox::default(),
-            lanes: Lanes::new(),
-            opened: Mutex::new(Some(sender)),
-        });
+        let stream = Arc::new(Stream { opened: Mutex::new(Some(sender)), ..Stream::opened() });
         let id = self.enter(node, &stream, matches!(open.kind, StreamKind::PortForward { .. }))?;
         // From here on, dropping the handle closes the stream at both ends.
-        let handle = StreamHandle { node: node.into(), id, stream, streams: self.clone() };
+        let handle = StreamHandle { node: node.into(), id, stream, way: Way::Session(self.clone()) };
         self.send(node, StreamFrame::Open { id, open }).await;
         match tokio::time::timeout(OPEN, accepted).await {
             Ok(Ok(Ok(()))) => Ok(handle),
@@ -101,18 +112,26 @@ impl Streams {
 
     /// Whether a stream could be opened now.
     pub fn reach(&self, node: &str) -> Result<(), StreamError> {
+        if self.holder(node).is_some() {
+            return Ok(());
+        }
         match self.nodes().get(node) {
             Some(entry) if entry.open => Ok(()),
-            other => Err(self.absent(node, other.map_or(self.inner.started, |entry| entry.since))),
+            other => Err(absent(node, other.map_or(self.inner.started, |entry| entry.since))),
         }
+    }
+
+    /// Whether the node's session is at this hub.
+    pub fn is_here(&self, node: &str) -> bool {
+        self.nodes().get(node).is_some_and(|entry| entry.open)
     }
 
     fn enter(&self, node: &str, stream: &Arc<Stream>, bulk: bool) -> Result<u32, StreamError> {
         let mut nodes = self.nodes();
         let entry = match nodes.get_mut(node) {
             Some(entry) if entry.open => entry,
-            Some(entry) => return Err(self.absent(node, entry.since)),
-            None => return Err(self.absent(node, self.inner.started)),
+            Some(entry) => return Err(absent(node, entry.since)),
+            None => return Err(absent(node, self.inner.started)),
         };
         if entry.streams.len() >= STREAMS_PER_NODE_MAX {
             return Err(StreamError::TooMany(node.into()));
@@ -157,25 +176,10 @@ impl Streams {
             // Closed here while the node was still talking.
             return None;
         };
-        let pushed = match frame {
-            StreamFrame::Opened { .. } => {
-                stream.answer(Ok(()));
-                Ok(())
-            }
-            StreamFrame::Data { lane, bytes, .. } => {
-                stream.inbox.push(FromNode::Data { lane, bytes: Bytes::from(bytes) })
-            }
-            StreamFrame::Eof { lane, .. } => stream.inbox.push(FromNode::Eof { lane }),
-            StreamFrame::Window { lane, bytes, .. } => stream.lanes.add(lane, bytes),
-            StreamFrame::End { exit_code, error, .. } => {
-                self.remove(node, id);
-                stream.answer(Err(error.clone()));
-                stream.lanes.close();
-                stream.inbox.push(FromNode::End { exit_code, error })
-            }
-            StreamFrame::Open { .. } => Err("the node tried to open a stream"),
-        };
-        let error = pushed.err()?;
+        if matches!(frame, StreamFrame::End { .. }) {
+            self.remove(node, id);
+        }
+        let error = stream.take(frame).err()?;
         tracing::warn!(node, id, "a stream is ended: {error}");
         self.remove(node, id);
         stream.end(error.into());
@@ -236,6 +240,32 @@ impl Streams {
 }
 
 impl Stream {
+    /// Of which nobody waits to hear that it is open.
+    pub fn opened() -> Stream {
+        Stream { inbox: Inbox::default(), lanes: Lanes::new(), opened: Mutex::new(None) }
+    }
+
+    /// What the node says. A sentence when it broke the rules.
+    pub fn take(&self, frame: StreamFrame) -> Result<(), &'static str> {
+        match frame {
+            StreamFrame::Opened { .. } => {
+                self.answer(Ok(()));
+                Ok(())
+            }
+            StreamFrame::Data { lane, bytes, .. } => {
+                self.inbox.push(FromNode::Data { lane, bytes: Bytes::from(bytes) })
+            }
+            StreamFrame::Eof { lane, .. } => self.inbox.push(FromNode::Eof { lane }),
+            StreamFrame::Window { lane, bytes, .. } => self.lanes.add(lane, bytes),
+            StreamFrame::End { exit_code, error, .. } => {
+                self.answer(Err(error.clone()));
+                self.lanes.close();
+                self.inbox.push(FromNode::End { exit_code, error })
+            }
+            StreamFrame::Open { .. } => Err("the node tried to open a stream"),
+        }
+    }
+
     fn answer(&self, answer: Result<(), String>) {
         let sender = self.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(sender) = sender {
@@ -243,11 +273,15 @@ impl Stream {
         }
     }
 
-    fn end(&self, error: String) {
+    pub fn end(&self, error: String) {
         self.answer(Err(error.clone()));
         self.lanes.close();
         self.inbox.end(error);
     }
+}
+
+fn absent(node: &str, since: Timestamp) -> StreamError {
+    StreamError::Offline { node: node.into(), since: text(since) }
 }
 
 fn text(at: Timestamp) -> String {

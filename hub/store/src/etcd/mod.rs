@@ -6,6 +6,7 @@
 
 mod channel;
 mod feed;
+mod keys;
 mod options;
 mod session;
 mod txn;
@@ -15,7 +16,7 @@ mod wire;
 pub use options::{EtcdFiles, EtcdOptions};
 
 use crate::{
-    Check, Record, Revision, StoreError, Write,
+    Check, KeyStep, Record, Revision, StoreError, Write,
     backend::{Answer, Backend},
     limits,
     memory::Shared,
@@ -289,9 +290,20 @@ impl Backend for Etcd {
     }
 
     fn rotate(&self) -> Answer<'_, usize> {
-        const WHY: &str = "with an etcd the key for Secrets cannot be changed while hubs run: every hub would need the new \
-                           one first. Move to a new prefix of etcd with new keys";
+        const WHY: &str = "with an etcd the key for Secrets is changed by a running hub, which tells the others first";
         Box::pin(std::future::ready(Err(StoreError::NotHere(WHY))))
+    }
+
+    fn make_key(&self) -> Result<(u32, String), StoreError> {
+        self.sealer()?.make_key()
+    }
+
+    fn key_step(&self, step: KeyStep) -> Answer<'_, ()> {
+        Box::pin(self.step(step))
+    }
+
+    fn seal_again(&self, resources: Vec<&'static str>) -> Answer<'_, usize> {
+        Box::pin(self.seal_all_again(resources))
     }
 
     fn compact(&self, before: Revision) -> Answer<'_, ()> {

@@ -31,7 +31,7 @@ const CALL_TIME: Duration = Duration::from_secs(5);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Sealed into the format's row: another hub's key file opens it, or is the wrong one.
-const PROBE: &[u8] = b"limpet";
+pub(super) const PROBE: &[u8] = b"limpet";
 
 /// The connection to write with.
 pub(super) struct Session {
