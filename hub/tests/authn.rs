@@ -205,3 +205,38 @@ fn a_front_proxy() {
     let own = ["--cert", certificate.to_str().unwrap(), "--key", key.to_str().unwrap(), "-H", headers[0]];
     assert_ne!(who(&c, &own).1["username"], "ann");
 }
+
+#[test]
+fn bootstrap_tokens_are_secrets_with_an_end_and_only_for_bootstrappers() {
+    let c = started(|_| AuthnOptions { bootstrap_tokens: true, ..AuthnOptions::default() });
+    let secrets = "/api/v1/namespaces/kube-system/secrets";
+    let made = |id: &str, more: Value| {
+        let mut data = json!({"token-id": id, "token-secret": "0123456789abcdef", "usage-bootstrap-authentication": "true",
+            "auth-extra-groups": "system:bootstrappers:boards"});
+        data.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let secret = json!({"metadata": {"name": format!("bootstrap-token-{id}")}, "type": "bootstrap.kubernetes.io/token",
+            "stringData": data});
+        assert_eq!(c.json("POST", secrets, secret).0, 201, "{id}");
+    };
+    made("aaaaaa", json!({"expiration": "2100-01-01T00:00:00Z"}));
+    let (code, user) = bearer(&c, "aaaaaa.0123456789abcdef");
+    let groups = json!(["system:bootstrappers", "system:bootstrappers:boards", "system:authenticated"]);
+    assert_eq!((code, &user["username"], &user["groups"]), (201, &json!("system:bootstrap:aaaaaa"), &groups));
+    assert_eq!(bearer(&c, "aaaaaa.0123456789abcdee").0, 401);
+    made("bbbbbb", json!({"expiration": "2020-01-01T00:00:00Z"}));
+    made("cccccc", json!({"expiration": "tomorrow"}));
+    made("dddddd", json!({"usage-bootstrap-authentication": "yes"}));
+    made("eeeeee", json!({"auth-extra-groups": "system:masters"}));
+    made("ffffff", json!({"token-id": "aaaaaa"}));
+    for id in ["bbbbbb", "cccccc", "dddddd", "eeeeee", "ffffff", "gggggg"] {
+        assert_eq!(bearer(&c, &format!("{id}.0123456789abcdef")).0, 401, "{id}");
+    }
+    assert_eq!(c.raw("DELETE", &format!("{secrets}/bootstrap-token-aaaaaa"), &[], b"").0, 200);
+    assert_eq!(bearer(&c, "aaaaaa.0123456789abcdef").0, 401);
+    // They are not believed where nobody asked for them.
+    let plain = started(|_| AuthnOptions::default());
+    let secret = json!({"metadata": {"name": "bootstrap-token-aaaaaa"}, "type": "bootstrap.kubernetes.io/token",
+        "stringData": {"token-id": "aaaaaa", "token-secret": "0123456789abcdef", "usage-bootstrap-authentication": "true"}});
+    assert_eq!(plain.json("POST", secrets, secret).0, 201);
+    assert_eq!(bearer(&plain, "aaaaaa.0123456789abcdef").0, 401);
+}

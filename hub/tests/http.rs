@@ -104,10 +104,11 @@ fn rights() {
         let (body, code) = text.rsplit_once('\n').unwrap();
         (code.parse::<u16>().unwrap(), body.to_owned())
     };
-    for path in ["/version", "/readyz", "/livez", "/healthz", "/readyz/ping", "/openid/v1/jwks"] {
+    for path in ["/version", "/readyz", "/livez", "/healthz", "/readyz/ping"] {
         assert_eq!(curl(path, &[]).0, 200, "{path}");
     }
-    for path in ["/api", "/metrics", "/api/v1/secrets", "/limpet/v1/tokens", "/openapi/v2"] {
+    let closed = ["/api", "/metrics", "/api/v1/secrets", "/limpet/v1/tokens", "/openapi/v2", "/openid/v1/jwks"];
+    for path in closed.into_iter().chain(["/.well-known/openid-configuration"]) {
         let (code, body) = curl(path, &[]);
         assert_eq!(code, 403, "{path}");
         assert!(body.contains(r#"User \"system:anonymous\" cannot "#), "{body}");

@@ -8,9 +8,12 @@ use crate::{
     api::object,
     auth::{Asked, user::MASTERS},
 };
-use limpet_hub_core::{rbac, view::PolicyRule};
+use limpet_hub_core::{
+    rbac,
+    view::{PolicyRule, RoleRef},
+};
 use limpet_objects::status::Status;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -20,12 +23,21 @@ pub(super) fn admit(review: &mut Review<'_>) -> Result<(), Status> {
     }
     let unchanged = |field: &str| review.old.is_some_and(|old| old.get(field) == review.object.get(field));
     match review.resource.plural.as_str() {
-        "roles" | "clusterroles" if review.operation == Operation::Update && unchanged("rules") => Ok(()),
         "roles" | "clusterroles" => {
-            if may(review, "escalate", &review.resource.plural, review.name) {
+            // A label alone may give rights away: it may add a role to one that aggregates.
+            if review.old.is_some_and(|old| only_for_deletion(old, review.object))
+                || may(review, "escalate", &review.resource.plural, review.name)
+            {
                 return Ok(());
             }
-            refuse(review, rules(review.object))
+            refuse(review, rules(review.object))?;
+            // It gathers whatever there is now and later.
+            let gathers = |role: &Value| role["aggregationRule"].is_object();
+            if gathers(review.object) || review.old.is_some_and(gathers) {
+                let told = review.forbidden("must have cluster-admin privileges to use an aggregationRule");
+                return refuse(review, everything()).map_err(|_| told);
+            }
+            Ok(())
         }
         _ if review.operation == Operation::Update && unchanged("roleRef") && unchanged("subjects") => Ok(()),
         _ => {
@@ -40,9 +52,37 @@ pub(super) fn admit(review: &mut Review<'_>) -> Result<(), Status> {
             }
             let found = review.stored(&format!("{GROUP}/{plural}"), namespace, name);
             let found = found.ok_or_else(|| Status::not_found(GROUP, plural, name))?;
-            refuse(review, rules(&found))
+            let mut wanted = rules(&found);
+            // What it gathers may not stand in it yet.
+            if let Ok(view) = review.api.authorizer.view().read() {
+                wanted.extend(rbac::rules_of(&view, namespace, &reference(role)));
+            }
+            refuse(review, wanted)
         }
     }
+}
+
+/// Whether nothing changed but what the garbage collector needs to let the object go.
+fn only_for_deletion(old: &Value, new: &Value) -> bool {
+    let rest = |object: &Value| {
+        let mut object = object.clone();
+        if let Some(metadata) = object["metadata"].as_object_mut() {
+            for field in ["ownerReferences", "finalizers", "managedFields", "resourceVersion", "generation"] {
+                metadata.remove(field);
+            }
+        }
+        object
+    };
+    rest(old) == rest(new)
+}
+
+fn everything() -> Vec<PolicyRule> {
+    let all = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}, {"nonResourceURLs": ["*"], "verbs": ["*"]}]);
+    serde_json::from_value(all).unwrap_or_default()
+}
+
+fn reference(role: &Value) -> RoleRef {
+    serde_json::from_value(role.clone()).unwrap_or_default()
 }
 
 fn may(review: &Review<'_>, verb: &str, resource: &str, name: &str) -> bool {

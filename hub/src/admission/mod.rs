@@ -12,6 +12,7 @@ mod priority;
 mod service_account;
 mod tolerations;
 
+mod certificates;
 mod escalation;
 mod limits;
 
@@ -105,6 +106,7 @@ pub async fn mutate(review: &mut Review<'_>) -> Result<(), Status> {
         return Ok(());
     }
     escalation::admit(review)?;
+    certificates::admit(review)?;
     if review.creates("/pods") {
         service_account::admit(review).await?;
         priority::admit(review)?;

@@ -165,17 +165,18 @@ async fn accept(
     };
     if let Some(audit) = &api.guard.audit {
         let head = (&parts, peer, course.id.as_str());
-        course.trail = records::begin(audit, real.as_ref().ok(), &info, head, api.now()).await;
+        course.trail = records::begin(audit, real.as_ref().ok(), &info, head, api.now()).await?;
         if let (Some(trail), Err(_)) = (&course.trail, &real) {
             trail.unauthenticated(records::attempted(peer, &parts.headers));
         }
     }
-    let user = records::acting(api, real?, &parts.headers, course.trail.as_ref()).await?;
+    let selectors = Selectors::of(&info, &query);
+    let asked = Asked::of(&info).narrowed(&selectors);
+    let user = records::acting(api, real?, &parts.headers, &asked, course.trail.as_ref()).await?;
     let target = Target::of(&api.kinds(), &info);
     course.long = is_long(&info);
     let _turn = turn(api, &user, &info, &query, target.as_ref(), &mut course.decided).await?;
-    let selectors = Selectors::of(&info, &query);
-    records::allowed(api, &user, &Asked::of(&info).narrowed(&selectors), course.trail.as_ref()).await?;
+    records::allowed(api, &user, &asked, course.trail.as_ref()).await?;
     let in_protobuf = || target.as_ref().is_none_or(|t| protobuf::knows(&t.resource.api_version(), &t.resource.kind));
     let shaped = target.as_ref().is_none_or(|target| !reviews::is_one(target));
     let wanted = negotiate::wanted(&parts.headers, &query, shaped, in_protobuf);

@@ -1,4 +1,4 @@
-//! `/readyz`, `/livez`, `/healthz`, `/version`, and the hub as an OpenID issuer.
+//! `/readyz`, `/livez`, `/healthz`, `/version`.
 //!
 //! In: a path. Out: short answers without rights. Never: figures or objects.
 
@@ -17,8 +17,6 @@ pub fn answer(api: &Api, path: &str, query: &Query) -> Option<Reply> {
     match (first, check) {
         ("readyz" | "livez" | "healthz", _) => Some(health(api, first, check, query.has("verbose"))),
         ("version", "") => json(version()),
-        (".well-known", "openid-configuration") => json(openid()),
-        ("openid", "v1/jwks") => json(api.tokens.jwks()),
         _ => None,
     }
 }
@@ -71,7 +69,8 @@ fn architecture() -> &'static str {
     }
 }
 
-fn openid() -> Value {
+/// The hub as an OpenID issuer, for those who may read it (`system:service-account-issuer-discovery`).
+pub fn openid() -> Value {
     json!({
         "issuer": ISSUER,
         "jwks_uri": format!("{ISSUER}/openid/v1/jwks"),

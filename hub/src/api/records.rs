@@ -23,14 +23,14 @@ pub async fn begin(
     info: &RequestInfo,
     (parts, peer, id): (&Parts, &Peer, &str),
     now: Timestamp,
-) -> Option<Arc<Trail>> {
+) -> Result<Option<Arc<Trail>>, Status> {
     let nobody = User::default();
     let asked = attributes(user.unwrap_or(&nobody), info);
     let agent = parts.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let uri = parts.uri.path_and_query().map_or_else(String::new, |uri| uri.as_str().to_owned());
     let sources = sources(peer, &parts.headers);
     let head = Head { id, uri, user, sources, agent, version: &info.version, now };
-    audit.begin(&asked, head).await
+    audit.begin(&asked, head).await.map_err(|_| Status::internal("failed to update audit event"))
 }
 
 /// The request as the audit log and priority and fairness see it.
@@ -75,12 +75,18 @@ pub fn attempted(peer: &Peer, headers: &HeaderMap) -> &'static str {
 }
 
 /// The user that the request is made as.
-pub async fn acting(api: &Api, real: User, headers: &HeaderMap, trail: Option<&Arc<Trail>>) -> Result<User, Status> {
-    let user = auth::impersonate(&api.authorizer, real, headers).await?;
-    if let Some(trail) = trail.filter(|_| headers.contains_key("impersonate-user")) {
-        trail.impersonates(&user);
+pub async fn acting(
+    api: &Api,
+    real: User,
+    headers: &HeaderMap,
+    asked: &Asked<'_>,
+    trail: Option<&Arc<Trail>>,
+) -> Result<User, Status> {
+    let Some(acting) = auth::impersonate(&api.authorizer, &real, headers, asked).await? else { return Ok(real) };
+    if let Some(trail) = trail {
+        trail.impersonates(&acting);
     }
-    Ok(user)
+    Ok(acting.user)
 }
 
 pub async fn allowed(api: &Api, user: &User, asked: &Asked<'_>, trail: Option<&Arc<Trail>>) -> Result<(), Status> {

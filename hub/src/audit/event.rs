@@ -4,7 +4,7 @@
 //! Whoever drops the last `Trail` of a request that was begun ends its record. Never: two events of one stage.
 
 use super::{Audit, body};
-use crate::auth::User;
+use crate::auth::{Acting, User};
 use bytes::Bytes;
 use jiff::Timestamp;
 use limpet_hub_core::{
@@ -112,8 +112,11 @@ impl Trail {
         self.verdict.level >= Level::RequestResponse
     }
 
-    pub fn impersonates(&self, user: &User) {
-        self.set("impersonatedUser", user.to_value());
+    pub fn impersonates(&self, acting: &Acting) {
+        self.set("impersonatedUser", acting.user.to_value());
+        if !acting.constraint.is_empty() {
+            self.set("authenticationMetadata", json!({"impersonationConstraint": acting.constraint}));
+        }
     }
 
     /// The first value of a key stays, as upstream has it.

@@ -29,7 +29,7 @@ pub fn open(path: &Path, options: &AuditOptions) -> Result<Sink, String> {
         let opened = Rotating::open(path, options);
         Box::new(opened.map_err(|why| format!("the audit log {}: {why}", path.display()))?)
     };
-    let (sink, outlet) = sink::channel("log", QUEUE_MAX, true);
+    let (sink, outlet) = sink::channel("log", QUEUE_MAX, options.log_mode);
     let thread = std::thread::Builder::new().name("audit-log".into());
     thread.spawn(move || write(outlet, &mut *place)).map_err(|why| format!("the audit log's thread: {why}"))?;
     Ok(sink)
@@ -170,7 +170,7 @@ impl Place for Rotating {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::LogMode, *};
 
     #[test]
     fn old_files_are_counted_and_foreign_ones_left() {
@@ -194,6 +194,44 @@ mod tests {
         // It goes on where it was.
         drop(log);
         assert_eq!(Rotating::open(&path, &options).unwrap().size, line.len() as u64 + 1);
+    }
+
+    /// A disk that takes nothing while it is told so.
+    struct Moody(std::sync::Arc<std::sync::atomic::AtomicBool>);
+
+    impl Place for Moody {
+        fn put(&mut self, _lines: &[Bytes]) -> io::Result<()> {
+            let full = self.0.load(std::sync::atomic::Ordering::Acquire);
+            if full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_strict_mode_knows_whether_an_event_is_kept_and_the_others_do_not_ask() {
+        for mode in [LogMode::Batch, LogMode::Blocking, LogMode::BlockingStrict] {
+            let full = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+            let (sink, outlet) = sink::channel("log", 8, mode);
+            let mut place = Moody(std::sync::Arc::clone(&full));
+            std::thread::spawn(move || write(outlet, &mut place));
+            for (is_full, kept) in [(false, true), (true, mode != LogMode::BlockingStrict), (false, true)] {
+                full.store(is_full, std::sync::atomic::Ordering::Release);
+                let mark = sink.mark();
+                sink.send(Bytes::from_static(b"{}"));
+                assert_eq!(sink.is_kept(mark).await, kept, "{mode:?}, full: {is_full}");
+                sink.end().await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_in_batch_mode() {
+        let (sink, outlet) = sink::channel("log", 2, LogMode::Batch);
+        for _ in 0..5 {
+            sink.room().await;
+            sink.send(Bytes::from_static(b"{}"));
+        }
+        assert_eq!(sink.lost(), 3);
+        drop(outlet);
     }
 
     #[test]

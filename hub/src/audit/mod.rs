@@ -36,6 +36,7 @@ pub struct AuditOptions {
     pub policy_file: Option<PathBuf>,
     /// `-` is the standard output.
     pub log_path: Option<PathBuf>,
+    pub log_mode: LogMode,
     /// MiB of the file before a new one is begun; 0: never.
     pub log_maxsize: u64,
     /// Old files that are kept; 0: all.
@@ -54,6 +55,7 @@ impl Default for AuditOptions {
         AuditOptions {
             policy_file: None,
             log_path: None,
+            log_mode: LogMode::Blocking,
             log_maxsize: 100,
             log_maxbackup: 10,
             log_maxage: 0,
@@ -65,6 +67,34 @@ impl Default for AuditOptions {
         }
     }
 }
+
+/// What a request does while the file is behind, as kube-apiserver's `--audit-log-mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogMode {
+    /// It does not wait: what does not fit into the buffer is dropped and counted.
+    Batch,
+    /// It waits for room.
+    Blocking,
+    /// It waits until the file has its first event, and fails without.
+    BlockingStrict,
+}
+
+impl std::str::FromStr for LogMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LogMode, String> {
+        match text {
+            "batch" => Ok(LogMode::Batch),
+            "blocking" => Ok(LogMode::Blocking),
+            "blocking-strict" => Ok(LogMode::BlockingStrict),
+            _ => Err(format!("{text:?} is not batch, blocking or blocking-strict")),
+        }
+    }
+}
+
+/// The request's first event is not where it has to be.
+#[derive(Debug)]
+pub struct Unrecorded;
 
 /// The open audit log.
 pub struct Audit {
@@ -106,11 +136,11 @@ impl Audit {
         Ok(Some(Arc::new(Audit { policy, sinks, counts: Counts::default() })))
     }
 
-    /// Begins the record of a request; `None` when the policy wants none of it.
-    pub async fn begin(self: &Arc<Self>, asked: &Attributes<'_>, head: Head<'_>) -> Option<Arc<Trail>> {
+    /// Begins the record of a request; `None` when the policy wants none of it. `Err`: it must not be carried out.
+    pub async fn begin(self: &Arc<Self>, asked: &Attributes<'_>, head: Head<'_>) -> Result<Option<Arc<Trail>>, Unrecorded> {
         let verdict = self.policy.judge(asked);
         if verdict.level == Level::None {
-            return None;
+            return Ok(None);
         }
         for sink in &self.sinks {
             sink.room().await;
@@ -119,8 +149,14 @@ impl Audit {
             count.fetch_add(1, Ordering::Relaxed);
         }
         let trail = Arc::new(Trail::new(Arc::clone(self), verdict, Parts::of(asked, head)));
+        let marks: Vec<_> = self.sinks.iter().map(Sink::mark).collect();
         trail.record(Stage::RequestReceived);
-        Some(trail)
+        for (sink, mark) in self.sinks.iter().zip(marks) {
+            if !sink.is_kept(mark).await {
+                return Err(Unrecorded);
+            }
+        }
+        Ok(Some(trail))
     }
 
     fn send(&self, line: Vec<u8>) {

@@ -4,7 +4,7 @@
 //! Never: holds more than the buffer's size, or makes a request wait.
 
 use super::{
-    AuditOptions,
+    AuditOptions, LogMode,
     sink::{self, Outlet, Sink},
 };
 use crate::webhook::client::Client;
@@ -18,7 +18,7 @@ const CALL_TIME: Duration = Duration::from_secs(30);
 const LIST_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 pub fn start(client: Client, options: &AuditOptions) -> Sink {
-    let (sink, outlet) = sink::channel("webhook", options.webhook_batch_buffer_size.max(1), false);
+    let (sink, outlet) = sink::channel("webhook", options.webhook_batch_buffer_size.max(1), LogMode::Batch);
     let options = options.clone();
     tokio::spawn(deliver(outlet, client, options));
     sink

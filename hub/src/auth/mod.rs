@@ -6,6 +6,7 @@
 
 pub mod authorize;
 pub mod authz;
+mod bootstrap;
 mod impersonate;
 
 mod chain;
@@ -23,7 +24,7 @@ pub mod user;
 pub mod x509;
 
 pub use authorize::{Asked, Authorizer};
-pub use impersonate::apply as impersonate;
+pub use impersonate::{Acting, apply as impersonate};
 pub use user::User;
 
 pub use authz::AuthzOptions;

@@ -65,6 +65,11 @@ impl Tokens {
         Tokens { signer, issuer, store, uses: Uses::default() }
     }
 
+    /// Where Secrets are.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
     pub fn issuer(&self) -> &str {
         &self.issuer
     }

@@ -4,7 +4,7 @@
 
 use crate::duration;
 use limpet_hub::{
-    audit::AuditOptions,
+    audit::{AuditOptions, LogMode},
     auth::{AuthnOptions, AuthzOptions, Oidc, front::FrontOptions},
     flow::FlowOptions,
     guard::GuardOptions,
@@ -20,6 +20,10 @@ pub struct Flags {
     /// Where to write audit events, one line of JSON each; - is the standard output
     #[arg(long, value_name = "FILE")]
     audit_log_path: Option<PathBuf>,
+    /// What requests do while the audit log is behind: batch (nothing waits, events may be dropped), blocking (they wait), or
+    /// blocking-strict (they also fail when their first event cannot be written)
+    #[arg(long, value_name = "MODE", default_value = "blocking")]
+    audit_log_mode: LogMode,
     /// MiB of an audit log before the next one is begun; 0: never
     #[arg(long, value_name = "MIB", default_value_t = 100)]
     audit_log_maxsize: u64,
@@ -100,6 +104,10 @@ struct Who {
     /// How long its answers are kept
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = time_or_zero)]
     authentication_token_webhook_cache_ttl: Duration,
+    /// Whether bootstrap tokens (Secrets of type bootstrap.kubernetes.io/token in kube-system) are believed
+    #[arg(long, value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1,
+        default_missing_value = "true")]
+    enable_bootstrap_token_auth: bool,
     /// Whether strangers may ask; they may do little
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1,
         default_missing_value = "true")]
@@ -184,6 +192,7 @@ impl Who {
             token_webhook_config_file: self.authentication_token_webhook_config_file,
             token_webhook_cache_ttl: self.authentication_token_webhook_cache_ttl,
             anonymous_auth: self.anonymous_auth,
+            bootstrap_tokens: self.enable_bootstrap_token_auth,
             front,
         }
     }
@@ -214,6 +223,7 @@ impl Flags {
             audit: AuditOptions {
                 policy_file: self.audit_policy_file,
                 log_path: self.audit_log_path,
+                log_mode: self.audit_log_mode,
                 log_maxsize: self.audit_log_maxsize,
                 log_maxbackup: self.audit_log_maxbackup,
                 log_maxage: self.audit_log_maxage,

@@ -5,7 +5,7 @@
 use crate::api::{
     Body, Reply, aggregate,
     dispatch::{Call, Input, not_allowed},
-    limits,
+    health, limits,
     negotiate::Wanted,
     reply, subresources,
 };
@@ -57,6 +57,8 @@ pub async fn answer(call: Call, input: Input) -> Result<Reply, Status> {
         ["openapi", "v3", rest @ ..] => v3(&call, &rest.join("/")),
         ["openapi", "v2"] => Ok(v2(&call)),
         ["metrics"] => Ok(metrics(&call)),
+        [".well-known", "openid-configuration"] => json(health::openid()),
+        ["openid", "v1", "jwks"] => json(call.api.tokens.jwks()),
         _ => Err(Status::no_such_resource()),
     }
 }
