@@ -19,11 +19,14 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 pub struct Inflow(Option<Incoming>);
 
 static BODIES: Semaphore = Semaphore::const_new(limits::BODIES_KIB_MAX as usize);
+/// What bodies become: a list of numbers is thirty times as large as it was on the wire.
+static VALUES: Semaphore = Semaphore::const_new(limits::VALUES_KIB_MAX as usize);
 
 /// A body that was read, with its share of the room for bodies.
 pub struct Upload {
     pub bytes: Bytes,
     _room: SemaphorePermit<'static>,
+    _values: SemaphorePermit<'static>,
 }
 
 impl std::ops::Deref for Upload {
@@ -49,9 +52,13 @@ impl Inflow {
         let announced = self.0.as_ref().and_then(|b| b.size_hint().exact());
         let size = announced.unwrap_or(limits::BODY_BYTES_MAX as u64).min(limits::BODY_BYTES_MAX as u64);
         let room = BODIES.acquire_many((size / 1024) as u32 + 1);
-        match tokio::time::timeout(limits::TURN_TIME, room).await {
-            Ok(Ok(room)) => Ok(Upload { bytes: self.read_up_to(limits::BODY_BYTES_MAX).await?, _room: room }),
-            _ => Err(Status::too_many_requests("too many large requests, please try again later", 1)),
+        let full = || Status::too_many_requests("too many large requests, please try again later", 1);
+        let Ok(Ok(_room)) = tokio::time::timeout(limits::TURN_TIME, room).await else { return Err(full()) };
+        let bytes = self.read_up_to(limits::BODY_BYTES_MAX).await?;
+        let values = VALUES.acquire_many(kib_of_values(&bytes));
+        match tokio::time::timeout(limits::TURN_TIME, values).await {
+            Ok(Ok(_values)) => Ok(Upload { bytes, _room, _values }),
+            _ => Err(full()),
         }
     }
 
@@ -92,6 +99,17 @@ async fn drain(mut body: Incoming) {
             None => return,
         }
     }
+}
+
+/// KiB that a body may take when it is parsed, all copies on its way counted: by what begins or parts values. Of protobuf, whose
+/// values are parted by their lengths, each two bytes may be one.
+fn kib_of_values(bytes: &[u8]) -> u32 {
+    let marks = match bytes.starts_with(protobuf::MAGIC) {
+        true => bytes.len() / 2,
+        false => bytes.iter().filter(|b| matches!(b, b',' | b':' | b'[' | b'{' | b'\n')).count(),
+    };
+    let kib = bytes.len().saturating_add(marks.saturating_mul(limits::VALUE_BYTES)) / 1024 + 1;
+    u32::try_from(kib).unwrap_or(u32::MAX).min(limits::VALUES_KIB_MAX)
 }
 
 /// An object of a kind from a create or update. A body without a type counts as JSON.

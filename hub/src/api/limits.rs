@@ -48,6 +48,10 @@ pub const STALL_TIME: Duration = Duration::from_secs(300);
 pub const BODY_TIME: Duration = Duration::from_secs(60);
 /// Bodies that are in memory at the same time, all together, in KiB.
 pub const BODIES_KIB_MAX: u32 = 96 * 1024;
+/// What bodies may take as values at the same time, all together, in KiB; one that would take more alone is read alone.
+pub const VALUES_KIB_MAX: u32 = 256 * 1024;
+/// One value of a parsed body: its own place, and those of copies.
+pub const VALUE_BYTES: usize = 64;
 /// The body of a device that wants to join: nobody has vouched for it yet.
 pub const JOIN_BYTES_MAX: usize = 32 * 1024;
 /// What is still read of a body after its answer is known.
@@ -84,4 +88,5 @@ pub const YAML_DEPTH_MAX: usize = 100;
 pub const YAML_ALIASES_MAX: usize = 1000;
 
 const _: () = assert!(BODIES_KIB_MAX as usize * 1024 > 8 * BODY_BYTES_MAX && JOIN_BYTES_MAX < BODY_BYTES_MAX);
+const _: () = assert!(VALUES_KIB_MAX > BODIES_KIB_MAX);
 const _: () = assert!(GZIP_BYTES_MIN > CHUNK_BYTES && TOKEN_BYTES_MAX < HEADER_BYTES_MAX);

@@ -21,7 +21,7 @@ use table::{Base, Field, Form};
 use wire::{Item, Reader, WireError};
 
 pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
-const MAGIC: &[u8] = b"k8s\0";
+pub const MAGIC: &[u8] = b"k8s\0";
 const DEPTH_MAX: usize = 100;
 /// Where messages are that every group uses under its own name.
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
@@ -180,3 +180,5 @@ mod tests;
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod spoilt;
