@@ -283,12 +283,21 @@ fn a_hub_in_one_file_and_back() {
     hub.child.wait().unwrap();
     // Half a snapshot, and a file that is none, leave nothing behind.
     let whole = std::fs::read(&file).unwrap();
-    for bad in [&whole[..whole.len() / 2], b"nothing of the kind"] {
+    let flipped = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+    let key = whole.windows(17).position(|w| w == b"BEGIN PRIVATE KEY").unwrap();
+    let cut = |bytes: usize| whole[..whole.len() - bytes].to_vec();
+    // In the middle are the objects, also where no record is; at the end the sums of everything.
+    let spoilt = [cut(whole.len() / 2), cut(4096), flipped(key + 40), flipped(whole.len() / 2), flipped(whole.len() - 2000)];
+    for bad in spoilt.into_iter().chain([b"nothing of the kind".to_vec(), b"\x1b[2J".repeat(400)]) {
         let bad_file = dir.path().join("bad");
         std::fs::write(&bad_file, bad).unwrap();
         let refused = output(&["hub", "restore", bad_file.to_str().unwrap()], other.path());
         let said = String::from_utf8_lossy(&refused.stderr).to_string();
-        assert!(!refused.status.success() && said.contains("no snapshot"), "{said}");
+        assert!(!refused.status.success() && said.contains("no snapshot") && !said.contains('\x1b'), "{said}");
         assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 0);
     }
     stdout(&output(&["hub", "restore", path], other.path()));

@@ -6,9 +6,10 @@
 //! half a hub behind: `store.redb` is put into place last, after every record was read.
 
 use super::{Hub, OperateError, ask, with};
-use crate::hub::store_options;
+use crate::{hub::store_options, pki::hex};
 use limpet_store::{Revision, Store};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
@@ -17,7 +18,10 @@ use std::{
 };
 
 const MANIFEST: &str = "limpet-snapshot.json";
-const VERSION: u32 = 1;
+/// 1: without sums.
+const VERSION: u32 = 2;
+/// The last file: `<SHA-256>  <name>` of all others, as sha256sum writes it.
+const SUMS: &str = "limpet-snapshot.sha256";
 const STORE: &str = "store.redb";
 const KEYS: &str = "store.keys";
 /// Plain files of the data directory that belong to a hub.
@@ -69,13 +73,13 @@ fn pack(data_dir: &Path, copied: &Copied, file: &Path) -> io::Result<()> {
     let part = PathBuf::from(name);
     let _ = fs::remove_file(&part);
     let out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
-    let mut tar = tar::Builder::new(out);
+    let mut tar = Packing { tar: tar::Builder::new(out), sums: String::new() };
     let manifest =
         Manifest { version: VERSION, limpet: env!("CARGO_PKG_VERSION").into(), revision: copied.revision };
-    add(&mut tar, MANIFEST, &serde_json::to_vec(&manifest)?)?;
+    tar.add(MANIFEST, &serde_json::to_vec(&manifest)?)?;
     for name in FILES {
         match fs::read(data_dir.join(name)) {
-            Ok(bytes) => add(&mut tar, name, &bytes)?,
+            Ok(bytes) => tar.add(name, &bytes)?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(e),
         }
@@ -84,13 +88,15 @@ fn pack(data_dir: &Path, copied: &Copied, file: &Path) -> io::Result<()> {
     pki.sort();
     for path in pki.iter().filter(|p| p.is_file()) {
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        add(&mut tar, &format!("{PKI}/{name}"), &fs::read(path)?)?;
+        tar.add(&format!("{PKI}/{name}"), &fs::read(path)?)?;
     }
-    add(&mut tar, KEYS, &fs::read(copied.dir.join(KEYS))?)?;
-    let mut store = File::open(copied.dir.join(STORE))?;
+    tar.add(KEYS, &fs::read(copied.dir.join(KEYS))?)?;
+    let store = File::open(copied.dir.join(STORE))?;
     let bytes = store.metadata()?.len();
-    tar.append_data(&mut header(bytes), STORE, &mut store)?;
-    let out = tar.into_inner()?;
+    tar.add_from(STORE, bytes, store)?;
+    let sums = std::mem::take(&mut tar.sums);
+    tar.add(SUMS, sums.as_bytes())?;
+    let out = tar.tar.into_inner()?;
     out.sync_all()?;
     fs::rename(&part, file)
 }
@@ -102,8 +108,40 @@ fn header(bytes: u64) -> tar::Header {
     header
 }
 
-fn add(tar: &mut tar::Builder<File>, name: &str, bytes: &[u8]) -> io::Result<()> {
-    tar.append_data(&mut header(bytes.len() as u64), name, bytes)
+struct Packing {
+    tar: tar::Builder<File>,
+    sums: String,
+}
+
+impl Packing {
+    fn add(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.add_from(name, bytes.len() as u64, bytes)
+    }
+
+    fn add_from(&mut self, name: &str, bytes: u64, from: impl Read) -> io::Result<()> {
+        let mut from = Summing { from, sum: Sha256::new() };
+        self.tar.append_data(&mut header(bytes), name, &mut from)?;
+        self.sums.push_str(&line(from.sum, name));
+        Ok(())
+    }
+}
+
+/// What is read, and its sum.
+struct Summing<R> {
+    from: R,
+    sum: Sha256,
+}
+
+impl<R: Read> Read for Summing<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.from.read(into)?;
+        self.sum.update(&into[..bytes]);
+        Ok(bytes)
+    }
+}
+
+fn line(sum: Sha256, name: &str) -> String {
+    format!("{}  {name}\n", hex(&sum.finalize()))
 }
 
 /// Makes `data_dir` from a snapshot; says at which revision it goes on.
@@ -129,12 +167,14 @@ pub fn restore(data_dir: &Path, file: &Path) -> Result<Revision, OperateError> {
 
 /// Takes out what belongs to a hub, and nothing else. The error is a sentence.
 fn unpack(file: &Path, into: &Path) -> Result<Manifest, String> {
-    let wrong = |e: io::Error| format!("it cannot be read: {e}");
+    // Its own bytes may be in the words.
+    let plain = |e: io::Error| e.to_string().chars().map(|c| if c.is_control() { '?' } else { c }).take(200).collect::<String>();
+    let wrong = |e: io::Error| format!("it cannot be read: {}", plain(e));
     let mut tar = tar::Archive::new(File::open(file).map_err(wrong)?);
     let mut manifest: Option<Manifest> = None;
-    let (mut files, mut is_whole) = (0, false);
+    let (mut files, mut last, mut sums) = (0, String::new(), String::new());
     for entry in tar.entries().map_err(wrong)? {
-        let mut entry = entry.map_err(wrong)?;
+        let entry = entry.map_err(wrong)?;
         files += 1;
         let name = entry.path().map_err(wrong)?.to_string_lossy().into_owned();
         let is_plain = entry.header().entry_type() == tar::EntryType::Regular;
@@ -142,9 +182,20 @@ fn unpack(file: &Path, into: &Path) -> Result<Manifest, String> {
         if !is_plain || !belongs(&name) || entry.size() > bytes_max || files > FILES_MAX {
             return Err(format!("{name:?} does not belong into a snapshot"));
         }
+        last.clone_from(&name);
+        let mut entry = Summing { from: entry, sum: Sha256::new() };
+        if name == SUMS {
+            let mut told = String::new();
+            entry.read_to_string(&mut told).map_err(wrong)?;
+            if told != sums {
+                return Err("a file in it is not what it was when the snapshot was made (its SHA-256 differs)".into());
+            }
+            continue;
+        }
         if name == MANIFEST {
             let mut text = Vec::new();
             entry.read_to_end(&mut text).map_err(wrong)?;
+            sums.push_str(&line(entry.sum, &name));
             let read: Manifest = serde_json::from_slice(&text).map_err(|e| format!("its manifest: {e}"))?;
             if read.version > VERSION {
                 return Err(format!("a newer limpet made it ({}); use that one", read.limpet));
@@ -159,19 +210,20 @@ fn unpack(file: &Path, into: &Path) -> Result<Manifest, String> {
         let mut out = out.write(true).create_new(true).mode(0o600).open(into.join(&name)).map_err(wrong)?;
         io::copy(&mut entry, &mut out).map_err(wrong)?;
         out.flush().and_then(|()| out.sync_all()).map_err(wrong)?;
-        is_whole = name == STORE;
+        sums.push_str(&line(entry.sum, &name));
     }
-    if !is_whole {
-        return Err("it ends before the objects; it was cut short".into());
+    let manifest = manifest.ok_or_else(|| "it is empty".to_owned())?;
+    match last == if manifest.version < 2 { STORE } else { SUMS } {
+        true => Ok(manifest),
+        false => Err("it ends before its end; it was cut short".into()),
     }
-    manifest.ok_or_else(|| "it is empty".to_owned())
 }
 
 fn belongs(name: &str) -> bool {
     let plain = |name: &str| {
         !name.is_empty() && !name.starts_with('.') && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
     };
-    [MANIFEST, STORE, KEYS].contains(&name)
+    [MANIFEST, STORE, KEYS, SUMS].contains(&name)
         || FILES.contains(&name)
         || name.strip_prefix(PKI).and_then(|n| n.strip_prefix('/')).is_some_and(plain)
 }
