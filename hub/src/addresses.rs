@@ -4,7 +4,7 @@
 //! the URL for the operator's kubeconfig. The endpoints are kept in `hub.json` for `limpet token` while no hub runs.
 //! Never: asks the network.
 
-use crate::{enroll::Endpoints, hub::HubOptions};
+use crate::{enroll::Endpoints, hub::HubOptions, meeting::BrokerSettings};
 use serde_json::{Value, json};
 use std::{
     io::Write,
@@ -115,13 +115,14 @@ fn host_name() -> Option<String> {
     limpet_protocol::topic::valid_node_name(&name).then_some(name)
 }
 
-/// Keeps the endpoints for `limpet token` while no hub runs.
-pub(crate) fn remember(data_dir: &Path, endpoints: &Endpoints) -> std::io::Result<()> {
+/// Keeps the endpoints for `limpet token` while no hub runs, and the broker for a start without `--broker`.
+pub(crate) fn remember(data_dir: &Path, endpoints: &Endpoints, broker: Option<&BrokerSettings>) -> std::io::Result<()> {
     let value = json!({
         "api": endpoints.api,
         "mqtt": endpoints.mqtt,
         "registry": endpoints.registry,
         "clusterName": endpoints.cluster_name,
+        "broker": broker.map(BrokerSettings::with_whole_paths),
     });
     let (path, temporary) = (data_dir.join(FILE), data_dir.join("hub.json.new"));
     let mut file = std::fs::File::create(&temporary)?;
@@ -130,10 +131,19 @@ pub(crate) fn remember(data_dir: &Path, endpoints: &Endpoints) -> std::io::Resul
     std::fs::rename(temporary, path)
 }
 
+fn read(data_dir: &Path) -> Option<Value> {
+    serde_json::from_slice(&std::fs::read(data_dir.join(FILE)).ok()?).ok()
+}
+
+/// At which external broker the last hub of this data directory met its boards.
+pub fn remembered_broker(data_dir: &Path) -> Option<BrokerSettings> {
+    let mut value = read(data_dir)?;
+    serde_json::from_value(value.get_mut("broker")?.take()).ok()
+}
+
 /// What the last hub of this data directory was reached under; `None` when there was none.
 pub(crate) fn recall(data_dir: &Path) -> Option<Endpoints> {
-    let bytes = std::fs::read(data_dir.join(FILE)).ok()?;
-    let value: Value = serde_json::from_slice(&bytes).ok()?;
+    let value = read(data_dir)?;
     let list = |name: &str| -> Vec<String> {
         let items = value[name].as_array().into_iter().flatten();
         items.filter_map(Value::as_str).map(String::from).collect()
@@ -177,5 +187,33 @@ mod tests {
         assert_eq!(addresses.local_url(1), "https://10.0.0.1:1");
         assert_eq!(addresses.endpoints((1, Some(2), 3), "c").mqtt[0], "10.0.0.1:2");
         assert!(addresses.endpoints((1, None, 3), "c").mqtt.is_empty());
+    }
+
+    #[test]
+    fn the_broker_is_remembered_with_whole_paths_until_there_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(remembered_broker(dir.path()).is_none());
+        let endpoints =
+            Endpoints { api: vec![], mqtt: vec![], registry: vec![], cluster_name: "c".into(), broker: None };
+        let settings = BrokerSettings {
+            url: "mqtts://broker.test".into(),
+            ca: Some("broker/ca.crt".into()),
+            certificate: Some(("hub.crt".into(), "/etc/hub.key".into())),
+            node_password_file: Some("boards".into()),
+            ..BrokerSettings::default()
+        };
+        remember(dir.path(), &endpoints, Some(&settings)).unwrap();
+        let known = remembered_broker(dir.path()).unwrap();
+        assert_eq!(known, settings.with_whole_paths());
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(known.ca, Some(here.join("broker/ca.crt")));
+        assert_eq!(known.certificate, Some((here.join("hub.crt"), "/etc/hub.key".into())));
+        remember(dir.path(), &endpoints, None).unwrap();
+        assert!(remembered_broker(dir.path()).is_none());
+        // What an older version wrote, or what is spoiled, names none.
+        for text in ["{\"api\":[]}", "{\"broker\":{\"url\":7}}", "{"] {
+            std::fs::write(dir.path().join(FILE), text).unwrap();
+            assert!(remembered_broker(dir.path()).is_none(), "{text}");
+        }
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     share,
     webhook::tls::Own,
 };
-use limpet_broker::{Broker, BrokerOptions, Gate};
+use limpet_broker::{Broker, BrokerOptions, Gate, Office};
 use limpet_hub_core::{
     control,
     schedule::{Config, Scheduler},
@@ -258,7 +258,10 @@ impl Hub {
         let meeting = options.broker.as_ref().map(Meeting::open).transpose().map_err(HubError::Broker)?;
         let mut endpoints = addresses.endpoints(doors.ports, &options.cluster_name);
         let mut pki = open_pki(options, &addresses, doors.ports.0)?;
-        addresses::remember(&options.data_dir, &endpoints)
+        let left = addresses::remembered_broker(&options.data_dir).filter(|old| {
+            options.broker.as_ref().is_none_or(|new| new.url != old.url)
+        });
+        addresses::remember(&options.data_dir, &endpoints, options.broker.as_ref())
             .map_err(|source| HubError::Io { what: "write hub.json", source })?;
         let ca_pem = pki.ca_pem().to_string();
         endpoints.broker = meeting.as_ref().map(|m| m.for_nodes(&ca_pem));
@@ -277,6 +280,9 @@ impl Hub {
         guard.authn.own_authority(&ca_pem).map_err(HubError::Guard)?;
         let https = Arc::new(pki.api_config(&PROTOCOLS)?);
         let registry_tls = Arc::new(pki.https_config(&["http/1.1"])?);
+        if doors.mqtt.is_some() {
+            pki.remember_sessions(options.data_dir.join("tls-sessions"))?;
+        }
         let mqtt_tls = Arc::new(pki.mqtt_config()?);
         let pki = Arc::new(RwLock::new(pki));
         let enroll = Arc::new(Enroll::new(store.clone(), Arc::clone(&pki), endpoints));
@@ -320,6 +326,10 @@ impl Hub {
         let gate = Arc::new(gate);
         let broker_options = BrokerOptions { tls: mqtt_tls, message_bytes_max: MESSAGE_BYTES_MAX };
         let (broker, from_nodes) = limpet_broker::serve(doors.mqtt, broker_options, Arc::clone(&gate) as Arc<dyn Gate>);
+        // A broker that is left without its files is left without a word.
+        if let Some(left) = left.and_then(|old| Meeting::open(&old).ok()) {
+            broker.leave(left.options(Arc::clone(&pki), Arc::clone(&gate) as Arc<dyn Office>));
+        }
         if let Some(meeting) = meeting {
             broker.meet_at(meeting.options(Arc::clone(&pki), gate), lead.active());
         }

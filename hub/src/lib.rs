@@ -28,6 +28,7 @@ mod registry;
 mod relay;
 mod share;
 
+pub use addresses::remembered_broker;
 pub use meeting::{BrokerSettings, acl};
 pub use hub::{EtcdSettings, HubError, HubOptions, run};
 pub use limpet_store::EtcdFiles;

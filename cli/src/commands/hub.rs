@@ -146,7 +146,7 @@ fn serve(args: Serve) -> Outcome {
     let files = EtcdFiles { ca: args.etcd_cafile, cert: args.etcd_certfile, key: args.etcd_keyfile };
     let compaction = Duration::from_secs(args.etcd_compaction_interval);
     let etcd = args.store.map(|url| EtcdSettings { url, files, prefix: args.etcd_prefix, compaction });
-    let broker = args.broker.settings()?;
+    let broker = args.broker.settings(&data_dir);
     let options = HubOptions {
         data_dir,
         api_listen: args.api_listen,

@@ -21,7 +21,6 @@ use limpet_protocol::{join::JoinBroker, limits::ENVELOPE_BYTES_MAX, topic, topic
 use limpet_sealed::{
     Asking, Debt, Inside, Joiner, Key, Kind as Sort, Point, Reset, SealError, Session, SystemRandom, Window, kind, parts,
 };
-use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
 use std::{
     collections::VecDeque,
     io::Error,
@@ -82,9 +81,7 @@ pub(super) async fn visit(
     log::debug!("link: at the broker {address}: {:?}, a word every {} s", rhythm.kind, rhythm.every.as_secs());
     let wrong = |what: &str, e: &dyn std::fmt::Display| Error::other(format!("{what}: {e}"));
     let random = SystemRandom::new();
-    let key = PrivateKeyDer::from_pem_slice(who.key_pem.as_bytes()).map_err(|e| e.to_string());
-    let key = key.and_then(|k| Key::from_pkcs8(k.secret_der(), &random).map_err(|e| e.to_string()));
-    let (key, trust) = match (key, tls::hub_key(&who.answer.ca_pem, clock)) {
+    let (key, trust) = match (who.key.sealing(&random), tls::hub_key(&who.answer.ca_pem, clock)) {
         (Ok(key), Ok(trust)) => (key, trust),
         (Err(e), _) => return wrong("the node's key", &e),
         (_, Err(e)) => return wrong("the hub's CA", &e),
@@ -163,6 +160,8 @@ struct Open {
     window: Window,
     joiner: Joiner,
     debt: Debt,
+    /// Signs of life since the hub's last word.
+    unheard: u32,
 }
 
 struct Meeting<'a> {
@@ -261,10 +260,13 @@ impl Meeting<'_> {
         mqtt::publish(&mut self.out, &self.topic, packet);
     }
 
+    fn keepalive_s(&self) -> u16 {
+        u16::try_from(self.rhythm.every.as_secs()).unwrap_or(u16::MAX)
+    }
+
     /// Greets.
     fn ask(&mut self) -> State {
-        let keepalive = u16::try_from(self.rhythm.every.as_secs()).unwrap_or(u16::MAX);
-        match Asking::new(self.node, &self.key, keepalive, self.hardware, &self.random) {
+        match Asking::new(self.node, &self.key, self.keepalive_s(), self.hardware, &self.random) {
             Ok(asking) => {
                 self.publish(asking.hello());
                 State::Asking(asking, Instant::now() + self.backoff.next())
@@ -293,6 +295,13 @@ impl Meeting<'_> {
         }
         if self.sent + self.rhythm.every <= now {
             self.sign_of_life(&mut state);
+        }
+        // The broker takes everything, also for a hub that has left it.
+        if let State::Open(open) = &state
+            && open.unheard > limpet_sealed::unanswered_max(self.keepalive_s())
+        {
+            let why = format!("the hub has not said a word since {} signs of life", open.unheard);
+            return self.end(state, &why).await;
         }
         Ok(match state {
             State::Waiting(at) if at <= now => self.ask(),
@@ -325,7 +334,10 @@ impl Meeting<'_> {
     /// One word for broker and hub. Where somebody between ends the connection, the broker has to answer, too.
     fn sign_of_life(&mut self, state: &mut State) {
         let open = match state {
-            State::Open(open) => Some(open.session.up.seal(&Inside::Beat)),
+            State::Open(open) => {
+                open.unheard += 1;
+                Some(open.session.up.seal(&Inside::Beat))
+            }
             _ => None,
         };
         if let Some(Ok(packet)) = &open {
@@ -422,11 +434,13 @@ impl Meeting<'_> {
             window: Window::default(),
             joiner: Joiner::default(),
             debt: Debt::default(),
+            unheard: 0,
         })))
     }
 
     /// What the hub says in an open session. The inner error ends the session.
     async fn said(&mut self, open: &mut Open, inside: Inside) -> Result<Result<(), SealError>, Error> {
+        open.unheard = 0;
         match inside {
             Inside::Part { channel, last, bytes } => {
                 if let Some(taken) = open.debt.taken() {

@@ -12,6 +12,7 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
+use serde::{Deserialize, Serialize};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -25,7 +26,8 @@ const CERTIFICATE_DAYS: u64 = 398;
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// `limpet hub --broker…`
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct BrokerSettings {
     /// `mqtts://HOST[:PORT][,HOST[:PORT]…]`
     pub url: String,
@@ -39,6 +41,20 @@ pub struct BrokerSettings {
     pub password_file: Option<PathBuf>,
     pub node_username: Option<String>,
     pub node_password_file: Option<PathBuf>,
+}
+
+impl BrokerSettings {
+    /// The same from whatever directory the hub is started.
+    pub(crate) fn with_whole_paths(&self) -> BrokerSettings {
+        let whole = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        BrokerSettings {
+            ca: self.ca.as_ref().map(whole),
+            certificate: self.certificate.as_ref().map(|(certificate, key)| (whole(certificate), whole(key))),
+            password_file: self.password_file.as_ref().map(whole),
+            node_password_file: self.node_password_file.as_ref().map(whole),
+            ..self.clone()
+        }
+    }
 }
 
 /// Settings that were read and are sound.

@@ -17,6 +17,17 @@ pub fn parts(channel: u8, message: &[u8]) -> Vec<Inside> {
     chunks.into_iter().enumerate().map(part).collect()
 }
 
+/// With each so many signs of life of a node the hub answers one: the broker's word that it is there says nothing of the hub.
+/// Where they are frequent bytes cost nothing.
+pub fn answered_every(keepalive_s: u16) -> u32 {
+    if keepalive_s <= 60 { 3 } else { 24 }
+}
+
+/// Signs of life without a word of the hub after which it is not there any more.
+pub fn unanswered_max(keepalive_s: u16) -> u32 {
+    2 * answered_every(keepalive_s) + 1
+}
+
 /// Puts parts together again: one message at a time.
 #[derive(Debug, Default)]
 pub struct Joiner {

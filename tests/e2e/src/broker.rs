@@ -22,17 +22,36 @@ pub struct Broker {
     pub dir: PathBuf,
     namespace: String,
     mark: (&'static str, String),
+    /// Its command line, to be run in its namespace.
+    program: Vec<String>,
     process: Option<Daemon>,
 }
 
 impl Broker {
-    /// Sets it up and starts it; the hub is started again, and meets its boards there from now on.
-    pub fn take_over(world: &mut World) -> Result<Broker> {
+    /// What `limpet broker setup` writes; nothing runs yet.
+    pub fn set_up(world: &World) -> Result<Broker> {
         let address = net::board(&world.slot, NUMBER)?;
         let dir = world.slot.dir().join("broker");
         world.hub.operate(&["broker", "setup", "--host", &address, "--out", &dir.to_string_lossy()])?;
-        let mut broker =
-            Broker { address, dir, namespace: world.slot.namespace(NUMBER), mark: world.slot.mark(), process: None };
+        let program = ["mosquitto", "-c", &dir.join("mosquitto.conf").to_string_lossy()].map(str::to_string).to_vec();
+        let (namespace, mark) = (world.slot.namespace(NUMBER), world.slot.mark());
+        Ok(Broker { address, dir, namespace, mark, program, process: None })
+    }
+
+    /// The flags with which a hub meets its boards here.
+    pub fn flags(&self) -> Vec<String> {
+        let url = format!("mqtts://{}:8883", self.address);
+        ["--broker", &url, "--broker-cafile", &self.dir.join("broker-ca.crt").to_string_lossy()].map(str::to_string).to_vec()
+    }
+
+    /// Starts another program than Mosquitto.
+    pub fn runs(&mut self, program: &[&str]) {
+        self.program = program.iter().map(|word| word.to_string()).collect();
+    }
+
+    /// Sets it up and starts it; the hub is started again, and meets its boards there from now on.
+    pub fn take_over(world: &mut World) -> Result<Broker> {
+        let mut broker = Broker::set_up(world)?;
         let append = |name: &str, text: &str| {
             let path = broker.dir.join(name);
             let old = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -42,10 +61,8 @@ impl Broker {
         append("limpet.acl", &format!("\nuser {SPY}\ntopic readwrite #\ntopic read $SYS/#\n"))?;
         broker.certify(&world.hub.dir.join("pki"))?;
         broker.start()?;
-        let url = format!("mqtts://{}:8883", broker.address);
-        let ca = broker.dir.join("broker-ca.crt").display().to_string();
         world.hub.stop()?;
-        world.hub.more = ["--broker".into(), url, "--broker-cafile".into(), ca].into();
+        world.hub.more = broker.flags();
         world.hub.start()?;
         Ok(broker)
     }
@@ -64,8 +81,8 @@ impl Broker {
 
     pub fn start(&mut self) -> Result<()> {
         let net = format!("--net=/run/netns/{}", self.namespace);
-        let config = self.dir.join("mosquitto.conf");
-        let words: [&OsStr; 5] = ["nsenter".as_ref(), net.as_ref(), "mosquitto".as_ref(), "-c".as_ref(), config.as_ref()];
+        let inside: [&OsStr; 2] = ["nsenter".as_ref(), net.as_ref()];
+        let words: Vec<&OsStr> = inside.into_iter().chain(self.program.iter().map(OsStr::new)).collect();
         let mut process = Daemon::start(&words, &[(self.mark.0, self.mark.1.as_str())], &self.dir.join("broker.log"))?;
         let at = format!("{}:8883", self.address);
         until("the broker", Duration::from_secs(20), || {

@@ -18,6 +18,8 @@ pub struct Hub {
     pub log: PathBuf,
     /// Further words of its command line. With `--broker` among them no MQTT listener is asked for.
     pub more: Vec<String>,
+    /// The hub listens for boards, unless it meets them elsewhere.
+    pub listens: bool,
     process: Option<Daemon>,
 }
 
@@ -25,7 +27,7 @@ impl Hub {
     pub fn new(slot: &Slot, program: PathBuf, address: &str) -> Hub {
         let dir = slot.dir().join("hub");
         let log = slot.dir().join("hub.log");
-        Hub { program, mark: slot.mark(), address: address.to_string(), dir, log, more: Vec::new(), process: None }
+        Hub { program, mark: slot.mark(), address: address.to_string(), dir, log, more: Vec::new(), listens: true, process: None }
     }
 
     pub fn kubeconfig(&self) -> PathBuf {
@@ -48,7 +50,7 @@ impl Hub {
             "--advertise-host".as_ref(),
             self.address.as_ref(),
         ];
-        if !self.more.iter().any(|word| word == "--broker") {
+        if self.listens && !self.more.iter().any(|word| word == "--broker") {
             words.extend(["--mqtt-listen".as_ref(), OsStr::new(&mqtt)]);
         }
         words.extend(self.more.iter().map(OsStr::new));
@@ -103,6 +105,11 @@ impl Hub {
         let mut command = Command::new(&self.program);
         command.args(words).arg("--data-dir").arg(&self.dir);
         run(&mut command)?.ok(&format!("limpet {}", words.join(" ")))
+    }
+
+    /// `limpet WORDS`, of commands that need no hub.
+    pub fn operate_alone(&self, words: &[&str]) -> Result<String> {
+        run(Command::new(&self.program).args(words))?.ok(&format!("limpet {}", words.join(" ")))
     }
 
     /// A join token.

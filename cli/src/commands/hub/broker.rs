@@ -1,16 +1,21 @@
 //! The flags of an external broker.
 //!
-//! In: words of the command line. Out: `BrokerSettings`. Never: a password on the command line, where everybody reads it.
+//! In: words of the command line, and what the last start of this data directory said. Out: `BrokerSettings`.
+//! Never: a password on the command line, where everybody reads it.
 
 use limpet_hub::BrokerSettings;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// Instead of an address: the broker inside the hub.
+const NONE: &str = "none";
 
 #[derive(clap::Args)]
 #[command(next_help_heading = "External broker (docs/guides/external-broker.md)")]
 pub struct BrokerFlags {
     /// Meet the boards at this MQTT broker instead of listening for them: mqtts://HOST:PORT[,HOST:PORT…]
     ///
-    /// What goes by way of it is sealed: the broker can neither read nor forge it.
+    /// What goes by way of it is sealed: the broker can neither read nor forge it. A later start without this flag goes on
+    /// at the same broker; `--broker none` ends that.
     #[arg(long, value_name = "URL")]
     broker: Option<String>,
     /// Where boards reach the broker, when they know it under another name: HOST:PORT or wss://HOST/PATH; may be repeated
@@ -40,9 +45,20 @@ pub struct BrokerFlags {
 }
 
 impl BrokerFlags {
-    pub fn settings(self) -> Result<Option<BrokerSettings>, String> {
-        let Some(url) = self.broker else { return Ok(None) };
-        Ok(Some(BrokerSettings {
+    /// Boards that know only the broker would wait in vain for a hub that was started without its flags.
+    pub fn settings(self, data_dir: &Path) -> Option<BrokerSettings> {
+        let Some(url) = self.broker else {
+            let known = limpet_hub::remembered_broker(data_dir)?;
+            tracing::info!(
+                "hub and boards meet at {} as at the last start; `--broker none` lets boards connect to this hub instead",
+                known.url
+            );
+            return Some(known);
+        };
+        if url == NONE {
+            return None;
+        }
+        Some(BrokerSettings {
             url,
             advertise: self.broker_advertise,
             ca: self.broker_cafile,
@@ -51,6 +67,6 @@ impl BrokerFlags {
             password_file: self.broker_password_file,
             node_username: self.broker_node_username,
             node_password_file: self.broker_node_password_file,
-        }))
+        })
     }
 }

@@ -30,6 +30,8 @@ pub(super) enum Control {
     /// The hub has.
     Owe(u32),
     Say(u8, Vec<u8>),
+    /// A sign of life, in answer to the node's.
+    Beat,
     End(String),
 }
 
@@ -140,6 +142,9 @@ impl Carrier {
                     },
                     Some(Control::Owe(taken)) => load.owed = Some(taken),
                     Some(Control::Say(channel, bytes)) => load.parts.extend(parts(channel, &bytes)),
+                    Some(Control::Beat) => if load.first.is_empty() {
+                        load.first.push_back(Inside::Beat);
+                    },
                     Some(Control::End(reason)) => return (reason, false),
                 },
                 permit = self.out.reserve(), if load.has_something() => {

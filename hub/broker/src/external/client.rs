@@ -27,6 +27,8 @@ use tokio_util::codec::{Decoder, Encoder, Framed};
 /// A whole MQTT packet: a sealed one and its topic.
 const PACKET_BYTES_MAX: usize = limpet_sealed::PACKET_BYTES_MAX + 1024;
 const CONNECT: Duration = Duration::from_secs(20);
+/// A word for each node.
+const LEAVING: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_S: u16 = 30;
 const PING_EVERY: Duration = Duration::from_secs(20);
 /// The broker answers pings; nothing at all for so long: it is gone.
@@ -77,6 +79,18 @@ pub(super) async fn visit(at: &(String, u16), options: &ExternalOptions, setting
         why = write(sink, queue) => why,
     };
     Ended::Met(why)
+}
+
+/// Tells all nodes there that their sessions are over, and goes: the hub meets them somewhere else from now on.
+pub(super) async fn leave(at: &(String, u16), options: &ExternalOptions, setting: &Arc<Setting>) -> Result<(), String> {
+    let late = |_| "no answer in time".to_string();
+    let (wire, address) = timeout(CONNECT, connect(at, options)).await.map_err(late)??;
+    let (sink, _stream) = wire.split();
+    let (out, queue) = mpsc::channel(OUT_PACKETS_MAX);
+    let (mut desk, _ends) = Desk::new(options, setting, out, address)?;
+    // The queue ends with the desk.
+    let telling = async move { desk.open().await };
+    timeout(LEAVING, async { tokio::join!(telling, write(sink, queue)) }).await.map_err(late).map(|_| ())
 }
 
 async fn connect(at: &(String, u16), options: &ExternalOptions) -> Result<(Wire, std::net::SocketAddr), String> {

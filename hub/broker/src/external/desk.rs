@@ -41,6 +41,9 @@ struct Live {
     connection: u64,
     task: mpsc::Sender<Control>,
     heard: carry::Heard,
+    /// Signs of life, and how many of them lead to an answer.
+    beats: u32,
+    answered_every: u32,
 }
 
 #[derive(Default)]
@@ -217,7 +220,8 @@ impl Desk {
             patience: carry::patience(keepalive_s),
         };
         tokio::spawn(carrier.run(seat, controls));
-        Live { opener, joiner: Joiner::default(), debt: Debt::default(), connection, task, heard }
+        let answered_every = limpet_sealed::answered_every(keepalive_s);
+        Live { opener, joiner: Joiner::default(), debt: Debt::default(), connection, task, heard, beats: 0, answered_every }
     }
 
     async fn of_session(&mut self, name: &str, packet: &[u8]) {
@@ -270,7 +274,14 @@ fn take(live: &mut Live, inside: Inside) -> Result<Option<(u8, Vec<u8>)>, SealEr
         }
         Inside::Credit(taken) => live.task.try_send(Control::Credit(taken)).map(|()| None).map_err(full),
         Inside::Over(_) => live.task.try_send(Control::End("the node said goodbye".into())).map(|()| None).map_err(full),
-        Inside::Beat => Ok(None),
+        Inside::Beat => {
+            live.beats = live.beats.wrapping_add(1);
+            if live.beats % live.answered_every == 0 {
+                // A session's task that is that busy says enough.
+                let _ = live.task.try_send(Control::Beat);
+            }
+            Ok(None)
+        }
         Inside::Confirm(_) | Inside::Ready => Err(SealError::Broken("a greeting within a session")),
     }
 }

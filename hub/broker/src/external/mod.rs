@@ -55,6 +55,23 @@ impl Broker {
         }
     }
 
+    /// Tells the nodes at a broker where this hub does not meet them any more. Those that cannot be told find out by themselves,
+    /// since their signs of life are not answered.
+    pub fn leave(&self, options: ExternalOptions) {
+        let Some(setting) = self.shared.setting.get().and_then(Weak::upgrade) else { return };
+        tokio::spawn(async move {
+            for at in &options.addresses {
+                match client::leave(at, &options, &setting).await {
+                    Ok(()) => {
+                        tracing::info!("the boards at the broker {}:{} were told that the hub has left it", at.0, at.1);
+                        return;
+                    }
+                    Err(why) => tracing::info!("the broker {}:{}, where the hub was before: {why}", at.0, at.1),
+                }
+            }
+        });
+    }
+
     /// Packets by way of external brokers that were refused, by reason.
     pub fn refused(&self) -> &Refused {
         &self.shared.refused
