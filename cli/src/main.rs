@@ -48,6 +48,7 @@ enum Command {
     Image(commands::image::Args),
     Node(commands::node::Args),
     Update(commands::update::Args),
+    Messages(commands::messages::Args),
     Completions(commands::completions::Args),
 }
 
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         Command::Image(args) => commands::image::run(args),
         Command::Node(args) => commands::node::run(args),
         Command::Update(args) => commands::update::run(args),
+        Command::Messages(args) => commands::messages::run(args),
         Command::Completions(args) => commands::completions::run::<Cli>(&args),
     };
     match outcome {
@@ -136,6 +138,9 @@ mod tests {
             "limpet update publish a b --version 1.2.3 --allow-downgrade --update-key k --data-dir d",
             "limpet update list --data-dir d",
             "limpet update key --data-dir d",
+            "limpet hub --data-dir d --broker none",
+            "limpet messages show -n shop --topic up/# --node n --tail 5 -f -o json --data-dir d",
+            "limpet messages send down/sign closed -n shop --node n --retain --kubeconfig k",
         ];
         for line in lines {
             assert!(Cli::try_parse_from(line.split_whitespace()).is_ok(), "{line}");

@@ -99,6 +99,24 @@ pub fn get(kubeconfig: &Path, path: &str) -> Result<serde_json::Value, OperateEr
     runtime.block_on(ask(&client, "GET", path, None::<&()>))
 }
 
+/// Says something to a running hub with a kubeconfig.
+pub fn post(kubeconfig: &Path, path: &str, body: Vec<u8>) -> Result<serde_json::Value, OperateError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let client = client::Client::from_kubeconfig(kubeconfig).map_err(OperateError::Client)?;
+    let (code, bytes) = runtime.block_on(client.request("POST", path, Some(body))).map_err(OperateError::Client)?;
+    answered(code, &bytes)
+}
+
+/// An answer of lines, as they come, until the hub ends it or `take` says that it is enough.
+pub fn lines(kubeconfig: &Path, path: &str, take: impl FnMut(&str) -> bool) -> Result<(), OperateError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let client = client::Client::from_kubeconfig(kubeconfig).map_err(OperateError::Client)?;
+    match runtime.block_on(client.lines(path, take)).map_err(OperateError::Client)? {
+        None => Ok(()),
+        Some((code, bytes)) => answered::<serde_json::Value>(code, &bytes).map(|_| ()),
+    }
+}
+
 /// Who joined and who waits.
 pub fn list_nodes(data_dir: &Path) -> Result<Devices, OperateError> {
     with(data_dir, async |hub| match hub {
@@ -181,10 +199,14 @@ async fn ask<T: DeserializeOwned>(
 ) -> Result<T, OperateError> {
     let body = body.map(serde_json::to_vec).transpose().map_err(|e| OperateError::Client(e.to_string()))?;
     let (code, bytes) = client.request(method, path, body).await.map_err(OperateError::Client)?;
+    answered(code, &bytes)
+}
+
+fn answered<T: DeserializeOwned>(code: u16, bytes: &[u8]) -> Result<T, OperateError> {
     if !(200..300).contains(&code) {
-        let status: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let status: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
         let text = status["message"].as_str().map(String::from);
         return Err(OperateError::Answer(text.unwrap_or_else(|| format!("HTTP {code}"))));
     }
-    serde_json::from_slice(&bytes).map_err(|e| OperateError::Client(format!("unreadable answer: {e}")))
+    serde_json::from_slice(bytes).map_err(|e| OperateError::Client(format!("unreadable answer: {e}")))
 }

@@ -7,6 +7,7 @@ pub mod completions;
 pub mod flash;
 pub mod hub;
 pub mod image;
+pub mod messages;
 pub mod node;
 mod node_add;
 mod node_args;
@@ -23,4 +24,25 @@ struct Dir {
     /// The hub's data directory
     #[arg(long, value_name = "DIR", env = "LIMPET_DATA_DIR")]
     data_dir: std::path::PathBuf,
+}
+
+/// For commands that ask a running hub, from wherever.
+#[derive(clap::Args)]
+struct Reach {
+    /// The hub's data directory; its admin.kubeconfig is used
+    #[arg(long, value_name = "DIR", env = "LIMPET_DATA_DIR")]
+    data_dir: Option<std::path::PathBuf>,
+    /// A kubeconfig instead
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+    kubeconfig: Option<std::path::PathBuf>,
+}
+
+impl Reach {
+    fn kubeconfig(&self) -> Result<std::path::PathBuf, String> {
+        match (&self.data_dir, &self.kubeconfig) {
+            (Some(dir), _) => Ok(dir.join("admin.kubeconfig")),
+            (None, Some(file)) => Ok(file.clone()),
+            (None, None) => Err("which hub? say --data-dir DIR or --kubeconfig FILE".into()),
+        }
+    }
 }

@@ -2,11 +2,10 @@
 //!
 //! In: kind and name. Out: the hub's answer as text, or as JSON. Never: an answer of its own.
 
-use super::Outcome;
+use super::{Outcome, Reach};
 use clap::ValueEnum;
 use limpet_hub::operate;
 use serde_json::Value;
-use std::path::PathBuf;
 
 /// Kinds without a namespace.
 const CLUSTER: [&str; 9] =
@@ -24,12 +23,8 @@ pub struct Args {
     /// Namespace of the object
     #[arg(short, long, default_value = "default")]
     namespace: String,
-    /// The hub's data directory; its admin.kubeconfig is used
-    #[arg(long, value_name = "DIR", env = "LIMPET_DATA_DIR")]
-    data_dir: Option<PathBuf>,
-    /// A kubeconfig instead
-    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
-    kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    hub: Reach,
     /// How to print
     #[arg(short, long, default_value = "text")]
     output: Form,
@@ -43,11 +38,7 @@ enum Form {
 
 pub fn run(args: &Args) -> Outcome {
     let (kind, name) = subject(&args.what)?;
-    let kubeconfig = match (&args.data_dir, &args.kubeconfig) {
-        (Some(dir), _) => dir.join("admin.kubeconfig"),
-        (None, Some(file)) => file.clone(),
-        (None, None) => return Err("which hub? say --data-dir DIR or --kubeconfig FILE".into()),
-    };
+    let kubeconfig = args.hub.kubeconfig()?;
     let namespace = if CLUSTER.contains(&kind) { "-" } else { &args.namespace };
     let fine = |part: &str| part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) && !part.is_empty();
     if ![kind, name, namespace].iter().all(|part| fine(part)) {

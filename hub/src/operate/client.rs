@@ -62,6 +62,39 @@ impl Client {
         self.connect().await?.request(method, path, "application/json", body).await
     }
 
+    /// Each line of an answer as it comes, for as long as it takes. Another status than 200: that, and its body.
+    pub async fn lines(&self, path: &str, mut take: impl FnMut(&str) -> bool) -> Result<Option<(u16, Bytes)>, String> {
+        let wrong = |e: &dyn std::fmt::Display| format!("{}:{}: {e}", self.host, self.port);
+        let mut connection = self.connect().await?;
+        let request = connection.compose("GET", path, "application/json", None)?;
+        let answer = connection.sender.send_request(request).await.map_err(|e| wrong(&e))?;
+        let code = answer.status().as_u16();
+        let mut body = answer.into_body();
+        if code != 200 {
+            let bytes = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|e| wrong(&e))?;
+            return Ok(Some((code, bytes.to_bytes())));
+        }
+        let mut waiting = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|e| wrong(&e))?.into_data() else { continue };
+            waiting.extend_from_slice(&data);
+            let Some(end) = waiting.iter().rposition(|b| *b == b'\n') else {
+                if waiting.len() > ANSWER_BYTES_MAX {
+                    return Err(wrong(&"a line without end"));
+                }
+                continue;
+            };
+            let rest = waiting.split_off(end + 1);
+            for line in waiting.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
+                if !take(&String::from_utf8_lossy(line)) {
+                    return Ok(None);
+                }
+            }
+            waiting = rest;
+        }
+        Ok(None)
+    }
+
     /// A connection for many requests, one after the other.
     pub async fn connect(&self) -> Result<Connection, String> {
         let wrong = |e: &dyn std::fmt::Display| format!("{}:{}: {e}", self.host, self.port);
@@ -97,21 +130,33 @@ impl Connection {
     ) -> Result<(u16, Bytes), String> {
         let host = self.host.clone();
         let wrong = |e: &dyn std::fmt::Display| format!("{host}: {e}");
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(http::header::HOST, &host)
-            .header(http::header::USER_AGENT, "limpet")
-            .header(http::header::ACCEPT, "application/json")
-            .header(http::header::CONTENT_TYPE, content_type)
-            .body(Full::new(Bytes::from(body.unwrap_or_default())))
-            .map_err(|e| wrong(&e))?;
+        let request = self.compose(method, path, content_type, body)?;
         // The answer before may have been read a moment earlier than the connection noticed.
         self.sender.ready().await.map_err(|e| wrong(&e))?;
         let answer = self.sender.send_request(request).await.map_err(|e| wrong(&e))?;
         let code = answer.status().as_u16();
         let bytes = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|e| wrong(&e))?;
         Ok((code, bytes.to_bytes()))
+    }
+}
+
+impl Connection {
+    fn compose(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Request<Full<Bytes>>, String> {
+        Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::HOST, &self.host)
+            .header(http::header::USER_AGENT, "limpet")
+            .header(http::header::ACCEPT, "application/json")
+            .header(http::header::CONTENT_TYPE, content_type)
+            .body(Full::new(Bytes::from(body.unwrap_or_default())))
+            .map_err(|e| format!("{}: {e}", self.host))
     }
 }
 
