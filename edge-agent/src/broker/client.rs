@@ -1,19 +1,19 @@
 //! One client of the board's broker, from CONNECT to its end.
 //!
 //! In: MQTT 3.1.1 packets, hostile until parsed. Out: subscriptions and messages for the hall; what waits for the client.
-//! Sessions end with the connection, whatever `CleanSession` says; QoS 1 is kept while it lasts. QoS 2 is refused.
+//! A session without `CleanSession` outlives the connection (in the hall, which is memory of the agent); QoS 0, 1 and 2.
 //! Never: a packet larger than the limit; more in flight than the window; waits long for a client that does not read.
 
 use super::{FromPod, Shared, Whose};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use limpet_agent_core::messages::{Delivery, topics};
+use limpet_agent_core::messages::{Answer, Delivery, Step, topics};
 use limpet_protocol::limits::MESSAGE_BYTES_MAX;
 use rmqtt_codec::{
     types::{Publish, QoS},
     v3::{Codec, Connect, ConnectAck, ConnectAckReason, Packet, SubscribeReturnCode},
 };
-use std::{collections::BTreeSet, num::NonZeroU16, sync::Arc, time::Duration};
+use std::{num::NonZeroU16, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::Notify,
@@ -27,7 +27,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Of a client that names none.
 const KEEP_ALIVE_MAX: Duration = Duration::from_secs(3600);
-const IN_FLIGHT_MAX: usize = 16;
+/// A client's name for itself; the standard wants 23 to be possible.
+const NAME_BYTES_MAX: usize = 256;
 const FILTERS_PER_PACKET_MAX: usize = 32;
 
 type Wire<S> = Framed<S, Codec>;
@@ -35,8 +36,12 @@ type Wire<S> = Framed<S, Codec>;
 pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(stream: S, shared: Shared, whose: Whose) {
     let mut wire = Framed::with_capacity(stream, Codec::new(CONNECT_BYTES_MAX), 1024);
     let why = match greet(&mut wire).await {
-        Ok(connect) => match Client::enter(&shared, &whose) {
-            Ok(mut client) => client.talk(&mut wire, *connect).await,
+        Ok(connect) if !is_named_well(&connect) => {
+            let _ = send(&mut wire, welcome(ConnectAckReason::IdentifierRejected)).await;
+            "a session needs a client id, of 256 bytes at most".into()
+        }
+        Ok(connect) => match Client::enter(&shared, &whose, &connect) {
+            Ok((mut client, known)) => client.talk(&mut wire, *connect, known).await,
             Err(why) => {
                 let _ = send(&mut wire, welcome(ConnectAckReason::ServiceUnavailable)).await;
                 why.into()
@@ -45,6 +50,10 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(stream: S, shared: 
         Err(why) => why,
     };
     log::debug!("broker: a client of pod {}/{}: {why}", whose.namespace, whose.pod);
+}
+
+fn is_named_well(connect: &Connect) -> bool {
+    connect.client_id.len() <= NAME_BYTES_MAX && (connect.clean_session || !connect.client_id.is_empty())
 }
 
 fn welcome(return_code: ConnectAckReason) -> Packet {
@@ -78,8 +87,6 @@ struct Client<'a> {
     whose: &'a Whose,
     number: u64,
     news: Arc<Notify>,
-    in_flight: BTreeSet<u16>,
-    last_id: u16,
 }
 
 impl Drop for Client<'_> {
@@ -91,23 +98,30 @@ impl Drop for Client<'_> {
 }
 
 impl<'a> Client<'a> {
-    fn enter(shared: &'a Shared, whose: &'a Whose) -> Result<Client<'a>, &'static str> {
+    /// And whether it had a session.
+    fn enter(shared: &'a Shared, whose: &'a Whose, connect: &Connect) -> Result<(Client<'a>, bool), &'static str> {
         let news = Arc::new(Notify::new());
         let mut state = shared.lock();
-        let number = state.hall.enter(&whose.namespace, &whose.pod)?;
+        let stays = !connect.clean_session;
+        let (number, known) = state.hall.enter(&whose.namespace, &whose.pod, &connect.client_id, stays)?;
+        // Somebody may have lost his place to this one.
+        state.wake.values().for_each(|other| other.notify_one());
+        // What waited in the session.
+        news.notify_one();
         state.wake.insert(number, news.clone());
-        Ok(Client { shared, whose, number, news, in_flight: BTreeSet::new(), last_id: 0 })
+        Ok((Client { shared, whose, number, news }, known))
     }
 
     /// Returns why it ended.
-    async fn talk<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, connect: Connect) -> String {
+    async fn talk<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, connect: Connect, known: bool) -> String {
         if let Some(will) = &connect.last_will
             && !topics::may_publish(&will.topic)
         {
             let _ = send(wire, welcome(ConnectAckReason::NotAuthorized)).await;
             return "a will on a topic that is not for clients".into();
         }
-        if let Err(why) = send(wire, welcome(ConnectAckReason::ConnectionAccepted)).await {
+        let accepted = ConnectAck { return_code: ConnectAckReason::ConnectionAccepted, session_present: known };
+        if let Err(why) = send(wire, Packet::ConnectAck(accepted)).await {
             return why;
         }
         wire.codec_mut().set_max_size(PACKET_BYTES_MAX);
@@ -147,15 +161,38 @@ impl<'a> Client<'a> {
     async fn packet<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, packet: Packet) -> Result<(), String> {
         match packet {
             Packet::Publish(publish) => {
-                self.publish(&publish.topic, publish.payload, publish.qos, publish.retain).await?;
-                match (publish.qos, publish.packet_id) {
+                let (qos, id) = (publish.qos, publish.packet_id);
+                let is_news = match (qos, id) {
+                    (QoS::ExactlyOnce, Some(id)) => {
+                        let taken = self.shared.lock().hall.take(&self.whose.namespace, self.number, id.get());
+                        taken.ok_or("it publishes with QoS 2 and releases nothing")?
+                    }
+                    _ => true,
+                };
+                if is_news {
+                    self.publish(&publish.topic, publish.payload, qos, publish.retain).await?;
+                }
+                match (qos, id) {
                     (QoS::AtLeastOnce, Some(packet_id)) => send(wire, Packet::PublishAck { packet_id }).await,
+                    (QoS::ExactlyOnce, Some(packet_id)) => send(wire, Packet::PublishReceived { packet_id }).await,
                     _ => Ok(()),
                 }
             }
             Packet::PublishAck { packet_id } => {
-                self.in_flight.remove(&packet_id.get());
+                self.answer(Answer::Acknowledged(packet_id.get()));
                 Ok(())
+            }
+            Packet::PublishReceived { packet_id } => {
+                self.answer(Answer::Received(packet_id.get()));
+                send(wire, Packet::PublishRelease { packet_id }).await
+            }
+            Packet::PublishComplete { packet_id } => {
+                self.answer(Answer::Completed(packet_id.get()));
+                Ok(())
+            }
+            Packet::PublishRelease { packet_id } => {
+                self.answer(Answer::Released(packet_id.get()));
+                send(wire, Packet::PublishComplete { packet_id }).await
             }
             Packet::Subscribe { packet_id, topic_filters } => {
                 if topic_filters.len() > FILTERS_PER_PACKET_MAX {
@@ -178,16 +215,16 @@ impl<'a> Client<'a> {
     fn subscribe(&self, filter: &str, qos: QoS) -> SubscribeReturnCode {
         let mut state = self.shared.lock();
         match state.hall.subscribe(&self.whose.namespace, self.number, filter, qos as u8) {
-            Some(0) => SubscribeReturnCode::Success(QoS::AtMostOnce),
-            Some(_) => SubscribeReturnCode::Success(QoS::AtLeastOnce),
+            Some(granted) => SubscribeReturnCode::Success(qos_of(granted)),
             None => SubscribeReturnCode::Failure,
         }
     }
 
+    fn answer(&self, answer: Answer) {
+        self.shared.lock().hall.acknowledged(&self.whose.namespace, self.number, answer);
+    }
+
     async fn publish(&self, topic: &str, payload: Bytes, qos: QoS, retain: bool) -> Result<(), String> {
-        if qos == QoS::ExactlyOnce {
-            return Err("QoS 2 is not served here".into());
-        }
         if !topics::may_publish(topic) {
             return Err(format!("it published on {:?}, which is not for clients", topic.chars().take(80).collect::<String>()));
         }
@@ -205,34 +242,43 @@ impl<'a> Client<'a> {
 
     /// Sends what waits, as far as the window allows.
     async fn deliver<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>) -> Result<(), String> {
-        while self.in_flight.len() < IN_FLIGHT_MAX {
-            let next = self.shared.lock().hall.next(&self.whose.namespace, self.number);
-            let Some(delivery) = next else { return Ok(()) };
-            let packet = self.packet_of(delivery);
-            send(wire, packet).await?;
-        }
-        Ok(())
-    }
-
-    fn packet_of(&mut self, delivery: Delivery) -> Packet {
-        let packet_id = (delivery.qos > 0).then(|| self.next_id());
-        Packet::Publish(Box::new(Publish {
-            dup: false,
-            retain: delivery.retain,
-            qos: if delivery.qos > 0 { QoS::AtLeastOnce } else { QoS::AtMostOnce },
-            topic: delivery.topic.to_string().into(),
-            packet_id,
-            payload: Bytes::copy_from_slice(&delivery.payload),
-            properties: None,
-        }))
-    }
-
-    fn next_id(&mut self) -> NonZeroU16 {
         loop {
-            self.last_id = self.last_id.wrapping_add(1);
-            if let Some(id) = NonZeroU16::new(self.last_id).filter(|id| self.in_flight.insert(id.get())) {
-                return id;
+            let next = {
+                let mut state = self.shared.lock();
+                if !state.hall.is_in(&self.whose.namespace, self.number) {
+                    return Err("another client of its name has come".into());
+                }
+                state.hall.next(&self.whose.namespace, self.number)
+            };
+            match next {
+                None => return Ok(()),
+                Some(Step::Say { id, delivery, again }) => send(wire, packet_of(delivery, id, again)).await?,
+                Some(Step::Release(id)) => {
+                    if let Some(packet_id) = NonZeroU16::new(id) {
+                        send(wire, Packet::PublishRelease { packet_id }).await?;
+                    }
+                }
             }
         }
     }
+}
+
+fn qos_of(number: u8) -> QoS {
+    match number {
+        0 => QoS::AtMostOnce,
+        1 => QoS::AtLeastOnce,
+        _ => QoS::ExactlyOnce,
+    }
+}
+
+fn packet_of(delivery: Delivery, id: Option<u16>, again: bool) -> Packet {
+    Packet::Publish(Box::new(Publish {
+        dup: again,
+        retain: delivery.retain,
+        qos: qos_of(delivery.qos),
+        topic: delivery.topic.to_string().into(),
+        packet_id: id.and_then(NonZeroU16::new),
+        payload: Bytes::copy_from_slice(&delivery.payload),
+        properties: None,
+    }))
 }

@@ -108,8 +108,14 @@ impl LocalBroker {
         let Some((whose, door)) = self.doors.remove(uid) else { return };
         drop(door);
         let _ = std::fs::remove_dir_all(self.dir.join(uid));
-        if !self.doors.values().any(|(other, _)| other.namespace == whose.namespace) {
-            self.shared.lock().hall.forget(&whose.namespace);
+        let is_last = !self.doors.values().any(|(other, _)| other.namespace == whose.namespace);
+        let mut state = self.shared.lock();
+        // The next pod of this name may be there already.
+        if !self.doors.values().any(|(other, _)| other.namespace == whose.namespace && other.pod == whose.pod) {
+            state.hall.forget_pod(&whose.namespace, &whose.pod);
+        }
+        if is_last {
+            state.hall.forget(&whose.namespace);
         }
     }
 

@@ -7,7 +7,11 @@ use rmqtt_codec::{
     types::{Publish, QoS},
     v3::{Codec, Connect, Packet, SubscribeReturnCode},
 };
-use std::{num::NonZeroU16, time::Duration};
+use std::{
+    num::NonZeroU16,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -30,12 +34,22 @@ async fn raw(run: &Path, uid: &str) -> UnixStream {
 struct Client(Framed<UnixStream, Codec>);
 
 impl Client {
+    /// Without a session, and with a name of its own.
     async fn new(run: &Path, uid: &str) -> Client {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("c{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        Client::named(run, uid, &name, true).await.0
+    }
+
+    /// And whether there was a session.
+    async fn named(run: &Path, uid: &str, name: &str, clean_session: bool) -> (Client, bool) {
         let mut client = Client(Framed::new(raw(run, uid).await, Codec::new(0)));
-        let connect = Connect { clean_session: true, ..Connect::default() }.client_id("c");
+        let connect = Connect { clean_session, ..Connect::default() }.client_id(name.to_string());
         client.send(connect.into()).await;
-        assert!(matches!(client.next().await, Some(Packet::ConnectAck(ack)) if ack.return_code as u8 == 0));
-        client
+        match client.next().await {
+            Some(Packet::ConnectAck(ack)) if ack.return_code as u8 == 0 => (client, ack.session_present),
+            other => panic!("{other:?}"),
+        }
     }
 
     async fn send(&mut self, packet: Packet) {
@@ -112,6 +126,62 @@ async fn pods_of_a_namespace_talk_and_the_hub_hears_what_goes_up() {
 }
 
 #[tokio::test]
+async fn a_session_outlives_its_connection_and_qos_2_is_once() {
+    let (mut broker, run) = broker("session");
+    broker.open("u1", "a", "p", None).unwrap();
+    let (mut ear, known) = Client::named(&run, "u1", "ear", false).await;
+    assert!(!known);
+    let topic_filters = vec![("t".into(), QoS::ExactlyOnce)];
+    ear.send(Packet::Subscribe { packet_id: NonZeroU16::MIN, topic_filters }).await;
+    let granted = ear.next().await;
+    let twice = |status: &[SubscribeReturnCode]| status == [SubscribeReturnCode::Success(QoS::ExactlyOnce)];
+    assert!(matches!(granted, Some(Packet::SubscribeAck { status, .. }) if twice(&status)));
+    drop(ear);
+    let mut mouth = Client::new(&run, "u1").await;
+    let packet_id = NonZeroU16::MIN;
+    // The same message twice, since its receipt got lost: it counts once.
+    for _ in 0..2 {
+        mouth.send(publish("t", b"once", QoS::ExactlyOnce)).await;
+        assert!(matches!(mouth.next().await, Some(Packet::PublishReceived { .. })));
+    }
+    mouth.send(Packet::PublishRelease { packet_id }).await;
+    assert!(matches!(mouth.next().await, Some(Packet::PublishComplete { .. })));
+    assert!(mouth.publish("t", b"then").await);
+    let said = |packet: Option<Packet>| match packet {
+        Some(Packet::Publish(p)) => (p.payload.to_vec(), p.packet_id.unwrap(), p.dup, p.qos as u8),
+        other => panic!("{other:?}"),
+    };
+    let (mut ear, known) = Client::named(&run, "u1", "ear", false).await;
+    assert!(known);
+    let (payload, id, again, qos) = said(ear.next().await);
+    assert_eq!((&*payload, again, qos), (&b"once"[..], false, 2));
+    let (payload, other, again, qos) = said(ear.next().await);
+    assert_eq!((&*payload, again, qos), (&b"then"[..], false, 1));
+    ear.send(Packet::PublishReceived { packet_id: id }).await;
+    assert!(matches!(ear.next().await, Some(Packet::PublishRelease { packet_id }) if packet_id == id));
+    // Another connection of the same name: the older one ends, what is under way is said again.
+    let (mut heir, known) = Client::named(&run, "u1", "ear", false).await;
+    assert!(known && ear.next().await.is_none());
+    assert!(matches!(heir.next().await, Some(Packet::PublishRelease { packet_id }) if packet_id == id));
+    let (payload, same, again, _) = said(heir.next().await);
+    assert_eq!((&*payload, same, again), (&b"then"[..], other, true));
+    heir.send(Packet::PublishComplete { packet_id: id }).await;
+    heir.send(Packet::PublishAck { packet_id: other }).await;
+    heir.send(Packet::PingRequest).await;
+    assert!(matches!(heir.next().await, Some(Packet::PingResponse)));
+    drop(heir);
+    // A clean session is a new one; a session without a name is refused.
+    let (mut clean, known) = Client::named(&run, "u1", "ear", true).await;
+    assert!(!known && mouth.publish("t", b"nobody hears").await);
+    clean.send(Packet::PingRequest).await;
+    assert!(matches!(clean.next().await, Some(Packet::PingResponse)));
+    let mut nameless = Client(Framed::new(raw(&run, "u1").await, Codec::new(0)));
+    nameless.send(Connect { clean_session: false, ..Connect::default() }.into()).await;
+    assert!(matches!(nameless.next().await, Some(Packet::ConnectAck(ack)) if ack.return_code as u8 == 2));
+    std::fs::remove_dir_all(run).unwrap();
+}
+
+#[tokio::test]
 async fn hostile_clients_end_and_others_go_on() {
     let (mut broker, run) = broker("hostile");
     broker.open("u1", "a", "p", None).unwrap();
@@ -142,9 +212,9 @@ async fn hostile_clients_end_and_others_go_on() {
     }
     assert!(broker.dropped() > 0);
     let mut many = Vec::new();
-    for _ in 0..40 {
+    for n in 0..40 {
         let mut stream = raw(&run, "u1").await;
-        stream.write_all(&[0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0, 0, 1, b'c']).await.unwrap();
+        stream.write_all(&[0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0, 0, 1, b'0' + n]).await.unwrap();
         let mut answer = [0; 4];
         timeout(LONG, stream.read_exact(&mut answer)).await.unwrap().unwrap();
         many.push((answer[3], stream));

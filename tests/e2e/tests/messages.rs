@@ -125,6 +125,30 @@ fn a_thousand_messages_wait_for_the_hub_and_come_in_order() {
         })?;
         let text = std::fs::read_to_string(&far_log).unwrap_or_default();
         wait::yes(!text.contains("up/") && !text.contains("down/"), || text)?;
+        // The same by the operator's command.
+        let last = world.hub.operate(&["messages", "show", "--topic", "up/count", "--tail", "2", "--node", "board-1"])?;
+        let ends = |line: &str, payload: &str| line.ends_with(&format!("board-1/sensor  up/count  {payload}"));
+        let lines: Vec<&str> = last.lines().collect();
+        wait::yes(lines.len() == 2 && ends(lines[0], "999") && ends(lines[1], "1000"), || last.clone())?;
+        let sent = world.hub.operate(&["messages", "send", "down/sign", "closed at six", "--retain"])?;
+        wait::yes(sent.trim() == "sent to board-1", || sent.clone())?;
+        heard(&near_log, "down/sign closed at six")?;
+        let nobody = world.hub.operate(&["messages", "send", "down/sign", "x", "-n", "kube-system"]).err().unwrap_or_default();
+        wait::yes(nobody.contains("no board has a pod in namespace kube-system"), || nobody.clone())?;
+        let wrong = world.hub.operate(&["messages", "send", "up/sign", "x"]).err().unwrap_or_default();
+        wait::yes(wrong.contains("it begins with `down/`"), || wrong.clone())?;
+        // A client with a session hears with QoS 2 what was said while it was not there.
+        let as_ear = |until: &[&str]| {
+            let mut ear = Command::new("mosquitto_sub");
+            ear.arg("--unix").arg(&panel).args(["-c", "-i", "ear", "-q", "2", "-t", "local/tide"]).args(until);
+            run(&mut ear).map(|out| out.stdout)
+        };
+        as_ear(&["-E"])?;
+        let mut mouth = Command::new("mosquitto_pub");
+        mouth.arg("--unix").arg(&sensor).args(["-q", "2", "-t", "local/tide", "-l"]);
+        run_with(&mut mouth, b"high\nlow\n")?.ok("mosquitto_pub")?;
+        let words = as_ear(&["-C", "2", "-W", "60"])?;
+        wait::yes(words == "high\nlow\n", || format!("{words:?}"))?;
         // Nobody without the right reads them.
         let mut who = Command::new(&world.kubectl.program);
         who.arg("--kubeconfig").arg(&kubeconfig).args(["--as=somebody", "get", "--raw", "/limpet/v1/messages/default"]);

@@ -2,11 +2,15 @@
 //!
 //! In: comings and goings of clients of a namespace, subscriptions, messages. Out: deliveries, client by client.
 //! A namespace hears only itself. A client that is too slow loses its oldest messages, and only its own.
-//! Never: keeps anything for a client that has gone; more than the bounds below.
+//! A session outlives its connection where the client wants that, until its pod goes or the place is needed.
+//! Never: keeps anything for a client that wanted no session; more than the bounds below.
 
-use super::topics::{is_filter, matches};
+use super::{
+    session::{Session, Step},
+    topics::{is_filter, matches},
+};
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -16,49 +20,20 @@ pub const FILTERS_MAX: usize = 64;
 /// Retained messages of a namespace.
 pub const RETAINED_MAX: usize = 256;
 pub const RETAINED_BYTES_MAX: usize = 256 * 1024;
-/// What waits for one client.
-pub const QUEUE_MAX: usize = 256;
-pub const QUEUE_BYTES_MAX: usize = 256 * 1024;
-
 /// One message for one client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
     pub topic: Arc<str>,
     pub payload: Arc<[u8]>,
-    /// 0 or 1.
+    /// 0, 1 or 2.
     pub qos: u8,
     /// It was there before the subscription.
     pub retain: bool,
 }
 
 #[derive(Debug, Default)]
-struct Client {
-    pod: String,
-    filters: BTreeMap<String, u8>,
-    queue: VecDeque<Delivery>,
-    bytes: usize,
-}
-
-impl Client {
-    fn push(&mut self, delivery: Delivery, dropped: &mut u64) {
-        self.bytes += delivery.payload.len() + delivery.topic.len();
-        self.queue.push_back(delivery);
-        while self.queue.len() > QUEUE_MAX || self.bytes > QUEUE_BYTES_MAX {
-            self.pop();
-            *dropped += 1;
-        }
-    }
-
-    fn pop(&mut self) -> Option<Delivery> {
-        let delivery = self.queue.pop_front()?;
-        self.bytes -= delivery.payload.len() + delivery.topic.len();
-        Some(delivery)
-    }
-}
-
-#[derive(Debug, Default)]
 struct Room {
-    clients: BTreeMap<u64, Client>,
+    clients: BTreeMap<u64, Session>,
     retained: BTreeMap<Arc<str>, (Arc<[u8]>, u8)>,
     retained_bytes: usize,
 }
@@ -72,26 +47,65 @@ pub struct Hall {
 }
 
 impl Hall {
-    /// A client of a pod; the error is for the log.
-    pub fn enter(&mut self, namespace: &str, pod: &str) -> Result<u64, &'static str> {
+    /// A client of a pod that calls itself `name` (which may be empty), and whether it had a session. A client of the pod
+    /// with the same name loses its place (MQTT-3.1.4-2). The error is for the log.
+    pub fn enter(&mut self, namespace: &str, pod: &str, name: &str, stays: bool) -> Result<(u64, bool), &'static str> {
+        self.last += 1;
+        let number = self.last;
+        let room = self.rooms.entry(namespace.into()).or_default();
+        let same = room.clients.iter().find(|(_, c)| c.pod == pod && c.name == name && !name.is_empty());
+        if let Some(mut old) = same.map(|(number, _)| *number).and_then(|number| room.clients.remove(&number))
+            && old.stays
+            && stays
+        {
+            old.goes();
+            old.returns();
+            room.clients.insert(number, old);
+            return Ok((number, true));
+        }
+        let of_pod = |c: &Session| c.pod == pod;
+        let own = room.clients.values().filter(|c| of_pod(c)).count();
+        let has_place = own < CLIENTS_PER_POD_MAX || room.make_place(of_pod);
         let all = self.rooms.values().map(|r| r.clients.len()).sum::<usize>();
-        let own = self.rooms.get(namespace).map_or(0, |r| r.clients.values().filter(|c| c.pod == pod).count());
-        if all >= CLIENTS_MAX || own >= CLIENTS_PER_POD_MAX {
+        if !has_place || (all >= CLIENTS_MAX && !self.rooms.values_mut().any(|room| room.make_place(|_| true))) {
+            self.sweep(namespace);
             return Err("there are too many clients");
         }
-        self.last += 1;
         let room = self.rooms.entry(namespace.into()).or_default();
-        room.clients.insert(self.last, Client { pod: pod.into(), ..Client::default() });
-        Ok(self.last)
+        room.clients.insert(number, Session::new(pod, name, stays));
+        Ok((number, false))
     }
 
+    /// The connection has ended.
     pub fn leave(&mut self, namespace: &str, client: u64) {
-        if let Some(room) = self.rooms.get_mut(namespace) {
-            room.clients.remove(&client);
-            if room.clients.is_empty() && room.retained.is_empty() {
-                self.rooms.remove(namespace);
+        if let Some(room) = self.rooms.get_mut(namespace)
+            && let Some(session) = room.clients.get_mut(&client)
+        {
+            session.goes();
+            if !session.stays {
+                room.clients.remove(&client);
             }
         }
+        self.sweep(namespace);
+    }
+
+    fn sweep(&mut self, namespace: &str) {
+        if self.rooms.get(namespace).is_some_and(|room| room.clients.is_empty() && room.retained.is_empty()) {
+            self.rooms.remove(namespace);
+        }
+    }
+
+    /// Whether the client still has its place.
+    pub fn is_in(&self, namespace: &str, client: u64) -> bool {
+        self.rooms.get(namespace).is_some_and(|room| room.clients.contains_key(&client))
+    }
+
+    /// A pod is gone, and with it the sessions of its clients.
+    pub fn forget_pod(&mut self, namespace: &str, pod: &str) {
+        if let Some(room) = self.rooms.get_mut(namespace) {
+            room.clients.retain(|_, client| client.pod != pod);
+        }
+        self.sweep(namespace);
     }
 
     /// No pod of the namespace uses the broker any more.
@@ -106,7 +120,7 @@ impl Hall {
         if !is_filter(filter) || (own.filters.len() >= FILTERS_MAX && !own.filters.contains_key(filter)) {
             return None;
         }
-        let qos = qos.min(1);
+        let qos = qos.min(2);
         own.filters.insert(filter.into(), qos);
         for (topic, (payload, said)) in room.retained.iter().filter(|(topic, _)| matches(filter, topic)) {
             let delivery = Delivery { topic: topic.clone(), payload: payload.clone(), qos: qos.min(*said), retain: true };
@@ -132,7 +146,9 @@ impl Hall {
                 let delivery =
                     Delivery { topic: topic.clone(), payload: payload.clone(), qos: granted.min(qos), retain: false };
                 client.push(delivery, &mut self.dropped);
-                woken.insert(*number);
+                if client.is_here {
+                    woken.insert(*number);
+                }
             }
         }
         if retain {
@@ -141,12 +157,47 @@ impl Hall {
         woken
     }
 
-    pub fn next(&mut self, namespace: &str, client: u64) -> Option<Delivery> {
-        self.rooms.get_mut(namespace)?.clients.get_mut(&client)?.pop()
+    fn client(&mut self, namespace: &str, client: u64) -> Option<&mut Session> {
+        self.rooms.get_mut(namespace)?.clients.get_mut(&client)
+    }
+
+    /// What is to be sent to the client now.
+    pub fn next(&mut self, namespace: &str, client: u64) -> Option<Step> {
+        self.client(namespace, client)?.next()
+    }
+
+    pub fn acknowledged(&mut self, namespace: &str, client: u64, answer: Answer) {
+        let Some(client) = self.client(namespace, client) else { return };
+        match answer {
+            Answer::Acknowledged(id) => client.acknowledged(id),
+            Answer::Received(id) => client.has_received(id),
+            Answer::Completed(id) => client.completed(id),
+            Answer::Released(id) => client.released(id),
+        }
+    }
+
+    /// A message of QoS 2 that the client has published: whether it is new. `None`: it has too many open ones.
+    pub fn take(&mut self, namespace: &str, client: u64, id: u16) -> Option<bool> {
+        self.client(namespace, client)?.take(id)
     }
 }
 
+/// What a client says about a number: PUBACK, PUBREC, PUBCOMP of what it was sent; PUBREL of what it published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Acknowledged(u16),
+    Received(u16),
+    Completed(u16),
+    Released(u16),
+}
+
 impl Room {
+    /// Ends the oldest session whose client is away; whether there was one.
+    fn make_place(&mut self, fits: impl Fn(&Session) -> bool) -> bool {
+        let oldest = self.clients.iter().find(|(_, c)| !c.is_here && fits(c)).map(|(number, _)| *number);
+        oldest.and_then(|number| self.clients.remove(&number)).is_some()
+    }
+
     /// An empty payload takes the retained message away. Without room for a new one, it is not retained.
     fn retain(&mut self, topic: &str, payload: &[u8], qos: u8) {
         if let Some((old, _)) = self.retained.remove(topic) {
@@ -162,65 +213,4 @@ impl Room {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn heard(hall: &mut Hall, namespace: &str, client: u64) -> Vec<(String, Vec<u8>, u8, bool)> {
-        let next = || hall.next(namespace, client).map(|d| (d.topic.to_string(), d.payload.to_vec(), d.qos, d.retain));
-        std::iter::from_fn(next).collect()
-    }
-
-    #[test]
-    fn a_namespace_hears_itself_and_nobody_else() {
-        let mut hall = Hall::default();
-        let (a, b) = (hall.enter("a", "p").unwrap(), hall.enter("b", "p").unwrap());
-        for client in [("a", a), ("b", b)] {
-            assert_eq!(hall.subscribe(client.0, client.1, "#", 1), Some(1));
-        }
-        assert_eq!(hall.publish("a", "t", b"1", 0, true), BTreeSet::from([a]));
-        assert!(hall.publish("c", "t", b"1", 0, true).is_empty());
-        assert_eq!(heard(&mut hall, "a", a), [("t".into(), b"1".to_vec(), 0, false)]);
-        assert!(heard(&mut hall, "b", b).is_empty());
-        assert!(heard(&mut hall, "b", a).is_empty(), "a number of another namespace");
-        let late = hall.enter("a", "q").unwrap();
-        hall.subscribe("a", late, "+", 1);
-        assert_eq!(heard(&mut hall, "a", late), [("t".into(), b"1".to_vec(), 0, true)]);
-        hall.publish("a", "t", b"", 1, true);
-        heard(&mut hall, "a", late);
-        hall.unsubscribe("a", late, "+");
-        hall.subscribe("a", late, "t", 1);
-        assert!(heard(&mut hall, "a", late).is_empty(), "taken away");
-        hall.leave("a", a);
-        hall.leave("a", late);
-        hall.leave("b", b);
-        assert!(!hall.rooms.contains_key("a") && !hall.rooms.contains_key("b"), "nothing stays of those who left");
-    }
-
-    #[test]
-    fn bounds_hold_whatever_a_client_tries() {
-        let mut hall = Hall::default();
-        let greedy = hall.enter("a", "p").unwrap();
-        for n in 0..100_000 {
-            hall.publish("a", &format!("t/{n}"), b"x", 1, true);
-        }
-        assert_eq!(hall.rooms["a"].retained.len(), RETAINED_MAX);
-        let granted = (0..1000).filter(|n| hall.subscribe("a", greedy, &format!("f/{n}/#"), 1).is_some()).count();
-        assert_eq!(granted, FILTERS_MAX);
-        assert_eq!(hall.subscribe("a", greedy, "a/#/b", 0), None);
-        let slow = hall.enter("a", "q").unwrap();
-        hall.subscribe("a", slow, "#", 0);
-        for n in 0..1000u32 {
-            hall.publish("a", "t", &n.to_be_bytes(), 0, false);
-        }
-        let all = heard(&mut hall, "a", slow);
-        assert_eq!((all.len(), all.last().unwrap().1.clone()), (QUEUE_MAX, 999u32.to_be_bytes().to_vec()));
-        for _ in 0..100 {
-            hall.publish("a", "t", &[0; 10_000], 0, false);
-        }
-        assert!(heard(&mut hall, "a", slow).len() <= QUEUE_BYTES_MAX / 10_000);
-        let more = (0..100).filter(|_| hall.enter("a", "p").is_ok()).count();
-        assert_eq!(more, CLIENTS_PER_POD_MAX - 1);
-        let others = (0..1000).filter(|n| hall.enter("b", &n.to_string()).is_ok()).count();
-        assert_eq!(others + CLIENTS_PER_POD_MAX + 1, CLIENTS_MAX);
-    }
-}
+mod tests;

@@ -4,10 +4,12 @@
 //! Never: sockets; lets a namespace hear another.
 
 pub mod hall;
+mod session;
 mod store;
 pub mod topics;
 
-pub use hall::{Delivery, Hall};
+pub use hall::{Answer, Delivery, Hall};
+pub use session::Step;
 pub use store::{STORE_BYTES_MAX, Store};
 
 /// Annotation of a pod that gets the broker.
