@@ -7,6 +7,7 @@ mod csr;
 mod files;
 mod issue;
 mod kubeconfig;
+mod sessions;
 mod tls;
 pub mod update;
 
@@ -19,9 +20,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
+use sessions::Sessions;
 use sha2::{Digest, Sha256};
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -62,6 +65,8 @@ pub struct Pki {
     update_key: String,
     /// PEM of the authority of front proxies, where there is one.
     front_pem: Vec<u8>,
+    /// Sessions of boards, where a hub runs.
+    sessions: Option<Arc<Sessions>>,
 }
 
 impl Pki {
@@ -82,6 +87,7 @@ impl Pki {
             token_key_der: open_token_key(dir)?,
             update_key: update::open(dir)?,
             front_pem: Vec::new(),
+            sessions: None,
         };
         pki.refresh_server(now)?;
         Ok(pki)
@@ -90,6 +96,12 @@ impl Pki {
     /// Lets front proxies through the API's TLS; they are nobody else.
     pub fn trust_front(&mut self, pem: &[u8]) {
         self.front_pem = pem.to_vec();
+    }
+
+    /// From now on sessions of boards are remembered over restarts, in a file. Only the hub that listens for them does so.
+    pub fn remember_sessions(&mut self, file: PathBuf) -> Result<(), PkiError> {
+        self.sessions = Some(Sessions::open(&self.dir, file, &self.ca_sha256())?);
+        Ok(())
     }
 
     /// The CA certificate, PEM.

@@ -7,12 +7,12 @@ use super::{Pki, PkiError};
 use rustls::{
     RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::WebPkiClientVerifier,
+    server::{ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier},
 };
 use std::sync::Arc;
 
-/// Boards whose last session is remembered, about 1 KiB each.
-const RESUMABLE_MAX: usize = 16_384;
+/// Sessions of a hub that does not remember them over restarts.
+const RESUMABLE_MAX: usize = 256;
 
 impl Pki {
     /// For the API and the registry: a client certificate is welcome but not required (tokens exist).
@@ -30,7 +30,10 @@ impl Pki {
         let mut config = self.config(true, &["mqtt"], &[])?;
         // A board on a bad link connects often: a resumed handshake is a third of a whole one. Kept here and not in tickets,
         // which would carry the board's certificate to and fro.
-        config.session_storage = rustls::server::ServerSessionMemoryCache::new(RESUMABLE_MAX);
+        config.session_storage = match &self.sessions {
+            Some(sessions) => Arc::clone(sessions) as Arc<dyn StoresServerSessions>,
+            None => ServerSessionMemoryCache::new(RESUMABLE_MAX),
+        };
         config.send_tls13_tickets = 1;
         Ok(config)
     }
