@@ -17,6 +17,8 @@ const PACKAGES: &[Package] = &[
     ("docker-registry", "docker-registry", "a registry that is not ours, to pull from"),
     ("mosquitto", "mosquitto", "a broker that is not ours"),
     ("mosquitto_pub", "mosquitto-clients", "talks to the hub's broker as a stranger would"),
+    ("tinyproxy", "tinyproxy", "an HTTP proxy between a board and the hub"),
+    ("swtpm", "swtpm", "a simulated TPM 2.0 that holds a board's keys"),
     ("etcd", "etcd-server", "the store that two hubs share"),
     ("etcdctl", "etcd-client", "compacts and spoils that store"),
     ("openssl", "openssl", "forges certificates that must be refused"),
@@ -47,6 +49,10 @@ pub fn run() -> Result<(), String> {
         Ok(path) => println!("Kubernetes' Python client and kopf: {}", path.display()),
         Err(e) => println!("no Python client ({e}); its tests are skipped"),
     }
+    match amqtt() {
+        Ok(path) => println!("aMQTT, a broker of another make: {}", path.display()),
+        Err(e) => println!("no aMQTT ({e}); its test is skipped"),
+    }
     match golden() {
         Ok(path) => println!("Kubernetes' own round-trip files: {}", path.display()),
         Err(e) => println!("no round-trip files of Kubernetes ({e}); the test that reads them is skipped"),
@@ -74,7 +80,7 @@ pub fn packages(wanted: &[Package]) -> Result<(), String> {
         arguments.extend(missing.iter().map(|(_, p, _)| *p));
         apt(&arguments)?;
         // Debian starts some of them as services; tests start their own.
-        for service in ["mosquitto", "docker-registry", "etcd"] {
+        for service in ["mosquitto", "docker-registry", "etcd", "tinyproxy"] {
             let _ = Command::new("service").args([service, "stop"]).output();
         }
     }
@@ -101,16 +107,25 @@ fn golden() -> Result<PathBuf, String> {
 /// Clients of other people's making, which tests run against the hub.
 const PYTHON_PACKAGES: [&str; 2] = ["kubernetes==37.0.2", "kopf==1.45.2"];
 
-/// Kept apart from the machine's own packages, under `target/tools`.
 fn python() -> Result<PathBuf, String> {
-    let folder = limpet_e2e::binaries::target_dir().join("tools/python");
+    pip_into("python", &PYTHON_PACKAGES)
+}
+
+/// In a folder of its own: it wants other versions of what they share.
+fn amqtt() -> Result<PathBuf, String> {
+    pip_into("amqtt", &["amqtt==0.12.1"])
+}
+
+/// Kept apart from the machine's own packages, under `target/tools`.
+fn pip_into(name: &str, packages: &[&str]) -> Result<PathBuf, String> {
+    let folder = limpet_e2e::binaries::target_dir().join("tools").join(name);
     if folder.is_dir() {
         return Ok(folder);
     }
     let work = folder.with_extension(std::process::id().to_string());
     let mut pip = Command::new("pip");
     pip.args(["install", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"]);
-    let fetched = sh::status(pip.arg("--target").arg(&work).args(PYTHON_PACKAGES))
+    let fetched = sh::status(pip.arg("--target").arg(&work).args(packages))
         .and_then(|()| std::fs::rename(&work, &folder).map_err(|e| format!("cannot keep them: {e}")));
     if fetched.is_err() {
         // Half of it would be taken for the whole.

@@ -44,6 +44,9 @@ pub struct Config {
     pub proxy: Option<String>,
     /// What tells this board from others, where neither serial number nor UUID do (cloned virtual machines).
     pub hardware_id: Option<String>,
+    /// Where the keys of a board that joins now are: `auto` (in `/dev/tpmrm0` where that is usable), `none` (in files), or
+    /// the place of a TPM, which then has to work.
+    pub tpm: String,
     /// This board's address, instead of the one that its routes suggest.
     pub node_ip: Option<String>,
     pub pods_max: u32,
@@ -99,6 +102,7 @@ impl Default for Config {
             broker: Vec::new(),
             proxy: None,
             hardware_id: None,
+            tpm: crate::link::tpm::AUTO.into(),
             node_ip: None,
             pods_max: 110,
             labels: BTreeMap::new(),

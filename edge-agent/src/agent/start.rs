@@ -82,7 +82,11 @@ async fn start(options: StartOptions, socket: OwnedFd) -> Result<(), Stop> {
     let (keeper, restored, exits) =
         Keeper::connect(socket).await.map_err(|e| Stop::Again(format!("the keeper: {e}")))?;
     let clock = Clock::new();
-    let key = DeviceKey::load_or_create(&paths.data).map_err(again("the device's key"))?;
+    let tpm = link::tpm::load_or_choose(&paths.data, &options.config.tpm).map_err(again("the device's key"))?;
+    let key = match tpm.and_then(|tpm| DeviceKey::from_bytes(tpm.journal_key())) {
+        Some(key) => key,
+        None => DeviceKey::load_or_create(&paths.data).map_err(again("the device's key"))?,
+    };
     let (journal, records) = Journal::open(&paths.data, key).map_err(|e| Stop::Again(e.to_string()))?;
     let replayed = replay(records);
     clock.raise(replayed.time_floor);
@@ -211,7 +215,7 @@ async fn join_until_done(
     let facts = device::node_facts(data);
     let description = format!("{} {} {}", facts.os_image, facts.architecture, facts.kernel);
     let hardware = device::hardware(options.config.hardware_id.as_deref());
-    if let Some(print) = identity::key_pem(data).ok().and_then(|key| identity::fingerprint(&key)) {
+    if let Some(print) = link::NodeKey::load_or_create(data).ok().and_then(|key| key.fingerprint()) {
         log::info!("asking to join as {name}; fingerprint of this board's key: {print}");
     }
     loop {
@@ -272,6 +276,6 @@ pub fn hub_access(identity: &Identity) -> images::HubAccess {
         registries: identity.answer.registry.clone(),
         ca_pem: identity.answer.ca_pem.clone(),
         certificate_pem: identity.answer.certificate_pem.clone(),
-        key_pem: identity.key_pem.clone(),
+        key: identity.key.clone(),
     }
 }

@@ -1,9 +1,10 @@
 //! Who this device is to the hub.
 //!
-//! In: `<data>/identity/`: `node.key` (made here, mode 0600), `identity.json` (the hub's answer to the join),
+//! In: `<data>/identity/`: `node.key` (made here, mode 0600) or `node.tpm`, `identity.json` (the hub's answer to the join),
 //! `instance` (16 random bytes as hex). Out: an `Identity`.
 //! Never: sends the private key anywhere.
 
+use super::NodeKey;
 use crate::journal::write_private;
 use limpet_protocol::join::JoinAnswer;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug)]
 pub struct Identity {
     pub answer: JoinAnswer,
-    pub key_pem: String,
+    pub key: NodeKey,
     pub instance: [u8; 16],
 }
 
@@ -28,7 +29,7 @@ pub fn load(data: &Path) -> std::io::Result<Option<Identity>> {
         Err(e) => return Err(e),
     };
     let answer: JoinAnswer = serde_json::from_slice(&bytes).map_err(std::io::Error::other)?;
-    Ok(Some(Identity { answer, key_pem: key_pem(data)?, instance: instance(data)? }))
+    Ok(Some(Identity { answer, key: NodeKey::load_or_create(data)?, instance: instance(data)? }))
 }
 
 pub fn store(data: &Path, answer: &JoinAnswer) -> std::io::Result<()> {
@@ -36,8 +37,8 @@ pub fn store(data: &Path, answer: &JoinAnswer) -> std::io::Result<()> {
     write_private(&dir(data), "identity.json", &bytes)
 }
 
-/// The device's P-256 key, made when there is none.
-pub fn key_pem(data: &Path) -> std::io::Result<String> {
+/// The device's P-256 key where it is a file, made when there is none.
+pub(super) fn key_pem(data: &Path) -> std::io::Result<String> {
     let dir = dir(data);
     std::fs::create_dir_all(&dir)?;
     match std::fs::read_to_string(dir.join("node.key")) {
@@ -65,22 +66,4 @@ pub fn instance(data: &Path) -> std::io::Result<[u8; 16]> {
         }
         Err(e) => Err(e),
     }
-}
-
-/// The key's fingerprint as people compare it: the first 64 bits of its hash, in groups of four digits.
-pub fn fingerprint(key_pem: &str) -> Option<String> {
-    use rcgen::PublicKeyData;
-    let key = rcgen::KeyPair::from_pem(key_pem).ok()?;
-    let sum = ring::digest::digest(&ring::digest::SHA256, &key.subject_public_key_info());
-    let pairs: Vec<String> = sum.as_ref()[..8].chunks(2).map(|c| c.iter().map(|b| format!("{b:02x}")).collect()).collect();
-    Some(pairs.join("-"))
-}
-
-/// A PKCS#10 request with the device's key, PEM.
-pub fn request(key_pem: &str, node_name: &str) -> Result<String, rcgen::Error> {
-    let key = rcgen::KeyPair::from_pem(key_pem)?;
-    let mut params = rcgen::CertificateParams::default();
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(rcgen::DnType::CommonName, format!("system:node:{node_name}"));
-    params.serialize_request(&key)?.pem()
 }

@@ -3,7 +3,7 @@
 //! In: the token, the device's key. Out: an identity on disk; or why not, and whether a later attempt can help.
 //! Never: sends the token to a hub whose CA is not the one that the token names.
 
-use super::{Identity, http, identity, tls};
+use super::{Identity, NodeKey, http, identity, tls};
 use crate::device::Clock;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http_body_util::Full;
@@ -52,9 +52,9 @@ pub async fn join(
     clock: &Clock,
 ) -> Result<Identity, JoinError> {
     let local = |e: std::io::Error| JoinError::Later(format!("cannot write the device's identity: {e}"));
-    let key_pem = identity::key_pem(data).map_err(local)?;
+    let key = NodeKey::load_or_create(data).map_err(local)?;
     let instance = identity::instance(data).map_err(local)?;
-    let csr_pem = identity::request(&key_pem, node_name).map_err(|e| JoinError::Never(e.to_string()))?;
+    let csr_pem = key.request(node_name).map_err(|e| JoinError::Never(e.to_string()))?;
     let ask = JoinAsk {
         token_id: token.id.clone(),
         token_secret: token.secret.clone(),
@@ -68,7 +68,7 @@ pub async fn join(
     let answer = post_to_any(&token.hubs, JOIN_PATH, Arc::new(tls), &ask).await?;
     clock.told(answer.time_ms);
     identity::store(data, &answer).map_err(local)?;
-    Ok(Identity { answer, key_pem, instance })
+    Ok(Identity { answer, key, instance })
 }
 
 /// A new certificate with the same key: an ask without a token, whose request is signed with the key that the hub knows.
@@ -83,7 +83,7 @@ pub async fn renew(data: &Path, old: &Identity, clock: &Clock) -> Result<Identit
 /// The ask for a renewal.
 pub fn renewal(old: &Identity) -> Result<JoinAsk, JoinError> {
     let node_name = &old.answer.node_name;
-    let csr_pem = identity::request(&old.key_pem, node_name).map_err(|e| JoinError::Never(e.to_string()))?;
+    let csr_pem = old.key.request(node_name).map_err(|e| JoinError::Never(e.to_string()))?;
     Ok(JoinAsk {
         token_id: String::new(),
         token_secret: String::new(),
@@ -109,7 +109,7 @@ fn keep(data: &Path, old: &Identity, mut answer: JoinAnswer, clock: &Clock) -> R
     }
     clock.told(answer.time_ms);
     identity::store(data, &answer).map_err(|e| JoinError::Later(e.to_string()))?;
-    Ok(Identity { answer, key_pem: old.key_pem.clone(), instance: old.instance })
+    Ok(Identity { answer, key: old.key.clone(), instance: old.instance })
 }
 
 /// When to renew: after two thirds of the certificate's life. `None` when it cannot be read.

@@ -10,15 +10,18 @@ mod fuzz;
 pub mod http;
 pub mod identity;
 pub mod join;
+pub mod key;
 mod meet;
 mod meter;
 mod mqtt;
 pub mod road;
 pub mod session;
 pub mod tls;
+pub mod tpm;
 mod websocket;
 
 pub use identity::Identity;
+pub use key::NodeKey;
 pub use meet::refused;
 pub use meter::METER;
 pub use session::{Hold, Lanes, Link, LinkEvent, LinkOptions};

@@ -223,7 +223,7 @@ fn config(
         return Ok(config.clone());
     }
     let answer = &who.answer;
-    let mut config = tls::with_certificate(ca_pem, &answer.certificate_pem, &who.key_pem, clock)?;
+    let mut config = tls::with_certificate(ca_pem, &answer.certificate_pem, &who.key, clock)?;
     // By this the hub tells a link from a request on a port that serves both.
     config.alpn_protocols = vec![b"mqtt".to_vec()];
     let config = Arc::new(config);

@@ -6,6 +6,7 @@
 //! board's clock may be wrong both ways: "not valid yet", and "expired" where the certificate was good at the last good time
 //! that the hub itself has told.
 
+use super::NodeKey;
 use crate::device::Clock;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
@@ -14,7 +15,8 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    sign::SingleCertAndKey,
 };
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -31,17 +33,15 @@ fn pem<T>(result: Result<T, rustls::pki_types::pem::Error>, what: &str) -> Resul
 pub fn with_certificate(
     ca_pem: &str,
     certificate_pem: &str,
-    key_pem: &str,
+    key: &NodeKey,
     clock: &Clock,
 ) -> Result<ClientConfig, Error> {
-    let chain = CertificateDer::pem_slice_iter(certificate_pem.as_bytes()).collect::<Result<Vec<_>, _>>();
-    let chain = pem(chain, "the node's certificate")?;
-    let key = pem(PrivateKeyDer::from_pem_slice(key_pem.as_bytes()), "the node's key")?;
+    let certified = key.certified(certificate_pem).map_err(Error::General)?;
     let mut config = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
         .with_safe_default_protocol_versions()?
         .dangerous()
         .with_custom_certificate_verifier(hub_verifier(Anchor::Roots(roots_of(ca_pem)?), clock))
-        .with_client_auth_cert(chain, key)?;
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     // One connection at a time: a cache of sessions would only cost memory.
     config.resumption = rustls::client::Resumption::in_memory_sessions(1);
     Ok(config)

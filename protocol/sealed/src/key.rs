@@ -18,8 +18,16 @@ const SPKI_HEAD: [u8; 26] = [
 ];
 pub(crate) const SIGNATURE_BYTES_MAX: usize = 80;
 
+/// Signs a message with a key that is somewhere else, such as in a TPM: DER of an ECDSA signature with SHA-256.
+pub type Elsewhere = Box<dyn Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync>;
+
+enum Secret {
+    Here(EcdsaKeyPair),
+    Elsewhere(Elsewhere),
+}
+
 pub struct Key {
-    pair: EcdsaKeyPair,
+    secret: Secret,
     point: Point,
 }
 
@@ -28,7 +36,11 @@ impl Key {
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, der, random)
             .map_err(|e| SealError::Key(format!("not a P-256 key: {e}")))?;
         let point = pair.public_key().as_ref().try_into().map_err(|_| SealError::Key("not a P-256 key".into()))?;
-        Ok(Key { pair, point })
+        Ok(Key { secret: Secret::Here(pair), point })
+    }
+
+    pub fn elsewhere(point: Point, sign: Elsewhere) -> Key {
+        Key { secret: Secret::Elsewhere(sign), point }
     }
 
     pub fn point(&self) -> &Point {
@@ -36,8 +48,12 @@ impl Key {
     }
 
     pub(crate) fn sign(&self, purpose: &[u8], hash: &[u8], random: &dyn SecureRandom) -> Result<Vec<u8>, SealError> {
-        let signature = self.pair.sign(random, &[purpose, hash].concat());
-        signature.map(|s| s.as_ref().to_vec()).map_err(|_| SealError::Key("cannot sign".into()))
+        let message = [purpose, hash].concat();
+        let signature = match &self.secret {
+            Secret::Here(pair) => pair.sign(random, &message).ok().map(|s| s.as_ref().to_vec()),
+            Secret::Elsewhere(sign) => sign(&message),
+        };
+        signature.filter(|s| s.len() <= SIGNATURE_BYTES_MAX).ok_or_else(|| SealError::Key("cannot sign".into()))
     }
 }
 

@@ -12,9 +12,9 @@ mod packet;
 mod reset;
 mod seal;
 
-pub use flow::{Debt, Joiner, Window, parts};
+pub use flow::{Debt, Joiner, Window, answered_every, parts, unanswered_max};
 pub use handshake::{Answered, Asking, Greeting, Pending, Session, answer};
-pub use key::{Key, Point, certified_point, spki};
+pub use key::{Elsewhere, Key, Point, certified_point, spki};
 pub use packet::{Kind, SessionId, kind, session_of};
 pub use reset::Reset;
 pub use seal::{Inside, Opener, Sealer};

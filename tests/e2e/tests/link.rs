@@ -2,7 +2,7 @@
 //!
 //! In: a world with one or two boards. Out: nodes that are Ready or kept out, and sentences that say why.
 
-use limpet_e2e::process::{run, tail};
+use limpet_e2e::process::{Daemon, run, tail};
 use limpet_e2e::world::test;
 use limpet_e2e::{Result, World, until, wait};
 use serde_json::{Value, json};
@@ -107,6 +107,54 @@ fn the_door_rejects_reconsiders_and_follows_rules() {
     });
 }
 
+/// A token opens what it says, as often and as long as it says.
+#[test]
+fn a_token_opens_what_it_says_and_no_more() {
+    test(0, &json!({}), |world| {
+        for number in 1..=2 {
+            let address = limpet_e2e::net::board(&world.slot, number)?;
+            let agent = limpet_e2e::Agent::new(&world.slot, world.binaries.agent.clone(), number, address, json!({}))?;
+            world.agents.push(agent);
+        }
+        // What a board says when it is refused; it ends by itself.
+        let refused = |world: &mut World, board: usize, token: &str, word: &str| -> Result<()> {
+            world.agents[board].start(Some(token))?;
+            logged(world, board, word)?;
+            until("the agent's end", SOON, || wait::yes(world.agents[board].check().is_err(), || "it still asks".into()))?;
+            world.agents[board].power_cut()?;
+            std::fs::remove_file(&world.agents[board].log).map_err(|e| e.to_string())
+        };
+        let bound = world.hub.token(&["--node", "board-2", "--uses", "1"])?;
+        refused(world, 0, &bound, "is for the node board-2")?;
+        refused(world, 0, "limpet1.e30", "this is not a join token")?;
+        let short = world.hub.token(&["--ttl", "1s"])?;
+        std::thread::sleep(Duration::from_secs(2));
+        refused(world, 0, &short, "has expired; make a new one with `limpet token create`")?;
+        // Only the fingerprint of the CA is wrong: another hub, or somebody between.
+        let plain = bound.strip_prefix("limpet1.").ok_or("no token")?;
+        use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+        let bytes = URL_SAFE_NO_PAD.decode(plain).map_err(|e| e.to_string())?;
+        let mut content: Value = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
+        let field = content.as_object().and_then(|o| o.keys().find(|k| k.contains("sha256") || k.contains("Sha256"))).cloned();
+        content[field.ok_or("the token has no fingerprint")?] = json!("ab".repeat(32));
+        let false_ca = format!("limpet1.{}", URL_SAFE_NO_PAD.encode(content.to_string()));
+        refused(world, 1, &false_ca, "is not the one that made this token")?;
+        let nodes = world.kubectl.say("get nodes -o name")?;
+        wait::yes(nodes.is_empty(), || format!("and yet there is {nodes}"))?;
+        // Nobody used it up by being refused.
+        world.agents[1].start(Some(&bound))?;
+        until("the node", SOON, || {
+            let nodes = world.kubectl.say("get nodes -o name")?;
+            wait::yes(nodes.trim() == "node/board-2", || nodes)
+        })?;
+        contains(&world.hub.operate(&["token", "list"])?, "board-2")?;
+        // Its one use is over: also for the same board with a new key.
+        world.agents[1].power_cut()?;
+        std::fs::remove_dir_all(world.agents[1].data.join("identity")).map_err(|e| e.to_string())?;
+        refused(world, 1, &bound, "has been used as often as it may")
+    });
+}
+
 /// An HTTP proxy that knows CONNECT and nothing else; counts what it let through.
 fn proxy(address: &str) -> Result<(u16, Arc<AtomicUsize>)> {
     let listener = TcpListener::bind((address, 0)).map_err(|e| e.to_string())?;
@@ -120,6 +168,28 @@ fn proxy(address: &str) -> Result<(u16, Arc<AtomicUsize>)> {
         }
     });
     Ok((port, count))
+}
+
+/// Debian's tinyproxy, which wants a password, where it is installed.
+fn tinyproxy(world: &World) -> Result<Option<Daemon>> {
+    if limpet_e2e::process::which("tinyproxy").is_none() {
+        println!("without tinyproxy: it is not installed (cargo xtask setup)");
+        return Ok(None);
+    }
+    let dir = world.slot.dir();
+    let (file, log) = (dir.join("tinyproxy.conf"), dir.join("tinyproxy.log"));
+    let settings = format!(
+        "Port 3128\nListen {}\nTimeout 600\nLogLevel Connect\nMaxClients 20\nBasicAuth me s3cret\n\
+         ConnectPort 8883\nConnectPort 6443\n",
+        world.hub.address
+    );
+    std::fs::write(&file, settings).map_err(|e| e.to_string())?;
+    let mark = world.slot.mark();
+    let words = ["tinyproxy".as_ref(), "-d".as_ref(), "-c".as_ref(), file.as_os_str()];
+    let daemon = Daemon::start(&words, &[(mark.0, mark.1.as_str())], &log)?;
+    let address = format!("{}:3128", world.hub.address);
+    until("tinyproxy", SOON, || TcpStream::connect(&address).map(|_| ()).map_err(|e| e.to_string()))?;
+    Ok(Some(daemon))
 }
 
 fn connect(mut client: TcpStream, count: &AtomicUsize) -> Option<()> {
@@ -145,12 +215,18 @@ fn one_port_a_web_socket_and_a_proxy_are_roads_too() {
     test(1, &json!({}), |world| {
         let hub = world.hub.address.clone();
         let (port, through) = proxy(&hub)?;
-        let roads = [
+        let debian = tinyproxy(world)?;
+        let mut roads = vec![
             json!({"mqtt": [format!("{hub}:6443")]}),
             json!({"mqtt": [format!("wss://{hub}:6443/limpet/v1/mqtt")]}),
             json!({"mqtt": [format!("wss://{hub}:6443")], "proxy": format!("http://{hub}:{port}")}),
             json!({"mqtt": [format!("{hub}:8883")], "proxy": format!("http://{hub}:{port}")}),
         ];
+        if debian.is_some() {
+            let proxy = format!("http://me:s3cret@{hub}:3128");
+            roads.push(json!({"mqtt": [format!("{hub}:8883")], "proxy": proxy}));
+            roads.push(json!({"mqtt": [format!("wss://{hub}:6443")], "proxy": proxy}));
+        }
         for (n, road) in roads.iter().enumerate() {
             let begun = sessions(world, 0);
             world.agents[0].power_cut()?;
@@ -166,7 +242,17 @@ fn one_port_a_web_socket_and_a_proxy_are_roads_too() {
             contains(&log, "here")?;
         }
         let through = through.load(Ordering::Relaxed);
-        wait::yes(through >= 2, || format!("{through} connections went through the proxy"))
+        wait::yes(through >= 2, || format!("{through} connections went through the proxy"))?;
+        let Some(debian) = debian else { return Ok(()) };
+        let said = tail(&debian.log, 1 << 20);
+        for port in ["8883", "6443"] {
+            contains(&said, &format!("CONNECT {hub}:{port}"))?;
+        }
+        // A wrong password is told in words.
+        world.agents[0].power_cut()?;
+        world.agents[0].configure(&json!({"mqtt": [format!("{hub}:8883")], "proxy": format!("http://me:no@{hub}:3128")}))?;
+        world.agents[0].start(None)?;
+        logged(world, 0, "does not connect to")
     });
 }
 
@@ -258,5 +344,74 @@ fn a_board_returns_with_an_expired_certificate_and_any_clock() {
             wait::yes(at.starts_with("202"), || format!("with a clock in {year} the pod started at {at}"))?;
         }
         Ok(())
+    });
+}
+
+/// The device's keys are made in a TPM (Debian's swtpm): the card alone is nobody.
+#[test]
+fn a_board_whose_keys_are_in_a_tpm() {
+    if limpet_e2e::process::which("swtpm").is_none() {
+        println!("skipped: swtpm is not installed (cargo xtask setup)");
+        return;
+    }
+    test(0, &json!({}), |world| {
+        let dir = world.slot.dir();
+        let mark = world.slot.mark();
+        let tpm = |name: &str| -> Result<(Daemon, String)> {
+            let home = dir.join(name);
+            std::fs::create_dir_all(&home).map_err(|e| e.to_string())?;
+            let socket = |what: &str| format!("type=unixio,path={}", home.join(what).display());
+            let (state, server, control) = (format!("dir={}", home.display()), socket("tpm"), socket("control"));
+            let words = ["swtpm", "socket", "--tpm2", "--flags", "not-need-init,startup-clear", "--tpmstate", &state, "--server",
+                &server, "--ctrl", &control];
+            let words = words.map(std::ffi::OsStr::new);
+            let daemon = Daemon::start(&words, &[(mark.0, mark.1.as_str())], &dir.join("swtpm.log"))?;
+            until("swtpm", SOON, || wait::yes(home.join("tpm").exists(), || "no socket".into()))?;
+            Ok((daemon, format!("unix:{}", home.join("tpm").display())))
+        };
+        let (_own, place) = tpm("own-tpm")?;
+        let address = limpet_e2e::net::board(&world.slot, 1)?;
+        let settings = json!({"tpm": place, "log": "debug"});
+        let agent = limpet_e2e::Agent::new(&world.slot, world.binaries.agent.clone(), 1, address, settings)?;
+        world.agents.push(agent);
+        world.join()?;
+        logged(world, 0, "the keys of this board are in its TPM")?;
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "tide"}, "stringData": {"hour": "seven"}});
+        world.kubectl.apply(&secret.to_string())?;
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "boat"}, "spec": {
+            "terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "hub.limpet/busybox:1", "command": ["sleep", "10000"],
+                "env": [{"name": "HOUR", "valueFrom": {"secretKeyRef": {"name": "tide", "key": "hour"}}}]}]}});
+        world.kubectl.apply(&pod.to_string())?;
+        world.kubectl.say("wait --for=condition=Ready pod/boat --timeout=90s")?;
+        let data = world.agents[0].data.clone();
+        let no_files = |data: &std::path::Path| {
+            let there = ["identity/node.key", "device.key"].into_iter().find(|f| data.join(f).exists());
+            wait::yes(there.is_none(), || format!("{there:?} is on the card"))
+        };
+        no_files(&data)?;
+        // After a power cut, without the hub, the journal opens and the pod is there; then the link, by TLS and at a broker.
+        world.hub.kill();
+        world.agents[0].power_cut()?;
+        world.agents[0].start(None)?;
+        let begun = sessions(world, 0);
+        until("the pod's process", SOON, || wait::yes(!world.named("sleep").is_empty(), || "not yet".into()))?;
+        world.hub.start()?;
+        welcome(world, 0, begun)?;
+        contains(&world.kubectl.run(&["exec", "boat", "--", "sh", "-c", "echo $HOUR"])?, "seven")?;
+        let begun = sessions(world, 0);
+        let _broker = limpet_e2e::broker::Broker::take_over(world)?;
+        welcome(world, 0, begun)?;
+        logged(world, 0, "at the broker")?;
+        no_files(&data)?;
+        // The card in another board: its TPM makes other keys.
+        world.agents[0].power_cut()?;
+        let (_other, elsewhere) = tpm("other-tpm")?;
+        let note = data.join("identity/node.tpm");
+        let text = std::fs::read_to_string(&note).map_err(|e| e.to_string())?;
+        std::fs::write(&note, text.replace(&place, &elsewhere)).map_err(|e| e.to_string())?;
+        let begun = sessions(world, 0);
+        world.agents[0].start(None)?;
+        logged(world, 0, "does not have this board's key")?;
+        wait::yes(sessions(world, 0) == begun, || "a card without its board got in".into())
     });
 }

@@ -36,7 +36,7 @@ pub struct HubAccess {
     pub registries: Vec<String>,
     pub ca_pem: String,
     pub certificate_pem: String,
-    pub key_pem: String,
+    pub key: crate::link::NodeKey,
 }
 
 impl std::fmt::Debug for HubAccess {

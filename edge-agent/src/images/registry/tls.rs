@@ -5,7 +5,8 @@
 
 use super::endpoint::{HubAccess, RegistryOptions};
 use crate::images::limits::CA_FILE_BYTES_MAX;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -70,12 +71,10 @@ pub fn hub(access: &HubAccess, options: &RegistryOptions) -> Result<TlsChoice, S
     for certificate in certificates(access.ca_pem.as_bytes())? {
         roots.add(certificate).map_err(|e| format!("the hub's CA: {e}"))?;
     }
-    let chain = certificates(access.certificate_pem.as_bytes())?;
-    let key = PrivateKeyDer::from_pem_slice(access.key_pem.as_bytes()).map_err(|e| format!("the node's key: {e}"))?;
+    let certified = access.key.certified(&access.certificate_pem)?;
     let config = builder(options)?
         .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)
-        .map_err(|e| format!("the node's certificate: {e}"))?;
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     Ok(TlsChoice::Config(Arc::new(http1(config))))
 }
 
