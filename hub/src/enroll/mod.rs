@@ -177,7 +177,7 @@ impl Enroll {
         // Who has no token waits for nobody and lets nobody wait.
         let (token, _) = self.token(ask, now)?;
         // A fleet with one token is let in side by side once the token is not changed by it: one commit serves many.
-        let takes_turns = token.wait || token.clone().used(&ask.node_name) != token;
+        let takes_turns = token.wait || token.clone().used(&ask.node_name, again) != token;
         let _turn = if takes_turns { Some(self.turn.lock().await) } else { None };
         for _ in 0..JOIN_TRIES {
             match self.join_in_turn(ask, address, now).await {
@@ -201,6 +201,8 @@ impl Enroll {
         let (token, revision) = self.token(ask, now)?;
         let key_sha256 = identity::key_sha256_of_request(&ask.csr_pem).map_err(PkiError::Request)?;
         let known: Option<(Identity, u64)> = self.get(IDENTITIES, &ask.node_name)?;
+        let again = known.as_ref().is_some_and(|(i, _)| i.key_sha256 == key_sha256 && i.token == token.id);
+        token.has_use(again)?;
         if let Some((identity, _)) = &known
             && identity.key_sha256 != key_sha256
             && token.node.as_deref() != Some(ask.node_name.as_str())
@@ -225,7 +227,7 @@ impl Enroll {
             token: token.id.clone(),
         };
         let mut writes = vec![put(IDENTITIES, &ask.node_name, &identity, expect(known.map(|k| k.1)))?];
-        let used = token.clone().used(&ask.node_name);
+        let used = token.clone().used(&ask.node_name, again);
         // In one transaction: of two devices with the last use at two hubs, one gets a conflict and is refused then, and
         // so is one whose token is revoked at this moment.
         let unchanged = Check { key: Key::new(TOKENS, "", token.id.as_str()), expect: Expect::Revision(revision) };

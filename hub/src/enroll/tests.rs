@@ -130,6 +130,27 @@ async fn a_taken_name_needs_a_token_of_its_own() {
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
+/// A token that was found later, on a card or in a script, opens nothing that it has opened before.
+#[tokio::test]
+async fn a_used_token_is_used_up_also_for_the_same_name() {
+    let (office, dir) = office("used");
+    let (own, thief) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    for node in [None, Some("pi-1")] {
+        let made = office.create_token(&wish(Some(1), node), at(0)).await.unwrap();
+        office.join(&ask(&made.token, "pi-1", &own), "192.0.2.9", at(1)).await.unwrap();
+        // Its answer was lost: the same device may ask again.
+        office.join(&ask(&made.token, "pi-1", &own), "192.0.2.9", at(2)).await.unwrap();
+        let no = office.join(&ask(&made.token, "pi-1", &thief), "192.0.2.66", at(3)).await.unwrap_err();
+        assert!(matches!(no, EnrollError::Refused(Refusal::UsedUp { .. })), "{no}");
+        // Nor does a device that was removed come back with it.
+        office.remove("pi-1").await.unwrap();
+        let no = office.join(&ask(&made.token, "pi-1", &own), "192.0.2.9", at(4)).await.unwrap_err();
+        assert!(matches!(no, EnrollError::Refused(Refusal::UsedUp { .. })), "{no}");
+        assert!(office.identities().is_empty());
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
 #[tokio::test]
 async fn wrong_tokens_change_nothing() {
     let (office, dir) = office("wrong");

@@ -85,11 +85,16 @@ impl TokenRecord {
         {
             return Err(Refusal::OtherNode { id: self.id.clone(), node: only.clone() });
         }
-        // A device whose answer was lost on the way may ask again.
-        if self.uses_left == Some(0) && !self.used_by.iter().any(|n| n == node) {
-            return Err(Refusal::UsedUp { id: self.id.clone() });
-        }
         Ok(())
+    }
+
+    /// Whether there is a use left. `again`: this device, by its key, has joined with it and is there still: its answer may have
+    /// been lost on the way. A name alone is no reason: another device may bear it.
+    pub fn has_use(&self, again: bool) -> Result<(), Refusal> {
+        match self.uses_left {
+            Some(0) if !again => Err(Refusal::UsedUp { id: self.id.clone() }),
+            _ => Ok(()),
+        }
     }
 
     /// Whether a device of this name must wait for somebody's approval.
@@ -98,12 +103,12 @@ impl TokenRecord {
     }
 
     /// The record after `node` has joined with it.
-    pub fn used(mut self, node: &str) -> TokenRecord {
-        if self.used_by.iter().any(|n| n == node) {
+    pub fn used(mut self, node: &str, again: bool) -> TokenRecord {
+        if again {
             return self;
         }
         self.uses_left = self.uses_left.map(|n| n.saturating_sub(1));
-        if self.used_by.len() < USED_BY_MAX {
+        if self.used_by.len() < USED_BY_MAX && !self.used_by.iter().any(|n| n == node) {
             self.used_by.push(node.into());
         }
         self
@@ -169,12 +174,13 @@ mod tests {
         assert_eq!(t.check("other", "pi-1", 999), Err(Refusal::Unknown));
         assert!(matches!(t.check("s3cret", "pi-1", 1000), Err(Refusal::Expired { .. })));
         assert!(matches!(t.check("s3cret", "a/b", 1), Err(Refusal::NodeName(_))));
-        let used = t.used("pi-1");
-        assert!(matches!(used.check("s3cret", "pi-2", 1), Err(Refusal::UsedUp { .. })));
-        assert_eq!(used.check("s3cret", "pi-1", 1), Ok(()), "a lost answer is not a lost board");
-        assert_eq!(used.clone().used("pi-1"), used);
+        assert_eq!(t.has_use(false), Ok(()));
+        let used = t.used("pi-1", false);
+        assert!(matches!(used.has_use(false), Err(Refusal::UsedUp { .. })));
+        assert_eq!(used.has_use(true), Ok(()), "a lost answer is not a lost board");
+        assert_eq!(used.clone().used("pi-1", true), used);
         let bound = token(None, Some("pi-7"));
         assert!(matches!(bound.check("s3cret", "pi-1", 1), Err(Refusal::OtherNode { .. })));
-        assert_eq!(bound.used("pi-7").uses_left, None);
+        assert_eq!(bound.used("pi-7", false).uses_left, None);
     }
 }
