@@ -8,6 +8,9 @@ use crate::update::files;
 use limpet_agent_core::update::{QUICK_ENDS_MAX, TRIAL_MS};
 use std::path::{Path, PathBuf};
 
+/// For tests: milliseconds that a trial lasts.
+const TEST_TRIAL: &str = "LIMPET_FAKE_TRIAL_MS";
+
 pub const INSTALLED: &str = env!("CARGO_PKG_VERSION");
 
 pub struct Programs {
@@ -59,7 +62,7 @@ impl Programs {
             eprintln!("keeper: {}: {e}; the installed program starts", dir.display());
             return own;
         }
-        let trial_ms = state.on_trial().then_some(TRIAL_MS);
+        let trial_ms = state.on_trial().then(trial_ms);
         match choice {
             Some(f) => Chosen { path: dir.join(&f.sha256), trial_ms, fetched: true },
             None => Chosen { trial_ms, ..own },
@@ -85,4 +88,8 @@ impl Programs {
         self.overdue = self.dir.as_deref().is_some_and(|dir| files::load(dir).on_trial());
         self.overdue
     }
+}
+
+fn trial_ms() -> u64 {
+    std::env::var(TEST_TRIAL).ok().and_then(|ms| ms.parse().ok()).unwrap_or(TRIAL_MS)
 }

@@ -97,3 +97,35 @@ fn images_wait_for_the_window_streams_are_refused_and_a_used_up_budget_leaves_th
         condition_says(world, "False", "there is no link policy")
     });
 }
+
+/// `Hold`: the link is closed until the month ends or somebody changes the policy; the board works on.
+#[test]
+fn a_link_on_hold_is_closed_and_looks_in() {
+    test(1, &json!({"log": "debug"}), |world| {
+        world.kubectl.apply(&pod("here", "board-1", "hub.limpet/demo-web:1"))?;
+        world.kubectl.say("wait --for=condition=Ready pod/here --timeout=60s")?;
+        let log = |world: &World| limpet_e2e::process::tail(&world.agents[0].log, 1 << 22);
+        let welcomes = |world: &World| log(world).matches("welcome at the hub").count();
+        policy(world, &json!({"bytesPerMonth": "64Ki", "whenUsedUp": "Hold"}))?;
+        condition_says(world, "True", "the link is closed")?;
+        let begun = welcomes(world);
+        // Once it has been open for a minute.
+        world.kubectl.say("wait --for=condition=Ready=Unknown node/board-1 --timeout=180s")?;
+        let out = world.kubectl.output(&["logs", "here"])?;
+        wait::yes(out.code != 0 && out.stderr.contains("board-1"), || format!("{out:?}"))?;
+        // Its pods run on; a change waits, and nobody comes for it before a day is over.
+        let inside = world.agents[0].named("limpet-demo-web").len();
+        wait::yes(inside == 1, || format!("{inside} processes of the pod"))?;
+        world.kubectl.apply(&pod("later", "board-1", "hub.limpet/demo-web:1"))?;
+        let text = log(world);
+        wait::yes(text.contains("the month's bytes are used up: closed"), || text.clone())?;
+        wait::yes(welcomes(world) == begun, || "a session although the link is on hold".into())?;
+        // The look after a start: the policy is another one now.
+        policy(world, &json!({"bytesPerMonth": "1Gi", "whenUsedUp": "Hold"}))?;
+        world.agents[0].power_cut()?;
+        world.agents[0].start(None)?;
+        condition_says(world, "False", "used since")?;
+        world.kubectl.say("wait --for=condition=Ready pod/later --timeout=60s")?;
+        world.nodes_ready(SOON)
+    });
+}

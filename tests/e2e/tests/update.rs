@@ -19,9 +19,13 @@ fn told(e: std::io::Error) -> String {
 
 /// A program that the hub will sign: another file than the installed one, and yet the same agent.
 fn another_agent(world: &World) -> Result<PathBuf> {
-    let path = world.slot.dir().join("another-agent");
+    agent_of_its_own(world, "another")
+}
+
+fn agent_of_its_own(world: &World, name: &str) -> Result<PathBuf> {
+    let path = world.slot.dir().join(format!("agent-{name}"));
     let mut bytes = fs::read(&world.binaries.agent).map_err(told)?;
-    bytes.extend(b"another");
+    bytes.extend(name.as_bytes());
     fs::write(&path, bytes).map_err(told)?;
     Ok(path)
 }
@@ -153,6 +157,103 @@ fn an_agent_is_updated_over_the_air_and_containers_never_notice() {
         comes_to(world, "7.2.0", &["Refused"])?;
         wanted(world, &installed)?;
         comes_to(world, &installed, &["True", "AsWanted"])
+    });
+}
+
+/// How far an update is, as the board's disk and log show it.
+type Step = (&'static str, fn(&World, &str) -> bool);
+
+fn updates(world: &World) -> PathBuf {
+    world.agents[0].data.join("update")
+}
+
+fn kept_state(world: &World) -> Value {
+    fs::read(updates(world).join("state")).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
+const STEPS: [Step; 6] = [
+    ("it is wanted", |_, _| true),
+    ("it is being fetched", |world, version| {
+        tail(&world.agents[0].log, 1 << 20).contains(&format!("fetching version {version} of the agent"))
+    }),
+    ("a file of it is there", |world, _| {
+        let files = fs::read_dir(updates(world)).into_iter().flatten().flatten();
+        let programs = files.filter(|f| !f.file_name().to_string_lossy().starts_with("state")).count();
+        programs > 2
+    }),
+    ("it is staged", |world, version| kept_state(world)["trial"]["program"]["version"] == version),
+    ("it was started", |world, version| {
+        let trial = &kept_state(world)["trial"];
+        trial["program"]["version"] == version && trial["starts"].as_u64().unwrap_or(0) > 0
+    }),
+    ("it has proved itself", |world, version| kept_state(world)["current"]["version"] == version),
+];
+
+/// Death at each step of an update, of the whole board or of the agent alone: what starts is the old program or the new one,
+/// and in the end the new one.
+#[test]
+fn death_at_any_step_of_an_update_leads_to_one_program_or_the_other() {
+    test(1, &json!({}), |world| {
+        let mut number = 0;
+        for (what, reached) in STEPS {
+            for whole in [true, false] {
+                number += 1;
+                let version = format!("7.{number}.0");
+                let program = agent_of_its_own(world, &version)?;
+                publish(world, &version, &program)?;
+                fs::remove_file(program).map_err(told)?;
+                wanted(world, &version)?;
+                // Steps are short; who is late meets a later one.
+                let later = |world: &World| kept_state(world)["current"]["version"] == *version;
+                let begin = std::time::Instant::now();
+                while !reached(world, &version) && !later(world) {
+                    wait::yes(begin.elapsed() < SOON, || format!("{what} ({version}) did not come\n{}", world.logs()))?;
+                    std::thread::sleep(Duration::from_micros(500));
+                }
+                if whole {
+                    world.agents[0].power_cut()?;
+                    world.agents[0].start(None)?;
+                } else {
+                    let agent = world.agents[0].agent_process();
+                    // Between two lives there is none to kill.
+                    let _ = agent.map(|agent| run(Command::new("kill").args(["-9", &agent.pid.to_string()])));
+                }
+                comes_to(world, &version, &["True", "AsWanted"]).map_err(|e| format!("death when {what}, {version}: {e}"))?;
+            }
+        }
+        world.nodes_ready(SOON)
+    });
+}
+
+/// A program that runs and of which the hub does not hear; its time is shortened here.
+#[test]
+fn a_program_that_the_hub_does_not_hear_is_left() {
+    test(1, &json!({}), |world| {
+        let installed = state(world)?.0;
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "till"}, "spec": {
+            "containers": [{"name": "c", "image": "hub.limpet/busybox:1", "command": ["sleep", "100000"]}]}});
+        world.kubectl.apply(&pod.to_string())?;
+        world.kubectl.say("wait --for=condition=Ready pod/till --timeout=90s")?;
+        world.agents[0].power_cut()?;
+        world.agents[0].start_with(None, &[("LIMPET_FAKE_TRIAL_MS", "8000")])?;
+        let pids = |world: &World| sleepers(world).iter().map(|p| p.pid).collect::<Vec<_>>();
+        until("the pod again", SOON, || wait::yes(pids(world).len() == 1, || "not there".into()))?;
+        let before = pids(world);
+        let (source, mute) = (world.slot.dir().join("mute.rs"), world.slot.dir().join("mute-agent"));
+        fs::write(&source, "fn main() { loop { std::thread::park() } }").map_err(told)?;
+        run(Command::new("rustc").arg("-o").arg(&mute).arg(&source))?.ok("rustc")?;
+        publish(world, "7.9.0", &mute)?;
+        wanted(world, "7.9.0")?;
+        let runs = || {
+            let programs = updates(world).display().to_string();
+            world.agents[0].processes().iter().any(|p| {
+                fs::read_link(format!("/proc/{}/exe", p.pid)).is_ok_and(|exe| exe.display().to_string().starts_with(&programs))
+            })
+        };
+        until("the mute program", SOON, || wait::yes(runs(), || "it does not run".into()))?;
+        comes_to(world, &installed, &["False", "RolledBack", "7.9.0: the hub did not hear from it"])?;
+        wait::yes(!runs(), || "it still runs".into())?;
+        wait::yes(pids(world) == before, || "the container was touched".into())
     });
 }
 

@@ -113,7 +113,37 @@ pub fn run(binaries: &Binaries, minutes: u64) -> Result<Vec<Figure>, String> {
     if minutes > 0 {
         figures.push(told(idle(&mut world, &capture, minutes)?));
     }
+    if limpet_e2e::process::which("mosquitto").is_some() {
+        figures.push(told(at_a_broker(&mut world)?));
+    }
     Ok(figures)
+}
+
+/// A sign of life that is sealed for the hub, at Debian's Mosquitto; each third one is answered here.
+fn at_a_broker(world: &mut World) -> Result<Figure, String> {
+    world.agents[0].configure(&json!({"keepaliveSeconds": SHORT_KEEPALIVE_S}))?;
+    world.agents[0].power_cut()?;
+    let broker = limpet_e2e::broker::Broker::take_over(world)?;
+    let begun = sessions(world);
+    world.agents[0].start(None)?;
+    until("a session at the broker", Duration::from_secs(120), || {
+        // The hub does not listen any more: a session is one at the broker.
+        wait::yes(sessions(world) > begun, || "no session".into())
+    })?;
+    world.nodes_ready(Duration::from_secs(90))?;
+    let at: std::net::Ipv4Addr = broker.address.parse().map_err(|_| "the broker's address is not IPv4")?;
+    let capture = Capture::start(&world.agents[0].namespace, at.octets())?;
+    capture.settle(Duration::from_secs(SHORT_KEEPALIVE_S - 1));
+    let mut beats: Vec<u64> = Vec::new();
+    while beats.len() < 12 {
+        let before = capture.now();
+        until("a sign of life", Duration::from_secs(60), || wait::yes(capture.now().1 > before.1, || "none yet".into()))?;
+        capture.settle(Duration::from_secs(1));
+        beats.push(capture.now().0 - before.0);
+    }
+    beats.sort_unstable();
+    let text = format!("{} B (median of 12; {} to {}, with the hub's answer)", beats[6], beats[0], beats[11]);
+    Ok(Figure::new("the same at an external broker", text, "report"))
 }
 
 /// Who waits for half an hour sees what is there already.
