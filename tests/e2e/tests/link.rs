@@ -379,7 +379,8 @@ fn a_board_whose_keys_are_in_a_tpm() {
         let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "tide"}, "stringData": {"hour": "seven"}});
         world.kubectl.apply(&secret.to_string())?;
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "boat"}, "spec": {
-            "terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "hub.limpet/busybox:1", "command": ["sleep", "10000"],
+            "terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "hub.limpet/busybox:1",
+                "command": ["sleep", "10000"],
                 "env": [{"name": "HOUR", "valueFrom": {"secretKeyRef": {"name": "tide", "key": "hour"}}}]}]}});
         world.kubectl.apply(&pod.to_string())?;
         world.kubectl.say("wait --for=condition=Ready pod/boat --timeout=90s")?;

@@ -114,7 +114,7 @@ fn a_link_on_hold_is_closed_and_looks_in() {
         let out = world.kubectl.output(&["logs", "here"])?;
         wait::yes(out.code != 0 && out.stderr.contains("board-1"), || format!("{out:?}"))?;
         // Its pods run on; a change waits, and nobody comes for it before a day is over.
-        let inside = world.agents[0].named("limpet-demo-web").len();
+        let inside = world.agents[0].named("demo-web").len();
         wait::yes(inside == 1, || format!("{inside} processes of the pod"))?;
         world.kubectl.apply(&pod("later", "board-1", "hub.limpet/demo-web:1"))?;
         let text = log(world);
