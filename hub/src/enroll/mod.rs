@@ -177,7 +177,7 @@ impl Enroll {
         // Who has no token waits for nobody and lets nobody wait.
         let (token, _) = self.token(ask, now)?;
         // A fleet with one token is let in side by side once the token is not changed by it: one commit serves many.
-        let takes_turns = token.wait || token.clone().used(&ask.node_name, again) != token;
+        let takes_turns = token.wait || token.clone().used(&ask.node_name, false) != token;
         let _turn = if takes_turns { Some(self.turn.lock().await) } else { None };
         for _ in 0..JOIN_TRIES {
             match self.join_in_turn(ask, address, now).await {
