@@ -7,6 +7,7 @@
 
 mod agent;
 mod broker;
+mod command_line;
 mod device;
 mod images;
 mod inspect;
@@ -25,115 +26,12 @@ mod views;
 mod volumes;
 
 use agent::{Config, Paths, StartOptions};
-use clap::{Args, Parser, Subcommand};
+use command_line::{Command, Options};
 use std::{
     ffi::OsString,
     os::fd::{FromRawFd, OwnedFd},
     path::PathBuf,
 };
-
-#[derive(Parser)]
-#[command(
-    name = "limpet-agent",
-    version,
-    about = "A whole Kubernetes node in one small binary: joins a hub and runs the pods that it is given, also offline",
-    after_help = "The first start needs a token: limpet-agent --join \"$(limpet token create --data-dir DIR)\""
-)]
-struct Cli {
-    #[command(flatten)]
-    options: Options,
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Args, Clone)]
-struct Options {
-    /// Join token, needed at the first start only
-    #[arg(long, value_name = "TOKEN", env = "LIMPET_JOIN", hide_env_values = true)]
-    join: Option<String>,
-    /// Name of this node; the host's name when absent
-    #[arg(long, value_name = "NAME")]
-    node_name: Option<String>,
-    /// What must survive a reboot: journal, images, logs, identity
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/limpet", global = true)]
-    data_dir: PathBuf,
-    /// What must not: namespaces, pipes, records of running containers
-    #[arg(long, value_name = "DIR", default_value = "/run/limpet", global = true)]
-    run_dir: PathBuf,
-    /// Settings as JSON (docs/agent-config.md)
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Lists this node's containers
-    Ps {
-        /// Also those that have ended
-        #[arg(long, short)]
-        all: bool,
-    },
-    /// Prints the log of a container of this node
-    Logs {
-        /// A pod, pod/container, a container's name or the beginning of its id (see `ps`)
-        container: String,
-        /// Go on with what is written from now on
-        #[arg(long, short)]
-        follow: bool,
-        /// A time before each line
-        #[arg(long)]
-        timestamps: bool,
-        /// Of the run before the last restart
-        #[arg(long, short)]
-        previous: bool,
-        /// Only so many lines from the end
-        #[arg(long, value_name = "LINES")]
-        tail: Option<u64>,
-        /// Only lines of the last so many seconds
-        #[arg(long, value_name = "SECONDS")]
-        since: Option<u64>,
-    },
-    /// Runs a command in a container of this node
-    Exec {
-        /// A pod, pod/container, a container's name or the beginning of its id (see `ps`)
-        container: String,
-        /// The command and its arguments
-        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-        command: Vec<String>,
-    },
-    /// Lists the images that are here
-    Images,
-    /// Says whether this board can be a node, and what to change
-    Doctor {
-        /// For programs
-        #[arg(long)]
-        json: bool,
-    },
-    /// Holds updates of this board back: its agent, its system, what a FleetRollout would change here
-    Lock {
-        /// Whose lock it is; each has its own
-        #[arg(default_value = locks::NAME)]
-        name: String,
-        /// Shown at the hub to whoever waits
-        #[arg(long, value_name = "TEXT", default_value = "")]
-        reason: String,
-    },
-    /// Lets updates come again
-    Unlock {
-        /// Whose lock it was
-        #[arg(default_value = locks::NAME)]
-        name: String,
-    },
-    /// Started by the keeper
-    #[command(hide = true)]
-    Agent(AgentOptions),
-}
-
-#[derive(Args, Clone)]
-struct AgentOptions {
-    #[command(flatten)]
-    options: Options,
-}
 
 fn main() -> std::process::ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
@@ -149,25 +47,27 @@ fn main() -> std::process::ExitCode {
 }
 
 fn command(args: Vec<OsString>) -> i32 {
-    let cli = match Cli::try_parse_from(&args) {
+    let cli = match command_line::parse(args.get(1..).unwrap_or_default(), std::env::var("LIMPET_JOIN").ok()) {
         Ok(cli) => cli,
-        Err(e) => {
-            let _ = e.print();
-            return e.exit_code();
+        Err(said) if said.code == 0 => {
+            print!("{}", said.text);
+            return 0;
+        }
+        Err(said) => {
+            eprint!("{}", said.text);
+            return said.code;
         }
     };
     let paths = Paths { data: cli.options.data_dir.clone(), run: cli.options.run_dir.clone() };
     match cli.command {
         Some(Command::Ps { all }) => inspect::ps(&paths, all),
-        Some(Command::Logs { container, follow, timestamps, previous, tail, since }) => {
-            inspect::logs(&paths, &inspect::LogWish { container, follow, timestamps, previous, tail, since_s: since })
-        }
+        Some(Command::Logs(wish)) => inspect::logs(&paths, &wish),
         Some(Command::Exec { container, command }) => inspect::exec(&paths, &container, command),
         Some(Command::Images) => inspect::images(&paths),
         Some(Command::Doctor { json }) => inspect::doctor(&paths, json),
         Some(Command::Lock { name, reason }) => locks::lock(&paths, &name, &reason),
         Some(Command::Unlock { name }) => locks::unlock(&paths, &name),
-        Some(Command::Agent(agent)) => run_agent(agent.options),
+        Some(Command::Agent) => run_agent(cli.options),
         None => run_keeper(&cli.options, &args[1..]),
     }
 }

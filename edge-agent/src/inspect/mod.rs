@@ -10,6 +10,7 @@ pub use doctor::doctor;
 
 use crate::{
     agent::Paths,
+    command_line,
     images,
     logs::{self, Logs, ReadOptions},
     runtime::{self, ExecSpec},
@@ -104,16 +105,7 @@ fn find(paths: &Paths, wanted: &str, previous: bool) -> Result<Value, String> {
     }
 }
 
-pub struct LogWish {
-    pub container: String,
-    pub follow: bool,
-    pub timestamps: bool,
-    pub previous: bool,
-    pub tail: Option<u64>,
-    pub since_s: Option<u64>,
-}
-
-pub fn logs(paths: &Paths, wish: &LogWish) -> i32 {
+pub fn logs(paths: &Paths, wish: &command_line::Logs) -> i32 {
     let one = match find(paths, &wish.container, wish.previous) {
         Ok(one) => one,
         Err(why) => return failed(&why),
@@ -122,7 +114,7 @@ pub fn logs(paths: &Paths, wish: &LogWish) -> i32 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
     let mut options = ReadOptions {
         timestamps: true,
-        since_ms: wish.since_s.map(|s| now.saturating_sub(s.saturating_mul(1000))),
+        since_ms: wish.since.map(|s| now.saturating_sub(s.saturating_mul(1000))),
         tail_lines: wish.tail,
         ..ReadOptions::default()
     };
