@@ -28,7 +28,8 @@ pub enum ItemKind {
     EndpointSlice = 5,
     /// A bound ServiceAccount token, `{"token","expirationTimestamp","audience"}`; name = `<pod uid>.<volume>.<index>`.
     Token = 6,
-    /// Settings of the agent itself (mirrors, eviction, log sizes): name = `agent`.
+    /// What the cluster says of the node's own ways. `runtimeclasses/NAME`: `{"handler"}` of a RuntimeClass that a pod of this
+    /// node names.
     Settings = 7,
     /// The v1 PersistentVolume that a claim of a pod of this node is bound to; namespace and name are the claim's.
     /// With an empty namespace: a PersistentVolume of that name whose directory the node is to remove.
@@ -38,6 +39,9 @@ pub enum ItemKind {
     /// A CronJob whose pods run on this node only: `{"uid","schedule","deadlineSeconds","policy","template"}`.
     Schedule = 9,
 }
+
+/// Before the name of a RuntimeClass in an item of `Settings`.
+pub const RUNTIME_CLASS_ITEM: &str = "runtimeclasses/";
 
 /// Identity of an item. Ordered by kind, namespace, name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]

@@ -9,6 +9,7 @@ mod namespace;
 mod node_restriction;
 mod pod_security;
 mod priority;
+mod runtime_class;
 mod service_account;
 mod tolerations;
 
@@ -110,6 +111,7 @@ pub async fn mutate(review: &mut Review<'_>) -> Result<(), Status> {
     if review.creates("/pods") {
         service_account::admit(review).await?;
         priority::admit(review)?;
+        runtime_class::admit(review)?;
         tolerations::admit(review);
         limits::admit(review)?;
     }

@@ -9,10 +9,10 @@ use crate::{
     control::local_volume,
     view::{
         ConfigMap, CronJob, EndpointSlice, Key, Kind, Node, Obj, Object, PersistentVolume, PersistentVolumeClaim, Phase, Pod,
-        PodRef, ResourceClaim, Secret, Service,
+        PodRef, ResourceClaim, RuntimeClass, Secret, Service,
     },
 };
-use limpet_protocol::{ItemHash, ItemKey, ItemKind, SetDigest};
+use limpet_protocol::{ItemHash, ItemKey, ItemKind, RUNTIME_CLASS_ITEM, SetDigest};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -83,6 +83,11 @@ impl Wanted {
     }
 }
 
+/// What a node must know of a RuntimeClass: `{"handler"}`.
+fn handler(class: &RuntimeClass) -> Vec<u8> {
+    json!({"handler": class.handler}).to_string().into_bytes()
+}
+
 /// The Service that every pod may use, whatever its namespace.
 const API_SERVICE: (&str, &str) = ("default", "kubernetes");
 /// Label of an EndpointSlice that names its Service.
@@ -150,6 +155,13 @@ fn references(view: &ObjectStore, pod: &Pod, wanted: &mut Wanted) {
             PodRef::Claim(_) => {}
         }
     }
+    if let Some(class) = view.get::<RuntimeClass>("", &pod.spec.runtime_class) {
+        let state = ItemState { generation: class.meta.resource_version, hash: ItemHash::of(&handler(class)) };
+        let key = ItemKey::new(ItemKind::Settings, "", &format!("{RUNTIME_CLASS_ITEM}{}", class.meta.name));
+        if wanted.items.insert(key.clone(), state).is_none() {
+            wanted.digest.add(&key, state.hash);
+        }
+    }
     for name in devices::claims_of(pod) {
         if let Some(claim) = view.get::<ResourceClaim>(namespace, name)
             && let Some(body) = devices::body(claim)
@@ -196,7 +208,11 @@ pub fn body(view: &ObjectStore, key: &ItemKey) -> Option<Vec<u8>> {
             None => volumes::of_claim(view, namespace, name).map(|o| shape(o)),
         },
         ItemKind::Schedule => view.get::<CronJob>(namespace, name).and_then(|c| schedules::body(c)),
-        ItemKind::Token | ItemKind::Settings => None,
+        ItemKind::Settings => {
+            let class = view.get::<RuntimeClass>("", name.strip_prefix(RUNTIME_CLASS_ITEM)?)?;
+            Some(handler(class))
+        }
+        ItemKind::Token => None,
     }
 }
 
@@ -311,6 +327,9 @@ pub fn nodes_for(view: &ObjectStore, changed: &Changed) -> BTreeSet<String> {
     } else if changed.is::<ResourceClaim>() {
         let users = pods_in(view, namespace).filter(|pod| devices::claims_of(pod).any(|claim| claim == name));
         nodes.extend(users.filter_map(|p| p.node.as_deref()).map(String::from));
+    } else if changed.is::<RuntimeClass>() {
+        let all = view.nodes_with_pods().filter(|node| view.pods_on(node).any(|pod| *pod.spec.runtime_class == *name));
+        nodes.extend(all.map(String::from));
     } else if changed.is::<PersistentVolumeClaim>() {
         nodes.extend(users_of_claim(view, namespace, name));
     } else if changed.is::<PersistentVolume>() {
@@ -380,6 +399,9 @@ pub fn looks_the_same(changed: &Changed) -> bool {
 pub fn object_key(key: &ItemKey) -> Key {
     if let (ItemKind::Claim, Some(claim)) = (key.kind, devices::claim_of(&key.name)) {
         return Key::new(ResourceClaim::RESOURCE, &key.namespace, claim);
+    }
+    if let (ItemKind::Settings, Some(class)) = (key.kind, key.name.strip_prefix(RUNTIME_CLASS_ITEM)) {
+        return Key::new(RuntimeClass::RESOURCE, "", class);
     }
     let resource = match key.kind {
         ItemKind::Node => Node::RESOURCE,
@@ -459,6 +481,22 @@ mod tests {
         let body: Value = serde_json::from_slice(&body).unwrap();
         assert!(body["status"].is_null() && body["metadata"]["managedFields"].is_null());
         assert!(body["metadata"]["resourceVersion"].is_null() && body["spec"]["nodeName"] == "n1");
+    }
+
+    #[test]
+    fn a_class_of_runtimes_travels_with_its_pods() {
+        let mut view = world();
+        let mut user = pod("p3", "n1", "s1", "Pending");
+        user["spec"]["runtimeClassName"] = json!("small");
+        put(&mut view, 10, "/pods", user);
+        let class = |name: &str| json!({"metadata": {"name": name, "uid": name, "resourceVersion": "11"}, "handler": "crun"});
+        put(&mut view, 11, "node.k8s.io/runtimeclasses", class("other"));
+        put(&mut view, 12, "node.k8s.io/runtimeclasses", class("small"));
+        let settings: Vec<ItemKey> =
+            wanted(&view, "n1").items.into_keys().filter(|k| k.kind == ItemKind::Settings).collect();
+        assert_eq!(settings, [ItemKey::new(ItemKind::Settings, "", "runtimeclasses/small")]);
+        assert_eq!(body(&view, &settings[0]).unwrap(), br#"{"handler":"crun"}"#);
+        assert_eq!(&*object_key(&settings[0]).name, "small");
     }
 
     #[test]

@@ -210,6 +210,7 @@ kinds! {
     NodePool, NodePoolData, "limpet.dev/nodepools", "limpet.dev/v1";
     FleetRollout, FleetRolloutData, "limpet.dev/fleetrollouts", "limpet.dev/v1";
     PriorityClass, PriorityClassData, "scheduling.k8s.io/priorityclasses", "scheduling.k8s.io/v1";
+    RuntimeClass, RuntimeClassData, "node.k8s.io/runtimeclasses", "node.k8s.io/v1";
     Lease, LeaseData, "coordination.k8s.io/leases", "coordination.k8s.io/v1";
     Role, RoleData, "rbac.authorization.k8s.io/roles", "rbac.authorization.k8s.io/v1";
     ClusterRole, ClusterRoleData, "rbac.authorization.k8s.io/clusterroles", "rbac.authorization.k8s.io/v1";

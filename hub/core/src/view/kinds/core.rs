@@ -146,6 +146,13 @@ pub struct PriorityClassData {
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
+pub struct RuntimeClassData {
+    /// What nodes know the runtime by.
+    pub handler: Box<str>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
 pub struct LeaseData {
     #[serde(deserialize_with = "or_default")]
     pub spec: LeaseSpec,

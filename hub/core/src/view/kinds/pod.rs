@@ -47,6 +47,8 @@ pub struct PodSpec {
     pub spread: Box<[SpreadConstraint]>,
     pub scheduling_gates: Box<[Box<str>]>,
     pub host_network: bool,
+    /// Empty: the node's own runtime.
+    pub runtime_class: Box<str>,
     pub restart_policy: Box<str>,
     pub hostname: Box<str>,
     pub subdomain: Box<str>,

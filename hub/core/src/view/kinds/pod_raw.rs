@@ -37,6 +37,8 @@ struct RawSpec {
     topology_spread_constraints: Box<[SpreadConstraint]>,
     scheduling_gates: Vec<Named>,
     host_network: bool,
+    #[serde(deserialize_with = "or_default")]
+    runtime_class_name: Box<str>,
     restart_policy: Box<str>,
     hostname: Box<str>,
     subdomain: Box<str>,
@@ -249,6 +251,7 @@ impl RawSpec {
             spread: self.topology_spread_constraints,
             scheduling_gates: self.scheduling_gates.into_iter().map(|g| g.name).collect(),
             host_network: self.host_network,
+            runtime_class: self.runtime_class_name,
             restart_policy: self.restart_policy,
             hostname: self.hostname,
             subdomain: self.subdomain,
