@@ -15,6 +15,7 @@ pub mod pressure;
 pub mod quantity;
 pub mod schedules;
 pub mod services;
+pub mod spare;
 pub mod status;
 pub mod sync;
 pub mod update;

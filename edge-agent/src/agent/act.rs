@@ -14,14 +14,14 @@ use crate::{
     logs::{self, Begin, Logs},
     net::Cidr,
     probes::Prober,
-    runtime::{Exited, Runtime, RuntimeError},
+    runtime::{self, Exited, Runtime, RuntimeError, spec::OtherRuntime},
     volumes,
 };
 use limpet_agent_core::{
     Input,
     metered::{Gates, Traffic},
     plan::{ContainerPlan, ImageFacts, PodResources, Qos, ResourcePlan, SandboxPlan},
-    pods::{Check, ContainerRef, Exit, HookKind, ImageError, ProbeKind, PullPolicy, StartStage, Uid},
+    pods::{Check, ContainerRef, Exit, HookKind, ImageError, ProbeKind, PullPolicy, RanAs, StartStage, Uid},
     volumes::{VolumeContent, VolumePlan},
 };
 use std::{
@@ -46,6 +46,7 @@ pub struct Hands {
     pub paths: Paths,
     limits: logs::Limits,
     pod_pids_limit: Option<u64>,
+    other_runtimes: Arc<BTreeMap<String, OtherRuntime>>,
     /// What may travel; the agent's loop says so.
     pub gates: watch::Sender<Gates>,
     tell: mpsc::UnboundedSender<Input>,
@@ -105,6 +106,7 @@ impl Hands {
             paths: options.paths.clone(),
             limits,
             pod_pids_limit: options.config.pod_pids_limit,
+            other_runtimes: Arc::new(options.config.runtimes.clone()),
             gates: watch::channel(Gates::default()).0,
             tell,
             prober,
@@ -278,7 +280,10 @@ impl Hands {
         let hands = self.clone();
         self.spawn(async move {
             let (stage, message) = match hands.try_start(&plan, &sources, qos, extras).await {
-                Ok(()) => return Input::ContainerStarted(at),
+                Ok(user) => {
+                    hands.say(Input::ContainerUser { at: at.clone(), user });
+                    return Input::ContainerStarted(at);
+                }
                 Err(failure) => failure,
             };
             log::warn!("pod {}: container {}: {message}", plan.pod_name, plan.name);
@@ -293,13 +298,17 @@ impl Hands {
         sources: &VolumeSources,
         qos: Qos,
         extras: Extras,
-    ) -> Result<(), (StartStage, String)> {
+    ) -> Result<RanAs, (StartStage, String)> {
         let create = |message: String| (StartStage::Create, message);
         let layers = self.lock().layers.get(&plan.image.id).cloned();
         let layers = layers.ok_or_else(|| create(format!("image {} is no longer here", plan.image.id)))?;
         let mut spec = convert::container(plan, qos, &layers, sources, &self.paths).map_err(create)?;
         let given = self.give_devices(plan).map_err(create)?;
         convert::add_devices(&mut spec, given);
+        if !plan.handler.is_empty() {
+            let other = self.other_runtimes.get(&plan.handler).cloned();
+            spec.other_runtime = Some(other.ok_or_else(|| create(format!("no runtime for \"{}\" is configured", plan.handler)))?);
+        }
         if extras.broker {
             spec.mounts.push(convert::broker_mount(&self.paths.run, &plan.pod_uid));
         }
@@ -314,7 +323,7 @@ impl Hands {
         })?;
         let limits = logs::Limits { kept, ..self.limits };
         self.logs.start(&plan.id, &path, limits, sources_of(started.streams), Begin::Now);
-        Ok(())
+        Ok(ran_as(&spec.user))
     }
 
     /// Devices that the container's limits name. What the node does not offer is the scheduler's to refuse.
@@ -514,6 +523,10 @@ pub fn container_id(at: &ContainerRef) -> String {
 
 fn sources_of(streams: crate::runtime::Streams) -> logs::Sources {
     logs::Sources { stdin: streams.stdin, stdout: streams.stdout, stderr: streams.stderr, tty: streams.tty }
+}
+
+pub fn ran_as(user: &runtime::User) -> RanAs {
+    RanAs { uid: user.uid, gid: user.gid, groups: user.groups.clone() }
 }
 
 fn image_facts(image: &images::Image) -> ImageFacts {

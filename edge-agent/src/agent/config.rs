@@ -7,9 +7,11 @@ use super::devices::Offer;
 use crate::{
     images::signature::Policy as ImagePolicy,
     link::road::{Proxy, Target},
+    runtime::spec::OtherRuntime,
 };
 use limpet_agent_core::{
     kept::Choice,
+    plan::OWN_HANDLER,
     pressure::{Signal, Threshold},
 };
 use serde::Deserialize;
@@ -84,10 +86,14 @@ pub struct Config {
     pub insecure_registries: Vec<String>,
     /// PEM files with CAs for registries, besides the system's.
     pub registry_ca_files: Vec<PathBuf>,
+    /// Other OCI runtimes of this board, by the handler that RuntimeClasses name.
+    pub runtimes: BTreeMap<String, OtherRuntime>,
     /// Images that need a signature.
     pub image_policies: Vec<ImagePolicy>,
     /// Images pulled at a time; 1 is kubelet's `serializeImagePulls`.
     pub image_pulls_at_once: Option<usize>,
+    /// Images that no pod has wanted for so long are removed; never because of their age when absent.
+    pub image_unused_seconds_max: Option<u64>,
     /// Of all pulls together.
     pub image_pull_bytes_per_second: Option<u64>,
 }
@@ -124,8 +130,10 @@ impl Default for Config {
             registry_mirrors: BTreeMap::new(),
             insecure_registries: Vec::new(),
             registry_ca_files: Vec::new(),
+            runtimes: BTreeMap::new(),
             image_policies: Vec::new(),
             image_pulls_at_once: None,
+            image_unused_seconds_max: None,
             image_pull_bytes_per_second: None,
         }
     }
@@ -170,8 +178,23 @@ impl Config {
         if let Some(policy) = self.image_policies.iter().find(|p| p.images.is_empty() || p.cosign_keys.is_empty()) {
             return Err(format!("imagePolicies: \"{}\" needs `images` and at least one file in `cosignKeys`", policy.images));
         }
+        for (handler, runtime) in &self.runtimes {
+            let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+            if handler.is_empty() || handler.len() > 63 || !handler.bytes().all(fine) || handler == OWN_HANDLER {
+                return Err(format!(
+                    "runtimes: \"{handler}\" cannot be a handler: lower-case letters, digits and `-`, and not `{OWN_HANDLER}`, \
+                     which is this agent's own"
+                ));
+            }
+            if !runtime.program.is_absolute() {
+                return Err(format!("runtimes: the program of \"{handler}\" must be an absolute path"));
+            }
+        }
         if self.image_pulls_at_once == Some(0) || self.image_pull_bytes_per_second.is_some_and(|n| n < 1024) {
             return Err("imagePullsAtOnce must be at least 1 and imagePullBytesPerSecond at least 1024".into());
+        }
+        if self.image_unused_seconds_max.is_some_and(|seconds| seconds < 120) {
+            return Err("imageUnusedSecondsMax must be at least 120".into());
         }
         for (signal, amount) in &self.eviction_hard {
             let known = Signal::ALL.iter().any(|s| s.name() == signal);
@@ -225,6 +248,9 @@ mod tests {
             (r#"{"evictionHard": {"memory.available": "10%"}}"#, None),
             (r#"{"evictionHard": {"memory": "10%"}}"#, Some("evictionHard")),
             (r#"{"evictionHard": {"pid.available": "a lot"}}"#, Some("a quantity or a share")),
+            (r#"{"runtimes": {"crun": {"program": "/usr/bin/crun", "arguments": ["--cgroup-manager=disabled"]}}}"#, None),
+            (r#"{"runtimes": {"crun": {"program": "crun"}}}"#, Some("must be an absolute path")),
+            (r#"{"runtimes": {"limpet": {"program": "/crun"}}}"#, Some("cannot be a handler")),
             ("[", Some("EOF")),
         ] {
             let path = std::env::temp_dir().join(format!("limpet-config-{}", std::process::id()));

@@ -43,6 +43,8 @@ pub fn sandbox(
         host_pid: plan.host_pid,
         host_ipc: plan.host_ipc,
         share_pid: plan.share_process_namespace,
+        own_users: plan.own_users,
+        first_id: None,
         qos: qos(plan.qos),
         resources: pod_resources(&plan.resources, pids_limit),
         sysctls: plan.sysctls.iter().cloned().collect(),
@@ -169,6 +171,7 @@ pub fn container(
         env: plan.env.iter().map(|(k, v)| format!("{k}={v}")).collect(),
         cwd: plan.cwd.clone(),
         user,
+        first_id: None,
         mounts,
         devices,
         qos: qos(pod_qos),
@@ -185,6 +188,7 @@ pub fn container(
         pid_of: plan.pid_of.clone(),
         oom_score_adj: plan.resources.oom_score_adj,
         hooks: Vec::new(),
+        other_runtime: None,
         annotations: notes(plan),
     })
 }

@@ -20,6 +20,7 @@ mod pressure;
 mod released;
 mod renewal;
 mod start;
+mod spare;
 mod state;
 mod update;
 mod users;

@@ -104,6 +104,10 @@ async fn start(options: StartOptions, socket: OwnedFd) -> Result<(), Stop> {
     let (runtime, exited) = Runtime::open(runtime_options, keeper, restored, exits)
         .await
         .map_err(|e| Stop::Again(format!("the container runtime: {e}")))?;
+    match runtime.try_users().await {
+        Ok(()) => {}
+        Err(e) => log::warn!("pods with hostUsers: false are refused here: {e}"),
+    }
     let images = open_images(&options, &clock, &identity)?;
     let (hands, outcomes) = Hands::new(&options, runtime, images, clock.clone());
     let (know, identity_now) = watch::channel(Arc::new(identity));

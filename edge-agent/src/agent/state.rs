@@ -79,6 +79,7 @@ pub struct Agent {
     pub(super) samples: Arc<Samples>,
     pub(super) began_ms: u64,
     events_said: usize,
+    pub(super) spare: super::spare::Spare,
 }
 
 impl Agent {
@@ -124,6 +125,7 @@ impl Agent {
             watch,
             cidr: None,
             names: dns::Shared::default(),
+            spare: super::spare::Spare::default(),
             renewal: super::renewal::State::default(),
             counters: Counters::default(),
             samples: Arc::default(),
@@ -152,6 +154,11 @@ impl Agent {
             self.pods_input(Input::Adopted(found));
         }
         self.pods_input(Input::Begin);
+        for found in self.hands.runtime.list() {
+            let (uid, container) = (found.pod_uid.as_str().into(), found.name.as_str().into());
+            let at = ContainerRef { uid, container, attempt: found.attempt };
+            self.pods_input(Input::ContainerUser { at, user: super::act::ran_as(&found.user) });
+        }
         self.look_at_kept();
         self.reopen_brokers();
         self.read_link_policy();
@@ -159,6 +166,7 @@ impl Agent {
         self.look_at_released();
         self.say_of_node(&status::beginning());
         self.look_at_update();
+        self.look_at_asked_images();
     }
 
     /// What lies in the directory of static pods.
@@ -272,7 +280,10 @@ impl Agent {
                         self.kept.logs.gone(self.clock.now(), uid);
                         self.messaging.local.close(uid);
                     }
-                    self.pods_input(outcome);
+                    match outcome {
+                        Input::AskedImage { image, error } => self.asked_image(&image, error.as_deref()),
+                        outcome => self.pods_input(outcome),
+                    }
                     if self.hands.take_disk_full() {
                         self.look_soon();
                     }
@@ -356,7 +367,7 @@ impl Agent {
     }
 
     /// Facts that change seldom: addresses, images, problems.
-    fn look_around(&mut self) {
+    pub(super) fn look_around(&mut self) {
         let answer = self.identity.borrow().answer.clone();
         let mut facts = node::facts(&answer, &self.options.config, &self.options.paths, &self.hands.runtime);
         facts.devices = self.hands.device_capacity();
@@ -377,6 +388,8 @@ impl Agent {
         // While the hub is away nothing comes back: then only a shortage (`relieve`) is worth an image.
         if self.lanes.is_some() && node::disk_is_filling(&self.options.paths) {
             self.collect_images();
+        } else {
+            self.drop_idle_images();
         }
     }
 
@@ -401,12 +414,10 @@ impl Agent {
 
     /// Images of pods that the set wants stay, whatever their state: they may not come back over this network.
     pub(super) fn collect_images(&self) {
-        let mut keep = BTreeSet::new();
-        for pod in self.pods.pods() {
-            let spec = &pod.object.spec;
-            keep.extend(spec.all_containers().map(|c| c.image.clone()));
-            keep.extend(spec.volumes.iter().filter_map(|v| Some(v.image.as_ref()?.reference.clone())));
-        }
+        self.collect(self.wanted_images());
+    }
+
+    pub(super) fn collect(&self, keep: BTreeSet<String>) {
         let images = self.hands.images.clone();
         tokio::task::spawn_local(async move {
             match images.collect(&keep).await {
@@ -489,6 +500,7 @@ impl Agent {
             self.set_cidr(node::pod_cidr(self.sync.items(), &name));
             self.read_link_policy();
             self.look_at_update();
+            self.look_at_asked_images();
         }
         if keys.iter().any(|k| matches!(k.kind, ItemKind::Service | ItemKind::EndpointSlice)) {
             self.refresh_names();

@@ -3,9 +3,11 @@
 //! In: records, the keeper's exits, /proc. Out: `Found`s; watches on processes whose parent is not the keeper.
 //! Never: signals a process that it cannot name by pid and start time.
 
+use super::helper::Pipes;
 use super::record::{self, Ended, Record};
 use super::{Runtime, exits, sys};
 use crate::keeper::client::Exit;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 /// Name of libcontainer's process before it becomes the container's program.
@@ -32,6 +34,7 @@ pub struct Found {
     pub start_time: u64,
     pub started_ms: i64,
     pub annotations: std::collections::BTreeMap<String, String>,
+    pub user: super::spec::User,
     pub state: State,
 }
 
@@ -62,7 +65,7 @@ impl Runtime {
             }
             let exit = exits.iter().find(|exit| exit.pid == found.pid && found.boot_id == record::boot_id());
             if exit.is_none() && found.alive() {
-                self.adopt(&found);
+                self.adopt(&found).await;
                 continue;
             }
             let at_ms = exit.map_or_else(|| now_ms().max(found.started_ms), |exit| exit.at_ms);
@@ -77,13 +80,20 @@ impl Runtime {
         self.sweep().await;
     }
 
-    fn adopt(&self, found: &Record) {
+    async fn adopt(&self, found: &Record) {
         let keeper = std::os::unix::process::parent_id() as i32;
         if record::parent(found.pid) == Some(keeper) {
             self.shared.exits.register_container(found.pid, &found.spec.id);
             return;
         }
-        // Its keeper died: only a pidfd tells of its end.
+        // Its keeper died: only a pidfd tells of its end, and the pipes are opened anew.
+        let streams = Pipes::again(&self.shared.options.run_dir, &found.spec.id);
+        for (end, fd) in [("out", &streams.stdout), ("err", &streams.stderr)] {
+            if let Some(fd) = fd {
+                let _ = self.shared.keeper.put_fd(&format!("{}/{end}", found.spec.id), fd.as_fd()).await;
+            }
+        }
+        self.shared.exits.hold_streams(&found.spec.id, streams);
         let watched = sys::pidfd_open(found.pid).and_then(sys::watch);
         match watched {
             Ok(pidfd) if found.alive() => {
@@ -147,6 +157,7 @@ fn found(record: Record) -> Found {
         start_time: record.start_time,
         started_ms: record.started_ms,
         annotations: record.spec.annotations,
+        user: record.spec.user,
         state,
     }
 }

@@ -84,6 +84,16 @@ impl Exits {
         Streams { stdin: take("in"), stdout: take("out"), stderr: take("err"), tty: take("tty") }
     }
 
+    /// Streams that were opened anew; what is held already stays.
+    pub fn hold_streams(&self, id: &str, streams: Streams) {
+        let mut state = lock(&self.state);
+        for (end, fd) in [("out", streams.stdout), ("err", streams.stderr)] {
+            if let Some(fd) = fd {
+                state.fds.entry(format!("{id}/{end}")).or_insert(fd);
+            }
+        }
+    }
+
     /// Keys held for containers that have no record: to be dropped.
     pub fn stale_keys(&self, is_known: impl Fn(&str) -> bool) -> Vec<String> {
         let mut state = lock(&self.state);

@@ -7,7 +7,7 @@
 
 use super::rt::{Reply, Request};
 use super::spec::{ContainerSpec, ExecSpec};
-use super::{RuntimeError, SPEC_BYTES_MAX, Streams, sys};
+use super::{RuntimeError, SPEC_BYTES_MAX, Streams, detached, sys};
 use nix::fcntl::OFlag;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
@@ -41,7 +41,7 @@ pub struct Answer {
 impl Helper {
     pub fn new(program: Option<PathBuf>) -> Helper {
         let own = program.unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
-        let (program, mount) = match sys::read_only_clone(&own) {
+        let (program, mount) = match detached::read_only(&own) {
             Ok(mount) => (PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd())), Some(mount)),
             Err(err) => {
                 log::warn!("runtime: no read-only mount of the agent's program ({err}); Linux 5.12 has it");
@@ -183,13 +183,13 @@ impl Pipes {
             return Ok(pipes);
         }
         if spec.stdin {
-            pipes.add_stdin(spec.user.uid)?;
+            pipes.add_stdin(spec.host_uid())?;
         }
         for end in ["out", "err"] {
             let path = fifo(run_dir, &spec.id, end);
             let _ = std::fs::remove_file(&path);
             nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o600))?;
-            std::os::unix::fs::chown(&path, Some(spec.user.uid), None)?;
+            std::os::unix::fs::chown(&path, Some(spec.host_uid()), None)?;
             let reader = open(&path, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
             pipes.theirs.push(open(&path, OFlag::O_RDWR)?);
             let place = if end == "out" { &mut pipes.streams.stdout } else { &mut pipes.streams.stderr };
@@ -198,12 +198,20 @@ impl Pipes {
         Ok(pipes)
     }
 
-    pub fn for_exec(spec: &ExecSpec) -> std::io::Result<Pipes> {
+    /// The reading ends of a container whose keeper died with them: it holds both directions of its FIFOs itself, so that
+    /// nothing of what it wrote meanwhile is lost.
+    pub fn again(run_dir: &Path, id: &str) -> Streams {
+        let reader = |end: &str| open(&fifo(run_dir, id, end), OFlag::O_RDONLY | OFlag::O_NONBLOCK).ok();
+        Streams { stdout: reader("out"), stderr: reader("err"), ..Streams::default() }
+    }
+
+    /// `first_id`: of the pod's own users.
+    pub fn for_exec(spec: &ExecSpec, first_id: Option<u32>) -> std::io::Result<Pipes> {
         let mut pipes = Pipes::default();
         if spec.tty {
             return Ok(pipes);
         }
-        let uid = spec.user.as_ref().map_or(0, |user| user.uid);
+        let uid = spec.user.as_ref().map_or(0, |user| user.uid) + first_id.unwrap_or(0);
         if spec.stdin {
             pipes.add_stdin(uid)?;
         }

@@ -6,8 +6,10 @@
 
 pub mod adopt;
 pub mod bench;
+mod detached;
 mod exits;
 mod helper;
+mod ids;
 mod network;
 pub mod outside;
 mod record;
@@ -36,7 +38,10 @@ use exits::Exits;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 use tokio::sync::mpsc;
 
 /// Most bytes of JSON on the helper's socket, either way.
@@ -123,6 +128,8 @@ pub struct Runtime {
 pub(crate) struct Shared {
     options: RuntimeOptions,
     network: Mutex<network::Network>,
+    ids: Mutex<ids::Ids>,
+    can_own_users: AtomicBool,
     cgroups: Cgroups,
     keeper: Keeper,
     helper: helper::Helper,
@@ -146,8 +153,11 @@ impl Runtime {
         let helper = helper::Helper::new(options.helper.clone());
         let (registry, exited) = Exits::new(restored.fds);
         let (network, pod_cidr) = (Mutex::default(), options.pod_cidr);
-        let shared = Arc::new(Shared { options, network, cgroups, keeper, helper, exits: registry });
+        let (ids, can_own_users) = (Mutex::default(), AtomicBool::new(false));
+        let shared =
+            Arc::new(Shared { options, network, ids, can_own_users, cgroups, keeper, helper, exits: registry });
         let runtime = Runtime { shared };
+        runtime.restore_ids();
         if let Some(cidr) = pod_cidr {
             runtime.set_pod_cidr(cidr)?;
         }
@@ -166,10 +176,11 @@ impl Runtime {
     pub async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<SandboxInfo, RuntimeError> {
         check_id(&spec.pod_uid)?;
         let address = if spec.host_network { None } else { Some(self.lease(&spec.pod_uid)?) };
+        let first_id = spec.own_users.then(|| self.lease_ids(&spec.pod_uid)).transpose()?;
         let request = rt::Request::Sandbox {
             run_dir: self.shared.options.run_dir.clone(),
             cgroup_parent: self.shared.options.cgroup_parent.clone(),
-            spec: spec.clone(),
+            spec: SandboxSpec { first_id, ..spec.clone() },
             address,
         };
         self.shared.helper.call(&request, &[]).await?;
@@ -177,6 +188,20 @@ impl Runtime {
             self.apply_rules(true)?;
         }
         Ok(SandboxInfo { ip: address.map(|(ip, _)| ip) })
+    }
+
+    /// Tries whether this machine can give pods users of their own; the error says what it lacks.
+    pub async fn try_users(&self) -> Result<(), RuntimeError> {
+        let options = &self.shared.options;
+        let request = rt::Request::TryUsers { run_dir: options.run_dir.clone(), data_dir: options.data_dir.clone() };
+        self.shared.helper.call(&request, &[]).await?;
+        self.shared.can_own_users.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// What the trial found.
+    pub fn can_own_users(&self) -> bool {
+        self.shared.can_own_users.load(Ordering::Relaxed)
     }
 
     /// Whether the pod's sandbox stands (namespaces pinned); false after a reboot.
@@ -194,6 +219,7 @@ impl Runtime {
         if record::path(&self.shared.options.run_dir, &spec.id).exists() {
             return Err(RuntimeError::Invalid(format!("there is a container {} already", spec.id)));
         }
+        let spec = &ContainerSpec { first_id: self.ids_of(&spec.pod_uid), ..spec.clone() };
         let mut pipes = helper::Pipes::for_container(&self.shared.options.run_dir, spec)
             .map_err(|err| RuntimeError::io("make the container's pipes", err))?;
         let keys = pipes.keys(&spec.id);
@@ -230,7 +256,8 @@ impl Runtime {
         if !record.alive() {
             return Err(RuntimeError::NotFound(format!("container {} does not run", spec.container_id)));
         }
-        let mut pipes = helper::Pipes::for_exec(spec).map_err(|err| RuntimeError::io("make the exec's pipes", err))?;
+        let mut pipes = helper::Pipes::for_exec(spec, record.spec.first_id)
+            .map_err(|err| RuntimeError::io("make the exec's pipes", err))?;
         let request = rt::Request::Exec { run_dir: self.shared.options.run_dir.clone(), spec: spec.clone() };
         let mut reply = self.shared.helper.call(&request, &pipes.theirs()).await?;
         if let Some(master) = reply.fds.pop() {

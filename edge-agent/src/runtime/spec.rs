@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+/// How many users and groups a pod with `hostUsers: false` has: 0 to 65535.
+pub const IDS_PER_POD: u32 = 65_536;
+
 /// Quality of service class of a pod; decides its cgroup's place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Qos {
@@ -48,6 +51,10 @@ pub struct SandboxSpec {
     pub host_ipc: bool,
     /// `shareProcessNamespace`: a tiny init of our own binary keeps the namespace.
     pub share_pid: bool,
+    /// `hostUsers: false`: the pod's users are not the host's.
+    pub own_users: bool,
+    /// The host's id of the pod's user 0; the runtime fills it in.
+    pub first_id: Option<u32>,
     pub qos: Qos,
     /// Limits of the whole pod.
     pub resources: Resources,
@@ -111,6 +118,8 @@ pub struct ContainerSpec {
     /// Empty is `/`.
     pub cwd: String,
     pub user: User,
+    /// The host's id of the pod's user 0, with users of its own; the runtime fills it in.
+    pub first_id: Option<u32>,
     pub mounts: Vec<Mount>,
     pub devices: Vec<Device>,
     pub qos: Qos,
@@ -133,8 +142,17 @@ pub struct ContainerSpec {
     pub oom_score_adj: i32,
     /// Of vendors' CDI files: programs of the host.
     pub hooks: Vec<crate::device::cdi::Hook>,
+    /// Who makes the container, when it is not libcontainer.
+    pub other_runtime: Option<OtherRuntime>,
     /// Kept in the record for adoption; the runtime does not read it.
     pub annotations: BTreeMap<String, String>,
+}
+
+impl ContainerSpec {
+    /// The container's user as the host counts.
+    pub fn host_uid(&self) -> u32 {
+        self.first_id.unwrap_or(0) + self.user.uid
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -166,6 +184,17 @@ pub enum Propagation {
     None,
     HostToContainer,
     Bidirectional,
+}
+
+/// An OCI runtime of this board, as its configuration names it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OtherRuntime {
+    /// Absolute.
+    pub program: PathBuf,
+    /// Before the command's own words.
+    #[serde(default)]
+    pub arguments: Vec<String>,
 }
 
 /// A device node of the host to make in the container.

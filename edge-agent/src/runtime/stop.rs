@@ -59,6 +59,9 @@ impl Runtime {
         for end in ["in", "out", "err", "tty"] {
             shared.keeper.drop_fd(&format!("{container_id}/{end}")).await?;
         }
+        if record.spec.other_runtime.is_some() {
+            self.let_forget(&record.spec).await;
+        }
         drop(shared.exits.take_streams(container_id));
         shared.exits.forget(record.pid);
         self.remove_files(&record.spec)
@@ -76,6 +79,7 @@ impl Runtime {
         rt::sandbox::tear_down(&shared.options.run_dir, pod_uid)
             .map_err(|err| RuntimeError::io(format!("remove the sandbox of pod {pod_uid}"), err))?;
         self.release(pod_uid)?;
+        self.release_ids(pod_uid);
         if had_ports {
             self.apply_rules(true)?;
         }
@@ -99,6 +103,17 @@ impl Runtime {
         }
     }
 
+    /// Another runtime ends what it has for the container (a sandbox of its own, hooks), within bounds.
+    async fn let_forget(&self, spec: &ContainerSpec) {
+        let mut delete = tokio::process::Command::from(rt::external::forget(&self.shared.options.run_dir, spec));
+        match tokio::time::timeout(DEATH_WAIT, delete.kill_on_drop(true).status()).await {
+            Ok(Ok(status)) if status.success() => {}
+            Ok(Ok(status)) => log::debug!("runtime: delete of container {}: {status}", spec.id),
+            Ok(Err(err)) => log::warn!("runtime: delete of container {}: {err}", spec.id),
+            Err(_) => log::warn!("runtime: delete of container {} took too long and was ended", spec.id),
+        }
+    }
+
     async fn remove_group(&self, group: &str) -> Result<(), RuntimeError> {
         let deadline = tokio::time::Instant::now() + DEATH_WAIT;
         loop {
@@ -117,7 +132,8 @@ impl Runtime {
         let (options, id) = (&self.shared.options, &spec.id);
         remove_fifos(&options.run_dir, id);
         let layer = rt::writable_layer(&options.data_dir, &spec.pod_uid, id);
-        for dir in [rt::bundle(&options.run_dir, id), options.run_dir.join("state").join(id), layer] {
+        let known = rt::external::state_dir(&options.run_dir).join(id);
+        for dir in [rt::bundle(&options.run_dir, id), options.run_dir.join("state").join(id), known, layer] {
             remove_tree(&dir).map_err(|err| RuntimeError::io(format!("remove {}", dir.display()), err))?;
         }
         match std::fs::remove_file(record::path(&options.run_dir, id)) {

@@ -10,19 +10,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-const MOUNT_ATTR_RDONLY: u64 = 1;
-const OPEN_TREE_CLONE: libc::c_uint = 1;
 pub const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
 pub const RESOLVE_BENEATH: u64 = 0x08;
-
-#[repr(C)]
-#[derive(Default)]
-struct MountAttr {
-    attr_set: u64,
-    attr_clr: u64,
-    propagation: u64,
-    userns_fd: u64,
-}
 
 #[repr(C)]
 struct OpenHow {
@@ -47,29 +36,6 @@ pub fn c_path(path: &Path) -> Result<CString> {
 
 pub fn c_str(text: &OsStr) -> Result<CString> {
     CString::new(text.as_bytes()).map_err(|_| Error::other("a path or word holds a zero byte"))
-}
-
-/// A detached read-only bind mount of one file (Linux 5.12). Nothing of it shows in any mount table.
-pub fn read_only_clone(path: &Path) -> Result<OwnedFd> {
-    let path = c_path(path)?;
-    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint;
-    // SAFETY: the path is a live C string; the call returns a new fd or -1.
-    let raw = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
-    let tree = new_fd(raw)?;
-    let attr = MountAttr { attr_set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
-    // SAFETY: `attr` lives through the call and its true size is passed; the empty path means the fd itself.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &attr,
-            size_of::<MountAttr>(),
-        )
-    };
-    Errno::result(result)?;
-    Ok(tree)
 }
 
 pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
@@ -111,7 +77,8 @@ pub fn open_in(dir: BorrowedFd<'_>, path: &Path, flags: i32, resolve: u64) -> Re
     }
 }
 
-fn new_fd(raw: libc::c_long) -> Result<OwnedFd> {
+/// The fd that a system call has just returned, or its error.
+pub(super) fn new_fd(raw: libc::c_long) -> Result<OwnedFd> {
     let raw = Errno::result(raw)? as i32;
     // SAFETY: the kernel just returned this fd to us; nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
@@ -291,5 +258,12 @@ pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: &[u64]) -> Result<
     };
     // SAFETY: as above; both fds are open.
     Errno::result(unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &attach, size_of::<Attach>()) })?;
+    Ok(())
+}
+
+/// dup2(2) onto a standard number.
+pub fn onto(fd: BorrowedFd<'_>, number: i32) -> Result<()> {
+    // SAFETY: both are plain numbers; what `number` was is closed, and nothing here owns it.
+    Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), number) })?;
     Ok(())
 }

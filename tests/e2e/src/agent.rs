@@ -22,6 +22,8 @@ pub struct Agent {
     pub log: PathBuf,
     config: PathBuf,
     token: Option<String>,
+    /// Something starts the keeper again when it ends, as systemd does.
+    supervised: bool,
     process: Option<Daemon>,
 }
 
@@ -54,6 +56,7 @@ impl Agent {
             address,
             config,
             token: None,
+            supervised: false,
             process: None,
         })
     }
@@ -87,12 +90,21 @@ impl Agent {
         Ok(())
     }
 
+    /// From the next start on the keeper is not process 1, and whoever is starts it again.
+    pub fn supervise(&mut self) {
+        self.supervised = true;
+    }
+
     /// The agent is process 1 of the board: when it goes, the kernel ends everything on the board.
     fn words(&self) -> Vec<OsString> {
         let mut words: Vec<OsString> = Vec::new();
         words.extend(["nsenter".into(), format!("--net=/run/netns/{}", self.namespace).into()]);
         let apart = ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc", "--"];
         words.extend(apart.map(OsString::from));
+        if self.supervised {
+            let line = "while true; do \"$@\"; sleep 0.2; done";
+            words.extend(["/bin/busybox", "sh", "-c", line, "sh"].map(OsString::from));
+        }
         words.push(self.program.clone().into());
         words.extend(["--node-name".into(), self.name.clone().into()]);
         words.extend(["--data-dir".into(), self.data.clone().into()]);
@@ -146,6 +158,16 @@ impl Agent {
             line.split(|b| *b == 0).nth(1) == Some(b"agent")
         };
         self.processes().into_iter().find(is_agent).ok_or_else(|| format!("{} runs no agent", self.name))
+    }
+
+    /// The keeper, by its command line.
+    pub fn keeper_process(&self) -> Result<Process> {
+        let is_keeper = |p: &Process| {
+            let line = fs::read(format!("/proc/{}/cmdline", p.pid)).unwrap_or_default();
+            let words: Vec<&[u8]> = line.split(|b| *b == 0).collect();
+            p.name.starts_with("limpet-agent") && words.get(1) == Some(&b"--node-name".as_slice())
+        };
+        self.processes().into_iter().find(is_keeper).ok_or_else(|| format!("{} runs no keeper", self.name))
     }
 
     /// Runs a program of this machine in the board's network.

@@ -73,8 +73,38 @@ fn another_registry_and_what_is_wrong_with_images() {
         Target::hub(&world.hub, &world.slot.dir())?.push("nothing", "1", &images::busybox()?)?;
         ready(world, "missing")?;
         world.kubectl.say("delete pods --all")?;
-        hostile(world)
+        hostile(world)?;
+        before_a_pod(world)
     });
+}
+
+/// Images that the node's annotation names are there before a pod wants them; what cannot be had is told once.
+fn before_a_pod(world: &World) -> Result<()> {
+    let target = Target::hub(&world.hub, &world.slot.dir())?;
+    let layer = || images::base().file("early", 0o644, b"x");
+    let image = builder::image(&Platform::host(), Execution::default(), vec![layer()]).map_err(|e| e.to_string())?;
+    target.push("early", "1", &image)?;
+    world.kubectl.say("annotate node board-1 limpet.dev/pull-images=hub.limpet/early:1,hub.limpet/never-pushed:1")?;
+    let said = |reason: &str, words: &str| {
+        until(&format!("the node's Event {reason}"), SOON, || {
+            let events = world.kubectl.items("get events --field-selector involvedObject.kind=Node")?;
+            let found = events.iter().any(|e| e["reason"] == reason && e["message"].as_str().unwrap_or_default().contains(words));
+            wait::yes(found, || format!("{events:?}"))
+        })
+    };
+    said("Pulled", "hub.limpet/early:1")?;
+    said("Failed", "hub.limpet/never-pushed:1")?;
+    until("the image in the node's status", SOON, || {
+        let node = world.kubectl.json("get node board-1")?;
+        let text = node["status"]["images"].to_string();
+        wait::yes(text.contains("hub.limpet/early:1"), || text)
+    })?;
+    world.kubectl.apply(&pod("early", "hub.limpet/early:1", "Never"))?;
+    until("its use without another pull", SOON, || {
+        let events = world.kubectl.say("get events --field-selector involvedObject.name=early")?;
+        wait::yes(events.contains("already present on machine"), || events)
+    })?;
+    world.kubectl.say("delete pod early --timeout=60s").map(|_| ())
 }
 
 /// Layers that would leave the container's root are refused with the reason, and nothing on the board changes.

@@ -22,10 +22,10 @@ pub(crate) use security::app_armor;
 pub use security::{AppArmorPlan, SeccompPlan, SecurityPlan, UserPlan};
 
 use crate::{
-    api::{Container, Pod},
+    api::{Container, Pod, PodSpec},
     sync::Items,
 };
-use limpet_protocol::ItemHash;
+use limpet_protocol::{ItemHash, ItemKind, RUNTIME_CLASS_ITEM};
 use serde::{Deserialize, Serialize};
 
 /// What the image store says about an image.
@@ -67,6 +67,8 @@ pub struct HostFacts {
     pub unsafe_sysctls: Vec<String>,
     /// Handlers of RuntimeClasses that this node has, besides its own.
     pub runtime_handlers: Vec<String>,
+    /// Pods can have users of their own (`hostUsers: false`).
+    pub user_namespaces: bool,
     /// CrashLoopBackOff: the first wait and the longest; 0 is Kubernetes' default.
     pub restart_wait_ms_first: u64,
     pub restart_wait_ms_max: u64,
@@ -110,6 +112,9 @@ pub struct ContainerPlan {
     pub share_process_namespace: bool,
     /// Id of the container whose processes this one sees (`kubectl debug --target`).
     pub pid_of: Option<String>,
+    /// Another runtime of this node, by its RuntimeClass's handler; empty is the node's own.
+    #[serde(default)]
+    pub handler: String,
 }
 
 /// What the pod's sandbox (its namespaces, network and cgroup) is made with.
@@ -125,6 +130,9 @@ pub struct SandboxPlan {
     pub host_pid: bool,
     pub host_ipc: bool,
     pub share_process_namespace: bool,
+    /// `hostUsers: false`.
+    #[serde(default)]
+    pub own_users: bool,
     pub sysctls: Vec<(String, String)>,
     pub qos: Qos,
     pub resources: PodResources,
@@ -197,6 +205,7 @@ pub fn sandbox(pod: &Pod, host: &HostFacts) -> SandboxPlan {
         host_pid: spec.host_pid,
         host_ipc: spec.host_ipc,
         share_process_namespace: spec.share_process_namespace,
+        own_users: spec.host_users == Some(false),
         sysctls: spec.security_context.sysctls.iter().map(|s| (sysctls::name(&s.name), s.value.clone())).collect(),
         qos: qos(spec),
         resources: pod_resources(spec),
@@ -261,7 +270,22 @@ pub fn container(
         host_pid: spec.host_pid,
         share_process_namespace: spec.share_process_namespace,
         pid_of: None,
+        handler: handler(spec, items).filter(|h| h != OWN_HANDLER).unwrap_or_default(),
     })
+}
+
+/// The handler that names the runtime which every pod has without a class.
+pub const OWN_HANDLER: &str = "limpet";
+
+/// The handler of the pod's RuntimeClass. Pods of the board itself may name a handler where no class is known.
+pub fn handler(spec: &PodSpec, items: &Items) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Class {
+        handler: String,
+    }
+    let name = spec.runtime_class_name.as_deref().filter(|name| !name.is_empty())?;
+    let class: Option<Class> = items.read(ItemKind::Settings, "", &format!("{RUNTIME_CLASS_ITEM}{name}"));
+    Some(class.map_or_else(|| name.to_string(), |class| class.handler))
 }
 
 #[cfg(test)]

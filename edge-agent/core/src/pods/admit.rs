@@ -14,7 +14,7 @@ const CRITICAL: i64 = 2_000_000_000;
 
 /// The last word on a pod that must not run here.
 pub(super) fn refused(pod: &Pod, host: &HostFacts) -> Option<Terminal> {
-    let (reason, why) = sysctls(pod, host).or_else(|| app_armor(pod, host)).or_else(|| host_users(pod))?;
+    let (reason, why) = sysctls(pod, host).or_else(|| app_armor(pod, host)).or_else(|| host_users(pod, host))?;
     Some(Terminal { succeeded: false, reason: reason.into(), message: format!("Pod was rejected: {why}") })
 }
 
@@ -56,7 +56,9 @@ fn app_armor(pod: &Pod, host: &HostFacts) -> Option<(&'static str, String)> {
 }
 
 /// Who asks for users of its own must not get the host's without a word.
-fn host_users(pod: &Pod) -> Option<(&'static str, String)> {
-    let why = "hostUsers: false is not supported by this node's agent: pods run with the users of the host";
-    (pod.spec.host_users == Some(false)).then(|| ("UserNamespacesNotSupported", why.to_string()))
+fn host_users(pod: &Pod, host: &HostFacts) -> Option<(&'static str, String)> {
+    let why = "hostUsers: false is not supported by this node's kernel or file systems: pods run with the users of the host \
+               (the agent's log says what is missing)";
+    let refused = pod.spec.host_users == Some(false) && !host.user_namespaces;
+    refused.then(|| ("UserNamespacesNotSupported", why.to_string()))
 }

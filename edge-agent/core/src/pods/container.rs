@@ -4,7 +4,7 @@
 //! Never: decides when it is its turn; that is the pod's.
 
 use super::{
-    Action, ContainerRef, Exit, HookKind, ImageError, ProbeKind, StartStage, Terminated, Uid,
+    Action, ContainerRef, Exit, HookKind, ImageError, ProbeKind, RanAs, StartStage, Terminated, Uid,
     backoff::Backoff,
     check_of,
     events::{Kind, Recorder, Subject},
@@ -110,6 +110,8 @@ pub(super) struct Container {
     /// How the one before ended.
     pub last: Option<Terminated>,
     pub image_id: String,
+    /// Who an attempt runs as.
+    pub ran_as: Option<(u32, RanAs)>,
     pub started: bool,
     pub ready: bool,
     /// When it is stopped: whether those that must end before it have ended.
@@ -142,6 +144,7 @@ impl Container {
             ended: None,
             last: None,
             image_id: String::new(),
+            ran_as: None,
             started: false,
             ready: false,
             turn: true,

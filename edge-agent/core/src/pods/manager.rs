@@ -411,6 +411,7 @@ fn uid_of(input: &Input) -> Option<Uid> {
         | Input::SandboxRemoved { uid }
         | Input::PodRemoved { uid } => uid.clone(),
         Input::ContainerStarted(at)
+        | Input::ContainerUser { at, .. }
         | Input::ContainerFailed { at, .. }
         | Input::ContainerExited { at, .. }
         | Input::Probed { at, .. }
@@ -460,6 +461,7 @@ fn apply(pod: &mut LivePod, input: Input, cx: &mut Cx<'_>) {
         Input::ContainerStarted(at) => {
             with(pod, &at.container, |c, facts| c.container_started(facts, at.attempt, cx));
         }
+        Input::ContainerUser { at, user } => with(pod, &at.container, |c, _| c.ran_as = Some((at.attempt, user))),
         Input::ContainerFailed { at, stage, message } => {
             with(pod, &at.container, |c, facts| c.container_failed(facts, at.attempt, stage, message, cx));
         }

@@ -71,16 +71,29 @@ pub enum Input {
     ImageReady { uid: Uid, container: Arc<str>, image: ImageFacts, pulled_in_ms: Option<u64> },
     ImageFailed { uid: Uid, container: Arc<str>, error: ImageError, message: String },
     ContainerStarted(ContainerRef),
+    /// Who the container runs as; said before `ContainerStarted`, and again of what was adopted.
+    ContainerUser { at: ContainerRef, user: RanAs },
     ContainerFailed { at: ContainerRef, stage: StartStage, message: String },
     ContainerExited { at: ContainerRef, exit: Exit },
     Probed { at: ContainerRef, kind: ProbeKind, ok: bool, output: String },
     HookDone { at: ContainerRef, hook: HookKind, error: Option<String> },
+    /// An image that no pod wants yet has come, or the sentence says why not. Not the pods' affair: the shell keeps it.
+    AskedImage { image: String, error: Option<String> },
     /// The node needs what this pod uses, or the pod uses more than it may; the sentence is for its status.
     Evict { uid: Uid, message: String },
     /// Answer to `Resize`.
     Resized { at: ContainerRef, error: Option<String> },
     SandboxRemoved { uid: Uid },
     PodRemoved { uid: Uid },
+}
+
+/// The user and groups of a container's first process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RanAs {
+    pub uid: u32,
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
 }
 
 /// How far a container came before it failed to start.

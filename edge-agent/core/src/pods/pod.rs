@@ -450,13 +450,21 @@ impl LivePod {
                 cx.out.push_back(Action::SetupVolumes { uid, namespace, name, volumes: plans });
             }
         }
-        let class = self.facts.object.spec.runtime_class_name.as_deref().filter(|c| !c.is_empty());
+        let handler = plan::handler(&self.facts.object.spec, cx.items);
+        let missing = |h: &String| h != plan::OWN_HANDLER && !cx.host.runtime_handlers.contains(h);
         if due(self.sandbox)
-            && let Some(class) = class.filter(|c| !cx.host.runtime_handlers.iter().any(|h| h == c))
+            && let Some(handler) = handler.as_ref().filter(|h| missing(h))
         {
             self.sandbox = Step::Asked;
-            let why = format!("failed to get sandbox runtime: no runtime for \"{class}\" is configured");
+            let why = format!("failed to get sandbox runtime: no runtime for \"{handler}\" is configured");
             self.sandbox_failed(&why, cx);
+        } else if due(self.sandbox)
+            && self.facts.object.spec.host_users == Some(false)
+            && let Some(other) = handler.filter(|h| h != plan::OWN_HANDLER)
+        {
+            self.sandbox = Step::Asked;
+            let words = "can't set `spec.hostUsers: false`, RuntimeClass handler";
+            self.sandbox_failed(&format!("{words} \"{other}\" does not support user namespaces"), cx);
         } else if due(self.sandbox) {
             if self.sandbox == Step::Missing && self.containers.iter().any(|c| c.attempt.is_some()) {
                 let words = "Pod sandbox changed, it will be killed and re-created.";

@@ -232,6 +232,15 @@ fn container_status(c: &Container, pod: &Facts, waiting: &str) -> Value {
     if let Some(attempt) = shown {
         status["containerID"] = format!("limpet://{}", container_id(&pod.uid, &c.name, attempt)).into();
     }
+    if let Some((attempt, user)) = &c.ran_as
+        && shown == Some(*attempt)
+    {
+        // The primary group is among them, as a runtime of Kubernetes' own interface says it.
+        let mut groups: Vec<u32> = user.groups.iter().copied().chain([user.gid]).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        status["user"] = json!({"linux": {"uid": user.uid, "gid": user.gid, "supplementalGroups": groups}});
+    }
     if c.running().is_some() {
         if !c.spec.resources.requests.is_empty() {
             status["allocatedResources"] = quantities(&c.spec.resources.requests);

@@ -3,6 +3,7 @@
 //! In: facts that the shell read from the device. Out: the body of a `NodeReport`, equal for equal facts.
 //! Never: a heartbeat time; the hub dates what it hears.
 
+use crate::plan::OWN_HANDLER;
 use serde_json::{Map, Value, json};
 
 /// What the device says about itself.
@@ -35,6 +36,10 @@ pub struct NodeFacts {
     pub problems: Vec<NodeProblem>,
     /// Names and sizes of the images that are here.
     pub images: Vec<(Vec<String>, u64)>,
+    /// Pods can have users of their own.
+    pub user_namespaces: bool,
+    /// Other runtimes, by the handler of a RuntimeClass.
+    pub runtime_handlers: Vec<String>,
     /// Devices by the name of their resource.
     pub devices: std::collections::BTreeMap<String, u64>,
     /// Devices that pods claim by name: `{"name","resource","path","cdi","shared"}`.
@@ -135,7 +140,8 @@ pub fn node_report(facts: &NodeFacts, mirrors: Option<Vec<Value>>) -> Vec<u8> {
             "kubeletVersion": kubelet_version(&facts.agent_version), "kubeProxyVersion": "",
         },
         "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},
-        "runtimeHandlers": [{"name": "", "features": {"recursiveReadOnlyMounts": false, "userNamespaces": false}}],
+        "runtimeHandlers": handlers(facts),
+        "features": {"supplementalGroupsPolicy": true},
     });
     let mut status = status;
     if facts.swap_bytes > 0 {
@@ -149,6 +155,15 @@ pub fn node_report(facts: &NodeFacts, mirrors: Option<Vec<Value>>) -> Vec<u8> {
         report["staticPods"] = mirrors.into();
     }
     report.to_string().into_bytes()
+}
+
+/// The node's own runtime under both of its names, then the others. Users of a pod's own are the own runtime's.
+fn handlers(facts: &NodeFacts) -> Value {
+    let one = |name: &str, users: bool| {
+        json!({"name": name, "features": {"recursiveReadOnlyMounts": true, "userNamespaces": users}})
+    };
+    let own = ["", OWN_HANDLER].map(|name| one(name, facts.user_namespaces));
+    own.into_iter().chain(facts.runtime_handlers.iter().map(|name| one(name, false))).collect()
 }
 
 fn conditions(facts: &NodeFacts) -> Value {

@@ -14,6 +14,7 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::fcntl::OFlag;
 use nix::mount::MsFlags;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
@@ -33,6 +34,9 @@ fn exec_in(run_dir: &Path, dir: &Path, exec: &ExecSpec, fds: Vec<OwnedFd>) -> Re
     if !record.alive() {
         return Err(Failure::Create(format!("container {id} does not run")));
     }
+    if record.spec.other_runtime.is_some() {
+        return super::external::exec(run_dir, dir, &record, exec, fds);
+    }
     // What config.json names, which is what libcontainer will look for.
     let hidden = if rootfs::shares_mounts(&record.spec) { record.cgroup.clone() } else { record.cgroup_parent.clone() };
     let cgroups = Cgroups::probe(&record.cgroup_parent).map_err(|err| Failure::create("probe cgroups", err))?;
@@ -45,12 +49,13 @@ fn exec_in(run_dir: &Path, dir: &Path, exec: &ExecSpec, fds: Vec<OwnedFd>) -> Re
 
     let last_cap = caps::last_cap();
     let final_caps = caps::wanted(&record.spec, last_cap).map_err(Failure::Create)?;
-    let mut env = record.spec.env.clone();
-    if exec.tty && !env.iter().any(|pair| pair.starts_with("TERM=")) {
-        env.push("TERM=xterm".into());
-    }
-    env.extend(exec.env.iter().cloned());
-    let process = oci::exec_process(&record, exec, final_caps, &env);
+    let users = match record.spec.first_id {
+        Some(_) => File::open(format!("/proc/{}/ns/user", record.pid)).map(Some),
+        None => Ok(None),
+    };
+    let users = users.map_err(|err| Failure::create("the pod's users", err))?.map(Rc::new);
+    let env = environment(&record, exec);
+    let process = oci::exec_process(&record, exec, final_caps, &env, true);
     let process_path = dir.join("process.json");
     let text = serde_json::to_vec(&process).map_err(|err| Failure::create("process.json", err))?;
     record::write_file(&process_path, &text, 0o600).map_err(|err| Failure::create("process.json", err))?;
@@ -67,6 +72,8 @@ fn exec_in(run_dir: &Path, dir: &Path, exec: &ExecSpec, fds: Vec<OwnedFd>) -> Re
         doors: if let group::Way::Late(late) = &way { Some(late.doors.clone()) } else { None },
         home: Rc::default(),
         guarded: false,
+        users,
+        tty: exec.tty,
     };
     let console = exec.tty.then(|| Console::listen(dir)).transpose();
     let console = console.map_err(|err| Failure::create("the terminal", err))?;
@@ -98,4 +105,14 @@ fn exec_in(run_dir: &Path, dir: &Path, exec: &ExecSpec, fds: Vec<OwnedFd>) -> Re
         let _ = super::console::set_size(master.as_fd(), columns, rows);
     }
     Ok(Outcome { pid, start_time, master })
+}
+
+/// The container's environment with the exec's own words.
+pub fn environment(record: &record::Record, exec: &ExecSpec) -> Vec<String> {
+    let mut env = record.spec.env.clone();
+    if exec.tty && !env.iter().any(|pair| pair.starts_with("TERM=")) {
+        env.push("TERM=xterm".into());
+    }
+    env.extend(exec.env.iter().cloned());
+    env
 }

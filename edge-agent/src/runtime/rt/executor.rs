@@ -35,6 +35,9 @@ pub struct Program {
     pub home: Rc<RefCell<Option<String>>>,
     /// The first program of a container: its mounts are looked at once more.
     pub guarded: bool,
+    /// An exec in a pod with users of its own: libcontainer joins every namespace but that of users.
+    pub users: Option<Rc<File>>,
+    pub tty: bool,
 }
 
 impl Program {
@@ -83,6 +86,15 @@ impl Program {
         let mut env = words(&last_of_each(&self.env)).map_err(text("exec"))?;
         if let Some(home) = self.home.borrow().as_ref().filter(|_| !self.env.iter().any(|e| e.starts_with("HOME="))) {
             env.push(sys::c_str(OsStr::new(&format!("HOME={home}"))).map_err(text("exec"))?);
+        }
+        if let Some(users) = &self.users {
+            if self.tty {
+                // Made by the host's root, it is the program's own.
+                let own = (nix::unistd::geteuid(), std::io::stdin());
+                let _ = nix::unistd::fchown(own.1.as_fd(), Some(own.0), None);
+            }
+            nix::sched::setns(users.as_fd(), nix::sched::CloneFlags::CLONE_NEWUSER)
+                .map_err(|err| format!("join the pod's users: {err}"))?;
         }
         sys::close_on_exec_from(3).map_err(text("close fds"))?;
         sys::reset_signals().map_err(text("reset signals"))?;

@@ -9,10 +9,12 @@ pub mod console;
 mod devices;
 mod exec;
 mod executor;
+pub mod external;
 mod group;
 mod guard;
 mod init;
 mod oci;
+mod owner;
 mod rootfs;
 pub mod sandbox;
 mod start;
@@ -38,6 +40,8 @@ pub enum Request {
     },
     Start { run_dir: PathBuf, data_dir: PathBuf, cgroup_parent: String, spec: ContainerSpec },
     Exec { run_dir: PathBuf, spec: ExecSpec },
+    /// Whether user namespaces work on these file systems.
+    TryUsers { run_dir: PathBuf, data_dir: PathBuf },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -92,6 +96,7 @@ pub fn main(args: &[std::ffi::OsString]) -> i32 {
             start::start(&run_dir, &data_dir, &cgroup_parent, &spec, fds)
         }
         Request::Exec { run_dir, spec } => exec::exec(&run_dir, &spec, fds),
+        Request::TryUsers { run_dir, data_dir } => owner::attempt(&run_dir, &data_dir),
     };
     let (reply, master) = match outcome {
         Ok(done) => (Reply::Done { pid: done.pid, start_time: done.start_time }, done.master),

@@ -4,7 +4,7 @@
 //! Never: resources (our own cgroups code sets them) or seccomp (our executor loads it).
 
 use super::super::record::Record;
-use super::super::spec::{ContainerSpec, ExecSpec, Mount, Propagation, SandboxSpec};
+use super::super::spec::{ContainerSpec, ExecSpec, Mount, Propagation, SandboxSpec, User};
 use super::{caps, executor, sandbox};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -20,6 +20,8 @@ pub struct Parts<'a> {
     pub spec: &'a ContainerSpec,
     pub sandbox: &'a SandboxSpec,
     pub run_dir: &'a Path,
+    /// Where the pod's /etc files are.
+    pub etc: &'a Path,
     pub group: &'a str,
     pub caps: u64,
     /// Sources with sub paths resolved, in the order of `spec.mounts`.
@@ -38,6 +40,9 @@ pub fn config(parts: &Parts<'_>) -> Value {
     let spec = parts.spec;
     let (masked, read_only): (&[&str], &[&str]) =
         if spec.privileged || spec.unmasked_proc { (&[], &[]) } else { (&MASKED, &READ_ONLY) };
+    // Of a pod with users of its own those are mounts: `own_users_devices`.
+    let mounted = parts.sandbox.first_id.is_some() && !spec.privileged;
+    let devices: &[Value] = if mounted { &[] } else { &parts.devices };
     let shared = spec.mounts.iter().any(|mount| mount.propagation == Propagation::Bidirectional);
     let mut config = json!({
         "ociVersion": "1.0.2",
@@ -45,7 +50,7 @@ pub fn config(parts: &Parts<'_>) -> Value {
         "process": process(&Process {
             tty: spec.tty, args: &spec.args, env: &spec.env, cwd: &spec.cwd, user: &spec.user, caps: parts.caps,
             no_new_privileges: spec.no_new_privileges, app_armor: spec.app_armor.as_deref(),
-            oom_score_adj: Some(spec.oom_score_adj),
+            oom_score_adj: Some(spec.oom_score_adj), borrows: spec.other_runtime.is_none(),
         }),
         "mounts": mounts(parts),
         "linux": {
@@ -53,7 +58,7 @@ pub fn config(parts: &Parts<'_>) -> Value {
             "namespaces": namespaces(parts),
             "maskedPaths": masked,
             "readonlyPaths": read_only,
-            "devices": parts.devices,
+            "devices": devices,
         },
     });
     for hook in &spec.hooks {
@@ -80,10 +85,12 @@ struct Process<'a> {
     no_new_privileges: bool,
     app_armor: Option<&'a str>,
     oom_score_adj: Option<i32>,
+    /// Our own executor lends itself capabilities until the program starts; other runtimes have their own ways.
+    borrows: bool,
 }
 
 fn process(process: &Process<'_>) -> Value {
-    let names = caps::names(executor::during_setup(process.caps));
+    let names = caps::names(if process.borrows { executor::during_setup(process.caps) } else { process.caps });
     // The primary group is a supplementary one too, so that dropping it takes nothing away (CVE-2022-2989).
     let mut groups = vec![process.user.gid];
     groups.extend(process.user.groups.iter().filter(|gid| **gid != process.user.gid));
@@ -114,18 +121,27 @@ fn allowed_oom_score(wanted: i32) -> i32 {
     if wanted >= own || caps::of_this_process() & caps::bit("SYS_RESOURCE") != 0 { wanted } else { own }
 }
 
-/// process.json of an exec.
-pub fn exec_process(record: &Record, exec: &ExecSpec, caps: u64, env: &[String]) -> Value {
+/// As the host counts: the process gets these before it joins the pod's own users (`Program::users`).
+fn on_the_host(user: &User, first_id: Option<u32>) -> User {
+    let first_id = first_id.unwrap_or(0);
+    let groups = user.groups.iter().map(|gid| gid.saturating_add(first_id)).collect();
+    User { uid: user.uid.saturating_add(first_id), gid: user.gid.saturating_add(first_id), groups }
+}
+
+/// process.json of an exec; `borrows` when our own executor starts it.
+pub fn exec_process(record: &Record, exec: &ExecSpec, caps: u64, env: &[String], borrows: bool) -> Value {
+    let user = on_the_host(exec.user.as_ref().unwrap_or(&record.spec.user), record.spec.first_id);
     process(&Process {
         tty: exec.tty,
         args: &exec.args,
         env,
         cwd: exec.cwd.as_deref().unwrap_or(&record.spec.cwd),
-        user: exec.user.as_ref().unwrap_or(&record.spec.user),
+        user: &user,
         caps,
         no_new_privileges: record.spec.no_new_privileges,
         app_armor: record.spec.app_armor.as_deref(),
         oom_score_adj: Some(record.spec.oom_score_adj),
+        borrows,
     })
 }
 
@@ -135,6 +151,9 @@ fn namespaces(parts: &Parts<'_>) -> Vec<Value> {
     };
     let sandbox = parts.sandbox;
     let mut list = vec![json!({ "type": "mount" })];
+    if sandbox.first_id.is_some() {
+        list.push(pinned("user", "user"));
+    }
     if !sandbox.host_network {
         list.push(pinned("network", "net"));
         list.push(pinned("uts", "uts"));
@@ -149,7 +168,7 @@ fn namespaces(parts: &Parts<'_>) -> Vec<Value> {
     } else if !sandbox.host_pid {
         list.push(json!({ "type": "pid" }));
     }
-    if parts.cgroup_v2 && !parts.spec.privileged {
+    if parts.cgroup_v2 && (!parts.spec.privileged || sandbox.first_id.is_some()) {
         list.push(json!({ "type": "cgroup" }));
     }
     list
@@ -176,10 +195,9 @@ fn mounts(parts: &Parts<'_>) -> Vec<Value> {
         },
     ];
     let taken = |path: &str| spec.mounts.iter().any(|mount| mount.destination == Path::new(path));
-    let etc = sandbox::etc_dir(parts.run_dir, &spec.pod_uid);
     for (name, path) in [("hosts", "/etc/hosts"), ("hostname", "/etc/hostname"), ("resolv.conf", "/etc/resolv.conf")] {
         if !taken(path) {
-            list.push(bind(&etc.join(name), Path::new(path), &Mount::default(), spec.read_only_root));
+            list.push(bind(&parts.etc.join(name), Path::new(path), &Mount::default(), spec.read_only_root));
         }
     }
     if !taken("/dev/shm") {
@@ -192,7 +210,14 @@ fn mounts(parts: &Parts<'_>) -> Vec<Value> {
     for (wish, source) in wanted {
         list.push(bind(source, &wish.destination, wish, wish.read_only));
     }
+    list.extend(own_users_devices(parts));
     list
+}
+
+/// Nobody but the host's root may make device nodes: those of the host are mounted one by one.
+fn own_users_devices(parts: &Parts<'_>) -> Vec<Value> {
+    let wanted = if parts.sandbox.first_id.is_some() { parts.spec.devices.as_slice() } else { &[] };
+    wanted.iter().map(|device| bind(&device.host_path, &device.container_path, &Mount::default(), false)).collect()
 }
 
 fn bind(source: &Path, destination: &Path, wish: &Mount, read_only: bool) -> Value {

@@ -3,11 +3,13 @@
 //! In: layer directories. Out: a mounted `<bundle>/rootfs` that nobody else sees and that ends with the container.
 //! Never: follows a link of the image when it prepares mount points.
 
-use super::super::spec::{ContainerSpec, Propagation};
+use super::super::detached;
+use super::super::spec::{ContainerSpec, Mount, Propagation};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use std::io::{Error, Result};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The kernel's own limit is 500.
@@ -74,8 +76,15 @@ pub fn cgroup_view(bundle: &Path, view: &[(Vec<String>, PathBuf)], writable: boo
     Ok(place)
 }
 
-/// Mounts the overlay on `<bundle>/rootfs`.
-pub fn mount_overlay(bundle: &Path, layers: &[PathBuf], writable: &Path) -> Result<PathBuf> {
+/// The pod's own users, when it has some.
+pub struct Users {
+    pub first_id: u32,
+    pub namespace: std::fs::File,
+}
+
+/// Mounts the overlay on `<bundle>/rootfs`. With users of the pod's own the layers' owners are theirs; what the container
+/// writes belongs to them also on the disk, where the kernel itself must be able to make files: that ends with the container.
+pub fn mount_overlay(bundle: &Path, layers: &[PathBuf], writable: &Path, users: Option<&Users>) -> Result<PathBuf> {
     if layers.is_empty() || layers.len() > LAYERS_MAX {
         return Err(Error::other(format!("an image of {} layers; 1 to {LAYERS_MAX} can be mounted", layers.len())));
     }
@@ -83,20 +92,22 @@ pub fn mount_overlay(bundle: &Path, layers: &[PathBuf], writable: &Path) -> Resu
     for dir in [root.as_path(), &bundle.join("l")] {
         std::fs::create_dir_all(dir)?;
     }
-    for (name, place) in [("u", "upper"), ("w", "work")] {
-        let target = writable.join(place);
-        std::fs::create_dir_all(&target)?;
-        link(&target, &bundle.join(name))?;
+    for place in ["upper", "work"] {
+        std::fs::create_dir_all(writable.join(place))?;
     }
+    if let Some(users) = users {
+        std::os::unix::fs::chown(writable.join("upper"), Some(users.first_id), Some(users.first_id))?;
+    }
+    put(writable, &bundle.join("d"), None)?;
     // The upper directory becomes `/` of the container.
     std::fs::set_permissions(writable.join("upper"), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     // Short relative names: the options must fit one page whatever the length of the layers' paths.
     for (index, layer) in layers.iter().enumerate() {
-        link(layer, &bundle.join("l").join(index.to_string()))?;
+        put(layer, &bundle.join("l").join(index.to_string()), users)?;
     }
     std::env::set_current_dir(bundle)?;
     let lower = (0..layers.len()).map(|i| format!("l/{i}")).collect::<Vec<_>>().join(":");
-    let options = format!("lowerdir={lower},upperdir=u,workdir=w");
+    let options = format!("lowerdir={lower},upperdir=d/upper,workdir=d/work");
     let overlay = |options: &str| mount(Some("overlay"), "rootfs", Some("overlay"), MsFlags::empty(), Some(options));
     // `volatile`: the layer ends with the container, so nothing is gained by forcing it onto the flash.
     let mounted = overlay(&format!("{options},volatile")).or_else(|_| overlay(&options));
@@ -105,9 +116,31 @@ pub fn mount_overlay(bundle: &Path, layers: &[PathBuf], writable: &Path) -> Resu
     Ok(root)
 }
 
-fn link(target: &Path, name: &Path) -> Result<()> {
+/// A directory under a short name: a link, or a mount with other owners.
+fn put(target: &Path, name: &Path, users: Option<&Users>) -> Result<()> {
     let _ = std::fs::remove_file(name);
-    std::os::unix::fs::symlink(target, name)
+    match users {
+        None => std::os::unix::fs::symlink(target, name),
+        Some(users) => {
+            std::fs::create_dir_all(name)?;
+            detached::place(&detached::mapped(target, users.namespace.as_fd())?, name)
+        }
+    }
+}
+
+/// Lets the pod's own users come to the bundle, whatever the directories above the run directory allow. Everything that
+/// the container mounts is in the run directory by then; the rest of that branch of the tree is gone from this mount
+/// namespace.
+pub fn clear_way(run_dir: &Path) -> Result<()> {
+    let mut parts = run_dir.components();
+    let top: PathBuf = parts.by_ref().take(2).collect();
+    if parts.next().is_none() {
+        return Ok(());
+    }
+    let tree = detached::clone(run_dir, true)?;
+    mount(Some("tmpfs"), &top, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=755,size=64k"))?;
+    std::fs::create_dir_all(run_dir)?;
+    detached::place(&tree, run_dir)
 }
 
 /// Makes the places of the kernel's file systems real directories; an image may not point them elsewhere.
@@ -126,24 +159,69 @@ pub fn check_mount_points(root: &Path) -> Result<()> {
 
 /// Resolves sub paths: the returned sources cannot be exchanged for a link any more (they are mounts of this
 /// namespace on what was opened). CVE-2021-25741 is the class of hole that this closes.
-pub fn resolve_sources(bundle: &Path, spec: &ContainerSpec) -> Result<Vec<PathBuf>> {
+///
+/// With users of the pod's own every source is such a mount, and what is on it belongs to them.
+pub fn resolve_sources(bundle: &Path, spec: &ContainerSpec, users: Option<&Users>) -> Result<Vec<PathBuf>> {
     let mut sources = Vec::with_capacity(spec.mounts.len());
     for (index, wish) in spec.mounts.iter().enumerate() {
-        let Some(sub_path) = wish.sub_path.as_deref().filter(|path| !path.is_empty()) else {
-            sources.push(wish.source.clone());
-            continue;
+        let sub_path = wish.sub_path.as_deref().filter(|path| !path.is_empty());
+        let opened = match (sub_path, users) {
+            (None, None) => {
+                sources.push(wish.source.clone());
+                continue;
+            }
+            (Some(sub_path), _) => crate::volumes::subpath::open(&wish.source, sub_path)?,
+            (None, Some(_)) => open(&wish.source)?,
         };
-        let opened = crate::volumes::subpath::open(&wish.source, sub_path)?;
-        let place = bundle.join(format!("sub{index}"));
-        let kind = nix::sys::stat::fstat(opened.as_fd())?.st_mode & libc::S_IFMT;
-        if kind == libc::S_IFDIR {
-            std::fs::create_dir_all(&place)?;
-        } else {
-            std::fs::write(&place, b"")?;
+        let source = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
+        let place = place_for(&opened, bundle.join(format!("sub{index}")))?;
+        match users {
+            None => mount(Some(&source), &place, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?,
+            Some(users) => place_mapped(&source, &place, wish, users)?,
         }
-        let source = format!("/proc/self/fd/{}", opened.as_raw_fd());
-        mount(Some(source.as_str()), &place, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;
         sources.push(place);
     }
     Ok(sources)
+}
+
+fn open(path: &Path) -> Result<OwnedFd> {
+    let opened = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_CLOEXEC).open(path);
+    opened.map(OwnedFd::from).map_err(|err| Error::new(err.kind(), format!("{}: {err}", path.display())))
+}
+
+/// A directory or file for a mount of what is open.
+fn place_for(opened: &OwnedFd, place: PathBuf) -> Result<PathBuf> {
+    let kind = nix::sys::stat::fstat(opened.as_fd())?.st_mode & libc::S_IFMT;
+    if kind == libc::S_IFDIR {
+        std::fs::create_dir_all(&place)?;
+    } else {
+        std::fs::write(&place, b"")?;
+    }
+    Ok(place)
+}
+
+fn place_mapped(source: &Path, place: &Path, wish: &Mount, users: &Users) -> Result<()> {
+    let tree = match detached::mapped(source, users.namespace.as_fd()) {
+        // The layers of an image: an overlay cannot be mapped, and nothing is written there.
+        Err(_) if wish.read_only && is_overlay(source) => detached::clone(source, true)?,
+        Err(err) => {
+            let (from, to) = (wish.source.display(), wish.destination.display());
+            return Err(Error::new(err.kind(), format!("{to}: {from} with hostUsers: false: {err}")));
+        }
+        Ok(tree) => tree,
+    };
+    detached::place(&tree, place)
+}
+
+fn is_overlay(path: &Path) -> bool {
+    nix::sys::statfs::statfs(path).is_ok_and(|found| found.filesystem_type() == nix::sys::statfs::OVERLAYFS_SUPER_MAGIC)
+}
+
+/// The pod's /etc files as its own users' where the run directory's file system can.
+pub fn etc_of(bundle: &Path, etc: PathBuf, users: &Users) -> Result<PathBuf> {
+    let Ok(tree) = detached::mapped(&etc, users.namespace.as_fd()) else { return Ok(etc) };
+    let place = bundle.join("etc");
+    std::fs::create_dir_all(&place)?;
+    detached::place(&tree, &place)?;
+    Ok(place)
 }

@@ -5,6 +5,7 @@
 
 use super::super::record;
 use super::super::spec::{Dns, Resources, SandboxSpec};
+use super::owner::{self, Owner};
 use super::{Failure, Outcome};
 use crate::device::cgroups::Cgroups;
 use crate::net::{BRIDGE, Cidr, link, netlink::Socket};
@@ -58,6 +59,7 @@ pub fn stands(run_dir: &Path, pod_uid: &str) -> bool {
     let Ok(spec) = read(run_dir, pod_uid) else { return false };
     namespaces(&spec).iter().all(|(name, _)| is_namespace(&pin(run_dir, pod_uid, name)))
         && (!spec.share_pid || spec.host_pid || is_namespace(&pin(run_dir, pod_uid, "pid")))
+        && (spec.first_id.is_none() || is_namespace(&pin(run_dir, pod_uid, "user")))
 }
 
 fn is_namespace(path: &Path) -> bool {
@@ -111,22 +113,53 @@ fn make(run_dir: &Path, cgroup_parent: &str, spec: &SandboxSpec, address: Option
     // Of the host's network namespace, before it is left.
     let mut host = Socket::route()?;
     let wanted = namespaces(spec);
-    unshare(wanted.iter().fold(CloneFlags::empty(), |flags, (_, flag)| flags | *flag))?;
-    for (name, _) in &wanted {
-        let target = base.join("ns").join(name);
-        std::fs::write(&target, b"")?;
-        mount(Some(format!("/proc/self/ns/{name}").as_str()), &target, NONE, MsFlags::MS_BIND, NONE)?;
+    let flags = wanted.iter().fold(CloneFlags::empty(), |flags, (_, flag)| flags | *flag);
+    match spec.first_id {
+        None => {
+            unshare(flags)?;
+            wanted.iter().try_for_each(|(name, _)| pin_one(&base, "self", name))?;
+        }
+        Some(first_id) => owned(&cgroups, &group, &base, spec, (first_id, flags))?,
     }
     if !spec.host_network {
         nix::unistd::sethostname(short(&spec.hostname))?;
         connect(&mut host, spec, address)?;
     }
     sysctls(spec)?;
-    if spec.share_pid && !spec.host_pid {
+    if spec.share_pid && !spec.host_pid && spec.first_id.is_none() {
         start_init(&cgroups, &group, &base)?;
     }
     let text = serde_json::to_vec(spec)?;
     record::write_file(&base.join("sandbox.json"), &text, 0o600)
+}
+
+fn pin_one(base: &Path, process: &str, name: &str) -> Result<()> {
+    let target = base.join("ns").join(name);
+    std::fs::write(&target, b"")?;
+    Ok(mount(Some(format!("/proc/{process}/ns/{name}").as_str()), &target, NONE, MsFlags::MS_BIND, NONE)?)
+}
+
+/// Namespaces that belong to users of the pod's own: a process with those users makes them, this one joins them.
+fn owned(cgroups: &Cgroups, group: &str, base: &Path, spec: &SandboxSpec, of: (u32, CloneFlags)) -> Result<()> {
+    let ((first_id, flags), share_pid) = (of, spec.share_pid && !spec.host_pid);
+    let owner = Owner::start(first_id, || {
+        unshare(flags)?;
+        if share_pid { owner::start_init() } else { Ok(0) }
+    })?;
+    let process = owner.pid.to_string();
+    pin_one(base, &process, "user")?;
+    for (name, flag) in namespaces(spec) {
+        pin_one(base, &process, name)?;
+        nix::sched::setns(std::fs::File::open(base.join("ns").join(name))?, flag)?;
+    }
+    if share_pid {
+        let init_group = format!("{group}/{INIT_GROUP}");
+        let small = Resources { pids_limit: Some(16), ..Resources::default() };
+        cgroups.prepare_container(&init_group, &small, Some(&[]))?;
+        cgroups.attach(&init_group, owner.said)?;
+        pin_one(base, &owner.said.to_string(), "pid")?;
+    }
+    owner.end()
 }
 
 fn connect(host: &mut Socket, spec: &SandboxSpec, address: Option<(Ipv4Addr, Cidr)>) -> Result<()> {
@@ -173,10 +206,7 @@ fn start_init(cgroups: &Cgroups, pod_group: &str, base: &Path) -> Result<()> {
         .stderr(Stdio::null())
         .spawn()?;
     cgroups.attach(&group, child.id() as i32)?;
-    let target = base.join("ns").join("pid");
-    std::fs::write(&target, b"")?;
-    mount(Some(format!("/proc/{}/ns/pid", child.id()).as_str()), &target, NONE, MsFlags::MS_BIND, NONE)?;
-    Ok(())
+    pin_one(base, &child.id().to_string(), "pid")
 }
 
 fn write_files(run_dir: &Path, spec: &SandboxSpec, address: Option<(Ipv4Addr, Cidr)>) -> Result<()> {
@@ -269,7 +299,7 @@ pub fn tear_down(run_dir: &Path, pod_uid: &str) -> Result<()> {
     if !base.exists() {
         return Ok(());
     }
-    for name in ["net", "uts", "ipc", "pid"] {
+    for name in ["net", "uts", "ipc", "pid", "user"] {
         unmount(&base.join("ns").join(name))?;
     }
     unmount(&base.join("shm"))?;

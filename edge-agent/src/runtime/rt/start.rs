@@ -4,11 +4,12 @@
 //! Never: returns success before execve has succeeded.
 
 use super::super::record::{self, Record};
-use super::super::spec::{ContainerSpec, Seccomp};
-use super::super::{adopt::now_ms, seccomp, seccomp::Filter};
+use super::super::spec::{ContainerSpec, IDS_PER_POD, SandboxSpec, Seccomp};
+use super::super::{adopt::now_ms, detached, seccomp, seccomp::Filter};
 use super::console::Console;
 use super::executor::{self, Program};
-use super::{Failure, Outcome, bundle, caps, chain, devices, group, guard, group_of, oci, rootfs, sandbox, writable_layer};
+use super::{Failure, Outcome, bundle, caps, chain, devices, external, group, group_of, guard, oci, rootfs, sandbox};
+use super::writable_layer;
 use crate::device::cgroups::Cgroups;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
@@ -19,7 +20,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 /// In the bundle.
-const PROFILE: &str = "seccomp.json";
+pub const PROFILE: &str = "seccomp.json";
 
 pub fn start(
     run_dir: &Path,
@@ -58,28 +59,46 @@ fn make(
         .map_err(|err| Failure::create(format_args!("cgroup {group}"), err))?;
     let bundle_dir = bundle(run_dir, &spec.id);
     let shares = rootfs::shares_mounts(spec);
+    let users = users_of(run_dir, spec, &sandbox)?;
+    let users = users.as_ref();
+    if users.is_some() && shares {
+        let why = "mountPropagation: Bidirectional cannot be had with hostUsers: false: such mounts would be the host's";
+        return Err(Failure::Create(why.into()));
+    }
     // Where mounts are shared with the host the cgroup file systems cannot be hidden, and libcontainer joins itself.
     let mut way = None;
-    if !shares {
+    if spec.other_runtime.is_some() {
+        external::go_inside(cgroups, group)?;
+    } else if !shares {
         way = Some(group::enter_group(cgroups, group)?);
+    }
+    if !shares {
         rootfs::own_mounts(spec).map_err(|err| Failure::create("a mount namespace", err))?;
     }
     std::fs::create_dir_all(&bundle_dir).map_err(|err| Failure::create("the bundle", err))?;
     keep_profile(data_dir, spec, &bundle_dir)?;
-    let root = rootfs::mount_overlay(&bundle_dir, &spec.layers, &writable_layer(data_dir, &spec.pod_uid, &spec.id))
+    let root = rootfs::mount_overlay(&bundle_dir, &spec.layers, &writable_layer(data_dir, &spec.pod_uid, &spec.id), users)
         .map_err(|err| Failure::create("root file system", err))?;
-    rootfs::check_mount_points(&root).map_err(|err| Failure::create("root file system", err))?;
-    let sources = rootfs::resolve_sources(&bundle_dir, spec).map_err(|err| Failure::create("subPath", err))?;
+    let checked = detached::as_owner(users.map_or(0, |users| users.first_id), || rootfs::check_mount_points(&root));
+    checked.map_err(|err| Failure::create("root file system", err))?;
+    let what = if users.is_some() { "volumes" } else { "subPath" };
+    let sources = rootfs::resolve_sources(&bundle_dir, spec, users).map_err(|err| Failure::create(what, err))?;
+    let etc = sandbox::etc_dir(run_dir, &spec.pod_uid);
+    let etc = match users {
+        Some(users) => rootfs::etc_of(&bundle_dir, etc, users).map_err(|err| Failure::create("/etc files", err))?,
+        None => etc,
+    };
     let cgroup_view = if cgroups.is_v2() || shares {
         None
     } else {
         let view = rootfs::cgroup_view(&bundle_dir, &cgroups.view_v1(group), spec.privileged);
         Some(view.map_err(|err| Failure::create("/sys/fs/cgroup", err))?)
     };
-    let config = oci::config(&oci::Parts {
+    let mut config = oci::config(&oci::Parts {
         spec,
         sandbox: &sandbox,
         run_dir,
+        etc: &etc,
         group: if shares { group } else { cgroups.parent() },
         caps: final_caps,
         sources,
@@ -89,18 +108,41 @@ fn make(
         cgroup_view: cgroup_view.as_deref(),
         pid_namespace: spec.pid_of.as_deref().map(|id| pid_namespace(run_dir, id)).transpose()?,
     });
+    if spec.other_runtime.is_some() {
+        external::complete(&mut config, spec, final_caps, &bundle_dir)?;
+    }
     let text = serde_json::to_vec(&config).map_err(|err| Failure::create("config.json", err))?;
     record::write_file(&bundle_dir.join("config.json"), &text, 0o600)
         .map_err(|err| Failure::create("config.json", err))?;
     if !shares {
         rootfs::hide_cgroups(cgroups.parent()).map_err(|err| Failure::create("hide /sys/fs/cgroup", err))?;
     }
+    if users.is_some() {
+        rootfs::clear_way(run_dir).map_err(|err| Failure::create("the way to the bundle", err))?;
+    }
     let place = Place { run_dir, bundle: &bundle_dir, group, parent: cgroups.parent() };
-    let outcome = run(&place, spec, fds, way, (final_caps, last_cap));
+    let outcome = match &spec.other_runtime {
+        Some(_) => external::start(run_dir, spec, &place.record(spec, (0, 0)), fds),
+        None => run(&place, spec, fds, way, (final_caps, last_cap)),
+    };
     if shares {
         let _ = nix::mount::umount2(&root, nix::mount::MntFlags::MNT_DETACH);
     }
     outcome
+}
+
+/// The pod's own users; everything that the container names must be among them.
+fn users_of(run_dir: &Path, spec: &ContainerSpec, sandbox: &SandboxSpec) -> Result<Option<rootfs::Users>, Failure> {
+    let Some(first_id) = sandbox.first_id else { return Ok(None) };
+    let ids = [("user", spec.user.uid), ("group", spec.user.gid)];
+    let groups = spec.user.groups.iter().map(|gid| ("group", *gid));
+    if let Some((what, id)) = ids.into_iter().chain(groups).find(|(_, id)| *id >= IDS_PER_POD) {
+        let last = IDS_PER_POD - 1;
+        return Err(Failure::Create(format!("{what} {id}: a pod with hostUsers: false has users and groups 0 to {last}")));
+    }
+    let namespace = std::fs::File::open(sandbox::pin(run_dir, &spec.pod_uid, "user"));
+    let namespace = namespace.map_err(|err| Failure::create("the pod's users", err))?;
+    Ok(Some(rootfs::Users { first_id, namespace }))
 }
 
 /// The process namespace of a container that runs.
@@ -118,6 +160,21 @@ struct Place<'a> {
     parent: &'a str,
 }
 
+impl Place<'_> {
+    fn record(&self, spec: &ContainerSpec, (pid, start_time): (i32, u64)) -> Record {
+        Record {
+            spec: spec.clone(),
+            pid,
+            start_time,
+            boot_id: record::boot_id(),
+            cgroup: self.group.to_owned(),
+            cgroup_parent: self.parent.to_owned(),
+            started_ms: now_ms(),
+            exit: None,
+        }
+    }
+}
+
 fn run(
     place: &Place<'_>,
     spec: &ContainerSpec,
@@ -125,7 +182,7 @@ fn run(
     way: Option<group::Way>,
     (final_caps, last_cap): (u64, u32),
 ) -> Result<Outcome, Failure> {
-    let Place { run_dir, bundle: bundle_dir, group, parent } = *place;
+    let Place { run_dir, bundle: bundle_dir, group, .. } = *place;
     let (errors, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|err| Failure::create("pipe", err))?;
     let program = Program {
         args: spec.args.clone(),
@@ -137,6 +194,8 @@ fn run(
         doors: None,
         home: Rc::default(),
         guarded: true,
+        users: None,
+        tty: spec.tty,
     };
     let console = spec.tty.then(|| Console::listen(bundle_dir)).transpose();
     let console = console.map_err(|err| Failure::create("the terminal", err))?;
@@ -161,16 +220,7 @@ fn run(
     if let Some(group::Way::Late(doors)) = way {
         doors.move_in(pid).map_err(|err| Failure::create(format_args!("join cgroup {group}"), err))?;
     }
-    let begun = Record {
-        spec: spec.clone(),
-        pid,
-        start_time,
-        boot_id: record::boot_id(),
-        cgroup: group.to_owned(),
-        cgroup_parent: parent.to_owned(),
-        started_ms: now_ms(),
-        exit: None,
-    };
+    let begun = place.record(spec, (pid, start_time));
     record::write(run_dir, &begun).map_err(|err| Failure::create("the container's record", err))?;
     container.start().map_err(|err| Failure::create("start", chain(&err)))?;
     let said = executor::outcome(&errors).map_err(|err| Failure::create("start", err))?;
@@ -255,13 +305,14 @@ fn clean_up(run_dir: &Path, data_dir: &Path, cgroups: &Cgroups, group: &str, spe
     let layer = writable_layer(data_dir, &spec.pod_uid, &spec.id);
     // The overlay may still be mounted on the bundle in this namespace: detach it before anything is removed.
     let bundle_dir = bundle(run_dir, &spec.id);
-    for place in ["rootfs", "cgroup"] {
+    let mut places: Vec<String> = ["rootfs", "cgroup", "etc"].map(String::from).into();
+    places.extend((0..spec.mounts.len()).map(|index| format!("sub{index}")));
+    places.extend((0..spec.layers.len()).map(|index| format!("l/{index}")));
+    for place in places {
         let _ = nix::mount::umount2(&bundle_dir.join(place), nix::mount::MntFlags::MNT_DETACH);
     }
-    for index in 0..spec.mounts.len() {
-        let _ = nix::mount::umount2(&bundle_dir.join(format!("sub{index}")), nix::mount::MntFlags::MNT_DETACH);
-    }
-    for dir in [bundle_dir, run_dir.join("state").join(&spec.id), layer] {
+    let known = external::state_dir(run_dir).join(&spec.id);
+    for dir in [bundle_dir, run_dir.join("state").join(&spec.id), known, layer] {
         let _ = std::fs::remove_dir_all(dir);
     }
     let _ = std::fs::remove_file(record::path(run_dir, &spec.id));

@@ -27,6 +27,11 @@ pub fn runtime_default(caps: u64) -> Result<Filter, String> {
     filter(&default::profile(caps))
 }
 
+/// The same for another runtime, which makes a filter of it itself.
+pub fn runtime_default_json(caps: u64) -> serde_json::Value {
+    default::profile(caps).to_json()
+}
+
 /// The filter of `seccompProfile: Localhost`, from the file's text.
 pub fn of_profile(text: &[u8]) -> Result<Filter, String> {
     filter(&Profile::parse(text)?)

@@ -4,7 +4,8 @@
 //! Never: accepts an action, a comparison or a flag that the program would not carry out.
 
 use super::calls;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -27,6 +28,19 @@ impl Action {
         Action(0x0005_0000 | (errno as u32 & 0xffff))
     }
 
+    fn entry(self, names: &[impl AsRef<str>], tests: &[Test]) -> Value {
+        let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+        let mut entry = json!({ "names": names, "action": "SCMP_ACT_ALLOW" });
+        if self != Action::ALLOW {
+            entry["action"] = "SCMP_ACT_ERRNO".into();
+            entry["errnoRet"] = (self.0 & 0xffff).into();
+        }
+        if !tests.is_empty() {
+            entry["args"] = json!(tests);
+        }
+        entry
+    }
+
     fn parse(word: &str, errno: Option<u32>) -> Result<Action, String> {
         let errno = errno.unwrap_or(libc::EPERM as u32);
         if errno > 4095 {
@@ -45,7 +59,7 @@ impl Action {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Op {
     #[serde(rename = "SCMP_CMP_EQ")]
     Equal,
@@ -65,7 +79,7 @@ pub enum Op {
 }
 
 /// A test of one argument of a call, all 64 bits of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Test {
     #[serde(rename = "index")]
     pub argument: u32,
@@ -134,6 +148,25 @@ impl Profile {
         let known = self.calls.entry(name.into()).or_default();
         known.cases.extend(rule.cases);
         known.otherwise = known.otherwise.or(rule.otherwise);
+    }
+
+    /// As the OCI runtime specification writes it, for runtimes that load it themselves. Of the actions only those that
+    /// profiles of our own have: to allow, or to answer with an error.
+    pub fn to_json(&self) -> Value {
+        let mut allowed: Vec<&str> = Vec::new();
+        let mut entries: Vec<Value> = Vec::new();
+        for (name, rule) in &self.calls {
+            for case in &rule.cases {
+                entries.push(case.then.entry(&[name], &case.tests));
+            }
+            match rule.otherwise {
+                Some(Action::ALLOW) => allowed.push(name),
+                Some(action) => entries.push(action.entry(&[name], &[])),
+                None => {}
+            }
+        }
+        entries.push(Action::ALLOW.entry(&allowed, &[]));
+        json!({ "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": self.default.0 & 0xffff, "syscalls": entries })
     }
 
     pub fn parse(text: &[u8]) -> Result<Profile, String> {

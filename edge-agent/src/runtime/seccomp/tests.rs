@@ -1,5 +1,6 @@
 //! Runs the generated programs in a tiny interpreter of classic BPF.
 
+use crate::runtime::rt::cap_bit;
 use super::calls::{Arch, CALLS, Numbers, is_call};
 use super::profile::Profile;
 use super::*;
@@ -180,5 +181,16 @@ fn profiles_of_the_node_are_read_or_refused() {
     ] {
         let err = Profile::parse(bad.as_bytes()).unwrap_err();
         assert!(err.contains(why), "{bad}: {err}");
+    }
+}
+
+/// What another runtime reads is the same profile: read back, it makes the same program.
+#[test]
+fn as_json_and_back() {
+    for caps in [0, cap_bit("SYS_ADMIN") | cap_bit("BPF"), u64::MAX] {
+        let text = runtime_default_json(caps).to_string();
+        let (ours, theirs) = (runtime_default(caps).unwrap(), of_profile(text.as_bytes()).unwrap());
+        let code = |filter: &Filter| filter.code.iter().map(|i| (i.code, i.jt, i.jf, i.k)).collect::<Vec<_>>();
+        assert_eq!(code(&ours), code(&theirs), "{caps:x}");
     }
 }

@@ -7,8 +7,10 @@
 mod cases;
 mod escapes;
 mod net_cases;
+mod other;
 mod security;
 mod survive;
+mod users;
 mod world;
 
 use world::in_world;
@@ -58,6 +60,9 @@ worlds! {
     a_stopped_keeper_leaves_containers => survive::stopped_keeper,
     a_killed_helper_leaves_nothing => survive::killed_helper,
     a_hangup_restarts_the_agent_only => survive::hangup,
+    pods_have_users_of_their_own => users::own,
+    all_capabilities_of_own_users_are_none => users::powerless,
+    another_runtime_runs_containers => other::of_crun,
     v2_runs_containers => security::on_v2,
     udp_connections_follow_their_service => net_cases::udp,
     services_reach_their_pods => net_cases::services,

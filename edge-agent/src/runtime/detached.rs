@@ -1,0 +1,98 @@
+#![allow(unsafe_code)] // open_tree, mount_setattr and move_mount have no wrapper in libc or nix
+//! Mounts that are made before they have a place: clones, read-only or with other owners, moved to where they belong.
+//!
+//! In: paths, a user namespace. Out: fds of mounts, or mounts. Never: a mount that somebody else's table shows before
+//! it is ready.
+
+use super::sys::{c_path, new_fd};
+use nix::errno::Errno;
+use std::io::{Error, Result};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+const ATTR_RDONLY: u64 = 1;
+const ATTR_IDMAP: u64 = 0x0010_0000;
+const OPEN_TREE_CLONE: libc::c_uint = 1;
+const MOVE_FROM_FD: libc::c_uint = 0x04;
+
+#[repr(C)]
+#[derive(Default)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// A read-only bind mount of one file (Linux 5.12).
+pub fn read_only(path: &Path) -> Result<OwnedFd> {
+    let tree = clone(path, false)?;
+    set(&tree, &MountAttr { attr_set: ATTR_RDONLY, ..MountAttr::default() })?;
+    Ok(tree)
+}
+
+/// A bind mount of a path with everything that is mounted below it.
+pub fn clone(path: &Path, recursive: bool) -> Result<OwnedFd> {
+    let path = c_path(path)?;
+    let below = if recursive { libc::AT_RECURSIVE as libc::c_uint } else { 0 };
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint | below;
+    // SAFETY: the path is a live C string; the call returns a new fd or -1.
+    new_fd(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })
+}
+
+/// As `clone`; owners on the disk are users of the namespace: 0 there is its 0. What is mounted below keeps its owners.
+pub fn mapped(path: &Path, users: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let tree = clone(path, true)?;
+    let attr = MountAttr { attr_set: ATTR_IDMAP, userns_fd: users.as_raw_fd() as u64, ..MountAttr::default() };
+    set(&tree, &attr).map_err(|err| {
+        let path = path.display();
+        Error::new(err.kind(), format!("{path} cannot be given other owners: {err} (its file system knows no idmapped mounts?)"))
+    })?;
+    Ok(tree)
+}
+
+fn set(tree: &OwnedFd, attr: &MountAttr) -> Result<()> {
+    // SAFETY: `attr` lives through the call and its true size is passed; the empty path means the fd itself.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    Errno::result(result)?;
+    Ok(())
+}
+
+/// Puts a mount on a place that exists.
+pub fn place(tree: &OwnedFd, target: &Path) -> Result<()> {
+    let target = c_path(target)?;
+    // SAFETY: a live fd and two live C strings; the first is empty, which MOVE_FROM_FD allows.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            MOVE_FROM_FD,
+        )
+    };
+    Errno::result(result)?;
+    Ok(())
+}
+
+/// Runs `work` with the file-system ids of a pod's first user: what it makes belongs to that user.
+pub fn as_owner<T>(first_id: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let ids = |id: u32| {
+        // SAFETY: plain numbers, and only for this thread.
+        unsafe { (libc::setfsgid(id), libc::setfsuid(id)) };
+    };
+    ids(first_id);
+    let done = work();
+    ids(0);
+    done
+}
