@@ -14,6 +14,7 @@ mod sh;
 mod sim;
 mod test;
 mod tidy;
+mod v2;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -46,6 +47,8 @@ enum Wish {
     Sim(sim::Args),
     /// Build the binaries small and static, for this machine or for boards
     Dist(dist::Args),
+    /// The runtime's tests on Debian's kernel with cgroup v2 alone, in an emulated machine
+    V2(v2::Args),
     /// Install what tests and demo need; says what and why first
     Setup,
     /// Make hub/objects/schema/facts-*.json anew from the published package
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Wish::Bench(args) => bench::run(&args),
         Wish::Sim(args) => sim::run(&args),
         Wish::Dist(args) => dist::run(&args),
+        Wish::V2(args) => v2::run(&args),
         Wish::Setup => setup::run(),
         Wish::SchemaFacts => schema_facts::run(),
         Wish::ProtobufFacts => protobuf_facts::run(),

@@ -10,6 +10,7 @@ mod create;
 mod fleet;
 mod idle;
 mod link;
+mod node;
 mod proc;
 
 use crate::{dist, setup};
@@ -27,6 +28,9 @@ pub struct Args {
     /// Time the creation of containers beside crun, and nothing else
     #[arg(long)]
     create: bool,
+    /// What a board costs with 0, 10, 50 and 110 pods, and nothing else
+    #[arg(long)]
+    node: bool,
     /// Measure the control plane (scheduling, scaling, idling), and nothing else
     #[arg(long)]
     control: bool,
@@ -75,6 +79,10 @@ pub fn run(args: &Args) -> Result<(), String> {
         return Ok(());
     }
     let ready = Binaries::build("dev")?;
+    if args.node {
+        print(&node::run(&Binaries { agent: dist::agent()?, ..ready }, args.minutes)?);
+        return Ok(());
+    }
     if args.link {
         // Bytes do not depend on how the binaries were optimized.
         print(&link::run(&ready, args.minutes)?);

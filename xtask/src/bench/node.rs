@@ -1,0 +1,66 @@
+//! What a board costs with pods on it: idle, with ten that are probed, with as many as a node takes.
+//!
+//! In: the device's agent on one board, a hub of any build (it is not measured). Out: memory, processor time, bytes written.
+//! Processor time is of the agent's and the keeper's own processes; what probes start in containers is the containers'.
+//! Never: a figure of a board that has not come to rest.
+
+use super::{Figure, mib, proc};
+use limpet_e2e::{Binaries, World, until};
+use serde_json::json;
+use std::time::Duration;
+
+/// A kubelet takes so many.
+const PODS_MAX: usize = 110;
+const MANY: usize = 50;
+
+/// Ten-second probes of both kinds, as the promise has them.
+fn deployment(replicas: usize) -> String {
+    let probe = json!({"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 10});
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "pods"},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "pods"}}, "template": {
+            "metadata": {"labels": {"app": "pods"}}, "spec": {"terminationGracePeriodSeconds": 0, "containers": [
+                {"name": "web", "image": "hub.limpet/demo-web:1", "readinessProbe": probe, "livenessProbe": probe}]}}}})
+    .to_string()
+}
+
+fn scaled(world: &World, replicas: usize) -> Result<(), String> {
+    world.kubectl.apply(&deployment(replicas))?;
+    until(&format!("{replicas} pods"), Duration::from_secs(900), || {
+        let ready = world.kubectl.say("get deployment pods -o jsonpath={.status.readyReplicas}")?;
+        if ready.trim() == replicas.to_string() { Ok(()) } else { Err(format!("{ready} are ready")) }
+    })?;
+    // Statuses on their way, pages of starts that are given back.
+    proc::rest(Duration::from_secs(20));
+    Ok(())
+}
+
+pub fn run(binaries: &Binaries, minutes: u64) -> Result<Vec<Figure>, String> {
+    let agent = &binaries.agent;
+    let mut world = World::new(binaries, 1)?;
+    world.join()?;
+    world.push_demo_image()?;
+    proc::rest(Duration::from_secs(20));
+    let mut figures = vec![
+        Figure::new("agent binary", mib(super::size(agent)?), "≤ 5 MiB (aarch64, musl)"),
+        Figure::new("agent + keeper, idle, PSS", mib(proc::pss(agent)?), "≤ 5 MiB"),
+    ];
+    scaled(&world, 10)?;
+    let ten = proc::pss(agent)?;
+    figures.push(Figure::new("agent + keeper, ten pods with probes, PSS", mib(ten), "≤ 6 MiB"));
+    println!("watching ten pods for {minutes} minutes");
+    let before = (proc::cpu_seconds(agent), proc::written(agent));
+    proc::rest(Duration::from_secs(minutes.max(1) * 60));
+    let seconds = minutes.max(1) as f64 * 60.0;
+    let share = (proc::cpu_seconds(agent) - before.0) / seconds * 100.0;
+    figures.push(Figure::new("the same, CPU, two probes of ten seconds each", format!("{share:.3} % of a core"), "≤ 0.5 %"));
+    let written = format!("{} B in {minutes} min", proc::written(agent) - before.1);
+    figures.push(Figure::new("the same, to the disk", written, "0 B in an hour"));
+    scaled(&world, MANY)?;
+    let many = proc::pss(agent)?;
+    let each = many.saturating_sub(ten) as f64 / (MANY - 10) as f64 / 1024.0;
+    figures.push(Figure::new("a further container, PSS, of 10 to 50 pods", format!("{each:.1} KiB"), "≤ 20 KiB"));
+    scaled(&world, PODS_MAX)?;
+    let full = format!("all Ready, {} PSS", mib(proc::pss(agent)?));
+    figures.push(Figure::new("110 pods on one node", full, "all Ready"));
+    Ok(figures)
+}
