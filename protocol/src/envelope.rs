@@ -39,7 +39,7 @@ pub struct Envelope<M> {
 pub enum DecodeError {
     #[error("empty message")]
     Empty,
-    #[error("message of {0} bytes is over the limit of {max}", max = limits::ENVELOPE_BYTES_MAX)]
+    #[error("message of {0} bytes is over the limit of the receiver")]
     TooLarge(usize),
     #[error(
         "protocol version {0} is not known here (this side speaks {PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION}); \
@@ -69,9 +69,7 @@ impl<M: Serialize + Bounded> Envelope<M> {
     /// the impossible.
     pub fn encode(&self, version: u8) -> Vec<u8> {
         let version = if self.message.is_greeting() { GREETING_VERSION } else { version };
-        let mut out = Vec::with_capacity(64);
-        out.push(version);
-        let plain = postcard::to_extend(self, out).unwrap_or_default();
+        let plain = self.encode_plain(version);
         if version < 2 || plain.len() < limits::SQUEEZE_BYTES_MIN || self.message.is_bulk() {
             return plain;
         }
@@ -82,11 +80,24 @@ impl<M: Serialize + Bounded> Envelope<M> {
         folded.insert(0, version | SQUEEZED);
         folded
     }
+
+    /// The same without squeezing, which takes a hundred kilobytes of memory.
+    pub fn encode_plain(&self, version: u8) -> Vec<u8> {
+        let version = if self.message.is_greeting() { GREETING_VERSION } else { version };
+        let mut out = Vec::with_capacity(64);
+        out.push(version);
+        postcard::to_extend(self, out).unwrap_or_default()
+    }
 }
 
 impl<M: DeserializeOwned + Bounded> Envelope<M> {
     pub fn decode(bytes: &[u8]) -> Result<Envelope<M>, DecodeError> {
-        if bytes.len() > limits::ENVELOPE_BYTES_MAX {
+        Envelope::decode_within(bytes, limits::ENVELOPE_BYTES_MAX)
+    }
+
+    /// For a receiver with little memory: `max` bounds what comes and what it unfolds to.
+    pub fn decode_within(bytes: &[u8], max: usize) -> Result<Envelope<M>, DecodeError> {
+        if bytes.len() > max {
             return Err(DecodeError::TooLarge(bytes.len()));
         }
         let (head, rest) = bytes.split_first().ok_or(DecodeError::Empty)?;
@@ -98,7 +109,7 @@ impl<M: DeserializeOwned + Bounded> Envelope<M> {
         }
         let unfolded;
         let rest = if squeezed {
-            unfolded = squeeze::unfold(dictionary::WORDS, rest, limits::ENVELOPE_BYTES_MAX)?;
+            unfolded = squeeze::unfold(dictionary::WORDS, rest, max)?;
             unfolded.as_slice()
         } else {
             rest

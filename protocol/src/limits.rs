@@ -37,10 +37,14 @@ pub const EXTENSIONS_MAX: usize = 16;
 pub const EXTENSION_BYTES_MAX: usize = 1024;
 /// Messages below this are not worth squeezing.
 pub const SQUEEZE_BYTES_MIN: usize = 64;
+/// One item of a leaf board's set, and one envelope to it: such a board has some hundred kilobytes of memory in all.
+pub const LEAF_ITEM_BYTES_MAX: usize = 4096;
+pub const LEAF_ENVELOPE_BYTES_MAX: usize = 12 * 1024;
 /// Join token as text.
 pub const JOIN_TOKEN_BYTES_MAX: usize = 2048;
 
 const _: () = assert!(ITEM_BYTES_MAX + 4096 < ENVELOPE_BYTES_MAX);
+const _: () = assert!(2 * LEAF_ITEM_BYTES_MAX + 2048 < LEAF_ENVELOPE_BYTES_MAX);
 const _: () = assert!(SET_CHANGE_BYTES_TARGET + ITEM_BYTES_MAX < ENVELOPE_BYTES_MAX);
 const _: () = assert!(STREAM_FRAME_BYTES_MAX < STREAM_WINDOW_BYTES as usize);
 const _: () = assert!(STATUS_BYTES_MAX < ENVELOPE_BYTES_MAX);

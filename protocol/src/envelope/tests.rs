@@ -293,3 +293,15 @@ fn spoilt_messages_do_no_harm() {
     }
     assert!(decoded > rounds / 100, "the spoiling is too rough to reach anything: {decoded}");
 }
+
+#[test]
+fn a_receiver_with_little_memory_has_its_own_bound() {
+    let envelope = report(900);
+    let (plain, squeezed) = (envelope.encode_plain(4), envelope.encode(4));
+    assert!(squeezed.len() < 500 && plain.len() > 900);
+    assert_eq!(Envelope::<Up>::decode(&plain), Ok(envelope.clone()), "nobody has to squeeze");
+    assert_eq!(Envelope::<Up>::decode_within(&squeezed, 2000), Ok(envelope));
+    assert_eq!(Envelope::<Up>::decode_within(&plain, 500), Err(DecodeError::TooLarge(plain.len())));
+    let unfolded = Envelope::<Up>::decode_within(&squeezed, 500);
+    assert_eq!(unfolded, Err(DecodeError::Squeezed(squeeze::SqueezeError::Long)), "small on the wire, large in memory");
+}

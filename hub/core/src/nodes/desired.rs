@@ -3,7 +3,7 @@
 //! In: the view. Out: the set of items of one node, each with generation and hash; bodies on demand.
 //! Never: anything that the node's own pods do not reference.
 
-use super::{devices, schedules, volumes};
+use super::{devices, leaf, schedules, volumes};
 use crate::{
     Changed, ObjectStore,
     control::local_volume,
@@ -97,6 +97,9 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub fn wanted(view: &ObjectStore, node: &str) -> Wanted {
     let mut wanted = Wanted::default();
     if let Some(object) = view.node(node) {
+        if leaf::is_leaf(object) {
+            return wanted_by_leaf(view, object);
+        }
         wanted.add(ItemKind::Node, object);
     }
     let mut namespaces = BTreeSet::new();
@@ -120,6 +123,18 @@ pub fn wanted(view: &ObjectStore, node: &str) -> Wanted {
     }
     for volume in volumes::to_remove(view, node) {
         wanted.add_as(ItemKey::new(ItemKind::Claim, "", &volume.meta.name), volume);
+    }
+    wanted
+}
+
+/// A leaf runs no pods, whatever is bound to it.
+fn wanted_by_leaf(view: &ObjectStore, node: &std::sync::Arc<Node>) -> Wanted {
+    let mut wanted = Wanted::default();
+    if leaf::fits(&shape(&**node)) {
+        wanted.add(ItemKind::Node, node);
+    }
+    if let Some(config) = leaf::config(view, node).filter(|c| leaf::fits(&shape(&***c))) {
+        wanted.add(ItemKind::ConfigMap, config);
     }
     wanted
 }
@@ -317,6 +332,7 @@ pub fn nodes_for(view: &ObjectStore, changed: &Changed) -> BTreeSet<String> {
     } else if changed.is::<ConfigMap>() {
         nodes.extend(users(view, namespace, &PodRef::ConfigMap(name.into())));
         nodes.extend(followers(view, namespace));
+        nodes.extend(view.leaves_of(namespace, name).map(String::from));
     } else if changed.is::<Secret>() {
         nodes.extend(users(view, namespace, &PodRef::Secret(name.into())));
         nodes.extend(followers(view, namespace));

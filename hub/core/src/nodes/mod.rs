@@ -7,6 +7,7 @@ pub mod desired;
 pub mod devices;
 pub mod holder;
 pub mod ipam;
+pub mod leaf;
 mod mirrors;
 pub mod offline;
 pub mod queued;

@@ -4,7 +4,7 @@
 //! taints, annotation and Events of the Node, and the Lease, written rarely.
 //! Never: deletes a pod of a silent node. So there is no NoExecute taint here: the pods run on where they are.
 
-use super::queued::queued;
+use super::{leaf, queued::queued};
 use crate::{
     EventType, ObjectStore, Plan, Regarding, Timestamp, limits,
     view::{Kind, Lease, Node, conditions::rfc3339},
@@ -184,6 +184,7 @@ fn mark(plan: &mut Plan, view: &ObjectStore, object: &Node, liveness: &Liveness,
             taints.push(json!({"key": key, "effect": "NoSchedule"}));
         }
     }
+    taints.extend(leaf::missing_taint(object));
     let mut merge = json!({});
     if taints != old {
         merge["spec"] = json!({"taints": if taints.is_empty() { Value::Null } else { json!(taints) }});

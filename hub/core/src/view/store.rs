@@ -8,6 +8,7 @@ use super::{
     previous::Previous,
     used::{NodePods, Used, counts_as_anti_affine},
 };
+use crate::nodes::leaf;
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,6 +33,8 @@ pub struct ObjectStore {
     /// Pods and ReplicaSets without a controller, by resource and namespace: what may be adopted.
     loose: BTreeMap<Place, BTreeSet<Arc<Key>>>,
     previous: Previous,
+    /// Names of nodes, by the ConfigMap (`namespace/name`) that their annotation for leaf boards names.
+    leaves: BTreeMap<Box<str>, BTreeSet<Box<str>>>,
 }
 
 impl ObjectStore {
@@ -130,6 +133,9 @@ impl ObjectStore {
         }
         if let Some(node) = Node::of(object) {
             self.pods_by_node.entry(key.name.clone()).or_default().node = Some(node.clone());
+            if let Some(config) = node.meta.annotations.get(leaf::CONFIG) {
+                self.leaves.entry(config.into()).or_default().insert(key.name.clone());
+            }
         }
     }
 
@@ -160,6 +166,14 @@ impl ObjectStore {
                 if pods.pods.is_empty() && pods.node.is_none() {
                     self.pods_by_node.remove(&node);
                 }
+            }
+        }
+        if let Some(config) = meta.annotations.get(leaf::CONFIG)
+            && let Some(names) = self.leaves.get_mut(config).filter(|_| Node::of(object).is_some())
+        {
+            names.remove(&key.name);
+            if names.is_empty() {
+                self.leaves.remove(config);
             }
         }
         if Node::of(object).is_some()
@@ -226,6 +240,13 @@ impl ObjectStore {
     pub fn nodes_with_pods(&self) -> impl Iterator<Item = &str> {
         let with_pods = self.pods_by_node.iter().filter(|(n, p)| !n.is_empty() && !p.pods.is_empty());
         with_pods.map(|(n, _)| &**n)
+    }
+
+    /// Names of nodes whose annotation for leaf boards names this ConfigMap.
+    pub fn leaves_of(&self, namespace: &str, name: &str) -> impl Iterator<Item = &str> {
+        // Mostly there are none, and then there is nothing to look up.
+        let names = (!self.leaves.is_empty()).then(|| self.leaves.get(&*format!("{namespace}/{name}"))).flatten();
+        names.into_iter().flatten().map(|n| &**n)
     }
 
     /// Nodes that exist, by name, with their pods and sums: one walk for the scheduler.
