@@ -15,7 +15,7 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -35,6 +35,8 @@ pub(crate) struct Tls<S> {
     plain: Bytes,
     /// Encrypted, and not taken by the socket yet.
     goes: Bytes,
+    /// Who waits until that is taken: the socket wakes only whoever asked it last, which may be a reader with an answer.
+    writer: Option<Waker>,
     /// The client has said that nothing more comes.
     closed: bool,
     said_goodbye: bool,
@@ -100,7 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Tls<S> {
     pub async fn accept(config: Arc<ServerConfig>, io: S) -> io::Result<Tls<S>> {
         let session = UnbufferedServerConnection::new(config).map_err(broken)?;
         let (came, plain, goes) = (Vec::new(), Bytes::default(), Bytes::default());
-        let mut tls = Tls { io, session, came, plain, goes, closed: false, said_goodbye: false };
+        let mut tls = Tls { io, session, came, plain, goes, writer: None, closed: false, said_goodbye: false };
         std::future::poll_fn(|cx| tls.poll_handshake(cx)).await?;
         Ok(tls)
     }
@@ -197,14 +199,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Tls<S> {
 
     /// Until the socket has taken everything.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.goes.rest().is_empty() {
-            let written = ready!(Pin::new(&mut self.io).poll_write(cx, self.goes.rest()))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        let sent = loop {
+            if self.goes.rest().is_empty() {
+                break Ok(());
             }
-            self.goes.take(written);
+            match ready!(Pin::new(&mut self.io).poll_write(cx, self.goes.rest())) {
+                Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => self.goes.take(written),
+                Err(error) => break Err(error),
+            }
+        };
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(sent)
+    }
+
+    /// As `poll_send`, for who has something to write.
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.writer = None;
+        let sent = self.poll_send(cx);
+        if sent.is_pending() {
+            self.writer = Some(cx.waker().clone());
+        }
+        sent
     }
 
     /// Some bytes of the socket.
@@ -254,7 +272,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tls<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Tls<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let tls = self.get_mut();
-        ready!(tls.poll_send(cx))?;
+        ready!(tls.poll_sent(cx))?;
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
@@ -263,7 +281,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Tls<S> {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         // What does not fit now goes with the next write or flush.
-        if let Poll::Ready(Err(error)) = tls.poll_send(cx) {
+        if let Poll::Ready(Err(error)) = tls.poll_sent(cx) {
             return Poll::Ready(Err(error));
         }
         Poll::Ready(Ok(taken))
@@ -271,7 +289,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Tls<S> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let tls = self.get_mut();
-        ready!(tls.poll_send(cx))?;
+        ready!(tls.poll_sent(cx))?;
         Pin::new(&mut tls.io).poll_flush(cx)
     }
 
@@ -280,7 +298,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Tls<S> {
         if !std::mem::replace(&mut tls.said_goodbye, true) {
             tls.advance(cx, Say::Goodbye)?;
         }
-        ready!(tls.poll_send(cx))?;
+        ready!(tls.poll_sent(cx))?;
         Pin::new(&mut tls.io).poll_shutdown(cx)
     }
 }
