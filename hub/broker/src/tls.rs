@@ -15,7 +15,7 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -35,8 +35,10 @@ pub(crate) struct Tls<S> {
     plain: Bytes,
     /// Encrypted, and not taken by the socket yet.
     goes: Bytes,
-    /// Who waits until that is taken: the socket wakes only whoever asked it last, which may be a reader with an answer.
-    writer: Option<Waker>,
+    /// Somebody waits until that is taken, and must stay who asked the socket last: it wakes nobody else.
+    writes: bool,
+    /// The protocol was broken, by whom ever: rustls is not asked again.
+    failed: bool,
     /// The client has said that nothing more comes.
     closed: bool,
     said_goodbye: bool,
@@ -102,7 +104,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Tls<S> {
     pub async fn accept(config: Arc<ServerConfig>, io: S) -> io::Result<Tls<S>> {
         let session = UnbufferedServerConnection::new(config).map_err(broken)?;
         let (came, plain, goes) = (Vec::new(), Bytes::default(), Bytes::default());
-        let mut tls = Tls { io, session, came, plain, goes, writer: None, closed: false, said_goodbye: false };
+        let mut tls = Tls { io, session, came, plain, goes, writes: false, failed: false, closed: false, said_goodbye: false };
         std::future::poll_fn(|cx| tls.poll_handshake(cx)).await?;
         Ok(tls)
     }
@@ -126,73 +128,78 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Tls<S> {
 
     /// As `process`; a client hears why it failed, if its socket takes that at once.
     fn advance(&mut self, cx: &mut Context<'_>, say: Say<'_>) -> io::Result<usize> {
+        if self.failed {
+            return Err(broken("the connection has failed"));
+        }
         let outcome = self.process(say);
         if outcome.is_err() {
+            self.failed = true;
+            self.last_words();
             let _ = self.poll_send(cx);
         }
         outcome
+    }
+
+    /// The alert, after a failure; what came with it is not looked at any more.
+    fn last_words(&mut self) {
+        let Tls { session, came, goes, .. } = self;
+        while session.wants_write() {
+            match session.process_tls_records(came).state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => while traffic.next_record().is_some() {},
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    if goes.append(0, |room| data.encode(room).map_err(encoded)).is_err() {
+                        break;
+                    }
+                }
+                _ => break,
+            }
+        }
+        *came = Vec::new();
     }
 
     /// Takes in what came, and says something when the protocol is so far. How many bytes of it were taken.
     fn process(&mut self, mut say: Say<'_>) -> io::Result<usize> {
         let Tls { session, came, plain, goes, closed, .. } = self;
         let mut said = 0;
-        let mut failure = None;
         loop {
             let UnbufferedStatus { mut discard, state } = session.process_tls_records(came);
             let mut done = false;
-            match state {
-                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+            match state.map_err(broken)? {
+                ConnectionState::ReadTraffic(mut traffic) => {
                     while let Some(record) = traffic.next_record() {
                         let record = record.map_err(broken)?;
                         plain.all.extend_from_slice(record.payload);
                         discard += record.discard;
                     }
                 }
-                Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    let encode = |room: &mut [u8]| {
-                        data.encode(room).map_err(|e| match e {
-                            EncodeError::InsufficientSize(need) => Need::Room(need.required_size),
-                            other => Need::Other(other),
-                        })
-                    };
-                    goes.append(0, encode).map_err(broken)?;
+                ConnectionState::EncodeTlsData(mut data) => {
+                    goes.append(0, |room| data.encode(room).map_err(encoded)).map_err(broken)?;
                 }
-                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-                Ok(ConnectionState::WriteTraffic(mut traffic)) if failure.is_none() => {
-                    let need = |e| match e {
-                        EncryptError::InsufficientSize(need) => Need::Room(need.required_size),
-                        other => Need::Other(other),
-                    };
-                    match std::mem::replace(&mut say, Say::Nothing) {
-                        Say::Nothing => done = true,
-                        Say::Data(data) => {
-                            let data = &data[..data.len().min(RECORD_BYTES)];
-                            goes.append(data.len() + RECORD_HEAD_BYTES, |room| traffic.encrypt(data, room).map_err(need))
-                                .map_err(broken)?;
-                            said = data.len();
-                        }
-                        Say::Goodbye => goes
-                            .append(RECORD_HEAD_BYTES, |room| traffic.queue_close_notify(room).map_err(need))
-                            .map_err(broken)?,
+                ConnectionState::TransmitTlsData(data) => data.done(),
+                ConnectionState::WriteTraffic(mut traffic) => match std::mem::replace(&mut say, Say::Nothing) {
+                    Say::Nothing => done = true,
+                    Say::Data(data) => {
+                        let data = &data[..data.len().min(RECORD_BYTES)];
+                        let encrypt = |room: &mut [u8]| traffic.encrypt(data, room).map_err(encrypted);
+                        goes.append(data.len() + RECORD_HEAD_BYTES, encrypt).map_err(broken)?;
+                        said = data.len();
                     }
-                }
-                Ok(ConnectionState::PeerClosed) => *closed = true,
-                Ok(ConnectionState::Closed) => (*closed, done) = (true, true),
-                // Early data is not allowed by the hub's settings.
-                Ok(_) => done = true,
-                Err(error) if failure.is_none() => failure = Some(broken(error)),
-                Err(_) => done = true,
+                    Say::Goodbye => {
+                        let encrypt = |room: &mut [u8]| traffic.queue_close_notify(room).map_err(encrypted);
+                        goes.append(RECORD_HEAD_BYTES, encrypt).map_err(broken)?;
+                    }
+                },
+                ConnectionState::PeerClosed => *closed = true,
+                ConnectionState::Closed => (*closed, done) = (true, true),
+                // More of the handshake has to come. Early data is not allowed by the hub's settings.
+                _ => done = true,
             }
             came.drain(..discard.min(came.len()));
             if came.is_empty() {
                 *came = Vec::new();
             }
-            match (done, failure.take()) {
-                (true, None) => return Ok(said),
-                (true, Some(error)) => return Err(error),
-                // The alert is still to be encoded.
-                (false, kept) => failure = kept,
+            if done {
+                return Ok(said);
             }
         }
     }
@@ -209,19 +216,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Tls<S> {
                 Err(error) => break Err(error),
             }
         };
-        if let Some(writer) = self.writer.take() {
-            writer.wake();
-        }
         Poll::Ready(sent)
     }
 
     /// As `poll_send`, for who has something to write.
     fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.writer = None;
         let sent = self.poll_send(cx);
-        if sent.is_pending() {
-            self.writer = Some(cx.waker().clone());
-        }
+        self.writes = sent.is_pending();
         sent
     }
 
@@ -238,6 +239,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Tls<S> {
         }
         self.came.extend_from_slice(into.filled());
         Poll::Ready(Ok(()))
+    }
+}
+
+fn encoded(error: EncodeError) -> Need<EncodeError> {
+    match error {
+        EncodeError::InsufficientSize(need) => Need::Room(need.required_size),
+        other => Need::Other(other),
+    }
+}
+
+fn encrypted(error: EncryptError) -> Need<EncryptError> {
+    match error {
+        EncryptError::InsufficientSize(need) => Need::Room(need.required_size),
+        other => Need::Other(other),
     }
 }
 
@@ -260,7 +275,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tls<S> {
                 return Poll::Ready(Ok(()));
             }
             // Answers of the protocol's own; should the socket be full, the reader goes on all the same.
-            if let Poll::Ready(Err(error)) = tls.poll_send(cx) {
+            if !tls.writes && let Poll::Ready(Err(error)) = tls.poll_send(cx) {
                 return Poll::Ready(Err(error));
             }
             ready!(tls.poll_fill(cx))?;
@@ -281,7 +296,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Tls<S> {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         // What does not fit now goes with the next write or flush.
-        if let Poll::Ready(Err(error)) = tls.poll_sent(cx) {
+        if let Poll::Ready(Err(error)) = tls.poll_send(cx) {
             return Poll::Ready(Err(error));
         }
         Poll::Ready(Ok(taken))
@@ -295,7 +310,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Tls<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let tls = self.get_mut();
-        if !std::mem::replace(&mut tls.said_goodbye, true) {
+        if !std::mem::replace(&mut tls.said_goodbye, true) && !tls.failed {
             tls.advance(cx, Say::Goodbye)?;
         }
         ready!(tls.poll_sent(cx))?;
