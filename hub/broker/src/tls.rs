@@ -100,7 +100,7 @@ enum Say<'b> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Tls<S> {
-    /// Ends once both sides have finished the handshake and the client has its tickets.
+    /// Ends once both sides have finished the handshake.
     pub async fn accept(config: Arc<ServerConfig>, io: S) -> io::Result<Tls<S>> {
         let session = UnbufferedServerConnection::new(config).map_err(broken)?;
         let (came, plain, goes) = (Vec::new(), Bytes::default(), Bytes::default());
@@ -117,11 +117,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Tls<S> {
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             self.advance(cx, Say::Nothing)?;
-            ready!(self.poll_send(cx))?;
+            let sent = self.poll_send(cx)?;
             // That the hub may send is not enough: the client's certificate comes after that.
             if !self.session.is_handshaking() {
+                // Tickets that the socket has no room for yet go with what is read or written next.
                 return Poll::Ready(Ok(()));
             }
+            ready!(sent);
             ready!(self.poll_fill(cx))?;
         }
     }
