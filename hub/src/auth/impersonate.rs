@@ -1,7 +1,8 @@
 //! `kubectl --as`: acting as somebody else.
 //!
 //! In: the real user, the Impersonate-* headers, hostile, and what the request is. Out: the user to act as, and by which right;
-//! or a 403. The narrow rights (`impersonate:<mode>` for who, `impersonate-on:<mode>:<verb>` for what) are tried before the old one.
+//! or a 403. The narrow rights (`impersonate:<mode>` for who, `impersonate-on:<mode>:<verb>` for what) are tried before the
+//! old one.
 //! Source: the Kubernetes page "User Impersonation" and KEP-5284. Never: a part of a user without the right to take it.
 
 use super::{

@@ -1,8 +1,8 @@
 //! A change of the key that seals, in an etcd that hubs share.
 //!
 //! In: the steps, which every hub is told. Out: all sealed records sealed with the newest key, each by a transaction that
-//! compares that nobody changed it meanwhile; who did has sealed it with the new key. Never: forgets a key while a record could still come
-//! that needs it.
+//! compares that nobody changed it meanwhile; who did has sealed it with the new key.
+//! Never: forgets a key while a record could still come that needs it.
 
 use super::{CALL_TIME, Etcd, feed::FeedError, limits, refused, session, session::PROBE, value, wire};
 use crate::{Draft, Expect, Key, KeyStep, Revision, StoreError, Write, backend::Backend, seal::Sealer};
