@@ -195,11 +195,11 @@ async fn writers(c: &Cluster) -> Vec<TlsStream<TcpStream>> {
 
 /// Small on the wire, large as values.
 async fn bodies(c: &Cluster) {
-    let numbers = format!("{{\"metadata\":{{\"name\":\"a\"}},\"data\":[{}0]}}", "0,".repeat(1_450_000));
-    let objects = format!("{{\"metadata\":{{\"name\":\"a\"}},\"data\":[{}0]}}", "{},".repeat(950_000));
-    let patch = format!("{{\"data\":[{}0]}}", "0,".repeat(1_450_000));
+    let numbers = format!("{{\"metadata\":{{\"name\":\"a\"}},\"data\":[{}0]}}", "0,".repeat(700_000));
+    let objects = format!("{{\"metadata\":{{\"name\":\"a\"}},\"data\":[{}0]}}", "{},".repeat(450_000));
+    let patch = format!("{{\"data\":[{}0]}}", "0,".repeat(700_000));
     let mut protobuf = b"k8s\0\x0a\x0f\x0a\x02v1\x12\x09Endpoints".to_vec();
-    let entries = [0x12, 0x00].repeat(1_400_000);
+    let entries = [0x12, 0x00].repeat(700_000);
     let mut length = entries.len();
     protobuf.push(0x12);
     while length >= 0x80 {
@@ -218,7 +218,7 @@ async fn bodies(c: &Cluster) {
         ("PATCH", applied.as_str(), "application/apply-patch+yaml", patch.into_bytes()),
         ("POST", MAPS, "application/vnd.kubernetes.protobuf", protobuf),
     ];
-    let tasks: Vec<_> = (0..28)
+    let tasks: Vec<_> = (0..14)
         .map(|n| {
             let (method, path, form, body) = asks[n % asks.len()].clone();
             let (dir, url, path) = (c.dir.path().to_owned(), c.url.clone(), path.to_owned());
