@@ -10,7 +10,7 @@ mod wire;
 
 use crate::journal::write_private;
 use ring::digest::{SHA256, digest};
-use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::{
     io::Error,
     path::Path,
@@ -29,14 +29,27 @@ const FILE_BYTES_MAX: u64 = 4096;
 /// What the journal's key is derived from.
 const JOURNAL: &[u8] = b"limpet journal key 1";
 
-#[derive(Serialize, Deserialize)]
+/// What stands on the card.
 struct Note {
     /// `/dev/tpmrm0`, or `unix:PATH` of a simulated one.
     tpm: String,
-    /// Hexadecimal: two installations on one board have two keys.
-    unique: String,
-    /// The key's public point, hexadecimal.
-    point: String,
+    /// Two installations on one board have two keys.
+    unique: [u8; 32],
+    /// The key's public point.
+    point: Vec<u8>,
+}
+
+impl Note {
+    fn parse(bytes: &[u8]) -> Option<Note> {
+        let note: Value = serde_json::from_slice(bytes).ok()?;
+        let text = |field: &str| note.get(field)?.as_str();
+        let unique = unhex(text("unique")?)?.try_into().ok()?;
+        Some(Note { tpm: text("tpm")?.into(), unique, point: unhex(text("point")?)? })
+    }
+
+    fn text(&self) -> String {
+        format!("{:#}\n", json!({"tpm": self.tpm, "unique": hex(&self.unique), "point": hex(&self.point)}))
+    }
 }
 
 struct Open {
@@ -80,10 +93,9 @@ pub fn load(data: &Path) -> Result<Option<Arc<Tpm>>, Error> {
     if std::fs::metadata(&path)?.len() > FILE_BYTES_MAX {
         return Err(damaged());
     }
-    let note: Note = serde_json::from_slice(&std::fs::read(&path)?).map_err(|_| damaged())?;
-    let unique = unhex(&note.unique).and_then(|b| b.try_into().ok()).ok_or_else(damaged)?;
-    let tpm = Tpm::open(&note.tpm, unique)?;
-    if hex(&tpm.point) != note.point {
+    let note = Note::parse(&std::fs::read(&path)?).ok_or_else(damaged)?;
+    let tpm = Tpm::open(&note.tpm, note.unique)?;
+    if tpm.point[..] != note.point {
         return Err(Error::other(format!(
             "the TPM at {} does not have this board's key: it was cleared, or the card is of another board. It has to join again \
              with a new token: remove {}/identity and {}/journal",
@@ -118,9 +130,9 @@ pub fn load_or_choose(data: &Path, wish: &str) -> Result<Option<Arc<Tpm>>, Error
         }
         Err(e) => return Err(e),
     };
-    let note = Note { tpm: place.into(), unique: hex(&unique), point: hex(&tpm.point) };
+    let note = Note { tpm: place.into(), unique, point: tpm.point.to_vec() };
     std::fs::create_dir_all(&dir)?;
-    write_private(&dir, FILE, &serde_json::to_vec_pretty(&note).map_err(Error::other)?)?;
+    write_private(&dir, FILE, note.text().as_bytes())?;
     log::info!("the keys of this board are in its TPM ({place})");
     let tpm = Arc::new(tpm);
     *KNOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some((data.into(), tpm.clone()));
