@@ -10,6 +10,7 @@ use futures_util::{SinkExt, StreamExt};
 use limpet_agent_core::messages::{Answer, Delivery, Step, topics};
 use limpet_protocol::limits::MESSAGE_BYTES_MAX;
 use rmqtt_codec::{
+    error::DecodeError,
     types::{Publish, QoS},
     v3::{Codec, Connect, ConnectAck, ConnectAckReason, Packet, SubscribeReturnCode},
 };
@@ -65,7 +66,12 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Result<
         Ok(Some(Ok((Packet::Connect(connect), _)))) => Ok(connect),
         Ok(Some(Ok(_))) => Err("the first packet is not CONNECT".into()),
         Ok(Some(Err(e))) => {
-            let _ = send(wire, welcome(ConnectAckReason::UnacceptableProtocolVersion)).await;
+            // The codec refuses a session without a name by itself (MQTT-3.1.3-8).
+            let answer = match e {
+                DecodeError::InvalidClientId => ConnectAckReason::IdentifierRejected,
+                _ => ConnectAckReason::UnacceptableProtocolVersion,
+            };
+            let _ = send(wire, welcome(answer)).await;
             Err(format!("no CONNECT of MQTT 3.1.1: {e:?}"))
         }
         Ok(None) => Err("closed before CONNECT".into()),
