@@ -24,7 +24,7 @@ pub use digest::{ItemHash, SetDigest};
 pub use envelope::{Bounded, DecodeError, Envelope, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, common_version};
 pub use message::{
     Ack, BoardMessage, Down, Extension, Hello, HubMessage, Inventory, InventoryEntry, Item, ItemKey, ItemKind, ItemStep,
-    LogPiece, LogPlace, LogTaken, NodeReport, NumberedEvent, PodGone, PodReport, RUNTIME_CLASS_ITEM, Removal, SetChange, SetStep, TokenAnswer,
-    TokenAsk, Up, Welcome,
+    LogPiece, LogPlace, LogTaken, NodeReport, NumberedEvent, PodGone, PodReport, RUNTIME_CLASS_ITEM, Removal, SetChange,
+    SetStep, TokenAnswer, TokenAsk, Up, Welcome,
 };
 pub use streams::{StreamFrame, StreamKind, StreamOpen};

@@ -95,7 +95,8 @@ pub async fn powerless(mut world: World) {
     let sandbox = SandboxSpec { own_users: true, share_pid: true, ..world.sandbox("pod-p") };
     world.runtime.create_sandbox(&sandbox).await.unwrap();
     let script = "ps | grep -q '^ *1 .*rt init' && echo a first process; grep CapEff /proc/self/status; mkdir /m && mount -t tmpfs none /m && echo mounts; \
-                  hostname other && hostname; mknod /dev/x b 8 0 || echo no nodes; echo 1 > /proc/sys/kernel/panic || echo no panic; \
+                  hostname other && hostname; mknod /dev/x b 8 0 || echo no nodes; \
+                  echo 1 > /proc/sys/kernel/panic || echo no panic; \
                   echo 1 > /proc/sys/net/ipv4/ip_forward && echo its own net";
     let spec = ContainerSpec { privileged: true, ..world.container("pod-p", "p1", script) };
     let (text, _) = world.run(&spec).await;
