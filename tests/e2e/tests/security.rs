@@ -98,8 +98,6 @@ fn users_groups_and_profiles() {
         says(world, "root", "CreateContainerConfigError", "breaks non-root policy")?;
         world.kubectl.apply(&pod("name", json!({}), context(json!({"runAsNonRoot": true}))))?;
         says(world, "name", "CreateContainerConfigError", "cannot verify user is non-root")?;
-        world.kubectl.apply(&pod("users", json!({}), json!({"hostUsers": false})))?;
-        says(world, "users", "UserNamespacesNotSupported", "hostUsers")?;
         let on_proc = json!({"volumeMounts": [{"name": "v", "mountPath": "/proc/self/attr"}]});
         world.kubectl.apply(&pod("proc", on_proc, json!({"volumes": [{"name": "v", "emptyDir": {}}]})))?;
         says(world, "proc", "CreateContainerError", "cannot be mounted on /proc")
