@@ -20,6 +20,14 @@ pub fn partition(disk: &Disk) -> Result<(), String> {
     let drive = OpenOptions::new().read(true).write(true).open(path).map_err(told)?;
     let mut head = vec![0; table::TABLE_BYTES];
     drive.read_exact_at(&mut head, 0).map_err(told)?;
+    let mut last = vec![0; 33 * 512];
+    drive.read_exact_at(&mut last, bytes.saturating_sub(33 * 512)).map_err(told)?;
+    if let Some(first) = table::heal(&head, &last) {
+        drive.write_all_at(&first, 512).map_err(told)?;
+        drive.sync_all().map_err(told)?;
+        head[512..].copy_from_slice(&first);
+        say!("the partition table was damaged, and is whole again from its copy");
+    }
     let Some(grown) = table::grow(&head, bytes, disk.data_number)? else { return Ok(()) };
     // The copy at the end first: until the first one is written, the old table is whole.
     drive.write_all_at(&grown.last, bytes - 33 * 512).map_err(told)?;

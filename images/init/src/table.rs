@@ -37,6 +37,32 @@ fn seal(header: &mut [u8]) {
     set(header, 16, 4, u64::from(sum));
 }
 
+/// Whether a header and its entries are whole.
+fn is_whole(header: &[u8], entries: &[u8]) -> bool {
+    let mut sealed = header.to_vec();
+    seal(&mut sealed);
+    header.starts_with(b"EFI PART") && sealed == header && u64::from(crc32(entries)) == get(header, 88, 4)
+}
+
+/// Sectors 1 to 33 anew from the copy in the drive's last 33 sectors, when they are damaged and the copy is not: the power went
+/// while they were written.
+pub fn heal(head: &[u8], last: &[u8]) -> Option<Vec<u8>> {
+    if head.len() < TABLE_BYTES || last.len() != 33 * 512 || is_whole(&head[512..1024], &head[1024..TABLE_BYTES]) {
+        return None;
+    }
+    let (entries, back) = last.split_at(32 * 512);
+    if !is_whole(back, entries) {
+        return None;
+    }
+    let mut header = back.to_vec();
+    let (own, other) = (get(back, 24, 8), get(back, 32, 8));
+    set(&mut header, 24, 8, other);
+    set(&mut header, 32, 8, own);
+    set(&mut header, 72, 8, 2);
+    seal(&mut header);
+    Some([&header, entries].concat())
+}
+
 /// `number` is the partition's, from 1 on; it has to be the last one on the drive.
 pub fn grow(head: &[u8], drive_bytes: u64, number: u32) -> Result<Option<Grown>, String> {
     let wrong = |why: &str| Err(format!("the partition table {why}"));
@@ -91,6 +117,7 @@ mod tests {
         head[512..520].copy_from_slice(b"EFI PART");
         set(&mut head, 512 + 12, 4, 92);
         set(&mut head, 512 + 24, 8, 1);
+        set(&mut head, 512 + 72, 8, 2);
         for (i, (start, end)) in parts.iter().enumerate() {
             let at = 1024 + i * 128;
             head[at] = 1;
@@ -115,6 +142,56 @@ mod tests {
         assert_eq!(grow(&again, 1 << 30, 2).unwrap(), None);
         assert_eq!(grown.first[512..], grown.last[..32 * 512]);
         assert_eq!(get(&grown.last, 32 * 512 + 24, 8), (1 << 30) / 512 - 1);
+    }
+
+    /// As `grow::partition` writes: the copy, a sync, the first one. Of what is not synced any sectors may be there.
+    #[test]
+    fn a_power_cut_while_it_grows_leaves_a_table_that_can_be_used_and_healed() {
+        let bytes = 64usize << 20;
+        let old = table(&[(2048, 4095), (4096, 8191)]);
+        let grown = grow(&old, bytes as u64, 2).unwrap().unwrap();
+        let mut x = 88_172_645_463_325_252u64;
+        let mut next = move || {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            x
+        };
+        let healthy = |head: &[u8]| is_whole(&head[512..1024], &head[1024..TABLE_BYTES]);
+        let (mut healed, mut stayed) = (0, 0);
+        for round in 0..500 {
+            let mut head = old.clone();
+            let mut last = vec![0; 33 * 512];
+            let second = round % 2 == 1;
+            if second {
+                last.copy_from_slice(&grown.last);
+            }
+            let (place, new) = if second { (&mut head[512..], &grown.first) } else { (&mut last[..], &grown.last) };
+            let keep = next() % 34;
+            for (there, sector) in place.chunks_mut(512).zip(new.chunks(512)) {
+                if next() % 33 < keep {
+                    there.copy_from_slice(sector);
+                }
+            }
+            let head = match heal(&head, &last) {
+                Some(first) => {
+                    healed += 1;
+                    assert_eq!(first, grown.first);
+                    [&head[..512], &first].concat()
+                }
+                None => {
+                    stayed += 1;
+                    head
+                }
+            };
+            assert!(healthy(&head), "round {round}");
+            // Whatever it is now, it grows to the same in the end.
+            let again = grow(&head, bytes as u64, 2).unwrap().map_or(head[512..].to_vec(), |g| g.first);
+            assert_eq!(again, grown.first, "round {round}");
+        }
+        assert!(healed > 50 && stayed > 50, "{healed} {stayed}");
+        assert_eq!(heal(&old[..100], &grown.last), None);
+        assert_eq!(heal(&vec![0; TABLE_BYTES], &vec![0; 33 * 512]), None);
     }
 
     #[test]

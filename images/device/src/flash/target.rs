@@ -36,6 +36,16 @@ pub struct Target {
     path: PathBuf,
     is_device: bool,
     direct: std::sync::atomic::AtomicBool,
+    /// What was done to it, for tests that cut the power in between.
+    #[cfg(test)]
+    pub log: std::sync::Arc<std::sync::Mutex<Vec<Step>>>,
+}
+
+#[cfg(test)]
+#[derive(Clone)]
+pub enum Step {
+    Write(u64, Vec<u8>),
+    Sync,
 }
 
 impl Target {
@@ -53,7 +63,14 @@ impl Target {
             false => open(base | OFlags::CREATE | OFlags::TRUNC).map(|fd| (fd, false)),
         };
         let (fd, direct) = opened.map_err(|e| explain(path, e.into()))?;
-        Ok(Target { file: File::from(fd), path: path.into(), is_device, direct: direct.into() })
+        Ok(Target {
+            file: File::from(fd),
+            path: path.into(),
+            is_device,
+            direct: direct.into(),
+            #[cfg(test)]
+            log: Default::default(),
+        })
     }
 
     pub fn path(&self) -> &Path {
@@ -72,6 +89,8 @@ impl Target {
 
     /// `data` comes from `aligned`. A last piece that fills no sector is written without direct I/O.
     pub fn write(&self, data: &[u8], offset: u64) -> Result<(), TargetError> {
+        #[cfg(test)]
+        self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(Step::Write(offset, data.to_vec()));
         self.with_fallback(data.len(), || self.file.write_all_at(data, offset))
     }
 
@@ -103,6 +122,8 @@ impl Target {
 
     /// Everything is on the medium, and the next read comes from there.
     pub fn sync(&self) -> Result<(), TargetError> {
+        #[cfg(test)]
+        self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(Step::Sync);
         self.file.sync_all().map_err(|e| explain(&self.path, e))?;
         // Advice only: a file system without it reads from memory.
         let _ = rustix::fs::fadvise(self.file.as_fd(), 0, None, Advice::DontNeed);

@@ -3,4 +3,5 @@
 #![allow(clippy::unwrap_used)]
 
 mod machines;
+mod power;
 mod writing;

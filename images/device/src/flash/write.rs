@@ -1,8 +1,8 @@
 //! One image onto several cards at once.
 //!
 //! In: a stream, opened targets. Out: for each card whether it holds the image, as read back from it.
-//! The first MiB, with the partition table, is written last: a card that was pulled, or whose image was damaged, or that
-//! read back wrong, is never taken for a good one. Never: lets one bad card spoil the others.
+//! The first MiB, with the partition table, is written last, and of it the table's own sector: a card that was pulled, or whose
+//! image was damaged, or that read back wrong, is never taken for a good one. Never: lets one bad card spoil the others.
 
 use super::{
     progress::{Phase, Progress},
@@ -18,6 +18,10 @@ use std::{
         mpsc::{Receiver, SyncSender, sync_channel},
     },
 };
+
+const SECTOR: usize = 512;
+/// The least that direct I/O writes.
+const LAST_BYTES: usize = 4096;
 
 /// Each says what to do; nothing is tried twice.
 #[derive(Debug, thiserror::Error)]
@@ -219,7 +223,14 @@ fn card_steps(
         finish(target, &mut head).map_err(FlashError::Provision)?;
         target.sync()?;
     }
+    // The sector with the table alone comes last: a write of a whole MiB may end anywhere, and a loader that is half there boots
+    // nothing.
+    let table: Vec<u8> = head.iter().take(SECTOR).copied().collect();
+    head[..table.len()].fill(0);
     target.write(&head, 0)?;
+    target.sync()?;
+    head[..table.len()].copy_from_slice(&table);
+    target.write(&head[..head.len().min(LAST_BYTES)], 0)?;
     target.sync()?;
     let mut back = Aligned::new(head.len());
     target.read(&mut back, 0)?;
