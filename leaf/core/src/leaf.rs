@@ -139,7 +139,8 @@ impl Leaf {
         self.told.0
     }
 
-    fn wall_ms(&self, now_ms: u64) -> u64 {
+    /// The time of day as far as this board knows it: the last one that the hub told, and what has passed since.
+    pub fn wall_ms(&self, now_ms: u64) -> u64 {
         self.told.0 + now_ms.saturating_sub(self.told.1)
     }
 

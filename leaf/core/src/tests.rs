@@ -273,7 +273,8 @@ fn figures_come_when_asked_and_when_due() {
     world.settle();
     let get = |path: &str| StreamKind::NodeGet { path: path.into() };
     let (text, error) = world.asks(get("/metrics"));
-    assert_eq!((text.as_str(), error.as_str()), ("# TYPE limpet_leaf_temperature_celsius gauge\nlimpet_leaf_temperature_celsius 21.5\n", ""));
+    let want = "# TYPE limpet_leaf_temperature_celsius gauge\nlimpet_leaf_temperature_celsius 21.5\n";
+    assert_eq!((text.as_str(), error.as_str()), (want, ""));
     let page: Value = serde_json::from_str(&world.asks(get("/leaf")).0).unwrap();
     assert_eq!((&page["readings"]["temperature_celsius"], &page["start"]), (&json!(21.5), &json!(1)));
     assert!(world.asks(get("/pods")).1.contains("/metrics"));
@@ -285,7 +286,8 @@ fn figures_come_when_asked_and_when_due() {
     world.settle();
     world.later(0);
     assert_eq!(world.messages.len(), 1);
-    assert_eq!((world.messages[0].payload.as_slice(), &*world.messages[0].pod), (&br#"{"temperature_celsius":21.5}"#[..], "pico"));
+    assert_eq!(world.messages[0].payload, br#"{"temperature_celsius":21.5}"#);
+    assert_eq!(world.messages[0].pod, "pico");
     let number = world.messages[0].number;
     world.leaf.take(&envelope_taken(&world, number), world.now).unwrap();
     world.later(59_000);

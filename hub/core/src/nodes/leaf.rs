@@ -82,7 +82,9 @@ mod tests {
         assert_eq!(desired::nodes_for(&view, &changed), BTreeSet::from(["pico".to_string()]));
         let other = put(&mut view, 5, "/configmaps", map("other", "v"));
         assert!(desired::nodes_for(&view, &other).is_empty());
-        let kinds = |view: &ObjectStore| -> Vec<ItemKind> { desired::wanted(view, "pico").items.keys().map(|k| k.kind).collect() };
+        let kinds = |view: &ObjectStore| -> Vec<ItemKind> {
+            desired::wanted(view, "pico").items.keys().map(|k| k.kind).collect()
+        };
         assert_eq!(kinds(&view), [ItemKind::Node, ItemKind::ConfigMap]);
         assert!(desired::body(&view, &ItemKey::new(ItemKind::ConfigMap, "a", "m")).is_some());
         put(&mut view, 6, "/configmaps", map("m", &"x".repeat(4096)));
