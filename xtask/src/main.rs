@@ -38,6 +38,9 @@ enum Wish {
     Test {
         /// Only the tests of these packages, and nothing else
         packages: Vec<String>,
+        /// Also build the agent for ARM (64 and 32 bits), compare its size, and run the unit tests under QEMU's user emulation
+        #[arg(long)]
+        arm: bool,
     },
     /// What style a machine can check: door signs, widths, the cores' dependencies
     Tidy,
@@ -60,7 +63,7 @@ enum Wish {
 fn main() -> ExitCode {
     let result = match Cli::parse().wish {
         Wish::Demo { check } => demo::run(check),
-        Wish::Test { packages } => test::run(&packages),
+        Wish::Test { packages, arm } => test::run(&packages, arm),
         Wish::Tidy => tidy::run(),
         Wish::Bench(args) => bench::run(&args),
         Wish::Sim(args) => sim::run(&args),

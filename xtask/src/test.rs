@@ -3,7 +3,7 @@
 //! In: the workspace. Out: success, or the first part that failed; the last line counts the parts.
 //! Never: a part that is skipped in silence.
 
-use crate::{binaries, demo, setup, sh, tidy};
+use crate::{binaries, demo, dist, setup, sh, tidy};
 use std::{process::Command, time::Instant};
 
 type Part = (&'static str, fn() -> Result<(), String>);
@@ -18,6 +18,9 @@ const PARTS: &[Part] = &[
     ("fleets", fleets),
     ("demo --check", || demo::run(true)),
 ];
+
+/// With `--arm`: many minutes of compiling on two cores, so not everybody's every push.
+const ARM_PARTS: &[Part] = &[("ARM: agent and first process", dist::arm_builds), ("ARM: unit tests", dist::arm_tests)];
 
 /// Where no kubectl is on PATH, the one that `setup` fetched stands in for it.
 fn tests(selection: &[&str]) -> Result<(), String> {
@@ -47,13 +50,14 @@ fn fleets() -> Result<(), String> {
     sh::status(&mut command)
 }
 
-pub fn run(packages: &[String]) -> Result<(), String> {
+pub fn run(packages: &[String], arm: bool) -> Result<(), String> {
     if !packages.is_empty() {
         let selection: Vec<&str> = packages.iter().flat_map(|name| ["--package", name]).collect();
         return tests(&selection);
     }
     let mut failed: Vec<&str> = Vec::new();
-    for (name, part) in PARTS {
+    let parts: Vec<&Part> = PARTS.iter().chain(ARM_PARTS.iter().filter(|_| arm)).collect();
+    for (name, part) in &parts {
         println!("\n== {name}");
         let started = Instant::now();
         let result = part();
@@ -69,7 +73,10 @@ pub fn run(packages: &[String]) -> Result<(), String> {
             }
         }
     }
-    println!("\n{} passed, {} failed", PARTS.len() - failed.len(), failed.len());
+    println!("\n{} passed, {} failed", parts.len() - failed.len(), failed.len());
+    if !arm {
+        println!("not asked for: {} (--arm)", ARM_PARTS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "));
+    }
     match failed.is_empty() {
         true => Ok(()),
         false => Err(format!("failed: {}", failed.join(", "))),

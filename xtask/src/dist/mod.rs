@@ -63,6 +63,24 @@ pub fn run(args: &Args) -> Result<(), String> {
     }
 }
 
+/// What boards of most people have: 64 bits and 32.
+const USUAL: [&str; 2] = ["aarch64-unknown-linux-musl", "armv7-unknown-linux-musleabihf"];
+
+fn usual(test: bool) -> Result<(), String> {
+    let target = USUAL.iter().map(|name| musl::parse(name)).collect::<Result<Vec<_>, _>>()?;
+    run(&Args { target, agent_only: true, program: None, test, check: !test, update_sizes: false })
+}
+
+/// Binaries for the usual boards, compared with the sizes that are checked in.
+pub fn arm_builds() -> Result<(), String> {
+    usual(false)
+}
+
+/// Unit tests on their processors, emulated.
+pub fn arm_tests() -> Result<(), String> {
+    usual(true)
+}
+
 fn tell(path: &Path) -> Result<u64, String> {
     let bytes = std::fs::metadata(path).map_err(|e| format!("{}: {e}", path.display()))?.len();
     println!("{}: {bytes} bytes ({:.2} MiB)", path.display(), bytes as f64 / 1_048_576.0);
