@@ -61,6 +61,15 @@ impl Binaries {
 }
 
 /// Cargo's progress goes to the terminal.
+/// The leaf board as a program.
+pub fn leaf() -> Result<PathBuf> {
+    if let Some(dir) = std::env::var_os("LIMPET_BIN_DIR").map(PathBuf::from) {
+        return Ok(dir.join("limpet-leaf-host"));
+    }
+    cargo(&["build", "-p", "limpet-leaf-host"], None)?;
+    Ok(target_dir().join("debug/limpet-leaf-host"))
+}
+
 pub fn cargo(words: &[&str], rust_flags: Option<&str>) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);

@@ -30,6 +30,14 @@ pub fn board(slot: &Slot, node: usize) -> Result<String> {
     Ok(address)
 }
 
+/// A TAP device at the bridge, for a board that is a program; its name and the board's address.
+pub fn tap(slot: &Slot, node: usize) -> Result<(String, String)> {
+    let name = format!("lm{}n{node}", slot.number);
+    sh("ip", ["tuntap", "add", "dev", &name, "mode", "tap"])?;
+    sh("ip", ["link", "set", &name, "master", &slot.bridge(), "up"])?;
+    Ok((name, slot.address(10 + u8::try_from(node).map_err(|_| "too many boards")?)))
+}
+
 /// Pulls or plugs a board's cable.
 pub fn cable(slot: &Slot, node: usize, plugged: bool) -> Result<()> {
     let state = if plugged { "up" } else { "down" };
