@@ -33,6 +33,7 @@ pub(super) fn allocate(ask: &Ask, service: &mut Value, old: Option<&Value>) -> R
         type_ => {
             let with_ports = matches!(type_, "NodePort" | "LoadBalancer")
                 && !(type_ == "LoadBalancer" && service["spec"]["allocateLoadBalancerNodePorts"] == false);
+            families(&service["spec"], &mut errors);
             errors.extend(address(service, &taken).err());
             if with_ports {
                 ports(service, &taken, &mut errors);
@@ -106,6 +107,22 @@ fn carry_over(service: &mut Value, old: &Value) {
 fn drop_addresses(service: &mut Value) {
     if let Some(spec) = object::map(service, "spec") {
         ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"].iter().for_each(|f| _ = spec.remove(*f));
+    }
+}
+
+/// This cluster has one family. A headless Service without a selector may say what it likes: its endpoints are its own.
+fn families(spec: &Value, errors: &mut Vec<FieldError>) {
+    let selects = spec["selector"].as_object().is_some_and(|labels| !labels.is_empty());
+    if spec["clusterIP"] == "None" && !selects {
+        return;
+    }
+    for (at, family) in object::strings(&spec["ipFamilies"]).enumerate().filter(|(_, family)| *family != "IPv4") {
+        let path = format!("spec.ipFamilies[{at}]");
+        errors.push(FieldError::invalid(path, family, "not configured on this cluster"));
+    }
+    if spec["ipFamilyPolicy"] == "RequireDualStack" {
+        let words = "this cluster is not configured for dual-stack services";
+        errors.push(FieldError::invalid("spec.ipFamilyPolicy", "RequireDualStack", words));
     }
 }
 
@@ -261,6 +278,26 @@ mod tests {
                 None => assert!(errors.is_empty() && PORTS.contains(&number) && ![30_001, 30_002].contains(&number)),
             }
         }
+    }
+
+    #[test]
+    fn one_family_is_there() {
+        let check = |spec: Value| {
+            let mut errors = Vec::new();
+            families(&spec, &mut errors);
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let none = Vec::<String>::new();
+        assert_eq!(check(json!({})), none);
+        assert_eq!(check(json!({"ipFamilies": ["IPv4"], "ipFamilyPolicy": "PreferDualStack"})), none);
+        let v6 = "spec.ipFamilies[0]: Invalid value: \"IPv6\": not configured on this cluster";
+        assert_eq!(check(json!({"ipFamilies": ["IPv6"]})), [v6]);
+        assert_eq!(check(json!({"ipFamilies": ["IPv6"], "clusterIP": "None"})), none);
+        assert_eq!(check(json!({"ipFamilies": ["IPv6"], "clusterIP": "None", "selector": {"a": "b"}})), [v6]);
+        let both = check(json!({"ipFamilyPolicy": "RequireDualStack"}));
+        let words = "spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": this cluster is not configured for \
+                     dual-stack services";
+        assert_eq!(both, [words]);
     }
 
     #[test]

@@ -95,6 +95,9 @@ impl Behaviour for Policy {
         let spec = &object["spec"];
         let mut errors = Errors::new();
         one_of(spec, "failurePolicy", "spec", &["Fail", "Ignore"], &mut errors);
+        if self.mutating {
+            one_of(spec, "reinvocationPolicy", "spec", &["IfNeeded", "Never"], &mut errors);
+        }
         let constraints = &spec["matchConstraints"];
         if !constraints.is_object() {
             errors.push(FieldError::required("spec.matchConstraints", ""));

@@ -2,6 +2,7 @@
 //!
 //! In: requests as JSON. Out: who asked, rules and the table row. Never: signs or approves.
 
+use base64::Engine;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -10,7 +11,33 @@ use super::fill::{child, copy, list, text};
 use super::rules::{Errors, immutable, required};
 use crate::behaviour::{Behaviour, Column, Ctx};
 use crate::field::FieldError;
-use crate::table;
+use crate::{names, table};
+
+const USAGES: [&str; 23] = [
+    "any",
+    "cert sign",
+    "client auth",
+    "code signing",
+    "content commitment",
+    "crl sign",
+    "data encipherment",
+    "decipher only",
+    "digital signature",
+    "email protection",
+    "encipher only",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "key agreement",
+    "key encipherment",
+    "microsoft sgc",
+    "netscape sgc",
+    "ocsp signing",
+    "s/mime",
+    "server auth",
+    "signing",
+    "timestamping",
+];
 
 #[derive(Debug, Clone, Copy)]
 pub struct CertificateSigningRequest;
@@ -41,10 +68,21 @@ impl Behaviour for CertificateSigningRequest {
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let spec = &object["spec"];
         let mut errors = Errors::new();
-        _ = required(spec, "request", "spec", &mut errors);
-        _ = required(spec, "signerName", "spec", &mut errors);
-        if list(spec, "usages").is_empty() {
+        request(text(spec, "request"), &mut errors);
+        if let Some(name) = required(spec, "signerName", "spec", &mut errors) {
+            signer(name, &mut errors);
+        }
+        let (usages, mut seen) = (list(spec, "usages"), std::collections::BTreeSet::new());
+        if usages.is_empty() {
             errors.push(FieldError::required("spec.usages", ""));
+        }
+        for (at, usage) in usages.iter().filter_map(Value::as_str).enumerate() {
+            if !USAGES.contains(&usage) {
+                errors.push(FieldError::not_supported(format!("spec.usages[{at}]"), usage, &USAGES));
+            }
+            if !seen.insert(usage) {
+                errors.push(FieldError::duplicate(format!("spec.usages[{at}]"), usage));
+            }
         }
         if spec["expirationSeconds"].as_i64().is_some_and(|seconds| seconds < 600) {
             let words = "may not specify a duration less than 600 seconds (10 minutes)";
@@ -97,6 +135,33 @@ impl Behaviour for CertificateSigningRequest {
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
         vec![("spec.signerName", text(&object["spec"], "signerName").to_owned())]
     }
+}
+
+/// The request is one block of PEM; what is in it is judged by whoever signs.
+fn request(encoded: &str, errors: &mut Errors) {
+    let text = base64::prelude::BASE64_STANDARD.decode(encoded).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let body = text.split_once("-----BEGIN CERTIFICATE REQUEST-----").map(|(_, rest)| rest);
+    if !body.is_some_and(|rest| rest.contains("-----END CERTIFICATE REQUEST-----")) {
+        let words = "unable to parse csr: PEM block type must be CERTIFICATE REQUEST";
+        errors.push(FieldError::invalid("spec.request", encoded, words));
+    }
+}
+
+/// A domain of two parts at least, a slash, and a path.
+fn signer(name: &str, errors: &mut Errors) {
+    let at = "spec.signerName";
+    let Some((domain, path)) = name.split_once('/').filter(|(_, path)| !path.contains('/')) else {
+        let words = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+        errors.push(FieldError::invalid(at, name, words));
+        return;
+    };
+    let mut wrong = names::dns_subdomain(domain);
+    if wrong.is_empty() && !domain.contains('.') {
+        wrong.push("should be a domain with at least two segments separated by dots".to_owned());
+    }
+    wrong.extend(path.split('.').flat_map(names::dns_subdomain));
+    errors.extend(wrong.into_iter().map(|words| FieldError::invalid(at, name, words)));
 }
 
 fn condition_words(status: &Value) -> String {

@@ -157,6 +157,9 @@ fn wanted(request: &Value, path: &str, errors: &mut Errors) {
         named(request, "deviceClassName", path, names::dns_subdomain, errors);
     }
     one_of(request, "allocationMode", path, &["All", "ExactCount"], errors);
+    for (at, toleration) in list(request, "tolerations").iter().enumerate() {
+        tolerates(toleration, &format!("{path}.tolerations[{at}]"), errors);
+    }
     let count = request["count"].as_i64().unwrap_or(0);
     match text(request, "allocationMode") {
         "ExactCount" if count <= 0 => {
@@ -168,6 +171,43 @@ fn wanted(request: &Value, path: &str, errors: &mut Errors) {
         }
         _ => {}
     }
+}
+
+const EFFECTS: [&str; 3] = ["NoExecute", "NoSchedule", "None"];
+
+/// A device's taint.
+pub(super) fn taint(taint: &Value, path: &str, errors: &mut Errors) {
+    let (key, value) = (text(taint, "key"), text(taint, "value"));
+    errors.extend(names::qualified_name(key).into_iter().map(|words| FieldError::invalid(join(path, "key"), key, words)));
+    errors.extend(names::label_value(value).into_iter().map(|words| FieldError::invalid(join(path, "value"), value, words)));
+    match text(taint, "effect") {
+        "" => errors.push(FieldError::required(join(path, "effect"), "")),
+        _ => one_of(taint, "effect", path, &EFFECTS, errors),
+    }
+}
+
+/// What of a device's taints a request bears.
+fn tolerates(toleration: &Value, path: &str, errors: &mut Errors) {
+    named(toleration, "key", path, names::qualified_name, errors);
+    let value = text(toleration, "value");
+    match text(toleration, "operator") {
+        "Exists" if !value.is_empty() => {
+            let words = "must be empty for operator `Exists`";
+            errors.push(FieldError::invalid(join(path, "value"), value, words));
+        }
+        "Exists" => {}
+        "Equal" => {
+            let wrong = names::label_value(value).into_iter();
+            errors.extend(wrong.map(|words| FieldError::invalid(join(path, "value"), value, words)));
+        }
+        "" => errors.push(FieldError::required(join(path, "operator"), "")),
+        other => errors.push(FieldError::not_supported(join(path, "operator"), other, &["Equal", "Exists"])),
+    }
+    if text(toleration, "key").is_empty() && toleration["operator"] != "Exists" {
+        let words = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
+        errors.push(FieldError::required(join(path, "key"), words));
+    }
+    one_of(toleration, "effect", path, &EFFECTS, errors);
 }
 
 #[cfg(test)]

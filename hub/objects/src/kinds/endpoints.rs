@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::cells::{NONE, name};
 use super::fill::{each, list, set, set_absent, text};
-use super::rules::{Errors, IMMUTABLE};
+use super::endpoint_rules;
+use super::rules::IMMUTABLE;
 use crate::behaviour::{Behaviour, Column};
 use crate::field::FieldError;
 use crate::table;
@@ -25,6 +26,10 @@ impl Behaviour for Endpoints {
                 set(port, "protocol", "TCP");
             }
         }
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        endpoint_rules::endpoints(object)
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -75,26 +80,7 @@ impl Behaviour for EndpointSlice {
     }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let choices = ["FQDN", "IPv4", "IPv6"];
-        match text(object, "addressType") {
-            "" => errors.push(FieldError::required("addressType", "")),
-            type_ if choices.contains(&type_) => {}
-            type_ => errors.push(FieldError::not_supported("addressType", type_, &choices)),
-        }
-        for (at, endpoint) in list(object, "endpoints").iter().enumerate() {
-            let count = list(endpoint, "addresses").len();
-            let path = format!("endpoints[{at}].addresses");
-            match count {
-                0 => errors.push(FieldError::required(path, "must contain at least 1 address")),
-                count if count > 100 => errors.push(FieldError::too_many(path, count, 100)),
-                _ => {}
-            }
-        }
-        if list(object, "endpoints").len() > 1000 {
-            errors.push(FieldError::too_many("endpoints", list(object, "endpoints").len(), 1000));
-        }
-        errors
+        endpoint_rules::slice(object)
     }
 
     fn validate_update(&self, new: &Value, old: &Value, _subresource: &str) -> Vec<FieldError> {
@@ -155,6 +141,8 @@ mod tests {
         assert_eq!(row[1], "1.1.1.1:80,[::1]:80,1.1.1.1:81 + 1 more...");
         let slice = json!({"metadata": {"name": "e"}, "addressType": "IPv4", "ports": [{"port": 80}],
             "endpoints": [{"addresses": ["10.0.0.1"]}]});
+        let mut slice = slice;
+        EndpointSlice.default(&mut slice);
         let row = EndpointSlice.row(&slice, Timestamp::UNIX_EPOCH);
         assert_eq!(json!(row), json!(["e", "IPv4", "80", "10.0.0.1", "<unknown>"]));
         assert_eq!(EndpointSlice.validate_create(&slice), []);

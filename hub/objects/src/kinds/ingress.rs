@@ -35,17 +35,20 @@ impl Behaviour for Ingress {
             let words = "either `defaultBackend` or `rules` must be specified";
             errors.push(FieldError::invalid("spec", spec.clone(), words));
         }
+        named(spec, "ingressClassName", "spec", names::dns_subdomain, &mut errors);
+        for (at, tls) in list(spec, "tls").iter().enumerate() {
+            let path = format!("spec.tls[{at}]");
+            for (at, name) in list(tls, "hosts").iter().filter_map(Value::as_str).enumerate() {
+                domain(name, &format!("{path}.hosts[{at}]"), &mut errors);
+            }
+            named(tls, "secretName", &path, names::dns_subdomain, &mut errors);
+        }
         if spec["defaultBackend"].is_object() {
             backend(&spec["defaultBackend"], "spec.defaultBackend", &mut errors);
         }
         for (at, rule) in list(spec, "rules").iter().enumerate() {
             let path = format!("spec.rules[{at}]");
-            let host = text(rule, "host");
-            if !host.is_empty() {
-                for wrong in names::dns_subdomain(host.strip_prefix("*.").unwrap_or(host)) {
-                    errors.push(FieldError::invalid(join(&path, "host"), host, wrong));
-                }
-            }
+            host(text(rule, "host"), &join(&path, "host"), &mut errors);
             if rule["http"].is_object() {
                 paths(&rule["http"], &join(&path, "http"), &mut errors);
             }
@@ -112,10 +115,45 @@ fn paths(http: &Value, path: &str, errors: &mut Errors) {
                 if !place.starts_with('/') && (type_ != "ImplementationSpecific" || !place.is_empty()) {
                     errors.push(FieldError::invalid(join(&path, "path"), place, "must be an absolute path"));
                 }
+                if type_ != "ImplementationSpecific" {
+                    plain(place, &join(&path, "path"), errors);
+                }
             }
         }
         backend(&entry["backend"], &join(&path, "backend"), errors);
     }
+}
+
+/// A path that two readers could read in two ways is refused.
+fn plain(place: &str, path: &str, errors: &mut Errors) {
+    for piece in ["//", "/./", "/../", "%2f", "%2F"].into_iter().filter(|piece| place.contains(piece)) {
+        errors.push(FieldError::invalid(path, place, format!("must not contain '{piece}'")));
+    }
+    for end in ["/..", "/."].into_iter().filter(|end| place.ends_with(end)) {
+        errors.push(FieldError::invalid(path, place, format!("cannot end with '{end}'")));
+    }
+}
+
+fn host(name: &str, path: &str, errors: &mut Errors) {
+    if name.parse::<std::net::IpAddr>().is_ok() {
+        errors.push(FieldError::invalid(path, name, "must be a DNS name, not an IP address"));
+    } else if !name.is_empty() {
+        domain(name, path, errors);
+    }
+}
+
+/// A name, or one for all names below it.
+fn domain(name: &str, path: &str, errors: &mut Errors) {
+    const WILD: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must \
+                        consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character \
+                        (e.g. '*.example.com', regex used for validation is \
+                        '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+    let wrong = match name.contains('*') {
+        false => names::dns_subdomain(name),
+        true if name.strip_prefix("*.").is_some_and(|rest| names::dns_subdomain(rest).is_empty()) => Vec::new(),
+        true => vec![WILD.to_owned()],
+    };
+    errors.extend(wrong.into_iter().map(|words| FieldError::invalid(path, name, words)));
 }
 
 fn backend(backend: &Value, path: &str, errors: &mut Errors) {
@@ -245,6 +283,35 @@ impl Behaviour for IngressClass {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts_and_paths_mean_one_thing() {
+        let base = json!({"spec": {"ingressClassName": "c", "tls": [{"hosts": ["a.example"], "secretName": "s"}],
+            "rules": [{"host": "*.a.example", "http": {"paths": [{"path": "/a", "pathType": "Prefix",
+                "backend": {"service": {"name": "s", "port": {"number": 80}}}}]}}]}});
+        assert_eq!(Ingress.validate_create(&base), []);
+        for (pointer, value, expect) in [
+            ("/spec/rules/0/host", "1.2.3.4",
+                "spec.rules[0].host: Invalid value: \"1.2.3.4\": must be a DNS name, not an IP address"),
+            ("/spec/rules/0/http/paths/0/path", "/a//b",
+                "spec.rules[0].http.paths[0].path: Invalid value: \"/a//b\": must not contain '//'"),
+            ("/spec/rules/0/http/paths/0/path", "/a/..",
+                "spec.rules[0].http.paths[0].path: Invalid value: \"/a/..\": cannot end with '/..'"),
+            ("/spec/rules/0/host", "*.a_b.example", "spec.rules[0].host: Invalid value: \"*.a_b.example\": a wildcard"),
+            ("/spec/ingressClassName", "A", "spec.ingressClassName: Invalid value: \"A\": a lowercase RFC 1123 subdomain"),
+            ("/spec/tls/0/hosts/0", "1 2", "spec.tls[0].hosts[0]: Invalid value: \"1 2\": a lowercase RFC 1123 subdomain"),
+            ("/spec/tls/0/secretName", "S", "spec.tls[0].secretName: Invalid value: \"S\": a lowercase RFC 1123 subdomain"),
+        ] {
+            let mut object = base.clone();
+            *object.pointer_mut(pointer).unwrap() = json!(value);
+            let errors: Vec<String> = Ingress.validate_create(&object).iter().map(ToString::to_string).collect();
+            assert!(errors.len() == 1 && errors[0].starts_with(expect), "{pointer}: {errors:?}");
+        }
+        let mut loose = base;
+        loose["spec"]["rules"][0]["http"]["paths"][0]["pathType"] = json!("ImplementationSpecific");
+        loose["spec"]["rules"][0]["http"]["paths"][0]["path"] = json!("/a//b");
+        assert_eq!(Ingress.validate_create(&loose), []);
+    }
 
     #[test]
     fn classes() {

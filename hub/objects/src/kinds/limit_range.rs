@@ -12,6 +12,8 @@ use crate::behaviour::Behaviour;
 use crate::field::FieldError;
 use crate::quantity::Quantity;
 
+const TYPES: [&str; 3] = ["Container", "PersistentVolumeClaim", "Pod"];
+
 #[derive(Debug, Clone, Copy)]
 pub struct LimitRange;
 
@@ -39,6 +41,13 @@ impl Behaviour for LimitRange {
                 errors.push(FieldError::required(join(&path, "type"), ""));
             } else if !types.insert(type_) {
                 errors.push(FieldError::duplicate(join(&path, "type"), type_));
+            }
+            for wrong in crate::names::qualified_name(type_).into_iter().filter(|_| !type_.is_empty()) {
+                errors.push(FieldError::invalid(join(&path, "type"), type_, wrong));
+            }
+            if !type_.is_empty() && !type_.contains('/') && !TYPES.contains(&type_) {
+                let words = "must be a standard limit type or fully qualified";
+                errors.push(FieldError::invalid(join(&path, "type"), type_, words));
             }
             one(limit, type_, &path, &mut errors);
         }

@@ -21,6 +21,7 @@ mod custom_resource;
 mod daemon_set;
 mod deployment;
 mod device_claims;
+mod endpoint_rules;
 mod endpoints;
 mod event;
 mod fleet_rollout;
@@ -90,4 +91,4 @@ pub use small::{
     ComponentStatus, ControllerRevision, NameAndAge, PodTemplate, PriorityClass, ResourceSlice, RuntimeClass,
 };
 pub use stateful_set::StatefulSet;
-pub use storage::{CsiDriver, CsiNode, StorageClass, VolumeAttachment, VolumeAttributesClass};
+pub use storage::{CsiDriver, CsiNode, CsiStorageCapacity, StorageClass, VolumeAttachment, VolumeAttributesClass};

@@ -9,9 +9,10 @@ use super::cells::{access_modes, name};
 use super::fill::{child, list, map, present, set, text};
 use super::pod::defaults::rare_sources;
 use super::persistent_volume_claim::{modes, or_unset, storage_class};
-use super::rules::{Errors, one_of};
+use super::rules::{Errors, join, named, one_of, required};
 use crate::behaviour::{Behaviour, Column, Ctx};
 use crate::field::FieldError;
+use crate::quantity::Quantity;
 use crate::table;
 
 /// Fields of the spec that are not a source.
@@ -26,6 +27,47 @@ const NOT_SOURCES: [&str; 9] = [
     "volumeAttributesClassName",
     "volumeMode",
 ];
+
+/// A volume has one size.
+fn capacity(spec: &Value, errors: &mut Errors) {
+    let amounts = map(spec, "capacity");
+    if amounts.is_empty() {
+        errors.push(FieldError::required("spec.capacity", ""));
+    } else if amounts.len() > 1 || !amounts.contains_key("storage") {
+        errors.push(FieldError::not_supported("spec.capacity", spec["capacity"].clone(), &["storage"]));
+    }
+    for (name, amount) in amounts {
+        if Quantity::from_json(amount).is_ok_and(|amount| amount.is_negative() || amount.is_zero()) {
+            let path = format!("spec.capacity[{name}]");
+            errors.push(FieldError::invalid(path, amount.clone(), "must be greater than zero"));
+        }
+    }
+}
+
+fn one_source(kind: &str, spec: &Value, errors: &mut Errors) {
+    let (source, path) = (&spec[kind], format!("spec.{kind}"));
+    match kind {
+        "hostPath" => {
+            super::pod::volumes::host_path(source, &path, errors);
+            if spec["persistentVolumeReclaimPolicy"] == "Recycle" && source["path"] == "/" {
+                let words = "may not be 'recycle' for a hostPath mount of '/'";
+                errors.push(FieldError::forbidden("spec.persistentVolumeReclaimPolicy", words));
+            }
+        }
+        "local" => {
+            if let Some(place) = required(source, "path", &path, errors)
+                && place.split('/').any(|part| part == "..")
+            {
+                errors.push(FieldError::invalid(join(&path, "path"), place, "must not contain '..'"));
+            }
+        }
+        "csi" => {
+            super::pod::sources::validate(kind, source, &path, errors);
+            _ = required(source, "volumeHandle", &path, errors);
+        }
+        _ => super::pod::sources::validate(kind, source, &path, errors),
+    }
+}
 
 #[derive(Debug, Clone, Copy)]
 pub struct PersistentVolume;
@@ -49,10 +91,6 @@ impl Behaviour for PersistentVolume {
             super::fill::set_absent(path, "type", "");
         }
         rare_sources(spec);
-        if let Some(claim) = present(spec, "claimRef") {
-            set(claim, "apiVersion", "v1");
-            set(claim, "kind", "PersistentVolumeClaim");
-        }
     }
 
     fn prepare_create(&self, object: &mut Value, _ctx: &Ctx<'_>) {
@@ -62,19 +100,29 @@ impl Behaviour for PersistentVolume {
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let spec = &object["spec"];
         let mut errors = Errors::new();
-        modes(spec, &mut errors);
-        if map(spec, "capacity").is_empty() {
-            errors.push(FieldError::required("spec.capacity", ""));
-        }
+        modes(spec, "spec", &mut errors);
+        capacity(spec, &mut errors);
+        named(spec, "storageClassName", "spec", crate::names::dns_subdomain, &mut errors);
+        named(spec, "volumeAttributesClassName", "spec", crate::names::dns_subdomain, &mut errors);
         one_of(spec, "persistentVolumeReclaimPolicy", "spec", &["Delete", "Recycle", "Retain"], &mut errors);
         one_of(spec, "volumeMode", "spec", &["Block", "Filesystem"], &mut errors);
         match sources(spec).as_slice() {
             [] => errors.push(FieldError::required("spec", "must specify a volume type")),
-            [_] => {}
+            [source] => one_source(source, spec, &mut errors),
             [_, extra @ ..] => {
                 for name in extra {
                     let words = "may not specify more than 1 volume type";
                     errors.push(FieldError::forbidden(format!("spec.{name}"), words));
+                }
+            }
+        }
+        if spec["nodeAffinity"].is_object() {
+            let required = &spec["nodeAffinity"]["required"];
+            match required.is_object() {
+                true => super::pod::scheduling::node_selector(required, "spec.nodeAffinity.required", &mut errors),
+                false => {
+                    let words = "must specify required node constraints";
+                    errors.push(FieldError::required("spec.nodeAffinity.required", words));
                 }
             }
         }
@@ -151,6 +199,31 @@ fn sources(spec: &Value) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules_in_kubernetes_words() {
+        let base = json!({"spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"},
+            "hostPath": {"path": "/x"}}});
+        assert_eq!(PersistentVolume.validate_create(&base), []);
+        for (field, value, expect) in [
+            ("capacity", json!({"storage": "0"}), "spec.capacity[storage]: Invalid value: \"0\": must be greater than zero"),
+            ("capacity", json!({"cpu": "1"}), "spec.capacity: Unsupported value: {\"cpu\":\"1\"}: supported values: \"storage\""),
+            ("hostPath", json!({"path": "/a/../b"}), "spec.hostPath.path: Invalid value: \"/a/../b\": must not contain '..'"),
+            ("nodeAffinity", json!({}), "spec.nodeAffinity.required: Required value: must specify required node constraints"),
+            ("nodeAffinity", json!({"required": {}}),
+                "spec.nodeAffinity.required.nodeSelectorTerms: Required value: must have at least one node selector term"),
+        ] {
+            let mut object = base.clone();
+            object["spec"][field] = value;
+            let errors: Vec<String> = PersistentVolume.validate_create(&object).iter().map(ToString::to_string).collect();
+            assert_eq!(errors, [expect], "{field}");
+        }
+        let mut root = base;
+        root["spec"]["hostPath"]["path"] = json!("/");
+        root["spec"]["persistentVolumeReclaimPolicy"] = json!("Recycle");
+        let words = "spec.persistentVolumeReclaimPolicy: Forbidden: may not be 'recycle' for a hostPath mount of '/'";
+        assert_eq!(PersistentVolume.validate_create(&root)[0].to_string(), words);
+    }
 
     #[test]
     fn rare_sources_get_the_defaults_that_they_have_in_pods() {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::cells::{access_modes, name};
 use super::fill::{child, copy, list, map, present, set, text};
-use super::rules::{Errors, one_of};
+use super::rules::{Errors, join, one_of};
 use crate::behaviour::{Behaviour, Column, Ctx};
 use crate::field::FieldError;
 use crate::quantity::Quantity;
@@ -44,19 +44,8 @@ impl Behaviour for PersistentVolumeClaim {
     }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let spec = &object["spec"];
         let mut errors = Errors::new();
-        modes(spec, &mut errors);
-        let request = &spec["resources"]["requests"]["storage"];
-        match Quantity::from_json(request) {
-            _ if request.is_null() => errors.push(FieldError::required("spec.resources[storage]", "")),
-            Ok(size) if size.is_negative() || size.is_zero() => {
-                let words = "must be greater than zero";
-                errors.push(FieldError::invalid("spec.resources[storage]", request.clone(), words));
-            }
-            _ => {}
-        }
-        one_of(spec, "volumeMode", "spec", &["Block", "Filesystem"], &mut errors);
+        claim_spec(&object["spec"], "spec", &mut errors);
         errors
     }
 
@@ -149,21 +138,54 @@ pub fn storage_class(object: &Value) -> &str {
     }
 }
 
+/// `ValidatePersistentVolumeClaimSpec`, also of a pod's own claim.
+pub fn claim_spec(spec: &Value, path: &str, errors: &mut Errors) {
+    modes(spec, path, errors);
+    super::rules::label_selector(&spec["selector"], &join(path, "selector"), errors);
+    let request = &spec["resources"]["requests"]["storage"];
+    let at = format!("{path}.resources[storage]");
+    match Quantity::from_json(request) {
+        _ if request.is_null() => errors.push(FieldError::required(at, "")),
+        Ok(size) if size.is_negative() || size.is_zero() => {
+            errors.push(FieldError::invalid(at, request.clone(), "must be greater than zero"));
+        }
+        _ => {}
+    }
+    super::rules::named(spec, "storageClassName", path, crate::names::dns_subdomain, errors);
+    one_of(spec, "volumeMode", path, &["Block", "Filesystem"], errors);
+    super::rules::named(spec, "volumeAttributesClassName", path, crate::names::dns_subdomain, errors);
+    data_source(&spec["dataSource"], &join(path, "dataSource"), errors);
+    data_source(&spec["dataSourceRef"], &join(path, "dataSourceRef"), errors);
+}
+
+fn data_source(source: &Value, path: &str, errors: &mut Errors) {
+    if !source.is_object() {
+        return;
+    }
+    for field in ["name", "kind"] {
+        _ = super::rules::required(source, field, path, errors);
+    }
+    if text(source, "apiGroup").is_empty() && text(source, "kind") != "PersistentVolumeClaim" {
+        let words = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+        errors.push(FieldError::invalid(path, text(source, "kind"), words));
+    }
+}
+
 /// Access modes of claims and volumes.
-pub fn modes(spec: &Value, errors: &mut Errors) {
-    let modes = list(spec, "accessModes");
+pub fn modes(spec: &Value, path: &str, errors: &mut Errors) {
+    let (modes, path) = (list(spec, "accessModes"), join(path, "accessModes"));
     if modes.is_empty() {
-        errors.push(FieldError::required("spec.accessModes", "at least 1 access mode is required"));
+        errors.push(FieldError::required(path.as_str(), "at least 1 access mode is required"));
     }
     for mode in modes {
         let mode = mode.as_str().unwrap_or_default();
         if !ACCESS_MODES.contains(&mode) {
-            errors.push(FieldError::not_supported("spec.accessModes", mode, &ACCESS_MODES));
+            errors.push(FieldError::not_supported(path.as_str(), mode, &ACCESS_MODES));
         }
     }
     if modes.len() > 1 && modes.iter().any(|mode| mode == "ReadWriteOncePod") {
         let words = "may not use ReadWriteOncePod with other access modes";
-        errors.push(FieldError::forbidden("spec.accessModes", words));
+        errors.push(FieldError::forbidden(path, words));
     }
 }
 

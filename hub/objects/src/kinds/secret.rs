@@ -41,8 +41,14 @@ impl Behaviour for Secret {
             }
         };
         match text(object, "type") {
-            "kubernetes.io/dockercfg" => needs(".dockercfg"),
-            "kubernetes.io/dockerconfigjson" => needs(".dockerconfigjson"),
+            "kubernetes.io/dockercfg" => {
+                needs(".dockercfg");
+                errors.extend(not_json(object, ".dockercfg"));
+            }
+            "kubernetes.io/dockerconfigjson" => {
+                needs(".dockerconfigjson");
+                errors.extend(not_json(object, ".dockerconfigjson"));
+            }
             "kubernetes.io/ssh-auth" => needs("ssh-privatekey"),
             "kubernetes.io/tls" => {
                 needs("tls.crt");
@@ -89,6 +95,16 @@ impl Behaviour for Secret {
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
         vec![("type", text(object, "type").to_owned())]
     }
+}
+
+/// What pulls images reads it as an object; nothing of it is shown.
+fn not_json(object: &Value, key: &str) -> Option<FieldError> {
+    let text = map(object, "data").get(key)?.as_str()?;
+    let bytes = STANDARD.decode(text).ok()?;
+    let error = serde_json::from_slice::<serde_json::Map<String, Value>>(&bytes).err()?;
+    // A parser's words may quote the text.
+    let words = format!("not a JSON object (line {}, column {})", error.line(), error.column());
+    Some(FieldError::invalid(format!("data[{key}]"), "<secret contents redacted>", words))
 }
 
 #[cfg(test)]

@@ -115,6 +115,11 @@ impl Behaviour for Service {
         if !external && !before.is_empty() && before != after {
             errors.push(FieldError::invalid("spec.clusterIPs[0]", json!([after]), "may not change once set"));
         }
+        let family = |spec: &Value| list(spec, "ipFamilies").first().cloned();
+        if !external && family(old).is_some() && family(new) != family(old) {
+            let (at, shown) = ("spec.ipFamilies[0]", new["ipFamilies"].clone());
+            errors.push(FieldError::invalid(at, shown, "may not change once set"));
+        }
         let port = |spec: &Value| spec["healthCheckNodePort"].as_i64().unwrap_or(0);
         if service_rules::checks_health(old) && service_rules::checks_health(new) && port(old) != port(new) {
             errors.push(FieldError::invalid("spec.healthCheckNodePort", port(new), IMMUTABLE));
@@ -381,6 +386,12 @@ mod tests {
         assert_eq!(
             Service.validate_update(&new, &old, "")[0].to_string(),
             "spec.clusterIPs[0]: Invalid value: [\"10.0.0.2\"]: may not change once set"
+        );
+        new["spec"]["clusterIP"] = json!("10.0.0.1");
+        new["spec"]["ipFamilies"] = json!(["IPv6"]);
+        assert_eq!(
+            Service.validate_update(&new, &old, "")[0].to_string(),
+            "spec.ipFamilies[0]: Invalid value: [\"IPv6\"]: may not change once set"
         );
     }
 

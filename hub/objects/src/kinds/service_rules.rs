@@ -108,6 +108,7 @@ fn ports(spec: &Value, errors: &mut Errors) {
             let words = format!("may not expose port {KUBELET_PORT} externally since it is used by kubelet");
             errors.push(FieldError::invalid(path.as_str(), number, words));
         }
+        super::rules::named(port, "appProtocol", &path, crate::names::qualified_name, errors);
         let node = port["nodePort"].as_i64().unwrap_or(0);
         if node != 0 && !taken.insert((node, text(port, "protocol"))) {
             errors.push(FieldError::duplicate(join(&path, "nodePort"), node));
@@ -131,6 +132,10 @@ mod tests {
             (
                 json!({"type": "NodePort", "loadBalancerClass": "x"}),
                 "spec.loadBalancerClass: Forbidden: may only be used when `type` is 'LoadBalancer'",
+            ),
+            (
+                json!({"type": "ClusterIP", "ports": [{"appProtocol": "/a"}]}),
+                "spec.ports[0].appProtocol: Invalid value: \"/a\": prefix part must be non-empty",
             ),
             (
                 json!({"type": "ClusterIP", "externalIPs": ["127.0.0.1"]}),

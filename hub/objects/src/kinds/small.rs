@@ -87,7 +87,14 @@ impl Behaviour for RuntimeClass {
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let handler = text(object, "handler");
         let wrong = names::dns_label(handler).into_iter();
-        wrong.map(|words| FieldError::invalid("handler", handler, words)).collect()
+        let mut errors: Errors = wrong.map(|words| FieldError::invalid("handler", handler, words)).collect();
+        let fixed = json!({"limits": object["overhead"]["podFixed"]});
+        super::pod::containers::resources(&fixed, "overhead.podFixed", &mut errors);
+        let scheduling = &object["scheduling"];
+        errors.extend(crate::metadata::labels(&scheduling["nodeSelector"], "scheduling.nodeSelector"));
+        let tolerations = list(scheduling, "tolerations");
+        super::pod::scheduling::tolerations(tolerations, "scheduling.tolerations", &mut errors);
+        errors
     }
 
     fn validate_update(&self, new: &Value, old: &Value, _subresource: &str) -> Vec<FieldError> {
@@ -197,6 +204,17 @@ impl Behaviour for NameAndAge {
 pub struct ResourceSlice;
 
 impl Behaviour for ResourceSlice {
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        for (at, device) in list(&object["spec"], "devices").iter().enumerate() {
+            for (number, taint) in list(device, "taints").iter().enumerate() {
+                let path = format!("spec.devices[{at}].taints[{number}]");
+                super::device_claims::taint(taint, &path, &mut errors);
+            }
+        }
+        errors
+    }
+
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
         let field = |name: &str| text(&object["spec"], name).to_owned();
         vec![("spec.nodeName", field("nodeName")), ("spec.driver", field("driver"))]

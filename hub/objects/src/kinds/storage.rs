@@ -8,13 +8,40 @@ use serde_json::{Value, json};
 use super::cells::name;
 use super::fill::{list, map, present, set, set_absent, text};
 use super::persistent_volume_claim::or_unset;
-use super::rules::{Errors, immutable, one_of, required};
+use super::rules::{Errors, NOT_NEGATIVE, immutable, label_selector, named, one_of, required};
 use crate::behaviour::{Behaviour, Column};
 use crate::field::FieldError;
 use crate::table;
 
 const DEFAULT_CLASS: [&str; 2] =
     ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
+
+/// What a driver says of the room that it has for a class.
+#[derive(Debug, Clone, Copy)]
+pub struct CsiStorageCapacity;
+
+impl Behaviour for CsiStorageCapacity {
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        _ = required(object, "storageClassName", "", &mut errors);
+        named(object, "storageClassName", "", crate::names::dns_subdomain, &mut errors);
+        label_selector(&object["nodeTopology"], "nodeTopology", &mut errors);
+        for field in ["capacity", "maximumVolumeSize"] {
+            if crate::quantity::Quantity::from_json(&object[field]).is_ok_and(|amount| amount.is_negative()) {
+                errors.push(FieldError::invalid(field, object[field].clone(), NOT_NEGATIVE));
+            }
+        }
+        errors
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, _subresource: &str) -> Vec<FieldError> {
+        let mut errors = self.validate_create(new);
+        for field in ["nodeTopology", "storageClassName"] {
+            immutable(new, old, field, "", &mut errors);
+        }
+        errors
+    }
+}
 
 #[derive(Debug, Clone, Copy)]
 pub struct StorageClass;
@@ -35,12 +62,13 @@ impl Behaviour for StorageClass {
 
     fn validate_update(&self, new: &Value, old: &Value, _subresource: &str) -> Vec<FieldError> {
         let mut errors = self.validate_create(new);
-        for field in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
+        for field in ["parameters", "provisioner", "reclaimPolicy"] {
             if new[field] != old[field] {
                 let words = format!("updates to {field} are forbidden.");
                 errors.push(FieldError::forbidden(field, words));
             }
         }
+        immutable(new, old, "volumeBindingMode", "", &mut errors);
         errors
     }
 

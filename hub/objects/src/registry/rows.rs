@@ -329,7 +329,10 @@ const STORAGE: &[Row] = &[
         api: "storage.k8s.io/v1", kind: "CSINode", plural: "csinodes", namespaced: false,
         behaviour: || Arc::new(kinds::CsiNode), ..ROW
     },
-    Row { api: "storage.k8s.io/v1", kind: "CSIStorageCapacity", plural: "csistoragecapacities", ..ROW },
+    Row {
+        api: "storage.k8s.io/v1", kind: "CSIStorageCapacity", plural: "csistoragecapacities",
+        behaviour: || Arc::new(kinds::CsiStorageCapacity), ..ROW
+    },
     Row {
         api: "storage.k8s.io/v1", kind: "StorageClass", plural: "storageclasses", namespaced: false,
         short_names: &["sc"], behaviour: || Arc::new(kinds::StorageClass), ..ROW

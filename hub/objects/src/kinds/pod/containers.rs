@@ -1,22 +1,43 @@
-//! Rules for the containers of a pod (`ValidateContainers`, `ValidateInitContainers`).
+//! Rules for the containers of a pod (`ValidateContainers`, `ValidateInitContainers`, ephemeral ones).
 //!
-//! In: a pod's spec, its path and the names of its volumes. Out: field errors. Never: asks registries.
+//! In: a pod's spec, its path and its volumes. Out: field errors. Never: asks registries.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::spec::security;
+use super::{env, handlers, mounts, mounts::Volumes, security};
 use crate::field::FieldError;
 use crate::kinds::fill::{list, map, text};
-use crate::kinds::rules::{Errors, join, not_negative, one_of, positive, required};
+use crate::kinds::rules::{Errors, join, one_of, required};
 use crate::names;
 use crate::quantity::Quantity;
 
 const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
+const RESTARTS: [&str; 3] = ["Always", "Never", "OnFailure"];
+const RESTART_RULES_MAX: usize = 20;
+const EXIT_CODES_MAX: usize = 255;
+/// What an ephemeral container may have.
+const OF_EPHEMERAL: [&str; 15] = [
+    "name",
+    "image",
+    "command",
+    "args",
+    "workingDir",
+    "envFrom",
+    "env",
+    "volumeMounts",
+    "volumeDevices",
+    "terminationMessagePath",
+    "terminationMessagePolicy",
+    "imagePullPolicy",
+    "securityContext",
+    "stdin",
+    "stdinOnce",
+];
 
-pub fn validate(spec: &Value, path: &str, volumes: &BTreeSet<String>, errors: &mut Errors) {
+pub fn validate(spec: &Value, path: &str, volumes: &Volumes<'_>, errors: &mut Errors) {
     let mut seen = BTreeSet::new();
     let main = list(spec, "containers");
     if main.is_empty() {
@@ -25,16 +46,22 @@ pub fn validate(spec: &Value, path: &str, volumes: &BTreeSet<String>, errors: &m
     let mut host_ports = BTreeSet::new();
     for (at, container) in main.iter().enumerate() {
         let path = format!("{path}.containers[{at}]");
-        one(container, &path, volumes, &mut seen, errors);
-        ports(container, &path, &mut host_ports, errors);
-        probes(container, &path, errors);
+        one(spec, container, &path, volumes, &mut seen, errors);
+        ports(spec, container, &path, &mut host_ports, errors);
+        handlers::lifecycle(spec, container, &path, errors);
+        handlers::probes(spec, container, &path, errors);
+        one_of(container, "restartPolicy", &path, &RESTARTS, errors);
+        restart_rules(container, &path, errors);
     }
     for (at, container) in list(spec, "initContainers").iter().enumerate() {
         let path = format!("{path}.initContainers[{at}]");
-        one(container, &path, volumes, &mut seen, errors);
-        ports(container, &path, &mut BTreeSet::new(), errors);
+        one(spec, container, &path, volumes, &mut seen, errors);
+        ports(spec, container, &path, &mut BTreeSet::new(), errors);
+        one_of(container, "restartPolicy", &path, &RESTARTS, errors);
+        restart_rules(container, &path, errors);
         if container["restartPolicy"] == "Always" {
-            probes(container, &path, errors);
+            handlers::lifecycle(spec, container, &path, errors);
+            handlers::probes(spec, container, &path, errors);
             continue;
         }
         for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
@@ -44,12 +71,40 @@ pub fn validate(spec: &Value, path: &str, volumes: &BTreeSet<String>, errors: &m
             }
         }
     }
+    ephemeral(spec, path, volumes, &mut seen, errors);
+}
+
+fn ephemeral(spec: &Value, path: &str, volumes: &Volumes<'_>, seen: &mut BTreeSet<String>, errors: &mut Errors) {
+    for (at, container) in list(spec, "ephemeralContainers").iter().enumerate() {
+        let path = format!("{path}.ephemeralContainers[{at}]");
+        one(spec, container, &path, volumes, seen, errors);
+        let target = text(container, "targetContainerName");
+        let others = list(spec, "containers").iter().chain(list(spec, "initContainers"));
+        if !target.is_empty() && !others.into_iter().any(|other| other["name"] == target) {
+            errors.push(FieldError::not_found(join(&path, "targetContainerName"), target));
+        }
+        for (field, value) in container.as_object().into_iter().flatten() {
+            let allowed = OF_EPHEMERAL.contains(&field.as_str()) || matches!(field.as_str(), "tty" | "targetContainerName");
+            let empty = value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty)
+                || value.as_array().is_some_and(Vec::is_empty);
+            if !allowed && !empty {
+                errors.push(FieldError::forbidden(join(&path, field), "cannot be set for an Ephemeral Container"));
+            }
+        }
+        for (at, mount) in list(container, "volumeMounts").iter().enumerate() {
+            for field in ["subPath", "subPathExpr"].into_iter().filter(|field| !text(mount, field).is_empty()) {
+                let path = format!("{path}.volumeMounts[{at}].{field}");
+                errors.push(FieldError::forbidden(path, "cannot be set for an Ephemeral Container"));
+            }
+        }
+    }
 }
 
 fn one(
+    spec: &Value,
     container: &Value,
     path: &str,
-    volumes: &BTreeSet<String>,
+    volumes: &Volumes<'_>,
     seen: &mut BTreeSet<String>,
     errors: &mut Errors,
 ) {
@@ -69,19 +124,21 @@ fn one(
     }
     one_of(container, "imagePullPolicy", path, &PULL_POLICIES, errors);
     one_of(container, "terminationMessagePolicy", path, &["FallbackToLogsOnError", "File"], errors);
-    env(container, path, errors);
-    mounts(container, path, volumes, errors);
+    env::validate(container, path, errors);
+    mounts::validate(container, path, volumes, errors);
     resources(&container["resources"], &join(path, "resources"), errors);
-    security(&container["securityContext"], &join(path, "securityContext"), errors);
-    for hook in ["postStart", "preStop"] {
-        let handler = &container["lifecycle"][hook];
-        if handler.is_object() {
-            self::handler(handler, &format!("{path}.lifecycle.{hook}"), errors);
-        }
-    }
+    claims(spec, container, &join(path, "resources.claims"), errors);
+    resize_policy(spec, container, path, errors);
+    security::of_container(spec, &container["securityContext"], &join(path, "securityContext"), errors);
 }
 
-fn ports(container: &Value, path: &str, host_ports: &mut BTreeSet<(String, i64)>, errors: &mut Errors) {
+fn ports(
+    spec: &Value,
+    container: &Value,
+    path: &str,
+    host_ports: &mut BTreeSet<(String, i64)>,
+    errors: &mut Errors,
+) {
     let mut seen = BTreeSet::new();
     for (at, port) in list(container, "ports").iter().enumerate() {
         let path = format!("{path}.ports[{at}]");
@@ -94,7 +151,8 @@ fn ports(container: &Value, path: &str, host_ports: &mut BTreeSet<(String, i64)>
             errors
                 .extend(wrong.into_iter().map(|words| FieldError::invalid(join(&path, "name"), name, words)));
         }
-        match port["containerPort"].as_i64().unwrap_or(0) {
+        let inside = port["containerPort"].as_i64().unwrap_or(0);
+        match inside {
             0 => errors.push(FieldError::required(join(&path, "containerPort"), "")),
             number => {
                 for wrong in names::port_number(number) {
@@ -112,113 +170,14 @@ fn ports(container: &Value, path: &str, host_ports: &mut BTreeSet<(String, i64)>
                 let shown = format!("{}/{host}", key.trim_end_matches('/'));
                 errors.push(FieldError::duplicate(join(&path, "hostPort"), shown));
             }
+            if spec["hostNetwork"] == true && host != inside {
+                let words = "must match `hostPort` when `hostNetwork` is true";
+                errors.push(FieldError::invalid(join(&path, "containerPort"), inside, words));
+            }
         }
         match text(port, "protocol") {
             "" => errors.push(FieldError::required(join(&path, "protocol"), "")),
             _ => one_of(port, "protocol", &path, &PROTOCOLS, errors),
-        }
-    }
-}
-
-fn env(container: &Value, path: &str, errors: &mut Errors) {
-    for (at, variable) in list(container, "env").iter().enumerate() {
-        let path = format!("{path}.env[{at}]");
-        if let Some(name) = required(variable, "name", &path, errors) {
-            for wrong in names::env_name(name) {
-                errors.push(FieldError::invalid(join(&path, "name"), name, wrong));
-            }
-        }
-        let from = &variable["valueFrom"];
-        if !from.is_object() {
-            continue;
-        }
-        let path = join(&path, "valueFrom");
-        let sources: Vec<&String> = map(variable, "valueFrom").keys().collect();
-        if !text(variable, "value").is_empty() {
-            let words = "may not be specified when `value` is not empty";
-            errors.push(FieldError::invalid(path.as_str(), "", words));
-        }
-        match sources.as_slice() {
-            [] => {
-                let words = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, \
-                 `secretKeyRef` or \
-                             `fileKeyRef`";
-                errors.push(FieldError::invalid(path.as_str(), "", words));
-            }
-            [_] => {}
-            _ => {
-                let words = "may not have more than one field specified at a time";
-                errors.push(FieldError::invalid(path.as_str(), "", words));
-            }
-        }
-        for reference in ["configMapKeyRef", "secretKeyRef"] {
-            if from[reference].is_object() {
-                let path = join(&path, reference);
-                _ = required(&from[reference], "name", &path, errors);
-                if let Some(key) = required(&from[reference], "key", &path, errors) {
-                    for wrong in names::config_key(key) {
-                        errors.push(FieldError::invalid(join(&path, "key"), key, wrong));
-                    }
-                }
-            }
-        }
-        if from["fieldRef"].is_object() {
-            field_ref(&from["fieldRef"], &join(&path, "fieldRef"), errors);
-        }
-        if from["resourceFieldRef"].is_object() {
-            _ = required(&from["resourceFieldRef"], "resource", &join(&path, "resourceFieldRef"), errors);
-        }
-    }
-}
-
-fn field_ref(reference: &Value, path: &str, errors: &mut Errors) {
-    const FIELDS: [&str; 9] = [
-        "metadata.name",
-        "metadata.namespace",
-        "metadata.uid",
-        "spec.nodeName",
-        "spec.serviceAccountName",
-        "status.hostIP",
-        "status.hostIPs",
-        "status.podIP",
-        "status.podIPs",
-    ];
-    let Some(field) = required(reference, "fieldPath", path, errors) else { return };
-    let subscript =
-        ["metadata.labels['", "metadata.annotations['"].iter().any(|start| field.starts_with(start));
-    if !(FIELDS.contains(&field) || subscript && field.ends_with("']")) {
-        errors.push(FieldError::not_supported(join(path, "fieldPath"), field, &FIELDS));
-    }
-}
-
-fn mounts(container: &Value, path: &str, volumes: &BTreeSet<String>, errors: &mut Errors) {
-    let mut places = BTreeSet::new();
-    for (at, mount) in list(container, "volumeMounts").iter().enumerate() {
-        let path = format!("{path}.volumeMounts[{at}]");
-        if let Some(name) = required(mount, "name", &path, errors)
-            && !volumes.contains(name)
-        {
-            errors.push(FieldError::not_found(join(&path, "name"), name));
-        }
-        if let Some(place) = required(mount, "mountPath", &path, errors)
-            && !places.insert(place)
-        {
-            errors.push(FieldError::invalid(join(&path, "mountPath"), place, "must be unique"));
-        }
-        for field in ["subPath", "subPathExpr"] {
-            let sub = text(mount, field);
-            if sub.starts_with('/') {
-                errors.push(FieldError::invalid(join(&path, field), sub, "must be a relative path"));
-            }
-            if sub.split('/').any(|part| part == "..") {
-                errors.push(FieldError::invalid(join(&path, field), sub, "must not contain '..'"));
-            }
-        }
-        one_of(mount, "mountPropagation", &path, &["Bidirectional", "HostToContainer", "None"], errors);
-        let privileged = container["securityContext"]["privileged"] == true;
-        if mount["mountPropagation"] == "Bidirectional" && !privileged {
-            let words = "Bidirectional mount propagation is available only to privileged containers";
-            errors.push(FieldError::forbidden(join(&path, "mountPropagation"), words));
         }
     }
 }
@@ -228,8 +187,14 @@ fn standard_resource(name: &str) -> bool {
     matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-")
 }
 
+/// Whether more may be used than was asked for.
+fn overcommits(name: &str) -> bool {
+    !name.starts_with("hugepages-") && (!name.contains('/') || name.starts_with("kubernetes.io/"))
+}
+
 pub fn resources(resources: &Value, path: &str, errors: &mut Errors) {
     let quantity = |value: &Value| Quantity::from_json(value).ok();
+    let mut huge = false;
     for side in ["limits", "requests"] {
         for (name, value) in map(resources, side) {
             let path = format!("{path}.{side}[{name}]");
@@ -240,78 +205,121 @@ pub fn resources(resources: &Value, path: &str, errors: &mut Errors) {
                 let words = "must be a standard resource for containers";
                 errors.push(FieldError::invalid(path.as_str(), name.as_str(), words));
             }
-            if quantity(value).is_some_and(|quantity| quantity.is_negative()) {
+            huge |= name.starts_with("hugepages-");
+            let Some(amount) = quantity(value) else { continue };
+            if amount.is_negative() {
                 let words = "must be greater than or equal to 0";
-                errors.push(FieldError::invalid(path, value.clone(), words));
+                errors.push(FieldError::invalid(path.as_str(), value.clone(), words));
+            }
+            if name.contains('/') && amount.milli_value() % 1000 != 0 {
+                errors.push(FieldError::invalid(path, value.clone(), "must be an integer"));
             }
         }
     }
     for (name, request) in map(resources, "requests") {
-        let Some(limit) = map(resources, "limits").get(name) else { continue };
-        if let (Some(wanted), Some(allowed)) = (quantity(request), quantity(limit))
-            && wanted > allowed
-        {
-            let shown = limit.as_str().unwrap_or_default();
-            let words = format!("must be less than or equal to {name} limit of {shown}");
-            errors.push(FieldError::invalid(join(path, "requests"), request.clone(), words));
+        let Some(limit) = map(resources, "limits").get(name) else {
+            if !overcommits(name) {
+                let words = "Limit must be set for non overcommitable resources";
+                errors.push(FieldError::required(join(path, "limits"), words));
+            }
+            continue;
+        };
+        let (Some(wanted), Some(allowed)) = (quantity(request), quantity(limit)) else { continue };
+        let shown = limit.as_str().unwrap_or_default();
+        let words = match overcommits(name) {
+            true if wanted > allowed => format!("must be less than or equal to {name} limit of {shown}"),
+            false if wanted != allowed => format!("must be equal to {name} limit of {shown}"),
+            _ => continue,
+        };
+        errors.push(FieldError::invalid(join(path, "requests"), request.clone(), words));
+    }
+    let has = |name: &str| ["limits", "requests"].iter().any(|side| map(resources, side).contains_key(name));
+    if huge && !has("cpu") && !has("memory") {
+        errors.push(FieldError::forbidden(path, "HugePages require cpu or memory"));
+    }
+}
+
+/// `resources.claims` name what `spec.resourceClaims` has.
+fn claims(spec: &Value, container: &Value, path: &str, errors: &mut Errors) {
+    let mut seen = BTreeSet::new();
+    for (at, claim) in list(&container["resources"], "claims").iter().enumerate() {
+        let path = format!("{path}[{at}]");
+        let Some(name) = required(claim, "name", &path, errors) else { continue };
+        let key = match text(claim, "request") {
+            "" => name.to_owned(),
+            request => format!("{name}/{request}"),
+        };
+        if !seen.insert(key.clone()) {
+            errors.push(FieldError::duplicate(path.as_str(), key));
+        }
+        if !list(spec, "resourceClaims").iter().any(|own| own["name"] == name) {
+            errors.push(FieldError::not_found(join(&path, "name"), name));
         }
     }
 }
 
-fn probes(container: &Value, path: &str, errors: &mut Errors) {
-    for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        let probe = &container[name];
-        if !probe.is_object() {
+fn resize_policy(spec: &Value, container: &Value, path: &str, errors: &mut Errors) {
+    let (path, mut seen) = (join(path, "resizePolicy"), BTreeSet::new());
+    for (at, policy) in list(container, "resizePolicy").iter().enumerate() {
+        let name = text(policy, "resourceName");
+        if !seen.insert(name) {
+            errors.push(FieldError::duplicate(format!("{path}[{at}]"), name));
+        }
+        match name {
+            "cpu" | "memory" => {}
+            "" => errors.push(FieldError::required(path.as_str(), "")),
+            other => errors.push(FieldError::not_supported(path.as_str(), other, &["cpu", "memory"])),
+        }
+        match text(policy, "restartPolicy") {
+            "NotRequired" => {}
+            "RestartContainer" => {
+                if spec["restartPolicy"] == "Never" {
+                    let words = "must be 'NotRequired' when `restartPolicy` is 'Never'";
+                    errors.push(FieldError::invalid(path.as_str(), "RestartContainer", words));
+                }
+            }
+            "" => errors.push(FieldError::required(path.as_str(), "")),
+            other => {
+                let choices = ["NotRequired", "RestartContainer"];
+                errors.push(FieldError::not_supported(path.as_str(), other, &choices));
+            }
+        }
+    }
+}
+
+fn restart_rules(container: &Value, path: &str, errors: &mut Errors) {
+    let (rules, at) = (list(container, "restartPolicyRules"), join(path, "restartPolicyRules"));
+    if rules.is_empty() {
+        return;
+    }
+    if text(container, "restartPolicy").is_empty() {
+        let words = "must specify restartPolicy when restart rules are used";
+        errors.push(FieldError::required(join(path, "restartPolicy"), words));
+    }
+    if rules.len() > RESTART_RULES_MAX {
+        errors.push(FieldError::too_many(at.as_str(), rules.len(), RESTART_RULES_MAX));
+    }
+    for (index, rule) in rules.iter().enumerate() {
+        let path = format!("{at}[{index}]");
+        let actions = ["Restart", "RestartAllContainers"];
+        if !actions.contains(&text(rule, "action")) {
+            errors.push(FieldError::not_supported(join(&path, "action"), text(rule, "action"), &actions));
+        }
+        let (codes, path) = (&rule["exitCodes"], join(&path, "exitCodes"));
+        if !codes.is_object() {
+            errors.push(FieldError::required(path, "must be specified"));
             continue;
         }
-        let path = join(path, name);
-        handler(probe, &path, errors);
-        for field in
-            ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
-        {
-            not_negative(probe, field, &path, errors);
+        if !matches!(text(codes, "operator"), "In" | "NotIn") {
+            let operator = text(codes, "operator");
+            errors.push(FieldError::not_supported(join(&path, "operator"), operator, &["In", "NotIn"]));
         }
-        positive(probe, "terminationGracePeriodSeconds", &path, errors);
-        let successes = probe["successThreshold"].as_i64().unwrap_or(1);
-        if name != "readinessProbe" && successes != 1 {
-            errors.push(FieldError::invalid(join(&path, "successThreshold"), successes, "must be 1"));
+        match list(codes, "values").len() {
+            0 => errors.push(FieldError::required(join(&path, "values"), "")),
+            count if count > EXIT_CODES_MAX => {
+                errors.push(FieldError::too_many(join(&path, "values"), count, EXIT_CODES_MAX));
+            }
+            _ => {}
         }
     }
-}
-
-/// Probe and lifecycle handlers: exactly one way.
-fn handler(handler: &Value, path: &str, errors: &mut Errors) {
-    let kinds: Vec<&str> = ["exec", "httpGet", "tcpSocket", "grpc", "sleep"]
-        .into_iter()
-        .filter(|kind| handler[*kind].is_object())
-        .collect();
-    let Some(first) = kinds.first() else {
-        errors.push(FieldError::required(path, "must specify a handler type"));
-        return;
-    };
-    for extra in kinds.iter().skip(1) {
-        errors.push(FieldError::forbidden(join(path, extra), "may not specify more than 1 handler type"));
-    }
-    let (action, path) = (&handler[*first], join(path, first));
-    match *first {
-        "exec" if list(action, "command").is_empty() => {
-            errors.push(FieldError::required(join(&path, "command"), ""));
-        }
-        "httpGet" => {
-            _ = required(action, "path", &path, errors);
-            port(&action["port"], &join(&path, "port"), errors);
-            one_of(action, "scheme", &path, &["HTTP", "HTTPS"], errors);
-        }
-        "tcpSocket" | "grpc" => port(&action["port"], &join(&path, "port"), errors),
-        _ => {}
-    }
-}
-
-fn port(port: &Value, path: &str, errors: &mut Errors) {
-    let wrong = match port {
-        Value::String(name) => names::port_name(name),
-        other => names::port_number(other.as_i64().unwrap_or(0)),
-    };
-    let shown = if port.is_null() { Value::from(0) } else { port.clone() };
-    errors.extend(wrong.into_iter().map(|words| FieldError::invalid(path, shown.clone(), words)));
 }

@@ -5,8 +5,14 @@
 
 pub mod containers;
 pub mod defaults;
+mod env;
+mod handlers;
+mod mounts;
 mod qos;
 mod row;
+pub mod scheduling;
+mod security;
+pub mod sources;
 pub mod spec;
 mod update;
 pub mod volumes;
@@ -79,16 +85,22 @@ impl Behaviour for Pod {
         let field = |object: &Value, name: &str| text(object, name).to_owned();
         vec![
             ("spec.nodeName", field(spec, "nodeName")),
+            // An old name of the same.
+            ("spec.host", field(spec, "nodeName")),
             ("spec.restartPolicy", field(spec, "restartPolicy")),
             ("spec.schedulerName", field(spec, "schedulerName")),
             ("spec.serviceAccountName", field(spec, "serviceAccountName")),
             ("spec.hostNetwork", (spec["hostNetwork"] == true).to_string()),
             ("status.phase", field(status, "phase")),
             ("status.podIP", field(status, "podIP")),
+            // Known, and never there: as upstream.
+            ("status.podIPs", String::new()),
             ("status.nominatedNodeName", field(status, "nominatedNodeName")),
         ]
     }
 }
 
+#[cfg(test)]
+mod refusals;
 #[cfg(test)]
 mod tests;

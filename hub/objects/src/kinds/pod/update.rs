@@ -71,7 +71,7 @@ fn status(new: &Value, old: &Value) -> Vec<FieldError> {
 }
 
 fn ephemeral(new: &Value, old: &Value) -> Vec<FieldError> {
-    let mut errors = Errors::new();
+    let mut errors = spec::validate(&new["spec"], "spec", For::Pod);
     let (new, old) = (list(&new["spec"], "ephemeralContainers"), list(&old["spec"], "ephemeralContainers"));
     for container in old {
         match new.iter().find(|one| one["name"] == container["name"]) {
@@ -90,13 +90,6 @@ fn ephemeral(new: &Value, old: &Value) -> Vec<FieldError> {
                 errors.push(FieldError::forbidden("spec.ephemeralContainers", words));
             }
             Some(_) => {}
-        }
-    }
-    for (at, container) in new.iter().enumerate() {
-        for field in ["name", "image"] {
-            if text(container, field).is_empty() {
-                errors.push(FieldError::required(format!("spec.ephemeralContainers[{at}].{field}"), ""));
-            }
         }
     }
     errors

@@ -3,28 +3,30 @@
 //! In: the list of volumes and its path. Out: field errors, and the names that mounts may use.
 //! Never: looks at what a volume refers to.
 
-use std::collections::BTreeSet;
-
 use serde_json::Value;
 
+use super::{env, mounts::Volumes, sources, spec::For};
 use crate::field::FieldError;
-use crate::kinds::fill::{list, text};
+use crate::kinds::fill::list;
+use crate::kinds::persistent_volume_claim::claim_spec;
 use crate::kinds::rules::{Errors, join, one_of, required};
-use crate::names;
+use crate::quantity::Quantity;
+use crate::{metadata, names};
 
 const HOST_PATH_TYPES: [&str; 7] =
     ["BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+const TOKEN_SECONDS_MAX: i64 = 1 << 32;
 const MODE_RULE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 
-/// Checks the volumes and returns their names.
-pub fn validate(volumes: &[Value], path: &str, errors: &mut Errors) -> BTreeSet<String> {
-    let mut seen = BTreeSet::new();
+/// Checks the volumes and returns them by name.
+pub fn validate<'a>(volumes: &'a [Value], path: &str, holder: For, errors: &mut Errors) -> Volumes<'a> {
+    let mut seen = Volumes::new();
     for (at, volume) in volumes.iter().enumerate() {
         let path = format!("{path}[{at}]");
-        source(volume, &path, errors);
+        source(volume, &path, holder, errors);
         let Some(name) = required(volume, "name", &path, errors) else { continue };
         let wrong = names::dns_label(name);
-        if wrong.is_empty() && !seen.insert(name.to_owned()) {
+        if wrong.is_empty() && seen.insert(name, volume).is_some() {
             errors.push(FieldError::duplicate(join(&path, "name"), name));
         }
         errors.extend(wrong.into_iter().map(|words| FieldError::invalid(join(&path, "name"), name, words)));
@@ -32,7 +34,7 @@ pub fn validate(volumes: &[Value], path: &str, errors: &mut Errors) -> BTreeSet<
     seen
 }
 
-fn source(volume: &Value, path: &str, errors: &mut Errors) {
+fn source(volume: &Value, path: &str, holder: For, errors: &mut Errors) {
     let mut sources =
         volume.as_object().into_iter().flatten().filter(|(name, value)| *name != "name" && !value.is_null());
     let Some((kind, source)) = sources.next() else {
@@ -56,23 +58,38 @@ fn source(volume: &Value, path: &str, errors: &mut Errors) {
         "persistentVolumeClaim" => _ = required(source, "claimName", &path, errors),
         "downwardAPI" => downward(source, &path, errors),
         "projected" => projected(source, &path, errors),
-        "nfs" => {
-            _ = required(source, "server", &path, errors);
-            if required(source, "path", &path, errors).is_some_and(|text| !text.starts_with('/')) {
-                errors.push(FieldError::invalid(
-                    join(&path, "path"),
-                    text(source, "path"),
-                    "must be an absolute path",
-                ));
+        "emptyDir" => {
+            if Quantity::from_json(&source["sizeLimit"]).is_ok_and(|size| size.is_negative()) {
+                let words = "SizeLimit field must be a valid resource quantity";
+                errors.push(FieldError::forbidden(join(&path, "sizeLimit"), words));
             }
         }
-        "csi" => _ = required(source, "driver", &path, errors),
-        "emptyDir" => one_of(source, "medium", &path, &["Memory", "HugePages"], errors),
-        _ => {}
+        "ephemeral" => ephemeral(source, &path, errors),
+        "image" => {
+            // A template may be completed by whoever makes pods of it.
+            if holder == For::Pod {
+                _ = required(source, "reference", &path, errors);
+            }
+            one_of(source, "pullPolicy", &path, &["Always", "IfNotPresent", "Never"], errors);
+        }
+        other => sources::validate(other, source, &path, errors),
     }
 }
 
-fn host_path(source: &Value, path: &str, errors: &mut Errors) {
+/// A claim that lives as long as the pod.
+fn ephemeral(source: &Value, path: &str, errors: &mut Errors) {
+    let (template, path) = (&source["volumeClaimTemplate"], join(path, "volumeClaimTemplate"));
+    if !template.is_object() {
+        errors.push(FieldError::required(path, ""));
+        return;
+    }
+    let meta = join(&path, "metadata");
+    errors.extend(metadata::annotations(&template["metadata"]["annotations"], &join(&meta, "annotations")));
+    errors.extend(metadata::labels(&template["metadata"]["labels"], &join(&meta, "labels")));
+    claim_spec(&template["spec"], &join(&path, "spec"), errors);
+}
+
+pub fn host_path(source: &Value, path: &str, errors: &mut Errors) {
     if let Some(place) = required(source, "path", path, errors) {
         backsteps(place, &join(path, "path"), errors);
     }
@@ -131,11 +148,14 @@ fn downward(source: &Value, path: &str, errors: &mut Errors) {
                 let words = "one of fieldRef and resourceFieldRef is required";
                 errors.push(FieldError::required(path.as_str(), words));
             }
-            (true, false) => _ = required(&item["fieldRef"], "fieldPath", &join(&path, "fieldRef"), errors),
+            (true, false) => {
+                env::field(&item["fieldRef"], &env::FIELDS_OF_FILES, &join(&path, "fieldRef"), errors);
+            }
             (false, true) => {
                 let path = join(&path, "resourceFieldRef");
-                _ = required(&item["resourceFieldRef"], "containerName", &path, errors);
-                _ = required(&item["resourceFieldRef"], "resource", &path, errors);
+                if required(&item["resourceFieldRef"], "containerName", &path, errors).is_some() {
+                    env::amount(&item["resourceFieldRef"], &path, errors);
+                }
             }
         }
         mode(item, "mode", &path, errors);
@@ -165,6 +185,10 @@ fn projected(source: &Value, path: &str, errors: &mut Errors) {
                 if projection["expirationSeconds"].as_i64().is_some_and(|seconds| seconds < 600) {
                     let words = "may not specify a duration less than 10 minutes";
                     let seconds = projection["expirationSeconds"].clone();
+                    errors.push(FieldError::invalid(join(&path, "expirationSeconds"), seconds, words));
+                }
+                if let Some(seconds) = projection["expirationSeconds"].as_i64().filter(|s| *s > TOKEN_SECONDS_MAX) {
+                    let words = "may not specify a duration larger than 2^32 seconds";
                     errors.push(FieldError::invalid(join(&path, "expirationSeconds"), seconds, words));
                 }
                 if let Some(place) = required(projection, "path", &path, errors) {
