@@ -37,6 +37,7 @@ impl Behaviour for CronJob {
         set_absent(spec, "successfulJobsHistoryLimit", 3);
         set_absent(spec, "failedJobsHistoryLimit", 1);
         if let Some(job) = present(spec, "jobTemplate").and_then(|template| present(template, "spec")) {
+            super::job::failure_patterns(job);
             workload::default_template(job);
         }
     }

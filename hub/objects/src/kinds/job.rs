@@ -139,14 +139,18 @@ fn default_spec(spec: &mut Value) {
     set_absent(spec, "suspend", false);
     let strict = spec["podFailurePolicy"].is_object();
     set(spec, "podReplacementPolicy", if strict { "Failed" } else { "TerminatingOrFailed" });
-    if let Some(policy) = present(spec, "podFailurePolicy") {
-        for rule in each(policy, "rules") {
-            for pattern in each(rule, "onPodConditions") {
-                set(pattern, "status", "True");
-            }
+    failure_patterns(spec);
+    workload::default_template(spec);
+}
+
+/// A condition that a policy names is one that holds, also in a CronJob's template.
+pub(super) fn failure_patterns(spec: &mut Value) {
+    let Some(policy) = present(spec, "podFailurePolicy") else { return };
+    for rule in each(policy, "rules") {
+        for pattern in each(rule, "onPodConditions") {
+            set(pattern, "status", "True");
         }
     }
-    workload::default_template(spec);
 }
 
 fn generate_selector(object: &mut Value, uid: &str) {
