@@ -103,3 +103,45 @@ fn who_only_looks_at_devices_needs_the_namespaces_consent() {
     c.kubectl(&["label", "namespace", "default", "resource.kubernetes.io/admin-access=true"]).ok();
     assert_eq!(c.json("POST", path, claim).0, 201);
 }
+
+#[test]
+fn a_runtime_class_brings_its_overhead_and_its_place() {
+    let c = Cluster::start();
+    let (pods, classes) = ("/api/v1/namespaces/default/pods", "/apis/node.k8s.io/v1/runtimeclasses");
+    let pod = |name: &str, more: Value| {
+        let mut spec = json!({"containers": [{"name": "c", "image": "i"}], "runtimeClassName": "sandboxed"});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"metadata": {"name": name}, "spec": spec})
+    };
+    let refused = |object: Value, words: &str| {
+        let (code, said) = c.json("POST", pods, object);
+        assert!(code == 403 && said["message"].as_str().unwrap().ends_with(words), "{code} {said}");
+    };
+    refused(pod("a", json!({})), "pods \"a\" is forbidden: pod rejected: RuntimeClass \"sandboxed\" not found");
+    let place = json!({"nodeSelector": {"sandbox": "yes"}, "tolerations": [{"key": "sandbox", "operator": "Exists"}]});
+    let overhead = json!({"cpu": "250m", "memory": "64Mi"});
+    let class = json!({"metadata": {"name": "sandboxed"}, "handler": "h", "overhead": {"podFixed": overhead},
+        "scheduling": place});
+    assert_eq!(c.json("POST", classes, class).0, 201);
+    let (code, made) = c.json("POST", pods, pod("a", json!({"nodeSelector": {"a": "b"}})));
+    assert_eq!(code, 201, "{made}");
+    assert_eq!(made["spec"]["overhead"], overhead);
+    assert_eq!(made["spec"]["nodeSelector"], json!({"a": "b", "sandbox": "yes"}));
+    let tolerations = made["spec"]["tolerations"].as_array().unwrap();
+    assert!(tolerations.iter().any(|toleration| toleration["key"] == "sandbox"), "{tolerations:?}");
+    refused(
+        pod("b", json!({"overhead": {"cpu": "1"}})),
+        "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead",
+    );
+    refused(
+        pod("b", json!({"nodeSelector": {"sandbox": "no"}})),
+        "conflict: runtimeClass.scheduling.nodeSelector[sandbox] = yes; pod.spec.nodeSelector[sandbox] = no",
+    );
+    refused(
+        pod("b", json!({"overhead": {"cpu": "1"}, "runtimeClassName": null})),
+        "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead",
+    );
+    assert_eq!(c.json("POST", pods, pod("c", json!({"overhead": overhead}))).0, 201);
+    c.raw("DELETE", &format!("{classes}/sandboxed"), &[], b"");
+    refused(pod("d", json!({})), "RuntimeClass \"sandboxed\" not found");
+}
