@@ -140,6 +140,11 @@ fn service_account_tokens() {
             .clone()
     };
     let token = made["status"]["token"].clone();
+    let mut keys = std::process::Command::new("curl");
+    keys.args(["-sS", "-o", "/dev/null", "-w", "%{content_type}", "--cacert"]).arg(c.dir.path().join("pki/ca.crt"));
+    keys.arg("-H").arg(format!("Authorization: Bearer {}", token.as_str().unwrap()));
+    let keys = keys.arg(format!("{}/openid/v1/jwks", c.url)).output().unwrap().stdout;
+    assert_eq!(String::from_utf8(keys).unwrap(), "application/jwk-set+json");
     let status = review(&token, json!([]));
     assert_eq!(
         (&status["authenticated"], &status["user"]["username"]),

@@ -52,6 +52,12 @@ fn json(code: u16, value: &Value, wanted: Wanted) -> Reply {
     sized(code, JSON, text.into(), wanted)
 }
 
+/// The public keys of the tokens that are issued here.
+pub fn keys(set: &Value) -> Reply {
+    let text = serde_json::to_vec(set).unwrap_or_default();
+    respond(200, HeaderValue::from_static("application/jwk-set+json"), Body::full(text))
+}
+
 /// Protobuf bytes with their envelope.
 pub fn encoded(code: u16, bytes: Bytes, wanted: Wanted) -> Reply {
     sized(code, PROTOBUF, bytes, wanted)

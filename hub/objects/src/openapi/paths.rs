@@ -9,6 +9,18 @@ use super::schemas::{Form, list_name};
 use crate::resource::{Resource, Subresource, api_version};
 
 const JSON_TYPES: [&str; 2] = ["application/json", "application/yaml"];
+/// What built-in kinds come as; lists also as streams of changes.
+const OBJECT_TYPES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const LIST_TYPES: [&str; 5] = [
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+    "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf;stream=watch",
+];
+const LOG_TYPES: [&str; 4] =
+    ["text/plain", "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const ANY_TYPE: [&str; 1] = ["*/*"];
 /// kubectl asks for the strategic type before it sends such a patch.
 const PATCH_TYPES: [&str; 4] = [
     "application/apply-patch+yaml",
@@ -188,7 +200,7 @@ impl Operations {
                 }
                 let patch = operation.method == "patch";
                 value["consumes"] = if patch { json!(PATCH_TYPES) } else { json!(["*/*"]) };
-                value["produces"] = json!(JSON_TYPES);
+                value["produces"] = json!(answers_as(resource, sub, &operation));
                 value["responses"] = self.responses(
                     codes,
                     |schema| json!({"description": "OK", "schema": schema}),
@@ -202,7 +214,7 @@ impl Operations {
                         "required": operation.method != "delete",
                     });
                 }
-                let content = self.content(&JSON_TYPES, &operation.answer);
+                let content = self.content(answers_as(resource, sub, &operation), &operation.answer);
                 value["responses"] = self.responses(
                     codes,
                     |_| json!({"description": "OK", "content": content}),
@@ -232,6 +244,17 @@ impl Operations {
         }
         out.insert("401".into(), json!({"description": "Unauthorized"}));
         Value::Object(out)
+    }
+}
+
+/// The media types that an operation answers in.
+fn answers_as(resource: &Resource, sub: Option<&Subresource>, operation: &Operation<'_>) -> &'static [&'static str] {
+    match operation.action {
+        "connect" => &ANY_TYPE,
+        _ if resource.custom.is_some() => &JSON_TYPES,
+        "list" => &LIST_TYPES,
+        _ if sub.is_some_and(|sub| sub.name == "log") => &LOG_TYPES,
+        _ => &OBJECT_TYPES,
     }
 }
 

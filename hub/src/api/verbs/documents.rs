@@ -58,7 +58,7 @@ pub async fn answer(call: Call, input: Input) -> Result<Reply, Status> {
         ["openapi", "v2"] => Ok(v2(&call)),
         ["metrics"] => Ok(metrics(&call)),
         [".well-known", "openid-configuration"] => json(health::openid()),
-        ["openid", "v1", "jwks"] => json(call.api.tokens.jwks()),
+        ["openid", "v1", "jwks"] => Ok(reply::keys(&call.api.tokens.jwks())),
         _ => Err(Status::no_such_resource()),
     }
 }
