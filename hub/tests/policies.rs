@@ -3,6 +3,9 @@
 
 #[path = "support/mod.rs"]
 mod support;
+/// What the conformance suite asks of webhooks, beyond the tests here.
+#[path = "policies/webhooks.rs"]
+mod webhooks;
 
 use serde_json::{Value, json};
 use std::{

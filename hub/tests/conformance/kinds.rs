@@ -18,6 +18,7 @@ impl Row {
     pub fn name(&self, at: usize) -> String {
         match self.plural {
             "ipaddresses" => format!("198.51.100.{}", 10 + at),
+            "apiservices" => format!("v1.round-{at}.example.org"),
             _ => format!("round-{at}"),
         }
     }
@@ -27,6 +28,7 @@ impl Row {
         let mut object = self.spec.clone();
         object["metadata"] = json!({"name": self.name(at), "labels": {key: value}});
         match self.plural {
+            "apiservices" => object["spec"]["group"] = json!(format!("round-{at}.example.org")),
             "servicecidrs" => object["spec"] = json!({"cidrs": [format!("10.{}.0.0/24", 100 + at)]}),
             "certificatesigningrequests" => object["spec"]["request"] = json!(request()),
             // Of something in the same namespace.
@@ -99,6 +101,7 @@ fn core() -> Vec<Row> {
         row(v1, "replicationcontrollers", "ReplicationController",
             json!({"spec": {"replicas": 0, "selector": {"round": "pod"}, "template": template("Always")}}),
                 Some(condition_core())),
+        global(v1, "nodes", "Node", json!({"spec": {"unschedulable": true}}), Some(condition_core())),
         row(v1, "pods", "Pod", json!({"spec": {"schedulerName": "nobody", "containers": [{"name": "c", "image": "i"}]}}),
             Some(json!({"message": "set by a test", "conditions": [{"type": "StatusUpdate", "status": "True"}]}))),
     ]
@@ -210,6 +213,9 @@ fn platform() -> Vec<Row> {
             "reinvocationPolicy": "Never", "mutations": mutation}}), None),
         global(adm, "mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding",
             json!({"spec": {"policyName": "round-0"}}), None),
+        global("apiregistration.k8s.io/v1", "apiservices", "APIService", json!({"spec": {"version": "v1",
+            "service": {"namespace": "default", "name": "nobody", "port": 443}, "insecureSkipTLSVerify": true,
+            "groupPriorityMinimum": 2000, "versionPriority": 200}}), Some(condition_core())),
         global(adm, "validatingwebhookconfigurations", "ValidatingWebhookConfiguration", hook.clone(), None),
         global(adm, "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", hook, None),
     ]
