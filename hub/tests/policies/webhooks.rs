@@ -65,8 +65,9 @@ fn rules_are_updated_and_patched() {
         let path = plural(kind);
         let mut object = made(&c, &path, hook.configuration(kind, "changing", json!({})));
         let touched = |number: usize| {
-            let (code, answer) = c.json("POST", MAPS, config_map(&format!("{}-{number}", kind.to_ascii_lowercase()), json!({})));
-            code != 201 || !answer["data"].is_null()
+            let name = format!("{}-{number}", kind.to_ascii_lowercase());
+            let (code, answer) = c.json("POST", MAPS, config_map(&name, json!({"a": "1"})));
+            code != 201 || answer["data"]["m"] == "1"
         };
         assert!(touched(0));
         object["webhooks"][0]["rules"][0]["operations"] = json!(["UPDATE"]);
