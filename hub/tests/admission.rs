@@ -4,7 +4,7 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use support::Cluster;
 
 #[test]
