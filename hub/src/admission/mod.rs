@@ -41,6 +41,8 @@ pub enum Operation {
     Create,
     Update,
     Delete,
+    /// To a pod, a Service or a node: exec, attach, port-forward, proxy.
+    Connect,
 }
 
 /// One write, as the rules see it.

@@ -99,6 +99,24 @@ fn conditions_are_kept_and_wrong_ones_refused() {
     }
 }
 
+#[test]
+fn attaching_is_refused() {
+    let c = Cluster::start();
+    let hook = refuses(&c, "attaching to pod 'to-be-attached' is not allowed");
+    let rules = json!({"rules": [rule("", "pods/attach", &["CONNECT"])]});
+    made(&c, &plural("ValidatingWebhookConfiguration"), hook.configuration("ValidatingWebhookConfiguration", "attach", rules));
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({"metadata": {"name": "to-be-attached"}, "spec": {"containers": [{"name": "c", "image": "i"}],
+        "nodeName": "n"}});
+    made(&c, pods, pod);
+    let upgrade = [("Connection", "Upgrade"), ("Upgrade", "SPDY/3.1"), ("X-Stream-Protocol-Version", "v4.channel.k8s.io")];
+    let (code, answer) = c.raw("POST", &format!("{pods}/to-be-attached/attach?container=c&stdout=true"), &upgrade, b"");
+    let words = String::from_utf8(answer).unwrap();
+    assert!(code >= 400 && words.contains("attaching to pod 'to-be-attached' is not allowed"), "{code} {words}");
+    let request = &hook.asked.lock().unwrap()[0]["request"];
+    assert_eq!((&request["operation"], &request["subResource"]), (&json!("CONNECT"), &json!("attach")));
+}
+
 fn definition(schema: Value, versions: &[(&str, bool)]) -> Value {
     let versions: Vec<Value> = versions
         .iter()

@@ -174,6 +174,7 @@ impl<'a> Case<'a> {
             Operation::Create => "CREATE",
             Operation::Update => "UPDATE",
             Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
         }
     }
 
@@ -232,16 +233,19 @@ impl<'a> Case<'a> {
             None => json!({"group": r.group, "version": r.version, "kind": r.kind}),
         };
         let resource = |r: &Resource| json!({"group": r.group, "version": r.version, "resource": r.plural});
+        let options = |kind: &str| json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
         let options = match self.operation {
-            Operation::Create => "CreateOptions",
-            Operation::Update => "UpdateOptions",
-            Operation::Delete => "DeleteOptions",
+            Operation::Create => options("CreateOptions"),
+            Operation::Update => options("UpdateOptions"),
+            Operation::Delete => options("DeleteOptions"),
+            // What is asked for is the object itself.
+            Operation::Connect => Value::Null,
         };
         let mut request = json!({
             "uid": uid, "kind": kind(wanted), "resource": resource(wanted),
             "requestKind": kind(own), "requestResource": resource(own),
             "name": self.name, "operation": self.operation(), "userInfo": self.user.to_value(),
-            "dryRun": self.dry_run, "options": {"kind": options, "apiVersion": "meta.k8s.io/v1"},
+            "dryRun": self.dry_run, "options": options,
         });
         for (field, value) in [
             ("subResource", self.subresource),
@@ -290,6 +294,9 @@ impl<'a> Case<'a> {
 
     /// What a webhook or policy made, in the form of its kind again.
     fn formed(&self, mut object: Value) -> Result<Value, Status> {
+        if self.operation == Operation::Connect {
+            return Ok(object);
+        }
         let form = form::Validation::Ignore;
         form::conform_target(&mut object, self.target, Vec::new(), form, &mut Vec::new())?;
         strategy::default(&self.target.resource, &mut object);
@@ -300,7 +307,7 @@ impl<'a> Case<'a> {
     }
 }
 
-/// Policies and webhooks that change the object. Never at a delete, which has no object to change.
+/// Policies and webhooks that change the object. A delete has no object to change, and a connection's is the call itself.
 pub async fn mutate(
     ask: &Ask,
     operation: Operation,
@@ -313,10 +320,9 @@ pub async fn mutate(
         return Ok(());
     };
     let nothing = Value::Null;
-    if operation == Operation::Delete {
-        return webhooks::mutate(&case, &mut nothing.clone(), warnings)
-            .await
-            .map(|_| ());
+    if matches!(operation, Operation::Delete | Operation::Connect) {
+        let mut shown = if operation == Operation::Delete { nothing } else { object.clone() };
+        return webhooks::mutate(&case, &mut shown, warnings).await.map(|_| ());
     }
     policies::mutate(&case, object)?;
     if webhooks::mutate(&case, object, warnings).await? {

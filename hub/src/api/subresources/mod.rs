@@ -5,6 +5,7 @@
 
 pub mod limpet;
 
+mod admit;
 pub mod binding;
 mod connect;
 mod eviction;
@@ -29,6 +30,9 @@ pub async fn answer(call: &mut Call, target: &Target, input: Input) -> Result<Re
     let preflight = subresource.name == "proxy" && call.info.verb == "options";
     if !preflight && !subresource.verbs.iter().any(|v| v == call.info.verb) {
         return Err(not_allowed());
+    }
+    if matches!(subresource.name.as_str(), "exec" | "attach" | "portforward" | "proxy") && !preflight {
+        admit::connection(call, target).await?;
     }
     match (subresource.name.as_str(), call.info.verb) {
         ("scale", _) => scale::answer(call, target, input).await,
