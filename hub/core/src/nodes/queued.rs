@@ -33,19 +33,18 @@ pub fn queued(view: &ObjectStore, node: &str, since: Timestamp) -> Vec<Waiting> 
 
 fn waiting(view: &ObjectStore, key: &ItemKey, since: Timestamp) -> Option<Waiting> {
     let (namespace, name) = (&*key.namespace, &*key.name);
-    let (kind, object) = match key.kind {
-        ItemKind::Pod => ("pod", view.pod(namespace, name)?.value()),
-        ItemKind::ConfigMap => ("ConfigMap", view.get::<ConfigMap>(namespace, name)?.value()),
-        ItemKind::Secret => ("Secret", view.get::<Secret>(namespace, name)?.value()),
-        ItemKind::Schedule => ("CronJob", view.get::<CronJob>(namespace, name)?.value()),
+    let (kind, meta) = match key.kind {
+        ItemKind::Pod => ("pod", view.pod(namespace, name)?.field("/metadata")),
+        ItemKind::ConfigMap => ("ConfigMap", view.get::<ConfigMap>(namespace, name)?.field("/metadata")),
+        ItemKind::Secret => ("Secret", view.get::<Secret>(namespace, name)?.field("/metadata")),
+        ItemKind::Schedule => ("CronJob", view.get::<CronJob>(namespace, name)?.field("/metadata")),
         _ => return None,
     };
-    let what = change(&object, since)?;
+    let what = change(&meta, since)?;
     Some(Waiting { kind, namespace: namespace.into(), name: name.into(), what })
 }
 
-fn change(object: &Value, since: Timestamp) -> Option<&'static str> {
-    let meta = &object["metadata"];
+fn change(meta: &Value, since: Timestamp) -> Option<&'static str> {
     let later = |time: &Value| time.as_str().and_then(|t| t.parse::<Timestamp>().ok()).is_some_and(|t| t > since);
     if meta["deletionTimestamp"].is_string() {
         return Some("to be deleted");

@@ -3,10 +3,12 @@
 //! In: events of the store, as bytes per (resource, namespace, name). Out: typed objects, indexes, and what changed.
 //! Never: waits, writes, or copies an object's bytes (they are shared with the store).
 
+mod beside;
 mod changed;
 pub mod kinds;
 mod meta;
 mod object;
+pub(crate) mod pick;
 mod selector;
 mod previous;
 mod store;

@@ -3,7 +3,7 @@
 //! In: canonical JSON. Out: `Obj<T>` and the enum over all kinds that are typed; everything else keeps metadata.
 //! Never: fails on a field that it does not read; an object that cannot be read as its kind keeps its metadata.
 
-use super::{kinds::*, meta::Meta};
+use super::{beside, kinds::*, meta::Meta, pick::pick};
 use crate::canonical::strip_nulls;
 use bytes::Bytes;
 use limpet_protocol::ItemHash;
@@ -66,7 +66,7 @@ impl<T> Obj<T> {
 
     /// One field of the object by JSON pointer, e.g. `/spec/template`; null when it is missing.
     pub fn field(&self, pointer: &str) -> Value {
-        self.value().pointer_mut(pointer).map(Value::take).unwrap_or_default()
+        pick(&self.raw, pointer)
     }
 }
 
@@ -86,9 +86,7 @@ struct OnlyMeta {
 }
 
 fn read<T: DeserializeOwned + Default>(raw: &[u8]) -> Option<(Meta, T)> {
-    let quick = serde_json::from_slice::<OnlyMeta>(raw)
-        .and_then(|m| Ok((m.metadata, serde_json::from_slice::<T>(raw)?)));
-    if let Ok(both) = quick {
+    if let Ok(both) = beside::read(raw) {
         return Some(both);
     }
     let mut value: Value = serde_json::from_slice(raw).ok()?;

@@ -67,6 +67,14 @@ impl ObjectStore {
         self.replace(key, new)
     }
 
+    /// As `apply`, with an object that was read before.
+    #[cfg(any(test, feature = "world"))]
+    pub fn apply_read(&mut self, revision: u64, key: &Key, object: Object) -> Changed {
+        self.revision = self.revision.max(revision);
+        self.resource_id(&key.resource);
+        self.replace(Arc::new(key.clone()), Some(object))
+    }
+
     /// An event of something else than its binding leaves a pod where it was assumed to be: a binding is never taken back, so
     /// a pod that was on a node here and is on none there is not bound yet.
     fn still_assumed(&self, new: Object) -> Object {
