@@ -78,6 +78,8 @@ pub struct Settings {
     pub tokens: Arc<dyn accounttoken::TokenSigner>,
     /// What pods use, for autoscalers.
     pub metrics: Arc<dyn Metrics>,
+    /// When the hub began to listen to its boards.
+    pub started: Timestamp,
 }
 
 impl Default for Settings {
@@ -87,6 +89,7 @@ impl Default for Settings {
             cluster_info: String::new(),
             tokens: Arc::new(accounttoken::NoSigner),
             metrics: Arc::new(NoMetrics),
+            started: Timestamp::MIN,
         }
     }
 }
@@ -140,7 +143,7 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(podgc::PodGarbageCollector::default()),
         Box::new(taints::TaintEviction::default()),
         Box::new(devicetaints::DeviceTaintEviction),
-        Box::new(absence::AbsenceController),
+        Box::new(absence::AbsenceController { started: settings.started }),
         Box::new(nodepool::NodePoolController),
         Box::new(link::LinkPolicyController),
         Box::new(fleet::FleetRolloutController),

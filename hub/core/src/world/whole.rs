@@ -58,7 +58,7 @@ impl World {
 
     pub fn with_metrics(metrics: std::sync::Arc<dyn control::Metrics>) -> World {
         let tokens = std::sync::Arc::new(Scribe);
-        let settings = Settings { ca_pem: "CA".into(), cluster_info: "KUBECONFIG".into(), tokens, metrics };
+        let settings = Settings { ca_pem: "CA".into(), cluster_info: "KUBECONFIG".into(), tokens, metrics, started: crate::Timestamp::MIN };
         // Nobody rests: time stands still while the world settles.
         let scheduler = Scheduler::new(Config { backoff_first_s: 0, backoff_max_s: 0, ..Config::default() });
         World {

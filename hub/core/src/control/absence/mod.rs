@@ -4,11 +4,11 @@
 //! ReplicaSet starts others; when the board is back, one of each pair goes.
 //! Policy, the nearest word wins: annotations of the pod, of the node, the NodePool, the defaults (never lost).
 //! Never: deletes a pod while its board is away; acts at all when most of the fleet vanished at the same time, for then
-//! it is the hub's own link that is suspect; touches pods that belong to their node.
+//! it is the hub's own link that is suspect, or before it can be known who vanished; touches pods that belong to their node.
 
 use super::{Controller, common::after, nodepool::pool_of};
 use crate::{
-    Changed, EventType, Key, ObjectStore, Plan, Regarding, Timestamp,
+    Changed, EventType, Key, ObjectStore, Plan, Regarding, Timestamp, limits,
     nodes::offline::OFFLINE_SINCE,
     view::{Kind, Labels, Node, NodePool, OfflineWords, Pod, conditions::rfc3339},
 };
@@ -21,6 +21,9 @@ const NAME: &str = "absence-controller";
 pub const LOST_SINCE: &str = "limpet.dev/lost-since";
 /// Boards that went away within this time of each other went together.
 const TOGETHER_S: i64 = 600;
+/// Boards that went in one moment are marked as away one after the other, and a hub that has just started takes all for there
+/// until they had time to come: nobody is replaced sooner than this, whatever the policy says.
+const KNOWN_AFTER_S: i64 = limits::OFFLINE_AFTER_CLOSE_S + 20;
 /// Seconds during which it is said why nobody is replaced.
 const SAID_WITHIN_S: i64 = 10;
 const UNREADABLE: &str = "UnreadableAnnotation";
@@ -81,7 +84,10 @@ pub fn is_lost(pod: &Pod) -> bool {
 }
 
 #[derive(Debug)]
-pub struct AbsenceController;
+pub struct AbsenceController {
+    /// When this hub began to listen to its boards.
+    pub started: Timestamp,
+}
 
 impl Controller for AbsenceController {
     fn name(&self) -> &'static str {
@@ -129,12 +135,19 @@ impl Controller for AbsenceController {
                 if let Some(wrong) = said_wrongly(&complaints(&node.meta.annotations)) {
                     plan.event(Regarding::of(&**node), EventType::Warning, UNREADABLE, wrong, NAME);
                 }
-                lose(view, node, since, now, &mut plan);
+                lose(view, node, (since, self.known_at(now)), now, &mut plan);
             }
             None if node.status.ready() => take_back(view, node, now, &mut plan),
             None => {}
         }
         plan
+    }
+}
+
+impl AbsenceController {
+    /// From when on boards that are away are known to be. A clock that was set back since the start says nothing.
+    fn known_at(&self, now: Timestamp) -> Timestamp {
+        after(self.started.min(now), KNOWN_AFTER_S)
     }
 }
 
@@ -147,7 +160,7 @@ fn is_replaceable(pod: &Pod) -> bool {
     pod.is_active() && pod.meta.controller().is_some_and(|o| REPLACEABLE.contains(&&*o.kind))
 }
 
-fn lose(view: &ObjectStore, node: &Node, since: Timestamp, now: Timestamp, plan: &mut Plan) {
+fn lose(view: &ObjectStore, node: &Node, (since, known): (Timestamp, Timestamp), now: Timestamp, plan: &mut Plan) {
     let pods = view.pods_on(&node.meta.name).filter(|p| is_replaceable(p) && !is_lost(p));
     for pod in pods {
         let policy = Policy::of(view, pod, node);
@@ -155,7 +168,7 @@ fn lose(view: &ObjectStore, node: &Node, since: Timestamp, now: Timestamp, plan:
             plan.event(Regarding::of(&**pod), EventType::Warning, UNREADABLE, wrong, NAME);
         }
         let Some(seconds) = policy.lost_after_s.filter(|_| policy.replace) else { continue };
-        let due = after(since, seconds);
+        let due = after(since, seconds.max(KNOWN_AFTER_S)).max(known);
         if due > now {
             plan.wake_at(due);
             continue;

@@ -274,3 +274,36 @@ fn endpoints_stay_while_their_board_is_away() {
     assert_eq!(both.len(), 2, "the replacement serves, too");
     assert_eq!(both[0], ("n0".to_owned(), true));
 }
+
+/// The first board that is marked as away sees all others as there.
+#[test]
+fn boards_that_went_in_one_moment_are_counted_before_anybody_is_replaced() {
+    let mut w = world(3, "apps/deployments");
+    annotate(&mut w, "/nodes", "", "n0", json!({LOST_AFTER: "5s", REPLACE: "true"}));
+    w.settle();
+    away(&mut w, "n0");
+    w.pass(15);
+    away(&mut w, "n1");
+    w.pass(3600);
+    assert_eq!(w.list("/pods").len(), 1, "two of three went together");
+    back(&mut w, "n1");
+    w.settle();
+    assert_eq!(w.list("/pods").len(), 2, "one of three is away");
+}
+
+/// Until boards had time to come, nobody can say who is there.
+#[test]
+fn a_hub_that_has_just_started_replaces_nobody() {
+    let mut w = world(3, "apps/deployments");
+    annotate(&mut w, "/nodes", "", "n0", json!({LOST_AFTER: "5s", REPLACE: "true"}));
+    w.settle();
+    let (started, key) = (after(w.now, 1000), Key::new(Node::RESOURCE, "", "n0"));
+    let since = json!({"metadata": {"annotations": {OFFLINE_SINCE: rfc3339(w.now)}}});
+    w.patch("/nodes", "", "n0", since);
+    let look = |at: i64| AbsenceController { started }.reconcile(&w.view, &key, after(started, at), 1);
+    assert!(look(0).is_empty());
+    assert_eq!(look(59).again_at, Some(after(started, 60)));
+    assert!(!look(60).is_empty());
+    // The clock was set back by a day: that is no start.
+    assert!(look(60 - 86_400).again_at < Some(started));
+}
