@@ -4,7 +4,7 @@
 
 use limpet_hub_core::Timestamp;
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
     time::Instant,
 };
 
@@ -30,6 +30,14 @@ pub fn steady() -> Timestamp {
 pub fn steady_instant(at: Timestamp) -> tokio::time::Instant {
     let wait = at.duration_since(steady());
     tokio::time::Instant::now() + std::time::Duration::try_from(wait).unwrap_or_default()
+}
+
+/// A clock that was right when the hub began to ask it, and that nobody sets: how long somebody has been silent is measured with it.
+/// Other than `steady` it does not follow a jump forward either, after which everybody would have been silent for long.
+pub fn even() -> Timestamp {
+    static START: OnceLock<(Timestamp, Instant)> = OnceLock::new();
+    let (wall, mono) = START.get_or_init(|| (now(), Instant::now()));
+    wall.checked_add(mono.elapsed()).unwrap_or(*wall)
 }
 
 /// Random bits for generated names. Without randomness the time must do: names only need to differ.

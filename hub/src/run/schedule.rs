@@ -85,13 +85,13 @@ impl Scheduling {
         loop {
             let (key, wake) = {
                 let mut scheduler = self.scheduler();
-                (scheduler.next(clock::now()), scheduler.wake_at())
+                (scheduler.next(clock::steady()), scheduler.wake_at())
             };
             match (key, wake) {
                 (Some(key), _) => return key,
                 (None, None) => self.news.notified().await,
                 (None, Some(at)) => {
-                    let _ = tokio::time::timeout_at(super::control::instant(at), self.news.notified()).await;
+                    let _ = tokio::time::timeout_at(clock::steady_instant(at), self.news.notified()).await;
                 }
             }
         }
@@ -103,7 +103,7 @@ impl Scheduling {
         let (plan, profile) = {
             let view = world.read();
             let name = view.pod(&key.namespace, &key.name).map(|p| p.spec.scheduler_name.to_string());
-            let plan = self.scheduler().plan(&view, &key, clock::now(), clock::seed());
+            let plan = self.scheduler().plan(&view, &key, clock::steady(), clock::seed());
             (plan, name.filter(|n| !n.is_empty()).unwrap_or_else(|| SCHEDULER_NAME.into()))
         };
         self.attempts.decided(begin.elapsed());
@@ -127,7 +127,7 @@ impl Scheduling {
     fn assume(&self, namespace: &str, name: &str, uid: &str, node: &str) {
         let mut view = self.applier.world().write();
         if let Some(changed) = view.assume_bound(namespace, name, uid, node) {
-            self.scheduler().observe(&view, &changed, clock::now());
+            self.scheduler().observe(&view, &changed, clock::steady());
         }
     }
 
@@ -146,7 +146,7 @@ impl Scheduling {
                 }
                 tracing::debug!(%key, "not bound: {}", status.message);
                 self.attempts.ended(&profile, Ended::Error, begin.elapsed());
-                self.scheduler().failed(&key, clock::now());
+                self.scheduler().failed(&key, clock::steady());
                 self.news.notify_one();
             }
         }
@@ -159,7 +159,7 @@ impl Listener for Scheduling {
     }
 
     fn changed(&self, view: &ObjectStore, changed: &Changed) {
-        self.scheduler().observe(view, changed, clock::now());
+        self.scheduler().observe(view, changed, clock::steady());
         self.news.notify_one();
     }
 

@@ -34,7 +34,7 @@ const PRESSURES: [(&str, &str); 3] = [
     ("PIDPressure", "node.kubernetes.io/pid-pressure"),
 ];
 
-/// When nodes were heard of. The shell calls these on every connection, message and disconnection. A node with a connection
+/// When nodes were heard of, by a clock that nobody sets. The shell calls these on every connection, message and disconnection. A node with a connection
 /// is there: the broker ends the connection when a board's pings stay away.
 #[derive(Clone, Debug)]
 pub struct Liveness {
@@ -68,7 +68,7 @@ impl Liveness {
         self.nodes.remove(node);
     }
 
-    pub fn last_heard(&self, node: &str) -> Timestamp {
+    fn last_heard(&self, node: &str) -> Timestamp {
         self.nodes.get(node).map_or(self.hub_started, |s| s.at)
     }
 
@@ -76,20 +76,26 @@ impl Liveness {
         self.nodes.get(node).is_some_and(|s| s.connected)
     }
 
-    /// When the node counts as offline if it does not connect until then; `None` while it is connected.
-    fn deadline(&self, node: &str) -> Option<Timestamp> {
+    /// The same moment by the wall clock, which is at `now` while the other one is at `even`.
+    fn heard_by(&self, node: &str, (now, even): (Timestamp, Timestamp)) -> Timestamp {
+        let silent = even.duration_since(self.last_heard(node)).max(jiff::SignedDuration::ZERO);
+        now.checked_sub(silent).unwrap_or(now)
+    }
+
+    /// When the node counts as offline if it does not connect until then, by the wall clock; `None` while it is connected.
+    fn deadline(&self, node: &str, clocks: (Timestamp, Timestamp)) -> Option<Timestamp> {
         let patience = jiff::SignedDuration::from_secs(limits::OFFLINE_AFTER_CLOSE_S);
         (!self.is_connected(node))
-            .then(|| self.last_heard(node).checked_add(patience).unwrap_or(Timestamp::MAX))
+            .then(|| self.heard_by(node, clocks).checked_add(patience).unwrap_or(Timestamp::MAX))
     }
 }
 
 /// What is to be said about one node now. Call it for every node at start, when a session opens or closes, when the
-/// Node object changes, and at `again_at`.
-pub fn reconcile(view: &ObjectStore, liveness: &Liveness, node: &str, now: Timestamp) -> Plan {
+/// Node object changes, and at `again_at`. `even`: the time by the clock that `Liveness` is kept with.
+pub fn reconcile(view: &ObjectStore, liveness: &Liveness, node: &str, now: Timestamp, even: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let Some(object) = view.node(node) else { return plan };
-    let deadline = liveness.deadline(node);
+    let (deadline, heard) = (liveness.deadline(node, (now, even)), liveness.heard_by(node, (now, even)));
     let alive = deadline.is_none_or(|at| now < at);
     let ready = object.status.condition("Ready");
     let silenced = ready.is_some_and(|c| &*c.status == "Unknown");
@@ -103,14 +109,14 @@ pub fn reconcile(view: &ObjectStore, liveness: &Liveness, node: &str, now: Times
         }
     } else if !silenced {
         say(&mut plan, object, now, false);
-        plan.because("Offline", format!("nothing heard since {}", rfc3339(liveness.last_heard(node))));
+        plan.because("Offline", format!("nothing heard since {}", rfc3339(heard)));
     }
     let ready_now = match (alive, silenced) {
         (false, _) => None,
         (true, true) => liveness.is_connected(node).then_some(true),
         (true, false) => Some(ready.is_some_and(|c| &*c.status == "True")),
     };
-    mark(&mut plan, view, object, liveness, ready_now);
+    mark(&mut plan, view, object, heard, ready_now);
     plan
 }
 
@@ -168,7 +174,7 @@ fn wanted_taints(object: &Node, ready: Option<bool>) -> Vec<&'static str> {
 }
 
 /// Taints and the annotation. `ready`: `None` = not there.
-fn mark(plan: &mut Plan, view: &ObjectStore, object: &Node, liveness: &Liveness, ready: Option<bool>) {
+fn mark(plan: &mut Plan, view: &ObjectStore, object: &Node, heard: Timestamp, ready: Option<bool>) {
     let wanted = wanted_taints(object, ready);
     let old = object.field("/spec/taints");
     let old = old.as_array().cloned().unwrap_or_default();
@@ -192,12 +198,12 @@ fn mark(plan: &mut Plan, view: &ObjectStore, object: &Node, liveness: &Liveness,
     let annotated = object.meta.annotations.contains_key(OFFLINE_SINCE);
     if ready.is_none() != annotated {
         let since = match ready {
-            None => json!(rfc3339(liveness.last_heard(&object.meta.name))),
+            None => json!(rfc3339(heard)),
             Some(_) => Value::Null,
         };
         merge["metadata"] = json!({"annotations": {OFFLINE_SINCE: since}});
     }
-    let waits = ready.is_none().then(|| queue_text(view, &object.meta.name, liveness.last_heard(&object.meta.name))).flatten();
+    let waits = ready.is_none().then(|| queue_text(view, &object.meta.name, heard)).flatten();
     if waits.as_deref() != object.meta.annotations.get(QUEUED) {
         merge["metadata"]["annotations"][QUEUED] = json!(waits);
     }
@@ -282,7 +288,7 @@ mod tests {
         fn settle(&mut self, liveness: &Liveness, now: Timestamp) -> Vec<String> {
             let mut events = Vec::new();
             for _ in 0..5 {
-                let plan = reconcile(&self.view, liveness, "n1", now);
+                let plan = reconcile(&self.view, liveness, "n1", now, now);
                 if plan.is_empty() {
                     return events;
                 }
@@ -357,6 +363,23 @@ mod tests {
         liveness.disconnected("n1", at(89_000));
         assert_eq!(world.settle(&liveness, at(90_001)), ["NodeNotReady"]);
         assert_eq!(world.node["metadata"]["annotations"][OFFLINE_SINCE], rfc3339(at(89_000)));
+    }
+
+    /// The wall clock is set while a board is away: how long it has been silent does not depend on that.
+    #[test]
+    fn a_clock_that_is_set_makes_nobody_go_away_sooner_or_later() {
+        let day = 86_400;
+        for jump in [-day, 0, day, 56 * 365 * day] {
+            let world = World::new("True");
+            let mut liveness = Liveness::new(at(0));
+            liveness.disconnected("n1", at(10));
+            let look = |even: i64| reconcile(&world.view, &liveness, "n1", at(even + jump), at(even));
+            let due = 10 + limits::OFFLINE_AFTER_CLOSE_S;
+            let waits = look(due - 1);
+            assert_eq!((waits.changes.len(), waits.again_at), (0, Some(at(due + jump))), "{jump}");
+            let Some(Change::Patch { merge, .. }) = look(due).changes.pop() else { panic!("{jump}: not away") };
+            assert_eq!(merge["metadata"]["annotations"][OFFLINE_SINCE], rfc3339(at(10 + jump)), "{jump}");
+        }
     }
 
     /// Writes in an hour of a board whose link is lost for some seconds, and comes back, all the time. Events are counted, too.

@@ -43,14 +43,14 @@ pub struct Presence {
 impl Presence {
     #[allow(clippy::new_without_default)]
     pub fn new() -> Presence {
-        Presence { started: clock::now(), seen: Mutex::default() }
+        Presence { started: clock::even(), seen: Mutex::default() }
     }
 
     /// The node has no connection any more.
     pub(super) fn left(&self, node: &str) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(seen) = seen.get_mut(node) {
-            (seen.connected, seen.at) = (false, clock::now());
+            (seen.connected, seen.at) = (false, clock::even());
         }
     }
 
@@ -61,7 +61,7 @@ impl Presence {
     /// The verdict, and on admission the new state.
     fn ask(&self, node: &str, record: &str, hardware: &str) -> Verdict {
         let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = clock::now();
+        let now = clock::even();
         let verdict = holder::verdict(record, all.get(node), hardware, self.started, now);
         if verdict != Verdict::KeepOut {
             all.insert(node.into(), Seen { hardware: hardware.into(), connected: true, at: now });

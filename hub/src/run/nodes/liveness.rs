@@ -28,7 +28,7 @@ pub struct Offline {
 
 impl Offline {
     pub fn new(applier: Arc<Applier>, of_leader: Arc<Applier>, peers: Arc<Peers>) -> Arc<Offline> {
-        let liveness = Mutex::new(Liveness::new(clock::now()));
+        let liveness = Mutex::new(Liveness::new(clock::even()));
         Arc::new(Offline { liveness, queue: Queue::new(), applier, of_leader, peers })
     }
 
@@ -57,7 +57,7 @@ impl Offline {
         let plan = {
             let liveness = self.liveness();
             let view = self.applier.world().read();
-            reconcile(&view, &liveness, &node, clock::now())
+            reconcile(&view, &liveness, &node, clock::now(), clock::even())
         };
         match applier.apply(COMPONENT, plan.changes).await {
             Ok(_) => {
@@ -83,7 +83,7 @@ impl Offline {
     pub(super) fn heard(&self, node: &str) {
         let mut liveness = self.liveness();
         let news = !liveness.is_connected(node);
-        liveness.heard(node, clock::now());
+        liveness.heard(node, clock::even());
         drop(liveness);
         if news {
             self.queue.add(node.into());
@@ -92,7 +92,7 @@ impl Offline {
 
     /// `silent`: for how long nothing was heard before the connection ended.
     pub(super) fn disconnected(&self, node: &str, silent: Duration) {
-        let now = clock::now();
+        let now = clock::even();
         self.peers.disconnected(node);
         self.liveness().disconnected(node, now.checked_sub(silent).unwrap_or(now));
         self.queue.add(node.into());
@@ -113,7 +113,7 @@ impl Offline {
 impl LinkEnds for Offline {
     fn link_ended(&self, node: &str) {
         if !self.is_connected(node) {
-            self.liveness().disconnected(node, clock::now());
+            self.liveness().disconnected(node, clock::even());
             self.queue.add(node.into());
         }
     }

@@ -245,9 +245,11 @@ fn ended_at(pod: &Pod) -> Timestamp {
 }
 
 /// The same, for the wait before the next pod. A board's clock may be years ahead: an end that is still to come is not
-/// believed, and the hub's own time of the pod's creation counts instead.
+/// believed, and the hub's own time of the pod's creation counts instead. That is still to come, too, where the hub's clock was set
+/// back: then nobody waits.
 pub fn ended_before(pod: &Pod, now: Timestamp) -> Timestamp {
-    Some(ended_at(pod)).filter(|t| *t <= now).unwrap_or(pod.meta.created_at())
+    let times = [ended_at(pod), pod.meta.created_at()];
+    times.into_iter().find(|t| *t <= now).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// The first rule of the pod failure policy that a failed pod matches, with its place.

@@ -66,6 +66,15 @@ fn an_end_that_is_still_to_come_holds_nothing_up() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_holds_nothing_up() {
+    let mut w = run(json!({"completions": 1, "parallelism": 1, "backoffLimit": 3}), &[("j-", 3)]);
+    assert_eq!(status(&w)["failed"], 1);
+    w.now = w.now.checked_sub(jiff::SignedDuration::from_hours(48)).unwrap();
+    w.pass(30);
+    assert_eq!(status(&w)["failed"], 2, "{:#}", status(&w));
+}
+
+#[test]
 fn fails_after_its_limit_with_waits_between() {
     let mut w = run(json!({"completions": 1, "parallelism": 1, "backoffLimit": 2}), &[("j-", 3)]);
     assert_eq!(status(&w)["failed"], 1);
