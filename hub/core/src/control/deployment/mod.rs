@@ -127,7 +127,7 @@ impl<'a> Step<'a> {
             self.scale_all();
             self.clean_up();
             self.sync_status();
-        } else if self.is_scaling() {
+        } else if self.is_scaling() && self.can_scale() {
             self.refresh_new();
             self.scale_all();
             self.sync_status();

@@ -20,6 +20,12 @@ impl<'a> Step<'a> {
             .any(|rs| number(rs, DESIRED_REPLICAS).is_some_and(|n| n != wanted))
     }
 
+    /// Several ReplicaSets are sized in proportion only where they may be there together: where all old pods are to go first, a
+    /// rollout that was under way when the strategy changed goes on, and sizes them.
+    pub(super) fn can_scale(&self) -> bool {
+        self.is_rolling() || self.active_or_latest().is_some() || self.new.is_some_and(|rs| self.is_saturated(rs))
+    }
+
     /// Gives a ReplicaSet a size; whether anything was to be changed.
     pub(super) fn resize(&mut self, rs: &Arc<ReplicaSet>, to: i32) -> bool {
         let (surge, _) = self.fence();

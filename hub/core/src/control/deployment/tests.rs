@@ -211,3 +211,21 @@ fn a_refused_replica_set_is_told_and_shown() {
     w.pass(1);
     assert_eq!(status(&w)["readyReplicas"], 1);
 }
+
+/// Two ReplicaSets of a rollout are there, and in one change the strategy, the size and the template become others.
+#[test]
+fn a_rollout_that_is_to_recreate_and_to_grow_goes_on() {
+    let mut w = started(2);
+    w.sick = vec!["web-".into()];
+    let rolling = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
+    w.patch("apps/deployments", "a", "web", json!({"spec": {"strategy": rolling, "template": template("two")}}));
+    w.settle();
+    assert_eq!(sets(&w).iter().filter(|s| s.1 > 0).count(), 2, "in the middle of it");
+    w.sick.clear();
+    let recreate = json!({"type": "Recreate", "rollingUpdate": null});
+    let all = json!({"spec": {"strategy": recreate, "replicas": 4, "template": template("three")}});
+    w.patch("apps/deployments", "a", "web", all);
+    w.settle();
+    let of_three: Vec<i64> = sets(&w).iter().filter(|s| s.0 == "three").map(|s| s.1).collect();
+    assert_eq!((of_three, &status(&w)["readyReplicas"]), (vec![4], &json!(4)));
+}
