@@ -39,6 +39,8 @@ pub struct Api {
     /// Asked after every single change.
     pub always: Option<fn(&Api)>,
     pub scheduler: Scheduler,
+    /// What the scheduler takes the time to be, where the wall clock is set now and then.
+    pub steady: Option<Timestamp>,
     /// A change that changes nothing is a mistake: true where nobody else writes between a plan and its changes.
     pub strict: bool,
 }
@@ -60,8 +62,13 @@ impl Api {
             changed: vec![],
             always: None,
             scheduler,
+            steady: None,
             strict: true,
         }
+    }
+
+    pub fn steady(&self) -> Timestamp {
+        self.steady.unwrap_or(self.now)
     }
 
     pub fn create(&mut self, resource: &str, object: Value) -> Key {
@@ -154,7 +161,7 @@ impl Api {
         let raw = serde_json::to_vec(&object).unwrap_or_default();
         let changed =
             self.view.apply(self.revision, &key.resource, &key.namespace, &key.name, Some(raw.into()));
-        self.scheduler.observe(&self.view, &changed, self.now);
+        self.scheduler.observe(&self.view, &changed, self.steady());
         self.changed.push(changed);
         self.objects.insert(key, object);
         if let Some(always) = self.always {
@@ -166,7 +173,7 @@ impl Api {
         self.revision += 1;
         self.objects.remove(key);
         let changed = self.view.apply(self.revision, &key.resource, &key.namespace, &key.name, None);
-        self.scheduler.observe(&self.view, &changed, self.now);
+        self.scheduler.observe(&self.view, &changed, self.steady());
         self.changed.push(changed);
         if let Some(always) = self.always {
             always(self);
@@ -175,16 +182,28 @@ impl Api {
 
     /// As a hub that starts: the view is read anew, and all there is counts as new.
     pub fn reload(&mut self, scheduler: Scheduler) {
-        (self.view, self.scheduler) = (ObjectStore::new(), scheduler);
+        let before = std::mem::take(&mut self.view);
+        self.scheduler = scheduler;
         self.changed.clear();
         for (key, object) in &self.objects {
             let version = object["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse().ok()).unwrap_or(1);
-            let raw = serde_json::to_vec(object).unwrap_or_default();
-            self.changed.push(self.view.apply(version, &key.resource, &key.namespace, &key.name, Some(raw.into())));
+            // Reading the same bytes again gives the same; a binding that was only assumed is not in them.
+            let bound = object["spec"]["nodeName"].is_string();
+            let assumed = |o: &Object| matches!(o, Object::Pod(p) if p.node.is_some() && !bound);
+            let same = |o: &&Object| o.meta().resource_version == version && !assumed(o);
+            let changed = match before.object(key).filter(same) {
+                Some(read) => self.view.apply_read(version, key, read.clone()),
+                None => {
+                    let raw = serde_json::to_vec(object).unwrap_or_default();
+                    self.view.apply(version, &key.resource, &key.namespace, &key.name, Some(raw.into()))
+                }
+            };
+            self.changed.push(changed);
         }
         // The newest revision may have been a deletion.
         self.changed.push(self.view.apply(self.revision, "world/marker", "", "start", None));
-        self.changed.iter().for_each(|c| self.scheduler.observe(&self.view, c, self.now));
+        let now = self.steady();
+        self.changed.iter().for_each(|c| self.scheduler.observe(&self.view, c, now));
     }
 
     pub fn get(&self, resource: &str, ns: &str, name: &str) -> &Value {
@@ -206,15 +225,14 @@ impl Api {
     }
 
     pub fn edit(&mut self, key: &Key, patch: &Value) {
-        let old = self.objects[key].clone();
-        let mut new = old.clone();
-        merge(&mut new, patch);
-        crate::canonical::strip_nulls(&mut new);
-        if new == old {
+        let Some(mut new) = self.objects.remove(key) else { panic!("no {key}") };
+        let spec = patch.get("spec").is_some_and(|spec| merges(&mut new, &json!({"spec": spec})));
+        if !merges(&mut new, patch) && !spec {
+            self.objects.insert(key.clone(), new);
             return;
         }
-        if new["spec"] != old["spec"] {
-            new["metadata"]["generation"] = json!(old["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
+        if spec {
+            new["metadata"]["generation"] = json!(new["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
         }
         let going = !new["metadata"]["deletionTimestamp"].is_null();
         let pod_waits = &*key.resource == "/pods" && new["metadata"]["deletionGracePeriodSeconds"] != 0;
@@ -266,7 +284,8 @@ impl Api {
     pub fn assume(&mut self, change: &Change) {
         if let Change::Bind { namespace, name, uid, node } = change {
             let assumed = self.view.assume_bound(namespace, name, uid, node);
-            assumed.iter().for_each(|c| self.scheduler.observe(&self.view, c, self.now));
+            let now = self.steady();
+            assumed.iter().for_each(|c| self.scheduler.observe(&self.view, c, now));
         }
     }
 
@@ -331,6 +350,33 @@ impl Api {
             }
         }
     }
+}
+
+/// As `merge`, on an object without nulls; whether it is another one afterwards.
+fn merges(target: &mut Value, patch: &Value) -> bool {
+    let (Value::Object(fields), Value::Object(patch)) = (&mut *target, patch) else {
+        let mut new = target.clone();
+        merge(&mut new, patch);
+        crate::canonical::strip_nulls(&mut new);
+        let differs = new != *target;
+        *target = new;
+        return differs;
+    };
+    let mut differs = false;
+    for (name, value) in patch {
+        differs |= match fields.get_mut(name) {
+            _ if value.is_null() => fields.remove(name).is_some(),
+            Some(field) => merges(field, value),
+            None => {
+                let mut new = Value::Null;
+                merge(&mut new, value);
+                crate::canonical::strip_nulls(&mut new);
+                fields.insert(name.clone(), new);
+                true
+            }
+        };
+    }
+    differs
 }
 
 fn is_empty(v: &Value) -> bool {

@@ -108,6 +108,12 @@ impl Managers {
         }
     }
 
+    /// The wall clock is set: waits stay as long as they were.
+    pub fn shift(&mut self, by: impl Fn(Timestamp) -> Timestamp) {
+        self.timers.values_mut().for_each(|at| *at = by(*at));
+        self.by_time = self.timers.iter().map(|(work, at)| (*at, work.clone())).collect();
+    }
+
     pub fn timer(&self, work: &Work) -> Option<Timestamp> {
         self.timers.get(work).copied()
     }
