@@ -4,7 +4,7 @@
 //! The agent may die before and after every single record that it writes.
 //! Never: sends what the journal should hold first; that is said in `broken`.
 
-use crate::{Rng, hub::hub_ms, journal::Journal, runtime::Runtime};
+use crate::{Rng, Sabotage, hub::hub_ms, journal::Journal, runtime::Runtime};
 use limpet_agent_core::{
     Action, Input, Now, PodManager, Record, Sync,
     plan::HostFacts,
@@ -12,7 +12,7 @@ use limpet_agent_core::{
     status::{NodeFacts, Outbox, OutboxOutput, node_report},
     sync::SyncOutput,
 };
-use limpet_protocol::{Down, Envelope, Hello, ItemKey, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, TokenAsk, Up};
+use limpet_protocol::{Down, Envelope, Hello, Item, ItemKey, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, TokenAsk, Up};
 use std::collections::BTreeMap;
 
 const CPU_MILLI: u32 = 4;
@@ -56,6 +56,7 @@ pub struct Board {
     pub copied: bool,
     /// Taken away for good.
     pub gone: bool,
+    pub mistake: Sabotage,
 }
 
 /// What dies with the agent's process.
@@ -101,6 +102,7 @@ impl Board {
             fresh: Vec::new(),
             copied: false,
             gone: false,
+            mistake: Sabotage::None,
         }
     }
 
@@ -131,8 +133,14 @@ impl Board {
                     events.insert(*number, json.clone());
                 }
                 Record::EventsTaken(number) => events = events.split_off(&(number + 1)),
+                Record::Put(item) if self.mistake == Sabotage::GenerationsFall => {
+                    sync.replay(Record::Put(Item { generation: item.generation - 1, ..item.clone() }));
+                }
                 other => sync.replay(other.clone()),
             }
+        }
+        if self.mistake == Sabotage::SpoolGrows {
+            events.extend((0..600).map(|number| (number, b"{}".to_vec())));
         }
         self.session_unsaved = false;
         let items = sync.items();
@@ -148,7 +156,8 @@ impl Board {
         for memory in memories.into_values() {
             pods.handle(now, items, Input::Remembered(memory));
         }
-        for found in self.runtime.found() {
+        let found = if self.mistake == Sabotage::ForgetsContainers { Vec::new() } else { self.runtime.found() };
+        for found in found {
             pods.handle(now, items, Input::Adopted(found));
         }
         pods.handle(now, items, Input::Begin);
@@ -265,7 +274,7 @@ impl Board {
 
     /// As on a real board: a long journal becomes a new one with the present state.
     pub fn compact_if_long(&mut self) {
-        if !self.journal.is_long() || self.disk_bad {
+        if !self.journal.is_long() || self.disk_bad || self.mistake == Sabotage::JournalGrows {
             return;
         }
         let Some(agent) = &self.agent else { return };
@@ -288,6 +297,9 @@ impl Board {
     }
 
     fn persist(&mut self, record: Record) -> Result<(), Dead> {
+        if self.mistake == Sabotage::NeverSyncs {
+            return self.keep(record);
+        }
         self.point()?;
         self.journal.append(record);
         self.point()
@@ -300,7 +312,8 @@ impl Board {
     }
 
     fn send(&mut self, agent: &Agent, message: Up, wishes: &mut Vec<Wish>) {
-        if self.connection.is_none() {
+        let silent = self.mistake == Sabotage::NeverAsks && matches!(message, Up::Inventory(_));
+        if self.connection.is_none() || silent {
             return;
         }
         self.check_promise(agent, &message);
@@ -336,8 +349,12 @@ impl Board {
                     self.session_unsaved |= records.iter().any(|r| matches!(r, Record::SessionCeiling(_)));
                     agent.sync.persisted(false);
                 }
+                SyncOutput::Persist(_) if self.mistake == Sabotage::AckFirst => agent.sync.persisted(true),
                 SyncOutput::Persist(records) => {
                     for record in records {
+                        if self.mistake == Sabotage::SessionsUnwritten && matches!(record, Record::SessionCeiling(_)) {
+                            continue;
+                        }
                         self.persist(record)?;
                     }
                     agent.sync.persisted(true);
@@ -358,6 +375,7 @@ impl Board {
             match output {
                 OutboxOutput::Persist(_) if self.disk_bad => agent.outbox.unpersisted(now),
                 OutboxOutput::Keep(_) if self.disk_bad => {}
+                OutboxOutput::Persist(_) if self.mistake == Sabotage::VersionsUnwritten => {}
                 OutboxOutput::Persist(record) => self.persist(record)?,
                 OutboxOutput::Keep(record) => self.keep(record)?,
                 OutboxOutput::Send(_, up) => {

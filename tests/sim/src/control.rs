@@ -4,7 +4,7 @@
 //! As in the shell: one plan a key at a time, what was refused comes again after a growing pause.
 //! Never: a decision on what the view does not have yet; anything that outlives the hub's process.
 
-use crate::{Rng, hub::Hub};
+use crate::{Rng, Sabotage, hub::Hub, sabotage};
 use limpet_hub_core::{
     Change, Changed, Key, ObjectStore, Timestamp,
     control::{self, Settings},
@@ -48,10 +48,11 @@ impl control::accounttoken::TokenSigner for Scribe {
 
 impl Control {
     /// Without controllers: only the watch over nodes.
-    pub fn new(on: bool) -> Control {
+    pub fn new(on: bool, started: Timestamp, mistake: Sabotage) -> Control {
         let managers = on.then(|| {
             let tokens = Arc::new(Scribe);
-            Managers::new(control::all(&Settings { ca_pem: "CA".into(), tokens, ..Settings::default() }))
+            let all = control::all(&Settings { ca_pem: "CA".into(), tokens, started, ..Settings::default() });
+            Managers::new(sabotage::spoil(all, mistake))
         });
         Control {
             managers,
@@ -73,6 +74,13 @@ impl Control {
         if let Some(managers) = &mut self.managers {
             managers.observe(view, changed);
         }
+    }
+
+    /// The wall clock is set by so much.
+    pub fn shift(&mut self, by_ms: i64) {
+        let by = |at: Timestamp| Timestamp::from_millisecond(at.as_millisecond() + by_ms).unwrap_or(at);
+        self.managers.iter_mut().for_each(|m| m.shift(by));
+        self.look_at.values_mut().for_each(|at| *at = by(*at));
     }
 
     pub fn look_at(&mut self, node: &str) {
@@ -172,8 +180,9 @@ impl Hub {
         if control.managers.is_none() {
             return;
         }
-        while let Some(key) = api.scheduler.next(api.now) {
-            let mut plan = api.scheduler.plan(&api.view, &key, api.now, rng.next());
+        let now = api.steady();
+        while let Some(key) = api.scheduler.next(now) {
+            let mut plan = api.scheduler.plan(&api.view, &key, now, rng.next());
             plan.changes.retain(|c| !matches!(c, Change::Event { .. }));
             plan.changes.iter().for_each(|c| api.assume(c));
             if !plan.changes.is_empty() {
@@ -183,6 +192,7 @@ impl Hub {
     }
 
     fn decide_nodes(&mut self, plans: &mut Plans) {
+        let even = self.even();
         let Hub { api, control, liveness, .. } = self;
         let due: Vec<String> = control.look_at.iter().filter(|(_, at)| **at <= api.now).map(|(n, _)| n.clone()).collect();
         control.look.extend(due);
@@ -193,7 +203,7 @@ impl Hub {
                 continue;
             }
             let By::Node(node) = &by else { continue };
-            let mut plan = offline::reconcile(&api.view, liveness, node, api.now);
+            let mut plan = offline::reconcile(&api.view, liveness, node, api.now, even);
             match plan.again_at {
                 Some(at) => control.look_at.insert(node.clone(), at),
                 None => control.look_at.remove(node),
@@ -240,15 +250,19 @@ impl Hub {
         if let Some(uid) = unbound.map(String::from)
             && let Some(changed) = self.api.view.assume_bound(&key.namespace, &key.name, &uid, "")
         {
-            self.api.scheduler.observe(&self.api.view, &changed, self.api.now);
+            let now = self.api.steady();
+            self.api.scheduler.observe(&self.api.view, &changed, now);
         }
-        self.api.scheduler.failed(key, self.api.now);
+        let now = self.api.steady();
+        self.api.scheduler.failed(key, now);
         self.control.stirred = true;
     }
 
-    /// When somebody wants to decide without any event.
-    pub fn control_at(&self) -> Option<Timestamp> {
+    /// When somebody wants to decide without any event; simulated milliseconds.
+    pub fn control_at(&self) -> Option<u64> {
         let scheduler = self.control.managers.as_ref().and_then(|_| self.api.scheduler.wake_at());
-        self.control.wake_at().into_iter().chain(scheduler).min()
+        let scheduler = scheduler.map(|at| self.comes(at, self.steady()));
+        let control = self.control.wake_at().map(|at| self.comes(at, self.api.now));
+        control.into_iter().chain(scheduler).min()
     }
 }

@@ -43,6 +43,10 @@ impl World {
     pub(crate) fn travel(&mut self, board: usize, way: Way, bytes: Vec<u8>, make: impl Fn(Vec<u8>) -> What) {
         self.report.messages += 1;
         self.report.bytes += bytes.len() as u64;
+        for part in bytes.chunks(8) {
+            let word = part.iter().fold(0, |word: u64, byte| word << 8 | u64::from(*byte));
+            self.report.trace = (self.report.trace ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
+        }
         let until = |of: &BTreeMap<(usize, Way), u64>, now| of.get(&(board, way)).copied().filter(|at| *at > now);
         if until(&self.net.dead, self.now).is_some() {
             return;
@@ -76,6 +80,9 @@ impl World {
         let wait = self.rng.between(200, 8_000) * self.settings.fault_every;
         self.after(wait, What::Fault);
         let board = self.rng.between(0, self.boards.len() as u64) as usize;
+        if self.settings.policies && self.rng.one_in(24) {
+            return self.wrong_hub_clock();
+        }
         match self.rng.between(0, 24) {
             0..4 => self.cut_now(board),
             4 => self.boards[board].cut_off = !self.boards[board].cut_off,
@@ -110,6 +117,9 @@ impl World {
             // Convergence is counted from the moment at which everybody can be reached.
             let soon = self.rng.between(100, 3_000);
             self.after(soon, What::Connect { board });
+        }
+        if self.hub.jump_back() {
+            (self.hub_tick, self.decide_at) = (None, None);
         }
         self.operator.mend(&mut self.hub);
     }
@@ -205,6 +215,18 @@ impl World {
             2 => 0,
             _ => little,
         };
+    }
+
+    /// The hub's clock is set, or was wrong and becomes right.
+    fn wrong_hub_clock(&mut self) {
+        let far = self.rng.between(0, 4 * DAY_MS as u64) as i64 - 2 * DAY_MS;
+        let skew = match self.rng.between(0, 4) {
+            0 => far,
+            1 => far / 2_000,
+            _ => 0,
+        };
+        self.hub.jump(skew);
+        (self.hub_tick, self.decide_at) = (None, None);
     }
 
     /// The mains, or the site's router.

@@ -4,7 +4,7 @@
 //! The hub may die before and after every single write.
 //! Never: more API than sessions, controllers and the operator need.
 
-use crate::{control::Control, promises::Promises, watcher::Watcher};
+use crate::{Sabotage, control::Control, policies::OF_BOARDS, promises::Promises, watcher::Watcher};
 use limpet_hub_core::{
     Change, Changed, Key, Timestamp,
     nodes::{
@@ -39,6 +39,9 @@ pub struct Hub {
     tokens: u64,
     /// Simulated milliseconds, set by the world before each step.
     clock_ms: u64,
+    /// How wrong the wall clock is, and what sessions take the time to be: never less than it was.
+    skew_ms: i64,
+    steady_ms: i64,
     /// When each session wants to be woken, simulated milliseconds; by time, and by node.
     wakes: BTreeSet<(u64, String)>,
     wake_of: BTreeMap<String, u64>,
@@ -67,15 +70,18 @@ pub struct Hub {
     seen: BTreeMap<String, Seen>,
     /// Copies of cards that were kept out.
     pub kept_out: u64,
+    pub mistake: Sabotage,
+    /// An object as it was before its last write.
+    before: Option<(Key, Value)>,
 }
 
 impl Hub {
-    pub fn new(boards: usize, with_control: bool) -> Hub {
+    pub fn new(boards: usize, (with_control, policies): (bool, bool), mistake: Sabotage) -> Hub {
         let mut api = Api::new(now(0), Scheduler::default());
         api.strict = false;
         let mut hub = Hub {
             api,
-            control: Control::new(with_control),
+            control: Control::new(with_control, now(0), mistake),
             promises: Promises::default(),
             watcher: Watcher::default(),
             sessions: BTreeMap::new(),
@@ -86,6 +92,8 @@ impl Hub {
             out: Vec::new(),
             tokens: 0,
             clock_ms: 0,
+            skew_ms: 0,
+            steady_ms: 0,
             wakes: BTreeSet::new(),
             wake_of: BTreeMap::new(),
             written_until: BTreeMap::new(),
@@ -102,8 +110,10 @@ impl Hub {
             records: BTreeMap::new(),
             seen: BTreeMap::new(),
             kept_out: 0,
+            mistake,
+            before: None,
         };
-        for namespace in ["default", "kube-node-lease"] {
+        for namespace in ["default", "kube-node-lease"].into_iter().chain(policies.then_some(OF_BOARDS)) {
             hub.put("/namespaces", json!({"metadata": {"name": namespace, "uid": namespace}, "status": {"phase": "Active"}}));
         }
         for i in 0..boards {
@@ -116,8 +126,45 @@ impl Hub {
     }
 
     pub fn set_clock(&mut self, ms: u64) {
+        let (ms_i, passed) = (ms as i64, ms.saturating_sub(self.clock_ms) as i64);
         self.clock_ms = ms;
-        self.api.now = now(ms);
+        self.steady_ms = (self.steady_ms + passed).max(ms_i + self.skew_ms);
+        self.api.now = wall(ms_i + self.skew_ms);
+        self.api.steady = Some(self.steady());
+    }
+
+    /// Somebody sets the hub's clock; waits that have begun stay as long as they were.
+    pub fn jump(&mut self, skew_ms: i64) {
+        let by = skew_ms - self.skew_ms;
+        self.skew_ms = skew_ms;
+        self.set_clock(self.clock_ms);
+        self.control.shift(by);
+    }
+
+    /// In peace the clock is right; whether it was not.
+    pub fn jump_back(&mut self) -> bool {
+        let wrong = self.skew_ms != 0;
+        if wrong {
+            self.jump(0);
+        }
+        wrong
+    }
+
+    /// The clock of the sessions and the scheduler.
+    pub fn steady(&self) -> Timestamp {
+        wall(self.steady_ms)
+    }
+
+    /// The clock that silence is measured with.
+    pub fn even(&self) -> Timestamp {
+        now(self.clock_ms)
+    }
+
+    /// When a moment of the wall clock, or of the steady one, comes; simulated milliseconds.
+    pub fn comes(&self, at: Timestamp, by: Timestamp) -> u64 {
+        let left = at.duration_since(by);
+        let late = i64::from(left.subsec_nanos() % 1_000_000 > 0);
+        self.clock_ms + u64::try_from(left.as_millis() as i64 + late).unwrap_or(0)
     }
 
     /// Writes an object as it is.
@@ -134,7 +181,7 @@ impl Hub {
             if &*changed.key.resource != "coordination.k8s.io/leases" {
                 self.writes += 1;
             }
-            if let Err(e) = self.watcher.saw(&changed).and_then(|()| self.promises.changed(&self.api, &changed)) {
+            if let Err(e) = self.watch(&changed).and_then(|()| self.promises.changed(&self.api, &changed)) {
                 self.broken.get_or_insert(e);
             }
             self.tell(&changed);
@@ -156,6 +203,19 @@ impl Hub {
         }
     }
 
+    fn watch(&mut self, changed: &Changed) -> Result<(), String> {
+        match self.mistake {
+            Sabotage::WatchSkips if self.writes.is_multiple_of(100) => return Ok(()),
+            Sabotage::WatchRepeats if self.writes.is_multiple_of(100) => self.watcher.saw(changed)?,
+            Sabotage::FallsBack => {
+                let raw = changed.old.as_ref().filter(|_| changed.new.is_some()).map(|o| o.raw());
+                self.before = raw.and_then(|raw| Some((changed.key.clone(), serde_json::from_slice(raw).ok()?)));
+            }
+            _ => {}
+        }
+        self.watcher.saw(changed)
+    }
+
     /// Says what happens to the objects that somebody wants to follow.
     fn tell(&self, changed: &Changed) {
         if self.follow.as_ref().is_some_and(|part| changed.key.to_string().contains(part)) {
@@ -167,11 +227,12 @@ impl Hub {
     pub fn give(&mut self, node: &str, input: SessionInput) {
         let versions = self.versions;
         let session = self.sessions.entry(node.to_string()).or_insert_with(|| Session::speaking(node, versions));
-        session.handle(self.api.now, &self.api.view, input);
+        session.handle(wall(self.steady_ms), &self.api.view, input);
         while let Some(output) = session.poll() {
             self.out.push((node.to_string(), output));
         }
-        let wake = session.wake_at().map(|(at, _)| sim_ms(at));
+        let wake = session.wake_at().map(|(at, _)| at);
+        let wake = wake.map(|at| self.comes(at, self.steady()));
         if self.wake_of.get(node).copied() == wake {
             return;
         }
@@ -187,7 +248,7 @@ impl Hub {
     /// The door of the broker: whether this device may connect under this name.
     pub fn admits(&mut self, node: &str, hardware: &str) -> bool {
         let record = self.records.get(node).cloned().unwrap_or_default();
-        let verdict = holder::verdict(&record, self.seen.get(node), hardware, self.started, self.api.now);
+        let verdict = holder::verdict(&record, self.seen.get(node), hardware, self.started, self.even());
         if verdict == Verdict::KeepOut {
             self.kept_out += 1;
             return false;
@@ -195,7 +256,7 @@ impl Hub {
         if verdict == Verdict::AdmitAndRecord {
             self.records.insert(node.into(), hardware.into());
         }
-        self.seen.insert(node.into(), Seen { hardware: hardware.into(), connected: true, at: self.api.now });
+        self.seen.insert(node.into(), Seen { hardware: hardware.into(), connected: true, at: self.even() });
         true
     }
 
@@ -218,14 +279,15 @@ impl Hub {
         if !self.liveness.is_connected(node) {
             self.control.look_at(node);
         }
-        self.liveness.heard(node, self.api.now);
+        self.liveness.heard(node, self.even());
     }
 
     pub fn disconnected(&mut self, node: &str, connection: u64) {
+        let even = self.even();
         if let Some(seen) = self.seen.get_mut(node) {
-            (seen.connected, seen.at) = (false, self.api.now);
+            (seen.connected, seen.at) = (false, even);
         }
-        self.liveness.disconnected(node, self.api.now);
+        self.liveness.disconnected(node, self.even());
         self.away.insert(node.into(), self.clock_ms);
         self.control.look_at(node);
         self.give(node, SessionInput::Disconnected { connection });
@@ -252,13 +314,17 @@ impl Hub {
         self.open.clear();
         self.out.clear();
         self.api.changed.clear();
-        self.control = Control::new(self.control.is_on());
+        if let Some((key, old)) = self.before.take() {
+            self.api.objects.insert(key, old);
+        }
     }
 
     pub fn start(&mut self) {
         self.up = true;
-        self.started = self.api.now;
-        self.liveness = Liveness::new(self.api.now);
+        self.started = self.even();
+        self.control = Control::new(self.control.is_on(), self.api.now, self.mistake);
+        self.liveness = Liveness::new(self.even());
+        self.steady_ms = self.clock_ms as i64 + self.skew_ms;
         let nodes: Vec<String> = self.list("/nodes").map(|(k, _)| k.name.to_string()).collect();
         for node in nodes {
             self.away.entry(node).or_insert(self.clock_ms);
@@ -288,6 +354,7 @@ impl Hub {
 
     /// One change of a node's session, by way of the API. Deletes only what somebody wanted deleted.
     pub fn take(&mut self, change: Change) {
+        self.spoil(&change);
         if let Change::Delete { uid, .. } = &change {
             self.promises.ended(uid);
         }
@@ -308,6 +375,26 @@ impl Hub {
                 // Its object is gone, or another one has its name.
                 let _ = self.api.apply(&change);
             }
+        }
+    }
+
+    /// What goes wrong with a pod of which its board says that it runs.
+    fn spoil(&mut self, change: &Change) {
+        let Change::Patch { resource, namespace, name, merge, .. } = change else { return };
+        if resource != "/pods" || merge["status"]["phase"] != "Running" {
+            return;
+        }
+        let key = Key::new(resource, namespace, name);
+        match self.mistake {
+            Sabotage::MovesPods if self.api.objects.contains_key(&key) => {
+                self.api.edit(&key, &json!({"spec": {"nodeName": "board-0"}}));
+            }
+            Sabotage::DeletesUnasked => {
+                let uid = self.api.objects.get(&key).and_then(|o| o["metadata"]["uid"].as_str()).unwrap_or_default().into();
+                let (resource, namespace, name) = (resource.clone(), namespace.clone(), name.clone());
+                self.take(Change::Delete { resource, namespace, name, uid, grace: None, propagation: None });
+            }
+            _ => {}
         }
     }
 
@@ -335,8 +422,7 @@ pub fn now(ms: u64) -> Timestamp {
     Timestamp::from_millisecond(i64::try_from(hub_ms(ms)).unwrap_or(0)).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-/// The hub's wall clock as simulated milliseconds, not before the time that is meant.
-pub fn sim_ms(at: Timestamp) -> u64 {
-    let late = at.subsec_nanosecond() % 1_000_000 != 0;
-    u64::try_from(at.as_millisecond() - now(0).as_millisecond()).unwrap_or(0) + u64::from(late)
+fn wall(ms: i64) -> Timestamp {
+    let since_1970 = i64::try_from(hub_ms(0)).unwrap_or(0) + ms;
+    Timestamp::from_millisecond(since_1970).unwrap_or(Timestamp::UNIX_EPOCH)
 }

@@ -3,7 +3,7 @@
 //! In: hub and boards. Out: the first broken promise as a sentence. Never: changes anything.
 
 use crate::{board::Board, hub::Hub};
-use limpet_hub_core::{nodes::desired, view::Pod};
+use limpet_hub_core::{Key, nodes::desired, view::Pod};
 use limpet_protocol::{ItemKey, ItemKind};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -177,7 +177,9 @@ fn workloads(hub: &Hub) -> Result<(), String> {
     }
     for (key, o) in hub.list("apps/daemonsets") {
         let (nodes, status) = (hub.list("/nodes").count() as i64, &o["status"]);
-        if number(&status["numberReady"]) != nodes || number(&status["updatedNumberScheduled"]) != nodes {
+        // Who updates by hand, or has a rollout do it, may have old pods.
+        let by_hand = o["spec"]["updateStrategy"]["type"] == "OnDelete";
+        if number(&status["numberReady"]) != nodes || (number(&status["updatedNumberScheduled"]) != nodes && !by_hand) {
             return Err(format!("{key} is not on all {nodes} nodes: {status}"));
         }
     }
@@ -188,9 +190,42 @@ fn workloads(hub: &Hub) -> Result<(), String> {
             return Err(format!("{key} does not end: {}", o["status"]));
         }
     }
+    policies(hub)?;
     for (key, o) in &hub.api.objects {
         if !o["metadata"]["deletionTimestamp"].is_null() {
             return Err(format!("{key} never goes: {}", o["metadata"]["finalizers"]));
+        }
+    }
+    Ok(())
+}
+
+/// Budgets say how it is, and rollouts are over.
+fn policies(hub: &Hub) -> Result<(), String> {
+    for (key, o) in hub.list(crate::policies::BUDGETS) {
+        let app = o["spec"]["selector"]["matchLabels"]["app"].as_str();
+        let healthy = |p: &&std::sync::Arc<Pod>| p.meta.labels.get("app") == app && p.meta.deleting.is_none() && p.status.ready;
+        let healthy = hub.api.view.list::<Pod>(&key.namespace).filter(healthy).count();
+        let status = &o["status"];
+        if status["currentHealthy"] != healthy || status["observedGeneration"] != o["metadata"]["generation"] {
+            return Err(format!("{key} has {healthy} healthy pods and says {status}"));
+        }
+    }
+    for (key, o) in hub.list(crate::policies::ROLLOUTS) {
+        let (target, phase) = (&o["spec"]["target"], o["status"]["phase"].as_str().unwrap_or_default());
+        let resource = match target["kind"].as_str() {
+            Some("Deployment") => "apps/deployments",
+            Some("DaemonSet") => "apps/daemonsets",
+            Some("ConfigMap") => "/configmaps",
+            _ => "/nodes",
+        };
+        let name = target["name"].as_str().unwrap_or("board-0");
+        let namespace = if resource == "/nodes" { "" } else { &*key.namespace };
+        let over = ["Complete", "RolledBack", "Failed"].contains(&phase);
+        // Of a DaemonSet that updates its pods by itself it can only say so.
+        let is_able = |o: &Value| resource != "apps/daemonsets" || o["spec"]["updateStrategy"]["type"] == "OnDelete";
+        let target = hub.api.objects.get(&Key::new(resource, namespace, name)).filter(|o| is_able(o));
+        if !over && target.is_some() {
+            return Err(format!("rollout {key} is not over: {}", o["status"]));
         }
     }
     Ok(())

@@ -11,14 +11,18 @@ mod faults;
 mod hub;
 mod invariants;
 mod journal;
+mod limits;
 mod operator;
+mod policies;
 mod promises;
 mod rng;
 mod runtime;
+mod sabotage;
 mod steps;
 mod watcher;
 mod workloads;
 mod world;
 
 pub use rng::Rng;
+pub use sabotage::{MISTAKES, Sabotage};
 pub use world::{Drill, Report, Settings, run};

@@ -4,23 +4,28 @@
 //! coming to rest is taken back.
 //! Never: acts while the hub is down.
 
-use crate::{Rng, hub::Hub, workloads};
+use crate::{Rng, hub::Hub, policies, workloads};
 use limpet_hub_core::Key;
 use serde_json::json;
 
 pub struct Operator {
     made: u64,
     boards: u64,
+    policies: bool,
+    every: u64,
 }
 
 impl Operator {
-    pub fn new(boards: usize) -> Operator {
-        Operator { made: 0, boards: boards as u64 }
+    pub fn new(boards: usize, policies: bool, every: u64) -> Operator {
+        Operator { made: 0, boards: boards as u64, policies, every }
     }
 
     pub fn act(&mut self, hub: &mut Hub, rng: &mut Rng) {
+        if self.policies && rng.one_in(4) {
+            return policies::act(hub, rng, self.boards);
+        }
         if hub.control.is_on() && rng.one_in(2) {
-            return workloads::act(hub, rng, self.boards);
+            return workloads::act(hub, rng, self.boards, self.every);
         }
         match rng.between(0, 10) {
             0..4 => self.create(hub, rng),
@@ -33,6 +38,9 @@ impl Operator {
     pub fn mend(&mut self, hub: &mut Hub) {
         if hub.control.is_on() {
             workloads::mend(hub);
+        }
+        if self.policies {
+            policies::mend(hub);
         }
     }
 

@@ -5,7 +5,7 @@
 //! decisions are judged by what was known when they were made.
 //! Never: changes anything.
 
-use crate::board::Board;
+use crate::{board::Board, limits::Limits};
 use limpet_hub_core::{
     Change, Changed, Key, ObjectStore, Plan,
     control::is_lost,
@@ -36,6 +36,7 @@ pub struct Promises {
     forced: BTreeSet<String>,
     /// Pods whose board says that nothing of them is left.
     ended: BTreeSet<String>,
+    pub limits: Limits,
 }
 
 impl Promises {
@@ -51,6 +52,7 @@ impl Promises {
 
     /// After each change; the view has it.
     pub fn changed(&mut self, api: &Api, changed: &Changed) -> Result<(), String> {
+        self.limits.changed(api, changed)?;
         let view = &api.view;
         if let Some(d) = changed.new_as::<Deployment>() {
             return self.fence(view, d);
@@ -121,13 +123,14 @@ impl Promises {
 
     /// A plan, and the view that it was made on. `away`: since when nodes are without a connection, in milliseconds.
     pub fn decided(
-        &self,
+        &mut self,
         view: &ObjectStore,
         controller: &str,
         key: &Key,
         plan: &Plan,
         away: (&BTreeMap<String, u64>, u64),
     ) -> Result<(), String> {
+        self.limits.decided(view, controller, key, plan)?;
         match controller {
             "deployment-controller" => keeps_available(view, key, plan),
             "absence-controller" => nobody_is_evicted(view, key, plan, away),
@@ -157,16 +160,20 @@ fn keeps_available(view: &ObjectStore, key: &Key, plan: &Plan) -> Result<(), Str
     if &*d.spec.strategy.type_ != "RollingUpdate" || d.spec.paused || d.meta.deleting.is_some() || is_scaling {
         return Ok(());
     }
-    let (mut before, mut after) = (0, 0);
+    let mut counts = [(0, 0); 2];
     for set in sets {
         let ready = |p: &&Arc<Pod>| p.is_active() && p.status.ready && !is_lost(p);
-        let available = view.controlled_by::<Pod>(&set.meta.uid).filter(ready).count() as i32;
-        let (old, new) = (set.spec.replicas.unwrap_or(1), asked_by(plan, set).unwrap_or(set.spec.replicas.unwrap_or(1)));
-        before += available.min(old);
-        after += available.min(new);
+        let there = view.controlled_by::<Pod>(&set.meta.uid).filter(ready).count() as i32;
+        let old = set.spec.replicas.unwrap_or(1);
+        let new = asked_by(plan, set).unwrap_or(old);
+        for (count, available) in counts.iter_mut().zip([there, set.status.available_replicas]) {
+            count.0 += available.min(old);
+            count.1 += available.min(new);
+        }
     }
-    let least = wanted - away;
-    match after < before && after < least {
+    // A Deployment knows of its pods what its ReplicaSets say, and that is a moment old: it is wrong by both counts or not at all.
+    let (least, [(before, after), _]) = (wanted - away, counts);
+    match counts.iter().all(|(before, after)| after < before && *after < least) {
         true => Err(format!("Deployment {}: {before} available pods become {after}, at least {least} must stay", key.name)),
         false => Ok(()),
     }

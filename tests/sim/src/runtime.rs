@@ -3,7 +3,7 @@
 //! In: the pod manager's actions. Out: what will come of them, and when. Containers named `job` end by themselves.
 //! Never: starts a container whose predecessor runs without saying so.
 
-use crate::{Rng, board::Wish};
+use crate::{Rng, Sabotage, board::Wish};
 use limpet_agent_core::{
     Action, Input, Now,
     plan::{ContainerPlan, ImageFacts},
@@ -34,6 +34,7 @@ pub struct Runtime {
     pub began: Vec<String>,
     /// One in so many steps fails; 0: none.
     pub clumsy: u64,
+    pub mistake: Sabotage,
 }
 
 impl Runtime {
@@ -143,7 +144,9 @@ impl Runtime {
 
     fn clear(&mut self, uid: &Uid) {
         self.sandboxes.remove(&**uid);
-        self.running.remove(&**uid);
+        if self.mistake != Sabotage::RunsOn {
+            self.running.remove(&**uid);
+        }
         self.containers.retain(|(owner, _), _| **owner != **uid);
     }
 
@@ -155,7 +158,9 @@ impl Runtime {
         }
         let exit = Exit { code, finished_ms: now.wall_ms, ..Exit::default() };
         running.exit = Some(exit.clone());
-        self.stopped(&at.uid);
+        if self.mistake != Sabotage::RunsOn {
+            self.stopped(&at.uid);
+        }
         Some(Input::ContainerExited { at: at.clone(), exit })
     }
 }

@@ -4,11 +4,11 @@
 //! Never: what follows from it at once; that is `World::follow_up`.
 
 use crate::{
-    faults,
+    Sabotage, faults,
     world::{What, World},
 };
 use limpet_hub_core::{Change, nodes::session::SessionInput};
-use limpet_protocol::{Envelope, Up};
+use limpet_protocol::{Down, Envelope, Up};
 
 impl World {
     pub(crate) fn step(&mut self, what: What) {
@@ -120,10 +120,21 @@ impl World {
         if !self.hub.up {
             return;
         }
+        self.chatter();
         let life = self.hub.life;
         for (by, changes) in self.hub.decide(&mut self.rng) {
             let wait = self.rng.between(1, 30);
             self.after(wait, What::CarryOut { life, by, changes });
+        }
+    }
+
+    fn chatter(&mut self) {
+        if self.settings.mistake != Sabotage::Chatters || self.trouble() {
+            return;
+        }
+        for board in self.links.keys().copied().collect::<Vec<_>>() {
+            let say = SessionInput::Say(Down::EventsTaken { number: 0 });
+            self.hub.give(&self.boards[board].name.clone(), say);
         }
     }
 
@@ -143,7 +154,8 @@ impl World {
             return self.hub.give(node, SessionInput::Refused { ticket, retry: true, reason });
         }
         self.perhaps_hub_dies();
-        for change in changes {
+        let lost = self.settings.mistake == Sabotage::LosesWrites && ticket % 10 == 9;
+        for change in changes.into_iter().filter(|_| !lost) {
             if self.hub.point() {
                 return self.crash_hub();
             }

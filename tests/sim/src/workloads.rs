@@ -12,9 +12,10 @@ const NAMESPACE: &str = "default";
 /// Workloads of one kind.
 const EACH: u64 = 2;
 
-pub fn act(hub: &mut Hub, rng: &mut Rng, boards: u64) {
+/// `every`: where people seldom do something, schedules are seldom, too.
+pub fn act(hub: &mut Hub, rng: &mut Rng, boards: u64, every: u64) {
     match rng.between(0, 14) {
-        0..3 => create(hub, rng, boards),
+        0..3 => create(hub, rng, (boards, every)),
         3..6 => change(hub, rng, boards),
         6 => remove(hub, rng),
         7 | 8 => operator::delete(hub, rng, rng.clone().one_in(4)),
@@ -48,7 +49,7 @@ fn some(hub: &Hub, rng: &mut Rng, resource: &str) -> Option<Key> {
     if keys.is_empty() { None } else { Some(keys[rng.between(0, keys.len() as u64) as usize].clone()) }
 }
 
-fn app_of(resource: &str, name: &str) -> String {
+pub fn app_of(resource: &str, name: &str) -> String {
     format!("{}-{name}", &resource[resource.len() - 6..])
 }
 
@@ -88,15 +89,16 @@ fn strategy(rng: &mut Rng) -> Value {
     json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": away.max(u64::from(surge == 0))}})
 }
 
-fn create(hub: &mut Hub, rng: &mut Rng, boards: u64) {
+fn create(hub: &mut Hub, rng: &mut Rng, (boards, every): (u64, u64)) {
     let resource = KINDS[rng.between(0, KINDS.len() as u64) as usize];
     let name = format!("w{}", rng.between(0, EACH));
     let app = app_of(resource, &name);
     let selector = json!({"matchLabels": {"app": app}});
     let replicas = rng.between(0, boards + 3);
+    let schedule = if every < 10 { "*/2 * * * *" } else { "30 * * * *" };
     let spec = match resource {
         "batch/jobs" => job(rng),
-        "batch/cronjobs" => json!({"schedule": "*/2 * * * *", "jobTemplate": {"spec": job(rng)}, "suspend": false,
+        "batch/cronjobs" => json!({"schedule": schedule, "jobTemplate": {"spec": job(rng)}, "suspend": false,
             "concurrencyPolicy": (["Allow", "Forbid", "Replace"][rng.between(0, 3) as usize]),
             "successfulJobsHistoryLimit": 1, "failedJobsHistoryLimit": 1}),
         "apps/daemonsets" => json!({"selector": selector, "template": template(&app, rng), "revisionHistoryLimit": 2,

@@ -6,13 +6,14 @@
 //! Never: an order that depends on anything but time and the order of scheduling.
 
 use crate::{
-    Rng,
+    Rng, Sabotage,
     board::{Board, Wish},
     control::By,
     faults::{Net, Way},
-    hub::{self, Hub},
+    hub::Hub,
     invariants::{self, Memory},
     operator::Operator,
+    sabotage,
 };
 use limpet_agent_core::{Input, Now, pods::ContainerRef};
 use limpet_hub_core::{Change, nodes::session::SessionOutput};
@@ -28,6 +29,10 @@ pub struct Settings {
     pub fault_every: u64,
     /// With the scheduler, all controllers and workloads.
     pub control: bool,
+    /// With quotas, disruption budgets, drains and rollouts through the fleet.
+    pub policies: bool,
+    /// What the products do wrongly, in tests of the judge.
+    pub mistake: Sabotage,
     /// Instead of faults at random a single death.
     pub drill: Option<Drill>,
     /// Objects whose key contains this are printed whenever they change.
@@ -68,7 +73,7 @@ pub struct Report {
     pub in_sync_after_ms: u64,
     /// From the end of the faults until everything runs and is known to run.
     pub converged_after_ms: u64,
-    /// Order-sensitive sum over all events: equal runs have equal traces.
+    /// Order-sensitive hash over all events and the bytes of all messages: equal runs have equal traces.
     pub trace: u64,
 }
 
@@ -127,17 +132,19 @@ const SYNC_MS: u64 = 60_000;
 /// Reports are asked again after a minute; containers that failed come back after five, and failed pods' owners wait too.
 const SETTLE_MS: u64 = 11 * 60_000;
 /// The device on record must have been away so long before another one with its card is taken for a repair.
-const REPAIR_MS: u64 = 620_000;
+/// The hub notices after up to a minute and a half that it is away, and the other one asks again after a minute at most.
+const REPAIR_MS: u64 = 600_000 + 90_000 + 65_000;
 
 /// Runs one simulation.
 pub fn run(settings: &Settings) -> Result<Report, String> {
     let mut world = World::new(settings);
     let fail = |e: String, at: u64| {
         let minutes = settings.trouble_ms / 60_000;
-        let Settings { seed, boards, fault_every, control, drill, .. } = settings;
+        let Settings { seed, boards, fault_every, control, policies, drill, .. } = settings;
         let drill = drill.map_or(String::new(), |d| format!(" drill {d:?}"));
-        let control = u8::from(*control);
-        format!("seed {seed} boards {boards} minutes {minutes} every {fault_every} control {control}{drill}, at {at} ms: {e}")
+        let control = u8::from(*control) + u8::from(*policies);
+        let words = format!("--seed {seed} --nodes {boards} --minutes {minutes} --every {fault_every} --control {control}");
+        format!("{words}{drill}, at {at} ms: {e}")
     };
     let outcome = world.live();
     world.show();
@@ -153,7 +160,7 @@ impl World {
             now: 0,
             order: 0,
             queue: BTreeMap::new(),
-            hub: Hub::new(settings.boards, settings.control),
+            hub: Hub::new(settings.boards, (settings.control, settings.policies), settings.mistake),
             links: BTreeMap::new(),
             ends: BTreeMap::new(),
             last_connection: 0,
@@ -163,7 +170,7 @@ impl World {
             decide_at: None,
             trouble_until: settings.trouble_ms,
             memory: Memory::new(settings.boards),
-            operator: Operator::new(settings.boards),
+            operator: Operator::new(settings.boards, settings.policies, settings.fault_every),
             report: Report::default(),
             touched: Vec::new(),
             net: Net::default(),
@@ -176,6 +183,8 @@ impl World {
             Some(Drill::None) | None => {}
         }
         for board in 0..settings.boards {
+            world.boards[board].mistake = settings.mistake;
+            world.boards[board].runtime.mistake = settings.mistake;
             world.after(1, What::Start { board });
         }
         world.after(5, What::Operate);
@@ -358,7 +367,10 @@ impl World {
         self.hub.settle();
         for (node, output) in std::mem::take(&mut self.hub.out) {
             match output {
-                SessionOutput::Send { connection, version, envelope, .. } => {
+                SessionOutput::Send { connection, version, mut envelope, .. } => {
+                    if self.settings.mistake == Sabotage::ForeignSecret {
+                        sabotage::with_foreign_secret(&mut envelope.message);
+                    }
                     if let Some(board) = self.ends.get(&connection).copied() {
                         let make = |bytes| What::ToBoard { board, connection, bytes };
                         self.travel(board, Way::Down, envelope.encode(version), make);
@@ -406,7 +418,7 @@ impl World {
                 self.after(at - self.now, What::HubTick);
             }
         }
-        let timer = self.hub.control_at().map(|at| hub::sim_ms(at).max(self.now + 1));
+        let timer = self.hub.control_at().map(|at| at.max(self.now + 1));
         let stirred = self.hub.control.is_stirred().then_some(self.now + 5);
         if let Some(at) = timer.into_iter().chain(stirred).min()
             && self.decide_at.is_none_or(|t| at < t)

@@ -2,11 +2,12 @@
 //!
 //! In: seeds. Out: convergence and quiet, or a sentence with the seed. Never: chance of its own.
 
-use limpet_sim::{Drill, Report, Settings, run};
+use limpet_sim::{Drill, MISTAKES, Report, Sabotage, Settings, run};
 
 fn settings(seed: u64, boards: usize, minutes: u64) -> Settings {
     let trouble_ms = minutes * 60_000;
-    Settings { seed, boards, trouble_ms, fault_every: 1, control: true, drill: None, show: None, follow: None }
+    let (mistake, drill, show, follow) = (Sabotage::None, None, None, None);
+    Settings { seed, boards, trouble_ms, fault_every: 1, control: true, policies: true, mistake, drill, show, follow }
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -26,7 +27,7 @@ fn every_seed_converges_and_stays() {
         return;
     }
     for seed in 0..number("LIMPET_SIM_SEEDS").unwrap_or(40) {
-        let settings = Settings { control: seed % 2 == 0, ..settings(seed, 1 + seed as usize % 5, 10) };
+        let settings = Settings { control: seed % 4 != 0, policies: seed % 2 == 1, ..settings(seed, 1 + seed as usize % 5, 10) };
         let report = must(&settings);
         assert!(report.messages > 0 && report.containers_started > 0, "seed {seed}: nothing happened");
     }
@@ -41,7 +42,8 @@ fn large_fleets_for_a_long_time() {
         seed += 1;
         // A twentieth of it with the scheduler and all controllers.
         let control = seed % 20 == 0;
-        let report = must(&Settings { fault_every: 44, control, ..settings(5_000 + seed, 20, 600) });
+        let policies = seed % 40 == 0;
+        let report = must(&Settings { fault_every: 44, control, policies, ..settings(5_000 + seed, 20, 600) });
         hours += report.board_ms as f64 / 3_600_000.0;
     }
     println!("{hours:.0} node-hours, {seed} fleets");
@@ -53,7 +55,8 @@ fn old_bugs_stay_fixed() {
         let text = line.split('#').next().unwrap_or_default();
         let words: Vec<u64> = text.split_whitespace().map(|w| w.parse().unwrap()).collect();
         if let [seed, boards, minutes, every, control] = words[..] {
-            must(&Settings { fault_every: every, control: control != 0, ..settings(seed, boards as usize, minutes) });
+            let (control, policies) = (control > 0, control > 1);
+            must(&Settings { fault_every: every, control, policies, ..settings(seed, boards as usize, minutes) });
         } else {
             assert!(words.is_empty(), "not five numbers: {line}");
         }
@@ -82,4 +85,19 @@ fn a_death_at_every_point_does_no_harm() {
         must(&drill(Drill::Agent(at)));
         must(&drill(Drill::Power(at)));
     }
+}
+
+/// The judge notices each mistake that the products could make, and says which one it is.
+#[test]
+fn every_mistake_is_noticed() {
+    let minutes = |mistake| if mistake == Sabotage::JournalGrows { 120 } else { 10 };
+    let of = |mistake, seed| run(&Settings { mistake, ..settings(seed, 3, minutes(mistake)) }).err();
+    let mut unseen = Vec::new();
+    for (mistake, words) in MISTAKES {
+        let said: Vec<String> = (1..=20).filter_map(|seed| of(mistake, seed)).take(8).collect();
+        if !said.iter().any(|s| s.contains(words)) {
+            unseen.push(format!("{mistake:?} ({words}): {said:#?}"));
+        }
+    }
+    assert!(unseen.is_empty(), "{}", unseen.join("\n"));
 }
