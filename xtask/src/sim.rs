@@ -1,7 +1,7 @@
 //! The fleet simulator for as long as wanted, in an optimised build.
 //!
-//! In: seed, nodes, hours, runs. Out: node-hours a second, failing seeds; they are kept in tests/sim/seeds.txt. With `--twice`: whether an
-//! optimised build and an unoptimised one live through the same to the byte.
+//! In: seed, nodes, hours, runs. Out: node-hours a second, failing seeds; they are kept in tests/sim/seeds.txt. With
+//! `--twice`: whether an optimised build and an unoptimised one live through the same to the byte.
 //! Never: anything else that `limpet-sim` does not do itself.
 
 use crate::sh;
@@ -26,8 +26,8 @@ pub struct Args {
     /// The time between faults of the whole fleet, in multiples of about four seconds
     #[arg(long, default_value_t = 1)]
     every: u64,
-    /// Pods of single boards only (0), the scheduler, all controllers and workloads (1), or also quotas, disruption budgets, drains,
-    /// rollouts through the fleet and a hub whose clock is set (2)
+    /// Pods of single boards only (0), the scheduler, all controllers and workloads (1), or also quotas, disruption
+    /// budgets, drains, rollouts through the fleet and a hub whose clock is set (2)
     #[arg(long, default_value_t = 2)]
     control: u64,
     /// Run everything in two builds, and compare the hashes of all events and messages

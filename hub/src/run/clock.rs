@@ -32,8 +32,9 @@ pub fn steady_instant(at: Timestamp) -> tokio::time::Instant {
     tokio::time::Instant::now() + std::time::Duration::try_from(wait).unwrap_or_default()
 }
 
-/// A clock that was right when the hub began to ask it, and that nobody sets: how long somebody has been silent is measured with it.
-/// Other than `steady` it does not follow a jump forward either, after which everybody would have been silent for long.
+/// A clock that was right when the hub began to ask it, and that nobody sets: how long somebody has been silent is
+/// measured with it. Other than `steady` it does not follow a jump forward either, after which everybody would have been
+/// silent for long.
 pub fn even() -> Timestamp {
     static START: OnceLock<(Timestamp, Instant)> = OnceLock::new();
     let (wall, mono) = START.get_or_init(|| (now(), Instant::now()));

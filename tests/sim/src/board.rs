@@ -349,7 +349,9 @@ impl Board {
                     self.session_unsaved |= records.iter().any(|r| matches!(r, Record::SessionCeiling(_)));
                     agent.sync.persisted(false);
                 }
-                SyncOutput::Persist(_) if self.mistake == Sabotage::AckFirst => agent.sync.persisted(true),
+                SyncOutput::Persist(records) if self.mistake == Sabotage::AckFirst && is_of_the_set(&records) => {
+                    agent.sync.persisted(true);
+                }
                 SyncOutput::Persist(records) => {
                     for record in records {
                         if self.mistake == Sabotage::SessionsUnwritten && matches!(record, Record::SessionCeiling(_)) {
@@ -429,6 +431,10 @@ impl Board {
             agent.pods.handle(now, agent.sync.items(), Input::Tick);
         }
     }
+}
+
+fn is_of_the_set(records: &[Record]) -> bool {
+    records.iter().any(|r| matches!(r, Record::Put(_) | Record::Remove(_)))
 }
 
 /// Name of an Event, as the hub keeps it.

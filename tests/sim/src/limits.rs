@@ -1,8 +1,8 @@
 //! What quotas, disruption budgets and rollouts through the fleet promise.
 //!
 //! In: each change, each eviction, each plan with the view that it was made on. Out: the first broken promise as a sentence.
-//! What happens between a count and what is done by it (a pod that dies, a workload that shrinks) breaks none: Kubernetes' API counts no
-//! better.
+//! What happens between a count and what is done by it (a pod that dies, a workload that shrinks) breaks none:
+//! Kubernetes' API counts no better.
 //! Never: changes anything.
 
 use crate::policies::BUDGETS;

@@ -1,8 +1,9 @@
 //! The simulator from a command line: many seeds, on all cores; `cargo xtask sim` calls it.
 //!
-//! In: `--seed N --nodes N --hours H|--minutes M --runs N --every N --control 0|1|2 --show TEXT --follow TEXT --keep FILE --traces FILE`.
-//! Out: node-hours a second; each failing seed, printed with the words that replay it, and appended to the file that tests replay for
-//! ever; a hash of everything that happened, for each seed.
+//! In: `--seed N --nodes N --hours H|--minutes M --runs N --every N --control 0|1|2 --show TEXT --follow TEXT --keep FILE
+//! --traces FILE`.
+//! Out: node-hours a second; each failing seed, printed with the words that replay it, and appended to the file that
+//! tests replay for ever; a hash of everything that happened, for each seed.
 //! Never: goes on in silence after a failure.
 
 use limpet_sim::{Sabotage, Settings, run};

@@ -1,7 +1,8 @@
-//! What people say about workloads from outside of them: quotas, disruption budgets, drains of boards, rollouts through the fleet.
+//! What people say about workloads from outside of them: quotas, disruption budgets, drains of boards, rollouts through
+//! the fleet.
 //!
-//! In: chance. Out: objects, as after the API's defaults, and evictions as the API lets them through. `mend` takes back what keeps
-//! things from coming to rest.
+//! In: chance. Out: objects, as after the API's defaults, and evictions as the API lets them through. `mend` takes back
+//! what keeps things from coming to rest.
 //! Never: a budget over pods of two workloads.
 
 use crate::{Rng, hub::Hub};

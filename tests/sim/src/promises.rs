@@ -171,7 +171,8 @@ fn keeps_available(view: &ObjectStore, key: &Key, plan: &Plan) -> Result<(), Str
             count.1 += available.min(new);
         }
     }
-    // A Deployment knows of its pods what its ReplicaSets say, and that is a moment old: it is wrong by both counts or not at all.
+    // A Deployment knows of its pods what its ReplicaSets say, and that is a moment old: it is wrong by both counts or
+    // not at all.
     let (least, [(before, after), _]) = (wanted - away, counts);
     match counts.iter().all(|(before, after)| after < before && *after < least) {
         true => Err(format!("Deployment {}: {before} available pods become {after}, at least {least} must stay", key.name)),

@@ -1,7 +1,7 @@
 //! Mistakes that the products could make, one in a run, so that the judge is seen to notice each of them.
 //!
-//! In: which mistake. Out: what board, hub or controllers then do wrongly. The products stay as they are: the mistake is made by the
-//! shell around them, or in a plan that a controller has finished.
+//! In: which mistake. Out: what board, hub or controllers then do wrongly. The products stay as they are: the mistake is
+//! made by the shell around them, or in a plan that a controller has finished.
 //! Never: more than one mistake in a run; any in a run that is not a test of the judge.
 
 use limpet_hub_core::{
@@ -144,7 +144,7 @@ impl Controller for Mistaken {
         let mut plan = self.inner.reconcile(view, key, now, seed);
         match self.mistake {
             Sabotage::Fidgets => fidget(view, key, now, &mut plan),
-            Sabotage::EvictsAll => evict_all(view, key, &mut plan),
+            Sabotage::EvictsAll => evict_all(view, key, now, &mut plan),
             Sabotage::DeletesWhileAway => delete_lost(view, &mut plan),
             Sabotage::ForcesIdentities => force_identities(view, key, &mut plan),
             Sabotage::ShrinksTooMuch => shrink_more(view, &mut plan),
@@ -166,9 +166,14 @@ fn fidget(view: &ObjectStore, key: &Key, now: Timestamp, plan: &mut Plan) {
     now.checked_add(std::time::Duration::from_secs(60)).into_iter().for_each(|at| plan.wake_at(at));
 }
 
-fn evict_all(view: &ObjectStore, key: &Key, plan: &mut Plan) {
-    if !plan.why.iter().any(|w| w.reason == "MostOfTheFleetIsAway") {
-        return;
+/// As if everybody wanted to be replaced, and nobody asked who else is away.
+fn evict_all(view: &ObjectStore, key: &Key, now: Timestamp, plan: &mut Plan) {
+    let since = view.node(&key.name).and_then(|n| n.meta.annotations.get(OFFLINE_SINCE)?.parse::<Timestamp>().ok());
+    let due = since.and_then(|since| since.checked_add(std::time::Duration::from_secs(70)).ok());
+    match due {
+        Some(due) if due > now => return plan.wake_at(due),
+        Some(_) => {}
+        None => return,
     }
     let of_set = |p: &&std::sync::Arc<Pod>| p.meta.controller().is_some_and(|o| &*o.kind == ReplicaSet::KIND);
     for pod in view.pods_on(&key.name).filter(of_set).filter(|p| p.is_active() && !is_lost(p)) {

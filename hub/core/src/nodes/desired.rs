@@ -418,8 +418,8 @@ pub fn looks_the_same(changed: &Changed) -> bool {
 /// Name and value, as they are written.
 type Field<'a> = (&'a [u8], &'a [u8]);
 
-/// Whether the bytes of two versions say that nodes need not be told of the later one: no more than the status differs, and it says
-/// nothing of what nodes are told (`told`). False where reading them would show it, too.
+/// Whether the bytes of two versions say that nodes need not be told of the later one: no more than the status differs,
+/// and it says nothing of what nodes are told (`told`). False where reading them would show it, too.
 fn only_status_differs(old: &[u8], new: &[u8]) -> bool {
     const OWN_TIME: [&[u8]; 3] = [b"\"managedFields\"", b"\"resourceVersion\"", b"\"selfLink\""];
     // An end, claims, and anything at all about pods that others open.

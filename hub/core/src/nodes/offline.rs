@@ -34,8 +34,8 @@ const PRESSURES: [(&str, &str); 3] = [
     ("PIDPressure", "node.kubernetes.io/pid-pressure"),
 ];
 
-/// When nodes were heard of, by a clock that nobody sets. The shell calls these on every connection, message and disconnection. A node with a connection
-/// is there: the broker ends the connection when a board's pings stay away.
+/// When nodes were heard of, by a clock that nobody sets. The shell calls these on every connection, message and
+/// disconnection. A node with a connection is there: the broker ends the connection when a board's pings stay away.
 #[derive(Clone, Debug)]
 pub struct Liveness {
     hub_started: Timestamp,

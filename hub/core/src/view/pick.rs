@@ -158,9 +158,11 @@ mod tests {
             "spec": {"list": [1, {"b": [true, null]}, "c"], "n": null, "t": "text"}, "é": {"ü": 1}, "last": -1.5});
         let raw = object.to_string();
         for pointer in [
-            "", "/metadata", "/metadata/name", "/metadata/name/deeper", "/metadata/annotations/x~1y", "/metadata/annotations/q\"uote",
+            "", "/metadata", "/metadata/name", "/metadata/name/deeper", "/metadata/annotations/x~1y",
+            "/metadata/annotations/q\"uote",
             "/metadata/annotations/", "/spec/list", "/spec/list/0", "/spec/list/1/b/0", "/spec/list/1/b/1", "/spec/list/2/x",
-            "/spec/list/3", "/spec/list/-", "/spec/list/+1", "/spec/list/01", "/spec/list/x", "/spec/n", "/spec/t", "/é/ü", "/last", "/none", "/none/at/all", "name", "/",
+            "/spec/list/3", "/spec/list/-", "/spec/list/+1", "/spec/list/01", "/spec/list/x",
+            "/spec/n", "/spec/t", "/é/ü", "/last", "/none", "/none/at/all", "name", "/",
         ] {
             let whole = object.pointer(pointer).cloned().unwrap_or_default();
             assert_eq!(pick(raw.as_bytes(), pointer), whole, "{pointer}");
@@ -176,7 +178,8 @@ mod tests {
 
     #[test]
     fn fields_are_as_they_are_written() {
-        let text = |(name, value): (&[u8], &[u8])| format!("{}={}", String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+        let utf8 = String::from_utf8_lossy;
+        let text = |(name, value): (&[u8], &[u8])| format!("{}={}", utf8(name), utf8(value));
         let of = |raw: &str| fields(raw.as_bytes()).map(text).collect::<Vec<_>>();
         let raw = r#" {"a": {"b": [1, "}"]} , "q\":,": "x\\" ,"n":-1.5, "l":[{"a":1},2] } "#;
         assert_eq!(of(raw), [r#""a"={"b": [1, "}"]}"#, r#""q\":,"="x\\""#, r#""n"=-1.5"#, r#""l"=[{"a":1},2]"#]);

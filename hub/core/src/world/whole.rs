@@ -58,7 +58,8 @@ impl World {
 
     pub fn with_metrics(metrics: std::sync::Arc<dyn control::Metrics>) -> World {
         let tokens = std::sync::Arc::new(Scribe);
-        let settings = Settings { ca_pem: "CA".into(), cluster_info: "KUBECONFIG".into(), tokens, metrics, started: crate::Timestamp::MIN };
+        let (ca_pem, cluster_info) = ("CA".into(), "KUBECONFIG".into());
+        let settings = Settings { ca_pem, cluster_info, tokens, metrics, started: crate::Timestamp::MIN };
         // Nobody rests: time stands still while the world settles.
         let scheduler = Scheduler::new(Config { backoff_first_s: 0, backoff_max_s: 0, ..Config::default() });
         World {
@@ -128,6 +129,13 @@ impl World {
         }
         self.now = end;
         self.settle();
+    }
+
+    /// The wall clock is set back; waits stay as long as they were.
+    pub fn turn_back(&mut self, seconds: i64) {
+        let back = |at: crate::Timestamp| at.checked_sub(jiff::SignedDuration::from_secs(seconds)).unwrap();
+        self.now = back(self.now);
+        self.managers.shift(back);
     }
 
     fn controllers_step(&mut self) -> bool {

@@ -245,8 +245,8 @@ fn ended_at(pod: &Pod) -> Timestamp {
 }
 
 /// The same, for the wait before the next pod. A board's clock may be years ahead: an end that is still to come is not
-/// believed, and the hub's own time of the pod's creation counts instead. That is still to come, too, where the hub's clock was set
-/// back: then nobody waits.
+/// believed, and the hub's own time of the pod's creation counts instead. That is still to come, too, where the hub's
+/// clock was set back: then nobody waits.
 pub fn ended_before(pod: &Pod, now: Timestamp) -> Timestamp {
     let times = [ended_at(pod), pod.meta.created_at()];
     times.into_iter().find(|t| *t <= now).unwrap_or(Timestamp::UNIX_EPOCH)
