@@ -178,11 +178,15 @@ impl Enroll {
         let (token, _) = self.token(ask, now)?;
         // A fleet with one token is let in side by side once the token is not changed by it: one commit serves many.
         let takes_turns = token.wait || token.clone().used(&ask.node_name, false) != token;
-        let _turn = if takes_turns { Some(self.turn.lock().await) } else { None };
+        let mut turn = if takes_turns { Some(self.turn.lock().await) } else { None };
         for _ in 0..JOIN_TRIES {
             match self.join_in_turn(ask, address, now).await {
-                // Somebody was faster: what was written is read now.
-                Err(EnrollError::Store(StoreError::Conflict { .. } | StoreError::Exists(_) | StoreError::NotFound(_))) => {}
+                // Somebody was faster: what was written is read now, and nobody of this hub is faster again.
+                Err(EnrollError::Store(StoreError::Conflict { .. } | StoreError::Exists(_) | StoreError::NotFound(_))) => {
+                    if turn.is_none() {
+                        turn = Some(self.turn.lock().await);
+                    }
+                }
                 other => return other,
             }
         }
