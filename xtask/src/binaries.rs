@@ -3,8 +3,8 @@
 //! In: the workspace. Out: each program's whole output when it ends, a line with its time, and which ones failed.
 //! Never: leaves out a program that cargo has built, or stops at the first failure.
 //!
-//! Most end-to-end tests wait, for processes, boards that are away and patience that runs out; most others compute. One row of programs is
-//! worked from both ends: end-to-end tests from its head, the rest from its tail.
+//! Most end-to-end tests wait, for processes, boards that are away and patience that runs out; most others compute. One row of
+//! programs is worked from both ends: end-to-end tests from its head, the rest from its tail.
 
 use crate::sh;
 use serde_json::Value;

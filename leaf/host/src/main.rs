@@ -68,6 +68,8 @@ fn options() -> Result<BTreeMap<String, String>, String> {
     pairs.collect()
 }
 
+/// Returns only when it could not begin.
+#[allow(unreachable_code)]
 fn life() -> Result<(), String> {
     let options = options()?;
     let word = |name: &str| options.get(name).map(String::as_str).ok_or(format!("--{name} is missing\n{USAGE}"));

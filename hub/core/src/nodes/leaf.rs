@@ -107,7 +107,7 @@ mod tests {
         let mut liveness = Liveness::new(now);
         liveness.heard("pico", now);
         let taints = |view: &ObjectStore| {
-            let changes = offline::reconcile(view, &liveness, "pico", now).changes;
+            let changes = offline::reconcile(view, &liveness, "pico", now, now).changes;
             changes.into_iter().find_map(|c| match c {
                 Change::Patch { merge, .. } if !merge["spec"]["taints"].is_null() => Some(merge["spec"]["taints"].clone()),
                 _ => None,

@@ -5,6 +5,7 @@
 
 pub mod desired;
 pub mod devices;
+mod differs;
 pub mod holder;
 pub mod ipam;
 pub mod leaf;
