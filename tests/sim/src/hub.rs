@@ -255,6 +255,7 @@ impl Hub {
         }
         if verdict == Verdict::AdmitAndRecord {
             self.records.insert(node.into(), hardware.into());
+            self.give(node, SessionInput::OtherDevice);
         }
         self.seen.insert(node.into(), Seen { hardware: hardware.into(), connected: true, at: self.even() });
         true

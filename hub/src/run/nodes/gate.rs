@@ -157,7 +157,10 @@ impl NodeGate {
         let record = identity.as_ref().map_or("", |i| i.hardware.as_str());
         match self.presence.ask(name, record, hardware) {
             Verdict::Admit => {}
-            Verdict::AdmitAndRecord => self.record(name, hardware),
+            Verdict::AdmitAndRecord => {
+                self.nodes.other_device(name);
+                self.record(name, hardware);
+            }
             Verdict::KeepOut => {
                 self.copy_seen(name, hardware, identity.as_ref().and_then(|i| i.copy.as_ref()), address);
                 return Err(format!(

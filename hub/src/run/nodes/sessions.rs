@@ -81,6 +81,8 @@ struct Marks {
     leaving: BTreeSet<String>,
     /// Copies of cards that were kept out: hardware and address, by node.
     copies: BTreeMap<String, (String, String)>,
+    /// Nodes that another device is from now on.
+    repaired: BTreeSet<String>,
     /// What is to be said to nodes, in order.
     says: VecDeque<(String, Down)>,
 }
@@ -174,6 +176,11 @@ impl Nodes {
         self.mark(|marks| {
             marks.copies.insert(node.into(), (hardware.into(), address.into()));
         });
+    }
+
+    /// Another device is the node from now on. To be said before its connection is.
+    pub(super) fn other_device(&self, node: &str) {
+        self.mark(|marks| _ = marks.repaired.insert(node.into()));
     }
 
     /// What was marked since the last time; `leaving` stays.
@@ -277,7 +284,10 @@ impl Task {
     }
 
     fn marks(&mut self) {
-        let Marks { dirty, removed, copies, says, .. } = self.nodes.take();
+        let Marks { dirty, removed, copies, repaired, says, .. } = self.nodes.take();
+        for node in repaired {
+            self.input(&node, SessionInput::OtherDevice);
+        }
         for (node, down) in says {
             self.input(&node, SessionInput::Say(down));
         }

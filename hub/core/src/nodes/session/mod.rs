@@ -29,6 +29,8 @@ pub enum SessionInput {
     Disconnected {
         connection: u64,
     },
+    /// Another device is this node from now on (`holder::Verdict::AdmitAndRecord`): a repair, or the card was copied.
+    OtherDevice,
     /// A decoded message (`Envelope::<Up>::decode`).
     Message {
         connection: u64,
@@ -180,6 +182,8 @@ impl Session {
                     self.message(now, view, envelope);
                 }
             }
+            // Both cards know one installation, and have counted by themselves since.
+            SessionInput::OtherDevice => self.reports.forget(),
             SessionInput::Dirty => self.set.dirty(),
             SessionInput::Durable { ticket } => self.reports.durable(now, view, &self.node, ticket),
             SessionInput::Refused { ticket, retry, reason } => {

@@ -279,6 +279,21 @@ fn a_verdict_on_a_write_of_before_confirms_nothing_of_another_installation() {
     assert_eq!(confirmed(&talk.give(SessionInput::Durable { ticket: t2 })), [1]);
 }
 
+/// A copied card was the node for a while, and counted on; the first device comes back, is told of deletions, and tells of ends.
+#[test]
+fn another_device_of_one_installation_counts_by_itself() {
+    let mut talk = Talk::new();
+    talk.sync();
+    let ours = ticket(&talk.say(report(900, "Running"))).unwrap();
+    talk.give(SessionInput::Durable { ticket: ours });
+    assert_eq!(confirmed(&talk.say(report(7, "Running"))), [7], "older, of the same device: said again, written never");
+    talk.give(SessionInput::OtherDevice);
+    talk.give(SessionInput::Connected { connection: 1 });
+    talk.say(Up::Hello(Hello { speaks: (1, 3), ..Hello::default() }));
+    let theirs = ticket(&talk.say(report(7, "Succeeded"))).expect("it is written");
+    assert_eq!(confirmed(&talk.give(SessionInput::Durable { ticket: theirs })), [7]);
+}
+
 #[test]
 fn a_pod_goes_when_it_was_being_deleted() {
     let mut talk = Talk::new();
