@@ -100,7 +100,7 @@ impl Step<'_> {
         if !self.is_rolling() {
             return self.replicas();
         }
-        let room = (self.replicas() + surge - held(self.old.iter())).max(0);
+        let room = (self.replicas() + surge - held(self.view, self.old.iter().copied())).max(0);
         room.min(self.replicas())
     }
 

@@ -25,7 +25,7 @@ impl Step<'_> {
         let Some(new) = self.new else { return false };
         let (wanted, have) = (self.replicas(), size(new));
         let (surge, _) = self.fence();
-        let room = wanted + surge - held(self.all());
+        let room = wanted + surge - held(self.view, self.all());
         let to = if have > wanted { wanted } else { have + room.max(0).min(wanted - have) };
         self.resize(new, to)
     }

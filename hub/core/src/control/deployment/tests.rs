@@ -2,7 +2,7 @@
 //!
 //! In: objects and disturbances. Out: what the cluster looks like at rest. Never: a clock or a network.
 
-use crate::world::World;
+use crate::{Change, Key, control::Controller, world::World};
 use serde_json::{Value, json};
 
 fn deployment(replicas: i32, image: &str) -> Value {
@@ -228,4 +228,20 @@ fn a_rollout_that_is_to_recreate_and_to_grow_goes_on() {
     w.settle();
     let of_three: Vec<i64> = sets(&w).iter().filter(|s| s.0 == "three").map(|s| s.1).collect();
     assert_eq!((of_three, &status(&w)["readyReplicas"]), (vec![4], &json!(4)));
+}
+
+/// The old ReplicaSet was made smaller, has deleted nothing yet, and its status does not know of its pods: they count all the same.
+#[test]
+fn pods_that_are_there_leave_no_room_for_others() {
+    let mut w = started(2);
+    let old = w.list("apps/replicasets")[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    w.patch("apps/replicasets", "a", &old, json!({"spec": {"replicas": 1}, "status": {"replicas": 0}}));
+    let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}});
+    w.patch("apps/deployments", "a", "web", json!({"spec": {"strategy": strategy, "template": template("two")}}));
+    let plan = super::DeploymentController.reconcile(&w.view, &Key::new("apps/deployments", "a", "web"), w.now, 1);
+    let made = plan.changes.iter().find_map(|change| match change {
+        Change::Create { object, .. } => Some(&object["spec"]["replicas"]),
+        _ => None,
+    });
+    assert_eq!(made, Some(&json!(0)), "two of two are there");
 }
