@@ -181,7 +181,8 @@ fn available(rs: &ReplicaSet) -> i32 {
     rs.status.available_replicas.min(size(rs))
 }
 
-/// Pods that there are or are to be: a ReplicaSet that was made smaller may not have deleted them yet, and its status may not know of all.
+/// Pods that there are or are to be: a ReplicaSet that was made smaller may not have deleted them yet, and its status may not
+/// know of all.
 fn held<'a>(view: &ObjectStore, sets: impl Iterator<Item = &'a Arc<ReplicaSet>>) -> i32 {
     let there = |rs: &ReplicaSet| view.controlled_by::<Pod>(&rs.meta.uid).filter(|pod| pod.is_active()).count();
     let there = |rs: &ReplicaSet| i32::try_from(there(rs)).unwrap_or(i32::MAX);

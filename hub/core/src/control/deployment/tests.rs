@@ -230,7 +230,7 @@ fn a_rollout_that_is_to_recreate_and_to_grow_goes_on() {
     assert_eq!((of_three, &status(&w)["readyReplicas"]), (vec![4], &json!(4)));
 }
 
-/// The old ReplicaSet was made smaller, has deleted nothing yet, and its status does not know of its pods: they count all the same.
+/// The old ReplicaSet was made smaller, has deleted nothing yet, and its status does not know of its pods: they count.
 #[test]
 fn pods_that_are_there_leave_no_room_for_others() {
     let mut w = started(2);
@@ -238,7 +238,8 @@ fn pods_that_are_there_leave_no_room_for_others() {
     w.patch("apps/replicasets", "a", &old, json!({"spec": {"replicas": 1}, "status": {"replicas": 0}}));
     let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}});
     w.patch("apps/deployments", "a", "web", json!({"spec": {"strategy": strategy, "template": template("two")}}));
-    let plan = super::DeploymentController.reconcile(&w.view, &Key::new("apps/deployments", "a", "web"), w.now, 1);
+    let key = Key::new("apps/deployments", "a", "web");
+    let plan = super::DeploymentController.reconcile(&w.view, &key, w.now, 1);
     let made = plan.changes.iter().find_map(|change| match change {
         Change::Create { object, .. } => Some(&object["spec"]["replicas"]),
         _ => None,

@@ -277,7 +277,8 @@ impl Look<'_> {
             decision.message = self.nothing_words();
             return;
         }
-        let (index, reached) = self.current_wave(wave_index, reached);
+        // The hub's clock was set back since: the wait begins again, and does not last until the old time comes.
+        let (index, reached) = self.current_wave(wave_index, reached.filter(|at| *at <= self.now));
         decision.wave_index = index;
         decision.wave_reached_at = reached.filter(|_| self.soak_of(index) > 0);
         decision.wave = self.wave_words(index);

@@ -110,6 +110,21 @@ fn waves_follow_each_other_after_their_soak() {
     assert_eq!((with(&w, "v2"), phase(&w)), (6, "Complete"));
 }
 
+/// The hub's clock was set back by days in the middle of a soak: it begins again, and does not wait until the old time comes.
+#[test]
+fn a_soak_does_not_wait_for_a_time_that_was_wrong() {
+    let mut w = fleet(6);
+    upgrade(&mut w, json!({"waves": [{"name": "canary", "percent": 20, "soak": "10m"}]}));
+    w.settle();
+    assert_eq!((with(&w, "v2"), phase(&w)), (2, "Soaking"));
+    w.patch(ROLLOUTS, "a", "r", json!({"status": {"waveReachedAt": "2099-01-01T00:00:00Z"}}));
+    w.pass(599);
+    assert_eq!((with(&w, "v2"), phase(&w)), (2, "Soaking"));
+    w.pass(10);
+    w.settle();
+    assert_eq!((with(&w, "v2"), phase(&w)), (6, "Complete"));
+}
+
 #[test]
 fn a_bad_version_goes_back_by_itself() {
     let mut w = fleet(6);
