@@ -25,7 +25,7 @@ impl Step<'_> {
         let Some(new) = self.new else { return false };
         let (wanted, have) = (self.replicas(), size(new));
         let (surge, _) = self.fence();
-        let room = wanted + surge - held(self.view, self.all());
+        let room = if self.old_lag() { 0 } else { wanted + surge - held(self.view, self.all()) };
         let to = if have > wanted { wanted } else { have + room.max(0).min(wanted - have) };
         self.resize(new, to)
     }
@@ -67,7 +67,7 @@ impl Step<'_> {
         for rs in self.old.clone().into_iter().filter(|rs| size(rs) > 0) {
             shrunk |= self.resize(rs, 0);
         }
-        if shrunk || self.old_pods_run() {
+        if shrunk || self.old_lag() || self.old_pods_run() {
             return self.sync_status();
         }
         let Some(new) = self.new else { return self.create_new() };
@@ -76,6 +76,12 @@ impl Step<'_> {
             self.clean_up();
         }
         self.sync_status();
+    }
+
+    /// An old ReplicaSet has not been looked at since its size was changed: pods of the size before may be on their way.
+    fn old_lag(&self) -> bool {
+        let lags = |rs: &&&Arc<ReplicaSet>| rs.meta.deleting.is_none() && rs.status.observed_generation < rs.meta.generation;
+        self.old.iter().any(|rs| lags(&rs))
     }
 
     fn old_pods_run(&self) -> bool {
