@@ -103,7 +103,7 @@ pub fn node_facts(data_dir: &Path) -> NodeFacts {
         os_image: os_image(),
         machine_id: read("/etc/machine-id"),
         boot_id: boot_id(),
-        system_uuid: read("/sys/class/dmi/id/product_uuid"),
+        system_uuid: system_uuid(Path::new("/")),
         agent_version: env!("CARGO_PKG_VERSION").into(),
         cpus: cpus(),
         memory_bytes,
@@ -117,6 +117,13 @@ pub fn node_facts(data_dir: &Path) -> NodeFacts {
         board: super::board::read(Path::new("/")).conditions(),
         ..NodeFacts::default()
     }
+}
+
+/// Firmware's name for this machine, or where it has none, the system's: the places and their order are cAdvisor's.
+fn system_uuid(root: &Path) -> String {
+    let places = ["sys/class/dmi/id/product_uuid", "proc/device-tree/system-id", "proc/device-tree/vm,uuid", "etc/machine-id"];
+    let all = places.iter().map(|place| read(root.join(place)).trim_matches('\0').to_string());
+    all.into_iter().find(|text| !text.is_empty()).unwrap_or_default()
 }
 
 /// What the board says it is; `limpet.dev/rtc`: whether its clock survives a power cut.
@@ -213,4 +220,26 @@ pub fn app_armor_profiles() -> std::collections::BTreeSet<String> {
     let list = read("/sys/kernel/security/apparmor/profiles");
     // `name (enforce)`; a name may have spaces.
     list.lines().filter_map(|line| Some(line.rsplit_once(" (")?.0.to_string())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_board_without_a_uuid_has_its_systems() {
+        let root = std::env::temp_dir().join(format!("limpet-facts-{}", std::process::id()));
+        let files =
+            [("etc/machine-id", "3d12\n"), ("proc/device-tree/vm,uuid", "71c0\0"), ("sys/class/dmi/id/product_uuid", "\n")];
+        for (place, text) in files {
+            let path = root.join(place);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        assert_eq!(system_uuid(&root), "71c0");
+        std::fs::remove_dir_all(root.join("proc")).unwrap();
+        assert_eq!(system_uuid(&root), "3d12");
+        std::fs::remove_dir_all(&root).unwrap();
+        assert_eq!(system_uuid(&root), "");
+    }
 }

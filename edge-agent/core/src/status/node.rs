@@ -62,6 +62,10 @@ pub enum NodeProblem {
     PidPressure(String),
 }
 
+/// What schedulers and admission may want to know of a node before they send it a pod (KEP-5328), in order of the alphabet: only
+/// what this node does and older ones of the same version may not.
+const DECLARED: [&str; 2] = ["GuaranteedQoSPodCPUResize", "RestartAllContainersOnContainerExits"];
+
 /// The version of Kubernetes whose ways this node has, with the agent's own.
 pub fn kubelet_version(agent: &str) -> String {
     format!("v1.36.0+limpet-{agent}")
@@ -142,6 +146,7 @@ pub fn node_report(facts: &NodeFacts, mirrors: Option<Vec<Value>>) -> Vec<u8> {
         "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},
         "runtimeHandlers": handlers(facts),
         "features": {"supplementalGroupsPolicy": true},
+        "declaredFeatures": DECLARED,
     });
     let mut status = status;
     if facts.swap_bytes > 0 {
@@ -220,6 +225,8 @@ mod tests {
         let value: Value = serde_json::from_slice(&one).unwrap();
         assert_eq!(value["status"]["conditions"][3]["status"], "True");
         assert_eq!(value["labels"]["kubernetes.io/hostname"], "pi");
+        assert!(DECLARED.is_sorted(), "the API takes no other order");
+        assert_eq!(value["status"]["declaredFeatures"], json!(DECLARED));
         let sick = NodeFacts { problems: vec![NodeProblem::DiskPressure("full".into())], ..facts };
         let value: Value = serde_json::from_slice(&node_report(&sick, None)).unwrap();
         assert_eq!(value["status"]["conditions"][1]["reason"], "KubeletHasDiskPressure");
