@@ -119,9 +119,14 @@ pub fn set_shares(dir: &Path, v2: bool, shares: u64) -> Result<()> {
 /// What a group weighs, on v1's scale.
 pub fn shares(dir: &Path, v2: bool) -> Option<u64> {
     match v2 {
-        true => number(&dir.join("cpu.weight")).map(|weight| 2 + (weight.saturating_sub(1) * 262_142) / 9999),
+        true => number(&dir.join("cpu.weight")).map(shares_of),
         false => number(&dir.join("cpu.shares")),
     }
+}
+
+/// The fewest shares that have this weight: `weight` gives it back.
+pub fn shares_of(weight: u64) -> u64 {
+    2 + (weight.saturating_sub(1) * 262_142).div_ceil(9999)
 }
 
 /// Shares of v1 as a weight of v2 (KEP-2254).

@@ -32,6 +32,10 @@ fn shares_become_weights() {
     for (shares, weight) in [(2, 1), (1024, 39), (512, 20), (262_144, 10_000)] {
         assert_eq!(limits::weight(shares), weight, "{shares}");
     }
+    // Sums of what groups weigh must not lose something each time they are read.
+    for weight in 1..=10_000 {
+        assert_eq!(limits::weight(limits::shares_of(weight)), weight);
+    }
 }
 
 #[test]
