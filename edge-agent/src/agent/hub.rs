@@ -13,7 +13,7 @@ use limpet_agent_core::{Record, metered::Traffic, pods::ContainerRef, status::Ou
 use limpet_protocol::{Down, Envelope, Hello, StreamKind, StreamOpen, topic::Channel};
 
 /// Nothing sent for so long: the agent is idle.
-const IDLE_MS: u64 = 60_000;
+const IDLE_MS: u64 = 10_000;
 
 impl Agent {
     pub(super) fn link_event(&mut self, event: LinkEvent) {

@@ -350,9 +350,9 @@ impl Agent {
             self.look_at_schedules();
         }
         if self.code_at_ms.is_some_and(|at| at <= now.mono_ms) {
-            // Nothing was said for a minute: the code that joining needed can go.
+            // Nothing was said for a while: what starting and joining needed can go.
             self.code_at_ms = None;
-            crate::device::memory::release_code();
+            crate::device::memory::release();
         }
         self.look_at_link();
         self.messaging.tick(now);

@@ -30,6 +30,8 @@ const SOUND_MS: u64 = 30_000;
 const STOP_MS: u64 = 15_000;
 /// Replies that wait for room in the agent's socket; beyond this the agent is not reading and is cut off.
 const REPLIES_MAX: usize = 256;
+/// After so long without anything to do its code is given back: not between the packets of one conversation.
+const QUIET_MS: u16 = 3_000;
 
 /// As kubelet's.
 const OOM_SCORE: &str = "-999";
@@ -86,6 +88,8 @@ struct Keeper {
     /// Set once a stop was asked for: when the agent is killed if it has not ended.
     stopping: Option<u64>,
     restart_now: bool,
+    /// It did something since its code was given back.
+    awake: bool,
     buffer: Vec<u8>,
 }
 
@@ -112,6 +116,7 @@ impl Keeper {
             backoff_ms: BACKOFF_MS_MIN,
             stopping: None,
             restart_now: false,
+            awake: true,
             buffer: Vec::with_capacity(PACKET_BYTES_MAX),
         })
     }
@@ -191,17 +196,15 @@ impl Keeper {
     }
 
     /// Sleeps until a signal, a packet, room for what waits, or the next timer.
-    fn wait(&self, now: u64) -> nix::Result<()> {
+    fn wait(&mut self, now: u64) -> nix::Result<()> {
         let timer = match (&self.agent, self.stopping) {
             (Some(_), Some(u64::MAX)) => None,
             (Some(agent), deadline) => deadline.or(agent.trial_until_ms),
             (None, _) => self.spawn_at_ms,
         };
         let timeout = match timer {
-            None => {
-                crate::device::memory::release_code();
-                PollTimeout::NONE
-            }
+            None if self.awake => PollTimeout::from(QUIET_MS),
+            None => PollTimeout::NONE,
             Some(at) => PollTimeout::try_from(at.saturating_sub(now).min(60_000) as i32).unwrap_or(PollTimeout::ZERO),
         };
         let mut fds = Vec::with_capacity(2);
@@ -211,10 +214,16 @@ impl Keeper {
             events.set(PollFlags::POLLOUT, self.has_output(agent));
             fds.push(PollFd::new(agent.socket.as_fd(), events));
         }
-        match poll(&mut fds, timeout) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(err) => Err(err),
-        }
+        let heard = poll(&mut fds, timeout);
+        self.awake = match heard {
+            Ok(0) if timer.is_none() => {
+                crate::device::memory::release();
+                false
+            }
+            Ok(_) | Err(Errno::EINTR) => true,
+            Err(err) => return Err(err),
+        };
+        Ok(())
     }
 
     fn has_output(&self, agent: &Agent) -> bool {

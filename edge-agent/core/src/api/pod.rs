@@ -231,9 +231,10 @@ pub struct Container {
     pub resources: Resources,
     pub volume_mounts: Vec<VolumeMount>,
     pub volume_devices: Vec<VolumeDevice>,
-    pub liveness_probe: Option<Probe>,
-    pub readiness_probe: Option<Probe>,
-    pub startup_probe: Option<Probe>,
+    // Boxed: most containers have none, and a node holds many.
+    pub liveness_probe: Option<Box<Probe>>,
+    pub readiness_probe: Option<Box<Probe>>,
+    pub startup_probe: Option<Box<Probe>>,
     pub lifecycle: Lifecycle,
     pub security_context: SecurityContext,
     pub restart_policy: Option<RestartPolicy>,
@@ -457,8 +458,8 @@ pub struct SleepAction {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Lifecycle {
-    pub post_start: Option<Handler>,
-    pub pre_stop: Option<Handler>,
+    pub post_start: Option<Box<Handler>>,
+    pub pre_stop: Option<Box<Handler>>,
     pub stop_signal: Option<String>,
 }
 

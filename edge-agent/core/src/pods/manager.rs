@@ -29,7 +29,8 @@ use std::{
 
 #[derive(Debug, Default)]
 pub struct PodManager {
-    pods: BTreeMap<Uid, LivePod>,
+    /// Boxed, as a tree's nodes have room for eleven.
+    pods: BTreeMap<Uid, Box<LivePod>>,
     names: BTreeMap<(String, String), Uid>,
     host: HostFacts,
     out: VecDeque<Action>,
@@ -55,7 +56,7 @@ impl PodManager {
 
     /// The next time at which `Input::Tick` is due, and why.
     pub fn wake_at(&self) -> Option<(u64, &'static str)> {
-        let pods = self.pods.values().filter_map(LivePod::wake_at);
+        let pods = self.pods.values().filter_map(|pod| pod.wake_at());
         pods.chain(self.tokens.wake_at(self.now)).min()
     }
 
@@ -107,7 +108,7 @@ impl PodManager {
     /// Records for the journal's compaction.
     pub fn snapshot(&self) -> impl Iterator<Item = &PodMemory> {
         let early = self.memories.values();
-        self.pods.values().filter_map(LivePod::memory).chain(early)
+        self.pods.values().filter_map(|pod| pod.memory()).chain(early)
     }
 
     pub fn handle(&mut self, now: Now, items: &Items, input: Input) {
@@ -224,12 +225,12 @@ impl PodManager {
                 let new = self.begun && memory.is_none() && self.statics.get(key).is_none();
                 let mut pod = LivePod::new(uid.clone(), object, memory, host, now);
                 if new && !pod.deleting() && pod.facts.object.status.phase.is_empty() {
-                    let others = others(self.pods.values());
+                    let others = others(self.pods.values().map(|pod| &**pod));
                     if let Some(refusal) = no_room(&pod.facts.object, &others, host) {
                         pod.refuse(refusal, &mut cx);
                     }
                 }
-                self.pods.insert(uid, pod);
+                self.pods.insert(uid, Box::new(pod));
             }
         }
     }

@@ -17,7 +17,8 @@ pub struct PodMemory {
     /// All init containers have done their work in this sandbox.
     pub initialized: bool,
     pub terminal: Option<Terminal>,
-    pub containers: BTreeMap<String, ContainerMemory>,
+    /// Boxed, as a tree's nodes have room for eleven.
+    pub containers: BTreeMap<String, Box<ContainerMemory>>,
 }
 
 /// A pod's last word: it will not run again.

@@ -590,7 +590,7 @@ impl LivePod {
                 last: c.last.clone(),
                 resources: Some(&c.actual).filter(|actual| self.is_sized_otherwise(&c.name, actual)).cloned(),
             };
-            (c.name.to_string(), memory)
+            (c.name.to_string(), Box::new(memory))
         });
         let memory = PodMemory {
             uid: self.facts.uid.to_string(),
