@@ -9,12 +9,15 @@ use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use std::collections::HashMap;
 use std::io::IoSlice;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
 pub use super::wire::Exit;
+
+/// Requests that wait for their replies together: far fewer than the keeper holds for somebody who does not read.
+const AT_ONCE_MAX: usize = 32;
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeeperError {
@@ -101,12 +104,31 @@ impl Keeper {
         reply.await.unwrap_or(Err(KeeperError::Gone))
     }
 
-    /// Tells the keeper to close its copy; no error when it holds none.
-    pub async fn drop_fd(&self, key: &str) -> Result<(), KeeperError> {
-        check_key(key)?;
-        let (request, reply) = self.expect_reply()?;
-        send(&self.shared.socket, &Packet::Drop { request, key }, None).await?;
-        reply.await.unwrap_or(Err(KeeperError::Gone))
+    /// As `put_fd` for those of one container, in one conversation: the keeper wakes once.
+    pub async fn put_fds(&self, all: &[(String, &OwnedFd)]) -> Result<(), KeeperError> {
+        let mut replies = Vec::with_capacity(all.len());
+        for (key, fd) in all {
+            check_key(key)?;
+            let (request, reply) = self.expect_reply()?;
+            send(&self.shared.socket, &Packet::Put { request, key }, Some(fd.as_fd())).await?;
+            replies.push(reply);
+        }
+        answered(replies).await
+    }
+
+    /// Tells the keeper to close its copies; no error where it holds none.
+    pub async fn drop_fds(&self, keys: impl IntoIterator<Item = String>) -> Result<(), KeeperError> {
+        let mut replies = Vec::new();
+        for key in keys {
+            check_key(&key)?;
+            let (request, reply) = self.expect_reply()?;
+            send(&self.shared.socket, &Packet::Drop { request, key: &key }, None).await?;
+            replies.push(reply);
+            if replies.len() == AT_ONCE_MAX {
+                answered(std::mem::take(&mut replies)).await?;
+            }
+        }
+        answered(replies).await
     }
 
     /// The exit is on record: the keeper may forget it.
@@ -125,6 +147,14 @@ impl Keeper {
         waiting.replies.insert(request, tell);
         Ok((request, reply))
     }
+}
+
+/// The first refusal when there is one.
+async fn answered(replies: Vec<oneshot::Receiver<Result<(), KeeperError>>>) -> Result<(), KeeperError> {
+    for reply in replies {
+        reply.await.unwrap_or(Err(KeeperError::Gone))?;
+    }
+    Ok(())
 }
 
 async fn hear(shared: Arc<Shared>, tell: mpsc::UnboundedSender<Exit>) {

@@ -137,9 +137,7 @@ impl Runtime {
                 let _ = shared.cgroups.remove(&group);
             }
         }
-        for key in shared.exits.stale_keys(known) {
-            let _ = shared.keeper.drop_fd(&key).await;
-        }
+        let _ = shared.keeper.drop_fds(shared.exits.stale_keys(known)).await;
     }
 }
 

@@ -52,6 +52,16 @@ impl Helper {
     }
 
     pub async fn call(&self, request: &Request, fds: &[&OwnedFd]) -> Result<Answer, RuntimeError> {
+        self.call_after(std::future::ready(Ok(())), request, fds).await
+    }
+
+    /// The helper begins to start at once, and hears the request when `first` has succeeded.
+    pub async fn call_after(
+        &self,
+        first: impl Future<Output = Result<(), RuntimeError>>,
+        request: &Request,
+        fds: &[&OwnedFd],
+    ) -> Result<Answer, RuntimeError> {
         let _permit = self.permits.acquire().await;
         let failed = |what: &'static str| move |err: std::io::Error| RuntimeError::io(what, err);
         let body = serde_json::to_vec(request).map_err(|err| RuntimeError::Invalid(err.to_string()))?;
@@ -62,12 +72,19 @@ impl Helper {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)
             .map_err(|err| RuntimeError::io("make the helper's socket", err))?;
         let mut command = tokio::process::Command::new(&self.program);
-        command.arg0("limpet-agent").arg("rt").env_clear().current_dir("/");
+        // No directory is asked for: std would fork for that, with a copy of this process's page tables.
+        command.arg0("limpet-agent").arg("rt").env_clear();
         command.stdin(Stdio::from(theirs)).stdout(Stdio::null());
         let mut child = command.spawn().map_err(failed("start the runtime's helper"))?;
         drop(command);
         set_nonblocking(&ours).map_err(failed("the helper's socket"))?;
         let socket = sys::watch(ours).map_err(failed("the helper's socket"))?;
+        if let Err(err) = first.await {
+            // Without a request it ends by itself.
+            drop(socket);
+            let _ = child.wait().await;
+            return Err(err);
+        }
         let talk = async {
             send(&socket, &body, fds).await?;
             receive(&socket).await

@@ -222,17 +222,15 @@ impl Runtime {
         let spec = &ContainerSpec { first_id: self.ids_of(&spec.pod_uid), ..spec.clone() };
         let mut pipes = helper::Pipes::for_container(&self.shared.options.run_dir, spec)
             .map_err(|err| RuntimeError::io("make the container's pipes", err))?;
-        let keys = pipes.keys(&spec.id);
-        for (key, fd) in &keys {
-            self.shared.keeper.put_fd(key, fd.as_fd()).await?;
-        }
         let request = rt::Request::Start {
             run_dir: self.shared.options.run_dir.clone(),
             data_dir: self.shared.options.data_dir.clone(),
             cgroup_parent: self.shared.options.cgroup_parent.clone(),
             spec: spec.clone(),
         };
-        let reply = self.shared.helper.call(&request, &pipes.theirs()).await;
+        let keys = pipes.keys(&spec.id);
+        let kept = async { Ok(self.shared.keeper.put_fds(&keys).await?) };
+        let reply = self.shared.helper.call_after(kept, &request, &pipes.theirs()).await;
         let mut reply = match reply {
             Ok(reply) => reply,
             Err(err) => {

@@ -56,9 +56,7 @@ impl Runtime {
             tokio::time::sleep(STEP).await;
         }
         self.remove_group(&record.cgroup).await?;
-        for end in ["in", "out", "err", "tty"] {
-            shared.keeper.drop_fd(&format!("{container_id}/{end}")).await?;
-        }
+        shared.keeper.drop_fds(["in", "out", "err", "tty"].map(|end| format!("{container_id}/{end}"))).await?;
         if record.spec.other_runtime.is_some() {
             self.let_forget(&record.spec).await;
         }
@@ -95,9 +93,7 @@ impl Runtime {
         if let Err(err) = self.remove_group(&group).await {
             log::warn!("runtime: {err}");
         }
-        for end in ["in", "out", "err"] {
-            let _ = self.shared.keeper.drop_fd(&format!("{id}/{end}")).await;
-        }
+        let _ = self.shared.keeper.drop_fds(["in", "out", "err"].map(|end| format!("{id}/{end}"))).await;
         if let Err(err) = self.remove_files(spec) {
             log::warn!("runtime: {err}");
         }

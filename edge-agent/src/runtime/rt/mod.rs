@@ -80,6 +80,8 @@ pub fn main(args: &[std::ffi::OsString]) -> i32 {
         return init::main();
     }
     let socket = sys::inherited(0);
+    // Not where the agent was started: that may be a drive that somebody wants to pull.
+    let _ = std::env::set_current_dir("/");
     let (request, fds) = match receive(&socket) {
         Ok(got) => got,
         Err(err) => {

@@ -77,7 +77,9 @@ fn make(
     }
     std::fs::create_dir_all(&bundle_dir).map_err(|err| Failure::create("the bundle", err))?;
     keep_profile(data_dir, spec, &bundle_dir)?;
-    let root = rootfs::mount_overlay(&bundle_dir, &spec.layers, &writable_layer(data_dir, &spec.pod_uid, &spec.id), users)
+    let places = rootfs::places(data_dir).map_err(|err| Failure::create("mount points", err))?;
+    let writable = writable_layer(data_dir, &spec.pod_uid, &spec.id);
+    let root = rootfs::mount_overlay(&bundle_dir, &spec.layers, &places, &writable, users)
         .map_err(|err| Failure::create("root file system", err))?;
     let checked = detached::as_owner(users.map_or(0, |users| users.first_id), || rootfs::check_mount_points(&root));
     checked.map_err(|err| Failure::create("root file system", err))?;
@@ -307,7 +309,7 @@ fn clean_up(run_dir: &Path, data_dir: &Path, cgroups: &Cgroups, group: &str, spe
     let bundle_dir = bundle(run_dir, &spec.id);
     let mut places: Vec<String> = ["rootfs", "cgroup", "etc"].map(String::from).into();
     places.extend((0..spec.mounts.len()).map(|index| format!("sub{index}")));
-    places.extend((0..spec.layers.len()).map(|index| format!("l/{index}")));
+    places.extend((0..=spec.layers.len()).map(|index| format!("l/{index}")));
     for place in places {
         let _ = nix::mount::umount2(&bundle_dir.join(place), nix::mount::MntFlags::MNT_DETACH);
     }

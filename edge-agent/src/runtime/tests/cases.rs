@@ -363,6 +363,14 @@ pub async fn other_namespaces(mut world: World) {
     assert!(!world.runtime.sandbox_exists("pod-z"));
 }
 
+/// The first of these files that the group has: v2's name, then v1's in the hierarchies where they may be.
+fn group_file(group: &str, v2: &str, v1: &str) -> Option<String> {
+    let of_v1 = ["memory", "cpu", "cpu,cpuacct"].map(|c| format!("/sys/fs/cgroup/{c}/{group}/{v1}"));
+    let places = std::iter::once(format!("/sys/fs/cgroup/{group}/{v2}")).chain(of_v1);
+    let text = places.into_iter().find_map(|path| std::fs::read_to_string(path).ok());
+    text.map(|t| t.trim().to_string())
+}
+
 /// In-place resize: other limits, the same process.
 pub async fn resized(mut world: World) {
     if !world.runtime.cgroups().controllers().memory {
@@ -374,24 +382,22 @@ pub async fn resized(mut world: World) {
     spec.resources = Resources { memory_limit_bytes: Some(32 << 20), cpu_quota_us: Some(50_000), ..Resources::default() };
     let started = world.runtime.start_container(&spec).await.unwrap();
     let group = world.runtime.cgroups().container_groups().pop().unwrap();
-    let read = |file: &str| {
-        let places = ["memory", "cpu", "cpu,cpuacct"].map(|c| format!("/sys/fs/cgroup/{c}/{group}/{file}"));
-        let text = places.iter().find_map(|path| std::fs::read_to_string(path).ok());
-        text.map(|t| t.trim().to_string())
-    };
-    if world.runtime.cgroups().is_v2() {
-        return;
-    }
-    assert_eq!(read("memory.limit_in_bytes").as_deref(), Some("33554432"));
+    let v2 = world.runtime.cgroups().is_v2();
+    let memory = || group_file(&group, "memory.max", "memory.limit_in_bytes");
+    let quota = || group_file(&group, "cpu.max", "cpu.cfs_quota_us");
+    let shares = || group_file(&group, "cpu.weight", "cpu.shares");
+    let expect = |of_v2: &str, of_v1: &str| Some(if v2 { of_v2 } else { of_v1 }.to_string());
+    assert_eq!(memory().as_deref(), Some("33554432"));
+    assert_eq!(quota(), expect("50000 100000", "50000"));
     let grown = Resources { memory_limit_bytes: Some(64 << 20), cpu_quota_us: Some(80_000), ..Resources::default() };
     world.runtime.update_container("main", &grown).unwrap();
-    assert_eq!(read("memory.limit_in_bytes").as_deref(), Some("67108864"));
-    assert_eq!(read("cpu.cfs_quota_us").as_deref(), Some("80000"));
+    assert_eq!(memory().as_deref(), Some("67108864"));
+    assert_eq!(quota(), expect("80000 100000", "80000"));
     let shrunk = Resources { memory_limit_bytes: Some(16 << 20), cpu_shares: Some(2048), ..Resources::default() };
     world.runtime.update_container("main", &shrunk).unwrap();
-    assert_eq!(read("memory.limit_in_bytes").as_deref(), Some("16777216"));
-    assert_eq!(read("cpu.cfs_quota_us").as_deref(), Some("-1"), "what is absent is unlimited");
-    assert_eq!(read("cpu.shares").as_deref(), Some("2048"));
+    assert_eq!(memory().as_deref(), Some("16777216"));
+    assert_eq!(quota(), expect("max 100000", "-1"), "what is absent is unlimited");
+    assert_eq!(shares(), expect("79", "2048"));
     let err = world.runtime.update_container("main", &Resources { memory_limit_bytes: Some(4096), ..Resources::default() });
     assert!(err.unwrap_err().to_string().contains("below what is used"), "a limit that would kill is refused");
     world.runtime.update_pod("pod-z", &grown).unwrap();
@@ -405,28 +411,51 @@ pub async fn resized(mut world: World) {
 /// Classes weigh what their pods ask for; all pods together have a limit.
 pub async fn classes(world: World) {
     let cgroups = world.runtime.cgroups();
-    if cgroups.is_v2() || !cgroups.controllers().cpu {
-        println!("skipped: looks at the files of v1");
+    if !cgroups.controllers().cpu {
+        println!("skipped: no cpu controller");
         return;
     }
-    let shares = |group: &str| {
-        let places = ["cpu", "cpu,cpuacct"].map(|c| format!("/sys/fs/cgroup/{c}/{}/{group}/cpu.shares", cgroups.parent()));
-        places.iter().find_map(|path| std::fs::read_to_string(path).ok()).map(|text| text.trim().to_string())
-    };
+    let shares = |group: &str| group_file(&format!("{}/{group}", cgroups.parent()), "cpu.weight", "cpu.shares");
+    // 2, 500 and 200 shares.
+    let expect = |of_v2: &str, of_v1: &str| Some(if cgroups.is_v2() { of_v2 } else { of_v1 }.to_string());
     world.pod("pod-b").await;
-    assert_eq!(shares("besteffort").as_deref(), Some("2"));
+    assert_eq!(shares("besteffort"), expect("1", "2"));
     for (uid, asked) in [("pod-c", 300), ("pod-d", 200)] {
         let resources = Resources { cpu_shares: Some(asked), ..Resources::default() };
         let spec = SandboxSpec { qos: Qos::Burstable, resources, ..world.sandbox(uid) };
         world.runtime.create_sandbox(&spec).await.unwrap();
     }
-    assert_eq!(shares("burstable").as_deref(), Some("500"));
+    // What v2 rounds is added up there: 12 and 8 stand for 477 shares.
+    assert_eq!(shares("burstable"), expect("19", "500"));
     world.runtime.remove_sandbox("pod-c").await.unwrap();
-    assert_eq!(shares("burstable").as_deref(), Some("200"));
-    cgroups.limit_all(1 << 30).unwrap();
-    let limit = format!("/sys/fs/cgroup/memory/{}/memory.limit_in_bytes", cgroups.parent());
-    assert_eq!(std::fs::read_to_string(limit).unwrap().trim(), "1073741824");
+    assert_eq!(shares("burstable"), expect("8", "200"));
+    if cgroups.controllers().memory {
+        cgroups.limit_all(1 << 30).unwrap();
+        let limit = group_file(cgroups.parent(), "memory.max", "memory.limit_in_bytes");
+        assert_eq!(limit.as_deref(), Some("1073741824"));
+    }
     for uid in ["pod-b", "pod-d"] {
         world.runtime.remove_sandbox(uid).await.unwrap();
     }
+}
+
+/// A container that writes nothing makes nothing on the disk: what is mounted over has its place below all layers.
+pub async fn writes_nothing(mut world: World) {
+    world.pod("pod-a").await;
+    let started = world.runtime.start_container(&world.container("pod-a", "quiet", "echo up; exec sleep 1000")).await.unwrap();
+    read_until(&sys::watch(started.streams.stdout.unwrap()).unwrap(), "up").await;
+    let upper = rt::writable_layer(&world.base.join("data"), "pod-a", "quiet").join("upper");
+    let made: Vec<_> = std::fs::read_dir(&upper).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(made.is_empty(), "{} has {made:?}", upper.display());
+    let (text, code) = world.exec("quiet", &["sh", "-c", "cat /etc/hosts; ls -d /dev/shm /proc/1 /sys/fs"]).await;
+    assert!(code == 0 && text.contains("pod-a"), "{code}: {text}");
+    // Where a power cut left a part of it, the rest is made.
+    let places = world.base.join("data/places");
+    std::fs::remove_file(places.join("etc/resolv.conf")).unwrap();
+    std::fs::remove_file(places.join("etc/hosts")).unwrap();
+    let text = world.output(&world.container("pod-a", "again", "cat /etc/hosts")).await;
+    assert!(text.contains("pod-a"), "{text}");
+    assert!(places.join("etc/hosts").exists() && places.join("etc/resolv.conf").exists());
+    world.runtime.remove_container("quiet").await.unwrap();
+    world.ended("quiet").await;
 }

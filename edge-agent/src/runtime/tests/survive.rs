@@ -68,8 +68,7 @@ pub async fn stopped_keeper(mut world: World) {
     read_until(&out, "ready").await;
     // Close every other end: the agent's and the keeper's.
     drop(out);
-    world.runtime.shared.keeper.drop_fd("main/out").await.unwrap();
-    world.runtime.shared.keeper.drop_fd("main/err").await.unwrap();
+    world.runtime.shared.keeper.drop_fds(["main/out", "main/err"].map(String::from)).await.unwrap();
     std::fs::write(proof.join("go"), "").unwrap();
     while !proof.join("alive").exists() {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -95,7 +94,7 @@ pub async fn hangup(mut world: World) {
     let input = streams.stdin.expect("the keeper held the input");
     nix::unistd::write(&input, b"after\n").unwrap();
     read_until(&sys::watch(streams.stdout.unwrap()).unwrap(), "after").await;
-    world.runtime.shared.keeper.drop_fd("cat/in").await.unwrap();
+    world.runtime.shared.keeper.drop_fds(["cat/in".to_string()]).await.unwrap();
     drop(input);
     assert_eq!(world.ended("cat").await.code, 0, "the end of its input is the end of cat");
     assert!(world.runtime.take_streams("cat").stdin.is_none(), "streams are taken once");
@@ -137,4 +136,20 @@ pub async fn killed_helper(world: World) {
     assert!(world.runtime.cgroups().container_groups().is_empty());
     assert!(world.runtime.list().is_empty());
     world.runtime.remove_sandbox("pod-q").await.unwrap();
+}
+
+/// The keeper takes hundreds of fds and lets go of all of them in one go: what is closed there is closed.
+pub async fn many_fds(world: World) {
+    let keeper = &world.runtime.shared.keeper;
+    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+    let keys: Vec<String> = (0..400).map(|n| format!("c{n}/out")).collect();
+    for some in keys.chunks(16) {
+        let all: Vec<_> = some.iter().map(|key| (key.clone(), &reader)).collect();
+        keeper.put_fds(&all).await.unwrap();
+    }
+    drop(reader);
+    assert_eq!(nix::unistd::write(&writer, b"x"), Ok(1), "the keeper holds the other end");
+    keeper.drop_fds(keys.clone()).await.unwrap();
+    assert_eq!(nix::unistd::write(&writer, b"x"), Err(nix::errno::Errno::EPIPE), "nobody holds it any more");
+    keeper.drop_fds(keys).await.unwrap();
 }
