@@ -42,7 +42,7 @@ pub struct About {
 }
 
 /// How far a container's log is here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct End {
     attempt: u32,
     file: u32,
@@ -50,11 +50,22 @@ struct End {
     lines: u64,
     /// Bytes of the newest attempt's file here.
     bytes: u64,
+    /// Who counts attempts and lines. Empty: an older hub wrote this.
+    #[serde(default)]
+    device: String,
 }
 
 impl End {
-    fn place(&self) -> LogPlace {
-        LogPlace { attempt: self.attempt, file: self.file, offset: self.offset, lines: self.lines }
+    /// Another board or card knows nothing of what the one before has told: it begins anew.
+    fn place(&self, device: &str) -> LogPlace {
+        match self.is_of(device) {
+            true => LogPlace { attempt: self.attempt, file: self.file, offset: self.offset, lines: self.lines },
+            false => LogPlace::default(),
+        }
+    }
+
+    fn is_of(&self, device: &str) -> bool {
+        self.device.is_empty() || self.device == device
     }
 }
 
@@ -88,9 +99,16 @@ impl KeptLogs {
         self.pods().get(uid).is_some_and(|about| about.node == node)
     }
 
-    /// Writes a piece down, or says how far its log is. Waits for the disk. `now_ms`: milliseconds since 1970. `lives`: whether
-    /// the pod of a uid still exists. An error is about the disk: the node says it again.
-    pub fn take(&self, node: &str, piece: &LogPiece, now_ms: u64, lives: impl Fn(&str, &About) -> bool) -> io::Result<LogTaken> {
+    /// Writes a piece down, or says how far its log is. Waits for the disk. `device`: which board and card the node is.
+    /// `now_ms`: milliseconds since 1970. `lives`: whether the pod of a uid still exists. An error is about the disk: the node
+    /// says it again.
+    pub fn take(
+        &self,
+        (node, device): (&str, &str),
+        piece: &LogPiece,
+        now_ms: u64,
+        lives: impl Fn(&str, &About) -> bool,
+    ) -> io::Result<LogTaken> {
         let answer = |place, refused| LogTaken { uid: piece.uid.clone(), container: piece.container.clone(), place, refused };
         if !is_uid(&piece.uid) || !is_label(&piece.container) || !self.admit(node, piece, now_ms, lives)? {
             return Ok(answer(LogPlace::default(), true));
@@ -99,15 +117,16 @@ impl KeptLogs {
         let log = Log { dir: &dir, container: &piece.container };
         let end = log.end();
         // Lines are what is counted through; files may have changed their names between two pieces.
-        let follows = piece.from.lines.checked_sub(piece.lost) == Some(end.lines) && piece.from.lines <= piece.to.lines;
+        let at = end.place(device);
+        let follows = piece.from.lines.checked_sub(piece.lost) == Some(at.lines) && piece.from.lines <= piece.to.lines;
         if piece.text.is_empty() || !follows {
-            return Ok(answer(end.place(), false));
+            return Ok(answer(at, false));
         }
-        let end = log.append(piece, end)?;
+        let end = log.append(piece, &end, device)?;
         if let Some(about) = self.pods().get_mut(&piece.uid) {
             (about.at_ms, about.bytes) = (now_ms, bytes_of(&dir));
         }
-        Ok(answer(end.place(), false))
+        Ok(answer(end.place(device), false))
     }
 
     /// Makes room and a directory for a pod's logs; `false`: there is none for this node.
@@ -221,11 +240,15 @@ impl Log<'_> {
         std::fs::read(self.end_path()).ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default()
     }
 
-    fn append(&self, piece: &LogPiece, end: End) -> io::Result<End> {
+    fn append(&self, piece: &LogPiece, end: &End, device: &str) -> io::Result<End> {
         let bytes_max = u64::from(piece.bytes_max).clamp(4096, LOG_BYTES_MAX);
         let path = self.path(piece.to.attempt);
+        let other = !end.is_of(device);
+        if other {
+            self.hand_over(end.attempt, piece.to.attempt)?;
+        }
         let mut file = OpenOptions::new().create(true).append(true).read(true).open(&path)?;
-        if end.attempt == piece.to.attempt && end.lines > 0 {
+        if other || end.attempt == piece.to.attempt && end.lines > 0 {
             // What was written and never noted comes again.
             file.set_len(end.bytes.min(file.metadata()?.len()))?;
         }
@@ -239,18 +262,35 @@ impl Log<'_> {
             bytes = shorten(&path, bytes_max)?;
         }
         let to = piece.to;
-        let end = End { attempt: to.attempt, file: to.file, offset: to.offset, lines: to.lines, bytes };
+        let (attempt, device) = (to.attempt, device.into());
+        let end = End { attempt, file: to.file, offset: to.offset, lines: to.lines, bytes, device };
         replace(&self.end_path(), &serde_json::to_vec(&end)?)?;
         self.forget_older(to.attempt);
         Ok(end)
     }
 
+    /// The newest lines of the device before go on in front of those of the new one, which counts attempts by itself; the rest
+    /// goes.
+    fn hand_over(&self, newest: u32, attempt: u32) -> io::Result<()> {
+        if newest != attempt {
+            let moved = std::fs::rename(self.path(newest), self.path(attempt));
+            // Not there: it was moved before a power cut.
+            moved.or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })?;
+        }
+        self.forget(|n| n != attempt);
+        Ok(())
+    }
+
     /// `--previous` is all that anybody can ask for.
     fn forget_older(&self, attempt: u32) {
+        self.forget(|n| n + 1 < attempt);
+    }
+
+    fn forget(&self, which: impl Fn(u32) -> bool) {
         for entry in std::fs::read_dir(self.dir).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let number = name.to_str().and_then(|n| n.strip_prefix(self.container)?.strip_prefix('.')?.strip_suffix(".log"));
-            if number.and_then(|n| n.parse::<u32>().ok()).is_some_and(|n| n + 1 < attempt) {
+            if number.and_then(|n| n.parse::<u32>().ok()).is_some_and(&which) {
                 let _ = std::fs::remove_file(entry.path());
             }
         }

@@ -30,7 +30,7 @@ fn shown(kept: &KeptLogs, uid: &str, previous: bool) -> String {
 fn pieces_make_one_log_whatever_comes_twice_or_is_missing() {
     let dir = tempfile::tempdir().unwrap();
     let kept = KeptLogs::open(dir.path());
-    let take = |kept: &KeptLogs, p: &LogPiece| kept.take("n", p, 1000, |_, _| true).unwrap().place.lines;
+    let take = |kept: &KeptLogs, p: &LogPiece| kept.take(("n", "a"), p, 1000, |_, _| true).unwrap().place.lines;
     assert_eq!(take(&kept, &piece("u", 0, 0)), 0, "asked");
     assert_eq!(take(&kept, &piece("u", 0, 3)), 3);
     assert_eq!(take(&kept, &piece("u", 0, 3)), 3, "twice");
@@ -57,12 +57,45 @@ fn pieces_make_one_log_whatever_comes_twice_or_is_missing() {
     assert!(!log.exists());
 }
 
+/// A card that was written anew has the same pod, whose attempts and lines begin at nothing.
+#[test]
+fn another_device_begins_its_logs_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let kept = KeptLogs::open(dir.path());
+    let take = |kept: &KeptLogs, device: &str, p: &LogPiece| kept.take(("n", device), p, 1000, |_, _| true).unwrap().place;
+    let of_attempt = |attempt: u32, from: u64, to: u64| {
+        let mut piece = piece("u", from, to);
+        (piece.from.attempt, piece.to.attempt) = (attempt, attempt);
+        piece
+    };
+    take(&kept, "first", &of_attempt(0, 0, 2));
+    take(&kept, "first", &of_attempt(4, 2, 4));
+    assert_eq!(take(&kept, "first", &piece("u", 0, 0)).lines, 4);
+    assert_eq!(take(&kept, "second", &piece("u", 0, 0)), LogPlace::default(), "asked");
+    let text = "2026-11-26T10:00:00.000000001Z stdout F anew\n";
+    let anew = LogPiece { text: text.into(), ..piece("u", 0, 1) };
+    // Written twice, as when the power goes before the end is noted.
+    let end = dir.path().join("logs/u/c.end");
+    let before = std::fs::read(&end).unwrap();
+    assert_eq!(take(&kept, "second", &anew).lines, 1);
+    std::fs::write(&end, before).unwrap();
+    let kept = KeptLogs::open(dir.path());
+    assert_eq!(take(&kept, "second", &anew).lines, 1);
+    assert_eq!(shown(&kept, "u", false), "00002\n00003\nanew\n");
+    assert_eq!(take(&kept, "second", &piece("u", 1, 2)).lines, 2);
+    assert_eq!((shown(&kept, "u", false), shown(&kept, "u", true)), ("00002\n00003\nanew\n00001\n".into(), String::new()));
+    // Written by an older hub: anybody's.
+    let old = r#"{"attempt":0,"file":1,"offset":80,"lines":2,"bytes":0}"#;
+    std::fs::write(&end, old).unwrap();
+    assert_eq!(take(&kept, "third", &piece("u", 0, 0)).lines, 2);
+}
+
 #[test]
 fn a_log_stays_within_its_bound_and_keeps_the_newest() {
     let dir = tempfile::tempdir().unwrap();
     let kept = KeptLogs::open(dir.path());
     for n in 0..60 {
-        kept.take("n", &piece("u", n * 10, n * 10 + 10), 1000, |_, _| true).unwrap();
+        kept.take(("n", "a"), &piece("u", n * 10, n * 10 + 10), 1000, |_, _| true).unwrap();
     }
     let bytes = kept.lines("u", "c", false).unwrap();
     assert!((4096 / 2..=8192 + 1000).contains(&bytes.len()), "{}", bytes.len());
@@ -73,7 +106,7 @@ fn a_log_stays_within_its_bound_and_keeps_the_newest() {
 fn nodes_keep_to_themselves_and_to_their_room() {
     let dir = tempfile::tempdir().unwrap();
     let kept = KeptLogs::open(dir.path());
-    let take = |node: &str, p: &LogPiece, now: u64, lives: bool| kept.take(node, p, now, |_, _| lives).unwrap().refused;
+    let take = |node: &str, p: &LogPiece, now: u64, lives: bool| kept.take((node, "a"), p, now, |_, _| lives).unwrap().refused;
     assert!(!take("n", &piece("u", 0, 1), 1, true));
     assert!(take("m", &piece("u", 1, 2), 1, true), "another node's pod");
     for uid in ["", "..", "a/b", "a.b"] {

@@ -1,7 +1,8 @@
 //! Messages of workloads that boards delivered: kept within bounds, shown to whoever may see them, as they come.
 //!
 //! In: rows of `BoardMessage`s of nodes. Out: lines of JSON, from the past and as they come.
-//! Shape: `<data>/messages/<node>.log`, a line of JSON for each, and `<node>.log.1` before it.
+//! Shape: `<data>/messages/<node>.log`, a line of JSON for each, and `<node>.log.1` before it. A device counts its messages by
+//! itself: each line says whose number it has (`limpet_hub_core::nodes::holder`), for a node may get another board or card.
 //! Never: confirms what is not on the disk; grows without a bound; waits for a reader.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -52,8 +53,8 @@ impl Wish {
 
 pub struct Messages {
     dir: PathBuf,
-    /// Number of the newest message of a node that is on the disk.
-    last: Mutex<BTreeMap<String, u64>>,
+    /// Who counts as a node, and the number of its newest message that is on the disk.
+    last: Mutex<BTreeMap<String, (String, u64)>>,
     news: broadcast::Sender<Line>,
 }
 
@@ -66,18 +67,18 @@ impl Messages {
         self.dir.join(format!("{node}.log"))
     }
 
-    /// Writes a row down; what is there already is passed over. Waits for the disk.
-    pub fn take(&self, node: &str, row: &[BoardMessage]) -> io::Result<()> {
-        let known = self.last.lock().unwrap_or_else(PoisonError::into_inner).get(node).copied();
+    /// Writes a row down; what is there already is passed over. `device`: who has counted. Waits for the disk.
+    pub fn take(&self, node: &str, device: &str, row: &[BoardMessage]) -> io::Result<()> {
+        let known = self.last.lock().unwrap_or_else(PoisonError::into_inner).get(node).cloned();
         let mut last = match known {
-            Some(last) => last,
-            None => self.newest(node)?,
+            Some((counted, last)) if counted == device => last,
+            _ => self.newest(node, device)?,
         };
         let mut lines = Vec::new();
         for message in row {
             if message.number > last {
                 last = message.number;
-                lines.push(line_of(node, message));
+                lines.push(line_of(node, device, message));
             }
         }
         if !lines.is_empty() {
@@ -95,15 +96,15 @@ impl Messages {
                 return Err(e);
             }
         }
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).insert(node.into(), last);
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).insert(node.into(), (device.into(), last));
         for line in lines {
             let _ = self.news.send(line);
         }
         Ok(())
     }
 
-    /// From the last whole line of the node's file.
-    fn newest(&self, node: &str) -> io::Result<u64> {
+    /// From the last whole line of this device in the node's newest file.
+    fn newest(&self, node: &str, device: &str) -> io::Result<u64> {
         for path in [self.path(node), self.path(node).with_extension("log.1")] {
             let mut file = match File::open(&path) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
@@ -117,10 +118,12 @@ impl Messages {
                 // Cut by a crash.
                 OpenOptions::new().write(true).open(&path)?.set_len(len - (tail.len() - end - 1) as u64)?;
             }
-            let mut lines = tail.split(|b| *b == b'\n').rev();
-            let number = lines.find_map(|l| serde_json::from_slice::<Value>(l).ok()?["number"].as_u64());
-            if let Some(number) = number {
-                return Ok(number);
+            let lines = tail.split(|b| *b == b'\n').rev().filter_map(|l| serde_json::from_slice::<Value>(l).ok());
+            let mut lines = lines.filter(|l| l["number"].is_u64()).peekable();
+            if lines.peek().is_some() {
+                // Lines of older hubs name no device.
+                let own = lines.find(|l| l["device"].as_str().is_none_or(|d| d == device));
+                return Ok(own.and_then(|l| l["number"].as_u64()).unwrap_or(0));
             }
         }
         Ok(0)
@@ -155,9 +158,9 @@ impl Messages {
     }
 }
 
-fn line_of(node: &str, m: &BoardMessage) -> Line {
+fn line_of(node: &str, device: &str, m: &BoardMessage) -> Line {
     let at = i64::try_from(m.at_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
-    let mut line = json!({"node": node, "namespace": m.namespace, "pod": m.pod, "topic": m.topic,
+    let mut line = json!({"node": node, "device": device, "namespace": m.namespace, "pod": m.pod, "topic": m.topic,
         "number": m.number, "time": at.to_string()});
     match std::str::from_utf8(&m.payload) {
         Ok(text) => line["payload"] = text.into(),
@@ -210,9 +213,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let all = Messages::open(dir.path());
         let mut news = all.watch();
-        all.take("n", &[message(5), message(6)]).unwrap();
-        all.take("n", &[message(6), message(7)]).unwrap();
-        all.take("m", &[message(6)]).unwrap();
+        all.take("n", "a", &[message(5), message(6)]).unwrap();
+        all.take("n", "a", &[message(6), message(7)]).unwrap();
+        all.take("m", "a", &[message(6)]).unwrap();
         assert_eq!(news.len(), 4);
         assert_eq!(&*news.try_recv().unwrap().topic, "up/2");
         let wish = |namespace: &str, topic: &str, node: &str| Wish {
@@ -229,12 +232,45 @@ mod tests {
         let path = dir.path().join("messages/n.log");
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"num").unwrap();
         let all = Messages::open(dir.path());
-        all.take("n", &[message(7), message(9)]).unwrap();
+        all.take("n", "a", &[message(7), message(9)]).unwrap();
         assert_eq!(payloads(&all.past(&wish("odd", "", "n"), 9)), [5, 7, 9]);
         let odd = BoardMessage { payload: vec![0xff], lost: 3, number: 11, ..message(11) };
-        all.take("n", &[odd]).unwrap();
+        all.take("n", "a", &[odd]).unwrap();
         let last = all.past(&wish("odd", "", "n"), 1);
         assert!(last[0].text.contains("\"payloadBase64\":\"/w==\"") && last[0].text.contains("\"lostBefore\":3"));
+    }
+
+    /// A card that was copied, or written anew: whoever is the node now counts from where it was, which is further back.
+    #[test]
+    fn another_device_counts_by_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let wish = Wish { namespace: "odd".into(), ..Wish::default() };
+        let all = Messages::open(dir.path());
+        all.take("n", "first", &[message(901), message(903)]).unwrap();
+        all.take("n", "second", &[message(7), message(9)]).unwrap();
+        all.take("n", "second", &[message(9), message(11)]).unwrap();
+        assert_eq!(payloads(&all.past(&wish, 9)), [901, 903, 7, 9, 11]);
+        // The first one again, of whose messages some are here; and all of it after a restart of the hub, too.
+        for again in 0..2 {
+            let all = Messages::open(dir.path());
+            all.take("n", "first", &[message(903), message(905 + again * 2)]).unwrap();
+            all.take("n", "second", &[message(11), message(13 + again * 2)]).unwrap();
+        }
+        assert_eq!(payloads(&all.past(&wish, 9)), [901, 903, 7, 9, 11, 905, 13, 907, 15]);
+        // A third one has nothing here yet.
+        Messages::open(dir.path()).take("n", "third", &[message(1)]).unwrap();
+        assert_eq!(payloads(&all.past(&wish, 1)), [1]);
+    }
+
+    #[test]
+    fn what_an_older_hub_wrote_is_anybodys() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("messages")).unwrap();
+        let old = r#"{"node":"n","namespace":"odd","pod":"p","topic":"t","number":41,"time":"","payload":"41"}"#;
+        std::fs::write(dir.path().join("messages/n.log"), format!("{old}\n")).unwrap();
+        let all = Messages::open(dir.path());
+        all.take("n", "a", &[message(41), message(43)]).unwrap();
+        assert_eq!(payloads(&all.past(&Wish { namespace: "odd".into(), ..Wish::default() }, 9)), [41, 43]);
     }
 
     #[test]
@@ -242,7 +278,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let all = Messages::open(dir.path());
         for n in 1..=200 {
-            all.take("n", &[BoardMessage { payload: vec![b'x'; 60_000], ..message(n) }]).unwrap();
+            all.take("n", "a", &[BoardMessage { payload: vec![b'x'; 60_000], ..message(n) }]).unwrap();
         }
         let files = std::fs::read_dir(dir.path().join("messages")).unwrap();
         let bytes: u64 = files.map(|e| e.unwrap().metadata().unwrap().len()).sum();

@@ -18,6 +18,7 @@ use limpet_protocol::{
     join::{JoinAsk, JoinWaits, is_hardware},
     topic::valid_node_name,
 };
+use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -52,6 +53,17 @@ impl Presence {
         if let Some(seen) = seen.get_mut(node) {
             (seen.connected, seen.at) = (false, clock::even());
         }
+    }
+
+    /// Names who counts as this node: a board with a card. Copies of a card differ by the board, cards that were written anew by
+    /// the installation.
+    pub(super) fn device(&self, node: &str, instance: Option<[u8; 16]>) -> String {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let hardware = seen.get(node).map_or("", |s| s.hardware.as_str());
+        let mut hash = Sha256::new();
+        hash.update(instance.unwrap_or_default());
+        hash.update(hardware);
+        hash.finalize().iter().take(4).map(|b| format!("{b:02x}")).collect()
     }
 
     pub(super) fn forget(&self, node: &str) {

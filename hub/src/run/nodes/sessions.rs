@@ -560,6 +560,7 @@ impl Task {
         }
         let Some(one) = self.sessions.get_mut(node).filter(|one| !one.keeping) else { return };
         one.keeping = true;
+        let device = self.presence.device(node, one.session.instance());
         let (kept, outcomes, world) = (Arc::clone(&self.kept), self.outcomes.clone(), Arc::clone(self.applier.world()));
         let (node, room) = (node.to_string(), self.under_way.clone());
         tokio::spawn(async move {
@@ -570,7 +571,7 @@ impl Task {
                 let lives = |uid: &str, about: &About| {
                     world.read().pod(&about.namespace, &about.pod).is_some_and(|p| *p.meta.uid == *uid)
                 };
-                kept.take(&whose, &piece, now_ms, lives)
+                kept.take((&whose, &device), &piece, now_ms, lives)
             });
             let taken = match taken.await {
                 Ok(Ok(taken)) => Some(taken),
@@ -610,6 +611,7 @@ impl Task {
     fn store_messages(&mut self, node: &str) {
         let Some(one) = self.sessions.get_mut(node).filter(|one| !one.row.writing && !one.row.waiting.is_empty()) else { return };
         one.row.writing = true;
+        let device = self.presence.device(node, one.session.instance());
         let row = std::mem::take(&mut one.row.waiting);
         let (messages, outcomes, room) = (Arc::clone(&self.messages), self.outcomes.clone(), self.under_way.clone());
         let node = node.to_string();
@@ -618,7 +620,7 @@ impl Task {
             let whose = node.clone();
             let number = row.last().map(|m| m.number);
             let own: Vec<BoardMessage> = row.into_iter().filter(|m| !m.namespace.is_empty()).collect();
-            let stored = tokio::task::spawn_blocking(move || messages.take(&whose, &own)).await;
+            let stored = tokio::task::spawn_blocking(move || messages.take(&whose, &device, &own)).await;
             let number = match stored {
                 Ok(Ok(())) => number,
                 Ok(Err(error)) => {

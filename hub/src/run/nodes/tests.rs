@@ -32,7 +32,7 @@ use tokio::{net::TcpListener, time::timeout};
 const LONG: Duration = Duration::from_secs(30);
 
 struct Hub {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     store: Store,
     api: Arc<PlainApi>,
     enroll: Arc<Enroll>,
@@ -75,7 +75,7 @@ async fn hub() -> Hub {
         offline,
         enroll: enroll.clone(),
     });
-    Hub { _dir: dir, store, api, enroll, streams, _broker: broker, port }
+    Hub { dir, store, api, enroll, streams, _broker: broker, port }
 }
 
 impl Hub {

@@ -155,6 +155,11 @@ impl Session {
         &self.node
     }
 
+    /// The installation that greeted last.
+    pub fn instance(&self) -> Option<[u8; 16]> {
+        self.instance
+    }
+
     /// Whether a session is open: a `Hello` was answered on the current connection.
     pub fn is_open(&self) -> bool {
         self.open.is_some()

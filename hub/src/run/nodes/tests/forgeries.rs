@@ -5,7 +5,8 @@
 
 use super::*;
 use limpet_protocol::{
-    InventoryEntry, ItemHash, ItemKey, NodeReport, NumberedEvent, PodGone, PodReport, SetDigest, TokenAsk,
+    BoardMessage, InventoryEntry, ItemHash, ItemKey, LogPiece, LogPlace, NodeReport, NumberedEvent, PodGone, PodReport, SetDigest,
+    TokenAsk,
 };
 
 const MESSAGES: u64 = 100_000;
@@ -47,10 +48,10 @@ impl Known {
 
     fn forgery(&self, chance: &mut Chance, n: u64) -> Up {
         let (uid, name, namespace) = (self.uid(chance), chance.pick(&NAMES), chance.pick(&["default", "default", "kube-system"]));
-        match chance.below(10) {
+        match chance.below(12) {
             0 => Up::Hello(Hello {
                 digest: SetDigest { count: chance.below(9) as u32, sum: chance.below(99).into() },
-                speaks: (1, 3),
+                speaks: (1, 4),
                 ..Hello::default()
             }),
             1 => {
@@ -75,7 +76,22 @@ impl Known {
                 Up::NumberedEvent(NumberedEvent { number: n, after: 0, json: json.to_string().into_bytes() })
             }
             7 => Up::TokenAsk(TokenAsk { key: self.key(chance) }),
-            8 => Up::Stream(StreamFrame::Data { id: chance.below(4) as u32, lane: 1, bytes: b"forged".to_vec() }),
+            8 => {
+                let container = chance.pick(&["c", "../../../store", "a/b", ""]);
+                let to = LogPlace { file: 1, offset: 40, lines: 1, attempt: chance.below(3) as u32 };
+                let text = b"2026-11-26T10:00:00.000000001Z stdout F forged\n".to_vec();
+                let from = LogPlace::default();
+                Up::LogPiece(LogPiece { namespace, pod: name, uid, container, bytes_max: u32::MAX, from, to, lost: 0, text })
+            }
+            9 => Up::Message(BoardMessage {
+                number: n,
+                namespace,
+                pod: name,
+                topic: "up/forged".into(),
+                payload: b"forged".to_vec(),
+                ..BoardMessage::default()
+            }),
+            10 => Up::Stream(StreamFrame::Data { id: chance.below(4) as u32, lane: 1, bytes: b"forged".to_vec() }),
             _ => Up::Stream(StreamFrame::End { id: chance.below(4) as u32, exit_code: Some(0), error: String::new() }),
         }
     }
@@ -102,6 +118,27 @@ async fn make(hub: &Hub) -> Known {
     Known { uids }
 }
 
+/// What lies in the hub's own files of logs and messages: nothing of a pod that is another node's, or nobody's.
+fn kept_files(hub: &Hub, mine: &str) -> usize {
+    let names = |dir: &str| -> Vec<String> {
+        let entries = std::fs::read_dir(hub.dir.path().join(dir)).into_iter().flatten().flatten();
+        entries.map(|e| e.file_name().into_string().unwrap()).collect()
+    };
+    assert!(names("logs").iter().all(|uid| uid == mine), "{:?}", names("logs"));
+    assert!(names("messages").iter().all(|name| name.starts_with("evil.log")), "{:?}", names("messages"));
+    let mut lines = 0;
+    for name in names("messages") {
+        let text = std::fs::read_to_string(hub.dir.path().join("messages").join(name)).unwrap();
+        for line in text.lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let others = line["namespace"] == "default" && (line["pod"] == "yours" || line["pod"] == "nobodys");
+            assert!(!others && line["node"] == "evil", "{line}");
+            lines += 1;
+        }
+    }
+    lines
+}
+
 /// Everything that the forger must not change.
 fn others(hub: &Hub) -> Vec<Option<Value>> {
     let (pods, secrets) = ("/pods", "/secrets");
@@ -118,6 +155,7 @@ fn others(hub: &Hub) -> Vec<Option<Value>> {
 async fn a_hundred_thousand_forgeries_over_the_broker_gain_nothing() {
     let hub = hub().await;
     let known = make(&hub).await;
+    let mine = known.uids[2].clone();
     let mut good = Device::new(&hub, "good", &hub.join("good").await);
     good.hello().await;
     good.hear(|d| matches!(d, Down::Welcome(_))).await.unwrap();
@@ -149,7 +187,7 @@ async fn a_hundred_thousand_forgeries_over_the_broker_gain_nothing() {
         for n in 1..=MESSAGES {
             let message = known.forgery(&mut chance, n);
             let channel = Channel::ALL[chance.below(4) as usize];
-            let bytes = Envelope { session: 1 + n / 5000, message }.encode(3);
+            let bytes = Envelope { session: 1 + n / 5000, message }.encode(4);
             client.publish(topic::up("evil", channel), QoS::AtMostOnce, false, bytes).await.unwrap();
         }
         loop {
@@ -184,6 +222,7 @@ async fn a_hundred_thousand_forgeries_over_the_broker_gain_nothing() {
     sender.abort();
     assert!(heard > 1000, "the hub answered {heard} times and ended {ends} connections");
     assert_eq!(others(&hub), before);
+    assert!(kept_files(&hub, &mine) > 0, "its own messages are taken");
     for record in hub.store.list("/events", None).records {
         let event: Value = serde_json::from_slice(&record.bytes).unwrap();
         let about = &event["involvedObject"];
