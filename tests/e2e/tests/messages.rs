@@ -156,3 +156,53 @@ fn a_thousand_messages_wait_for_the_hub_and_come_in_order() {
         wait::yes(refused.stderr.contains("forbidden") || refused.stderr.contains("Forbidden"), || refused.stderr)
     });
 }
+
+/// The card broke and was written anew: the same node, with the same pod, counts messages and lines of logs from the beginning.
+#[test]
+fn a_board_with_a_new_card_is_heard() {
+    test(1, &json!({}), |world| {
+        let mut pod: Value = serde_json::from_str(&pod("sensor", "default")).map_err(|e| e.to_string())?;
+        pod["metadata"]["annotations"]["limpet.dev/keep-logs"] = "64Ki".into();
+        pod["spec"]["nodeName"] = "board-1".into();
+        let script = "cat /etc/words; exec sleep 100000";
+        pod["spec"]["containers"][0]["command"] = json!(["sh", "-c", script]);
+        pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "w", "mountPath": "/etc/words", "subPath": "words"}]);
+        pod["spec"]["volumes"] = json!([{"name": "w", "configMap": {"name": "w"}}]);
+        let meta = json!({"name": "w"});
+        let words = |text: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"words": text}});
+        world.kubectl.apply(&words("first\nsecond\nthird\n").to_string())?;
+        world.kubectl.apply(&pod.to_string())?;
+        world.kubectl.say("wait --for=condition=Ready pod/sensor --timeout=60s")?;
+        let publish = |world: &World, topic: &str, lines: &str| -> Result<()> {
+            let mut command = Command::new("mosquitto_pub");
+            command.arg("--unix").arg(socket(world, "sensor", "default")?).args(["-q", "1", "-t", topic, "-l"]);
+            run_with(&mut command, lines.as_bytes())?.ok("mosquitto_pub").map(|_| ())
+        };
+        publish(world, "up/old", "1\n2\n3\n4\n5\n")?;
+        let count = |world: &World, topic: &str, wanted: usize| {
+            until("the messages", SOON, || {
+                let all = shown(world, &format!("default?topic={topic}"))?;
+                wait::yes(all.len() == wanted, || format!("{all:?}"))
+            })
+        };
+        count(world, "up/old", 5)?;
+        let kept = |world: &World, line: &str| {
+            let dir = world.hub.dir.join("logs");
+            until("the line at the hub", SOON, || {
+                let found = run(Command::new("grep").args(["-rhs", line]).arg(&dir))?.stdout;
+                wait::yes(found.contains(line), || limpet_e2e::process::tail(&world.agents[0].log, 500))
+            })
+        };
+        kept(world, "third")?;
+
+        world.agents[0].power_cut()?;
+        std::fs::remove_dir_all(&world.agents[0].data).map_err(|e| e.to_string())?;
+        world.kubectl.apply(&words("anew\n").to_string())?;
+        let token = world.hub.token(&["--node", "board-1"])?;
+        world.agents[0].start(Some(&token))?;
+        until("the pod's process", SOON, || wait::yes(!world.named("sleep").is_empty(), || "not yet".into()))?;
+        until("the socket", SOON, || publish(world, "up/new", "6\n"))?;
+        count(world, "up/new", 1)?;
+        kept(world, "anew")
+    });
+}
