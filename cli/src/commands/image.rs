@@ -7,16 +7,19 @@ use super::Outcome;
 use crate::agents;
 use clap::Subcommand;
 use limpet_device::{
-    board,
+    board::{self, Board, LOADERS_END},
     fetch::sum_of,
     os::{self, Inputs, Key, Origin},
 };
 use std::{
+    collections::BTreeMap,
     fs,
     io::Write,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
+
+const SUITE: &str = "bookworm";
 
 /// Build Limpet OS: a minimal read-only system with two slots, for `limpet flash`.
 #[derive(clap::Args)]
@@ -72,12 +75,15 @@ struct From {
     /// Debian mirror
     #[arg(long, value_name = "URL", default_value = "http://deb.debian.org/debian")]
     mirror: String,
-    /// Debian suite
-    #[arg(long, default_value = "bookworm")]
-    suite: String,
+    /// Debian suite [default: the board's own, or bookworm]
+    #[arg(long)]
+    suite: Option<String>,
     /// Take .deb files from a folder instead of a mirror
     #[arg(long, value_name = "DIR")]
     packages: Option<PathBuf>,
+    /// Boot loaders that Debian does not have, under the names that `limpet flash BOARD --list` shows
+    #[arg(long, value_name = "DIR")]
+    loaders: Option<PathBuf>,
 }
 
 pub fn run(args: Args) -> Outcome {
@@ -117,6 +123,27 @@ fn build(from: &From, out: &Path, update_key: Option<&Path>) -> Outcome {
 }
 
 impl From {
+    fn loaders(&self, board: &Board) -> Result<BTreeMap<String, Vec<u8>>, String> {
+        let Some(dir) = &self.loaders else {
+            let missing = board.own_loaders();
+            let why = || os::OsError::Loader(board.title.clone(), missing.join(" and ")).to_string();
+            return if missing.is_empty() || board.limpet_os.refused.is_some() { Ok(BTreeMap::new()) } else { Err(why()) };
+        };
+        let mut found = BTreeMap::new();
+        for file in board.boot.loaders.iter().map(|l| &l.file) {
+            let path = dir.join(file);
+            match fs::metadata(&path) {
+                Ok(about) if about.len() > LOADERS_END => {
+                    return Err(format!("{}: that is larger than a boot loader", path.display()));
+                }
+                Ok(_) => drop(found.insert(file.clone(), fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?)),
+                Err(e) if board.own_loaders().contains(&file.as_str()) => return Err(format!("{}: {e}", path.display())),
+                Err(_) => {}
+            }
+        }
+        Ok(found)
+    }
+
     fn with<T>(
         &self,
         update_key: Option<Vec<u8>>,
@@ -134,13 +161,19 @@ impl From {
         let cache = cache.ok_or("neither HOME nor XDG_CACHE_HOME says where packages are kept")?.join("limpet/packages");
         let origin = match &self.packages {
             Some(folder) => Origin::Folder(folder.clone()),
-            None => Origin::Mirror { url: self.mirror.clone(), suite: self.suite.clone() },
+            None => {
+                let suite = self.suite.as_ref().or(board.limpet_os.suite.as_ref()).map_or(SUITE, String::as_str);
+                Origin::Mirror { url: self.mirror.clone(), suite: suite.into() }
+            }
         };
-        let packages = os::fetch(&origin, &board.architecture, &cache).map_err(|e| e.to_string())?;
+        // Before anything is fetched: what only the person can bring.
+        let loaders = self.loaders(&board)?;
+        let packages = os::fetch(&origin, &board, &cache).map_err(|e| e.to_string())?;
         for p in &packages {
             eprintln!("{} {} ({})", p.name, p.version, p.architecture);
         }
-        let inputs = Inputs { board: &board, version, packages: &packages, agent: &agent, init: &init, update_key, extra: &[] };
+        let inputs =
+            Inputs { board: &board, version, packages: &packages, agent: &agent, init: &init, loaders, update_key, extra: &[] };
         work(&inputs).map_err(|e| e.to_string())
     }
 }

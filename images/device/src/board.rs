@@ -36,6 +36,25 @@ pub struct Board {
     pub signals: Signals,
     #[serde(default)]
     pub devices: Vec<Device>,
+    #[serde(default)]
+    pub limpet_os: LimpetOs,
+}
+
+/// What Limpet OS is made of on this board.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct LimpetOs {
+    /// The package that names today's kernel; `linux-image-cloud-ARCHITECTURE` without it.
+    pub kernel: Option<String>,
+    /// As Debian names it, where that is not Kubernetes' word.
+    pub architecture: Option<String>,
+    /// Debian's suite that has all of it; the builder's default without it.
+    pub suite: Option<String>,
+    /// Drivers of devices that neither the device tree nor a bus names.
+    #[serde(default)]
+    pub drivers: Vec<String>,
+    /// Why there is none.
+    pub refused: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -68,7 +87,7 @@ pub struct Boot {
     /// The value of the kernel's `console=`.
     pub console: String,
     pub command_line: Vec<String>,
-    /// What is written outside of all partitions.
+    /// U-Boot in its parts; none where the board has it in a memory of its own.
     #[serde(default)]
     pub loaders: Vec<Loader>,
 }
@@ -76,9 +95,9 @@ pub struct Boot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// config.txt and start*.elf on a FAT partition.
+    /// config.txt, start*.elf and U-Boot on a FAT partition.
     RaspberryPi,
-    /// U-Boot in front of the first partition, extlinux.conf on it.
+    /// U-Boot in front of the first partition, its script on it.
     UBoot,
     /// An EFI system partition with systemd-boot.
     Uefi,
@@ -87,10 +106,23 @@ pub enum Method {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Loader {
+    /// Below the folder of U-Boot's packages, or of the builder's own loaders.
     pub file: String,
-    /// In units of 512 bytes.
-    pub sector: u32,
+    /// Debian's package that has it; without one the builder brings it.
+    pub package: Option<String>,
+    /// Where it lies outside of all partitions, in units of 512 bytes; without it: on the first partition.
+    pub sector: Option<u32>,
 }
+
+impl Loader {
+    /// Its name on the first partition.
+    pub fn name(&self) -> &str {
+        self.file.rsplit('/').next().unwrap_or(&self.file)
+    }
+}
+
+/// Loaders end before this: the first partition of a board whose loader lies outside of partitions.
+pub const LOADERS_END: u64 = 16 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -144,6 +176,21 @@ impl Board {
         Ok(board)
     }
 
+    /// As Debian names it.
+    pub fn debian_architecture(&self) -> &str {
+        self.limpet_os.architecture.as_deref().unwrap_or(&self.architecture)
+    }
+
+    /// The package that names today's kernel.
+    pub fn kernel(&self) -> String {
+        self.limpet_os.kernel.clone().unwrap_or_else(|| format!("linux-image-cloud-{}", self.architecture))
+    }
+
+    /// Loaders that no package has.
+    pub fn own_loaders(&self) -> Vec<&str> {
+        self.boot.loaders.iter().filter(|l| l.package.is_none()).map(|l| l.file.as_str()).collect()
+    }
+
     fn check(&self) -> Result<(), String> {
         const TARGETS: [(&str, &str); 5] = [
             ("arm64", "aarch64-unknown-linux-musl"),
@@ -159,15 +206,27 @@ impl Board {
         if let Some(bad) = words.clone().find(|w| w.is_empty() || !w.bytes().all(|b| b.is_ascii_graphic())) {
             return Err(format!("{bad:?} cannot stand on the kernel's command line"));
         }
-        if (self.boot.method == Method::UBoot) != !self.boot.loaders.is_empty() {
-            return Err("boot.loaders are for the method u-boot, which needs them".into());
+        let loaders = &self.boot.loaders;
+        if self.boot.method == Method::Uefi && !loaders.is_empty() {
+            return Err("boot.loaders are for the methods u-boot and raspberry-pi".into());
+        }
+        if self.boot.method == Method::RaspberryPi && loaders.iter().any(|l| l.sector.is_some()) {
+            return Err("a Raspberry Pi's firmware takes loaders from the first partition only, not from a sector".into());
         }
         let files = self.boot.device_trees.iter().chain(self.boot.loaders.iter().map(|l| &l.file));
         if let Some(bad) = files.clone().find(|f| f.starts_with('/') || f.split('/').any(|p| p.is_empty() || p == "..")) {
             return Err(format!("{bad:?} is not a path below the package's folder"));
         }
-        if self.boot.loaders.iter().any(|l| l.sector == 0 || l.sector >= 2048) {
-            return Err("a loader lies between the partition table (sector 0) and the first partition (2048)".into());
+        let last = (LOADERS_END / 512) as u32;
+        if loaders.iter().filter_map(|l| l.sector).any(|sector| sector == 0 || sector >= last) {
+            return Err(format!("a loader lies between the partition table (sector 0) and the first partition ({last})"));
+        }
+        let os = &self.limpet_os;
+        let packages = loaders.iter().filter_map(|l| l.package.as_ref()).chain(&os.kernel);
+        let fit = |w: &str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_alphanumeric() || b"-+._".contains(&b));
+        let words = packages.chain(&os.architecture).chain(&os.suite).chain(&os.drivers);
+        if let Some(bad) = words.into_iter().find(|w| !fit(w) || w.starts_with('-')) {
+            return Err(format!("{bad:?} is no name of a package, an architecture, a suite or a driver"));
         }
         let devices = self.devices.iter();
         if let Some(bad) = devices.clone().find(|d| !d.resource.contains('/') || d.paths.is_empty()) {
@@ -192,7 +251,11 @@ mod tests {
         let boards = all().unwrap();
         assert!(boards.len() >= 15);
         for board in boards {
-            assert!(board.boot.method == Method::Uefi || !board.boot.device_trees.is_empty(), "{}", board.name);
+            let whole = board.boot.method == Method::Uefi || board.boot.loaders.is_empty();
+            assert!(whole || !board.boot.device_trees.is_empty(), "{}", board.name);
+            // Who cannot have Limpet OS is told why, and nothing else about it.
+            let os = &board.limpet_os;
+            assert!(os.refused.is_none() || (os.kernel.is_none() && os.drivers.is_empty()), "{}", board.name);
             assert!(!board.os.is_empty(), "{}", board.name);
         }
     }
@@ -214,9 +277,11 @@ mod tests {
             ("title =", "titel =", "unknown field"),
             ("\"arm64\"", "\"arm\"", "does not fit architecture"),
             ("\"ttyS0,115200\"", "\"ttyS0 init=/bin/sh\"", "kernel's command line"),
-            ("sector = 16", "sector = 2048", "first partition"),
-            ("sector = 16", "sector = 0", "first partition"),
-            ("\"u-boot\"", "\"uefi\"", "for the method u-boot"),
+            ("sector = 256", "sector = 32768", "first partition"),
+            ("sector = 256", "sector = 0", "first partition"),
+            ("\"u-boot\"", "\"uefi\"", "for the methods u-boot"),
+            ("\"u-boot\"", "\"raspberry-pi\"", "not from a sector"),
+            ("linux-image-arm64", "-o=Dir::Bin::dpkg=x", "no name of a package"),
             ("\"u-boot\"", "\"luck\"", "unknown variant"),
             ("orangepi_zero2/", "../", "not a path below"),
             ("/dev/gpiochip0", "/dev/../etc/shadow", "not below /dev"),

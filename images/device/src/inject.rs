@@ -96,6 +96,14 @@ pub fn put_all(target: &Path, system: &System, files: &[Put]) -> Result<(), Inje
     }
 }
 
+/// A file of Limpet OS's partition.
+pub fn read(target: &Path, system: &System, path: &str) -> Result<Vec<u8>, InjectError> {
+    match system {
+        System::Limpet { system } => Ok(fat::read(target, system, path)?),
+        System::Other { .. } => Err(InjectError::Put(path.into(), "this is not Limpet OS".into())),
+    }
+}
+
 /// Paths of our own making: no blanks, quotes or dots that climb.
 fn fit_path(path: &str) -> bool {
     let fit = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.' | b'+' | b'@');

@@ -9,10 +9,13 @@ mod bundle;
 mod cpio;
 mod deb;
 mod fat32;
+mod fdt;
 mod gpt;
+mod mbr;
 mod modules;
 mod packages;
 mod sbom;
+mod uboot;
 
 pub use build::{Inputs, Made, image, update};
 pub use bundle::{Key, public_key};
@@ -22,8 +25,13 @@ pub use packages::{Origin, Package, fetch, fetch_named};
 /// The builder mends what the sentence names.
 #[derive(Debug, thiserror::Error)]
 pub enum OsError {
-    #[error("Limpet OS cannot be built for {0} yet: only boards that boot by UEFI; take another system's image with `limpet flash`")]
-    Board(String),
+    #[error("there is no Limpet OS for the {0} yet: {1}; take another system's image with `limpet flash`")]
+    Board(String, String),
+    #[error(
+        "Debian has no boot loader for the {0}: put {1} into a folder, as the board's maker or Armbian builds it, and name the \
+         folder with --loaders; or take another system's image with `limpet flash`"
+    )]
+    Loader(String, String),
     #[error("{0} is needed to build an image: install the package {1}")]
     Tool(&'static str, &'static str),
     #[error("{0} failed: {1}")]

@@ -3,7 +3,7 @@
 //! In: a board. Out: a `Plan`, and its text for people and for the snapshots. Pure.
 //! Never: a size or an offset that is decided anywhere else.
 
-use crate::board::{Board, Method};
+use crate::board::{Board, LOADERS_END, Method};
 use std::fmt;
 
 /// Partitions begin at multiples of this: erase blocks of cards are not larger.
@@ -11,8 +11,6 @@ pub const ALIGN: u64 = 4 << 20;
 const MIB: u64 = 1 << 20;
 /// Kernel and initial file system of two slots, and of a third while an update is written.
 const SYSTEM_BYTES: u64 = 256 * MIB;
-const SELECTOR_BYTES: u64 = 16 * MIB;
-const SLOT_BYTES: u64 = 128 * MIB;
 /// As small as its journal allows; it is grown to the card's end at the first boot.
 const DATA_BYTES: u64 = 64 * MIB;
 
@@ -25,7 +23,6 @@ pub enum Scheme {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    Fat16,
     Fat32,
     /// With a journal.
     Ext4,
@@ -52,7 +49,7 @@ pub struct Plan {
 }
 
 pub fn limpet_os(board: &Board) -> Plan {
-    use Format::{Ext4, Fat16, Fat32};
+    use Format::{Ext4, Fat32};
     let data = ("limpet-data", DATA_BYTES, Ext4, "journal, images, pods, logs; grown at the first boot");
     let (scheme, parts, boot): (_, Vec<(&'static str, u64, Format, &'static str)>, _) = match board.boot.method {
         Method::Uefi => (
@@ -63,22 +60,19 @@ pub fn limpet_os(board: &Board) -> Plan {
         ),
         Method::RaspberryPi => (
             Scheme::Mbr,
-            vec![
-                ("limpet-select", SELECTOR_BYTES, Fat16, "autoboot.txt: which slot, which slot to try"),
-                ("limpet-a", SLOT_BYTES, Fat32, "slot a: firmware, device trees, kernel, initial file system"),
-                ("limpet-b", SLOT_BYTES, Fat32, "slot b"),
-                data,
-            ],
-            "firmware -> autoboot.txt -> slot; a new slot is started once with tryboot, and becomes the one in \
-             autoboot.txt only when it was called good",
+            vec![("limpet-system", SYSTEM_BYTES, Fat32, "firmware, U-Boot and its script, device trees, slots a and b"), data],
+            "firmware -> U-Boot -> boot.scr, which counts tries in one sector: a slot that was not called good three times in \
+             a row is left for the other",
         ),
         Method::UBoot => (
             Scheme::Mbr,
-            vec![("limpet-system", SYSTEM_BYTES, Fat32, "extlinux.conf, slots a and b"), data],
-            "U-Boot -> extlinux.conf; the initial file system counts tries and goes back to the other slot",
+            vec![("limpet-system", SYSTEM_BYTES, Fat32, "U-Boot's script, slots a and b"), data],
+            "U-Boot -> boot.scr, which counts tries in one sector: a slot that was not called good three times in a row is \
+             left for the other",
         ),
     };
-    let mut at = ALIGN;
+    let outside = board.boot.loaders.iter().any(|l| l.sector.is_some());
+    let mut at = if outside { LOADERS_END } else { ALIGN };
     let partitions = parts
         .into_iter()
         .map(|(name, bytes, format, why)| {
@@ -113,7 +107,19 @@ impl fmt::Display for Plan {
             writeln!(f, "device tree   {tree}")?;
         }
         for loader in &board.boot.loaders {
-            writeln!(f, "loader        {} at byte {}", loader.file, u64::from(loader.sector) * 512)?;
+            let place = match loader.sector {
+                Some(sector) => format!("at byte {}", u64::from(sector) * 512),
+                None => "on the first partition".into(),
+            };
+            let from = loader.package.as_deref().unwrap_or("yours: Debian has none");
+            writeln!(f, "loader        {} {place} ({from})", loader.file)?;
+        }
+        match &board.limpet_os.refused {
+            Some(why) => writeln!(f, "limpet os     not yet: {why}")?,
+            None => {
+                let suite = board.limpet_os.suite.as_deref().unwrap_or("any suite");
+                writeln!(f, "limpet os     {} of Debian ({}, {suite})", board.kernel(), board.debian_architecture())?;
+            }
         }
         writeln!(f, "command line  {}", self.kernel_command_line)?;
         writeln!(f, "led           {}", board.signals.led.as_deref().unwrap_or("none"))?;
@@ -165,7 +171,8 @@ mod tests {
     fn partitions_are_aligned_and_apart() {
         for board in board::all().unwrap() {
             let plan = limpet_os(&board);
-            let mut at = 2048 * 512;
+            let outside = board.boot.loaders.iter().any(|l| l.sector.is_some());
+            let mut at = if outside { LOADERS_END } else { 2048 * 512 };
             for p in &plan.partitions {
                 assert!(p.start >= at && p.start.is_multiple_of(ALIGN), "{}: {}", board.name, p.name);
                 at = p.start + p.bytes;

@@ -5,8 +5,10 @@
 //! Never: a shell, a listening socket, a file system of the system that stays writable.
 
 mod agent;
+mod counter;
 mod grow;
 mod log;
+mod mbr;
 mod modules;
 mod mounts;
 mod net;
@@ -52,7 +54,7 @@ fn run() -> Result<(), String> {
     let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let word = |key: &str| line.split_whitespace().find_map(|w| w.strip_prefix(key)?.strip_prefix('=')).map(str::to_string);
     say!("Limpet OS {}, slot {}", word("limpet.version").unwrap_or_default(), word("limpet.slot").unwrap_or_default());
-    let mut watchdog = Watchdog::open();
+    let mut watchdog = Watchdog::open(word("limpet.watchdog").as_deref());
     let disk = mounts::find_disk()?;
     grow::partition(&disk).unwrap_or_else(|why| say!("the data partition stays as it is: {why}"));
     mounts::data(&disk)?;
@@ -70,7 +72,11 @@ fn run() -> Result<(), String> {
         let start = Instant::now();
         agent.look_after();
         if !good && agent.running_for() > GOOD_AFTER {
-            slots.call_good().unwrap_or_else(|why| say!("this slot cannot be called good: {why}"));
+            match slots.call_good() {
+                Ok(true) => say!("slot {} is good now", slots.current()),
+                Ok(false) => {}
+                Err(why) => say!("this slot cannot be called good: {why}"),
+            }
             node::forget_token(&slots).unwrap_or_else(|why| say!("the token stays in the node's file: {why}"));
             good = true;
         }

@@ -3,12 +3,12 @@
 //! In: the initial file system. Out: a root in memory with the kernel's own file systems, the card's partitions by name.
 //! Never: mounts the system's partition for longer than a file is read or written.
 
-use crate::{log::say, modules};
+use crate::{log::say, mbr, modules};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::{
     ffi::CString,
-    fs,
-    os::unix::fs::symlink,
+    fs::{self, File},
+    os::unix::fs::{FileExt, symlink},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -99,9 +99,11 @@ pub struct Disk {
     pub system: PathBuf,
     pub data: PathBuf,
     pub data_number: u32,
+    /// Otherwise the table is in the first sector alone.
+    pub has_gpt: bool,
 }
 
-/// Names of partitions are in the kernel's uevent files. Drives may appear late.
+/// Names of partitions are in the kernel's uevent files; a table without names has a mark of ours. Drives may appear late.
 pub fn find_disk() -> Result<Disk, String> {
     for (kind, at, options) in &KERNEL {
         mount_one(kind, at, options)?;
@@ -128,20 +130,38 @@ fn names(dir: impl AsRef<Path>) -> Vec<String> {
 
 fn look_for_disk() -> Option<Disk> {
     names("/sys/block").into_iter().find_map(|name| {
+        let marked = marked(&name);
         let mut found = (None, None);
         for part in names(format!("/sys/block/{name}")) {
             let text = fs::read_to_string(format!("/sys/block/{name}/{part}/uevent")).unwrap_or_default();
             let field = |key: &str| text.lines().find_map(|l| l.strip_prefix(key)).map(str::to_string);
-            match field("PARTNAME=").as_deref() {
-                Some(SYSTEM_NAME) => found.0 = Some(part),
-                Some(DATA_NAME) => found.1 = field("PARTN=").and_then(|n| n.parse().ok()).map(|n: u32| (part, n)),
-                _ => {}
+            let number: Option<u32> = field("PARTN=").and_then(|n| n.parse().ok());
+            let title = field("PARTNAME=");
+            let is = |wanted: &str, marked: Option<u32>| match title.as_deref() {
+                Some(title) => title == wanted,
+                None => marked.is_some() && number == marked,
+            };
+            if is(SYSTEM_NAME, marked.map(|(system, _)| system)) {
+                found.0 = Some(part);
+            } else if is(DATA_NAME, marked.map(|(_, data)| data)) {
+                found.1 = number.map(|n| (part, n));
             }
         }
         let (system, (data, data_number)) = (found.0?, found.1?);
         let device = |part: String| Path::new("/dev").join(part);
-        Some(Disk { name, system: device(system), data: device(data), data_number })
+        Some(Disk { name, system: device(system), data: device(data), data_number, has_gpt: marked.is_none() })
     })
+}
+
+/// The numbers of our partitions, where the first sector has our mark.
+fn marked(name: &str) -> Option<(u32, u32)> {
+    // Drives of memory and of files are none.
+    if ["loop", "ram", "zram"].iter().any(|kind| name.starts_with(kind)) {
+        return None;
+    }
+    let mut head = [0; 512];
+    File::open(Path::new("/dev").join(name)).ok()?.read_exact_at(&mut head, 0).ok()?;
+    mbr::parts(&head)
 }
 
 /// Journalled; a mount replays the journal after a power cut.

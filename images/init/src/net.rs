@@ -10,12 +10,14 @@ use crate::{log::say, node::Node};
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr},
-    sync::mpsc::{Receiver, channel},
-    time::{Duration, Instant},
+    sync::mpsc::{Receiver, Sender, channel},
+    time::Duration,
 };
 
 /// How long the start of the agent waits for a first lease; a board without a network starts its pods all the same.
 const FIRST_LEASE: Duration = Duration::from_secs(8);
+/// Cards at USB appear seconds after their drivers, or when somebody plugs them in.
+const LOOK_FOR_CARDS: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub struct Network {
@@ -40,22 +42,33 @@ pub fn start(node: &Node) -> Network {
     if let Err(e) = done.or_else(|e| if e.kind() == std::io::ErrorKind::AlreadyExists { Ok(()) } else { Err(e) }) {
         say!("lo: {e}");
     }
-    let cards = cards();
-    if cards.is_empty() {
-        say!("there is no wired network card");
-    }
-    let mut leases = Vec::new();
-    for (index, card) in cards.iter().enumerate() {
-        if let Err(e) = netlink::up(card) {
-            say!("{card}: {e}");
-            continue;
+    let (send, receive) = channel();
+    let node = node.clone();
+    let is_fixed = node.address.is_some();
+    std::thread::spawn(move || look_for_cards(&node, &send));
+    if is_fixed { Network::default() } else { first_lease(&receive) }
+}
+
+/// A thread for the life of this board; each card is taken once.
+fn look_for_cards(node: &Node, send: &Sender<dhcp::Lease>) {
+    let mut known: Vec<String> = Vec::new();
+    loop {
+        for card in cards() {
+            if known.contains(&card) {
+                continue;
+            }
+            known.push(card.clone());
+            if let Err(e) = netlink::up(&card) {
+                say!("{card}: {e}");
+                continue;
+            }
+            match &node.address {
+                Some(address) if known.len() == 1 => fixed(&card, address, node),
+                _ => by_dhcp(card, node.name.clone(), !node.dns.is_empty(), send.clone()),
+            }
         }
-        match &node.address {
-            Some(address) if index == 0 => fixed(card, address, node),
-            _ => leases.push(by_dhcp(card.clone(), node.name.clone(), !node.dns.is_empty())),
-        }
+        std::thread::sleep(LOOK_FOR_CARDS);
     }
-    first_lease(leases)
 }
 
 fn resolvers(servers: &[IpAddr]) {
@@ -80,8 +93,7 @@ fn fixed(card: &str, address: &str, node: &Node) {
 }
 
 /// A thread for the life of this board.
-fn by_dhcp(card: String, name: String, has_dns: bool) -> Receiver<dhcp::Lease> {
-    let (send, receive) = channel();
+fn by_dhcp(card: String, name: String, has_dns: bool, send: Sender<dhcp::Lease>) {
     std::thread::spawn(move || {
         dhcp::keep(&card, &name, |lease| {
             let added = netlink::replace_address(&card, lease.address.into(), lease.prefix);
@@ -95,18 +107,17 @@ fn by_dhcp(card: String, name: String, has_dns: bool) -> Receiver<dhcp::Lease> {
             let _ = send.send(lease.clone());
         });
     });
-    receive
 }
 
-fn first_lease(leases: Vec<Receiver<dhcp::Lease>>) -> Network {
-    let start = Instant::now();
-    while start.elapsed() < FIRST_LEASE && !leases.is_empty() {
-        for receiver in &leases {
-            if let Ok(lease) = receiver.recv_timeout(Duration::from_millis(50)) {
-                say!("address {}/{}", lease.address, lease.prefix);
-                return Network { ntp: lease.ntp };
-            }
+fn first_lease(leases: &Receiver<dhcp::Lease>) -> Network {
+    match leases.recv_timeout(FIRST_LEASE) {
+        Ok(lease) => {
+            say!("address {}/{}", lease.address, lease.prefix);
+            Network { ntp: lease.ntp }
+        }
+        Err(_) => {
+            say!("no network answers yet; this board goes on without");
+            Network::default()
         }
     }
-    Network::default()
 }

@@ -1,10 +1,14 @@
-//! The two slots of the system, as the boot loader sees them: one file each in loader/entries, whose name counts the tries that
-//! are left (`limpet-b+3.conf`, then `limpet-b+2-1.conf`; https://uapi-group.org/specifications/specs/boot_loader_specification).
+//! The two slots of the system, as the boot loader sees them: for systemd-boot one file each in loader/entries, whose name counts
+//! the tries that are left (`limpet-b+3.conf`, then `limpet-b+2-1.conf`;
+//! https://uapi-group.org/specifications/specs/boot_loader_specification); for U-Boot's script one sector (counter.rs).
 //!
 //! In: which slot runs. Out: a slot called good, a slot written anew. Every step leaves a card that boots.
 //! Never: writes to the slot that runs.
 
-use crate::mounts::{self, Disk};
+use crate::{
+    counter::{self, Counter},
+    mounts::{self, Disk},
+};
 use std::{
     fs::{self, File},
     io::Write,
@@ -26,6 +30,7 @@ pub struct Release<'a> {
     /// The kernel and the initial file system.
     pub linux: &'a Path,
     pub initrd: &'a Path,
+    pub tree: Option<&'a Path>,
 }
 
 /// Content first, name last: after a power cut there is the old file or the new one.
@@ -73,11 +78,15 @@ impl Slots {
         found.unwrap_or(false)
     }
 
-    /// Writes only when there is something to change.
-    pub fn call_good(&self) -> Result<(), String> {
+    pub fn current(&self) -> &str {
+        &self.current
+    }
+
+    /// Whether there was something to change; only then it writes.
+    pub fn call_good(&self) -> Result<bool, String> {
         match self.is_on_trial() {
-            true => mounts::with_system(&self.disk, true, |at| call_good(at, &self.current)),
-            false => Ok(()),
+            true => mounts::with_system(&self.disk, true, |at| call_good(at, &self.current)).map(|()| true),
+            false => Ok(false),
         }
     }
 
@@ -86,11 +95,26 @@ impl Slots {
     }
 }
 
+/// Whose boot loader this is.
+fn has_counter(system: &Path) -> bool {
+    system.join(counter::FILE).is_file()
+}
+
+fn letter(slot: &str) -> char {
+    if slot == "b" { 'b' } else { 'a' }
+}
+
 fn on_trial(system: &Path, slot: &str) -> bool {
-    entries(system, slot).iter().any(|p| p.to_string_lossy().contains('+'))
+    match has_counter(system) {
+        true => counter::read(system).good != letter(slot),
+        false => entries(system, slot).iter().any(|p| p.to_string_lossy().contains('+')),
+    }
 }
 
 fn call_good(system: &Path, slot: &str) -> Result<(), String> {
+    if has_counter(system) {
+        return counter::write(system, Counter { good: letter(slot), left: 0 });
+    }
     let dir = system.join(ENTRIES);
     for entry in entries(system, slot) {
         let good = dir.join(format!("limpet-{slot}.conf"));
@@ -101,27 +125,48 @@ fn call_good(system: &Path, slot: &str) -> Result<(), String> {
     sync_folder(&dir)
 }
 
-/// 1. The slot's entries go: from here on nothing can start it. 2. Its files. 3. A new entry, under its final name at once.
+/// 1. From here on nothing can start the slot. 2. Its files. 3. It has its tries, all at once.
 pub fn write(system: &Path, slot: &str, release: &Release<'_>) -> Result<(), String> {
     let told = |path: &Path| { let name = path.display().to_string(); move |e: std::io::Error| format!("{name}: {e}") };
     let dir = system.join(ENTRIES);
-    for entry in entries(system, slot) {
-        fs::remove_file(&entry).map_err(told(&entry))?;
+    let good = if slot == "b" { 'a' } else { 'b' };
+    if has_counter(system) {
+        counter::write(system, Counter { good, left: 0 })?;
+    } else {
+        for entry in entries(system, slot) {
+            fs::remove_file(&entry).map_err(told(&entry))?;
+        }
+        sync_folder(&dir)?;
     }
-    sync_folder(&dir)?;
     let folder = system.join("limpet").join(slot);
     fs::create_dir_all(&folder).map_err(told(&folder))?;
-    for (from, name) in [(release.linux, "linux"), (release.initrd, "initrd")] {
-        let to = folder.join(name);
-        // FAT has no room for a third copy: the old one goes first.
-        let _ = fs::remove_file(&to);
-        let mut source = File::open(from).map_err(told(from))?;
-        let mut target = File::create(&to).map_err(told(&to))?;
-        std::io::copy(&mut source, &mut target).map_err(told(&to))?;
-        target.sync_all().map_err(told(&to))?;
+    let files = [(Some(release.linux), "linux"), (Some(release.initrd), "initrd"), (release.tree, "tree")];
+    for (from, name) in files.into_iter().filter_map(|(from, name)| Some((from?, name))) {
+        copy(from, &folder.join(name))?;
     }
     sync_folder(&folder)?;
-    replace(&dir.join(format!("limpet-{slot}+{TRIES}.conf")), entry_text(slot, release).as_bytes())
+    match has_counter(system) {
+        true => {
+            replace(&folder.join("options"), options_text(release).as_bytes())?;
+            counter::write(system, Counter { good, left: TRIES })
+        }
+        false => replace(&dir.join(format!("limpet-{slot}+{TRIES}.conf")), entry_text(slot, release).as_bytes()),
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), String> {
+    let told = |path: &Path| { let name = path.display().to_string(); move |e: std::io::Error| format!("{name}: {e}") };
+    // FAT has no room for a third copy: the old one goes first.
+    let _ = fs::remove_file(to);
+    let mut source = File::open(from).map_err(told(from))?;
+    let mut target = File::create(to).map_err(told(to))?;
+    std::io::copy(&mut source, &mut target).map_err(told(to))?;
+    target.sync_all().map_err(told(to))
+}
+
+/// Mirrors `limpet_device::os::uboot::options`.
+fn options_text(release: &Release<'_>) -> String {
+    format!("limpet_options={} limpet.version={}\n", release.options, release.version)
 }
 
 /// Mirrors `limpet_device::os::entry`: the newest version is tried first.
@@ -156,7 +201,7 @@ mod tests {
         fs::write(at.join("k"), "kernel").unwrap();
         fs::write(at.join("i"), "files").unwrap();
         let (linux, initrd) = (at.join("k"), at.join("i"));
-        let release = Release { version: "2", options: "console=ttyS0", linux: &linux, initrd: &initrd };
+        let release = Release { version: "2", options: "console=ttyS0", linux: &linux, initrd: &initrd, tree: None };
         for _ in 0..2 {
             write(at, "b", &release).unwrap();
             assert_eq!(names(at), ["limpet-a.conf", "limpet-b+3.conf", "other.conf"]);
@@ -171,5 +216,31 @@ mod tests {
         call_good(at, "b").unwrap();
         assert_eq!(names(at), ["limpet-a.conf", "limpet-b.conf", "other.conf"]);
         assert!(!on_trial(at, "b"));
+    }
+
+    #[test]
+    fn slots_that_a_sector_counts_are_written_tried_and_called_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path();
+        fs::create_dir_all(at.join("limpet/a")).unwrap();
+        fs::write(at.join(counter::FILE), [0; 512]).unwrap();
+        fs::write(at.join("k"), "kernel").unwrap();
+        fs::write(at.join("t"), "tree").unwrap();
+        let (linux, tree) = (at.join("k"), at.join("t"));
+        let release = Release { version: "2", options: "quiet", linux: &linux, initrd: &linux, tree: Some(&tree) };
+        assert!(on_trial(at, "b") && !on_trial(at, "a"));
+        for _ in 0..2 {
+            write(at, "b", &release).unwrap();
+            assert_eq!(counter::read(at), Counter { good: 'a', left: TRIES });
+        }
+        assert_eq!(fs::read(at.join("limpet/b/tree")).unwrap(), b"tree");
+        assert_eq!(fs::read_to_string(at.join("limpet/b/options")).unwrap(), "limpet_options=quiet limpet.version=2\n");
+        call_good(at, "b").unwrap();
+        assert_eq!(counter::read(at), Counter { good: 'b', left: 0 });
+        assert!(!on_trial(at, "b") && on_trial(at, "a"));
+        // A slot that cannot be written has no tries.
+        let gone = at.join("gone");
+        assert!(write(at, "a", &Release { linux: &gone, ..release }).is_err());
+        assert_eq!(counter::read(at), Counter { good: 'b', left: 0 });
     }
 }

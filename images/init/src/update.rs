@@ -38,6 +38,9 @@ struct Manifest {
     options: String,
     linux: Part,
     initrd: Part,
+    /// Where the boot loader takes it from the slot.
+    #[serde(default)]
+    device_tree: Option<Part>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -87,6 +90,7 @@ impl Updates {
             options: &unpacked.options,
             linux: &unpacked.linux,
             initrd: &unpacked.initrd,
+            tree: unpacked.tree.as_deref(),
         };
         slots.write(&release)?;
         Ok(unpacked.version)
@@ -99,6 +103,7 @@ struct Unpacked {
     options: String,
     linux: PathBuf,
     initrd: PathBuf,
+    tree: Option<PathBuf>,
 }
 
 /// Everything is checked before anything is used.
@@ -122,7 +127,8 @@ fn unpack(file: &Path, key: &[u8], board: &str, work: &Path) -> Result<Unpacked,
     if manifest.board != board {
         return Err(format!("it is for the board {}, this is a {board}", manifest.board));
     }
-    let fit = |s: &str| s.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+    // U-Boot's script puts them into a variable: nothing that it would read as its own.
+    let fit = |s: &str| s.bytes().all(|b| (b.is_ascii_graphic() || b == b' ') && !b"$;\\\"'`".contains(&b));
     let version = manifest.version.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.') && !manifest.version.is_empty();
     if !fit(&manifest.options) || !version {
         return Err("its version or its command line cannot be".into());
@@ -131,7 +137,11 @@ fn unpack(file: &Path, key: &[u8], board: &str, work: &Path) -> Result<Unpacked,
     let (linux, initrd) = (work.join("linux"), work.join("initrd"));
     part(&mut from, &manifest.linux, &linux)?;
     part(&mut from, &manifest.initrd, &initrd)?;
-    Ok(Unpacked { version: manifest.version, options: manifest.options, linux, initrd })
+    let tree = manifest.device_tree.as_ref().map(|_| work.join("tree"));
+    if let (Some(described), Some(path)) = (&manifest.device_tree, &tree) {
+        part(&mut from, described, path)?;
+    }
+    Ok(Unpacked { version: manifest.version, options: manifest.options, linux, initrd, tree })
 }
 
 fn part(from: &mut File, part: &Part, to: &Path) -> Result<(), String> {
@@ -168,16 +178,36 @@ mod tests {
     fn bundle(key: &Ed25519KeyPair, board: &str, version: &str) -> Vec<u8> {
         let manifest = format!(
             r#"{{"board":"{board}","version":"{version}","options":"quiet",
-                "linux":{{"bytes":6,"sha256":"{}"}},"initrd":{{"bytes":5,"sha256":"{}"}}}}"#,
+                "linux":{{"bytes":6,"sha256":"{}"}},"initrd":{{"bytes":5,"sha256":"{}"}}{}}}"#,
             sum(b"kernel"),
-            sum(b"files")
+            sum(b"files"),
+            if board == TREE { format!(r#","deviceTree":{{"bytes":4,"sha256":"{}"}}"#, sum(b"tree")) } else { String::new() }
         );
         let mut all = MAGIC.to_vec();
         all.extend((manifest.len() as u32).to_le_bytes());
         all.extend(manifest.as_bytes());
         all.extend(key.sign(manifest.as_bytes()).as_ref());
         all.extend(b"kernelfiles");
+        if board == TREE {
+            all.extend(b"tree");
+        }
         all
+    }
+
+    /// A board whose slots have device trees.
+    const TREE: &str = "beaglebone-black";
+
+    #[test]
+    fn a_device_tree_comes_along_where_the_slot_has_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
+        let path = dir.path().join("x.update");
+        let good = bundle(&key, TREE, "1.2");
+        fs::write(&path, &good).unwrap();
+        let got = unpack(&path, key.public_key().as_ref(), TREE, &dir.path().join("work")).unwrap();
+        assert_eq!(fs::read(got.tree.unwrap()).unwrap(), b"tree");
+        fs::write(&path, &good[..good.len() - 1]).unwrap();
+        assert!(unpack(&path, key.public_key().as_ref(), TREE, &dir.path().join("work")).unwrap_err().contains("cut off"));
     }
 
     #[test]

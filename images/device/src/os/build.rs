@@ -5,20 +5,20 @@
 
 use super::{
     OsError, boot,
-    bundle::{self, Key},
+    bundle::{self, Key, Parts},
     cpio::{Node, Tree},
-    deb, fat32, gpt, modules,
+    deb, fat32, fdt, gpt, mbr, modules,
     packages::Package,
-    sbom,
+    sbom, uboot,
 };
 use crate::board::{Board, Method};
 use crate::inject::LIMPET_MARK;
 use crate::limits::HEAD_BYTES;
-use crate::plan::{self, Format, Partition, Plan};
+use crate::plan::{self, Format, Partition, Plan, Scheme};
 use flate2::{Compression, write::GzEncoder};
 use sha2::{Digest, Sha256};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions},
     io::Write,
     os::unix::fs::FileExt,
@@ -33,6 +33,8 @@ pub struct Inputs<'a> {
     pub packages: &'a [Package],
     pub agent: &'a [u8],
     pub init: &'a [u8],
+    /// Boot loaders of the builder's own, by the name in the board's file.
+    pub loaders: BTreeMap<String, Vec<u8>>,
     /// Who may sign updates; without it the image takes none.
     pub update_key: Option<Vec<u8>>,
     /// For PEM roots of registries and the like: path in the image without the first slash, content.
@@ -44,38 +46,136 @@ pub struct Made {
     pub sbom: String,
 }
 
-/// Kernel and initial file system.
+/// Everything that is written into partitions, and outside of them.
 struct System {
     linux: Vec<u8>,
     initrd: Vec<u8>,
-    loader: Vec<u8>,
+    /// In each slot, where the boot loader does not have one already.
+    tree: Option<Vec<u8>>,
+    /// On the system's partition, besides the slots.
+    files: Vec<(String, Vec<u8>)>,
+    /// (byte of the image, content)
+    outside: Vec<(u64, Vec<u8>)>,
+}
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+fn wrong(package: &Package) -> impl Fn(String) -> OsError + use<> {
+    let name = package.name.clone();
+    move |why| OsError::Package(name.clone(), why)
+}
+
+impl Inputs<'_> {
+    fn package(&self, fits: impl Fn(&str) -> bool, said: &str) -> Result<&Package, OsError> {
+        let missing = || OsError::Package(said.into(), "it is not among the packages".into());
+        self.packages.iter().find(|p| fits(&p.name)).ok_or_else(missing)
+    }
+
+    /// One file of a package.
+    fn file(&self, package: &str, path: &str) -> Result<Vec<u8>, OsError> {
+        let package = self.package(|name| name == package, package)?;
+        let found = deb::files(&package.path, |p| p == path).map_err(wrong(package))?.into_values().next();
+        found.ok_or_else(|| wrong(package)(format!("it has no {path}")))
+    }
 }
 
 fn system(inputs: &Inputs<'_>) -> Result<System, OsError> {
     let board = inputs.board;
-    let unknown = || OsError::Board(board.name.clone());
-    let (_, _, loader_path) = boot::EFI.into_iter().find(|(a, ..)| *a == board.architecture).ok_or_else(unknown)?;
-    if board.boot.method != Method::Uefi {
-        return Err(unknown());
+    if let Some(why) = &board.limpet_os.refused {
+        return Err(OsError::Board(board.title.clone(), why.clone()));
     }
-    let of = |prefix: &str| {
-        let missing = || OsError::Package(prefix.into(), "it is not among the packages".into());
-        inputs.packages.iter().find(|p| p.name.starts_with(prefix)).ok_or_else(missing)
-    };
-    let kernel = of("linux-image-")?;
-    let wrong = |p: &Package| { let name = p.name.clone(); move |why: String| OsError::Package(name, why) };
-    let wanted = |path: &str| path.starts_with("boot/vmlinuz-") || modules::is_module(path);
+    let kernel = inputs.package(|name| name.starts_with("linux-image-"), "linux-image-…")?;
+    let wanted = |path: &str| path.starts_with("boot/vmlinuz-") || modules::is_module(path) || is_tree(board, path);
     let mut files = deb::files(&kernel.path, wanted).map_err(wrong(kernel))?;
-    let linux = files.keys().find(|p| p.starts_with("boot/")).cloned();
-    let linux = linux.and_then(|p| files.remove(&p)).ok_or_else(|| wrong(kernel)("it has no kernel".into()))?;
-    let package = of("systemd-boot-efi")?;
-    let loader = deb::files(&package.path, |p| p == loader_path).map_err(wrong(package))?;
-    let loader = loader.into_values().next().ok_or_else(|| wrong(package)(format!("it has no {loader_path}")))?;
-    Ok(System { linux, initrd: initrd(inputs, &unpacked(files)?), loader })
+    let mut take = |fits: &dyn Fn(&str) -> bool| {
+        let path = files.keys().find(|path| fits(path)).cloned();
+        path.and_then(|path| files.remove(&path))
+    };
+    let linux = take(&|p| p.starts_with("boot/")).ok_or_else(|| wrong(kernel)("it has no kernel".into()))?;
+    let mut trees = Files::new();
+    for name in &board.boot.device_trees {
+        let tree = take(&|p| is_the_tree(p, name)).ok_or_else(|| wrong(kernel)(format!("it has no {name}")))?;
+        trees.insert(name.rsplit('/').next().unwrap_or(name).into(), tree);
+    }
+    let mut devices = BTreeSet::new();
+    for (name, tree) in &trees {
+        devices.extend(fdt::compatible(tree).map_err(|why| wrong(kernel)(format!("{name}: {why}")))?);
+    }
+    let initrd = initrd(inputs, &unpacked(files)?, &devices);
+    let mut made = System { linux, initrd, tree: None, files: Vec::new(), outside: Vec::new() };
+    match board.boot.method {
+        Method::Uefi => uefi(inputs, &mut made)?,
+        Method::UBoot => {
+            made.tree = trees.into_values().next();
+            loaders(inputs, &mut made)?;
+        }
+        Method::RaspberryPi => {
+            made.files.extend(trees);
+            loaders(inputs, &mut made)?;
+            firmware(inputs, &mut made)?;
+        }
+    }
+    Ok(made)
+}
+
+/// Debian has device trees below `usr/lib/linux-image-…/`, in folders by maker or, for 32 bits, in none.
+fn is_the_tree(path: &str, name: &str) -> bool {
+    path.strip_prefix("usr/lib/linux-image-").and_then(|rest| rest.split_once('/')).is_some_and(|(_, below)| {
+        below == name || below.split_once('/').is_some_and(|(_, file)| file == name)
+    })
+}
+
+fn is_tree(board: &Board, path: &str) -> bool {
+    board.boot.device_trees.iter().any(|name| is_the_tree(path, name))
+}
+
+fn uefi(inputs: &Inputs<'_>, made: &mut System) -> Result<(), OsError> {
+    let board = inputs.board;
+    let unknown = || OsError::Board(board.title.clone(), format!("no boot loader for {} with UEFI is known", board.architecture));
+    let (_, place, in_package) = boot::EFI.into_iter().find(|(a, ..)| *a == board.architecture).ok_or_else(unknown)?;
+    made.files.push((place.into(), inputs.file("systemd-boot-efi", in_package)?));
+    made.files.push(("loader/loader.conf".into(), boot::LOADER.into()));
+    // What comes from a builder has been tried: no counter.
+    let entry = boot::entry("a", inputs.version, &plan::limpet_os(board));
+    made.files.push(("loader/entries/limpet-a.conf".into(), entry.into_bytes()));
+    Ok(())
+}
+
+/// U-Boot's parts, its script, the sector that counts tries.
+fn loaders(inputs: &Inputs<'_>, made: &mut System) -> Result<(), OsError> {
+    let board = inputs.board;
+    for loader in &board.boot.loaders {
+        let own = inputs.loaders.get(&loader.file).cloned();
+        let content = match (own, &loader.package) {
+            (Some(own), _) => own,
+            (None, Some(package)) => inputs.file(package, &format!("usr/lib/u-boot/{}", loader.file))?,
+            (None, None) => return Err(OsError::Loader(board.title.clone(), board.own_loaders().join(" and "))),
+        };
+        match loader.sector {
+            Some(sector) => made.outside.push((u64::from(sector) * 512, content)),
+            None => made.files.push((loader.name().into(), content)),
+        }
+    }
+    made.files.push(("boot.scr".into(), uboot::script(&board.architecture, made.tree.is_some())));
+    made.files.push((uboot::COUNTER.into(), uboot::counter()));
+    let options = uboot::options(inputs.version, &plan::limpet_os(board));
+    made.files.push(("limpet/a/options".into(), options.into_bytes()));
+    made.files.extend(made.tree.clone().map(|tree| ("limpet/a/tree".into(), tree)));
+    Ok(())
+}
+
+fn firmware(inputs: &Inputs<'_>, made: &mut System) -> Result<(), OsError> {
+    for name in uboot::FIRMWARE {
+        let path = format!("{}{name}", uboot::FIRMWARE_FOLDER);
+        made.files.push((name.into(), inputs.file(uboot::FIRMWARE_PACKAGE, &path)?));
+    }
+    let loader = inputs.board.boot.loaders.first().map(|l| l.name()).unwrap_or_default();
+    made.files.push(("config.txt".into(), uboot::config(&inputs.board.architecture, loader).into_bytes()));
+    Ok(())
 }
 
 /// Newer kernels come with compressed modules.
-fn unpacked(files: BTreeMap<String, Vec<u8>>) -> Result<BTreeMap<String, Vec<u8>>, OsError> {
+fn unpacked(files: Files) -> Result<Files, OsError> {
     files
         .into_iter()
         .map(|(path, content)| match path.strip_suffix(".xz") {
@@ -90,7 +190,7 @@ fn unpacked(files: BTreeMap<String, Vec<u8>>) -> Result<BTreeMap<String, Vec<u8>
         .collect()
 }
 
-fn initrd(inputs: &Inputs<'_>, drivers: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
+fn initrd(inputs: &Inputs<'_>, drivers: &Files, devices: &BTreeSet<String>) -> Vec<u8> {
     let mut tree = Tree::default();
     tree.put("init", Node::File(0o755, inputs.init.to_vec()));
     tree.put("bin/limpet-agent", Node::File(0o755, inputs.agent.to_vec()));
@@ -109,7 +209,11 @@ fn initrd(inputs: &Inputs<'_>, drivers: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
     for (path, content) in inputs.extra {
         tree.put(path, Node::File(0o644, content.clone()));
     }
-    for (number, path) in modules::in_order(drivers, modules::WANTED).iter().enumerate() {
+    let of_tree = modules::for_devices(drivers, devices);
+    let own = inputs.board.limpet_os.drivers.iter().chain(&of_tree).map(String::as_str);
+    let plugged = if devices.is_empty() { &[] } else { modules::PLUGGED };
+    let wanted = modules::WANTED.iter().chain(plugged).copied().chain(own);
+    for (number, path) in modules::in_order(drivers, wanted).iter().enumerate() {
         let name = path.rsplit('/').next().unwrap_or(path);
         tree.put(&format!("modules/{number:03}-{name}"), Node::File(0o644, drivers[path].clone()));
     }
@@ -130,43 +234,56 @@ pub fn image(inputs: &Inputs<'_>, out: &Path) -> Result<Made, OsError> {
     for part in &plan.partitions {
         match part.format {
             Format::Ext4 => data(part, &file, &seed)?,
-            _ => system_partition(&plan, part, &system, inputs.version, &file)?,
+            Format::Fat32 => system_partition(&plan, part, &system, &file)?,
         }
     }
-    let (first, last) = gpt::tables(&plan.partitions, plan.image_bytes(), &seed);
-    debug_assert!(first.len() <= HEAD_BYTES);
-    file.write_all_at(&first, 0).map_err(io)?;
-    file.write_all_at(&last, plan.image_bytes() - last.len() as u64).map_err(io)?;
+    for (start, content) in &system.outside {
+        let end = plan.partitions.first().map_or(0, |p| p.start);
+        if start + content.len() as u64 > end {
+            return Err(OsError::Room(format!("a boot loader of {} bytes at byte {start} reaches into the first partition", content.len())));
+        }
+        file.write_all_at(content, *start).map_err(io)?;
+    }
+    write_table(&plan, &seed, &file).map_err(io)?;
     file.sync_all().map_err(io)?;
     let sum = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect::<String>();
-    let binaries = [("limpet-agent", sum(inputs.agent)), ("limpet-init", sum(inputs.init))];
+    let mut binaries = vec![("limpet-agent", sum(inputs.agent)), ("limpet-init", sum(inputs.init))];
+    binaries.extend(inputs.loaders.iter().map(|(file, content)| (file.as_str(), sum(content))));
     let sbom = sbom::document(&inputs.board.name, inputs.version, inputs.packages, &binaries);
     let sbom = serde_json::to_string_pretty(&sbom).map_err(|e| OsError::Key(e.to_string()))?;
     Ok(Made { bytes: plan.image_bytes(), sbom: sbom + "\n" })
+}
+
+fn write_table(plan: &Plan, seed: &str, file: &File) -> std::io::Result<()> {
+    match plan.scheme {
+        Scheme::Gpt => {
+            let (first, last) = gpt::tables(&plan.partitions, plan.image_bytes(), seed);
+            debug_assert!(first.len() <= HEAD_BYTES);
+            file.write_all_at(&first, 0)?;
+            file.write_all_at(&last, plan.image_bytes() - last.len() as u64)
+        }
+        Scheme::Mbr => {
+            let table = mbr::table(&plan.partitions).ok_or(std::io::ErrorKind::InvalidInput)?;
+            file.write_all_at(&table, 0)
+        }
+    }
 }
 
 /// The same system as an update for boards that run an older one.
 pub fn update(inputs: &Inputs<'_>, key: &Key) -> Result<Vec<u8>, OsError> {
     let system = system(inputs)?;
     let options = plan::limpet_os(inputs.board).kernel_command_line;
-    bundle::bundle(key, &inputs.board.name, inputs.version, &options, &system.linux, &system.initrd)
+    let parts = Parts { linux: &system.linux, initrd: &system.initrd, tree: system.tree.as_deref() };
+    bundle::bundle(key, &inputs.board.name, inputs.version, &options, &parts)
 }
 
-fn system_partition(plan: &Plan, part: &Partition, system: &System, version: &str, image: &File) -> Result<(), OsError> {
+fn system_partition(plan: &Plan, part: &Partition, system: &System, image: &File) -> Result<(), OsError> {
     let io = |e| OsError::Io(format!("the partition {}", part.name), e);
     let serial = u32::from_be_bytes([plan.board.name.len() as u8, 0x4c, 0x49, 0x4d]);
-    let efi = boot::EFI.into_iter().find(|(a, ..)| *a == plan.board.architecture);
-    let (_, efi, _) = efi.ok_or_else(|| OsError::Board(plan.board.name.clone()))?;
-    let entry = boot::entry("a", version, plan);
-    let files: [(&str, &[u8]); 6] = [
-        (efi, &system.loader),
-        ("loader/loader.conf", boot::LOADER.as_bytes()),
-        // What comes from a builder has been tried: no counter.
-        ("loader/entries/limpet-a.conf", entry.as_bytes()),
-        ("limpet/a/linux", &system.linux),
-        ("limpet/a/initrd", &system.initrd),
-        (LIMPET_MARK.trim_start_matches('/'), plan.board.name.as_bytes()),
-    ];
+    let mut files: Vec<(&str, &[u8])> = system.files.iter().map(|(path, content)| (path.as_str(), content.as_slice())).collect();
+    files.push(("limpet/a/linux", &system.linux));
+    files.push(("limpet/a/initrd", &system.initrd));
+    files.push((LIMPET_MARK.trim_start_matches('/'), plan.board.name.as_bytes()));
     let needs: usize = files.iter().map(|(_, c)| c.len()).sum();
     if needs as u64 * 2 > part.bytes {
         return Err(OsError::Room(format!("two slots of {} MiB do not fit into {} MiB", needs >> 20, part.bytes >> 20)));

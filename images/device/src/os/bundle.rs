@@ -11,12 +11,15 @@ use sha2::{Digest, Sha256};
 const MAGIC: &[u8; 8] = b"LIMPETU1";
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Manifest<'a> {
     board: &'a str,
     version: &'a str,
     options: &'a str,
     linux: Part,
     initrd: Part,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_tree: Option<Part>,
 }
 
 #[derive(Serialize)]
@@ -43,19 +46,26 @@ pub fn public_key(key: &Key) -> Vec<u8> {
     key.0.public_key().as_ref().to_vec()
 }
 
-pub fn bundle(key: &Key, board: &str, version: &str, options: &str, linux: &[u8], initrd: &[u8]) -> Result<Vec<u8>, OsError> {
+/// What goes into a slot.
+pub struct Parts<'a> {
+    pub linux: &'a [u8],
+    pub initrd: &'a [u8],
+    pub tree: Option<&'a [u8]>,
+}
+
+pub fn bundle(key: &Key, board: &str, version: &str, options: &str, parts: &Parts<'_>) -> Result<Vec<u8>, OsError> {
     let part = |bytes: &[u8]| Part {
         bytes: bytes.len() as u64,
         sha256: Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect(),
     };
-    let manifest = Manifest { board, version, options, linux: part(linux), initrd: part(initrd) };
+    let (linux, initrd, device_tree) = (part(parts.linux), part(parts.initrd), parts.tree.map(part));
+    let manifest = Manifest { board, version, options, linux, initrd, device_tree };
     let manifest = serde_json::to_vec(&manifest).map_err(|e| OsError::Key(e.to_string()))?;
     let signature = key.0.sign(&manifest);
     let mut out = MAGIC.to_vec();
     out.extend((manifest.len() as u32).to_le_bytes());
     out.extend(&manifest);
     out.extend(signature.as_ref());
-    out.extend(linux);
-    out.extend(initrd);
+    [Some(parts.linux), Some(parts.initrd), parts.tree].into_iter().flatten().for_each(|p| out.extend(p));
     Ok(out)
 }

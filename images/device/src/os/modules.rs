@@ -1,7 +1,7 @@
 //! Which drivers go into the initial file system, and in which order they are loaded.
 //!
-//! In: a package's modules, the wanted names. Out: file names in an order in which each finds what it depends on. Pure.
-//! Never: depmod; a driver's needs are in its own `.modinfo`.
+//! In: a package's modules, the wanted names, the devices that a board's device tree names. Out: file names in an order in which
+//! each finds what it depends on. Pure. Never: depmod; a driver's needs and its devices are in its own `.modinfo`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +14,14 @@ pub const WANTED: &[&str] = &[
     "nf_conntrack_netlink", "nft_hash", "nft_limit", "nft_log", "vxlan", "wireguard",
 ];
 
+/// What hangs on a bus of a board with a device tree, and can be anything: cards, and networks at USB.
+pub const PLUGGED: &[&str] = &[
+    "mmc_block", "smsc95xx", "lan78xx", "asix", "ax88179_178a", "r8152", "cdc_ether", "cdc_subset", "rndis_host",
+];
+
+/// Subsystems of which nothing is needed for running containers.
+const LEFT_OUT: &[&str] = &["/drivers/gpu/", "/drivers/media/", "/drivers/staging/", "/sound/", "/net/wireless/", "/bluetooth/"];
+
 /// `virtio-pci.ko.xz` and `virtio_pci` are the same driver.
 fn key(file: &str) -> String {
     let base = file.rsplit('/').next().unwrap_or(file);
@@ -25,8 +33,20 @@ pub fn is_module(path: &str) -> bool {
     base.ends_with(".ko") || base.ends_with(".ko.xz")
 }
 
+/// The drivers of devices in a device tree: those with an alias `of:N…T…C<word>`.
+pub fn for_devices(modules: &BTreeMap<String, Vec<u8>>, devices: &BTreeSet<String>) -> Vec<String> {
+    let fits = |alias: &str| {
+        let word = alias.strip_prefix("of:N").and_then(|rest| rest.split_once('C').filter(|(head, _)| head.contains('T')));
+        word.is_some_and(|(_, word)| devices.contains(word.trim_end_matches("C*")))
+    };
+    let wanted = |(path, content): &(&String, &Vec<u8>)| {
+        !LEFT_OUT.iter().any(|part| path.contains(part)) && info(content, "alias=").any(fits)
+    };
+    modules.iter().filter(wanted).map(|(path, _)| key(path)).collect()
+}
+
 /// `modules`: path to content, unpacked.
-pub fn in_order(modules: &BTreeMap<String, Vec<u8>>, wanted: &[&str]) -> Vec<String> {
+pub fn in_order<'a>(modules: &BTreeMap<String, Vec<u8>>, wanted: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let by_key: BTreeMap<String, &String> = modules.keys().map(|path| (key(path), path)).collect();
     let (mut order, mut seen) = (Vec::new(), BTreeSet::new());
     for name in wanted {
@@ -54,17 +74,15 @@ fn visit(
     order.push((*path).clone());
 }
 
-/// `depends=a,b` and `softdep=pre: c` in the module's text section.
+/// Values of one key in the module's text section.
+fn info<'a>(module: &'a [u8], key: &'a str) -> impl Iterator<Item = &'a str> {
+    module.split(|b| *b == 0).filter_map(move |piece| std::str::from_utf8(piece.strip_prefix(key.as_bytes())?).ok())
+}
+
+/// `depends=a,b` and `softdep=pre: c`.
 fn needs(module: &[u8]) -> Vec<String> {
-    let mut all = Vec::new();
-    for piece in module.split(|b| *b == 0) {
-        let Ok(text) = std::str::from_utf8(piece) else { continue };
-        if let Some(names) = text.strip_prefix("depends=") {
-            all.extend(names.split(',').filter(|n| !n.is_empty()).map(String::from));
-        }
-        if let Some(names) = text.strip_prefix("softdep=pre:") {
-            all.extend(names.split("post:").next().unwrap_or_default().split_whitespace().map(String::from));
-        }
-    }
-    all
+    let hard = info(module, "depends=").flat_map(|names| names.split(',').filter(|n| !n.is_empty()));
+    let soft = info(module, "softdep=").filter_map(|s| s.strip_prefix("pre:"));
+    let soft = soft.flat_map(|names| names.split("post:").next().unwrap_or_default().split_whitespace());
+    hard.chain(soft).map(String::from).collect()
 }

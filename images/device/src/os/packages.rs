@@ -3,7 +3,8 @@
 //! In: names, an architecture, a folder. Out: .deb files whose checksums apt has compared with Debian's signed lists.
 //! Never: touches the machine's own apt state or installs anything.
 
-use super::OsError;
+use super::{OsError, uboot};
+use crate::board::{Board, Method};
 use crate::fetch::sum_of;
 use std::{
     fs,
@@ -31,26 +32,46 @@ pub enum Origin {
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// The kernel and the boot loader.
-fn names(architecture: &str) -> [String; 2] {
-    [format!("linux-image-cloud-{architecture}"), "systemd-boot-efi".into()]
+/// What an image for the board is made of, besides the kernel of the day.
+fn beside_the_kernel(board: &Board) -> Vec<&str> {
+    let firmware = match board.boot.method {
+        Method::Uefi => Some("systemd-boot-efi"),
+        Method::RaspberryPi => Some(uboot::FIRMWARE_PACKAGE),
+        Method::UBoot => None,
+    };
+    let mut all: Vec<&str> = firmware.into_iter().chain(board.boot.loaders.iter().filter_map(|l| l.package.as_deref())).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
-/// `cache` keeps lists and packages for the next time.
-pub fn fetch(origin: &Origin, architecture: &str, cache: &Path) -> Result<Vec<Package>, OsError> {
+/// `linux-image-6.1.0-50-arm64` is the kernel that `linux-image-arm64` names; `linux-image-6.1.0-50-cloud-arm64` is not.
+fn is_kernel(name: &str, named: &str) -> bool {
+    let flavour = named.strip_prefix("linux-image-").unwrap_or(named);
+    let version = name.strip_prefix("linux-image-").and_then(|rest| rest.strip_suffix(flavour)?.strip_suffix('-'));
+    version.is_some_and(|v| v.split('-').all(|part| part.starts_with(|c: char| c.is_ascii_digit())))
+}
+
+/// The packages for a board. `cache` keeps lists and packages for the next time.
+pub fn fetch(origin: &Origin, board: &Board, cache: &Path) -> Result<Vec<Package>, OsError> {
+    if let Some(why) = &board.limpet_os.refused {
+        return Err(OsError::Board(board.title.clone(), why.clone()));
+    }
     let folder = match origin {
         Origin::Folder(folder) => folder.clone(),
         Origin::Mirror { url, suite } => {
-            let folder = cache.join(architecture);
-            download(url, suite, architecture, &folder)?;
+            let folder = cache.join(format!("{suite}-{}", board.debian_architecture()));
+            download(url, suite, board, &folder)?;
             folder.join("debs")
         }
     };
     let io = |e| OsError::Io(folder.display().to_string(), e);
     let mut found = Vec::new();
+    let (kernel, others) = (board.kernel(), beside_the_kernel(board));
     for entry in fs::read_dir(&folder).map_err(io)?.flatten() {
         let path = entry.path();
-        if path.extension().is_some_and(|e| e == "deb") {
+        let name = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".deb")?.split('_').next());
+        if name.is_some_and(|name| is_kernel(name, &kernel) || others.contains(&name)) {
             found.push(describe(&path)?);
         }
     }
@@ -97,21 +118,24 @@ fn apt(dir: &Path, architecture: &str, words: &[&str], program: &'static str) ->
     }
 }
 
-/// Kernel and boot loader.
-fn download(url: &str, suite: &str, architecture: &str, dir: &Path) -> Result<(), OsError> {
+/// Kernel, boot loader, firmware.
+fn download(url: &str, suite: &str, board: &Board, dir: &Path) -> Result<(), OsError> {
+    let architecture = board.debian_architecture();
     lists(url, suite, architecture, dir)?;
-    let [kernel, loader] = names(architecture);
-    // The first is an empty package that names the kernel of today.
+    let kernel = board.kernel();
+    // An empty package that names the kernel of today.
     let depends = apt(dir, architecture, &["depends", &kernel], "apt-cache")?;
-    let real = depends.lines().find_map(|l| l.trim().strip_prefix("Depends: ").filter(|n| n.starts_with("linux-image-")));
+    let real = depends.lines().find_map(|l| l.trim().strip_prefix("Depends: ").filter(|n| is_kernel(n, &kernel)));
     let real = real.ok_or_else(|| OsError::Package(kernel.clone(), "it names no kernel".into()))?.to_string();
-    named(architecture, &[&real, &loader], dir)
+    let others = beside_the_kernel(board);
+    let ours = |name: &str| is_kernel(name, &kernel) || others.contains(&name);
+    named(architecture, &[&[real.as_str()], &others[..]].concat(), dir, ours)
 }
 
 /// Any packages, into `dir`/debs.
 pub fn fetch_named(url: &str, suite: &str, architecture: &str, wanted: &[&str], dir: &Path) -> Result<PathBuf, OsError> {
     lists(url, suite, architecture, dir)?;
-    named(architecture, wanted, dir)?;
+    named(architecture, wanted, dir, |name| wanted.contains(&name))?;
     Ok(dir.join("debs"))
 }
 
@@ -122,13 +146,15 @@ fn lists(url: &str, suite: &str, architecture: &str, dir: &Path) -> Result<(), O
         fs::create_dir_all(dir.join(folder)).map_err(io)?;
     }
     fs::write(dir.join("state/status"), "").map_err(io)?;
-    let line = |url: &str, suite: &str| format!("deb [signed-by={KEYRING}] {url} {suite} main\n");
+    // What a Raspberry Pi's own processor starts from is free to pass on, and not free to change.
+    let line = |url: &str, suite: &str| format!("deb [signed-by={KEYRING}] {url} {suite} main non-free-firmware\n");
     let security = url.replace("/debian", "/debian-security");
     fs::write(dir.join("sources.list"), line(url, suite) + &line(&security, &format!("{suite}-security"))).map_err(io)?;
     apt(dir, architecture, &["update"], "apt-get").map(drop)
 }
 
-fn named(architecture: &str, wanted: &[&str], dir: &Path) -> Result<(), OsError> {
+/// `is_ours`: of which packages an older one is in the way; the folder is shared with other boards.
+fn named(architecture: &str, wanted: &[&str], dir: &Path, is_ours: impl Fn(&str) -> bool) -> Result<(), OsError> {
     let io = |e| OsError::Io(dir.display().to_string(), e);
     let before: Vec<PathBuf> = fs::read_dir(dir.join("debs")).map_err(io)?.flatten().map(|e| e.path()).collect();
     apt(dir, architecture, &[&["download"], wanted].concat(), "apt-get")?;
@@ -138,9 +164,30 @@ fn named(architecture: &str, wanted: &[&str], dir: &Path) -> Result<(), OsError>
     let current: Vec<String> = versions.map(|v| v.replace(':', "%3a")).collect();
     for old in before {
         let name = old.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_string();
-        if !current.iter().any(|v| name.contains(&format!("_{v}_"))) {
+        let ours = is_ours(name.split('_').next().unwrap_or_default());
+        if ours && !current.iter().any(|v| name.contains(&format!("_{v}_"))) {
             let _ = fs::remove_file(old);
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flavour_of_the_kernel_is_not_taken_for_another() {
+        for (name, named, is) in [
+            ("linux-image-6.1.0-50-arm64", "linux-image-arm64", true),
+            ("linux-image-6.12.117+deb13-arm64", "linux-image-arm64", true),
+            ("linux-image-6.1.0-50-cloud-arm64", "linux-image-arm64", false),
+            ("linux-image-6.1.0-50-cloud-arm64", "linux-image-cloud-arm64", true),
+            ("linux-image-6.1.0-50-arm64-unsigned", "linux-image-arm64", false),
+            ("linux-image-6.1.0-50-rpi", "linux-image-rpi", true),
+            ("linux-image-arm64", "linux-image-arm64", false),
+        ] {
+            assert_eq!(is_kernel(name, named), is, "{name} for {named}");
+        }
+    }
 }
