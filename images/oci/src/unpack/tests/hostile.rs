@@ -249,3 +249,49 @@ fn compressions_that_lie() {
         check_inside(what, &scratch, &before);
     }
 }
+
+/// The same layers do harm where nobody guards: tar, told to believe names, changes what is beside its directory. Only names and
+/// targets that stay within the scratch directory.
+#[test]
+fn these_layers_bite() {
+    if std::process::Command::new("tar").arg("--version").output().is_err() {
+        eprintln!("skipped: needs tar");
+        return;
+    }
+    let mut layers = Vec::new();
+    let within = OUTSIDE.iter().filter(|name| name.ends_with("../witness") || **name == "../host/etc/passwd");
+    for name in within.filter(|name| !name.starts_with('/')) {
+        for (kind, flag) in KINDS.iter().filter(|(_, flag)| matches!(flag, b'0' | 0 | b'1' | b'2')) {
+            let base = Layer::new().directory("a/b", 0o755).file("inside", 0o644, b"x");
+            layers.push((format!("{kind} {name:?}"), entry(base, name, *flag)));
+        }
+        layers.push((format!("pax path {name:?}"), pax_then("x", &pax_record("path", name.as_bytes()), b"evil")));
+    }
+    for (target, below) in [("..", "witness"), ("../host", "etc/passwd"), ("../host", "new")] {
+        for (kind, flag) in KINDS.iter().filter(|(_, flag)| matches!(flag, b'0' | 0 | b'1' | b'2' | b'6')) {
+            let base = Layer::new().file("inside", 0o644, b"x").symlink("link", target);
+            layers.push((format!("{kind} link/{below} by {target}"), entry(base, &format!("link/{below}"), *flag)));
+        }
+    }
+    let (mut bites, count) = (Vec::new(), layers.len());
+    for (what, layer) in layers {
+        let tar = layer.tar();
+        let scratch = Scratch::new();
+        let before = scratch.outside();
+        let mut command = std::process::Command::new("tar");
+        command.args(["--absolute-names", "--overwrite", "-xf", "-", "-C"]).arg(scratch.root());
+        let mut child = command.stdin(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), &tar).unwrap();
+        child.wait().unwrap();
+        if scratch.outside() != before {
+            bites.push(what.clone());
+        }
+        // Ours, with the very same bytes.
+        let scratch = Scratch::new();
+        let before = scratch.outside();
+        let _ = unpack_tar(&scratch, &tar);
+        check_inside(&what, &scratch, &before);
+    }
+    println!("{} of {count} layers harm tar", bites.len());
+    assert!(bites.len() * 3 > count * 2, "only these bite: {bites:?}");
+}
