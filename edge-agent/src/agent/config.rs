@@ -35,6 +35,9 @@ pub struct Config {
     /// Seconds between pings on an idle link; 0: as the road to the hub suggests (20 in the board's own network, 340 over a
     /// router, 50 through a proxy).
     pub keepalive_seconds: u16,
+    /// At a broker that is not the hub's: seconds between the kernel's probes of an idle link, where keep-alives are rarer. 0:
+    /// as the road suggests.
+    pub probe_seconds: u16,
     /// The longest wait between attempts to reach the hub.
     pub reconnect_seconds_max: u64,
     /// `host:port` of the MQTT listener, or `wss://host/path`, instead of what the hub named.
@@ -103,6 +106,7 @@ impl Default for Config {
         Config {
             log: "info".into(),
             keepalive_seconds: 0,
+            probe_seconds: 0,
             reconnect_seconds_max: 60,
             mqtt: Vec::new(),
             broker: Vec::new(),
@@ -154,6 +158,9 @@ impl Config {
     fn check(&self) -> Result<(), String> {
         if self.keepalive_seconds != 0 && !(5..=3600).contains(&self.keepalive_seconds) {
             return Err("keepaliveSeconds must be between 5 and 3600, or 0 to leave it to the agent".into());
+        }
+        if self.probe_seconds > 3600 {
+            return Err("probeSeconds must be at most 3600, or 0 to leave it to the agent".into());
         }
         self.proxy.as_deref().map(Proxy::parse).transpose()?;
         for (what, addresses) in [("mqtt", &self.mqtt), ("broker", &self.broker)] {
@@ -238,6 +245,7 @@ mod tests {
             ("{}", None),
             (r#"{"keepaliveSeconds": 30, "labels": {"a": "b"}}"#, None),
             (r#"{"keepaliveSeconds": 1}"#, Some("keepaliveSeconds must be")),
+            (r#"{"probeSeconds": 3601}"#, Some("probeSeconds must be")),
             (r#"{"proxy": "http://u:p@proxy.test:3128", "mqtt": ["wss://hub.test"]}"#, None),
             (r#"{"proxy": "ftp://proxy.test"}"#, Some("http://host:port")),
             (r#"{"mqtt": ["hub:port"]}"#, Some("host:port")),

@@ -113,6 +113,7 @@ async fn start(options: StartOptions, socket: OwnedFd) -> Result<(), Stop> {
     let (know, identity_now) = watch::channel(Arc::new(identity));
     let link_options = link::LinkOptions {
         keepalive_s: Some(options.config.keepalive_seconds).filter(|s| *s > 0),
+        probe_s: Some(options.config.probe_seconds).filter(|s| *s > 0),
         backoff_s_max: options.config.reconnect_seconds_max,
         mqtt: options.config.mqtt.clone(),
         broker: options.config.broker.clone(),

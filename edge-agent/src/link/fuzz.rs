@@ -55,8 +55,7 @@ fn block<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Packets until the end; how many, and that none is over the bound.
-async fn packets(bytes: &[u8]) -> usize {
-    let mut reader = mqtt::Reader::new(bytes, PACKET_BYTES_MAX);
+async fn packets(mut reader: mqtt::Reader<&[u8]>) -> usize {
     let mut count = 0;
     while let Ok(packet) = reader.next().await {
         if let mqtt::Packet::Publish(payload) = &packet {
@@ -73,7 +72,20 @@ fn mqtt_from_the_hub() {
     let rounds = rounds(20_000);
     block(async {
         for _ in 0..rounds {
-            good += packets(&chance.spoilt(&seeds)).await;
+            good += packets(mqtt::Reader::new(&chance.spoilt(&seeds), PACKET_BYTES_MAX)).await;
+        }
+    });
+    assert!(good > rounds / 4, "the spoiling is too rough to reach anything: {good}");
+}
+
+#[test]
+fn mqtt_5_from_a_broker() {
+    let (seeds, mut chance, mut good) = (corpus("mqtt5"), Chance(0x5eed), 0);
+    let rounds = rounds(20_000);
+    block(async {
+        for _ in 0..rounds {
+            let bytes = chance.spoilt(&seeds);
+            good += packets(mqtt::Reader::patient(&bytes, PACKET_BYTES_MAX, mqtt::Version::V5)).await;
         }
     });
     assert!(good > rounds / 4, "the spoiling is too rough to reach anything: {good}");

@@ -1,15 +1,18 @@
 //! The link by way of a broker that is not the hub's own: greetings, sealed sessions, one after the other on one connection.
 //!
 //! In: the broker's address, the device's key, messages of the lanes. Out: the same `LinkEvent`s as on a direct link; a session
-//! is
-//! what a connection is there. What the broker makes up, repeats, leaves out or swaps is refused (`limpet-sealed`).
+//! is what a connection is there. What the broker makes up, repeats, leaves out or swaps is refused (`limpet-sealed`).
 //! Never: ends a session because of a packet that is not genuine; sends anything of the link unsealed.
+
+mod arrive;
+
+pub(super) use arrive::Manner;
 
 use super::{
     Identity,
     backoff::Backoff,
     mqtt::{self, Packet, Reader},
-    road::{self, Kind, Target},
+    road::{Kind, Pulse, UNACKNOWLEDGED},
     session::{
         ASTRAY_EVERY, ASTRAY_FIRST, BULK_MESSAGES_MAX, CONNECT_TIMEOUT, Lanes, LinkEvent, LinkOptions, OUT_MESSAGES_MAX,
         PING_TIMEOUT, Rhythm, SOUND, WRITE_TIMEOUT,
@@ -17,6 +20,7 @@ use super::{
     tls,
 };
 use crate::device::Clock;
+use arrive::{Arrived, Naming, arrive};
 use limpet_protocol::{join::JoinBroker, limits::ENVELOPE_BYTES_MAX, topic, topic::Channel};
 use limpet_sealed::{
     Asking, Debt, Inside, Joiner, Key, Kind as Sort, Point, Reset, SealError, Session, SystemRandom, Window, kind, parts,
@@ -44,6 +48,10 @@ const ADMISSION: Duration = Duration::from_secs(20);
 const SPREAD_MS: u64 = 2000;
 /// The channel of renewals, which only this layer knows.
 const RENEWAL: u8 = b'r';
+/// Greetings of one sort without an answer after which the other sort is tried.
+const ASKED_ALIKE: u32 = 3;
+/// What was said so long ago is acknowledged.
+const SAID: Duration = UNACKNOWLEDGED.saturating_add(Duration::from_secs(1));
 /// A line in the log for each sort of refused packet.
 const SAID_EVERY: Duration = Duration::from_secs(3600);
 
@@ -57,27 +65,18 @@ pub fn refused() -> u64 {
 /// Why the connection to the broker ended.
 pub(super) async fn visit(
     (identity, broker): (&watch::Receiver<Arc<Identity>>, &JoinBroker),
-    address: &str,
+    (address, manner): (&str, &mut Manner),
     config: Arc<rustls::ClientConfig>,
     (clock, options): (&Clock, &LinkOptions),
     tell: &mpsc::Sender<LinkEvent>,
 ) -> Error {
     let who = &identity.borrow().clone();
-    let late = |_| Error::other("no answer in time");
     let node = &who.answer.node_name;
-    let met = async {
-        let target = Target::parse(address)?;
-        let (stream, kind) = road::open(&target, options.proxy.as_ref(), config).await?;
-        let rhythm = Rhythm::new(kind, options.keepalive_s.or(options.hold.keepalive()));
-        let (read, mut write) = tokio::io::split(stream);
-        let mut reader = Reader::patient(read, PACKET_BYTES_MAX);
-        greet(node, broker, &rhythm, &mut reader, &mut write).await?;
-        Ok((reader, write, rhythm))
+    let arrived = match arrive((node, broker), (address, manner), config, options).await {
+        Ok(arrived) => arrived,
+        Err(e) => return e,
     };
-    let (reader, write, rhythm) = match timeout(CONNECT_TIMEOUT, met).await.map_err(late) {
-        Ok(Ok(met)) => met,
-        Ok(Err(e)) | Err(e) => return e,
-    };
+    let Arrived { reader, write, rhythm, probe, naming } = arrived;
     log::debug!("link: at the broker {address}: {:?}, a word every {} s", rhythm.kind, rhythm.every.as_secs());
     let wrong = |what: &str, e: &dyn std::fmt::Display| Error::other(format!("{what}: {e}"));
     let random = SystemRandom::new();
@@ -91,6 +90,10 @@ pub(super) async fn visit(
         identity,
         broker,
         asked: 0,
+        knows_beats: None,
+        naming,
+        probe,
+        resting: false,
         hardware: &options.hardware,
         key,
         random,
@@ -106,36 +109,6 @@ pub(super) async fn visit(
         topic: topic::sealed_up(node),
     };
     meeting.run(reader, write).await
-}
-
-/// Up to the broker's confirmation of the subscription.
-async fn greet(
-    node: &str,
-    broker: &JoinBroker,
-    rhythm: &Rhythm,
-    reader: &mut Reader<impl AsyncRead + Unpin>,
-    write: &mut (impl AsyncWrite + Unpin),
-) -> Result<(), Error> {
-    // Not the node's name: a broker ends the older of two clients with one id, and two copies of a card would end each other
-    // for ever.
-    let mut id = [0u8; 8];
-    getrandom::fill(&mut id).map_err(|e| Error::other(e.to_string()))?;
-    let id: String = id.iter().map(|b| format!("{b:02x}")).collect();
-    let keepalive = u16::try_from(rhythm.every.as_secs() + PING_TIMEOUT.as_secs()).unwrap_or(u16::MAX);
-    let word = |text: &'_ str| (!text.is_empty()).then(|| text.to_string());
-    let (user, password) = (word(&broker.username), word(&broker.password));
-    let mut hello = mqtt::connect(&id, keepalive, user.as_deref(), password.as_deref());
-    hello.extend(mqtt::subscribe(&topic::sealed_down(node)));
-    mqtt::write(write, &hello).await?;
-    loop {
-        match reader.next().await? {
-            Packet::ConnAck(0) => {}
-            Packet::ConnAck(code) => return Err(Error::other(format!("the broker refuses the connection with code {code}"))),
-            Packet::SubAck(0x80) => return Err(Error::other("the broker does not let this node read its own topic")),
-            Packet::SubAck(_) => return Ok(()),
-            _ => {}
-        }
-    }
 }
 
 /// Where the present session is.
@@ -170,6 +143,12 @@ struct Meeting<'a> {
     broker: &'a JoinBroker,
     /// Greetings without an answer.
     asked: u32,
+    /// Whether this hub takes signs of life that are packets of their own sort; `None` before its first answer.
+    knows_beats: Option<bool>,
+    naming: Naming,
+    /// The kernel's probes between two signs of life, and how often.
+    probe: Option<(Pulse, Duration)>,
+    resting: bool,
     hardware: &'a str,
     key: Key,
     random: SystemRandom,
@@ -197,11 +176,12 @@ enum Next {
 
 impl Meeting<'_> {
     async fn run(&mut self, mut reader: Reader<impl AsyncRead + Unpin>, mut write: impl AsyncWrite + Unpin) -> Error {
-        let mut state = self.ask();
+        let mut state = self.ask(true);
         loop {
             let batch = std::mem::take(&mut self.out);
             if !batch.is_empty() {
                 self.sent = Instant::now();
+                self.rest(false);
                 match timeout(WRITE_TIMEOUT, mqtt::write(&mut write, &batch)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(e)) => return e,
@@ -257,16 +237,25 @@ impl Meeting<'_> {
     }
 
     fn publish(&mut self, packet: &[u8]) {
-        mqtt::publish(&mut self.out, &self.topic, packet);
+        self.naming.publish(&mut self.out, &self.topic, packet);
+    }
+
+    /// What the kernel is to do while nothing is said.
+    fn rest(&mut self, resting: bool) {
+        let Some((pulse, every)) = self.probe.as_ref().filter(|_| self.resting != resting) else { return };
+        if let Err(e) = if resting { pulse.rest(*every) } else { pulse.work() } {
+            log::debug!("link: no probes: {e}");
+        }
+        self.resting = resting;
     }
 
     fn keepalive_s(&self) -> u16 {
         u16::try_from(self.rhythm.every.as_secs()).unwrap_or(u16::MAX)
     }
 
-    /// Greets.
-    fn ask(&mut self) -> State {
-        match Asking::new(self.node, &self.key, self.keepalive_s(), self.hardware, &self.random) {
+    /// Greets. `beats`: as a node that makes signs of life of their own sort; hubs from before them do not answer that.
+    fn ask(&mut self, beats: bool) -> State {
+        match Asking::new(self.node, &self.key, (self.keepalive_s(), beats), self.hardware, &self.random) {
             Ok(asking) => {
                 self.publish(asking.hello());
                 State::Asking(asking, Instant::now() + self.backoff.next())
@@ -285,7 +274,8 @@ impl Meeting<'_> {
         };
         let quiet = self.sent + self.rhythm.every;
         let answer = self.pinged.map(|at| at + PING_TIMEOUT);
-        own.into_iter().chain(answer).fold(quiet, Instant::min)
+        let rest = self.probe.as_ref().filter(|_| !self.resting).map(|_| self.sent + SAID);
+        own.into_iter().chain(answer).chain(rest).fold(quiet, Instant::min)
     }
 
     async fn timer(&mut self, mut state: State) -> Result<State, Error> {
@@ -295,6 +285,8 @@ impl Meeting<'_> {
         }
         if self.sent + self.rhythm.every <= now {
             self.sign_of_life(&mut state);
+        } else if self.sent + SAID <= now {
+            self.rest(true);
         }
         // The broker takes everything, also for a hub that has left it.
         if let State::Open(open) = &state
@@ -304,9 +296,12 @@ impl Meeting<'_> {
             return self.end(state, &why).await;
         }
         Ok(match state {
-            State::Waiting(at) if at <= now => self.ask(),
+            State::Waiting(at) if at <= now => self.ask(self.knows_beats.unwrap_or(true)),
             State::Asking(asking, at) if at <= now => {
                 self.unanswered().await?;
+                if self.asked % ASKED_ALIKE == 0 {
+                    return Ok(self.ask(!asking.beats()));
+                }
                 // The same greeting: an answer to the first one is as good.
                 self.publish(asking.hello());
                 State::Asking(asking, now + self.backoff.next())
@@ -374,8 +369,10 @@ impl Meeting<'_> {
                 return State::Asking(asking, at);
             }
         };
+        let beats = asking.beats();
         match asking.finish(&answered, &self.key, &self.random) {
             Ok((session, confirm)) => {
+                self.knows_beats = Some(beats);
                 self.publish(&confirm);
                 State::Confirmed(session, Instant::now() + ADMISSION)
             }
@@ -474,6 +471,10 @@ impl Meeting<'_> {
             }
         };
         let is_news = reset.epoch > self.epoch;
+        if is_news {
+            // Perhaps another version.
+            self.knows_beats = None;
+        }
         self.epoch = self.epoch.max(reset.epoch);
         let session = match &state {
             State::Confirmed(session, _) => session,

@@ -11,6 +11,7 @@ use rustls::pki_types::ServerName;
 use std::{
     io::{Error, ErrorKind},
     net::IpAddr,
+    os::fd::AsFd,
     sync::Arc,
     time::Duration,
 };
@@ -20,7 +21,9 @@ use tokio::{
 };
 
 /// What was sent and is not acknowledged by the other end's kernel for so long: the road is cut.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
+pub(super) const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
+/// A probe that is not answered is sent again after so long.
+const PROBED_AGAIN: Duration = Duration::from_secs(20);
 /// What the kernel takes before it can send it: more would wait there before something urgent.
 const UNSENT_BYTES: u32 = 16 * 1024;
 /// The answer of a proxy or of a WebSocket's door.
@@ -102,12 +105,35 @@ impl Proxy {
     }
 }
 
+/// The kernel's own word for an idle connection: an empty packet and its acknowledgement keep routers between from forgetting
+/// it, for less than the smallest record of TLS.
+pub struct Pulse(socket2::Socket);
+
+impl Pulse {
+    fn of(tcp: &TcpStream) -> Result<Pulse, Error> {
+        Ok(Pulse(tcp.as_fd().try_clone_to_owned()?.into()))
+    }
+
+    /// Nothing is to be said for a while: a probe after each `every` of silence, and some more before the road is taken for cut.
+    /// The kernel has one patience for data and for probes, and it began with the last word that came.
+    pub fn rest(&self, every: Duration) -> Result<(), Error> {
+        let probes = socket2::TcpKeepalive::new().with_time(every).with_interval(PROBED_AGAIN);
+        self.0.set_tcp_keepalive(&probes)?;
+        self.0.set_tcp_user_timeout(Some(every + UNACKNOWLEDGED + PROBED_AGAIN))
+    }
+
+    /// Something is said, and shall be acknowledged soon.
+    pub fn work(&self) -> Result<(), Error> {
+        self.0.set_tcp_user_timeout(Some(UNACKNOWLEDGED))
+    }
+}
+
 /// A TLS stream to the hub. The caller bounds the time.
 pub async fn open(
     target: &Target,
     proxy: Option<&Proxy>,
     tls: Arc<rustls::ClientConfig>,
-) -> Result<(Box<dyn Stream>, Kind), Error> {
+) -> Result<(Box<dyn Stream>, Kind, Pulse), Error> {
     let tcp = match proxy {
         Some(proxy) => through(proxy, target).await?,
         None => TcpStream::connect((target.host.as_str(), target.port)).await?,
@@ -125,6 +151,7 @@ pub async fn open(
         (None, None, _) => Kind::Far,
         _ => Kind::Proxied,
     };
+    let pulse = Pulse::of(&tcp)?;
     let tls = match target.web {
         None => tls,
         Some(_) => {
@@ -136,8 +163,8 @@ pub async fn open(
     let name = ServerName::try_from(target.host.clone()).map_err(Error::other)?;
     let stream = tokio_rustls::TlsConnector::from(tls).connect(name, METER.wrap(tcp)).await?;
     match &target.web {
-        None => Ok((Box::new(stream), kind)),
-        Some(path) => Ok((Box::new(websocket::open(stream, &target.host, path).await?), kind)),
+        None => Ok((Box::new(stream), kind, pulse)),
+        Some(path) => Ok((Box::new(websocket::open(stream, &target.host, path).await?), kind, pulse)),
     }
 }
 

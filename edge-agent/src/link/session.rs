@@ -10,7 +10,7 @@ use super::{
     Identity,
     backoff::Backoff,
     meet,
-    mqtt::{self, Packet, Reader},
+    mqtt::{self, Packet, Reader, Version},
     road::{self, Kind, Proxy, Target},
     tls,
 };
@@ -93,6 +93,8 @@ pub struct Link {
 pub struct LinkOptions {
     /// `None`: as the road to the hub suggests.
     pub keepalive_s: Option<u16>,
+    /// At a broker: how often the kernel probes the connection between two signs of life. `None`: as the road suggests.
+    pub probe_s: Option<u16>,
     pub backoff_s_max: u64,
     /// Doors of the hub's own, used instead of what it named when not empty.
     pub mqtt: Vec<String>,
@@ -163,6 +165,7 @@ async fn run(
     let (mut round, mut astray) = (0usize, 0u32);
     // Kept for as long as the identity is the same: TLS sessions are resumed, which saves most of a handshake.
     let mut known: Option<(Arc<Identity>, Arc<rustls::ClientConfig>)> = None;
+    let mut manner = meet::Manner::default();
     loop {
         let who = identity.borrow().clone();
         // Doors in the settings are the hub's own, wherever the others meet.
@@ -185,7 +188,9 @@ async fn run(
             Ok(config) => tokio::select! {
                 end = async {
                     match broker {
-                        Some(broker) => meet::visit((&identity, broker), &hub, config, (&clock, &options), &tell).await,
+                        Some(broker) => {
+                            meet::visit((&identity, broker), (&hub, &mut manner), config, (&clock, &options), &tell).await
+                        }
                         None => one_session(&who.answer.node_name, &hub, config, &options, &tell).await,
                     }
                 } => end.to_string(),
@@ -242,7 +247,7 @@ async fn one_session(
     let late = |_| Error::other("no answer in time");
     let met = async {
         let target = Target::parse(hub)?;
-        let (stream, kind) = road::open(&target, options.proxy.as_ref(), config).await?;
+        let (stream, kind, _) = road::open(&target, options.proxy.as_ref(), config).await?;
         let rhythm = Rhythm::new(kind, options.keepalive_s.or(options.hold.keepalive()));
         let (read, mut write) = tokio::io::split(stream);
         let mut reader = Reader::new(read, ENVELOPE_BYTES_MAX + 1024);
@@ -302,14 +307,14 @@ async fn greet(
 ) -> Result<(), Error> {
     let keepalive = u16::try_from(rhythm.every.as_secs()).unwrap_or(u16::MAX);
     let id = if hardware.is_empty() { node } else { hardware };
-    let mut hello = mqtt::connect(id, keepalive, rhythm.quiet().then_some(QUIET), None);
-    hello.extend(mqtt::subscribe(&topic::down_filter(node)));
+    let mut hello = mqtt::connect(Version::V4, id, keepalive, rhythm.quiet().then_some(QUIET), None);
+    hello.extend(mqtt::subscribe(Version::V4, &topic::down_filter(node)));
     mqtt::write(write, &hello).await?;
     loop {
         match reader.next().await? {
-            Packet::ConnAck(0) => {}
-            Packet::ConnAck(5) => return Err(Error::other("the hub does not let this node in (its log says why)")),
-            Packet::ConnAck(code) => return Err(Error::other(format!("the hub refuses the connection with code {code}"))),
+            Packet::ConnAck(0, _) => {}
+            Packet::ConnAck(5, _) => return Err(Error::other("the hub does not let this node in (its log says why)")),
+            Packet::ConnAck(code, _) => return Err(Error::other(format!("the hub refuses the connection with code {code}"))),
             Packet::SubAck(0x80) => return Err(Error::other("the hub refused the subscription")),
             Packet::SubAck(_) => return Ok(()),
             _ => {}
@@ -387,5 +392,49 @@ async fn receive(
         {
             return Error::other("the agent ends");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everything waits at once: what the hub should know, then what somebody looks at, then what somebody copies.
+    #[tokio::test]
+    async fn state_goes_before_streams_before_bulk() {
+        let (state, state_queue) = mpsc::channel(OUT_MESSAGES_MAX);
+        let (streams, stream_queue) = mpsc::channel(BULK_MESSAGES_MAX);
+        let (bulk, bulk_queue) = mpsc::channel(BULK_MESSAGES_MAX);
+        for n in 0..BULK_MESSAGES_MAX as u8 {
+            bulk.try_send(vec![b'b', n]).unwrap();
+            streams.try_send(vec![b's', n]).unwrap();
+        }
+        for (n, channel) in [Channel::State, Channel::Status, Channel::Event].into_iter().enumerate() {
+            state.try_send((channel, vec![b'0' + n as u8])).unwrap();
+        }
+        let topics = Channel::ALL.map(|c| topic::up("pi-1", c));
+        let mut out = Out { topics, state: state_queue, streams: stream_queue, bulk: bulk_queue };
+        let rhythm = Rhythm::new(Kind::Far, None);
+        // A narrow road: what is written has to be read before more goes.
+        let (mut write, read) = tokio::io::duplex(16);
+        let mut reader = Reader::new(read, 1024);
+        let hearing = async {
+            let mut heard = Vec::new();
+            while heard.len() < 8 {
+                let Packet::Publish(payload) = reader.next().await.unwrap() else { panic!() };
+                heard.push(payload[0]);
+                if heard.len() == 4 {
+                    // What is urgent overtakes the bulk that waits already.
+                    state.try_send((Channel::State, vec![b'!'])).unwrap();
+                }
+            }
+            heard
+        };
+        let heard = tokio::select! {
+            end = out.send(&mut write, &rhythm) => panic!("{end}"),
+            heard = timeout(Duration::from_secs(30), hearing) => heard.unwrap(),
+        };
+        assert_eq!(heard[..5], *b"012ss");
+        assert!(heard.contains(&b'!') && heard.ends_with(b"b"), "{heard:?}");
     }
 }

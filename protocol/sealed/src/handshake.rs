@@ -8,8 +8,8 @@
 use crate::{
     CERTIFICATE_BYTES_MAX, SealError,
     key::{Key, Point, SIGNATURE_BYTES_MAX, is_signed},
-    packet::{ANSWER, Fields, HELLO, SessionId},
-    seal::{Direction, Inside, Opener, Sealer},
+    packet::{ANSWER, Fields, HELLO, HELLO_BEATS, SessionId},
+    seal::{Direction, Inside, LineKeys, Opener, Sealer},
 };
 use ring::{
     agreement::{self, EphemeralPrivateKey, UnparsedPublicKey, X25519},
@@ -30,12 +30,14 @@ pub struct Greeting {
     pub keepalive_s: u16,
     /// As MQTT's client id on a direct link.
     pub hardware: String,
+    /// Signs of life are packets of their own sort.
+    pub beats: bool,
 }
 
 impl Greeting {
     pub fn encode(&self) -> Vec<u8> {
         let hardware = &self.hardware.as_bytes()[..self.hardware.len().min(HARDWARE_BYTES_MAX)];
-        let mut out = vec![HELLO];
+        let mut out = vec![if self.beats { HELLO_BEATS } else { HELLO }];
         out.extend_from_slice(&self.point);
         out.extend_from_slice(&self.ephemeral);
         out.extend_from_slice(&self.keepalive_s.to_be_bytes());
@@ -44,14 +46,16 @@ impl Greeting {
     }
 
     pub fn decode(packet: &[u8]) -> Result<Greeting, SealError> {
-        let mut fields = Fields(packet.strip_prefix(&[HELLO]).ok_or(SealError::Malformed)?);
+        let beats = packet.first() == Some(&HELLO_BEATS);
+        let sort = if beats { HELLO_BEATS } else { HELLO };
+        let mut fields = Fields(packet.strip_prefix(&[sort]).ok_or(SealError::Malformed)?);
         let (point, ephemeral) = (fields.array()?, fields.array()?);
         let keepalive_s = u16::from_be_bytes(fields.array()?);
         if fields.0.len() > HARDWARE_BYTES_MAX {
             return Err(SealError::Malformed);
         }
         let hardware = str::from_utf8(fields.0).map_err(|_| SealError::Malformed)?.into();
-        Ok(Greeting { point, ephemeral, keepalive_s, hardware })
+        Ok(Greeting { point, ephemeral, keepalive_s, hardware, beats })
     }
 }
 
@@ -98,18 +102,35 @@ impl hkdf::KeyType for Length {
 pub(crate) struct Keys {
     pub up: [u8; 32],
     pub down: [u8; 32],
+    pub up_beats: [u8; 32],
+    pub down_beats: [u8; 32],
     pub id: SessionId,
 }
 
 impl Keys {
     pub fn derive(shared: &[u8], transcript: &[u8; 32]) -> Result<Keys, SealError> {
         let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, transcript).extract(shared);
-        let mut keys = Keys { up: [0; 32], down: [0; 32], id: [0; 4] };
-        for (label, out) in [(&b"up"[..], &mut keys.up[..]), (b"down", &mut keys.down), (b"id", &mut keys.id)] {
+        let mut keys = Keys { up: [0; 32], down: [0; 32], up_beats: [0; 32], down_beats: [0; 32], id: [0; 4] };
+        for (label, out) in [
+            (&b"up"[..], &mut keys.up[..]),
+            (b"down", &mut keys.down),
+            (b"up beats", &mut keys.up_beats),
+            (b"down beats", &mut keys.down_beats),
+            (b"id", &mut keys.id),
+        ] {
             let expanded = secret.expand(std::slice::from_ref(&label), Length(out.len())).and_then(|okm| okm.fill(out));
             expanded.map_err(|_| SealError::Key("no key could be derived".into()))?;
         }
         Ok(keys)
+    }
+
+    /// `beats`: whether signs of life are packets of their own sort in this session.
+    fn up(&self, beats: bool) -> LineKeys<'_> {
+        LineKeys { direction: Direction::Up, id: self.id, key: &self.up, beats: beats.then_some(&self.up_beats) }
+    }
+
+    fn down(&self, beats: bool) -> LineKeys<'_> {
+        LineKeys { direction: Direction::Down, id: self.id, key: &self.down, beats: beats.then_some(&self.down_beats) }
     }
 }
 
@@ -132,6 +153,7 @@ pub struct Asking {
     node: String,
     private: EphemeralPrivateKey,
     hello: Vec<u8>,
+    beats: bool,
 }
 
 /// The node's end of a session.
@@ -142,17 +164,22 @@ pub struct Session {
 }
 
 impl Asking {
+    /// `beats`: what hubs that know no beats do not answer.
     pub fn new(
         node: &str,
         key: &Key,
-        keepalive_s: u16,
+        (keepalive_s, beats): (u16, bool),
         hardware: &str,
         random: &dyn SecureRandom,
     ) -> Result<Asking, SealError> {
         let (private, public) = ephemeral(random)?;
         let hardware = hardware.chars().take(HARDWARE_BYTES_MAX / 4).collect();
-        let greeting = Greeting { point: *key.point(), ephemeral: public, keepalive_s, hardware };
-        Ok(Asking { node: node.into(), private, hello: greeting.encode() })
+        let greeting = Greeting { point: *key.point(), ephemeral: public, keepalive_s, hardware, beats };
+        Ok(Asking { node: node.into(), private, hello: greeting.encode(), beats })
+    }
+
+    pub fn beats(&self) -> bool {
+        self.beats
     }
 
     /// To be published; again, when no answer comes.
@@ -191,8 +218,8 @@ impl Asking {
         random: &dyn SecureRandom,
     ) -> Result<(Session, Vec<u8>), SealError> {
         let keys = agree(self.private, &answered.ephemeral, &answered.transcript)?;
-        let mut up = Sealer::new(&self.node, Direction::Up, keys.id, &keys.up)?;
-        let down = Opener::new(&self.node, Direction::Down, keys.id, &keys.down)?;
+        let mut up = Sealer::new(&self.node, &keys.up(self.beats))?;
+        let down = Opener::new(&self.node, &keys.down(self.beats))?;
         let signed = [answered.transcript.as_slice(), &answered.hub].concat();
         let confirm = up.seal(&Inside::Confirm(key.sign(BY_NODE, &signed, random)?))?;
         Ok((Session { up, down, epoch: answered.epoch }, confirm))
@@ -224,8 +251,8 @@ pub fn answer(
     let transcript = transcript(node, hello, &packet);
     let keys = agree(private, &greeting.ephemeral, &transcript)?;
     packet.extend(key.sign(BY_HUB, &transcript, random)?);
-    let up = Opener::new(node, Direction::Up, keys.id, &keys.up)?;
-    let down = Sealer::new(node, Direction::Down, keys.id, &keys.down)?;
+    let up = Opener::new(node, &keys.up(greeting.beats))?;
+    let down = Sealer::new(node, &keys.down(greeting.beats))?;
     let signed = [transcript.as_slice(), key.point()].concat();
     Ok((packet, Pending { greeting, signed, up, down }))
 }
@@ -255,14 +282,19 @@ mod tests {
     /// What is on the wire stays so, for ever.
     #[test]
     fn golden() {
-        let greeting = Greeting { point: [4; 65], ephemeral: [7; 32], keepalive_s: 340, hardware: "0123456789abcdef".into() };
+        let greeting =
+            Greeting { point: [4; 65], ephemeral: [7; 32], keepalive_s: 340, hardware: "0123456789abcdef".into(), beats: false };
         let hello = greeting.encode();
-        assert_eq!(Greeting::decode(&hello), Ok(greeting));
+        assert_eq!(Greeting::decode(&hello), Ok(greeting.clone()));
+        let with_beats = Greeting { beats: true, ..greeting };
+        assert_eq!(Greeting::decode(&with_beats.encode()), Ok(with_beats.clone()));
         let body = answer_body(&[9; 32], 1_795_000_000_000, b"certificate");
         let transcript = transcript("pi-1", &hello, &body);
         let keys = Keys::derive(&[5; 32], &transcript).unwrap();
-        let mut up = Sealer::new("pi-1", Direction::Up, keys.id, &keys.up).unwrap();
-        let mut down = Sealer::new("pi-1", Direction::Down, keys.id, &keys.down).unwrap();
+        let mut up = Sealer::new("pi-1", &keys.up(false)).unwrap();
+        let mut down = Sealer::new("pi-1", &keys.down(false)).unwrap();
+        let (mut up_beats, mut down_beats) =
+            (Sealer::new("pi-1", &keys.up(true)).unwrap(), Sealer::new("pi-1", &keys.down(true)).unwrap());
         let part = Inside::Part { channel: b's', last: true, bytes: b"hello".to_vec() };
         let said = [
             hex(&hello[66..]),
@@ -275,6 +307,10 @@ mod tests {
             hex(&down.seal(&Inside::Credit(8)).unwrap()),
             hex(&down.seal(&Inside::Over("the node was deleted".into())).unwrap()),
             hex(&down.seal(&Inside::Beat).unwrap()),
+            hex(&with_beats.encode()[..2]),
+            hex(&up_beats.seal(&Inside::Beat).unwrap()),
+            hex(&down_beats.seal(&Inside::Beat).unwrap()),
+            hex(&up_beats.seal(&part).unwrap()),
         ];
         let golden = include_str!("../golden.txt");
         assert_eq!(said.join("\n"), golden.trim(), "\n{}", said.join("\n"));

@@ -10,6 +10,10 @@ pub(crate) const HELLO: u8 = VERSION << 4 | 1;
 pub(crate) const ANSWER: u8 = VERSION << 4 | 2;
 pub(crate) const SEALED: u8 = VERSION << 4 | 3;
 pub(crate) const RESET: u8 = VERSION << 4 | 4;
+/// Within a session: a sign of life that says nothing else, and so needs no more than a number and a proof.
+pub(crate) const BEAT: u8 = VERSION << 4 | 5;
+/// A greeting of a node that makes and takes `BEAT`s. Hubs from before them do not answer it.
+pub(crate) const HELLO_BEATS: u8 = VERSION << 4 | 6;
 
 /// Names a session among those of a node; comes out of its keys.
 pub type SessionId = [u8; 4];
@@ -20,6 +24,7 @@ pub enum Kind {
     Hello,
     /// Hub to node.
     Answer,
+    /// Of a session.
     Sealed,
     /// Hub to node: the session is not known any more.
     Reset,
@@ -27,9 +32,9 @@ pub enum Kind {
 
 pub fn kind(packet: &[u8]) -> Option<Kind> {
     Some(match *packet.first()? {
-        HELLO => Kind::Hello,
+        HELLO | HELLO_BEATS => Kind::Hello,
         ANSWER => Kind::Answer,
-        SEALED => Kind::Sealed,
+        SEALED | BEAT => Kind::Sealed,
         RESET => Kind::Reset,
         _ => return None,
     })
@@ -37,7 +42,10 @@ pub fn kind(packet: &[u8]) -> Option<Kind> {
 
 /// Which session a sealed packet says that it belongs to.
 pub fn session_of(packet: &[u8]) -> Option<SessionId> {
-    packet.strip_prefix(&[SEALED])?.first_chunk().copied()
+    match packet {
+        [SEALED | BEAT, rest @ ..] => rest.first_chunk().copied(),
+        _ => None,
+    }
 }
 
 /// Takes fields from the front.

@@ -3,17 +3,27 @@
 //! In: what is to be said; packets. Out: packets; what was said. Shape: sort, session, number (clear, and bound to the rest),
 //! then the sealed rest. Number, direction and node are part of what is authenticated; the number is the nonce, which is sound
 //! because each key is for one direction of one session. ChaCha20 is quick and even in time on boards without AES.
+//! A sign of life has nothing to hide: it is its number and a proof of it (HMAC-SHA256 with a key of its own, 64 bits), where
+//! both sides know that; most of what an idle board costs at a broker is such packets.
 //! Never: the same number twice; a packet out of its turn.
 
 use crate::{
     PART_BYTES_MAX, SealError,
-    packet::{Fields, SEALED, SessionId},
+    packet::{BEAT as BEAT_PACKET, Fields, SEALED, SessionId},
 };
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use ring::{
+    aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey},
+    hmac,
+};
 
 const HEAD_BYTES: usize = 9;
 const TAG_BYTES: usize = 16;
 const TEXT_BYTES_MAX: usize = 1024;
+/// As long as the tags of CCM_8 (RFC 6655), which were made for small devices: a forger has one guess a packet, and each wrong
+/// one is counted and told.
+const PROOF_BYTES: usize = 8;
+/// Sort, session, the lower half of the number, proof.
+const BEAT_BYTES: usize = 7 + PROOF_BYTES;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Direction {
@@ -88,9 +98,19 @@ impl Inside {
     }
 }
 
+/// What one direction of a session is made of.
+pub(crate) struct LineKeys<'a> {
+    pub direction: Direction,
+    pub id: SessionId,
+    pub key: &'a [u8; 32],
+    /// For signs of life; `None`: the other side does not know them, and they are sealed as everything else.
+    pub beats: Option<&'a [u8; 32]>,
+}
+
 /// What both ends have in common.
 struct Line {
     key: LessSafeKey,
+    beats: Option<hmac::Key>,
     id: SessionId,
     next: u32,
     /// Direction and node.
@@ -98,11 +118,26 @@ struct Line {
 }
 
 impl Line {
-    fn new(node: &str, direction: Direction, id: SessionId, key: &[u8; 32]) -> Result<Line, SealError> {
-        let key = UnboundKey::new(&CHACHA20_POLY1305, key).map_err(|_| SealError::Key("of a wrong length".into()))?;
-        let mut bound = vec![direction as u8];
+    fn new(node: &str, keys: &LineKeys<'_>) -> Result<Line, SealError> {
+        let key = UnboundKey::new(&CHACHA20_POLY1305, keys.key).map_err(|_| SealError::Key("of a wrong length".into()))?;
+        let mut bound = vec![keys.direction as u8];
         bound.extend_from_slice(node.as_bytes());
-        Ok(Line { key: LessSafeKey::new(key), id, next: 0, bound })
+        let beats = keys.beats.map(|key| hmac::Key::new(hmac::HMAC_SHA256, key));
+        Ok(Line { key: LessSafeKey::new(key), beats, id: keys.id, next: 0, bound })
+    }
+
+    /// Of a sign of life with this number; `None` where there are none.
+    fn beat(&self, number: u32) -> Option<[u8; BEAT_BYTES]> {
+        let mut context = hmac::Context::with_key(self.beats.as_ref()?);
+        context.update(&[BEAT_PACKET]);
+        context.update(&self.id);
+        context.update(&number.to_be_bytes());
+        context.update(&self.bound);
+        let mut packet = [BEAT_PACKET; BEAT_BYTES];
+        packet[1..5].copy_from_slice(&self.id);
+        packet[5..7].copy_from_slice(&(number as u16).to_be_bytes());
+        packet[7..].copy_from_slice(&context.sign().as_ref()[..PROOF_BYTES]);
+        Some(packet)
     }
 
     fn nonce(number: u32) -> Nonce {
@@ -127,8 +162,8 @@ impl Line {
 pub struct Sealer(Line);
 
 impl Sealer {
-    pub(crate) fn new(node: &str, direction: Direction, id: SessionId, key: &[u8; 32]) -> Result<Sealer, SealError> {
-        Line::new(node, direction, id, key).map(Sealer)
+    pub(crate) fn new(node: &str, keys: &LineKeys<'_>) -> Result<Sealer, SealError> {
+        Line::new(node, keys).map(Sealer)
     }
 
     pub fn id(&self) -> SessionId {
@@ -140,6 +175,9 @@ impl Sealer {
         let number = line.next;
         // The last number stays unused, so that the counter never turns over.
         line.next = number.checked_add(1).ok_or(SealError::UsedUp)?;
+        if let (Inside::Beat, Some(beat)) = (inside, line.beat(number)) {
+            return Ok(beat.to_vec());
+        }
         let head = line.head(number);
         let mut text = Vec::new();
         inside.write(&mut text);
@@ -153,8 +191,8 @@ impl Sealer {
 pub struct Opener(Line);
 
 impl Opener {
-    pub(crate) fn new(node: &str, direction: Direction, id: SessionId, key: &[u8; 32]) -> Result<Opener, SealError> {
-        Line::new(node, direction, id, key).map(Opener)
+    pub(crate) fn new(node: &str, keys: &LineKeys<'_>) -> Result<Opener, SealError> {
+        Line::new(node, keys).map(Opener)
     }
 
     pub fn id(&self) -> SessionId {
@@ -163,6 +201,9 @@ impl Opener {
 
     /// What was said. An error leaves the opener as it was; `Lost` comes only for a genuine packet.
     pub fn open(&mut self, packet: &[u8]) -> Result<Inside, SealError> {
+        if packet.first() == Some(&BEAT_PACKET) {
+            return self.beat(packet);
+        }
         let line = &mut self.0;
         if packet.len() < HEAD_BYTES + TAG_BYTES + 1 || packet[0] != SEALED {
             return Err(SealError::Malformed);
@@ -184,5 +225,29 @@ impl Opener {
         let inside = Inside::read(plain)?;
         line.next = number.checked_add(1).ok_or(SealError::UsedUp)?;
         Ok(inside)
+    }
+
+    /// The packet has the lower half of its number: the nearest one to what is expected is meant.
+    fn beat(&mut self, packet: &[u8]) -> Result<Inside, SealError> {
+        let line = &mut self.0;
+        let packet: &[u8; BEAT_BYTES] = packet.try_into().map_err(|_| SealError::Malformed)?;
+        if packet[1..5] != line.id {
+            return Err(SealError::Foreign);
+        }
+        let ahead = u16::from_be_bytes([packet[5], packet[6]]).wrapping_sub(line.next as u16) as i16;
+        let number = line.next.checked_add_signed(ahead.into()).ok_or(SealError::Malformed)?;
+        if ahead < 0 {
+            return Err(SealError::Repeated { number });
+        }
+        let genuine = line.beat(number).ok_or(SealError::Malformed)?;
+        // Every byte is looked at, wherever the first difference is.
+        if genuine.iter().zip(packet).fold(0, |differs, (a, b)| differs | (a ^ b)) != 0 {
+            return Err(SealError::Forged);
+        }
+        if ahead > 0 {
+            return Err(SealError::Lost { expected: line.next, got: number });
+        }
+        line.next = number.checked_add(1).ok_or(SealError::UsedUp)?;
+        Ok(Inside::Beat)
     }
 }

@@ -3,7 +3,7 @@
 //! In: keys made here. Out: what each side takes. Never: a packet that was changed, copied, left out or moved goes through.
 
 use limpet_sealed::{
-    Asking, Inside, Key, Kind, Opener, Pending, Point, Reset, SealError, Sealer, Session, SystemRandom, answer, kind,
+    Asking, Greeting, Inside, Key, Kind, Opener, Pending, Point, Reset, SealError, Sealer, Session, SystemRandom, answer, kind,
 };
 
 fn key() -> Key {
@@ -28,7 +28,7 @@ fn world() -> World {
 
 impl World {
     fn ask(&self, name: &str) -> Asking {
-        Asking::new(name, &self.node, 340, "0123456789abcdef", &self.random).unwrap()
+        Asking::new(name, &self.node, (340, true), "0123456789abcdef", &self.random).unwrap()
     }
 
     fn answer(&self, name: &str, hello: &[u8]) -> (Vec<u8>, Pending) {
@@ -165,6 +165,66 @@ fn sealed_packets_come_once_whole_and_in_order() {
     assert_eq!(node.down.open(&all[3]).unwrap(), part("3"), "all of that changed nothing");
 }
 
+/// Signs of life are short, count with everything else, and are nobody else's.
+#[test]
+fn signs_of_life_come_once_and_in_their_turn() {
+    let world = world();
+    let (mut node, mut hub) = world.session("pi-1");
+    let first = node.up.seal(&Inside::Beat).unwrap();
+    assert_eq!((first.len(), kind(&first)), (15, Some(Kind::Sealed)));
+    for at in 0..first.len() * 8 {
+        let mut changed = first.clone();
+        changed[at / 8] ^= 1 << (at % 8);
+        let refused = hub.up.open(&changed).unwrap_err();
+        assert!(!matches!(refused, SealError::Lost { .. }), "bit {at}: {refused}");
+    }
+    for len in 0..first.len() {
+        assert!(hub.up.open(&first[..len]).is_err(), "cut at {len}");
+    }
+    assert!(node.down.open(&first).is_err(), "it goes back where it came from");
+    assert_eq!(hub.up.open(&first), Ok(Inside::Beat));
+    assert!(matches!(hub.up.open(&first), Err(SealError::Repeated { .. })));
+    let said = node.up.seal(&part("x")).unwrap();
+    let next = node.up.seal(&Inside::Beat).unwrap();
+    assert!(matches!(hub.up.open(&next), Err(SealError::Lost { .. })), "something before it is missing");
+    hub.up.open(&said).unwrap();
+    hub.up.open(&next).unwrap();
+    // The number is longer than what a packet says of it.
+    for _ in 0..70_000 {
+        let beat = hub.down.seal(&Inside::Beat).unwrap();
+        assert_eq!(node.down.open(&beat), Ok(Inside::Beat));
+    }
+    // Another session's, another node's.
+    for name in ["pi-1", "pi-2"] {
+        let (mut other, _) = world.session(name);
+        for _ in 0..8 {
+            let mut beat = other.up.seal(&Inside::Beat).unwrap();
+            assert_eq!(hub.up.open(&beat), Err(SealError::Foreign));
+            beat[1..5].copy_from_slice(&node.up.id());
+            assert!(matches!(hub.up.open(&beat), Err(SealError::Forged | SealError::Repeated { .. })));
+        }
+    }
+    assert_eq!(hub.up.open(&node.up.seal(&Inside::Beat).unwrap()), Ok(Inside::Beat), "all of that changed nothing");
+}
+
+/// A hub or a node from before: signs of life are sealed as everything else.
+#[test]
+fn who_knows_no_beats_gets_none() {
+    let world = world();
+    let asking = Asking::new("pi-1", &world.node, (340, false), "", &world.random).unwrap();
+    let (packet, mut hub) = world.answer("pi-1", asking.hello());
+    let answered = asking.check(&packet, only(&world.hub)).unwrap();
+    let (mut node, confirm) = asking.finish(&answered, &world.node, &world.random).unwrap();
+    hub.confirm(&confirm).unwrap();
+    let beat = node.up.seal(&Inside::Beat).unwrap();
+    assert_eq!((beat.len(), hub.up.open(&beat)), (26, Ok(Inside::Beat)));
+    let (mut modern, _) = world.session("pi-1");
+    let mut beat = modern.up.seal(&Inside::Beat).unwrap();
+    beat[1..5].copy_from_slice(&hub.up.id());
+    beat[5..7].copy_from_slice(&2u16.to_be_bytes());
+    assert_eq!(hub.up.open(&beat), Err(SealError::Malformed), "it has no key for such");
+}
+
 /// Two sessions of one node share nothing: who has the keys of one reads nothing of the other (forward secrecy is the fresh
 /// X25519 key of each).
 #[test]
@@ -217,7 +277,7 @@ fn no_bytes_make_it_panic() {
             x ^= x << 13;
             x ^= x >> 17;
             x ^= x << 5;
-            if n == 0 { 0x11 + (x % 4) as u8 } else { x as u8 }
+            if n == 0 { 0x11 + (x % 6) as u8 } else { x as u8 }
         }).collect();
         let trust_any = |certificate: &[u8]| certificate.try_into().ok();
         assert!(asking.check(&bytes, trust_any).is_err());
@@ -227,4 +287,59 @@ fn no_bytes_make_it_panic() {
             let _ = answer("pi-1", &bytes, (&world.hub, world.hub.point()), 7, &world.random);
         }
     }
+}
+
+/// Both directions' parsers: packets of a living session and those that once were trouble (`corpus.txt`), spoilt. Only what was
+/// not spoilt is taken, and a session goes on after all of it. `LIMPET_FUZZ_ROUNDS` for more than CI has time for.
+#[test]
+fn spoilt_packets_do_no_harm() {
+    let world = world();
+    let (mut node, mut hub) = world.session("pi-1");
+    let asking = world.ask("pi-1");
+    let hello = asking.hello().to_vec();
+    let (answered, mut pending) = world.answer("pi-1", &hello);
+    let own = (&world.hub, world.hub.point().as_slice());
+    let reset = Reset { epoch: 9, session: Some(node.up.id()) }.sign("pi-1", own, &world.random).unwrap();
+    // Copies of packets that are on their way still.
+    let (up, down) = (node.up.seal(&part("up")).unwrap(), hub.down.seal(&part("down")).unwrap());
+    let beat = node.up.seal(&Inside::Beat).unwrap();
+    let live = [hello.clone(), answered.clone(), reset.clone(), up.clone(), down.clone(), beat];
+    let unhex = |l: &str| (0..l.len() / 2).map(|i| u8::from_str_radix(&l[i * 2..i * 2 + 2], 16).unwrap()).collect();
+    let lines = include_str!("../corpus.txt").lines().filter(|l| !l.starts_with('#') && !l.is_empty());
+    let seeds: Vec<Vec<u8>> = live.iter().cloned().chain(lines.map(unhex)).collect();
+    let mut x = 0x5eed_u64;
+    let mut chance = |n: usize| {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        ((x >> 11) % n.max(1) as u64) as usize
+    };
+    let rounds = option_env!("LIMPET_FUZZ_ROUNDS").and_then(|n| n.parse().ok()).unwrap_or(40_000);
+    let mut greetings = 0;
+    for _ in 0..rounds {
+        let mut bytes = seeds[chance(seeds.len())].clone();
+        for _ in 0..1 + chance(3) {
+            let at = chance(bytes.len());
+            match chance(5) {
+                _ if bytes.is_empty() => bytes.push(0x13),
+                0 => bytes[at] ^= 1 << chance(8),
+                1 => bytes[at] = [0, 0x7f, 0x80, 0xff][chance(4)],
+                2 => bytes.truncate(at),
+                3 => bytes.insert(at, chance(256) as u8),
+                _ => bytes.extend_from_within(at..),
+            }
+            bytes.truncate(16 * 1024);
+        }
+        greetings += usize::from(Greeting::decode(&bytes).is_ok());
+        if live.contains(&bytes) {
+            continue;
+        }
+        assert!(asking.check(&bytes, only(&world.hub)).is_err(), "{bytes:?}");
+        assert!(Reset::read("pi-1", &bytes, only(&world.hub)).is_err(), "{bytes:?}");
+        assert!(pending.confirm(&bytes).is_err(), "{bytes:?}");
+        assert!(hub.up.open(&bytes).is_err() && node.down.open(&bytes).is_err(), "{bytes:?}");
+    }
+    assert!(greetings > rounds / 50, "the spoiling is too rough to reach anything: {greetings}");
+    assert_eq!((hub.up.open(&up).unwrap(), node.down.open(&down).unwrap()), (part("up"), part("down")));
+    asking.check(&answered, only(&world.hub)).unwrap();
 }

@@ -50,6 +50,7 @@ pub fn start(at: usize, identity: Identity, clock: Clock, fleet: Fleet) {
     let options = LinkOptions {
         // As over a router: the boards of a fleet are not in the hub's own network.
         keepalive_s: Some(340),
+        probe_s: None,
         backoff_s_max: BACKOFF_S_MAX,
         mqtt: Vec::new(),
         broker: Vec::new(),
