@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 
 const PERIOD_MS: u64 = 10_000;
 /// After an eviction: so long the pod has to give back what it used.
+const RECLAIM_MS: u64 = 5_000;
 const PAUSE_MS: u64 = 20_000;
 /// Kubelet's default; on boards where that is much, less.
 const MEMORY_KEPT_BYTES: u64 = 100 << 20;
@@ -97,6 +98,8 @@ impl Agent {
         let of_disk = matches!(worst.signal, Signal::Disk | Signal::Inodes);
         if of_disk && !std::mem::replace(&mut self.watch.reclaimed, true) {
             self.collect_images();
+            // Their registries are asked first.
+            self.watch.evict_after_ms = now + RECLAIM_MS;
             return;
         }
         self.watch.evict_after_ms = now + PAUSE_MS;

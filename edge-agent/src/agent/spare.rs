@@ -78,6 +78,7 @@ impl Agent {
     /// Names of images that stay: of every pod that the set wants, whatever its state, and those that are asked for.
     pub(super) fn wanted_images(&self) -> BTreeSet<String> {
         let mut keep: BTreeSet<String> = self.spare.asked.iter().cloned().collect();
+        keep.extend(limpet_agent_core::schedules::images(self.sync.items()));
         for pod in self.pods.pods() {
             let spec = &pod.object.spec;
             keep.extend(spec.all_containers().map(|c| c.image.clone()));

@@ -421,7 +421,11 @@ impl Agent {
         let images = self.hands.images.clone();
         tokio::task::spawn_local(async move {
             match images.collect(&keep).await {
-                Ok(gone) => log::info!("images: {} that no pod wants were removed", gone.images),
+                Ok(gone) if gone.busy => log::debug!("images: a pull is under way, so nothing is removed"),
+                Ok(gone) => {
+                    let (removed, kept) = (gone.images, gone.last_of_their_kind);
+                    log::info!("images: {removed} that no pod wants were removed; {kept} stay, as no registry says it has them");
+                }
                 Err(e) => log::warn!("{e}"),
             }
         });

@@ -1,13 +1,17 @@
 //! Frees the space of images that nobody wants.
 //!
 //! In: the names and ids of all images that pods and their containers want. Out: what was removed.
-//! Never: removes while a pull is under way, or throws away the progress of a pull that a pod still waits for.
+//! Never: removes while a pull is under way, or throws away the progress of a pull that a pod still waits for; or removes what
+//! its registry does not say that it has: an image that could not be pulled again may be the last of its kind.
 
 use super::error::ImageError;
 use super::files::{self, Files};
-use super::index::Index;
-use super::limits::PARTIALS_MAX;
+use super::index::{Index, Stored};
+use super::limits::{ASKED_AT_ONCE, ASK_TIMEOUT, PARTIALS_MAX};
+use super::pull::Pull;
+use super::registry::Keyring;
 use super::store::Store;
+use futures_util::{StreamExt, stream};
 use limpet_oci::{Digest, Reference};
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,6 +22,8 @@ use std::time::SystemTime;
 pub struct Collected {
     pub images: usize,
     pub layers: usize,
+    /// Images that nobody wants and no registry has, as far as can be known now: they stay.
+    pub last_of_their_kind: usize,
     /// A pull was under way: nothing was done, try later.
     pub busy: bool,
 }
@@ -25,10 +31,14 @@ pub struct Collected {
 impl Store {
     /// Removes every image that is not in `keep` (image names as pods have them, and image ids), and files of no image.
     pub async fn collect(&self, keep: &BTreeSet<String>) -> Result<Collected, ImageError> {
+        // Asked before the gate is shut: pulls go on meanwhile.
+        let irreplaceable = self.irreplaceable(keep).await;
         let Ok(_gate) = self.0.gate.try_write() else {
             return Ok(Collected { busy: true, ..Collected::default() });
         };
-        let (wanted, waiting) = self.wanted(keep);
+        let (mut wanted, waiting) = self.wanted(keep);
+        let last_of_their_kind = irreplaceable.difference(&wanted).count();
+        wanted.extend(irreplaceable);
         let (images, plan) = {
             let mut index = self.0.index();
             let before = index.len();
@@ -46,7 +56,32 @@ impl Store {
         };
         let files = self.0.files.clone();
         let layers = tokio::task::spawn_blocking(move || plan.sweep(&files)).await.unwrap_or(0);
-        Ok(Collected { images, layers, busy: false })
+        Ok(Collected { images, layers, last_of_their_kind, busy: false })
+    }
+
+    /// Of the images that nobody wants those that no registry says it has. Who answers that it wants to know who asks has it.
+    async fn irreplaceable(&self, keep: &BTreeSet<String>) -> BTreeSet<Digest> {
+        let (wanted, _) = self.wanted(keep);
+        let spare: Vec<(Digest, Stored)> = {
+            let index = self.0.index();
+            index.iter().filter(|(id, _)| !wanted.contains(id)).map(|(id, stored)| (id.clone(), stored.clone())).collect()
+        };
+        let ask = |(id, stored): (Digest, Stored)| async move {
+            let comes_again = tokio::time::timeout(ASK_TIMEOUT, self.comes_again(&stored)).await.unwrap_or(false);
+            (!comes_again).then_some(id)
+        };
+        stream::iter(spare.into_iter().map(ask)).buffer_unordered(ASKED_AT_ONCE).filter_map(|id| async { id }).collect().await
+    }
+
+    async fn comes_again(&self, stored: &Stored) -> bool {
+        // The latest first; an image without a digest was never pulled.
+        for name in stored.digests.iter().rev() {
+            let Ok(reference) = Reference::parse(name) else { continue };
+            if Pull::new(&self.0, &reference, &Keyring::default()).is_there().await {
+                return true;
+            }
+        }
+        false
     }
 
     fn layers(&self, index: &Index) -> BTreeSet<PathBuf> {

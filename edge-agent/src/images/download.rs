@@ -163,7 +163,9 @@ async fn attempt(
                 }
             }
             Err(why) => {
-                stop = Some(Stop::Server(Failure::Unreachable(format!("{}: {why}", session.host()))));
+                let why = format!("{}: {why}", session.host());
+                let failure = if body.is_too_slow() { Failure::Refused(why) } else { Failure::Unreachable(why) };
+                stop = Some(Stop::Server(failure));
                 break;
             }
         }

@@ -26,8 +26,15 @@ pub const INDEX_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// One CA file.
 pub const CA_FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
+/// Before an image is removed: registries are asked whether it could come again, so many at a time and for so long.
+pub const ASKED_AT_ONCE: usize = 4;
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(4);
+
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// From a request to the head of its answer.
-pub const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 5 } else { 60 });
+/// A body that brings less than this in this time is given up: it would hold the pull for ever. Slower links carry no images.
+pub const SLOW_WINDOW: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 300 });
+pub const SLOW_BYTES_MIN: u64 = if cfg!(test) { 1024 } else { 16 * 1024 };
 /// Between two pieces of a body: slow links are fine, dead ones are not.
 pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);

@@ -62,6 +62,17 @@ impl<'a> Pull<'a> {
         Err(self.failure(failures))
     }
 
+    /// Whether a server has it, or has it for people who say who they are.
+    pub async fn is_there(&self) -> bool {
+        for session in &self.sessions {
+            match session.resolve(&self.reference.target()).await {
+                Ok(_) | Err(Failure::Refused(_)) => return true,
+                Err(Failure::NotFound(_) | Failure::Unreachable(_)) => {}
+            }
+        }
+        false
+    }
+
     /// Pulls; the image's id.
     pub async fn run(mut self) -> Result<Digest, ImageError> {
         log::info!("images: pulling {}", self.image);

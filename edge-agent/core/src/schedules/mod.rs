@@ -81,6 +81,21 @@ impl Schedules {
     }
 }
 
+/// Images that runs to come need: between them no pod wants them, and offline they do not come back.
+pub fn images(items: &Items) -> Vec<String> {
+    let mut all = Vec::new();
+    for (_, held) in items.of(ItemKind::Schedule) {
+        let Ok(item) = crate::api::parse::<ScheduleItem>(&held.body) else { continue };
+        let spec = &item.template["spec"];
+        let lists = [("initContainers", "/image"), ("containers", "/image"), ("volumes", "/image/reference")];
+        for (list, place) in lists {
+            let found = spec[list].as_array().into_iter().flatten().filter_map(|one| one.pointer(place)?.as_str());
+            all.extend(found.map(String::from));
+        }
+    }
+    all
+}
+
 fn start(key: &ItemKey, item: &ScheduleItem, due: i64, items: &Items, pods: &PodManager, out: &mut Vec<Due>) {
     let run = Run::of(&item.uid, &key.name, due);
     let pod = ItemKey::new(ItemKind::Pod, &key.namespace, &run.pod);

@@ -43,6 +43,17 @@ fn run(s: &mut Schedules, items: &mut Items, seconds: &[i64], hub: bool) -> Vec<
 }
 
 #[test]
+fn images_of_runs_to_come_are_known() {
+    assert_eq!(images(&items("Allow", Value::Null)), ["i"]);
+    let mut several = items("Allow", Value::Null);
+    let volumes = json!([{"image": {"reference": "c"}}, {"emptyDir": {}}]);
+    let spec = json!({"initContainers": [{"image": "a"}], "containers": [{"image": "b"}, {}], "volumes": volumes});
+    let body = json!({"uid": "u", "template": {"spec": spec}});
+    several.put(ItemKey::new(ItemKind::Schedule, "a", "other"), 1, Arc::from(serde_json::to_vec(&body).unwrap()));
+    assert_eq!(images(&several), ["i", "a", "b", "c"]);
+}
+
+#[test]
 fn fires_without_the_hub_and_under_the_hubs_names() {
     let (mut s, mut i) = (Schedules::default(), items("Allow", Value::Null));
     assert!(run(&mut s, &mut i, &[0, 1, 599, 614], false).is_empty(), "not before its time, and a moment more");

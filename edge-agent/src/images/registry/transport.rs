@@ -6,7 +6,7 @@
 use super::endpoint::Authority;
 use super::tls::TlsChoice;
 use crate::link::METER;
-use crate::images::limits::{BODY_IDLE_TIMEOUT, CONNECT_TIMEOUT, HEAD_TIMEOUT};
+use crate::images::limits::{BODY_IDLE_TIMEOUT, CONNECT_TIMEOUT, HEAD_TIMEOUT, SLOW_BYTES_MIN, SLOW_WINDOW};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub type Sender = SendRequest<Full<Bytes>>;
 
@@ -30,6 +30,9 @@ pub struct Pool {
 pub struct Body {
     incoming: Incoming,
     back: Option<(Authority, Sender)>,
+    /// Since when, and how many bytes have come since.
+    window: (Instant, u64),
+    too_slow: bool,
 }
 
 impl Pool {
@@ -87,12 +90,34 @@ impl Body {
                 None => return Ok(None),
                 Some(Err(e)) => return Err(format!("the connection broke: {}", chain(&e))),
                 Some(Ok(frame)) => {
+                    self.count(frame.data_ref().map_or(0, Bytes::len))?;
                     if let Ok(data) = frame.into_data() {
                         return Ok(Some(data));
                     }
                 }
             }
         }
+    }
+}
+
+impl Body {
+    /// An error when hardly anything has come for a long time.
+    fn count(&mut self, bytes: usize) -> Result<(), String> {
+        self.window.1 += bytes as u64;
+        if self.window.0.elapsed() < SLOW_WINDOW {
+            return Ok(());
+        }
+        let came = std::mem::replace(&mut self.window, (Instant::now(), 0)).1;
+        self.too_slow = came < SLOW_BYTES_MIN;
+        match self.too_slow {
+            true => Err(format!("it is too slow: {came} bytes came in {} seconds", SLOW_WINDOW.as_secs())),
+            false => Ok(()),
+        }
+    }
+
+    /// The last error was about that: asking for the rest at once would bring no more.
+    pub fn is_too_slow(&self) -> bool {
+        self.too_slow
     }
 }
 
@@ -105,7 +130,8 @@ async fn exchange(
         .await
         .map_err(|_| format!("no answer within {} seconds", HEAD_TIMEOUT.as_secs()))?
         .map_err(|e| chain(&e))?;
-    Ok(response.map(|incoming| Body { incoming, back: Some((authority.clone(), sender)) }))
+    let back = Some((authority.clone(), sender));
+    Ok(response.map(|incoming| Body { incoming, back, window: (Instant::now(), 0), too_slow: false }))
 }
 
 async fn connect(authority: &Authority, tls: &TlsChoice) -> Result<Sender, String> {
