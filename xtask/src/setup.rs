@@ -63,6 +63,10 @@ pub fn run() -> Result<(), String> {
         Ok(path) => println!("aMQTT, a broker of another make: {}", path.display()),
         Err(e) => println!("no aMQTT ({e}); its test is skipped"),
     }
+    match grpc() {
+        Ok(path) => println!("gRPC of another make, for device plugins: {}", path.display()),
+        Err(e) => println!("no grpcio ({e}); the test of device plugins is skipped"),
+    }
     match golden() {
         Ok(path) => println!("Kubernetes' own round-trip files: {}", path.display()),
         Err(e) => println!("no round-trip files of Kubernetes ({e}); the test that reads them is skipped"),
@@ -125,6 +129,11 @@ fn python() -> Result<PathBuf, String> {
 /// In a folder of its own: it wants other versions of what they share.
 fn amqtt() -> Result<PathBuf, String> {
     pip_into("amqtt", &["amqtt==0.12.1"])
+}
+
+/// In a folder of its own: tests of device plugins need nothing else.
+fn grpc() -> Result<PathBuf, String> {
+    pip_into("grpc", &["grpcio==1.84.0"])
 }
 
 /// Kept apart from the machine's own packages, under `target/tools`.

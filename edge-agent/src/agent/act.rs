@@ -13,6 +13,7 @@ use crate::{
     images::{self, ImageError as PullError},
     logs::{self, Begin, Logs},
     net::Cidr,
+    plugins::Plugins,
     probes::Prober,
     runtime::{self, Exited, Runtime, RuntimeError, spec::OtherRuntime},
     volumes,
@@ -25,7 +26,7 @@ use limpet_agent_core::{
     volumes::{VolumeContent, VolumePlan},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -44,6 +45,7 @@ pub struct Hands {
     pub logs: Logs,
     pub clock: Clock,
     pub paths: Paths,
+    pub plugins: Plugins,
     limits: logs::Limits,
     pod_pids_limit: Option<u64>,
     other_runtimes: Arc<BTreeMap<String, OtherRuntime>>,
@@ -97,6 +99,13 @@ impl Hands {
             files_max: options.config.container_log_files_max,
             kept: false,
         };
+        let devices = Devices::new(options.config.devices.clone(), options.config.cdi_dirs.clone());
+        let plugins = Plugins::new(
+            options.config.device_plugin_dir(&options.paths),
+            &options.paths.data,
+            options.config.cdi_dirs.clone(),
+            devices.names(),
+        );
         let prober = Arc::new(Prober { runtime: runtime.clone(), clock: clock.clone() });
         let hands = Hands {
             runtime,
@@ -104,16 +113,14 @@ impl Hands {
             logs: Logs::new(options.paths.run.join("logs")),
             clock,
             paths: options.paths.clone(),
+            plugins,
             limits,
             pod_pids_limit: options.config.pod_pids_limit,
             other_runtimes: Arc::new(options.config.runtimes.clone()),
             gates: watch::channel(Gates::default()).0,
             tell,
             prober,
-            shared: Arc::new(Mutex::new(Shared {
-                devices: Devices::new(options.config.devices.clone()),
-                ..Shared::default()
-            })),
+            shared: Arc::new(Mutex::new(Shared { devices, ..Shared::default() })),
         };
         (hands, outcomes)
     }
@@ -303,7 +310,7 @@ impl Hands {
         let layers = self.lock().layers.get(&plan.image.id).cloned();
         let layers = layers.ok_or_else(|| create(format!("image {} is no longer here", plan.image.id)))?;
         let mut spec = convert::container(plan, qos, &layers, sources, &self.paths).map_err(create)?;
-        let given = self.give_devices(plan).map_err(create)?;
+        let given = self.give_devices(plan).await.map_err(create)?;
         convert::add_devices(&mut spec, given);
         if !plan.handler.is_empty() {
             let other = self.other_runtimes.get(&plan.handler).cloned();
@@ -327,17 +334,25 @@ impl Hands {
     }
 
     /// Devices that the container's limits name. What the node does not offer is the scheduler's to refuse.
-    fn give_devices(&self, plan: &ContainerPlan) -> Result<Given, String> {
+    async fn give_devices(&self, plan: &ContainerPlan) -> Result<Given, String> {
         let mut given = Given::default();
-        let mut shared = self.lock();
         let owner = (plan.pod_uid.clone(), plan.name.clone());
+        let live = self.live(&plan.pod_uid);
         for (resource, count) in &plan.resources.extended {
-            if shared.devices.offers(resource) {
-                shared.devices.give(&owner, resource, *count, &mut given)?;
+            if self.lock().devices.offers(resource) {
+                self.lock().devices.give(&owner, &live, resource, *count, &mut given)?;
+            } else if self.plugins.offers(resource) {
+                self.plugins.give(&owner, &live, (resource, *count), &mut given).await?;
             }
         }
-        plan.claimed.iter().try_for_each(|name| shared.devices.give_claimed(name, &mut given))?;
+        plan.claimed.iter().try_for_each(|name| self.lock().devices.give_claimed(name, &mut given))?;
         Ok(given)
+    }
+
+    /// Containers of a pod that run or are being started.
+    fn live(&self, uid: &str) -> BTreeSet<String> {
+        let shared = self.lock();
+        shared.containers.values().filter(|k| *k.at.uid == *uid).map(|k| k.at.container.to_string()).collect()
     }
 
     /// For the node's ResourceSlices.
@@ -345,14 +360,17 @@ impl Hands {
         self.lock().devices.claimable()
     }
 
-    /// For the node's capacity.
-    pub fn device_capacity(&self) -> BTreeMap<String, u64> {
-        self.lock().devices.capacity()
+    /// For the node: all that there are, and those that pods can have.
+    pub fn device_counts(&self) -> BTreeMap<String, (u64, u64)> {
+        let own = self.lock().devices.capacity();
+        self.plugins.counts().into_iter().chain(own.into_iter().map(|(name, count)| (name, (count, count)))).collect()
     }
 
-    /// A container of the agent before this one.
-    pub fn adopt(&self, id: &str, at: ContainerRef, message_from_log: bool, kept: bool) {
+    /// A container of the agent before this one, with the annotations of its record.
+    pub fn adopt(&self, id: &str, at: ContainerRef, notes: &BTreeMap<String, String>, kept: bool) {
+        let message_from_log = notes.contains_key(convert::MESSAGE_FROM_LOG);
         let owner = (at.uid.to_string(), at.container.to_string());
+        self.plugins.held(&owner, notes);
         let devices = self.runtime.devices_of(id);
         self.lock().devices.held(&owner, &devices);
         let path = logs::file(&self.paths.data, &at.uid, &at.container, at.attempt);
@@ -489,6 +507,7 @@ impl Hands {
         }
         self.runtime.remove_sandbox(uid).await.map_err(text)?;
         self.lock().devices.release(uid);
+        self.plugins.release(uid);
         volumes::tear_down_pod(&self.paths.data, uid).map_err(|e| e.to_string())?;
         self.lock().volumes.remove(uid);
         if let Some(left) = files_too {

@@ -26,6 +26,8 @@ pub struct Paths {
     pub run: PathBuf,
 }
 
+const DATA_DIR: &str = "/var/lib/limpet";
+
 /// The file's content; every field has a default.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
@@ -69,6 +71,11 @@ pub struct Config {
     pub pod_pids_limit: Option<u64>,
     /// Devices of the board that pods may ask for.
     pub devices: Vec<Offer>,
+    /// Directories with vendors' CDI files, by rising precedence.
+    pub cdi_dirs: Vec<PathBuf>,
+    /// Where Kubernetes' device plugins register. Absent: in kubelet's directory where the data directory is the usual one, else
+    /// nowhere. Empty: nowhere.
+    pub device_plugin_dir: Option<PathBuf>,
     /// Processor time that pods may not have, in thousandths of a core.
     pub reserved_cpu_milli: u64,
     /// CrashLoopBackOff: the first wait and the longest, in seconds.
@@ -122,6 +129,8 @@ impl Default for Config {
             allowed_unsafe_sysctls: Vec::new(),
             pod_pids_limit: None,
             devices: Vec::new(),
+            cdi_dirs: crate::device::cdi::DIRECTORIES.map(PathBuf::from).to_vec(),
+            device_plugin_dir: None,
             reserved_cpu_milli: 0,
             restart_back_off_seconds_first: 10,
             restart_back_off_seconds_max: 300,
@@ -182,6 +191,10 @@ impl Config {
             return Err(format!("keepLogs \"{}\" is not an amount of bytes, such as 64Ki", self.keep_logs));
         }
         self.devices.iter().try_for_each(Offer::check)?;
+        let not_absolute = |path: &&PathBuf| !path.as_os_str().is_empty() && !path.is_absolute();
+        if let Some(path) = self.cdi_dirs.iter().chain(&self.device_plugin_dir).find(not_absolute) {
+            return Err(format!("cdiDirs and devicePluginDir are absolute paths, and \"{}\" is not", path.display()));
+        }
         if let Some(policy) = self.image_policies.iter().find(|p| p.images.is_empty() || p.cosign_keys.is_empty()) {
             return Err(format!("imagePolicies: \"{}\" needs `images` and at least one file in `cosignKeys`", policy.images));
         }
@@ -221,12 +234,18 @@ impl Config {
         Ok(())
     }
 
+    /// The place of kubelet's plugins belongs to the one agent that is this machine's node.
+    pub fn device_plugin_dir(&self, paths: &Paths) -> Option<PathBuf> {
+        let usual = (paths.data == Path::new(DATA_DIR)).then(|| PathBuf::from(crate::plugins::STANDARD_DIR));
+        self.device_plugin_dir.clone().or(usual).filter(|dir| !dir.as_os_str().is_empty())
+    }
+
     /// Agents with different data directories on one machine must not share groups.
     pub fn cgroup_parent(&self, paths: &Paths) -> String {
         if let Some(name) = &self.cgroup_parent {
             return name.clone();
         }
-        if paths.data == Path::new("/var/lib/limpet") {
+        if paths.data == Path::new(DATA_DIR) {
             return "limpet".into();
         }
         let hash = limpet_protocol::ItemHash::of(paths.data.as_os_str().as_encoded_bytes());
@@ -252,6 +271,8 @@ mod tests {
             (r#"{"keepAliveSeconds": 30}"#, Some("unknown field")),
             (r#"{"keepLogs": "64Ki"}"#, None),
             (r#"{"keepLogs": "some"}"#, Some("keepLogs")),
+            (r#"{"devicePluginDir": "", "cdiDirs": ["/etc/cdi"]}"#, None),
+            (r#"{"devicePluginDir": "plugins"}"#, Some("absolute paths")),
             (r#"{"nodeIp": "x"}"#, Some("is not an address")),
             (r#"{"evictionHard": {"memory.available": "10%"}}"#, None),
             (r#"{"evictionHard": {"memory": "10%"}}"#, Some("evictionHard")),

@@ -234,6 +234,7 @@ pub fn add_devices(spec: &mut rt::ContainerSpec, given: Given) {
     spec.env.extend(given.env);
     spec.user.groups.extend(given.groups);
     spec.hooks.extend(given.hooks);
+    spec.annotations.extend(given.notes);
 }
 
 /// The last words of a container are the end of its log when it wrote none; the next agent must know that too.

@@ -93,6 +93,8 @@ type Owner = (String, String);
 #[derive(Debug, Default)]
 pub struct Devices {
     offers: Vec<Offer>,
+    /// Where vendors' CDI files are.
+    cdi_dirs: Vec<PathBuf>,
     taken: BTreeMap<(String, Unit), BTreeSet<Owner>>,
 }
 
@@ -104,11 +106,39 @@ pub struct Given {
     pub env: Vec<String>,
     pub groups: Vec<u32>,
     pub hooks: Vec<cdi::Hook>,
+    /// For whoever adopts the container.
+    pub notes: BTreeMap<String, String>,
+}
+
+impl Given {
+    /// What a CDI device brings along.
+    pub fn edit(&mut self, edits: cdi::Edits) {
+        self.env.extend(edits.env);
+        self.groups.extend(edits.additional_gids);
+        self.hooks.extend(edits.hooks);
+        self.devices.extend(edits.device_nodes.into_iter().map(|node| rt::Device {
+            host_path: node.host_path.unwrap_or_else(|| node.path.clone()),
+            container_path: node.path,
+            access: node.permissions.unwrap_or_else(|| "rwm".into()),
+        }));
+        self.mounts.extend(edits.mounts.into_iter().map(|mount| rt::Mount {
+            read_only: mount.options.iter().any(|o| o == "ro"),
+            no_exec: mount.options.iter().any(|o| o == "noexec"),
+            source: mount.host_path,
+            destination: mount.container_path,
+            ..rt::Mount::default()
+        }));
+    }
 }
 
 impl Devices {
-    pub fn new(offers: Vec<Offer>) -> Devices {
-        Devices { offers, taken: BTreeMap::new() }
+    pub fn new(offers: Vec<Offer>, cdi_dirs: Vec<PathBuf>) -> Devices {
+        Devices { offers, cdi_dirs, taken: BTreeMap::new() }
+    }
+
+    /// Resources that this configuration offers, counted or claimed.
+    pub fn names(&self) -> BTreeSet<String> {
+        self.offers.iter().map(|offer| offer.resource.clone()).collect()
     }
 
     /// For the node's capacity: what is there now. A camera that is unplugged counts no more.
@@ -143,7 +173,7 @@ impl Devices {
         let found = self.named().into_iter().find(|(own, ..)| own == name);
         let (_, offer, unit) =
             found.ok_or_else(|| format!("failed to prepare dynamic resources: device {name} is not there any more"))?;
-        add(offer, &unit, into)
+        add(&self.cdi_dirs, offer, &unit, into)
     }
 
     /// Claimable devices by name; of two that would be called the same the second gets a number.
@@ -162,25 +192,42 @@ impl Devices {
     }
 
     /// Gives `count` devices to a container, the same again when it had them before. An adopted container says with
-    /// `held` which nodes it has.
-    pub fn give(&mut self, owner: &Owner, resource: &str, count: u64, into: &mut Given) -> Result<(), String> {
+    /// `held` which nodes it has. `live`: containers of its pod that run or are being started; the others (init containers
+    /// that are done) give up what they had: the scheduler counts the larger of their wishes and those of the rest, not both.
+    pub fn give(
+        &mut self,
+        owner: &Owner,
+        live: &BTreeSet<String>,
+        resource: &str,
+        count: u64,
+        into: &mut Given,
+    ) -> Result<(), String> {
         let mut left = count;
         let offers: Vec<Offer> = self.offers.iter().filter(|o| o.resource == resource && !o.claims).cloned().collect();
         let mut all: Vec<(&Offer, Unit)> = offers.iter().flat_map(|o| units(o).into_iter().map(move |u| (o, u))).collect();
-        // Its own first, then what fewest have.
+        let has_ended = |(uid, name): &Owner| *uid == owner.0 && *name != owner.1 && !live.contains(name);
+        // Its own first, then what its pod has and does not use, then what fewest have.
         all.sort_by_key(|(_, unit)| {
             let owners = self.taken.get(&(resource.to_string(), unit.clone()));
-            (!owners.is_some_and(|o| o.contains(owner)), owners.map_or(0, BTreeSet::len), unit.clone())
+            let rank = match owners {
+                Some(all) if all.contains(owner) => 0,
+                Some(all) if all.iter().any(has_ended) => 1,
+                _ => 2,
+            };
+            (rank, owners.map_or(0, BTreeSet::len), unit.clone())
         });
         for (offer, unit) in all {
             if left == 0 {
                 break;
             }
             let owners = self.taken.entry((resource.to_string(), unit.clone())).or_default();
-            if !owners.contains(owner) && owners.len() >= offer.shared.unwrap_or(1) as usize {
-                continue;
+            if !owners.contains(owner) {
+                owners.retain(|other| !has_ended(other));
+                if owners.len() >= offer.shared.unwrap_or(1) as usize {
+                    continue;
+                }
             }
-            add(offer, &unit, into)?;
+            add(&self.cdi_dirs, offer, &unit, into)?;
             owners.insert(owner.clone());
             left -= 1;
         }
@@ -212,7 +259,7 @@ impl Devices {
     }
 }
 
-fn add(offer: &Offer, unit: &Unit, into: &mut Given) -> Result<(), String> {
+fn add(cdi_dirs: &[PathBuf], offer: &Offer, unit: &Unit, into: &mut Given) -> Result<(), String> {
     let access = offer.access.clone().unwrap_or_else(|| "rw".into());
     match unit {
         Unit::Nodes(nodes) => into.devices.extend(nodes.iter().map(|path| rt::Device {
@@ -221,22 +268,8 @@ fn add(offer: &Offer, unit: &Unit, into: &mut Given) -> Result<(), String> {
             access: access.clone(),
         })),
         Unit::Cdi(name) => {
-            let edits = cdi::find(&cdi::DIRECTORIES.map(Path::new), name)?;
-            into.env.extend(edits.env);
-            into.groups.extend(edits.additional_gids);
-            into.hooks.extend(edits.hooks);
-            into.devices.extend(edits.device_nodes.into_iter().map(|node| rt::Device {
-                host_path: node.host_path.unwrap_or_else(|| node.path.clone()),
-                container_path: node.path,
-                access: node.permissions.unwrap_or_else(|| "rwm".into()),
-            }));
-            into.mounts.extend(edits.mounts.into_iter().map(|mount| rt::Mount {
-                read_only: mount.options.iter().any(|o| o == "ro"),
-                no_exec: mount.options.iter().any(|o| o == "noexec"),
-                source: mount.host_path,
-                destination: mount.container_path,
-                ..rt::Mount::default()
-            }));
+            let dirs: Vec<&Path> = cdi_dirs.iter().map(PathBuf::as_path).collect();
+            into.edit(cdi::find(&dirs, name)?);
         }
     }
     Ok(())
@@ -291,6 +324,11 @@ mod tests {
         (pod.into(), "main".into())
     }
 
+    /// Containers of the tests run.
+    fn all() -> BTreeSet<String> {
+        ["main".to_string()].into()
+    }
+
     fn nodes(given: &Given) -> Vec<&str> {
         given.devices.iter().map(|d| d.host_path.to_str().unwrap()).collect()
     }
@@ -300,36 +338,54 @@ mod tests {
         let nodes_of = vec!["/dev/zer?".into(), "/dev/nul*".into()];
         let offer = Offer { resource: "board.example/mem".into(), nodes: nodes_of, ..Offer::default() };
         offer.check().unwrap();
-        let mut devices = Devices::new(vec![offer.clone()]);
+        let mut devices = Devices::new(vec![offer.clone()], Vec::new());
         assert_eq!(devices.capacity(), [("board.example/mem".to_string(), 2)].into());
         let mut given = Given::default();
-        devices.give(&owner("a"), "board.example/mem", 1, &mut given).unwrap();
+        devices.give(&owner("a"), &all(), "board.example/mem", 1, &mut given).unwrap();
         assert_eq!(nodes(&given), ["/dev/null"]);
         let mut again = Given::default();
-        devices.give(&owner("a"), "board.example/mem", 1, &mut again).unwrap();
+        devices.give(&owner("a"), &all(), "board.example/mem", 1, &mut again).unwrap();
         assert_eq!(nodes(&again), ["/dev/null"], "the same after a restart of the container");
         let mut other = Given::default();
-        devices.give(&owner("b"), "board.example/mem", 1, &mut other).unwrap();
+        devices.give(&owner("b"), &all(), "board.example/mem", 1, &mut other).unwrap();
         assert_eq!(nodes(&other), ["/dev/zero"]);
-        let err = devices.give(&owner("c"), "board.example/mem", 1, &mut Given::default()).unwrap_err();
+        let err = devices.give(&owner("c"), &all(), "board.example/mem", 1, &mut Given::default()).unwrap_err();
         assert!(err.contains("Requested: 1, Available: 0"), "{err}");
         devices.release("a");
-        devices.give(&owner("c"), "board.example/mem", 1, &mut Given::default()).unwrap();
+        devices.give(&owner("c"), &all(), "board.example/mem", 1, &mut Given::default()).unwrap();
         // A new agent learns what is taken from the containers that run.
-        let mut successor = Devices::new(vec![offer.clone()]);
+        let mut successor = Devices::new(vec![offer.clone()], Vec::new());
         successor.held(&owner("b"), &["/dev/zero".into()]);
         let mut rest = Given::default();
-        successor.give(&owner("d"), "board.example/mem", 1, &mut rest).unwrap();
+        successor.give(&owner("d"), &all(), "board.example/mem", 1, &mut rest).unwrap();
         assert_eq!(nodes(&rest), ["/dev/null"]);
         let shared = Offer { shared: Some(3), together: true, access: Some("r".into()), ..offer };
-        let mut devices = Devices::new(vec![shared]);
+        let mut devices = Devices::new(vec![shared], Vec::new());
         assert_eq!(devices.capacity()["board.example/mem"], 3);
         for pod in ["a", "b", "c"] {
             let mut given = Given::default();
-            devices.give(&owner(pod), "board.example/mem", 1, &mut given).unwrap();
+            devices.give(&owner(pod), &all(), "board.example/mem", 1, &mut given).unwrap();
             assert_eq!((given.devices.len(), given.devices[0].access.as_str()), (2, "r"));
         }
-        assert!(devices.give(&owner("d"), "board.example/mem", 1, &mut Given::default()).is_err());
+        assert!(devices.give(&owner("d"), &all(), "board.example/mem", 1, &mut Given::default()).is_err());
+    }
+
+    /// An init container that is done does not keep the only device from the container after it.
+    #[test]
+    fn devices_go_from_init_containers_to_those_after_them() {
+        let resource = "board.example/null";
+        let offer = Offer { resource: resource.into(), nodes: vec!["/dev/null".into()], ..Offer::default() };
+        let mut devices = Devices::new(vec![offer], Vec::new());
+        let init = ("a".to_string(), "init".to_string());
+        let running = |names: &[&str]| names.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
+        devices.give(&init, &running(&["init"]), resource, 1, &mut Given::default()).unwrap();
+        // A sidecar that runs on keeps it; another pod gets nothing of what has ended.
+        assert!(devices.give(&owner("a"), &running(&["init", "main"]), resource, 1, &mut Given::default()).is_err());
+        assert!(devices.give(&owner("b"), &running(&["main"]), resource, 1, &mut Given::default()).is_err());
+        let mut given = Given::default();
+        devices.give(&owner("a"), &running(&["main"]), resource, 1, &mut given).unwrap();
+        assert_eq!(nodes(&given), ["/dev/null"]);
+        assert!(devices.give(&init, &running(&["init", "main"]), resource, 1, &mut Given::default()).is_err());
     }
 
     #[test]
@@ -339,9 +395,9 @@ mod tests {
             ..Offer::default() };
         let cdi = Offer { resource: "v.example/npu".into(), cdi: vec!["V.com/npu=0".into(), "v-com/npu=0".into()], claims: true,
             shared: Some(2), ..Offer::default() };
-        let mut devices = Devices::new(vec![offer, cdi]);
+        let mut devices = Devices::new(vec![offer, cdi], Vec::new());
         assert!(devices.capacity().is_empty() && !devices.offers(&resource));
-        assert!(devices.give(&owner("a"), &resource, 1, &mut Given::default()).is_err());
+        assert!(devices.give(&owner("a"), &all(), &resource, 1, &mut Given::default()).is_err());
         let claimable = devices.claimable();
         let names: Vec<&str> = claimable.iter().map(|d| d["name"].as_str().unwrap()).collect();
         assert_eq!(names, ["null", "zero", "v-com-npu-0", "v-com-npu-0-2"]);

@@ -8,7 +8,7 @@
 mod act;
 pub mod config;
 mod convert;
-mod devices;
+pub mod devices;
 mod hub;
 mod kept;
 mod manifests;

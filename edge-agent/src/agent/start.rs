@@ -110,6 +110,9 @@ async fn start(options: StartOptions, socket: OwnedFd) -> Result<(), Stop> {
     }
     let images = open_images(&options, &clock, &identity)?;
     let (hands, outcomes) = Hands::new(&options, runtime, images, clock.clone());
+    if let Err(why) = hands.plugins.start() {
+        log::error!("{why}");
+    }
     let (know, identity_now) = watch::channel(Arc::new(identity));
     let link_options = link::LinkOptions {
         keepalive_s: Some(options.config.keepalive_seconds).filter(|s| *s > 0),

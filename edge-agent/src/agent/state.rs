@@ -230,7 +230,7 @@ impl Agent {
                 log::info!("pod {}/{}: container {} still runs and is adopted", f.namespace, f.pod_name, f.name);
             }
             let kept = self.keeps(&f.pod_uid, &f.name);
-            self.hands.adopt(&f.id, at, from_log, kept);
+            self.hands.adopt(&f.id, at, &f.annotations, kept);
             pod.containers.push(AdoptedContainer {
                 name: f.name,
                 attempt: f.attempt,
@@ -254,6 +254,7 @@ impl Agent {
         let mut manifests = self.manifest_changes();
         let mut locks = self.lock_changes();
         self.read_locks();
+        let devices = self.hands.plugins.changed();
         let (renewed_tell, mut renewed) = mpsc::channel::<Result<Identity, join::JoinError>>(1);
         loop {
             self.settle();
@@ -294,6 +295,7 @@ impl Agent {
                 },
                 Some(result) = renewed.recv() => self.renewed(result),
                 Some(message) = self.messaging.local.up.recv() => self.message_up(&message),
+                () = devices.notified() => self.look_soon(),
                 () = METER.news.notified() => self.look_at_link(),
                 Some(()) = manifests.recv() => self.read_manifests(),
                 Some(()) = locks.recv() => self.read_locks(),
@@ -370,7 +372,7 @@ impl Agent {
     pub(super) fn look_around(&mut self) {
         let answer = self.identity.borrow().answer.clone();
         let mut facts = node::facts(&answer, &self.options.config, &self.options.paths, &self.hands.runtime);
-        facts.devices = self.hands.device_capacity();
+        facts.devices = self.hands.device_counts();
         facts.claimable = self.hands.claimable_devices();
         facts.agent_version = self.updating.version();
         facts.own = self.facts.own.clone();

@@ -40,8 +40,8 @@ pub struct NodeFacts {
     pub user_namespaces: bool,
     /// Other runtimes, by the handler of a RuntimeClass.
     pub runtime_handlers: Vec<String>,
-    /// Devices by the name of their resource.
-    pub devices: std::collections::BTreeMap<String, u64>,
+    /// Devices by the name of their resource: all, and those that pods can have.
+    pub devices: std::collections::BTreeMap<String, (u64, u64)>,
     /// Devices that pods claim by name: `{"name","resource","path","cdi","shared"}`.
     pub claimable: Vec<Value>,
 }
@@ -93,7 +93,7 @@ pub struct OwnCondition {
 /// `mirrors`: of the board's own pods; `None` on a board that has no directory for them.
 pub fn node_report(facts: &NodeFacts, mirrors: Option<Vec<Value>>) -> Vec<u8> {
     let huge: u64 = facts.huge_pages.iter().map(|(_, bytes)| bytes).sum();
-    let resources = |cpu_milli: u64, memory: u64, disk: String| {
+    let resources = |cpu_milli: u64, memory: u64, disk: String, device: fn(&(u64, u64)) -> u64| {
         let cpu = if cpu_milli % 1000 == 0 { (cpu_milli / 1000).to_string() } else { format!("{cpu_milli}m") };
         let mut all = json!({
             "cpu": cpu, "memory": format!("{}Ki", memory / 1024), "pods": facts.pods_max.to_string(),
@@ -102,17 +102,17 @@ pub fn node_report(facts: &NodeFacts, mirrors: Option<Vec<Value>>) -> Vec<u8> {
         for (size, bytes) in &facts.huge_pages {
             all[format!("hugepages-{size}")] = if *bytes == 0 { "0".into() } else { format!("{}Ki", bytes / 1024).into() };
         }
-        for (name, count) in &facts.devices {
-            all[name] = count.to_string().into();
+        for (name, counts) in &facts.devices {
+            all[name] = device(counts).to_string().into();
         }
         all
     };
     let cpu = u64::from(facts.cpus) * 1000;
     // The last tenth of the disk is where pods are evicted: nobody can count on it.
-    let capacity = resources(cpu, facts.memory_bytes, format!("{}Ki", facts.disk_bytes / 1024));
+    let capacity = resources(cpu, facts.memory_bytes, format!("{}Ki", facts.disk_bytes / 1024), |all| all.0);
     let memory = facts.allocatable_memory_bytes().saturating_sub(huge);
     let disk = (facts.disk_bytes / 10 * 9).to_string();
-    let allocatable = resources(cpu.saturating_sub(facts.cpu_reserved_milli), memory, disk);
+    let allocatable = resources(cpu.saturating_sub(facts.cpu_reserved_milli), memory, disk, |all| all.1);
     let mut addresses: Vec<Value> =
         facts.ips.iter().map(|ip| json!({"type": "InternalIP", "address": ip})).collect();
     addresses.push(json!({"type": "Hostname", "address": facts.name}));
