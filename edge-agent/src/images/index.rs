@@ -30,6 +30,10 @@ pub struct Stored {
     /// Names of the keys whose signatures were checked.
     #[serde(default)]
     pub vouched: BTreeSet<String>,
+    /// Fingerprints of the credentials that its registry let in; absent where it asks nobody who they are, and for images that
+    /// were here before this was kept: anybody on the board may use those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened_by: Option<BTreeSet<String>>,
 }
 
 impl Index {
@@ -99,6 +103,7 @@ impl Index {
             layers: layers.to_vec(),
             bytes,
             vouched: BTreeSet::new(),
+            opened_by: None,
         });
         stored.tags.extend(tag);
         for digest in digests {
@@ -111,6 +116,17 @@ impl Index {
     /// False when nothing changed.
     pub fn vouch(&mut self, id: &Digest, key: String) -> bool {
         self.images.get_mut(id).is_some_and(|stored| stored.vouched.insert(key))
+    }
+
+    /// Its registry gave it to whoever has these credentials (`None`: to anybody). False when nothing changed.
+    pub fn open(&mut self, id: &Digest, is_new: bool, credentials: Option<String>) -> bool {
+        let Some(stored) = self.images.get_mut(id) else { return false };
+        match (credentials, &mut stored.opened_by) {
+            (None, opened) => opened.take().is_some(),
+            (Some(one), Some(opened)) => opened.insert(one),
+            (Some(one), opened @ None) if is_new => opened.replace([one].into()).is_none(),
+            (Some(_), None) => false,
+        }
     }
 
     pub fn retain(&mut self, mut keep: impl FnMut(&Digest, &Stored) -> bool) {

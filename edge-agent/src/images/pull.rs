@@ -62,6 +62,16 @@ impl<'a> Pull<'a> {
         Err(self.failure(failures))
     }
 
+    /// The credentials that its pod has for its servers.
+    pub fn fingerprints(&self) -> Vec<String> {
+        self.sessions.iter().filter_map(Session::fingerprint).collect()
+    }
+
+    /// Those that a server asked for and was shown, so far.
+    pub fn opened_with(&self) -> Option<String> {
+        self.sessions.iter().find_map(Session::opened_with)
+    }
+
     /// Whether a server has it, or has it for people who say who they are.
     pub async fn is_there(&self) -> bool {
         for session in &self.sessions {
@@ -99,7 +109,9 @@ impl<'a> Pull<'a> {
         self.store.files.write_blob(&manifest_digest, &bytes)?;
         let size = manifest.layers.iter().map(|l| l.size).sum::<u64>() + manifest.config.size;
         let id = manifest.config.digest;
+        let is_new = self.store.index().get(&id).is_none();
         self.store.remember(&id, self.reference, &digests, &config.rootfs.diff_ids, size)?;
+        self.store.opened(&id, is_new, self.opened_with())?;
         if let Some(key) = signer {
             self.store.vouched(&id, key)?;
         }

@@ -154,10 +154,10 @@ impl Store {
         // An image that was here before its policy, or before its key, has to be vouched for like a new one.
         let here = self.0.find(&reference).filter(|image| self.0.is_trusted(&reference, &image.id));
         match (want.policy, here) {
-            (Policy::Never, Some(image)) | (Policy::IfNotPresent, Some(image)) => Ok(image),
+            (Policy::Never | Policy::IfNotPresent, Some(image)) => self.allow(&reference, want, image).await,
             (Policy::Never, None) => Err(ImageError::NeverPull(want.image.clone())),
             // A digest names the same bytes for ever: there is nothing to ask.
-            (Policy::Always, Some(image)) if reference.digest.is_some() => Ok(image),
+            (Policy::Always, Some(image)) if reference.digest.is_some() => self.allow(&reference, want, image).await,
             (Policy::Always, Some(image)) => self.refresh(&reference, want, image).await,
             (_, None) => self.pull(&reference, want).await,
         }
@@ -173,17 +173,41 @@ impl Store {
         all_of(&index)
     }
 
+    /// An image that is here because its registry let another pod in is not everybody's: this pod has those credentials too, or
+    /// its own are tried (Kubernetes' KubeletEnsureSecretPulledImages). Offline a pod that has some for this registry is believed.
+    async fn allow(&self, reference: &Reference, want: &Want, here: Image) -> Result<Image, ImageError> {
+        if self.0.is_open(&here.id, &[]) {
+            return Ok(here);
+        }
+        let keyring = Keyring::new(&want.pull_secrets);
+        let pull = Pull::new(&self.0, reference, &keyring);
+        let own = pull.fingerprints();
+        if self.0.is_open(&here.id, &own) {
+            return Ok(here);
+        }
+        let resolved = pull.resolve().await;
+        match &resolved {
+            Ok(_) => self.0.opened_again(&here.id, pull.opened_with()).map(|()| here),
+            Err(ImageError::Unreachable { .. }) if !own.is_empty() => Ok(offline(here, reference, &resolved)),
+            Err(_) => resolved.map(|_| here),
+        }
+    }
+
     async fn refresh(&self, reference: &Reference, want: &Want, here: Image) -> Result<Image, ImageError> {
         let keyring = Keyring::new(&want.pull_secrets);
-        let resolved = Pull::new(&self.0, reference, &keyring).resolve().await;
+        let pull = Pull::new(&self.0, reference, &keyring);
+        let own = pull.fingerprints();
+        let resolved = pull.resolve().await;
         let current = match &resolved {
             Ok(Some(digest)) => self.0.has_digest(&here.id, &reference.with_digest(digest)),
             Ok(None) => false,
-            Err(ImageError::Unreachable { .. }) => return Ok(offline(here, reference, &resolved)),
+            Err(ImageError::Unreachable { .. }) if !own.is_empty() || self.0.is_open(&here.id, &[]) => {
+                return Ok(offline(here, reference, &resolved));
+            }
             Err(_) => return resolved.map(|_| here),
         };
         if current {
-            return Ok(here);
+            return self.0.opened_again(&here.id, pull.opened_with()).map(|()| here);
         }
         match self.pull(reference, want).await {
             Err(ImageError::Unreachable { why, .. }) => {
@@ -244,6 +268,27 @@ impl Inner {
         let Ok(id) = Digest::parse(id) else { return false };
         let names: Vec<String> = keys.iter().map(signature::Key::name).collect();
         self.index().get(&id).is_some_and(|stored| names.iter().any(|name| stored.vouched.contains(name)))
+    }
+
+    /// Whether anybody may use it, or somebody with one of these credentials.
+    fn is_open(&self, id: &str, credentials: &[String]) -> bool {
+        let Ok(id) = Digest::parse(id) else { return false };
+        let index = self.index();
+        let opened = index.get(&id).and_then(|stored| stored.opened_by.as_ref());
+        opened.is_none_or(|all| credentials.iter().any(|one| all.contains(one)))
+    }
+
+    /// Its registry has let these credentials in; without any: everybody.
+    pub fn opened(&self, id: &Digest, is_new: bool, credentials: Option<String>) -> Result<(), ImageError> {
+        let mut index = self.index();
+        match index.open(id, is_new, credentials) {
+            true => index.save(&self.files),
+            false => Ok(()),
+        }
+    }
+
+    fn opened_again(&self, id: &str, credentials: Option<String>) -> Result<(), ImageError> {
+        Digest::parse(id).map_or(Ok(()), |id| self.opened(&id, false, credentials))
     }
 
     /// Remembers whose signature an image has.

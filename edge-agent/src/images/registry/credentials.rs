@@ -18,6 +18,14 @@ pub struct Credential {
     pub identity_token: Option<String>,
 }
 
+impl Credential {
+    /// By which it is known again, and which says nothing about it.
+    pub fn fingerprint(&self) -> String {
+        let parts = [self.user.as_str(), &self.password, self.identity_token.as_deref().unwrap_or_default()];
+        limpet_oci::Digest::of(parts.join("\0").as_bytes()).hex().to_string()
+    }
+}
+
 impl std::fmt::Debug for Credential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Credential({:?}, …)", self.user)

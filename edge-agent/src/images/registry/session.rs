@@ -85,6 +85,17 @@ impl Session {
         self.endpoint.authority.to_string()
     }
 
+    /// The credential that this server would be shown.
+    pub fn fingerprint(&self) -> Option<String> {
+        self.credential.as_ref().map(Credential::fingerprint)
+    }
+
+    /// The credential that this server asked for and was shown.
+    pub fn opened_with(&self) -> Option<String> {
+        let asked = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        self.fingerprint().filter(|_| asked)
+    }
+
     /// The digest that `target` (a tag) names now; None when the server does not say.
     pub async fn resolve(&self, target: &str) -> Result<Option<Digest>, Failure> {
         let path = format!("/v2/{}/manifests/{target}", self.repository);
