@@ -29,25 +29,32 @@ pub type Payload = BTreeMap<String, File>;
 /// and are readable by it.
 pub fn write(dir: &Path, payload: &Payload, fs_group: Option<u32>) -> Result<bool> {
     check(payload)?;
+    step()?;
     std::fs::create_dir_all(dir)?;
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(if fs_group.is_some() { 0o2777 } else { 0o777 }))?;
     own(dir, fs_group)?;
     let old = std::fs::read_link(dir.join(DATA)).ok();
     if old.as_ref().is_some_and(|old| same(&dir.join(old), payload, fs_group)) {
+        // An agent that died after the swap may not have come to these.
+        link_names(dir, payload)?;
         remove_strays(dir, payload, old.as_deref())?;
         return Ok(false);
     }
     let fresh = fresh_name(dir)?;
     let base = dir.join(&fresh);
+    step()?;
     std::fs::DirBuilder::new().mode(0o755).create(&base)?;
     std::fs::set_permissions(&base, std::fs::Permissions::from_mode(0o755))?;
     own(&base, fs_group)?;
     for (path, file) in payload {
+        step()?;
         write_file(&base, path, file, fs_group)?;
     }
     let new = dir.join(DATA_NEW);
     let _ = std::fs::remove_file(&new);
+    step()?;
     symlink(&fresh, &new)?;
+    step()?;
     std::fs::rename(&new, dir.join(DATA))?;
     link_names(dir, payload)?;
     remove_strays(dir, payload, Some(Path::new(&fresh)))?;
@@ -87,6 +94,7 @@ fn write_file(base: &Path, path: &str, file: &File, fs_group: Option<u32>) -> Re
         }
     }
     let mut open = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&target)?;
+    step()?;
     open.write_all(&file.bytes)?;
     own(&target, fs_group)?;
     open.set_permissions(std::fs::Permissions::from_mode(final_mode(file.mode, fs_group)))
@@ -173,6 +181,7 @@ fn link_names(dir: &Path, payload: &Payload) -> Result<()> {
         if std::fs::read_link(&name).is_ok_and(|found| found == target) {
             continue;
         }
+        step()?;
         match symlink(&target, &name) {
             Err(err) if err.kind() == ErrorKind::AlreadyExists => {
                 std::fs::remove_file(&name)?;
@@ -194,6 +203,7 @@ fn remove_strays(dir: &Path, payload: &Payload, current: Option<&Path>) -> Resul
         if text == DATA || current.is_some_and(|current| current.as_os_str() == name) {
             continue;
         }
+        step()?;
         if kind.is_dir() && text.starts_with("..") {
             std::fs::remove_dir_all(path)?;
         } else if kind.is_symlink() && !keep.contains(&text) {
@@ -201,4 +211,29 @@ fn remove_strays(dir: &Path, payload: &Payload, current: Option<&Path>) -> Resul
         }
     }
     Ok(())
+}
+
+/// Where a power cut or a killed agent may end it; tests do.
+#[cfg(not(test))]
+#[inline]
+fn step() -> Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+thread_local! {
+    /// So many steps are taken before the end.
+    pub static STEPS_LEFT: std::cell::Cell<Option<u32>> = const { std::cell::Cell::new(None) };
+}
+
+#[cfg(test)]
+fn step() -> Result<()> {
+    STEPS_LEFT.with(|left| match left.get() {
+        Some(0) => Err(Error::other("the power is gone")),
+        Some(n) => {
+            left.set(Some(n - 1));
+            Ok(())
+        }
+        None => Ok(()),
+    })
 }

@@ -1,6 +1,6 @@
 //! Volumes in a temporary directory. What needs root says so and is skipped without it.
 
-use super::atomic::{File, Payload, write};
+use super::atomic::{File, Payload, STEPS_LEFT, write};
 use super::*;
 use std::os::unix::fs::PermissionsExt;
 
@@ -61,6 +61,45 @@ fn the_swap_is_seen_whole_and_leaves_nothing_behind() {
     assert!(!volume.join("..2020_01_01_00_00_00.1").exists(), "what a crash left is gone");
     assert!(write(volume, &Payload::new(), None).unwrap());
     assert_eq!(names(volume).len(), 2, "an empty volume keeps only its data directory");
+}
+
+/// Files by their visible names.
+fn visible(volume: &Path) -> Vec<(String, String)> {
+    let shown = names(volume).into_iter().filter(|name| !name.starts_with(".."));
+    let text = |name: String| {
+        let path = volume.join(&name);
+        let path = if path.is_dir() { path.join("b") } else { path };
+        Some((name, std::fs::read_to_string(path).ok()?))
+    };
+    shown.filter_map(text).collect()
+}
+
+#[test]
+fn a_swap_that_is_cut_at_any_step_shows_one_set_and_is_done_the_next_time() {
+    let old = payload(&[("a", "1", 0o644), ("deep/b", "1", 0o644), ("goes", "1", 0o644)]);
+    let new = payload(&[("a", "2", 0o644), ("deep/b", "2", 0o600), ("comes", "2", 0o644)]);
+    let mut cuts = 0;
+    loop {
+        let dir = Dir::new("cut");
+        let volume = dir.0.join("v");
+        write(&volume, &old, None).unwrap();
+        STEPS_LEFT.set(Some(cuts));
+        let done = write(&volume, &new, None);
+        STEPS_LEFT.set(None);
+        let seen = visible(&volume);
+        let is = |text: &str| seen.iter().all(|(_, found)| found == text) && !seen.is_empty();
+        assert!(is("1") || is("2"), "a mixture after {cuts} steps: {seen:?}");
+        write(&volume, &new, None).unwrap_or_else(|why| panic!("{cuts}: {why}"));
+        let seen = visible(&volume);
+        let expected = ["a", "comes", "deep"].map(|name| (name.to_string(), "2".to_string()));
+        assert_eq!(seen, expected, "after {cuts} steps and another try");
+        assert_eq!(names(&volume).len(), 5, "nothing half is left after {cuts} steps: {:?}", names(&volume));
+        if done.is_ok() {
+            break;
+        }
+        cuts += 1;
+    }
+    assert!(cuts > 10, "only {cuts} steps were cut");
 }
 
 #[test]
