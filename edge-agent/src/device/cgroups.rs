@@ -102,6 +102,7 @@ impl Cgroups {
     pub fn prepare_container(&self, group: &str, resources: &Resources, devices: Option<&[DeviceRule]>) -> Result<()> {
         self.hierarchies.create(group, false)?;
         limits::apply(&self.hierarchies, group, resources)?;
+        limits::end_together(&self.hierarchies, group)?;
         devices::apply(&self.hierarchies, group, devices)
     }
 

@@ -72,12 +72,19 @@ fn memory(dir: &Path, v2: bool, wanted: &Resources) -> Result<()> {
     let text = limit.to_string();
     if v2 {
         set(dir, "memory.max", &text)?;
-        optional(dir, "memory.swap.max", "0")?;
-        // One process of a container killed means the container is broken: all go (the kubelet's default).
-        return optional(dir, "memory.oom.group", "1");
+        return optional(dir, "memory.swap.max", "0");
     }
     set(dir, "memory.limit_in_bytes", &text)?;
     optional(dir, "memory.memsw.limit_in_bytes", &text)
+}
+
+/// One process of a container killed means the container is broken: all of it go, as kubelet has it; also when the limit that
+/// was reached is the pod's. Not for pods: their other containers stay.
+pub fn end_together(hierarchies: &Hierarchies, group: &str) -> Result<()> {
+    match hierarchies.dir("memory", group).filter(|_| hierarchies.is_v2()) {
+        Some(dir) => optional(&dir, "memory.oom.group", "1"),
+        None => Ok(()),
+    }
 }
 
 /// What is not asked for is not given: otherwise any container could take the pages that another one reserved.
