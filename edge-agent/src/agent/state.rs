@@ -45,6 +45,8 @@ pub(super) const LOOK_AGAIN_MS: u64 = 600_000;
 const LOOK_AGAIN_TROUBLED_MS: u64 = 10_000;
 /// After something did not fit on the disk.
 const LOOK_SOON_MS: u64 = 500;
+/// After an image came: the hub's scheduler wants to know, and several that come together are said at once.
+const LOOK_AT_IMAGES_MS: u64 = 10_000;
 
 pub struct Agent {
     pub(super) options: StartOptions,
@@ -308,6 +310,9 @@ impl Agent {
 
     pub(super) fn pods_input(&mut self, input: Input) {
         self.count(&input);
+        if let Input::ImageReady { pulled_in_ms: Some(_), .. } = input {
+            self.look_at_ms = self.look_at_ms.min(self.clock.mono_ms() + LOOK_AT_IMAGES_MS);
+        }
         self.pods.handle(self.clock.now(), self.sync.items(), input);
     }
 
