@@ -313,7 +313,7 @@ impl Hub {
             cluster_info: info,
             tokens: Arc::clone(&api) as Arc<dyn control::accounttoken::TokenSigner>,
             metrics: Arc::new(run::Measures::start(usage.clone(), &api)),
-            started: api.now(),
+            clock: Arc::new(run::Clock),
         };
         let signer = Signer::new(Arc::clone(&pki), Arc::clone(&of_leader), api.authorizer.clone());
         let runners = Runners::new((&applier, &of_leader), Arc::clone(&peers), &settings, signer, scheduler);

@@ -9,6 +9,7 @@ pub mod limits;
 pub mod plan;
 pub mod view;
 
+pub mod clocks;
 pub mod control;
 pub mod election;
 pub mod events;

@@ -14,6 +14,10 @@ pub const ENDPOINTS_PER_SLICE_MAX: usize = 100;
 pub const MESSAGE_BYTES_MAX: usize = 1024;
 /// Seconds that a node may be without a connection before it counts as offline: a reconnect takes a moment.
 pub const OFFLINE_AFTER_CLOSE_S: i64 = 40;
+/// Seconds by which the wall clock strays from the even one, from one look to the next, when somebody has set it.
+pub const CLOCK_SET_S: i64 = 10;
+/// Seconds by which the time written on a board that is away may be wrong before it is written anew.
+pub const AWAY_SINCE_WRONG_S: i64 = 60;
 /// Seconds without the device on record after which another one with its card is taken for a repair, not for a copy.
 pub const REPLACED_AFTER_S: i64 = 600;
 /// Seconds between writes of a node's Lease while it is alive.

@@ -2,11 +2,15 @@
 //!
 //! In: nothing. Out: the time, seeds. Never: waits.
 
-use limpet_hub_core::Timestamp;
+use limpet_hub_core::{
+    Timestamp,
+    clocks::{Even, Evenness, WallClock},
+};
 use std::{
     sync::{Mutex, OnceLock, PoisonError},
     time::Instant,
 };
+use tokio::sync::watch;
 
 pub fn now() -> Timestamp {
     Timestamp::now()
@@ -41,11 +45,58 @@ pub fn even() -> Timestamp {
     wall.checked_add(mono.elapsed()).unwrap_or(*wall)
 }
 
+/// Whether the wall clock can be trusted with waits, for the controllers.
+pub struct Clock;
+
+impl WallClock for Clock {
+    fn even(&self, now: Timestamp) -> Even {
+        let mut told = None;
+        let mut last = evenness().0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = last.times_set();
+        let even = last.look(now, even());
+        if last.times_set() != before {
+            told = Some(last.times_set());
+        }
+        drop(last);
+        if let Some(times) = told {
+            tracing::warn!("the hub's wall clock was set; waits that were measured with it begin again");
+            evenness().1.send_replace(times);
+        }
+        even
+    }
+}
+
+/// How often somebody has set the wall clock since the hub's start; changes whenever it is noticed again. Nobody polls: it is
+/// noticed by whoever asks for the time next.
+pub fn times_set() -> watch::Receiver<u64> {
+    evenness().1.subscribe()
+}
+
+fn evenness() -> &'static (Mutex<Evenness>, watch::Sender<u64>) {
+    static LOOKS: OnceLock<(Mutex<Evenness>, watch::Sender<u64>)> = OnceLock::new();
+    LOOKS.get_or_init(|| (Mutex::new(Evenness::new(now(), even())), watch::Sender::new(0)))
+}
+
 /// Random bits for generated names. Without randomness the time must do: names only need to differ.
 pub fn seed() -> u64 {
     let mut bytes = [0; 8];
     match getrandom::fill(&mut bytes) {
         Ok(()) => u64::from_le_bytes(bytes),
         Err(_) => now().as_nanosecond() as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_is_noticed_and_told() {
+        let (mut told, real) = (times_set(), now());
+        Clock.even(real);
+        told.mark_unchanged();
+        let tomorrow = real.checked_add(jiff::SignedDuration::from_hours(24)).unwrap();
+        let even = Clock.even(tomorrow);
+        assert!(even.was_set && even.since == tomorrow && told.has_changed().unwrap());
     }
 }

@@ -26,7 +26,7 @@ mod workqueue;
 pub mod world;
 
 pub use apply::{Answer, Api, Applier, Delete, Patch, Refused};
-pub use clock::{now, seed};
+pub use clock::{Clock, now, seed};
 pub use control::Controllers;
 pub use figures::Figures;
 pub use lead::Lead;

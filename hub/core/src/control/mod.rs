@@ -42,7 +42,7 @@ mod volumes;
 
 pub use autoscaler::{Container, Figure, Metrics, NoMetrics, Usage};
 
-use crate::{Change, Changed, Key, ObjectStore, Plan, Timestamp};
+use crate::{Change, Changed, Key, ObjectStore, Plan, Timestamp, clocks::{NeverSet, WallClock}};
 use std::sync::Arc;
 pub use absence::{LOST_SINCE, Policy, Reconcile, complaints, is_lost, most_are_away};
 pub use fleet::{AGENT_VERSION, LOCK as UPDATE_LOCK, device_lock, waits_for};
@@ -78,8 +78,8 @@ pub struct Settings {
     pub tokens: Arc<dyn accounttoken::TokenSigner>,
     /// What pods use, for autoscalers.
     pub metrics: Arc<dyn Metrics>,
-    /// When the hub began to listen to its boards.
-    pub started: Timestamp,
+    /// Whether the wall clock can be trusted with waits.
+    pub clock: Arc<dyn WallClock>,
 }
 
 impl Default for Settings {
@@ -89,7 +89,7 @@ impl Default for Settings {
             cluster_info: String::new(),
             tokens: Arc::new(accounttoken::NoSigner),
             metrics: Arc::new(NoMetrics),
-            started: Timestamp::MIN,
+            clock: Arc::new(NeverSet),
         }
     }
 }
@@ -143,9 +143,9 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(podgc::PodGarbageCollector::default()),
         Box::new(taints::TaintEviction::default()),
         Box::new(devicetaints::DeviceTaintEviction),
-        Box::new(absence::AbsenceController { started: settings.started }),
+        Box::new(absence::AbsenceController { clock: Arc::clone(&settings.clock) }),
         Box::new(nodepool::NodePoolController),
         Box::new(link::LinkPolicyController),
-        Box::new(fleet::FleetRolloutController),
+        Box::new(fleet::FleetRolloutController { clock: Arc::clone(&settings.clock) }),
     ]
 }

@@ -23,7 +23,7 @@ const QUEUED_NAMED_MAX: usize = 10;
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNKNOWN_REASON: &str = "NodeStatusUnknown";
-const LEASES: &str = "kube-node-lease";
+pub(crate) const LEASES: &str = "kube-node-lease";
 const COMPONENT: &str = "node-controller";
 const CONDITIONS: [&str; 4] = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
 
@@ -40,6 +40,8 @@ const PRESSURES: [(&str, &str); 3] = [
 pub struct Liveness {
     hub_started: Timestamp,
     nodes: BTreeMap<Box<str>, Seen>,
+    /// The wall clock was set since: times on Nodes may be by another one.
+    clock_was_set: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +53,7 @@ struct Seen {
 impl Liveness {
     /// A node that was never heard of counts as heard of at `hub_started`.
     pub fn new(hub_started: Timestamp) -> Liveness {
-        Liveness { hub_started, nodes: BTreeMap::new() }
+        Liveness { hub_started, nodes: BTreeMap::new(), clock_was_set: false }
     }
 
     /// A message came, or a connection was made.
@@ -62,6 +64,30 @@ impl Liveness {
     /// `heard`: when the connection brought something last.
     pub fn disconnected(&mut self, node: &str, heard: Timestamp) {
         self.nodes.insert(node.into(), Seen { at: heard, connected: false });
+    }
+
+    /// A Node object is there, or has changed. What is away already was so before this hub began to listen: the time is taken
+    /// from the object, unless it is still to come. `clocks`: the wall clock and the even one.
+    pub fn observe(&mut self, node: &Node, (now, even): (Timestamp, Timestamp)) {
+        if self.nodes.contains_key(&node.meta.name) {
+            return;
+        }
+        let since = away_since(node).filter(|since| *since <= now);
+        let at = since.and_then(|since| even.checked_sub(now.duration_since(since)).ok());
+        if let Some(at) = at.filter(|at| *at <= self.hub_started) {
+            self.nodes.insert(node.meta.name.clone(), Seen { at, connected: false });
+        }
+    }
+
+    /// Somebody set the wall clock: every node that is away wants to be looked at.
+    pub fn clock_was_set(&mut self) {
+        self.clock_was_set = true;
+    }
+
+    /// Whether the time on a node that is away is not the one by the wall clock as it is now.
+    fn is_wrong(&self, since: Timestamp, heard: Timestamp, now: Timestamp) -> bool {
+        let differs = since.duration_since(heard).as_secs().abs() > limits::AWAY_SINCE_WRONG_S;
+        differs && (self.clock_was_set || since > now)
     }
 
     pub fn forget(&mut self, node: &str) {
@@ -90,8 +116,14 @@ impl Liveness {
     }
 }
 
+/// Since when a node is away, as its object says.
+pub fn away_since(node: &Node) -> Option<Timestamp> {
+    node.meta.annotations.get(OFFLINE_SINCE)?.parse().ok()
+}
+
 /// What is to be said about one node now. Call it for every node at start, when a session opens or closes, when the
-/// Node object changes, and at `again_at`. `even`: the time by the clock that `Liveness` is kept with.
+/// Node object changes, when the wall clock was set, and at `again_at`. `even`: the time by the clock that `Liveness` is
+/// kept with.
 pub fn reconcile(view: &ObjectStore, liveness: &Liveness, node: &str, now: Timestamp, even: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let Some(object) = view.node(node) else { return plan };
@@ -116,7 +148,8 @@ pub fn reconcile(view: &ObjectStore, liveness: &Liveness, node: &str, now: Times
         (true, true) => liveness.is_connected(node).then_some(true),
         (true, false) => Some(ready.is_some_and(|c| &*c.status == "True")),
     };
-    mark(&mut plan, view, object, heard, ready_now);
+    let wrong = away_since(object).is_some_and(|since| liveness.is_wrong(since, heard, now));
+    mark(&mut plan, view, object, (heard, wrong), ready_now);
     plan
 }
 
@@ -173,8 +206,14 @@ fn wanted_taints(object: &Node, ready: Option<bool>) -> Vec<&'static str> {
         .collect()
 }
 
-/// Taints and the annotation. `ready`: `None` = not there.
-fn mark(plan: &mut Plan, view: &ObjectStore, object: &Node, heard: Timestamp, ready: Option<bool>) {
+/// Taints and the annotation. `wrong`: the time in it is not that of `heard`. `ready`: `None` = not there.
+fn mark(
+    plan: &mut Plan,
+    view: &ObjectStore,
+    object: &Node,
+    (heard, wrong): (Timestamp, bool),
+    ready: Option<bool>,
+) {
     let wanted = wanted_taints(object, ready);
     let old = object.field("/spec/taints");
     let old = old.as_array().cloned().unwrap_or_default();
@@ -196,7 +235,8 @@ fn mark(plan: &mut Plan, view: &ObjectStore, object: &Node, heard: Timestamp, re
         merge["spec"] = json!({"taints": if taints.is_empty() { Value::Null } else { json!(taints) }});
     }
     let annotated = object.meta.annotations.contains_key(OFFLINE_SINCE);
-    if ready.is_none() != annotated {
+    // Times of boards are compared with each other: all are by the clock as it is now.
+    if ready.is_none() != annotated || (ready.is_none() && wrong) {
         let since = match ready {
             None => json!(rfc3339(heard)),
             Some(_) => Value::Null,
@@ -235,7 +275,8 @@ fn lease(plan: &mut Plan, view: &ObjectStore, object: &Node, now: Timestamp) {
             plan.create(Lease::RESOURCE, LEASES, lease);
         }
         Some(lease) => {
-            let due = lease.spec.renew_time.map(|t| {
+            // A time that is still to come is from before the clock was set back.
+            let due = lease.spec.renew_time.filter(|t| *t <= now).map(|t| {
                 t.checked_add(jiff::SignedDuration::from_secs(limits::LEASE_EVERY_S))
                     .unwrap_or(Timestamp::MAX)
             });
@@ -380,6 +421,67 @@ mod tests {
             let Some(Change::Patch { merge, .. }) = look(due).changes.pop() else { panic!("{jump}: not away") };
             assert_eq!(merge["metadata"]["annotations"][OFFLINE_SINCE], rfc3339(at(10 + jump)), "{jump}");
         }
+    }
+
+    /// The wall clock is set while a board counts as away: since when it is says its object by the new clock, once.
+    #[test]
+    fn a_clock_that_is_set_moves_the_time_on_a_board_that_is_away() {
+        let day = 86_400;
+        for jump in [-day, -61, 61, day, 56 * 365 * day] {
+            let mut world = World::new("True");
+            let mut liveness = Liveness::new(at(0));
+            liveness.disconnected("n1", at(10));
+            world.settle(&liveness, at(100));
+            liveness.clock_was_set();
+            let look = |world: &World, even: i64| reconcile(&world.view, &liveness, "n1", at(even + jump), at(even));
+            let plan = look(&world, 200);
+            let [Change::Patch { merge, .. }] = &plan.changes[..] else { panic!("{jump}: {plan:?}") };
+            assert_eq!(merge["metadata"]["annotations"][OFFLINE_SINCE], rfc3339(at(10 + jump)), "{jump}");
+            json_merge(&mut world.node, merge);
+            world.feed();
+            assert!(look(&world, 300).is_empty(), "{jump}");
+        }
+    }
+
+    /// A board that was away before this hub began: its time stays, and moves with the clock; one that cannot be is replaced.
+    #[test]
+    fn a_hub_that_starts_takes_over_who_is_away() {
+        let day = 86_400;
+        for (since, jump, becomes) in [
+            (-day, 0, None),
+            (-day, 2 * day, Some(day)),
+            (-day, -day, Some(-2 * day)),
+            (day, 0, Some(0)),
+            (day, -day, Some(-day)),
+        ] {
+            let mut world = World::new("Unknown");
+            world.node["metadata"]["annotations"] = json!({OFFLINE_SINCE: rfc3339(at(since))});
+            world.feed();
+            let mut liveness = Liveness::new(at(0));
+            liveness.observe(world.view.node("n1").unwrap(), (at(0), at(0)));
+            let first = reconcile(&world.view, &liveness, "n1", at(50), at(50));
+            let merged = |plan: &Plan| {
+                let mut node = world.node.clone();
+                plan.changes.iter().for_each(|c| if let Change::Patch { merge, .. } = c { json_merge(&mut node, merge) });
+                node["metadata"]["annotations"][OFFLINE_SINCE].clone()
+            };
+            assert_eq!(merged(&first), rfc3339(at(if since > 0 { 0 } else { since })), "{since} {jump}");
+            liveness.clock_was_set();
+            let then = reconcile(&world.view, &liveness, "n1", at(70 + jump), at(70));
+            assert_eq!(merged(&then), rfc3339(at(becomes.unwrap_or(since))), "{since} {jump}");
+        }
+    }
+
+    #[test]
+    fn a_lease_from_before_the_clock_was_set_back_is_renewed() {
+        let mut world = World::new("True");
+        let mut liveness = Liveness::new(at(0));
+        liveness.heard("n1", at(0));
+        world.settle(&liveness, at(1));
+        let first = world.lease.clone().unwrap();
+        let plan = reconcile(&world.view, &liveness, "n1", at(2 - 86_400), at(2));
+        let [Change::Patch { merge, .. }] = &plan.changes[..] else { panic!("{plan:?}") };
+        assert_ne!(merge["spec"]["renewTime"], first["spec"]["renewTime"]);
     }
 
     /// Writes in an hour of a board whose link is lost for some seconds, and comes back, all the time. Events are counted, too.

@@ -60,7 +60,7 @@ pub fn why(view: &ObjectStore, node: &Node, now: Timestamp) -> Answer {
         .filter_map(|p| Some((p, Policy::of(view, p, node).lost_after_s.filter(|_| Policy::of(view, p, node).replace)?)))
         .map(|(p, seconds)| format!("pod {}/{} counts as lost after {seconds} s", p.meta.namespace, p.meta.name))
         .collect();
-    if let Some(why) = most_are_away(view, since).filter(|_| !replaced.is_empty()) {
+    if let Some(why) = most_are_away(view, node).filter(|_| !replaced.is_empty()) {
         answer.because(why);
     }
     if replaced.is_empty() {

@@ -5,11 +5,15 @@
 use super::{Api, Managers};
 use crate::{
     Change, Changed,
+    clocks::{Even, WallClock},
     control::{self, Controller, Settings},
     schedule::{Config, Scheduler},
 };
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
 
 /// Steps after which a world that still moves counts as never settling.
 const STEPS_MAX: usize = 1_000;
@@ -26,6 +30,16 @@ pub struct World {
     pub looks: usize,
     seed: u64,
     managers: Managers,
+    clock: Arc<SetNowAndThen>,
+}
+
+/// The wall clock of a hub that always was.
+struct SetNowAndThen(Mutex<Even>);
+
+impl WallClock for SetNowAndThen {
+    fn even(&self, _now: crate::Timestamp) -> Even {
+        *self.0.lock().unwrap()
+    }
 }
 
 impl std::ops::Deref for World {
@@ -53,13 +67,14 @@ impl control::accounttoken::TokenSigner for Scribe {
 
 impl World {
     pub fn new() -> World {
-        World::with_metrics(std::sync::Arc::new(control::NoMetrics))
+        World::with_metrics(Arc::new(control::NoMetrics))
     }
 
-    pub fn with_metrics(metrics: std::sync::Arc<dyn control::Metrics>) -> World {
-        let tokens = std::sync::Arc::new(Scribe);
+    pub fn with_metrics(metrics: Arc<dyn control::Metrics>) -> World {
+        let tokens = Arc::new(Scribe);
         let (ca_pem, cluster_info) = ("CA".into(), "KUBECONFIG".into());
-        let settings = Settings { ca_pem, cluster_info, tokens, metrics, started: crate::Timestamp::MIN };
+        let clock = Arc::new(SetNowAndThen(Mutex::new(Even::ALWAYS)));
+        let settings = Settings { ca_pem, cluster_info, tokens, metrics, clock: clock.clone() };
         // Nobody rests: time stands still while the world settles.
         let scheduler = Scheduler::new(Config { backoff_first_s: 0, backoff_max_s: 0, ..Config::default() });
         World {
@@ -70,6 +85,7 @@ impl World {
             looks: 0,
             seed: 1,
             managers: Managers::new(control::all(&settings)),
+            clock,
         }
     }
 
@@ -131,11 +147,12 @@ impl World {
         self.settle();
     }
 
-    /// The wall clock is set back; waits stay as long as they were.
-    pub fn turn_back(&mut self, seconds: i64) {
-        let back = |at: crate::Timestamp| at.checked_sub(jiff::SignedDuration::from_secs(seconds)).unwrap();
-        self.now = back(self.now);
-        self.managers.shift(back);
+    /// The wall clock is set by so much; waits that have begun stay as long as they were.
+    pub fn turn(&mut self, seconds: i64) {
+        let by = |at: crate::Timestamp| at.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap();
+        self.now = by(self.now);
+        self.managers.shift(by);
+        *self.clock.0.lock().unwrap() = Even { since: self.now, was_set: true };
     }
 
     fn controllers_step(&mut self) -> bool {

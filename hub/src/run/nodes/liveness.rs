@@ -6,7 +6,8 @@
 use crate::run::{Applier, Listener, Peers, clock, control::instant, peers::LinkEnds, queue::Queue};
 use limpet_hub_core::{
     Changed, ObjectStore,
-    nodes::offline::{Liveness, reconcile},
+    clocks::WallClock,
+    nodes::offline::{Liveness, OFFLINE_SINCE, reconcile},
     view::Node,
 };
 use std::{
@@ -42,6 +43,20 @@ impl Offline {
                 }
             });
         }
+        let (this, mut times_set) = (Arc::clone(self), clock::times_set());
+        tokio::spawn(async move {
+            while times_set.changed().await.is_ok() {
+                this.clock_was_set();
+            }
+        });
+    }
+
+    /// Since when boards are away is written by the clock as it is now.
+    fn clock_was_set(&self) {
+        self.liveness().clock_was_set();
+        let view = self.applier.world().read();
+        let away = view.all::<Node>().filter(|n| n.meta.annotations.contains_key(OFFLINE_SINCE));
+        away.for_each(|n| self.queue.add(n.meta.name.to_string()));
     }
 
     fn liveness(&self) -> MutexGuard<'_, Liveness> {
@@ -57,7 +72,10 @@ impl Offline {
         let plan = {
             let liveness = self.liveness();
             let view = self.applier.world().read();
-            reconcile(&view, &liveness, &node, clock::now(), clock::even())
+            let now = clock::now();
+            // A clock that was set is noticed here at the latest.
+            clock::Clock.even(now);
+            reconcile(&view, &liveness, &node, now, clock::even())
         };
         match applier.apply(COMPONENT, plan.changes).await {
             Ok(_) => {
@@ -124,8 +142,9 @@ impl Listener for Offline {
         if !changed.is::<Node>() {
             return;
         }
-        if changed.new.is_none() {
-            self.liveness().forget(&changed.key.name);
+        match changed.new_as::<Node>() {
+            Some(node) => self.liveness().observe(node, (clock::now(), clock::even())),
+            None => self.liveness().forget(&changed.key.name),
         }
         self.queue.add(changed.key.name.to_string());
     }

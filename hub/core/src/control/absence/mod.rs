@@ -8,9 +8,11 @@
 
 use super::{Controller, common::after, nodepool::pool_of};
 use crate::{
-    Changed, EventType, Key, ObjectStore, Plan, Regarding, Timestamp, limits,
-    nodes::offline::OFFLINE_SINCE,
-    view::{Kind, Labels, Node, NodePool, OfflineWords, Pod, conditions::rfc3339},
+    Changed, EventType, Key, ObjectStore, Plan, Regarding, Timestamp,
+    clocks::WallClock,
+    limits,
+    nodes::offline::{LEASES, OFFLINE_SINCE, away_since},
+    view::{Kind, Labels, Lease, Node, NodePool, OfflineWords, Pod, conditions::rfc3339},
 };
 use limpet_objects::absence::{self as words, LOST_AFTER, RECONCILE, REPLACE};
 use serde_json::json;
@@ -83,10 +85,8 @@ pub fn is_lost(pod: &Pod) -> bool {
     pod.meta.annotations.contains_key(LOST_SINCE)
 }
 
-#[derive(Debug)]
 pub struct AbsenceController {
-    /// When this hub began to listen to its boards.
-    pub started: Timestamp,
+    pub clock: Arc<dyn WallClock>,
 }
 
 impl Controller for AbsenceController {
@@ -119,7 +119,7 @@ impl Controller for AbsenceController {
             return vec![];
         }
         // Another board's coming or going changes who went together.
-        let went = |o: Option<&Arc<Node>>| o.is_some_and(|n| away(&n));
+        let went = |o: Option<&Arc<Node>>| o.and_then(|n| n.meta.annotations.get(OFFLINE_SINCE).map(String::from));
         if went(old) != went(new) {
             let others = view.all::<Node>().filter(away).map(|n| key(&n.meta.name));
             return others.chain([key(&changed.key.name)]).collect();
@@ -130,7 +130,7 @@ impl Controller for AbsenceController {
     fn reconcile(&self, view: &ObjectStore, key: &Key, now: Timestamp, _seed: u64) -> Plan {
         let mut plan = Plan::default();
         let Some(node) = view.node(&key.name) else { return plan };
-        match since(node) {
+        match away_since(node) {
             Some(since) => {
                 if let Some(wrong) = said_wrongly(&complaints(&node.meta.annotations)) {
                     plan.event(Regarding::of(&**node), EventType::Warning, UNREADABLE, wrong, NAME);
@@ -145,15 +145,10 @@ impl Controller for AbsenceController {
 }
 
 impl AbsenceController {
-    /// From when on boards that are away are known to be. A clock that was set back since the start says nothing.
+    /// From when on boards that are away are known to be, and all their times are by one clock.
     fn known_at(&self, now: Timestamp) -> Timestamp {
-        after(self.started.min(now), KNOWN_AFTER_S)
+        after(self.clock.even(now).since.min(now), KNOWN_AFTER_S)
     }
-}
-
-/// Since when a node is away.
-fn since(node: &Node) -> Option<Timestamp> {
-    node.meta.annotations.get(OFFLINE_SINCE)?.parse().ok()
 }
 
 fn is_replaceable(pod: &Pod) -> bool {
@@ -173,7 +168,7 @@ fn lose(view: &ObjectStore, node: &Node, (since, known): (Timestamp, Timestamp),
             plan.wake_at(due);
             continue;
         }
-        if let Some(why) = most_are_away(view, since) {
+        if let Some(why) = most_are_away(view, node) {
             // Said once, when the first pod would have been replaced; not each time that another board comes or goes.
             if after(due, SAID_WITHIN_S) > now {
                 plan.event(Regarding::of(node), EventType::Warning, SUSPECT, why.clone(), NAME);
@@ -192,13 +187,18 @@ fn lose(view: &ObjectStore, node: &Node, (since, known): (Timestamp, Timestamp),
     }
 }
 
-/// More than half of the boards that were there went away together with this one.
-pub fn most_are_away(view: &ObjectStore, when: Timestamp) -> Option<String> {
+/// More than half of the boards that were there went away together with this one: by the times on their objects, or by their
+/// last leases. A board that was there when the hub went down counts as away since the hub is up again, by a clock that
+/// somebody may have set in between; its lease is as old as those of the boards with which it went.
+pub fn most_are_away(view: &ObjectStore, one: &Node) -> Option<String> {
+    let (when, lease) = (away_since(one)?, last_lease(view, one));
+    let near = |a: Timestamp, b: Timestamp| (a.as_second() - b.as_second()).abs() <= TOGETHER_S;
     let (mut together, mut there) = (0usize, 0usize);
     for node in view.all::<Node>().filter(|n| n.meta.deleting.is_none()) {
-        match since(node) {
+        match away_since(node) {
             None => there += 1,
-            Some(t) if (t.as_second() - when.as_second()).abs() <= TOGETHER_S => together += 1,
+            Some(t) if near(t, when) => together += 1,
+            Some(_) if last_lease(view, node).zip(lease).is_some_and(|(a, b)| near(a, b)) => together += 1,
             Some(_) => {}
         }
     }
@@ -206,6 +206,10 @@ pub fn most_are_away(view: &ObjectStore, when: Timestamp) -> Option<String> {
         let all = together + there;
         format!("{together} of {all} boards went away at the same time: the hub's own link is suspect, nobody is replaced")
     })
+}
+
+fn last_lease(view: &ObjectStore, node: &Node) -> Option<Timestamp> {
+    view.get::<Lease>(LEASES, &node.meta.name)?.spec.renew_time
 }
 
 fn said_wrongly(complaints: &[String]) -> Option<String> {

@@ -5,7 +5,7 @@
 mod random;
 
 use super::*;
-use crate::world::World;
+use crate::{clocks::Even, world::World};
 use serde_json::Value;
 
 /// Boards, a Deployment of one pod that sits on n0 at first, and a policy in the place that is tested.
@@ -300,10 +300,61 @@ fn a_hub_that_has_just_started_replaces_nobody() {
     let (started, key) = (after(w.now, 1000), Key::new(Node::RESOURCE, "", "n0"));
     let since = json!({"metadata": {"annotations": {OFFLINE_SINCE: rfc3339(w.now)}}});
     w.patch("/nodes", "", "n0", since);
-    let look = |at: i64| AbsenceController { started }.reconcile(&w.view, &key, after(started, at), 1);
+    let look = |at: i64| AbsenceController { clock: Arc::new(Gone(started)) }.reconcile(&w.view, &key, after(started, at), 1);
     assert!(look(0).is_empty());
     assert_eq!(look(59).again_at, Some(after(started, 60)));
     assert!(!look(60).is_empty());
-    // The clock was set back by a day: that is no start.
-    assert!(look(60 - 86_400).again_at < Some(started));
+}
+
+/// A clock that has gone evenly since then.
+struct Gone(Timestamp);
+
+impl WallClock for Gone {
+    fn even(&self, _now: Timestamp) -> Even {
+        Even { since: self.0, was_set: true }
+    }
+}
+
+/// A board that is away for a minute is not away for two days because somebody set the clock.
+#[test]
+fn nobody_is_replaced_while_the_times_of_boards_are_set_right() {
+    for days in [-2, 2] {
+        let mut w = world(3, "apps/deployments");
+        annotate(&mut w, "/nodes", "", "n0", FIVE_MINUTES());
+        w.settle();
+        away(&mut w, "n0");
+        w.pass(60);
+        w.turn(days * 86_400);
+        // Something wakes the controller.
+        annotate(&mut w, "/nodes", "", "n0", json!({"so": "on"}));
+        w.pass(59);
+        assert_eq!(w.list("/pods").len(), 1, "{days}");
+        // By now the watch over nodes has written the time by the new clock.
+        let since = rfc3339(after(w.now, -119));
+        annotate(&mut w, "/nodes", "", "n0", json!({OFFLINE_SINCE: since}));
+        w.pass(180);
+        assert_eq!(w.list("/pods").len(), 1, "{days}");
+        w.pass(2);
+        assert_eq!(w.list("/pods").len(), 2, "{days}");
+    }
+}
+
+/// The hub went down with some of its boards, and came back with another time: they went together with those that it had
+/// marked before, as their leases say.
+#[test]
+fn boards_that_went_with_the_hub_went_together_whatever_its_clock_says() {
+    for leases in [true, false] {
+        let mut w = world(3, "apps/deployments");
+        annotate(&mut w, "/nodes", "", "n0", FIVE_MINUTES());
+        let renewed = rfc3339(w.now);
+        for n in ["n0", "n1"].iter().filter(|_| leases) {
+            w.create(Lease::RESOURCE, json!({"metadata": {"name": n, "namespace": LEASES}, "spec": {"renewTime": renewed}}));
+        }
+        away(&mut w, "n0");
+        w.settle();
+        w.turn(86_400);
+        away(&mut w, "n1");
+        w.pass(3600);
+        assert_eq!(w.list("/pods").len(), if leases { 1 } else { 2 });
+    }
 }

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     Timestamp,
+    clocks::Even,
     control::common::after,
     view::{FleetRolloutData, Labels, RolloutSpec},
 };
@@ -90,15 +91,17 @@ struct Look<'a> {
     /// What was said about the failure when it was noticed: units that went back do not look failed any more.
     noticed: &'a str,
     now: Timestamp,
+    even: Even,
     again_at: Option<Timestamp>,
 }
 
-pub fn decide(rollout: &FleetRolloutData, generation: i64, units: &[Unit], now: Timestamp) -> Decision {
+/// `even`: since when the clock that says `now` has gone evenly. Waits whose beginning was written before begin again there.
+pub fn decide(rollout: &FleetRolloutData, generation: i64, units: &[Unit], (now, even): (Timestamp, Even)) -> Decision {
     let spec = &rollout.spec;
     let status = &rollout.status;
     let noticed = if &*status.phase == "RollingBack" { &*status.failure } else { "" };
     let (failed, waves) = (BTreeMap::new(), waves(spec, units));
-    let mut look = Look { spec, units, failed, waves, noticed, now, again_at: None };
+    let mut look = Look { spec, units, failed, waves, noticed, now, even, again_at: None };
     look.find_failures();
     let mut decision = look.blank();
     if &*status.phase == "RolledBack" {
@@ -215,7 +218,7 @@ impl Look<'_> {
                 State::Failed { why } => _ = self.failed.insert(at, why.clone()),
                 // Who is away cannot become healthy; its time begins when it is back.
                 State::Changed { since: Some(since) } if !unit.away => {
-                    let due = after(*since, deadline);
+                    let due = after(self.even.began(*since, self.now), deadline);
                     if due <= self.now {
                         let words = limpet_objects::table::human(deadline);
                         self.failed.insert(at, format!("not healthy within {words}"));
@@ -277,8 +280,8 @@ impl Look<'_> {
             decision.message = self.nothing_words();
             return;
         }
-        // The hub's clock was set back since: the wait begins again, and does not last until the old time comes.
-        let (index, reached) = self.current_wave(wave_index, reached.filter(|at| *at <= self.now));
+        // The hub's clock was set since: the wait begins again, and neither lasts until the old time comes nor is over.
+        let (index, reached) = self.current_wave(wave_index, reached.map(|at| self.even.began(at, self.now)));
         decision.wave_index = index;
         decision.wave_reached_at = reached.filter(|_| self.soak_of(index) > 0);
         decision.wave = self.wave_words(index);

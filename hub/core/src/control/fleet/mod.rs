@@ -11,6 +11,7 @@ mod windows;
 use super::{Controller, common::{set_status, time}};
 use crate::{
     Change, Changed, EventType, Key, ObjectStore, Plan, Regarding, Timestamp,
+    clocks::WallClock,
     view::{
         Condition, ConfigMap, ControllerRevision, DaemonSet, Deployment, FleetRollout, FleetRolloutData, Kind, Node, Pod,
         RolloutStatus, StatefulSet, conditions,
@@ -27,8 +28,9 @@ const NAMED_MAX: usize = 20;
 /// Units that one step changes.
 const STEP_MAX: usize = 200;
 
-#[derive(Debug)]
-pub struct FleetRolloutController;
+pub struct FleetRolloutController {
+    pub clock: Arc<dyn WallClock>,
+}
 
 impl Controller for FleetRolloutController {
     fn name(&self) -> &'static str {
@@ -69,12 +71,13 @@ impl Controller for FleetRolloutController {
         if rollout.meta.deleting.is_some() || is_settled(rollout) {
             return plan;
         }
+        let even = self.clock.even(now);
         let units = match units::collect(view, rollout) {
             Ok(units) => units,
             Err(why) if why.is_empty() => return plan,
             // What is half done goes on when the target can be read again.
             Err(why) => {
-                let mut waits = decide(rollout, rollout.meta.generation, &[], now);
+                let mut waits = decide(rollout, rollout.meta.generation, &[], (now, even));
                 if &*rollout.status.phase == "RollingBack" {
                     waits.phase = Phase::RollingBack;
                     waits.message = format!("{}; it cannot go back: {why}", waits.failure);
@@ -88,8 +91,8 @@ impl Controller for FleetRolloutController {
         let is_daemon_set = &*rollout.spec.target.kind == "DaemonSet";
         let newest = if is_daemon_set { newest_revision(view, rollout) } else { None };
         let mut decision = match newest.as_deref().is_some_and(|newest| is_another(rollout, newest)) {
-            true => decide(&from_the_first_wave(rollout), rollout.meta.generation, &units, now),
-            false => decide(rollout, rollout.meta.generation, &units, now),
+            true => decide(&from_the_first_wave(rollout), rollout.meta.generation, &units, (now, even)),
+            false => decide(rollout, rollout.meta.generation, &units, (now, even)),
         };
         let begins_back = decision.phase == Phase::RollingBack && &*rollout.status.phase != "RollingBack";
         if is_daemon_set && begins_back {
@@ -124,11 +127,11 @@ impl Controller for FleetRolloutController {
         if **resource == *FleetRollout::RESOURCE || is_settled(rollout) {
             return plan;
         }
-        let going_back = &*rollout.status.phase == "RollingBack";
+        let (even, going_back) = (self.clock.even(now), &*rollout.status.phase == "RollingBack");
         let what = if going_back { "what it had before" } else { "the change" };
         let failure = format!("{} {name} does not take {what}: {error}", rollout.spec.target.kind);
         let units = units::collect(view, rollout).unwrap_or_default();
-        let mut d = decide(rollout, rollout.meta.generation, &units, now);
+        let mut d = decide(rollout, rollout.meta.generation, &units, (now, even));
         let back = !going_back && d.counts.updated > 0 && &*rollout.spec.on_failure != "Halt";
         d.phase = if back { Phase::RollingBack } else { Phase::Failed };
         d.message = if back { failure.clone() } else { format!("{failure}; nothing more is changed") };

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     Timestamp,
+    clocks::Even,
     view::{FleetRolloutData, IntOrString, Labels, Wave},
 };
 use std::collections::BTreeMap;
@@ -68,7 +69,7 @@ fn history(seed: u64) {
     rollout.spec.waves = (0..d.roll(3)).map(|_| wave.clone()).collect();
     for step in 0..600i64 {
         let now = Timestamp::from_second(1_795_000_000 + step).unwrap();
-        let decision = decide(&rollout, 1, &units, now);
+        let decision = decide(&rollout, 1, &units, (now, Even::ALWAYS));
         let before = down(&units);
         for i in &decision.start {
             let u = &mut units[*i];

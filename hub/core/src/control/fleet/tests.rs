@@ -125,6 +125,42 @@ fn a_soak_does_not_wait_for_a_time_that_was_wrong() {
     assert_eq!((with(&w, "v2"), phase(&w)), (6, "Complete"));
 }
 
+/// The hub's clock is set by days in the middle: who is not healthy in time has failed, no sooner and no later.
+#[test]
+fn a_deadline_does_not_depend_on_what_the_clock_is_set_to() {
+    for days in [-2, 2] {
+        for halfway in [0, 200] {
+            let mut w = fleet(6);
+            w.sick = vec!["till-".into()];
+            upgrade(&mut w, json!({"waves": [{"name": "canary", "percent": 20}], "success": {"deadline": "5m"}}));
+            w.pass(halfway);
+            assert_eq!((with(&w, "v2"), phase(&w)), (1, "Progressing"));
+            w.turn(days * 86_400);
+            w.patch("/nodes", "", "n0", json!({"metadata": {"labels": {"so": "on"}}}));
+            w.pass(299);
+            assert_eq!(phase(&w), "Progressing", "{days} {halfway}: its time begins again");
+            w.sick.clear();
+            w.pass(10);
+            assert_eq!((phase(&w), with(&w, "v1")), ("RolledBack", 6), "{days} {halfway}");
+        }
+    }
+}
+
+/// Set forward in the middle of a soak.
+#[test]
+fn a_soak_is_not_over_because_somebody_set_the_clock() {
+    let mut w = fleet(6);
+    upgrade(&mut w, json!({"waves": [{"name": "canary", "percent": 20, "soak": "10m"}]}));
+    w.pass(60);
+    assert_eq!((with(&w, "v2"), phase(&w)), (2, "Soaking"));
+    w.turn(2 * 86_400);
+    w.patch("/nodes", "", "n0", json!({"metadata": {"labels": {"so": "on"}}}));
+    w.pass(590);
+    assert_eq!((with(&w, "v2"), phase(&w)), (2, "Soaking"));
+    w.pass(20);
+    assert_eq!((with(&w, "v2"), phase(&w)), (6, "Complete"));
+}
+
 #[test]
 fn a_bad_version_goes_back_by_itself() {
     let mut w = fleet(6);

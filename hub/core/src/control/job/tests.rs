@@ -69,7 +69,7 @@ fn an_end_that_is_still_to_come_holds_nothing_up() {
 fn a_clock_that_is_set_back_holds_nothing_up() {
     let mut w = run(json!({"completions": 1, "parallelism": 1, "backoffLimit": 3}), &[("j-", 3)]);
     assert_eq!(status(&w)["failed"], 1);
-    w.turn_back(48 * 3600);
+    w.turn(-48 * 3600);
     let plan = super::JobController.reconcile(&w.view, &Key::new("batch/jobs", "a", "j"), w.now, 1);
     assert!(plan.changes.iter().any(|c| matches!(c, Change::Create { .. })), "waits until {:?}", plan.again_at);
 }
