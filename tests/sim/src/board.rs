@@ -56,6 +56,8 @@ pub struct Board {
     pub copied: bool,
     /// Taken away for good.
     pub gone: bool,
+    /// The installation, made anew with each new card.
+    pub instance: u8,
     pub mistake: Sabotage,
 }
 
@@ -102,6 +104,7 @@ impl Board {
             fresh: Vec::new(),
             copied: false,
             gone: false,
+            instance: 0,
             mistake: Sabotage::None,
         }
     }
@@ -199,10 +202,17 @@ impl Board {
         self.runtime.reboot();
     }
 
+    /// The card was bad; somebody puts in a new one, and the board joins again under its name.
+    pub fn new_card(&mut self, rng: &mut Rng) {
+        self.reboot(rng);
+        (self.journal, self.disk_bad) = (Journal::default(), false);
+        self.instance = self.instance.wrapping_add(1);
+    }
+
     pub fn connected(&mut self, connection: u64) {
         self.connection = Some(connection);
         if let Some(agent) = &mut self.agent {
-            agent.sync.connected(Hello { boot_id: self.boot.to_string(), ..Hello::default() });
+            agent.sync.connected(Hello { boot_id: self.boot.to_string(), instance: [self.instance; 16], ..Hello::default() });
         }
     }
 

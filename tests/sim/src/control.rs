@@ -4,9 +4,10 @@
 //! As in the shell: one plan a key at a time, what was refused comes again after a growing pause.
 //! Never: a decision on what the view does not have yet; anything that outlives the hub's process.
 
-use crate::{Rng, Sabotage, hub::Hub, sabotage};
+use crate::{Rng, Sabotage, clock::HubClock, hub::Hub, misrule, sabotage};
 use limpet_hub_core::{
     Change, Changed, Key, ObjectStore, Timestamp,
+    clocks::WallClock,
     control::{self, Settings},
     nodes::offline,
     world::{Managers, Work},
@@ -48,10 +49,10 @@ impl control::accounttoken::TokenSigner for Scribe {
 
 impl Control {
     /// Without controllers: only the watch over nodes.
-    pub fn new(on: bool, started: Timestamp, mistake: Sabotage) -> Control {
+    pub fn new(on: bool, clock: &Arc<HubClock>, mistake: Sabotage) -> Control {
         let managers = on.then(|| {
             let tokens = Arc::new(Scribe);
-            let all = control::all(&Settings { ca_pem: "CA".into(), tokens, started, ..Settings::default() });
+            let all = control::all(&Settings { ca_pem: "CA".into(), tokens, clock: clock.clone(), ..Settings::default() });
             Managers::new(sabotage::spoil(all, mistake))
         });
         Control {
@@ -141,11 +142,23 @@ impl Hub {
     /// Everybody who has something to decide does.
     pub fn decide(&mut self, rng: &mut Rng) -> Plans {
         self.control.stirred = false;
+        self.look_at_the_clock();
         let mut plans = Plans::new();
         self.decide_controllers(rng, &mut plans);
         self.decide_placements(rng, &mut plans);
         self.decide_nodes(&mut plans);
         plans
+    }
+
+    /// Whoever notices that the wall clock was set has the times of boards that are away written anew.
+    fn look_at_the_clock(&mut self) {
+        self.clock.even(self.api.now);
+        let times = self.clock.times_set();
+        if std::mem::replace(&mut self.times_set, times) < times {
+            self.liveness.clock_was_set();
+            let away: Vec<String> = self.away.keys().cloned().collect();
+            away.iter().for_each(|node| self.control.look_at(node));
+        }
     }
 
     fn decide_controllers(&mut self, rng: &mut Rng, plans: &mut Plans) {
@@ -176,7 +189,7 @@ impl Hub {
     }
 
     fn decide_placements(&mut self, rng: &mut Rng, plans: &mut Plans) {
-        let Hub { api, control, .. } = self;
+        let Hub { api, control, promises, broken, mistake, .. } = self;
         if control.managers.is_none() {
             return;
         }
@@ -184,6 +197,12 @@ impl Hub {
         while let Some(key) = api.scheduler.next(now) {
             let mut plan = api.scheduler.plan(&api.view, &key, now, rng.next());
             plan.changes.retain(|c| !matches!(c, Change::Event { .. }));
+            if *mistake == Sabotage::PlacesAnywhere {
+                misrule::place_anywhere(&api.view, &mut plan);
+            }
+            if let Err(e) = promises.limits.placed(&api.view, &plan) {
+                broken.get_or_insert(e);
+            }
             plan.changes.iter().for_each(|c| api.assume(c));
             if !plan.changes.is_empty() {
                 plans.push((By::Scheduler(key), plan.changes));

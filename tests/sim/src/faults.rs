@@ -83,14 +83,17 @@ impl World {
         if self.settings.policies && self.rng.one_in(24) {
             return self.wrong_hub_clock();
         }
-        match self.rng.between(0, 24) {
+        match self.rng.between(0, 26) {
             0..4 => self.cut_now(board),
             4 => self.boards[board].cut_off = !self.boards[board].cut_off,
             5 | 6 => self.kill_agent(board),
             7 => self.power_cut(board),
             8 => self.crash_hub(),
             9 => self.clog(board),
-            10 => self.half_dead(board),
+            10 => {
+                let way = self.some_way();
+                self.half_dead(board, way);
+            }
             11 => self.bad_disk(board),
             12 => self.wrong_clock(board),
             13 => self.everybody(),
@@ -98,6 +101,8 @@ impl World {
             15 => self.copy_card(board),
             16 => self.boards[board].runtime.clumsy = self.rng.between(0, 3) * 12,
             17 => self.site_is_away(),
+            18 => self.site_is_deaf(),
+            19 => self.new_card(board),
             _ => self.end_some_container(board),
         }
         if self.boards[board].cut_off {
@@ -148,7 +153,7 @@ impl World {
         let mut copy = Board::new(board);
         copy.journal.compact(original.journal.records().to_vec());
         copy.hardware = format!("copy-of-{}", original.hardware);
-        (copy.copied, copy.floor_ms) = (true, original.floor_ms);
+        (copy.copied, copy.floor_ms, copy.instance) = (true, original.floor_ms, original.instance);
         self.boards[board].copied = true;
         self.boards.push(copy);
         self.ticks.push(None);
@@ -175,6 +180,26 @@ impl World {
         }
     }
 
+    /// One direction is dead for half of the boards, or for all.
+    fn site_is_deaf(&mut self) {
+        let (way, all) = (self.some_way(), self.rng.one_in(2));
+        for board in (0..self.boards.len()).filter(|b| all || b % 2 == 0) {
+            self.half_dead(board, way);
+        }
+    }
+
+    /// A board loses all that it remembered, and what it ran. Of a card with a copy nobody would know which one it was.
+    fn new_card(&mut self, board: usize) {
+        if self.boards[board].copied || self.boards[board].gone || !self.rng.one_in(4) {
+            return;
+        }
+        let dead = self.boards[board].agent.is_none();
+        self.boards[board].new_card(&mut self.rng);
+        if !dead {
+            self.died(board, true);
+        }
+    }
+
     /// The hub's store cannot be written for a while.
     fn hub_disk(&mut self) {
         self.hub.disk_bad = true;
@@ -193,8 +218,8 @@ impl World {
     }
 
     /// One direction is dead until the connection is given up.
-    fn half_dead(&mut self, board: usize) {
-        let (way, wait) = (self.some_way(), self.rng.between(5_000, 60_000).min(self.trouble_left()));
+    fn half_dead(&mut self, board: usize, way: Way) {
+        let wait = self.rng.between(5_000, 60_000).min(self.trouble_left());
         self.net.dead.insert((board, way), self.now + wait);
         if let Some(connection) = self.links.get(&board).copied() {
             self.after(wait, What::Break { board, connection });

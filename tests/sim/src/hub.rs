@@ -4,7 +4,7 @@
 //! The hub may die before and after every single write.
 //! Never: more API than sessions, controllers and the operator need.
 
-use crate::{Sabotage, control::Control, policies::OF_BOARDS, promises::Promises, watcher::Watcher};
+use crate::{Sabotage, clock::HubClock, control::Control, policies::OF_BOARDS, promises::Promises, watcher::Watcher, wire::Wire};
 use limpet_hub_core::{
     Change, Changed, Key, Timestamp,
     nodes::{
@@ -19,7 +19,10 @@ use limpet_hub_core::{
 };
 use limpet_protocol::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 pub struct Hub {
     /// Its objects are on the disk, its view is not.
@@ -27,6 +30,7 @@ pub struct Hub {
     pub control: Control,
     pub promises: Promises,
     pub watcher: Watcher,
+    pub wire: Wire,
     pub sessions: BTreeMap<String, Session>,
     pub liveness: Liveness,
     /// Grows with each crash: answers to the life before are void.
@@ -42,6 +46,9 @@ pub struct Hub {
     /// How wrong the wall clock is, and what sessions take the time to be: never less than it was.
     skew_ms: i64,
     steady_ms: i64,
+    pub clock: Arc<HubClock>,
+    /// How often it was known to have been set.
+    pub times_set: u64,
     /// When each session wants to be woken, simulated milliseconds; by time, and by node.
     wakes: BTreeSet<(u64, String)>,
     wake_of: BTreeMap<String, u64>,
@@ -78,12 +85,16 @@ pub struct Hub {
 impl Hub {
     pub fn new(boards: usize, (with_control, policies): (bool, bool), mistake: Sabotage) -> Hub {
         let mut api = Api::new(now(0), Scheduler::default());
-        api.strict = false;
+        (api.strict, api.unlimited) = (false, mistake == Sabotage::IgnoresQuotas);
+        let clock = Arc::new(HubClock::new(now(0), now(0)));
         let mut hub = Hub {
             api,
-            control: Control::new(with_control, now(0), mistake),
+            control: Control::new(with_control, &clock, mistake),
+            clock,
+            times_set: 0,
             promises: Promises::default(),
             watcher: Watcher::default(),
+            wire: Wire::default(),
             sessions: BTreeMap::new(),
             liveness: Liveness::new(now(0)),
             life: 0,
@@ -131,6 +142,7 @@ impl Hub {
         self.steady_ms = (self.steady_ms + passed).max(ms_i + self.skew_ms);
         self.api.now = wall(ms_i + self.skew_ms);
         self.api.steady = Some(self.steady());
+        self.clock.ticks(self.even());
     }
 
     /// Somebody sets the hub's clock; waits that have begun stay as long as they were.
@@ -186,9 +198,7 @@ impl Hub {
             }
             self.tell(&changed);
             self.control.changed(&self.api.view, &changed);
-            if changed.is::<Node>() {
-                self.control.look_at(&changed.key.name);
-            }
+            self.watch_over(&changed);
             if !desired::looks_the_same(&changed) {
                 dirty.extend(desired::nodes_for(&self.api.view, &changed));
             }
@@ -323,7 +333,9 @@ impl Hub {
     pub fn start(&mut self) {
         self.up = true;
         self.started = self.even();
-        self.control = Control::new(self.control.is_on(), self.api.now, self.mistake);
+        self.clock.starts(self.api.now);
+        self.times_set = 0;
+        self.control = Control::new(self.control.is_on(), &self.clock, self.mistake);
         self.liveness = Liveness::new(self.even());
         self.steady_ms = self.clock_ms as i64 + self.skew_ms;
         let nodes: Vec<String> = self.list("/nodes").map(|(k, _)| k.name.to_string()).collect();
@@ -337,9 +349,16 @@ impl Hub {
         }
         for changed in &loaded {
             self.control.changed(&self.api.view, changed);
-            if changed.is::<Node>() {
-                self.control.look_at(&changed.key.name);
-            }
+            self.watch_over(changed);
+        }
+    }
+
+    fn watch_over(&mut self, changed: &Changed) {
+        if changed.is::<Node>() {
+            self.control.look_at(&changed.key.name);
+        }
+        if let Some(node) = changed.new_as::<Node>() {
+            self.liveness.observe(node, (self.api.now, now(self.clock_ms)));
         }
     }
 

@@ -6,12 +6,14 @@
 //! Never: a clock, a thread, a source of chance other than the seed.
 
 mod board;
+mod clock;
 mod control;
 mod faults;
 mod hub;
 mod invariants;
 mod journal;
 mod limits;
+mod misrule;
 mod operator;
 mod policies;
 mod promises;
@@ -20,8 +22,13 @@ mod runtime;
 mod sabotage;
 mod steps;
 mod watcher;
+mod wire;
 mod workloads;
 mod world;
+
+/// A fifth of the simulator's work is memory that comes and goes.
+#[global_allocator]
+static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 pub use rng::Rng;
 pub use sabotage::{MISTAKES, Sabotage};

@@ -9,7 +9,7 @@ use crate::policies::BUDGETS;
 use limpet_hub_core::{
     Change, Changed, Key, ObjectStore, Plan,
     nodes::offline::OFFLINE_SINCE,
-    view::{FleetRollout, Kind, Node, Pod, PodDisruptionBudget, ResourceQuota},
+    view::{FleetRollout, Kind, Node, Object, Pod, PodDisruptionBudget, ResourceQuota, Taint},
     world::Api,
 };
 use std::{
@@ -57,7 +57,9 @@ impl Limits {
             if changed.old.is_none() {
                 return within_quota(&api.view, changed);
             }
-        } else if matches!(&*changed.key.resource, "apps/deployments" | "apps/replicasets" | "apps/statefulsets") {
+        } else if matches!(&*changed.key.resource, "apps/deployments" | "apps/replicasets" | "apps/statefulsets")
+            && resized(changed)
+        {
             // How many there should be may be counted from any of them.
             self.counts.values_mut().for_each(|c| c.disturbed = api.revision);
         }
@@ -102,17 +104,49 @@ impl Limits {
         }
     }
 
+    /// A place for a pod, and the view that it was chosen in: the board takes new pods, and has room for one more.
+    pub fn placed(&self, view: &ObjectStore, plan: &Plan) -> Result<(), String> {
+        for change in &plan.changes {
+            let Change::Bind { namespace, name, node, .. } = change else { continue };
+            let (Some(pod), Some(board)) = (view.pod(namespace, name), view.node(node)) else { continue };
+            let (key, effect) = ("node.kubernetes.io/unschedulable".into(), "NoSchedule".into());
+            let cordoned = Taint { key, effect, ..Taint::default() };
+            let cordoned = board.spec.unschedulable.then_some(&cordoned);
+            let strict = board.spec.taints.iter().filter(|t| matches!(&*t.effect, "NoSchedule" | "NoExecute"));
+            let tolerated = |t: &&Taint| pod.spec.tolerations.iter().any(|x| x.tolerates(t));
+            if let Some(taint) = strict.chain(cordoned).find(|t| !tolerated(t)) {
+                return Err(format!("pod {name} is placed on {node}, which takes no new pods: {}", taint.key));
+            }
+            let (used, can) = (view.used_on(node).requests, &board.status.allocatable);
+            if used.pods >= can.pods || used.cpu_milli > can.cpu_milli || used.memory > can.memory {
+                return Err(format!("pod {name} is placed on {node}, which is full"));
+            }
+        }
+        Ok(())
+    }
+
     /// A plan, and the view that it was made on.
     pub fn decided(&mut self, view: &ObjectStore, controller: &str, key: &Key, plan: &Plan) -> Result<(), String> {
         match controller {
             "disruption-controller" => {
-                self.counts.entry(key.name.to_string()).or_default().planned = view.revision();
+                let count = self.counts.entry(key.name.to_string()).or_default();
+                count.planned = view.revision();
+                // Nothing to write: the status is right as it is.
+                if !plan.changes.iter().any(|c| !matches!(c, Change::Event { .. })) {
+                    count.counted = count.planned;
+                }
                 Ok(())
             }
             "fleetrollout-controller" => rolls_out(view, key, plan),
             _ => Ok(()),
         }
     }
+}
+
+/// Whether there may be another number of pods wanted than before.
+fn resized(changed: &Changed) -> bool {
+    let generation = |o: &Option<Object>| o.as_ref().map(|o| o.meta().generation);
+    generation(&changed.old) != generation(&changed.new)
 }
 
 /// A pod that a controller made fits into every quota of its namespace.

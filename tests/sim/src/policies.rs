@@ -5,7 +5,7 @@
 //! what keeps things from coming to rest.
 //! Never: a budget over pods of two workloads.
 
-use crate::{Rng, hub::Hub};
+use crate::{Rng, Sabotage, hub::Hub};
 use limpet_hub_core::{
     Key, Timestamp,
     view::{Kind, Pod, PodDisruptionBudget, ResourceQuota},
@@ -121,7 +121,7 @@ fn evict(hub: &mut Hub, name: &str) {
         let number = |field: &str| status[field].as_i64().unwrap_or(0);
         let healthy = number("currentHealthy") >= number("desiredHealthy") && number("desiredHealthy") > 0;
         let always = budget.field("/spec/unhealthyPodEvictionPolicy") == "AlwaysAllow";
-        if pod.status.ready || !(always || healthy) {
+        if (pod.status.ready || !(always || healthy)) && hub.mistake != Sabotage::EvictsFreely {
             let (seen, allowed) = (number("observedGeneration") >= budget.meta.generation, number("disruptionsAllowed"));
             if !seen || allowed <= 0 {
                 return;

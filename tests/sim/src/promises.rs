@@ -93,7 +93,10 @@ impl Promises {
         let pods = || sets.iter().flat_map(|rs| view.controlled_by::<Pod>(&rs.meta.uid)).filter(|p| p.is_active());
         let active = pods().count();
         let asked: i32 = sets.iter().map(|rs| rs.spec.replicas.unwrap_or(1)).sum();
-        let at_rest = d.status.observed_generation == d.meta.generation && asked as usize <= allowed && active <= allowed;
+        // A set that has not looked yet carries out what it was told before.
+        let looked = sets.iter().all(|rs| rs.status.observed_generation == rs.meta.generation);
+        let seen = d.status.observed_generation == d.meta.generation && looked;
+        let at_rest = seen && asked as usize <= allowed && active <= allowed;
         let fence = self.fences.entry(d.meta.uid.clone()).or_insert(allowed);
         *fence = if at_rest { allowed } else { allowed.max(*fence) };
         // Who lets pods be replaced while their board is away gets them back with it.

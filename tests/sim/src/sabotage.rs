@@ -4,6 +4,7 @@
 //! made by the shell around them, or in a plan that a controller has finished.
 //! Never: more than one mistake in a run; any in a run that is not a test of the judge.
 
+use crate::misrule;
 use limpet_hub_core::{
     Change, Changed, Key, ObjectStore, Plan, Timestamp,
     control::{Controller, is_lost},
@@ -65,10 +66,32 @@ pub enum Sabotage {
     ShrinksTooMuch,
     /// A ReplicaSet makes each pod twice.
     CreatesTwice,
+    /// The API lets pods in whatever a quota says.
+    IgnoresQuotas,
+    /// The API evicts without asking a budget.
+    EvictsFreely,
+    /// A budget says that one more may go than may.
+    AllowsTooMany,
+    /// The scheduler places pods on boards that somebody cordoned.
+    PlacesAnywhere,
+    /// A rollout changes boards that are away.
+    ChangesWhoIsAway,
+    /// A rollout changes boards that hold a lock.
+    ChangesWhoIsLocked,
+    /// A rollout changes all boards at once.
+    ChangesAllAtOnce,
+    /// A rollout goes on while a board of its first wave is not well.
+    HurriesWaves,
+    /// Nobody works on rollouts.
+    SleepsThroughRollouts,
+    /// The hub says that a report is durable before its store has it.
+    ConfirmsEarly,
+    /// The hub takes for granted that boards have what they were sent.
+    AnswersForBoards,
 }
 
 /// Each mistake, and what the judge says of it.
-pub const MISTAKES: [(Sabotage, &str); 24] = [
+pub const MISTAKES: [(Sabotage, &str); 35] = [
     (Sabotage::AckFirst, "acknowledges what the journal does not hold"),
     (Sabotage::NeverSyncs, "holds what the journal does not rebuild"),
     (Sabotage::VersionsUnwritten, "the journal's ceiling is"),
@@ -80,7 +103,7 @@ pub const MISTAKES: [(Sabotage, &str); 24] = [
     (Sabotage::RunsOn, "runs as"),
     (Sabotage::NeverAsks, "is not in sync a minute after the faults"),
     (Sabotage::ForeignSecret, "which none of its pods names"),
-    (Sabotage::LosesWrites, "does not converge"),
+    (Sabotage::LosesWrites, "is confirmed, and the store does not have it"),
     (Sabotage::FallsBack, "is older after a start"),
     (Sabotage::WatchRepeats, "is said to have been"),
     (Sabotage::WatchSkips, "is said to have been"),
@@ -93,6 +116,17 @@ pub const MISTAKES: [(Sabotage, &str); 24] = [
     (Sabotage::ForcesIdentities, "may still run it"),
     (Sabotage::ShrinksTooMuch, "available pods become"),
     (Sabotage::CreatesTwice, "at most"),
+    (Sabotage::IgnoresQuotas, "quota q allows"),
+    (Sabotage::EvictsFreely, "healthy pods are left by an eviction"),
+    (Sabotage::AllowsTooMany, "healthy pods are left by an eviction"),
+    (Sabotage::PlacesAnywhere, "which takes no new pods"),
+    (Sabotage::ChangesWhoIsAway, "which is away"),
+    (Sabotage::ChangesWhoIsLocked, "which is locked"),
+    (Sabotage::ChangesAllAtOnce, "boards down at once"),
+    (Sabotage::HurriesWaves, "begins a wave while"),
+    (Sabotage::SleepsThroughRollouts, "is not over"),
+    (Sabotage::ConfirmsEarly, "is confirmed, and the store does not have it"),
+    (Sabotage::AnswersForBoards, "steps without an answer"),
 ];
 
 /// What the hub says to a board, with a Secret of another one.
@@ -119,6 +153,12 @@ pub fn spoil(list: Vec<Box<dyn Controller>>, mistake: Sabotage) -> Vec<Box<dyn C
         Sabotage::ForcesIdentities => "statefulset-controller",
         Sabotage::ShrinksTooMuch => "deployment-controller",
         Sabotage::CreatesTwice => "replicaset-controller",
+        Sabotage::AllowsTooMany => "disruption-controller",
+        Sabotage::ChangesWhoIsAway
+        | Sabotage::ChangesWhoIsLocked
+        | Sabotage::ChangesAllAtOnce
+        | Sabotage::HurriesWaves
+        | Sabotage::SleepsThroughRollouts => "fleetrollout-controller",
         _ => return list,
     };
     let one = |inner: Box<dyn Controller>| -> Box<dyn Controller> {
@@ -149,7 +189,9 @@ impl Controller for Mistaken {
             Sabotage::ForcesIdentities => force_identities(view, key, &mut plan),
             Sabotage::ShrinksTooMuch => shrink_more(view, &mut plan),
             Sabotage::CreatesTwice => create_again(&mut plan),
-            _ => {}
+            Sabotage::AllowsTooMany => misrule::allow_too_many(&mut plan),
+            Sabotage::SleepsThroughRollouts => plan = Plan::default(),
+            mistake => misrule::roll_out_more(view, key, mistake, &mut plan),
         }
         plan
     }

@@ -210,6 +210,7 @@ impl World {
         let name = self.boards[board].name.clone();
         match Envelope::<Up>::decode(bytes) {
             Ok(envelope) => {
+                self.hub.wire.up(&self.boards[board], &envelope.message);
                 self.hub.heard(&name);
                 self.hub.give(&name, SessionInput::Message { connection, envelope });
             }

@@ -16,7 +16,8 @@ use crate::{
     sabotage,
 };
 use limpet_agent_core::{Input, Now, pods::ContainerRef};
-use limpet_hub_core::{Change, nodes::session::SessionOutput};
+use limpet_hub_core::{Change, nodes::session::{SessionInput, SessionOutput}};
+use limpet_protocol::{Ack, Down, Envelope, Up};
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug)]
@@ -371,6 +372,11 @@ impl World {
                     if self.settings.mistake == Sabotage::ForeignSecret {
                         sabotage::with_foreign_secret(&mut envelope.message);
                     }
+                    let copied = self.boards.iter().any(|b| b.copied && b.name == node);
+                    if let Err(e) = self.hub.wire.down(&self.hub.api, &node, copied, &envelope.message) {
+                        self.hub.broken.get_or_insert(e);
+                    }
+                    self.answer_for_the_board(&node, connection, &envelope);
                     if let Some(board) = self.ends.get(&connection).copied() {
                         let make = |bytes| What::ToBoard { board, connection, bytes };
                         self.travel(board, Way::Down, envelope.encode(version), make);
@@ -381,11 +387,14 @@ impl World {
                     let last = self.hub.written_until.get(&node).copied().unwrap_or(0);
                     let at = (self.now + self.rng.between(1, 60)).max(last);
                     self.hub.written_until.insert(node.clone(), at);
+                    if self.settings.mistake == Sabotage::ConfirmsEarly {
+                        self.hub.give(&node, SessionInput::Durable { ticket });
+                    }
                     self.after(at - self.now, What::Written { node, life, ticket, changes });
                 }
                 SessionOutput::Token(wanted) => {
                     let (generation, body) = (self.hub.api.revision, self.hub.next_token());
-                    let input = limpet_hub_core::nodes::session::SessionInput::Token { key: wanted.key, generation, body };
+                    let input = SessionInput::Token { key: wanted.key, generation, body };
                     self.hub.give(&node, input);
                 }
                 SessionOutput::Close { connection, .. } => {
@@ -408,6 +417,20 @@ impl World {
             return self.flush_hub();
         }
         self.plan_wakes();
+    }
+
+    /// A hub that takes for granted that boards have what they were sent.
+    fn answer_for_the_board(&mut self, node: &str, connection: u64, envelope: &Envelope<Down>) {
+        if self.settings.mistake != Sabotage::AnswersForBoards {
+            return;
+        }
+        let seq = match &envelope.message {
+            Down::Step(step) => step.seq,
+            Down::Change(change) => change.seq,
+            _ => return,
+        };
+        let envelope = Envelope { session: envelope.session, message: Up::Ack(Ack { seq }) };
+        self.hub.give(node, SessionInput::Message { connection, envelope });
     }
 
     fn plan_wakes(&mut self) {
