@@ -65,6 +65,7 @@ pub struct Agent {
     pub(super) identity: watch::Sender<Arc<Identity>>,
     pub(super) facts: NodeFacts,
     memories: BTreeMap<String, PodMemory>,
+    own_pods: services::Local,
     pub(super) urgent: VecDeque<Up>,
     pub(super) lanes: Option<Lanes>,
     pub(super) streams: Option<Streams>,
@@ -115,6 +116,7 @@ impl Agent {
             updating,
             sync: replayed.sync,
             memories: replayed.memories,
+            own_pods: services::Local::default(),
             floor_ms: replayed.time_floor,
             pods: PodManager::new(),
             schedules: Schedules::default(),
@@ -161,6 +163,7 @@ impl Agent {
             let at = ContainerRef { uid, container, attempt: found.attempt };
             self.pods_input(Input::ContainerUser { at, user: super::act::ran_as(&found.user) });
         }
+        self.look_at_own_pods();
         self.look_at_kept();
         self.reopen_brokers();
         self.read_link_policy();
@@ -559,8 +562,17 @@ impl Agent {
         dns::start(cidr.gateway(), self.names.clone());
     }
 
+    /// A pod of this node has another address, or is ready or not: its Services hear of it before the hub does.
+    fn look_at_own_pods(&mut self) {
+        let own = services::Local::new(&self.identity.borrow().answer.node_name, self.pods.pods());
+        if own != self.own_pods {
+            self.own_pods = own;
+            self.refresh_names();
+        }
+    }
+
     fn refresh_names(&mut self) {
-        let table = services::table(self.sync.items());
+        let table = services::table(self.sync.items(), &self.own_pods);
         let name = self.identity.borrow().answer.node_name.clone();
         if let Err(e) = self.hands.runtime.set_services(node::rules(&table, &name)) {
             log::error!("the rules for Services cannot be set: {e}");
@@ -569,6 +581,9 @@ impl Agent {
     }
 
     fn act(&mut self, action: Action) {
+        if matches!(action, Action::Report { .. } | Action::PodGone { .. }) {
+            self.look_at_own_pods();
+        }
         match action {
             Action::SetupVolumes { uid, volumes, .. } => self.hands.set_up_volumes(uid, volumes),
             Action::UpdateVolumes { uid, volumes } => self.hands.update_volumes(&uid, &volumes),

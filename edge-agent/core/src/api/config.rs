@@ -116,6 +116,16 @@ pub struct Endpoint {
     pub conditions: EndpointConditions,
     pub hostname: Option<String>,
     pub node_name: Option<String>,
+    pub target_ref: EndpointTarget,
+}
+
+/// Which object an endpoint is, mostly a pod.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct EndpointTarget {
+    pub kind: String,
+    pub namespace: String,
+    pub name: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

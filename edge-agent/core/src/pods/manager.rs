@@ -67,6 +67,7 @@ impl PodManager {
             object: &p.facts.object,
             ips: &p.facts.ips,
             sandbox_ready: p.sandbox == Step::Ready && p.teardown == Teardown::None,
+            ready: super::status::is_ready(p),
         })
     }
 
@@ -377,6 +378,8 @@ pub struct PodView<'a> {
     pub object: &'a Pod,
     pub ips: &'a [String],
     pub sandbox_ready: bool,
+    /// The condition Ready.
+    pub ready: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,7 +20,7 @@ mod status;
 mod stop;
 mod tokens;
 
-pub use manager::PodManager;
+pub use manager::{PodManager, PodView};
 pub use memory::{ContainerMemory, PodMemory, Terminal, Terminated};
 pub use probe::ProbeKind;
 pub use statics::{StaticPod, static_pod};

@@ -121,6 +121,13 @@ fn phase(pod: &LivePod) -> &'static str {
     }
 }
 
+/// What the condition Ready says.
+pub(super) fn is_ready(pod: &LivePod) -> bool {
+    let counts = |c: &Container| matches!(c.role, Role::Main | Role::Sidecar);
+    let all = pod.containers.iter().all(|c| c.ready || !counts(c));
+    pod.terminal.is_none() && pod.initialized && all && shut_gates(pod).is_empty()
+}
+
 fn conditions(pod: &mut LivePod, phase: &str, now: Now) -> Value {
     let generation = pod.facts.object.metadata.generation;
     let list = |names: &[String]| format!("[{}]", names.join(" "));

@@ -1,10 +1,12 @@
 //! Services and their endpoints as the node sees them.
 //!
-//! In: Service and EndpointSlice items of the set. Out: a table for the proxy, variables for pods, answers for DNS.
-//! Never: asks anybody; works from the journal alone.
+//! In: Service and EndpointSlice items of the set, the node's own pods. Out: a table for the proxy, variables for pods, answers
+//! for DNS. Never: asks anybody; works from the journal alone.
 
+mod local;
 mod names;
 
+pub use local::Local;
 pub use names::{Answer, Names, Record as DnsRecord, Wanted};
 
 use crate::{
@@ -61,12 +63,12 @@ impl ServicePortEntry {
     }
 }
 
-/// The whole table, in order of namespace and name.
-pub fn table(items: &Items) -> Vec<ServiceEntry> {
+/// The whole table, in order of namespace and name. Of the node's own pods `local` knows more than the hub has said.
+pub fn table(items: &Items, local: &Local) -> Vec<ServiceEntry> {
     let slices = slices_by_service(items);
     let services = items.of(ItemKind::Service).filter_map(|(key, held)| {
         let service: Service = crate::api::parse(&held.body).ok()?;
-        Some(entry(&key.namespace, &key.name, service, &slices))
+        Some(entry((&key.namespace, &key.name), service, &slices, local))
     });
     services.collect()
 }
@@ -84,7 +86,7 @@ fn slices_by_service(items: &Items) -> Slices {
     slices
 }
 
-fn entry(namespace: &str, name: &str, service: Service, slices: &Slices) -> ServiceEntry {
+fn entry((namespace, name): (&str, &str), service: Service, slices: &Slices, local: &Local) -> ServiceEntry {
     let spec = service.spec;
     let none: &[EndpointSlice] = &[];
     let own = slices.get(&(namespace.to_string(), name.to_string())).map_or(none, Vec::as_slice);
@@ -98,7 +100,7 @@ fn entry(namespace: &str, name: &str, service: Service, slices: &Slices) -> Serv
     for port in &spec.ports {
         let port_name = port.name.clone().unwrap_or_default();
         let mut backends: Vec<Backend> =
-            own.iter().flat_map(|slice| backends(slice, Some(&port_name), publish)).collect();
+            own.iter().flat_map(|slice| backends(slice, Some(&port_name), publish, local)).collect();
         backends.sort();
         backends.dedup();
         ports.push(ServicePortEntry {
@@ -111,7 +113,7 @@ fn entry(namespace: &str, name: &str, service: Service, slices: &Slices) -> Serv
     }
     if ports.is_empty() {
         // A headless Service may have no ports, but its addresses still have names.
-        let mut backends: Vec<Backend> = own.iter().flat_map(|s| backends(s, None, publish)).collect();
+        let mut backends: Vec<Backend> = own.iter().flat_map(|s| backends(s, None, publish, local)).collect();
         backends.sort();
         ports.push(ServicePortEntry { backends, ..ServicePortEntry::default() });
     }
@@ -129,7 +131,7 @@ fn entry(namespace: &str, name: &str, service: Service, slices: &Slices) -> Serv
     }
 }
 
-fn backends(slice: &EndpointSlice, port: Option<&str>, publish: bool) -> Vec<Backend> {
+fn backends(slice: &EndpointSlice, port: Option<&str>, publish: bool, local: &Local) -> Vec<Backend> {
     let number = match port {
         None => Some(0),
         Some(name) => {
@@ -138,12 +140,12 @@ fn backends(slice: &EndpointSlice, port: Option<&str>, publish: bool) -> Vec<Bac
         }
     };
     let Some(number) = number else { return Vec::new() };
-    let ready = |e: &crate::api::Endpoint| e.conditions.ready != Some(false);
+    let ready = |e: &crate::api::Endpoint| local.is_ready(e).unwrap_or(e.conditions.ready != Some(false));
     let wanted = slice.endpoints.iter().filter(|e| ready(e) || publish);
     wanted
         .filter_map(|e| {
             Some(Backend {
-                ip: e.addresses.first()?.clone(),
+                ip: local.address(e)?.into(),
                 port: number,
                 hostname: e.hostname.clone().unwrap_or_default(),
                 node: e.node_name.clone().unwrap_or_default(),

@@ -27,7 +27,7 @@ fn items() -> Items {
 
 #[test]
 fn backends_are_the_ready_ones_in_order() {
-    let table = table(&items());
+    let table = table(&items(), &Local::default());
     let web = table.iter().find(|s| s.name == "web-app").unwrap();
     let ips: Vec<&str> = web.ports[0].backends.iter().map(|b| b.ip.as_str()).collect();
     assert_eq!(ips, ["10.42.0.2", "10.42.0.3"]);
@@ -49,7 +49,7 @@ fn variables_of_services() {
 
 #[test]
 fn names_are_answered_refused_or_passed_on() {
-    let names = Names::new("cluster.local", table(&items()));
+    let names = Names::new("cluster.local", table(&items(), &Local::default()));
     let a = |ip: &str| Record2::Address(ip.parse().unwrap());
     use super::DnsRecord as Record2;
     for (name, wanted, answer) in [
@@ -98,4 +98,43 @@ fn pods_of_the_node_are_preferred() {
     assert_eq!(ips(&far, false), ["10.42.1.2"]);
     assert!(ips(&far, true).is_empty());
     assert_eq!(ips(&port(vec![backend("192.0.2.1", "")]), true), ["192.0.2.1"]);
+}
+
+/// The board has lost power while the hub was away: its pods have other addresses, and the hub's slices are of before.
+#[test]
+fn the_boards_own_pods_are_where_they_are_now() {
+    let mut items = Items::default();
+    let mut put = |kind, name: &str, body: serde_json::Value| {
+        items.put(ItemKey::new(kind, "default", name), 1, body.to_string().into_bytes().into());
+    };
+    put(ItemKind::Service, "web", json!({"spec": {"clusterIP": "10.96.0.10", "ports": [{"port": 80}]}}));
+    let endpoint = |ip: &str, node: &str, pod: &str, conditions: serde_json::Value| json!({"addresses": [ip], "nodeName": node,
+        "conditions": conditions, "targetRef": {"kind": "Pod", "namespace": "default", "name": pod, "uid": pod}});
+    put(ItemKind::EndpointSlice, "web-1", json!({"metadata": {"labels": {"kubernetes.io/service-name": "web"}},
+        "ports": [{"port": 8080}], "endpoints": [
+            endpoint("10.42.0.2", "here", "moved", json!({"ready": true})),
+            endpoint("10.42.0.3", "here", "waits", json!({"ready": true})),
+            endpoint("10.42.0.4", "here", "well", json!({"ready": false})),
+            endpoint("10.42.0.5", "here", "going", json!({"ready": false, "terminating": true})),
+            endpoint("10.42.0.6", "here", "unknown", json!({"ready": true})),
+            endpoint("10.42.1.2", "there", "moved", json!({"ready": true}))]}));
+    let objects = ["moved", "waits", "well", "going"].map(|name| {
+        crate::api::parse::<crate::api::Pod>(json!({"metadata": {"name": name, "namespace": "default"}}).to_string().as_bytes())
+            .unwrap()
+    });
+    let ips = ["10.42.0.9", "", "10.42.0.10", "10.42.0.11"].map(|ip| if ip.is_empty() { vec![] } else { vec![ip.to_string()] });
+    let uid: crate::pods::Uid = "u".into();
+    let view = |n: usize| crate::pods::PodView {
+        uid: &uid,
+        object: &objects[n],
+        ips: &ips[n],
+        sandbox_ready: n != 1,
+        ready: n != 1,
+    };
+    let seen = |local: &Local| -> Vec<String> {
+        table(&items, local)[0].ports[0].backends.iter().map(|b| b.ip.clone()).collect()
+    };
+    assert_eq!(seen(&Local::default()), ["10.42.0.2", "10.42.0.3", "10.42.0.6", "10.42.1.2"], "as the hub has said");
+    let local = Local::new("here", (0..4).map(view));
+    assert_eq!(seen(&local), ["10.42.0.10", "10.42.0.6", "10.42.0.9", "10.42.1.2"]);
 }
