@@ -21,7 +21,7 @@ use crate::{
 use limpet_agent_core::{
     Input,
     metered::{Gates, Traffic},
-    plan::{ContainerPlan, ImageFacts, PodResources, Qos, ResourcePlan, SandboxPlan},
+    plan::{ContainerPlan, ENV_FILE_BYTES_MAX, ImageFacts, PodResources, Qos, ResourcePlan, SandboxPlan},
     pods::{Check, ContainerRef, Exit, HookKind, ImageError, ProbeKind, PullPolicy, RanAs, StartStage, Uid},
     volumes::{VolumeContent, VolumePlan},
 };
@@ -273,6 +273,21 @@ impl Hands {
     /// Whether something did not fit on the disk since the last time.
     pub fn take_disk_full(&self) -> bool {
         std::mem::take(&mut self.lock().disk_full)
+    }
+
+    pub fn read_env_files(&self, uid: Uid, container: Arc<str>, wanted: BTreeSet<(String, String)>) {
+        let sources = self.lock().volumes.get(&uid).cloned().unwrap_or_default();
+        self.spawn(async move {
+            let read = |(volume, path): (String, String)| {
+                let text = match sources.get(&volume) {
+                    Some(source) => volumes::read_text(source, &path, ENV_FILE_BYTES_MAX)?,
+                    None => None,
+                };
+                Ok(((volume, path), text))
+            };
+            let files = wanted.into_iter().map(read).collect();
+            Input::EnvFilesRead { uid, container, files }
+        });
     }
 
     pub fn start_container(&self, uid: Uid, plan: ContainerPlan, extras: Extras) {

@@ -591,6 +591,7 @@ impl Agent {
             Action::PullImage { uid, container, image, policy, secrets } => {
                 self.hands.pull_image(uid, container, (image, policy), secrets);
             }
+            Action::ReadEnvFiles { uid, container, files } => self.hands.read_env_files(uid, container, files),
             Action::StartContainer { uid, plan } => {
                 self.look_at_kept();
                 let kept = self.keeps(&uid, &plan.name);

@@ -31,7 +31,7 @@ pub struct Resources {
     pub cpu_period_us: Option<u64>,
     pub memory_limit_bytes: Option<u64>,
     pub pids_limit: Option<u64>,
-    /// Bytes by the kernel's name of the page size (`2MB`); every size that is not named is 0. v2 only.
+    /// Bytes by the kernel's name of the page size (`2MB`); every size that is not named is 0.
     pub hugepages: Option<BTreeMap<String, u64>>,
 }
 

@@ -19,6 +19,8 @@ pub use atomic::{File, Payload};
 pub use emptydir::Medium;
 pub use hostpath::HostPathType;
 
+const MOUNTS: &str = "/proc/self/mountinfo";
+
 /// Where a volume of a pod lives: `<data>/pods/<uid>/volumes/<kind>/<name>`, kubelet's layout without the plugin
 /// prefix.
 pub fn dir(data_dir: &Path, pod_uid: &str, kind: &str, name: &str) -> PathBuf {
@@ -50,12 +52,29 @@ pub fn unmount_below(base: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The text of a file of a volume; `None` when it is not there. The sentence says what else is wrong with it.
+pub fn read_text(volume: &Path, path: &str, bytes_max: usize) -> std::result::Result<Option<String>, String> {
+    use std::io::Read;
+    let told = |err: Error| format!("file \"{path}\" of the volume: {err}");
+    let file = match subpath::open_file(volume, path) {
+        Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(told)?,
+    };
+    let mut bytes = Vec::new();
+    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(told)?;
+    if bytes.len() > bytes_max {
+        return Err(format!("file \"{path}\" of the volume is larger than {bytes_max} bytes"));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| format!("file \"{path}\" of the volume is not text in UTF-8"))?;
+    Ok(Some(text))
+}
+
 pub fn is_mount_point(path: &Path) -> Result<bool> {
     Ok(mount_points()?.iter().any(|point| point == path))
 }
 
 fn mount_points() -> Result<Vec<PathBuf>> {
-    let text = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let text = std::fs::read_to_string(MOUNTS)?;
     Ok(text.lines().filter_map(|line| line.split(' ').nth(4)).map(|field| PathBuf::from(unescape(field))).collect())
 }
 

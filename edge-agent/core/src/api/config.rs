@@ -2,7 +2,7 @@
 //!
 //! In: serde. Out: plain data.
 
-use super::pod::{IntOrString, Meta};
+use super::{handler::IntOrString, pod::Meta};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 

@@ -4,10 +4,12 @@
 //! Never: writes objects, or knows fields that the agent does not act on.
 
 mod config;
+mod handler;
 mod pod;
 mod volume;
 
 pub use config::{ConfigMap, Endpoint, EndpointPort, EndpointSlice, Secret, Service, ServicePort, Token};
+pub use handler::*;
 pub use pod::*;
 pub use volume::*;
 

@@ -2,6 +2,7 @@
 //!
 //! In: serde. Out: plain data. Never: behaviour beyond looking up defaults.
 
+use super::handler::{Lifecycle, Probe};
 use super::volume::Volume;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -112,6 +113,15 @@ pub struct PodSpec {
     pub runtime_class_name: Option<String>,
     /// Of the whole pod (KEP-2837).
     pub resources: Resources,
+    /// What the RuntimeClass takes besides.
+    pub overhead: BTreeMap<String, Quantity>,
+    pub os: Os,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Os {
+    pub name: String,
 }
 
 impl PodSpec {
@@ -176,6 +186,9 @@ pub struct PodSecurityContext {
     pub seccomp_profile: Option<SeccompProfile>,
     pub app_armor_profile: Option<SeccompProfile>,
     pub sysctls: Vec<NameValue>,
+    pub se_linux_change_policy: Option<serde::de::IgnoredAny>,
+    pub se_linux_options: Option<serde::de::IgnoredAny>,
+    pub windows_options: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -207,6 +220,8 @@ pub struct SecurityContext {
     pub seccomp_profile: Option<SeccompProfile>,
     pub app_armor_profile: Option<SeccompProfile>,
     pub proc_mount: Option<String>,
+    pub se_linux_options: Option<serde::de::IgnoredAny>,
+    pub windows_options: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -306,6 +321,17 @@ pub struct EnvSource {
     pub resource_field_ref: Option<ResourceFieldRef>,
     pub config_map_key_ref: Option<KeyRef>,
     pub secret_key_ref: Option<KeyRef>,
+    pub file_key_ref: Option<FileKeyRef>,
+}
+
+/// A variable in a file of one of the pod's volumes.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct FileKeyRef {
+    pub volume_name: String,
+    pub path: String,
+    pub key: String,
+    pub optional: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -387,80 +413,6 @@ impl Quantity {
     pub fn milli(&self) -> Option<i64> {
         crate::quantity::milli(&self.text())
     }
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum IntOrString {
-    Int(i64),
-    Text(String),
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Probe {
-    #[serde(flatten)]
-    pub handler: Handler,
-    pub initial_delay_seconds: Option<u32>,
-    pub period_seconds: Option<u32>,
-    pub timeout_seconds: Option<u32>,
-    pub success_threshold: Option<u32>,
-    pub failure_threshold: Option<u32>,
-    pub termination_grace_period_seconds: Option<i64>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Handler {
-    pub exec: Option<ExecAction>,
-    pub http_get: Option<HttpGet>,
-    pub tcp_socket: Option<TcpSocket>,
-    pub grpc: Option<Grpc>,
-    pub sleep: Option<SleepAction>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct ExecAction {
-    pub command: Vec<String>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct HttpGet {
-    pub path: Option<String>,
-    pub port: Option<IntOrString>,
-    pub host: Option<String>,
-    pub scheme: Option<String>,
-    pub http_headers: Vec<NameValue>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct TcpSocket {
-    pub port: Option<IntOrString>,
-    pub host: Option<String>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct Grpc {
-    pub port: u16,
-    pub service: Option<String>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct SleepAction {
-    pub seconds: u32,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Lifecycle {
-    pub post_start: Option<Box<Handler>>,
-    pub pre_stop: Option<Box<Handler>>,
-    pub stop_signal: Option<String>,
 }
 
 /// A volume of mode Block as a device of a container.

@@ -152,6 +152,9 @@ pub struct Projection {
     #[serde(rename = "downwardAPI")]
     pub downward_api: Option<DownwardSource>,
     pub service_account_token: Option<TokenSource>,
+    /// What this node cannot project; said, not passed over.
+    pub cluster_trust_bundle: Option<serde::de::IgnoredAny>,
+    pub pod_certificate: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

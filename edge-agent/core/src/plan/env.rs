@@ -4,7 +4,7 @@
 //! Never: an invalid name from a ConfigMap; such keys are passed over as kubelet does.
 
 use super::{expand::expand, fields};
-use super::{Context, field_value, resource_value};
+use super::{Context, env_files, field_value, resource_value};
 use crate::{
     api::{ConfigMap, Container, EnvSource, EnvVar, KeyRef, Secret},
     services,
@@ -121,6 +121,9 @@ fn from_source(
         let text = |v: &Vec<u8>| String::from_utf8_lossy(v).into_owned();
         let found = secret.map(|s| s.entries().get(reference.key.as_str()).map(text));
         return key_of(found, reference, ("secret", "Secret"), namespace);
+    }
+    if let Some(reference) = &source.file_key_ref {
+        return env_files::value(&context.pod.spec, context.env_files, reference);
     }
     Ok(Some(String::new()))
 }

@@ -3,7 +3,7 @@
 //! In: a field path or a resource name. Out: its text.
 //! Source: Kubernetes "Downward API", available fields; resource values are rounded up to the divisor.
 
-use super::HostFacts;
+use super::{EnvFiles, HostFacts};
 use crate::api::{Container, Pod, ResourceFieldRef};
 
 /// What plans are made from, besides the desired set.
@@ -13,6 +13,8 @@ pub struct Context<'a> {
     pub host: &'a HostFacts,
     /// The pod's addresses; the host's when it uses the host's network.
     pub pod_ips: &'a [String],
+    /// Only for containers: files that their variables are in.
+    pub env_files: &'a EnvFiles,
 }
 
 /// Value of a `fieldRef`. `None` for a path that is not supported.

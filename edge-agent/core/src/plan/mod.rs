@@ -6,6 +6,7 @@
 
 mod claimed;
 mod env;
+mod env_files;
 mod etc;
 mod expand;
 mod fields;
@@ -14,6 +15,7 @@ mod resources;
 mod security;
 pub mod sysctls;
 
+pub use env_files::{ENV_FILE_BYTES_MAX, EnvFiles, NO_ENV_FILES, wanted as env_files_wanted};
 pub use etc::{DnsPlan, etc_hosts, resolv_conf};
 pub use fields::{Context, field_value, resource_value};
 pub use mounts::{MountPlan, MountSource, Propagation};
@@ -150,6 +152,15 @@ pub struct HostPort {
     pub protocol: String,
 }
 
+impl HostPort {
+    /// Whether both cannot be had on one host.
+    pub fn collides(&self, other: &HostPort) -> bool {
+        let any = |ip: &str| matches!(ip, "" | "0.0.0.0" | "::");
+        let same_ip = self.host_ip == other.host_ip || any(&self.host_ip) || any(&other.host_ip);
+        same_ip && (self.host_port, &self.protocol) == (other.host_port, &other.protocol)
+    }
+}
+
 /// 64 hex characters that name one attempt of one container.
 pub fn container_id(uid: &str, container: &str, attempt: u32) -> String {
     let mut text = String::with_capacity(64);
@@ -181,15 +192,6 @@ pub fn sandbox(pod: &Pod, host: &HostFacts) -> SandboxPlan {
     let fqdn = spec.subdomain.as_deref().filter(|s| !s.is_empty() && !overridden).map(|subdomain| {
         format!("{short}.{subdomain}.{}.svc.{}", meta.namespace, host.cluster_domain)
     });
-    let all = spec.init_containers.iter().chain(&spec.containers);
-    let host_ports = all.flat_map(|c| &c.ports).filter_map(|p| {
-        Some(HostPort {
-            host_ip: p.host_ip.clone().unwrap_or_default(),
-            host_port: p.host_port.filter(|port| *port != 0)?,
-            container_port: p.container_port,
-            protocol: p.protocol.clone().unwrap_or_else(|| "TCP".into()),
-        })
-    });
     let hostname = match (&fqdn, spec.set_hostname_as_fqdn) {
         _ if spec.host_network => host.node_name.clone(),
         (Some(full), true) => full.clone(),
@@ -209,10 +211,23 @@ pub fn sandbox(pod: &Pod, host: &HostFacts) -> SandboxPlan {
         sysctls: spec.security_context.sysctls.iter().map(|s| (sysctls::name(&s.name), s.value.clone())).collect(),
         qos: qos(spec),
         resources: pod_resources(spec),
-        host_ports: if spec.host_network { Vec::new() } else { host_ports.collect() },
+        host_ports: if spec.host_network { Vec::new() } else { host_ports(spec).collect() },
         dns: etc::dns_plan(pod, host),
         host_aliases: spec.host_aliases.iter().map(|a| (a.ip.clone(), a.hostnames.clone())).collect(),
     }
+}
+
+/// Ports of the host that a pod has for itself.
+pub fn host_ports(spec: &PodSpec) -> impl Iterator<Item = HostPort> + '_ {
+    let all = spec.init_containers.iter().chain(&spec.containers);
+    all.flat_map(|c| &c.ports).filter_map(|p| {
+        Some(HostPort {
+            host_ip: p.host_ip.clone().unwrap_or_default(),
+            host_port: p.host_port.filter(|port| *port != 0)?,
+            container_port: p.container_port,
+            protocol: p.protocol.clone().unwrap_or_else(|| "TCP".into()),
+        })
+    })
 }
 
 /// The plan of one attempt of one container. The error is kubelet's message of `CreateContainerConfigError`.

@@ -190,10 +190,16 @@ pub fn requests(spec: &PodSpec) -> Requests {
     // What the pod asks for as a whole counts instead of its containers' sum.
     let whole = of_pod(spec).cloned().unwrap_or_default();
     let own = |of: fn(&BTreeMap<String, Quantity>) -> Option<i64>| of(&whole.requests).or(of(&whole.limits));
-    Requests {
+    let asked = Requests {
         cpu_milli: own(cpu).unwrap_or_else(|| effective(spec, &cpu_request)),
         memory_bytes: own(memory).unwrap_or_else(|| effective(spec, &memory_request)),
-    }
+    };
+    asked.with(overhead(spec))
+}
+
+/// What the runtime of the pod's class takes besides.
+fn overhead(spec: &PodSpec) -> Requests {
+    Requests { cpu_milli: cpu(&spec.overhead).unwrap_or(0), memory_bytes: memory(&spec.overhead).unwrap_or(0) }
 }
 
 /// All that run at the same time at most: containers with all sidecars, or an init container with the sidecars before it.
@@ -224,11 +230,14 @@ pub fn pod_resources(spec: &PodSpec) -> PodResources {
     }
     let whole = of_pod(spec).cloned().unwrap_or_default();
     pages.extend(hugepages(&spec.resources.limits));
+    let cpu_limit = cpu(&whole.limits).or_else(|| every(&cpu_limit).then(|| total(&cpu_limit)));
+    let memory_limit = memory(&whole.limits).or_else(|| every(&memory_limit).then(|| total(&memory_limit)));
+    let besides = overhead(spec);
     PodResources {
         cpu_shares: shares(requests(spec).cpu_milli),
-        cpu_quota_us: cpu(&whole.limits).or_else(|| every(&cpu_limit).then(|| total(&cpu_limit))).map(quota),
+        cpu_quota_us: cpu_limit.map(|milli| quota(milli.saturating_add(besides.cpu_milli))),
         cpu_period_us: PERIOD_US,
-        memory_limit_bytes: memory(&whole.limits).or_else(|| every(&memory_limit).then(|| total(&memory_limit))),
+        memory_limit_bytes: memory_limit.map(|bytes| bytes.saturating_add(besides.memory_bytes)),
         hugepages: pages,
     }
 }

@@ -39,7 +39,7 @@ fn host() -> HostFacts {
 fn plan_of(spec: Value) -> Result<ContainerPlan, String> {
     let pod = pod(spec);
     let (host, ips) = (host(), ["10.42.0.5".to_string()]);
-    let context = Context { pod: &pod, host: &host, pod_ips: &ips };
+    let context = Context { pod: &pod, host: &host, pod_ips: &ips, env_files: &NO_ENV_FILES };
     let image = ImageFacts {
         entrypoint: vec!["/entry".into()],
         cmd: vec!["cmd".into()],
@@ -74,6 +74,15 @@ fn resources_of_the_whole_pod() {
     let single = spec(json!({"containers": [{"name": "a", "resources": {"limits": limits}}]}));
     assert_eq!(pod_resources(&single).hugepages, [("1GB".to_string(), 2 << 30), ("64KB".to_string(), 64 << 10)].into());
     assert_eq!(qos(&single), Qos::BestEffort);
+    // What the runtime of a class takes comes on top, of the limits only where there are some.
+    let mut with = whole.clone();
+    with.overhead = spec(json!({"overhead": {"cpu": "250m", "memory": "8Mi"}})).overhead;
+    let got = pod_resources(&with);
+    assert_eq!((got.cpu_shares, got.cpu_quota_us, got.memory_limit_bytes), (768, Some(125_000), Some(208 << 20)));
+    assert_eq!((requests(&with).cpu_milli, requests(&with).memory_bytes), (750, 108 << 20));
+    let mut open = spec(json!({"containers": [{"name": "a"}]}));
+    open.overhead = with.overhead;
+    assert_eq!((pod_resources(&open).memory_limit_bytes, requests(&open).memory_bytes), (None, 8 << 20));
 }
 
 #[test]

@@ -5,8 +5,8 @@
 
 use super::Terminal;
 use crate::{
-    api::Pod,
-    plan::{self, AppArmorPlan, HostFacts, Requests, requests},
+    api::{Pod, PodSpec},
+    plan::{self, AppArmorPlan, HostFacts, HostPort, Requests, requests},
 };
 
 /// System-critical pods are let in whatever room there is.
@@ -14,19 +14,26 @@ const CRITICAL: i64 = 2_000_000_000;
 
 /// The last word on a pod that must not run here.
 pub(super) fn refused(pod: &Pod, host: &HostFacts) -> Option<Terminal> {
-    let (reason, why) = sysctls(pod, host).or_else(|| app_armor(pod, host)).or_else(|| host_users(pod, host))?;
+    let first = os(pod).or_else(|| sysctls(pod, host));
+    let (reason, why) = first.or_else(|| app_armor(pod, host)).or_else(|| host_users(pod, host))?;
     Some(Terminal { succeeded: false, reason: reason.into(), message: format!("Pod was rejected: {why}") })
 }
 
 /// What the pods that are here take, those that end included.
+#[derive(Default)]
 pub(super) struct Others {
     pub pods: u32,
     pub requests: Requests,
+    pub ports: Vec<HostPort>,
 }
 
 /// As `refused`, for want of room. The scheduler has counted already; this is for pods that came past it
 /// (`spec.nodeName`) and for a node that shrank. Static and critical pods always come in.
 pub(super) fn no_room(pod: &Pod, others: &Others, host: &HostFacts) -> Option<Terminal> {
+    if plan::host_ports(&pod.spec).any(|port| others.ports.iter().any(|taken| taken.collides(&port))) {
+        let why = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+        return Some(Terminal { succeeded: false, reason: "NodePorts".into(), message: format!("Pod was rejected: {why}") });
+    }
     if pod.spec.priority.is_some_and(|p| p >= CRITICAL) || host.allocatable_cpu_milli <= 0 {
         return None;
     }
@@ -41,6 +48,28 @@ pub(super) fn no_room(pod: &Pod, others: &Others, host: &HostFacts) -> Option<Te
     let (name, asked, used, there) = rows.into_iter().find(lacks)?;
     let why = format!("Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {there}");
     Some(Terminal { succeeded: false, reason: format!("OutOf{name}"), message: format!("Pod was rejected: {why}") })
+}
+
+/// Fields that a node of this kind cannot heed, and that are no reason not to run the pod: each with a sentence.
+pub(super) fn without_effect(spec: &PodSpec) -> Vec<String> {
+    let own = |pick: fn(&crate::api::SecurityContext) -> bool| spec.all_containers().any(|c| pick(&c.security_context));
+    let mut said = Vec::new();
+    if spec.security_context.se_linux_options.is_some() || own(|c| c.se_linux_options.is_some()) {
+        said.push("securityContext.seLinuxOptions has no effect: this node's agent sets no SELinux labels".into());
+    }
+    if spec.security_context.se_linux_change_policy.is_some() {
+        said.push("securityContext.seLinuxChangePolicy has no effect: this node's agent sets no SELinux labels".into());
+    }
+    if spec.security_context.windows_options.is_some() || own(|c| c.windows_options.is_some()) {
+        said.push("securityContext.windowsOptions has no effect: this node runs Linux".into());
+    }
+    said
+}
+
+fn os(pod: &Pod) -> Option<(&'static str, String)> {
+    let why = "Failed to admit pod as the OS field doesn't match node OS";
+    let other = !pod.spec.os.name.is_empty() && pod.spec.os.name != "linux";
+    other.then(|| ("PodOSNotSupported", why.to_string()))
 }
 
 fn sysctls(pod: &Pod, host: &HostFacts) -> Option<(&'static str, String)> {

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     api::{self, Pod, RestartPolicy},
     clock::Now,
-    plan::{self, Context, HostFacts, ImageFacts},
+    plan::{self, Context, EnvFiles, HostFacts, ImageFacts},
     sync::Items,
 };
 use std::{
@@ -23,8 +23,11 @@ use std::{
     sync::Arc,
 };
 
+/// Kubernetes gives a postStart hook all the time in the world; the end of its container ends it.
+const HOOK_MS_MAX: u64 = 24 * 3600 * 1000;
+
 /// How long before a container whose configuration was refused is tried again without a change of the set.
-const CONFIG_AGAIN_MS: u64 = 20_000;
+pub(super) const CONFIG_AGAIN_MS: u64 = 20_000;
 
 /// Everything a step may read, and where its actions go.
 pub(super) struct Cx<'a> {
@@ -74,6 +77,8 @@ pub(super) enum State {
     PullFailed { until: u64, error: ImageError, message: String, shown_until: Option<u64> },
     /// The image is there; waits for its turn, the sandbox and the volumes.
     Pulled,
+    /// The shell was asked for files that variables are in.
+    Reading,
     /// `CreateContainerConfigError` or `CreateContainerError`; tried again at `until`.
     Refused { until: u64, reason: &'static str, message: String },
     /// The runtime was asked.
@@ -100,6 +105,8 @@ pub(super) struct Container {
     pub role: Role,
     pub state: State,
     pub image: Option<ImageFacts>,
+    /// What was read for the attempt that is to start.
+    pub env_files: Option<EnvFiles>,
     /// Why the download of the image waits.
     pub held: Option<String>,
     /// The newest attempt that was started.
@@ -138,6 +145,7 @@ impl Container {
             role,
             state: State::Idle,
             image: None,
+            env_files: None,
             held: None,
             attempt: None,
             started_ms: 0,
@@ -202,7 +210,7 @@ impl Container {
     /// Between its turn and the end of its postStart hook: those behind it wait.
     pub fn launching(&self) -> bool {
         match &self.state {
-            State::Idle | State::Pulling | State::Pulled | State::Starting { .. } => true,
+            State::Idle | State::Pulling | State::Pulled | State::Reading | State::Starting { .. } => true,
             State::Running(running) => !running.hook_done,
             _ => false,
         }
@@ -248,6 +256,7 @@ impl Container {
     /// Its pod begins again from the first init container: nothing of the last round counts but its failures.
     pub fn begin_again(&mut self, pod: &Facts, cx: &mut Cx<'_>) {
         let state = std::mem::replace(&mut self.state, State::Idle);
+        self.env_files = None;
         self.state = match state {
             State::Ended { at } if self.after(pod.object.spec.restart_policy) == After::RestartAll => {
                 self.restart(pod, at, cx)
@@ -278,9 +287,13 @@ impl Container {
     }
 
     fn start(&mut self, pod: &Facts, cx: &mut Cx<'_>) -> State {
+        if let Some(reading) = self.ask_files(pod, cx) {
+            return reading;
+        }
+        let env_files = &self.env_files.take().unwrap_or_default();
         let image = self.image.clone().unwrap_or_default();
         let attempt = self.attempt.map_or(0, |n| n.saturating_add(1));
-        let context = Context { pod: &pod.object, host: cx.host, pod_ips: &pod.ips };
+        let context = Context { pod: &pod.object, host: cx.host, pod_ips: &pod.ips, env_files };
         match plan::container(&context, cx.items, &self.spec, &image, attempt) {
             Ok(mut plan) => {
                 plan.pid_of = self.spec.target_container_name.as_ref().and_then(|name| pod.ids.get(name).cloned());
@@ -290,11 +303,7 @@ impl Container {
                 cx.out.push_back(Action::StartContainer { uid: pod.uid.clone(), plan: Box::new(plan) });
                 State::Starting { attempt }
             }
-            Err(message) => {
-                pod.event(cx, self.field_path(), Kind::Warning, "Failed", &format!("Error: {message}"));
-                let until = cx.now.mono_ms + CONFIG_AGAIN_MS;
-                State::Refused { until, reason: "CreateContainerConfigError", message }
-            }
+            Err(message) => self.refuse_config(pod, message, cx),
         }
     }
 
@@ -313,7 +322,7 @@ impl Container {
         if let Some(hook) = &self.spec.lifecycle.post_start {
             let check = check_of(hook, &self.spec);
             let at = self.at(&pod.uid);
-            cx.out.push_back(Action::RunHook { at, hook: HookKind::PostStart, check, timeout_ms: 60_000 });
+            cx.out.push_back(Action::RunHook { at, hook: HookKind::PostStart, check, timeout_ms: HOOK_MS_MAX });
         }
     }
 

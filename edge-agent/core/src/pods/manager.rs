@@ -18,7 +18,7 @@ use super::{
 use crate::{
     api::{self, Pod},
     clock::Now,
-    plan::{HostFacts, Requests},
+    plan::{self, HostFacts, Requests},
     sync::Items,
 };
 use limpet_protocol::{ItemKey, ItemKind};
@@ -363,10 +363,11 @@ impl PodManager {
 
 /// What the pods that are here take, those that end included.
 fn others<'a>(pods: impl Iterator<Item = &'a LivePod>) -> Others {
-    let mut others = Others { pods: 0, requests: Requests::default() };
+    let mut others = Others::default();
     for pod in pods.filter(|p| p.terminal.is_none()) {
         others.pods += 1;
         others.requests = others.requests.with(requests_of(pod));
+        others.ports.extend(plan::host_ports(&pod.facts.object.spec));
     }
     others
 }
@@ -411,6 +412,7 @@ fn uid_of(input: &Input) -> Option<Uid> {
         | Input::ImageHeld { uid, .. }
         | Input::ImageReady { uid, .. }
         | Input::ImageFailed { uid, .. }
+        | Input::EnvFilesRead { uid, .. }
         | Input::Evict { uid, .. }
         | Input::SandboxRemoved { uid }
         | Input::PodRemoved { uid } => uid.clone(),
@@ -461,6 +463,9 @@ fn apply(pod: &mut LivePod, input: Input, cx: &mut Cx<'_>) {
         }
         Input::ImageFailed { container, error, message, .. } => {
             with(pod, &container, |c, facts| c.image_failed(facts, error, message, cx));
+        }
+        Input::EnvFilesRead { container, files, .. } => {
+            with(pod, &container, |c, facts| c.files_read(facts, files, cx));
         }
         Input::ContainerStarted(at) => {
             with(pod, &at.container, |c, facts| c.container_started(facts, at.attempt, cx));

@@ -14,6 +14,7 @@ mod memory;
 mod pod;
 mod policy;
 mod probe;
+mod reading;
 mod resize;
 mod statics;
 mod status;
@@ -27,12 +28,12 @@ pub use statics::{StaticPod, static_pod};
 
 use crate::{
     api::Handler,
-    plan::{ContainerPlan, HostFacts, ImageFacts, PodResources, ResourcePlan, SandboxPlan},
+    plan::{ContainerPlan, EnvFiles, HostFacts, ImageFacts, PodResources, ResourcePlan, SandboxPlan},
     volumes::VolumePlan,
 };
 use limpet_protocol::ItemKey;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 pub type Uid = Arc<str>;
 
@@ -70,6 +71,8 @@ pub enum Input {
     ImageHeld { uid: Uid, container: Arc<str>, message: String },
     ImageReady { uid: Uid, container: Arc<str>, image: ImageFacts, pulled_in_ms: Option<u64> },
     ImageFailed { uid: Uid, container: Arc<str>, error: ImageError, message: String },
+    /// Answer to `ReadEnvFiles`; the sentence says what was there instead of a file of variables.
+    EnvFilesRead { uid: Uid, container: Arc<str>, files: Result<EnvFiles, String> },
     ContainerStarted(ContainerRef),
     /// Who the container runs as; said before `ContainerStarted`, and again of what was adopted.
     ContainerUser { at: ContainerRef, user: RanAs },
@@ -203,6 +206,8 @@ pub enum Action {
     CreateSandbox { uid: Uid, plan: Box<SandboxPlan> },
     /// Answer: `ImagePulling` perhaps, then `ImageReady` or `ImageFailed`. `secrets` are `.dockerconfigjson` texts.
     PullImage { uid: Uid, container: Arc<str>, image: String, policy: PullPolicy, secrets: Vec<Vec<u8>> },
+    /// Files of the pod's volumes, as (volume, path). Answer: `EnvFilesRead`.
+    ReadEnvFiles { uid: Uid, container: Arc<str>, files: BTreeSet<(String, String)> },
     /// Answer: `ContainerStarted` or `ContainerFailed`; later `ContainerExited`.
     StartContainer { uid: Uid, plan: Box<ContainerPlan> },
     /// Answer: `ContainerExited` when it ends. `signal` is a name such as `SIGTERM` or `SIGKILL`.

@@ -229,7 +229,7 @@ impl LivePod {
             c.spec.image = image.clone();
             let message = format!("Container {} definition changed, will be restarted", c.name);
             c.stop(&self.facts, grace, &message, cx);
-            if matches!(c.state, State::Pulled | State::PullFailed { .. } | State::Refused { .. }) {
+            if matches!(c.state, State::Pulled | State::Reading | State::PullFailed { .. } | State::Refused { .. }) {
                 c.state = State::Idle;
             }
         }
@@ -302,7 +302,8 @@ impl LivePod {
     }
 
     fn volume_plans(&self, cx: &Cx<'_>) -> (Vec<VolumePlan>, Vec<volumes::VolumeProblem>) {
-        let context = Context { pod: &self.facts.object, host: cx.host, pod_ips: &self.facts.ips };
+        let (pod, pod_ips) = (&self.facts.object, &self.facts.ips);
+        let context = Context { pod, host: cx.host, pod_ips, env_files: &plan::NO_ENV_FILES };
         volumes::plan(&context, cx.items)
     }
 
@@ -350,11 +351,8 @@ impl LivePod {
             self.goal = Goal::Delete;
             return;
         }
-        if !std::mem::replace(&mut self.admitted, true)
-            && let Some(refusal) = super::admit::refused(&self.facts.object, cx.host)
-        {
-            self.facts.event(cx, None, Kind::Warning, &refusal.reason, &refusal.message);
-            self.terminal = Some(refusal);
+        if !std::mem::replace(&mut self.admitted, true) {
+            self.admit(cx);
         }
         let late = self.deadline.is_some_and(|at| at <= cx.now.mono_ms);
         if late && self.terminal.is_none() && self.finished().is_none() {
@@ -371,6 +369,18 @@ impl LivePod {
         }
         if self.terminal.is_some() {
             self.goal = Goal::Finish;
+        }
+    }
+
+    /// The node looks at it for the first time: takes it or not, and says what it cannot do for it.
+    fn admit(&mut self, cx: &mut Cx<'_>) {
+        if let Some(refusal) = super::admit::refused(&self.facts.object, cx.host) {
+            self.facts.event(cx, None, Kind::Warning, &refusal.reason, &refusal.message);
+            self.terminal = Some(refusal);
+            return;
+        }
+        for words in super::admit::without_effect(&self.facts.object.spec) {
+            self.facts.event(cx, None, Kind::Warning, "FieldWithoutEffect", &words);
         }
     }
 

@@ -296,7 +296,7 @@ fn states<'a>(c: &'a Container, pod: &Facts, waiting: &str) -> (Value, Option<&'
         State::Running(r) | State::Stopping { running: r, .. } => {
             (json!({"running": {"startedAt": rfc3339(r.started_ms)}}), c.last.as_ref())
         }
-        State::Idle | State::Pulling | State::Pulled | State::Starting { .. } | State::Ended { .. } => {
+        State::Idle | State::Pulling | State::Pulled | State::Reading | State::Starting { .. } | State::Ended { .. } => {
             match ended {
                 Some(e) => (json!({"terminated": terminated(e)}), c.last.as_ref()),
                 None => match c.held.as_deref().filter(|_| matches!(c.state, State::Pulling)) {

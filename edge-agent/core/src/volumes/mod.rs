@@ -167,6 +167,10 @@ fn content(context: &Context<'_>, items: &Items, volume: &Volume, grouped: bool)
     } else if let Some(projected) = &volume.projected {
         files.default_mode = projected.default_mode.unwrap_or(0o644);
         for (index, source) in projected.sources.iter().enumerate() {
+            let bundle = source.cluster_trust_bundle.as_ref().map(|_| "clusterTrustBundle");
+            if let Some(kind) = bundle.or(source.pod_certificate.as_ref().map(|_| "podCertificate")) {
+                return Err(format!("projected source {kind} is not supported by this node's agent; use a configMap or a secret"));
+            }
             secret |= source.secret.is_some() || source.service_account_token.is_some();
             if let Some(c) = &source.config_map {
                 files.config_map(context, items, c)?;

@@ -21,7 +21,7 @@ fn plan_of(volume: Value) -> Result<VolumeContent, String> {
         "spec": {"volumes": [volume], "containers": [{"name": "c", "image": "i"}]}});
     let pod: api::Pod = api::parse(object.to_string().as_bytes()).unwrap();
     let host = HostFacts::default();
-    let (mut plans, mut problems) = plan(&Context { pod: &pod, host: &host, pod_ips: &[] }, &items());
+    let (mut plans, mut problems) = plan(&Context { pod: &pod, host: &host, pod_ips: &[], env_files: &crate::plan::NO_ENV_FILES }, &items());
     match problems.pop() {
         Some(problem) => Err(problem.message),
         None => Ok(plans.remove(0).content),
@@ -56,7 +56,7 @@ fn claims_are_the_volumes_behind_them() {
         let object = json!({"metadata": {"name": "p", "namespace": "default", "uid": "u"}, "spec": spec(volume)});
         let pod: api::Pod = api::parse(object.to_string().as_bytes()).unwrap();
         let host = crate::plan::HostFacts::default();
-        let context = Context { pod: &pod, host: &host, pod_ips: &[] };
+        let context = Context { pod: &pod, host: &host, pod_ips: &[], env_files: &crate::plan::NO_ENV_FILES };
         let (mut plans, mut problems) = plan(&context, &items);
         plans.pop().map(|p| p.content).ok_or_else(|| problems.remove(0).message)
     };

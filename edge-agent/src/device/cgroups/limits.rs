@@ -27,8 +27,8 @@ pub fn apply(hierarchies: &Hierarchies, group: &str, wanted: &Resources) -> Resu
     if let (Some(dir), Some(limit)) = (hierarchies.dir("pids", group), wanted.pids_limit) {
         set(&dir, "pids.max", &limit.to_string())?;
     }
-    if let (true, Some(dir), Some(pages)) = (hierarchies.is_v2(), hierarchies.dir("hugetlb", group), &wanted.hugepages) {
-        hugepages(&dir, pages)?;
+    if let (Some(dir), Some(pages)) = (hierarchies.dir("hugetlb", group), &wanted.hugepages) {
+        hugepages(&dir, hierarchies.is_v2(), pages)?;
     }
     Ok(())
 }
@@ -88,14 +88,15 @@ pub fn end_together(hierarchies: &Hierarchies, group: &str) -> Result<()> {
 }
 
 /// What is not asked for is not given: otherwise any container could take the pages that another one reserved.
-fn hugepages(dir: &Path, wanted: &std::collections::BTreeMap<String, u64>) -> Result<()> {
+fn hugepages(dir: &Path, v2: bool, wanted: &std::collections::BTreeMap<String, u64>) -> Result<()> {
+    let word = if v2 { ".max" } else { ".limit_in_bytes" };
     for entry in std::fs::read_dir(dir)?.flatten() {
         let name = entry.file_name();
-        let Some(size) = name.to_str().and_then(|n| n.strip_prefix("hugetlb.")?.strip_suffix(".max")) else { continue };
+        let Some(size) = name.to_str().and_then(|n| n.strip_prefix("hugetlb.")?.strip_suffix(word)) else { continue };
         if size.ends_with(".rsvd") {
             continue;
         }
-        set(dir, &format!("hugetlb.{size}.max"), &wanted.get(size).copied().unwrap_or(0).to_string())?;
+        set(dir, &format!("hugetlb.{size}{word}"), &wanted.get(size).copied().unwrap_or(0).to_string())?;
     }
     Ok(())
 }

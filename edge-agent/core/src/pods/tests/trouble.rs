@@ -20,6 +20,96 @@ fn a_missing_config_map_holds_the_container_until_it_comes() {
     assert!(w.plans[0].env.contains(&("A".into(), "1".into())));
 }
 
+/// Variables in a file that an init container writes: read anew for each attempt.
+#[test]
+fn variables_are_read_from_files_before_each_attempt() {
+    let source = |optional: bool| {
+        json!({"fileKeyRef": {"volumeName": "v", "path": "f", "key": "A", "optional": optional}})
+    };
+    let env = |optional| json!([{"name": "X", "valueFrom": source(optional)}, {"name": "Y", "value": "$(X)!"}]);
+    let mut spec = one("Always", json!({"env": env(false)}));
+    spec["volumes"] = json!([{"name": "v", "emptyDir": {}}]);
+    let mut w = World::new();
+    w.pod("p", spec);
+    w.run(1000);
+    assert_eq!(w.state("p", "c"), "CreateContainerConfigError");
+    assert!(w.has_event("Failed", "Error: environment variable file \"f\" not found in volume \"v\""));
+    w.env_file = Some("A='one'".into());
+    w.run(30_000);
+    assert_eq!(w.state("p", "c"), "running");
+    w.behave.insert("c".into(), Behaviour { exits: Some((1000, 1)), ..Behaviour::default() });
+    let value = |w: &World, name: &str| {
+        let last = w.plans.last().unwrap();
+        last.env.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone())
+    };
+    assert_eq!((value(&w, "X").as_deref(), value(&w, "Y").as_deref()), (Some("one"), Some("one!")));
+    let mut w = World::new();
+    w.behave.insert("c".into(), Behaviour { exits: Some((1000, 1)), ..Behaviour::default() });
+    let mut spec = one("Always", json!({"env": env(true)}));
+    spec["volumes"] = json!([{"name": "v", "emptyDir": {}}]);
+    w.pod("p", spec);
+    w.run(500);
+    assert_eq!((w.plans.len(), value(&w, "X"), value(&w, "Y").as_deref()), (1, None, Some("$(X)!")));
+    w.env_file = Some("A='two'".into());
+    w.run(15_000);
+    assert_eq!(value(&w, "X").as_deref(), Some("two"));
+    assert_eq!(w.log.iter().filter(|l| *l == "read for c").count(), w.plans.len(), "one look for each attempt");
+}
+
+/// What a node cannot do for a pod it says: as kubelet's refusal, or as an Event where the pod can run without.
+#[test]
+fn what_this_node_cannot_do_is_said() {
+    let mut w = World::new();
+    let mut spec = one("Always", json!({"securityContext": {"seLinuxOptions": {"level": "s0"}}}));
+    spec["securityContext"] = json!({"windowsOptions": {"runAsUserName": "x"}, "seLinuxChangePolicy": "Recursive"});
+    w.pod("p", spec.clone());
+    w.run(1000);
+    assert_eq!(w.state("p", "c"), "running");
+    assert!(w.has_event("FieldWithoutEffect", "securityContext.seLinuxOptions has no effect"));
+    assert!(w.has_event("FieldWithoutEffect", "securityContext.windowsOptions has no effect"));
+    assert!(w.has_event("FieldWithoutEffect", "securityContext.seLinuxChangePolicy has no effect"));
+    let said = w.events.len();
+    w.pod("p", spec);
+    w.run(1000);
+    assert_eq!(w.events.len(), said, "once is enough");
+    let mut spec = one("Always", json!({}));
+    spec["os"] = json!({"name": "windows"});
+    w.pod("w", spec);
+    w.run(1000);
+    assert_eq!((w.phase("w"), &w.status["w"]["reason"]), ("Failed", &json!("PodOSNotSupported")));
+    for source in ["clusterTrustBundle", "podCertificate"] {
+        let mut spec = one("Always", json!({}));
+        spec["volumes"] = json!([{"name": "v", "projected": {"sources": [{source: {}}]}}]);
+        w.pod(source, spec);
+        w.run(1000);
+        assert_eq!(w.state(source, "c"), "ContainerCreating");
+        assert!(w.has_event("FailedMount", &format!("projected source {source} is not supported by this node's agent")));
+    }
+}
+
+/// Two pods cannot have one port of the board.
+#[test]
+fn a_port_of_the_host_is_given_once() {
+    let port = |ip: &str, port: u16, protocol: &str| {
+        one("Always", json!({"ports": [{"containerPort": 80, "hostPort": port, "hostIP": ip, "protocol": protocol}]}))
+    };
+    let mut w = World::new();
+    w.pod("first", port("192.0.2.1", 8080, "TCP"));
+    for (name, spec, fits) in [
+        ("other-port", port("", 8081, "TCP"), true),
+        ("other-protocol", port("", 8080, "UDP"), true),
+        ("other-ip", port("192.0.2.2", 8080, "TCP"), true),
+        ("same", port("192.0.2.1", 8080, "TCP"), false),
+        ("any-ip", port("0.0.0.0", 8080, "TCP"), false),
+    ] {
+        w.pod(name, spec);
+        w.run(1000);
+        let (phase, reason) = (w.phase(name), w.status[name]["reason"].clone());
+        let want = if fits { ("Running", json!(null)) } else { ("Failed", json!("NodePorts")) };
+        assert_eq!((phase, reason), want, "{name}");
+    }
+}
+
 #[test]
 fn a_missing_secret_volume_holds_the_pod_and_a_changed_one_is_swapped() {
     let mut spec = one("Always", json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]}));

@@ -42,6 +42,8 @@ pub struct World {
     pub volumes: Vec<Vec<crate::volumes::VolumePlan>>,
     pub plans: Vec<crate::plan::ContainerPlan>,
     pub probes: u32,
+    /// What each file of variables says.
+    pub env_file: Option<String>,
     later: Vec<(u64, Input)>,
     generation: u64,
 }
@@ -72,6 +74,7 @@ impl World {
             volumes: Vec::new(),
             plans: Vec::new(),
             probes: 0,
+            env_file: None,
             later: Vec::new(),
             generation: 0,
         };
@@ -184,6 +187,11 @@ impl World {
             Action::PullImage { uid, container, .. } => {
                 let image = ImageFacts { cmd: vec!["x".into()], digest_ref: "i@sha256:1".into(), ..Default::default() };
                 self.soon(Input::ImageReady { uid, container, image, pulled_in_ms: None });
+            }
+            Action::ReadEnvFiles { uid, container, files } => {
+                self.log.push(format!("read for {container}"));
+                let files = files.into_iter().map(|key| (key, self.env_file.clone())).collect();
+                self.soon(Input::EnvFilesRead { uid, container, files: Ok(files) });
             }
             Action::StartContainer { uid, plan } => self.start(uid, *plan),
             Action::Signal { at, signal } => self.signal(at, &signal),

@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 
+use super::volumes;
 use crate::field::FieldError;
 use crate::kinds::fill::{list, map, text};
 use crate::kinds::rules::{Errors, join, required};
@@ -100,6 +101,17 @@ fn value_from(variable: &Value, path: &str, errors: &mut Errors) {
     }
     if from["resourceFieldRef"].is_object() {
         amount(&from["resourceFieldRef"], &join(path, "resourceFieldRef"), errors);
+    }
+    if from["fileKeyRef"].is_object() {
+        let (path, file) = (join(path, "fileKeyRef"), &from["fileKeyRef"]);
+        if let Some(key) = required(file, "key", &path, errors) {
+            let wrong = names::env_name(key).into_iter();
+            errors.extend(wrong.map(|words| FieldError::invalid(join(&path, "key"), key, words)));
+        }
+        _ = required(file, "volumeName", &path, errors);
+        if let Some(place) = required(file, "path", &path, errors) {
+            volumes::inside(place, &join(&path, "path"), errors);
+        }
     }
     if sources == 0 {
         let words = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`";

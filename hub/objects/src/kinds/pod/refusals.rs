@@ -186,6 +186,13 @@ fn choices() {
     }
 }
 
+#[test]
+fn groups_of_pods_are_refused() {
+    let said = refused(&[("schedulingGroup", json!({"podGroupName": "g"}))]);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].starts_with("spec.schedulingGroup: Forbidden: pods are placed one by one here"), "{said:?}");
+}
+
 /// (changes, what is said of them without the path's start)
 #[test]
 fn rules() {
@@ -218,6 +225,15 @@ fn rules() {
                 json!({"name": "a", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "2"}}}))],
             "containers[0].env[0].valueFrom.resourceFieldRef.divisor: Invalid value: \"2\": only divisor's values 1m and 1 \
              are supported with the cpu resource",
+        ),
+        (
+            &[("containers/0/env/0", json!({"name": "a", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "f"}}}))],
+            "containers[0].env[0].valueFrom.fileKeyRef.key: Required value",
+        ),
+        (
+            &[("containers/0/env/0",
+                json!({"name": "a", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "/f", "key": "K"}}}))],
+            "containers[0].env[0].valueFrom.fileKeyRef.path: Invalid value: \"/f\": must be a relative path",
         ),
         (
             &[("containers/0/volumeMounts/0", json!({"name": "v", "mountPath": "/x", "subPath": "a", "subPathExpr": "b"}))],

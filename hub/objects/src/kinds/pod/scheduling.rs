@@ -18,6 +18,10 @@ pub fn validate(spec: &Value, path: &str, errors: &mut Errors) {
     gates(spec, path, errors);
     spread(spec, path, errors);
     tolerations(list(spec, "tolerations"), &join(path, "tolerations"), errors);
+    if spec["schedulingGroup"].is_object() {
+        let words = "pods are placed one by one here: there are no groups of pods (the API server of 1.36 drops this field)";
+        errors.push(FieldError::forbidden(join(path, "schedulingGroup"), words));
+    }
 }
 
 fn gates(spec: &Value, path: &str, errors: &mut Errors) {

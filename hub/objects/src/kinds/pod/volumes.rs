@@ -122,7 +122,8 @@ fn items(source: &Value, path: &str, errors: &mut Errors) {
 }
 
 /// A relative path without back steps, as every file of a volume has.
-fn inside(place: &str, path: &str, errors: &mut Errors) {
+/// A path that must stay where it begins.
+pub(super) fn inside(place: &str, path: &str, errors: &mut Errors) {
     if place.starts_with('/') {
         errors.push(FieldError::invalid(path, place, "must be a relative path"));
     }

@@ -1,0 +1,42 @@
+//! Before a container starts: the files that its variables are in.
+//!
+//! In: a container whose turn it is; what the shell has read. Out: the question for the files, or the way on.
+//! Never: keeps what was read for another attempt: an init container may have written anew.
+
+use super::{
+    Action,
+    container::{CONFIG_AGAIN_MS, Container, Cx, Facts, State},
+    events::Kind,
+};
+use crate::plan::{self, EnvFiles};
+
+impl Container {
+    /// Asks for the files, when there are some that were not read for this attempt.
+    pub(super) fn ask_files(&self, pod: &Facts, cx: &mut Cx<'_>) -> Option<State> {
+        let files = plan::env_files_wanted(&self.spec);
+        if files.is_empty() || self.env_files.is_some() {
+            return None;
+        }
+        cx.out.push_back(Action::ReadEnvFiles { uid: pod.uid.clone(), container: self.name.clone(), files });
+        Some(State::Reading)
+    }
+
+    pub(super) fn files_read(&mut self, pod: &Facts, files: Result<EnvFiles, String>, cx: &mut Cx<'_>) {
+        if !matches!(self.state, State::Reading) {
+            return;
+        }
+        match files {
+            Ok(files) => {
+                self.env_files = Some(files);
+                self.state = State::Pulled;
+            }
+            Err(message) => self.state = self.refuse_config(pod, message, cx),
+        }
+    }
+
+    /// `CreateContainerConfigError`: tried again by and by, and when the set changes.
+    pub(super) fn refuse_config(&self, pod: &Facts, message: String, cx: &mut Cx<'_>) -> State {
+        pod.event(cx, self.field_path(), Kind::Warning, "Failed", &format!("Error: {message}"));
+        State::Refused { until: cx.now.mono_ms + CONFIG_AGAIN_MS, reason: "CreateContainerConfigError", message }
+    }
+}
