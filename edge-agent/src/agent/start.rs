@@ -11,6 +11,7 @@ use crate::{
     keeper::{self, client::Keeper},
     link::{self, Identity, backoff::Backoff, identity, join, join::JoinError},
     runtime::{Runtime, RuntimeOptions},
+    volumes,
 };
 use limpet_agent_core::{Record, Sync, metered::Use, pods::PodMemory};
 use std::{collections::BTreeMap, os::fd::OwnedFd, path::Path, sync::Arc};
@@ -101,6 +102,11 @@ async fn start(options: StartOptions, socket: OwnedFd) -> Result<(), Stop> {
         pod_cidr: cidr,
         helper: None,
     };
+    match volumes::travel::share_root() {
+        Ok(false) => {}
+        Ok(true) => log::info!("the root file system is a shared mount now, so that mountPropagation works"),
+        Err(e) => log::warn!("the root file system cannot be made a shared mount, pods with mountPropagation are refused: {e}"),
+    }
     let (runtime, exited) = Runtime::open(runtime_options, keeper, restored, exits)
         .await
         .map_err(|e| Stop::Again(format!("the container runtime: {e}")))?;

@@ -9,6 +9,7 @@ pub mod hostpath;
 pub mod image;
 pub mod persistent;
 pub mod subpath;
+pub mod travel;
 
 use nix::mount::{MntFlags, umount2};
 use std::io::{Error, ErrorKind, Result};

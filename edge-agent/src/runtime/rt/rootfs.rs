@@ -137,6 +137,8 @@ pub fn mount_overlay(
     let mounted = overlay(&format!("{options},volatile")).or_else(|_| overlay(&options));
     std::env::set_current_dir("/")?;
     mounted.map_err(|err| Error::other(format!("mount the overlay of {} layers: {}", layers.len(), err.desc())))?;
+    // Under a shared mount it is born shared: what the container mounts in its root would come out here.
+    mount(NONE, &root, NONE, MsFlags::MS_PRIVATE, NONE)?;
     Ok(root)
 }
 

@@ -4,7 +4,7 @@
 //! Never: returns success before execve has succeeded.
 
 use super::super::record::{self, Record};
-use super::super::spec::{ContainerSpec, IDS_PER_POD, SandboxSpec, Seccomp};
+use super::super::spec::{ContainerSpec, IDS_PER_POD, Propagation, SandboxSpec, Seccomp};
 use super::super::{adopt::now_ms, detached, seccomp, seccomp::Filter};
 use super::console::Console;
 use super::executor::{self, Program};
@@ -57,6 +57,10 @@ fn make(
     cgroups
         .prepare_container(group, &spec.resources, devices.rules.as_deref())
         .map_err(|err| Failure::create(format_args!("cgroup {group}"), err))?;
+    for wish in spec.mounts.iter().filter(|mount| mount.propagation != Propagation::None) {
+        crate::volumes::travel::check(&wish.source, wish.propagation == Propagation::Bidirectional)
+            .map_err(|err| Failure::create("mountPropagation", err))?;
+    }
     let bundle_dir = bundle(run_dir, &spec.id);
     let shares = rootfs::shares_mounts(spec);
     let users = users_of(run_dir, spec, &sandbox)?;
