@@ -13,6 +13,7 @@ pub mod kubectl;
 pub mod machine;
 pub mod narrow;
 pub mod net;
+pub mod pods;
 pub mod process;
 pub mod registry;
 pub mod slot;

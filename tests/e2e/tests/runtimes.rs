@@ -2,6 +2,7 @@
 //!
 //! In: a world with one board on which crun is configured. Out: what kubectl, the pod and the host's /proc say.
 
+use limpet_e2e::pods::{apply, container, has_event, merge, ready, refused};
 use limpet_e2e::world::test;
 use limpet_e2e::{Result, World, until, wait};
 use serde_json::{Value, json};
@@ -11,40 +12,16 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_secs(90);
 const CRUN: &str = "/usr/bin/crun";
 
-fn apply(world: &World, name: &str, line: &str, more: Value) -> Result<()> {
-    let mut spec = json!({"terminationGracePeriodSeconds": 1,
-        "containers": [{"name": "c", "image": "hub.limpet/busybox:1", "command": ["sh", "-c", line]}]});
-    if let (Some(spec), Value::Object(more)) = (spec.as_object_mut(), more) {
-        spec.extend(more);
-    }
-    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
-    world.kubectl.apply(&pod.to_string()).map(|_| ())
-}
-
-fn ready(world: &World, name: &str) -> Result<Value> {
-    until(&format!("{name} ready"), SOON, || {
-        let pod = world.kubectl.json(&format!("get pod {name}"))?;
-        wait::yes(limpet_e2e::world::is_ready(&pod), || pod["status"].to_string())?;
-        Ok(pod)
-    })
-}
-
-fn has_event(world: &World, name: &str, reason: &str, words: &str) -> Result<()> {
-    until(&format!("{name}: Event {reason}"), SOON, || {
-        let all = world.kubectl.items(&format!("get events --field-selector involvedObject.name={name}"))?;
-        let found = all.iter().any(|e| e["reason"] == reason && e["message"].as_str().unwrap_or_default().contains(words));
-        wait::yes(found, || format!("{all:?}"))
-    })
+/// A pod with a line of shell, or with the containers that `more` has.
+fn run(world: &World, name: &str, line: &str, more: Value) -> Result<()> {
+    let mut spec = json!({"containers": [container("c", line, json!({}))]});
+    merge(&mut spec, more);
+    apply(world, name, spec)
 }
 
 fn says(world: &World, words: &[&str], want: &str) -> Result<()> {
     let text = world.kubectl.run(words)?;
     wait::yes(text.contains(want), || format!("{words:?}: {want:?} is not in {text}"))
-}
-
-fn refused(world: &World, manifest: Value, words: &str) -> Result<()> {
-    let output = world.kubectl.with_input(&["apply", "-f", "-"], &manifest.to_string())?;
-    wait::yes(output.code != 0 && output.stderr.contains(words), || format!("{words:?} is not in {output:?}"))
 }
 
 #[test]
@@ -59,7 +36,7 @@ fn who_runs_a_pod_and_as_whom() {
         if named("")["features"]["userNamespaces"] == true {
             own_users(world)?;
         } else {
-            apply(world, "users", "sleep 1000000", json!({"hostUsers": false}))?;
+            run(world, "users", "sleep 1000000", json!({"hostUsers": false}))?;
             has_event(world, "users", "UserNamespacesNotSupported", "hostUsers: false is not supported")?;
         }
         classes(world)?;
@@ -84,7 +61,7 @@ fn own_users(world: &World) -> Result<()> {
         "volumes": [{"name": "c", "configMap": {"name": "words"}}, {"name": "s", "secret": {"secretName": "hidden"}},
             {"name": "d", "hostPath": {"path": data}}, {"name": "e", "emptyDir": {"medium": "Memory"}}],
         "containers": [{"name": "c", "image": "hub.limpet/busybox:1", "command": ["sh", "-c", line], "volumeMounts": mounts}]});
-    apply(world, "users", "", spec)?;
+    run(world, "users", "", spec)?;
     let pod = ready(world, "users")?;
     let user = &pod["status"]["containerStatuses"][0]["user"]["linux"];
     wait::yes(*user == json!({"uid": 0, "gid": 0, "supplementalGroups": [0]}), || pod["status"].to_string())?;
@@ -100,12 +77,12 @@ fn own_users(world: &World) -> Result<()> {
     says(world, &["exec", "users", "--", "sh", "-c", "id -u; cat /proc/self/uid_map"], &map[1].to_string())?;
     // A second pod has others, and processes that its containers share are still its own.
     let shared = json!({"hostUsers": false, "shareProcessNamespace": true});
-    apply(world, "shared", "ps; cat /proc/self/uid_map; exec sleep 1000012", shared)?;
+    run(world, "shared", "ps; cat /proc/self/uid_map; exec sleep 1000012", shared)?;
     ready(world, "shared")?;
     let text = world.kubectl.say("logs shared")?;
     wait::yes(!text.contains(&format!(" {} ", map[1])), || text)?;
     let far = json!({"hostUsers": false, "securityContext": {"runAsUser": 70_000}});
-    apply(world, "far", "sleep 1000000", far)?;
+    run(world, "far", "sleep 1000000", far)?;
     has_event(world, "far", "Failed", "a pod with hostUsers: false has users and groups 0 to 65535")?;
     world.kubectl.say("delete pod users shared far --timeout=60s").map(|_| ())
 }
@@ -125,25 +102,25 @@ fn classes(world: &World) -> Result<()> {
         "scheduling": {"nodeSelector": {"kubernetes.io/os": "linux"}}}))?;
     class("elsewhere", "crun", json!({"scheduling": {"nodeSelector": {"runtime": "moon"}}}))?;
     class("unknown", "nothing-here", json!({}))?;
-    apply(world, "own", "exec sleep 1000000", json!({"runtimeClassName": "own"}))?;
+    run(world, "own", "exec sleep 1000000", json!({"runtimeClassName": "own"}))?;
     ready(world, "own")?;
-    apply(world, "lost", "exec sleep 1000000", json!({"runtimeClassName": "unknown"}))?;
+    run(world, "lost", "exec sleep 1000000", json!({"runtimeClassName": "unknown"}))?;
     let words = "Failed to create pod sandbox: failed to get sandbox runtime: no runtime for \"nothing-here\" is configured";
     has_event(world, "lost", "FailedCreatePodSandBox", words)?;
     let lost = world.kubectl.json("get pod lost")?;
     let waiting = &lost["status"]["containerStatuses"][0]["state"]["waiting"]["reason"];
     wait::yes(lost["status"]["phase"] == "Pending" && *waiting == "ContainerCreating", || lost["status"].to_string())?;
-    apply(world, "moon", "exec sleep 1000000", json!({"runtimeClassName": "elsewhere"}))?;
+    run(world, "moon", "exec sleep 1000000", json!({"runtimeClassName": "elsewhere"}))?;
     has_event(world, "moon", "FailedScheduling", "node")?;
     let pod = |spec: Value| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "no"}, "spec": spec});
     let containers = json!([{"name": "c", "image": "hub.limpet/busybox:1"}]);
     let none = pod(json!({"runtimeClassName": "none", "containers": containers}));
-    refused(world, none, "pod rejected: RuntimeClass \"none\" not found")?;
+    refused(world, &none, "pod rejected: RuntimeClass \"none\" not found")?;
     let other = pod(json!({"runtimeClassName": "small", "overhead": {"cpu": "1"}, "containers": containers}));
-    refused(world, other, "Pod's Overhead doesn't match RuntimeClass's defined Overhead")?;
+    refused(world, &other, "Pod's Overhead doesn't match RuntimeClass's defined Overhead")?;
     let selector = json!({"kubernetes.io/os": "other"});
     let conflict = json!({"runtimeClassName": "small", "nodeSelector": selector, "containers": containers});
-    refused(world, pod(conflict), "conflict: runtimeClass.scheduling.nodeSelector[kubernetes.io/os] = linux")?;
+    refused(world, &pod(conflict), "conflict: runtimeClass.scheduling.nodeSelector[kubernetes.io/os] = linux")?;
     world.kubectl.say("delete pod own lost moon --timeout=60s").map(|_| ())
 }
 
@@ -154,7 +131,7 @@ fn by_crun(world: &World) -> Result<()> {
         "command": ["sh", "-c", line], "resources": {"limits": {"memory": "32Mi"}},
         "readinessProbe": {"exec": {"command": ["test", "-d", "/proc/1"]}, "periodSeconds": 1},
         "securityContext": {"runAsUser": 1000, "runAsGroup": 1000, "allowPrivilegeEscalation": false}}]});
-    apply(world, "small", "", more)?;
+    run(world, "small", "", more)?;
     let pod = ready(world, "small")?;
     wait::yes(pod["spec"]["overhead"] == json!({"memory": "8Mi", "cpu": "10m"}), || pod["spec"].to_string())?;
     wait::yes(pod["spec"]["nodeSelector"]["kubernetes.io/os"] == "linux", || pod["spec"].to_string())?;
@@ -177,7 +154,7 @@ fn by_crun(world: &World) -> Result<()> {
     let status = ready(world, "small")?["status"]["containerStatuses"][0].clone();
     wait::yes(status["containerID"] == before && status["restartCount"] == 0, || status.to_string())?;
     let both = json!({"runtimeClassName": "small", "hostUsers": false});
-    apply(world, "both", "exec sleep 1000000", both)?;
+    run(world, "both", "exec sleep 1000000", both)?;
     has_event(world, "both", "FailedCreatePodSandBox", "RuntimeClass handler \"crun\" does not support user namespaces")?;
     world.kubectl.say("delete pod small both --timeout=60s")?;
     until("crun to forget", SOON, || {

@@ -1,0 +1,282 @@
+//! What a pod mounts: how mounts travel, paths in volumes, kinds of host paths, groups, block devices, large pages.
+//!
+//! In: a world with one board, directories and devices of its own. Out: what is in the container, and on the board.
+
+use limpet_e2e::pods::{
+    apply, becomes, container, delete, has, has_event, hasnt, inside, is, merge, one, ready, sleeper, waits,
+};
+use limpet_e2e::process::sh;
+use limpet_e2e::{Result, World, until, wait};
+use serde_json::{Value, json};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+fn made(world: &World, name: &str) -> Result<PathBuf> {
+    let dir = world.slot.dir().join(name);
+    std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    Ok(dir)
+}
+
+/// Runs a program where the board's mounts are.
+fn on_board(world: &World, words: &[&str]) -> Result<String> {
+    let pid = world.agents[0].agent_process()?.pid.to_string();
+    limpet_e2e::process::run(std::process::Command::new("nsenter").args(["-m", "-t", &pid, "--"]).args(words))?
+        .ok(&words.join(" "))
+}
+
+fn volume(path: &Path) -> Value {
+    json!({"volumes": [{"name": "v", "hostPath": {"path": path}}]})
+}
+
+fn mounted(more: Value) -> Value {
+    let mut mount = json!({"name": "v", "mountPath": "/v"});
+    merge(&mut mount, more);
+    json!({"volumeMounts": [mount]})
+}
+
+/// recursiveReadOnly: what the board has mounted below a volume.
+pub fn read_only_below(world: &World) -> Result<()> {
+    let (dir, below) = (made(world, "tree")?, made(world, "tree/below")?);
+    on_board(world, &["mount", "-t", "tmpfs", "below", &below.to_string_lossy()])?;
+    for (name, more, writable) in [
+        ("deep", json!({"readOnly": true, "recursiveReadOnly": "Enabled"}), false),
+        ("flat", json!({"readOnly": true, "recursiveReadOnly": "Disabled"}), true),
+    ] {
+        sleeper(world, name, mounted(more), volume(&dir))?;
+        let pod = ready(world, name)?;
+        let said = &pod["status"]["containerStatuses"][0]["volumeMounts"];
+        let shown = said.as_array().into_iter().flatten().find(|m| m["name"] == "v").cloned().unwrap_or_default();
+        let want = if writable { "Disabled" } else { "Enabled" };
+        wait::yes(shown["recursiveReadOnly"] == want, || format!("{name}: {said}"))?;
+        let text =
+            inside(world, name, "touch /v/x 2>/dev/null && echo top; touch /v/below/x 2>/dev/null && echo below; true")?;
+        wait::yes(!text.contains("top") && text.contains("below") == writable, || format!("{name}: {text}"))?;
+    }
+    delete(world, &["deep", "flat"])
+}
+
+/// mountPropagation: what the board mounts later, what a privileged container mounts, and mounts that cannot travel.
+pub fn travelling(world: &World) -> Result<()> {
+    let (dir, late, up) = (made(world, "roads")?, made(world, "roads/late")?, made(world, "roads/up")?);
+    sleeper(world, "none", mounted(json!({})), volume(&dir))?;
+    sleeper(world, "down", mounted(json!({"mountPropagation": "HostToContainer"})), volume(&dir))?;
+    let mut both = mounted(json!({"mountPropagation": "Bidirectional"}));
+    merge(&mut both, json!({"securityContext": {"privileged": true}}));
+    sleeper(world, "both", both, volume(&dir))?;
+    for name in ["none", "down", "both"] {
+        ready(world, name)?;
+    }
+    on_board(world, &["mount", "-t", "tmpfs", "late", &late.to_string_lossy()])?;
+    on_board(world, &["touch", &late.join("proof").to_string_lossy()])?;
+    for (name, want) in [("none", ""), ("down", "proof"), ("both", "proof")] {
+        is(&inside(world, name, "ls /v/late")?, want)?;
+    }
+    inside(world, "both", "mount -t tmpfs up /v/up && touch /v/up/mine")?;
+    is(&on_board(world, &["ls", &up.to_string_lossy()])?, "mine")?;
+    is(&inside(world, "down", "ls /v/up")?, "mine")?;
+    // Nothing else of the container is the board's: neither its root nor what is mounted in it.
+    let table = on_board(world, &["cat", "/proc/1/mounts"])?;
+    let alien: Vec<&str> = table.lines().filter(|l| l.contains("/rootfs/")).collect();
+    wait::yes(alien.is_empty(), || format!("the container's own mounts on the board: {alien:?}"))?;
+    delete(world, &["none", "down", "both"])?;
+    let own = made(world, "roads/own")?;
+    let path = own.to_string_lossy().into_owned();
+    on_board(world, &["mount", "-t", "tmpfs", "own", &path])?;
+    on_board(world, &["mount", "--make-private", &path])?;
+    let words = format!("path \"{path}\" is mounted on \"{path}\" but it is not a shared or slave mount");
+    sleeper(world, "stuck", mounted(json!({"mountPropagation": "HostToContainer"})), volume(&own))?;
+    waits(world, "stuck", "CreateContainerError", &words)?;
+    delete(world, &["stuck"])
+}
+
+/// subPath and subPathExpr: made where they are missing, never outside, whoever exchanges what in the meantime.
+pub fn paths_in_volumes(world: &World) -> Result<()> {
+    let (dir, outside) = (made(world, "parts")?, made(world, "outside")?);
+    std::os::unix::fs::symlink(&outside, dir.join("trap")).map_err(|e| e.to_string())?;
+    let env = json!({"env": [{"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]});
+    let with = |more: Value| {
+        let mut fields = mounted(more);
+        merge(&mut fields, env.clone());
+        fields
+    };
+    sleeper(world, "part", with(json!({"subPathExpr": "logs/$(POD)"})), volume(&dir))?;
+    ready(world, "part")?;
+    inside(world, "part", "touch /v/here")?;
+    wait::yes(dir.join("logs/part/here").exists(), || "the file is not in the pod's part".into())?;
+    sleeper(world, "unknown", with(json!({"subPathExpr": "$(NONE)/x"})), volume(&dir))?;
+    waits(world, "unknown", "CreateContainerConfigError", "missing value for \"$(NONE)/x\"")?;
+    sleeper(world, "trap", with(json!({"subPath": "trap"})), volume(&dir))?;
+    waits(world, "trap", "CreateContainerError", "leads out of the volume")?;
+    delete(world, &["part", "unknown", "trap"])?;
+    // One container exchanges a directory for a link to the board's own, again and again; the other mounts it each time.
+    let swap = format!(
+        "while true; do mkdir /all/s; sleep 0.2; rm -rf /all/s; ln -s {} /all/s; sleep 0.05; rm -f /all/s; done",
+        outside.display()
+    );
+    let spec = json!({"volumes": [{"name": "v", "emptyDir": {}}], "containers": [
+        container("swaps", &swap, json!({"volumeMounts": [{"name": "v", "mountPath": "/all"}]})),
+        container("mounts", "touch /v/mark", mounted(json!({"subPath": "s"})))]});
+    apply(world, "race", spec)?;
+    // What was refused (the link) is tried again with longer waits: a few rounds of either kind are enough.
+    becomes(world, "race", "some rounds", |s| one(s, "mounts")["restartCount"].as_i64() >= Some(2))?;
+    let left = std::fs::read_dir(&outside).map_err(|e| e.to_string())?.count();
+    wait::yes(left == 0, || "a container wrote outside its volume".into())?;
+    delete(world, &["race"])
+}
+
+/// hostPath of every type: what fits is mounted or made, what does not is said.
+pub fn paths_of_the_board(world: &World) -> Result<()> {
+    let dir = made(world, "kinds")?;
+    let at = |name: &str| dir.join(name).to_string_lossy().into_owned();
+    std::fs::write(dir.join("file"), "x").map_err(|e| e.to_string())?;
+    std::fs::create_dir_all(dir.join("dir")).map_err(|e| e.to_string())?;
+    let _listener = std::os::unix::net::UnixListener::bind(dir.join("socket")).map_err(|e| e.to_string())?;
+    let good = [
+        ("Directory", at("dir")),
+        ("DirectoryOrCreate", at("made/deep")),
+        ("File", at("file")),
+        ("FileOrCreate", at("empty")),
+        ("Socket", at("socket")),
+        ("CharDevice", "/dev/null".into()),
+        ("", at("whatever")),
+    ];
+    let volumes: Vec<Value> = good
+        .iter()
+        .enumerate()
+        .map(|(n, (kind, path))| json!({"name": format!("v{n}"), "hostPath": {"path": path, "type": kind}}))
+        .collect();
+    let mounts: Vec<Value> =
+        (0..good.len()).map(|n| json!({"name": format!("v{n}"), "mountPath": format!("/v{n}")})).collect();
+    sleeper(world, "kinds", json!({"volumeMounts": mounts}), json!({"volumes": volumes}))?;
+    ready(world, "kinds")?;
+    let kinds = inside(world, "kinds", "for n in 0 1 2 3 4 5 6; do stat -c %F /v$n; done")?;
+    is(&kinds, "directory\ndirectory\nregular file\nregular empty file\nsocket\ncharacter special file\ndirectory")?;
+    for (name, kind, path, words) in [
+        ("not-dir", "Directory", at("file"), "is not a directory"),
+        ("not-file", "File", at("dir"), "is not a file"),
+        ("not-there", "File", at("none"), "is not a file"),
+        ("not-socket", "Socket", at("file"), "is not a socket"),
+        ("not-char", "CharDevice", at("file"), "is not a character device"),
+        ("not-block", "BlockDevice", "/dev/null".into(), "is not a block device"),
+    ] {
+        sleeper(
+            world,
+            name,
+            mounted(json!({})),
+            json!({"volumes": [{"name": "v", "hostPath": {"path": path, "type": kind}}]}),
+        )?;
+        has_event(world, name, "FailedMount", words)?;
+    }
+    delete(world, &["kinds", "not-dir", "not-file", "not-there", "not-socket", "not-char", "not-block"])
+}
+
+fn claimed(world: &World, name: &str, source: Value, mode: &str) -> Result<()> {
+    let mut spec = json!({"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "by-hand",
+        "volumeMode": mode, "persistentVolumeReclaimPolicy": "Retain", "claimRef": {"namespace": "default", "name": name}});
+    merge(&mut spec, source);
+    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec});
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "storageClassName": "by-hand", "volumeMode": mode, "volumeName": name,
+        "resources": {"requests": {"storage": "1Gi"}}}});
+    world.kubectl.apply(&volume.to_string())?;
+    world.kubectl.apply(&claim.to_string()).map(|_| ())
+}
+
+/// fsGroup and fsGroupChangePolicy: whose files a volume's are.
+pub fn groups(world: &World) -> Result<()> {
+    let dir = made(world, "grouped")?;
+    claimed(world, "grouped", json!({"hostPath": {"path": dir, "type": "DirectoryOrCreate"}}), "Filesystem")?;
+    let (old, group) = (dir.join("old"), |path: &Path| std::fs::metadata(path).map(|m| m.gid()).map_err(|e| e.to_string()));
+    std::fs::write(&old, "x").map_err(|e| e.to_string())?;
+    for (policy, want) in [("Always", 2000), ("OnRootMismatch", 0), ("Always", 2000)] {
+        let spec = json!({"securityContext": {"fsGroup": 2000, "fsGroupChangePolicy": policy},
+            "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "grouped"}}]});
+        sleeper(world, "grouped", mounted(json!({})), spec)?;
+        ready(world, "grouped")?;
+        let got = group(&old)?;
+        wait::yes(got == want && group(&dir)? == 2000, || format!("{policy}: the file's group is {got}"))?;
+        has(&inside(world, "grouped", "id -G")?, &["2000"])?;
+        delete(world, &["grouped"])?;
+        std::os::unix::fs::chown(&old, None, Some(0)).map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+/// volumeDevices: a volume of mode Block is a device in the container.
+pub fn blocks(world: &World) -> Result<()> {
+    let file = world.slot.dir().join("block");
+    let mut bytes = vec![0; 1 << 20];
+    bytes[..6].copy_from_slice(b"inside");
+    std::fs::write(&file, bytes).map_err(|e| e.to_string())?;
+    let Ok(device) =
+        limpet_e2e::process::run(std::process::Command::new("losetup").args(["-f", "--show"]).arg(&file))?.ok("losetup")
+    else {
+        eprintln!("skipped: this machine has no loop devices");
+        return Ok(());
+    };
+    let device = device.trim().to_string();
+    let done = block(world, &device, &file);
+    sh("losetup", ["-d", &device])?;
+    done
+}
+
+fn block(world: &World, device: &str, file: &Path) -> Result<()> {
+    claimed(world, "block", json!({"hostPath": {"path": device}}), "Block")?;
+    let volumes = json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "block"}}]});
+    sleeper(world, "block", json!({"volumeDevices": [{"name": "v", "devicePath": "/dev/own"}]}), volumes)?;
+    ready(world, "block")?;
+    is(&inside(world, "block", "stat -c %F /dev/own; head -c 6 /dev/own")?, "block special file\ninside")?;
+    inside(world, "block", "printf written | dd of=/dev/own conv=fsync 2>/dev/null")?;
+    until("what was written", Duration::from_secs(30), || {
+        let bytes = std::fs::read(file).map_err(|e| e.to_string())?;
+        wait::yes(bytes.starts_with(b"written"), || "the device's file is as it was".into())
+    })?;
+    delete(world, &["block"])
+}
+
+const PAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+
+/// Four pages of 2 MiB more than before, while this lives.
+pub struct LargePages {
+    before: Option<u64>,
+}
+
+impl LargePages {
+    pub fn reserve() -> LargePages {
+        let count = || std::fs::read_to_string(PAGES).ok()?.trim().parse::<u64>().ok();
+        let before = count().filter(|_| limpet_e2e::missing().is_none());
+        let wanted = before.map(|n| n + 4);
+        let done = wanted.is_some_and(|n| std::fs::write(PAGES, n.to_string()).is_ok() && count() >= Some(n));
+        LargePages { before: before.filter(|_| done) }
+    }
+}
+
+impl Drop for LargePages {
+    fn drop(&mut self) {
+        if let Some(before) = self.before {
+            let _ = std::fs::write(PAGES, before.to_string());
+        }
+    }
+}
+
+/// Large pages: counted by the node, limits of containers, a volume of them.
+pub fn large_pages(world: &World, pages: &LargePages) -> Result<()> {
+    if pages.before.is_none() {
+        eprintln!("skipped: this machine gives no large pages");
+        return Ok(());
+    }
+    let node = world.kubectl.json("get node board-1")?;
+    let has_some = node["status"]["capacity"]["hugepages-2Mi"].as_str().is_some_and(|n| n != "0");
+    wait::yes(has_some, || node["status"]["capacity"].to_string())?;
+    let mut fields = mounted(json!({}));
+    merge(&mut fields, json!({"resources": {"limits": {"hugepages-2Mi": "4Mi", "memory": "32Mi", "cpu": "100m"}}}));
+    sleeper(world, "pages", fields, json!({"volumes": [{"name": "v", "emptyDir": {"medium": "HugePages"}}]}))?;
+    ready(world, "pages")?;
+    has(&inside(world, "pages", "cat /proc/mounts")?, &[" /v hugetlbfs rw"])?;
+    let too_many = json!({"resources": {"limits": {"hugepages-2Mi": "1Gi", "memory": "32Mi", "cpu": "100m"}}});
+    sleeper(world, "too-many", too_many, json!({}))?;
+    has_event(world, "too-many", "FailedScheduling", "Insufficient hugepages-2Mi")?;
+    hasnt(&world.kubectl.json("get pod too-many")?["status"].to_string(), &["Running"])?;
+    delete(world, &["pages", "too-many"])
+}

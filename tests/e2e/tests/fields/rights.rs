@@ -1,0 +1,149 @@
+//! What a pod may do and take: capabilities, profiles, /proc, processes, memory of the pod as a whole; what is refused.
+//!
+//! In: a world with one board where a pod has 40 processes at most. Out: what the kernel says inside; Kubernetes' reasons.
+
+use limpet_e2e::pods::{
+    apply, becomes, container, delete, has, has_event, hasnt, inside, is, manifest, one, ready, refused, rejected, sleeper,
+    waits,
+};
+use limpet_e2e::{Result, World, wait};
+use serde_json::{Value, json};
+
+fn context(value: Value) -> Value {
+    json!({"securityContext": value})
+}
+
+/// The capabilities that a container's first process has, as a mask.
+fn capabilities(world: &World, name: &str) -> Result<u64> {
+    let text = inside(world, name, "grep CapEff /proc/1/status | cut -f2")?;
+    u64::from_str_radix(text.trim(), 16).map_err(|e| format!("{text}: {e}"))
+}
+
+/// privileged, capabilities.
+pub fn powers(world: &World) -> Result<()> {
+    const NET_ADMIN: u64 = 1 << 12;
+    const NET_RAW: u64 = 1 << 13;
+    const SYS_ADMIN: u64 = 1 << 21;
+    sleeper(world, "usual", json!({}), json!({}))?;
+    sleeper(world, "more", context(json!({"capabilities": {"add": ["NET_ADMIN"], "drop": ["NET_RAW"]}})), json!({}))?;
+    sleeper(world, "all", context(json!({"privileged": true})), json!({}))?;
+    for name in ["usual", "more", "all"] {
+        ready(world, name)?;
+    }
+    let (usual, more, all) = (capabilities(world, "usual")?, capabilities(world, "more")?, capabilities(world, "all")?);
+    wait::yes(usual & (NET_ADMIN | SYS_ADMIN) == 0 && usual & NET_RAW != 0, || format!("{usual:x}"))?;
+    wait::yes(more == (usual | NET_ADMIN) & !NET_RAW, || format!("{more:x} beside {usual:x}"))?;
+    wait::yes(all & (NET_ADMIN | SYS_ADMIN) == NET_ADMIN | SYS_ADMIN, || format!("{all:x}"))?;
+    // What the masks stand for.
+    has(&inside(world, "more", "ip link set lo mtu 1400 && ip link show lo")?, &["mtu 1400"])?;
+    has(&inside(world, "usual", "ip link set lo mtu 1400 2>&1; true")?, &["Operation not permitted"])?;
+    inside(world, "all", "mount -t tmpfs x /mnt 2>/dev/null || { mkdir -p /mnt && mount -t tmpfs x /mnt; }")?;
+    is(
+        &inside(world, "all", "ls /dev/loop-control /dev/kmsg 2>/dev/null | wc -l")?,
+        &inside_count(&["/dev/loop-control", "/dev/kmsg"]),
+    )?;
+    is(&inside(world, "usual", "ls /dev/loop-control /dev/kmsg 2>/dev/null | wc -l")?, "0")?;
+    delete(world, &["usual", "more", "all"])
+}
+
+fn inside_count(paths: &[&str]) -> String {
+    paths.iter().filter(|path| std::path::Path::new(path).exists()).count().to_string()
+}
+
+/// seccomp, /proc, AppArmor where the kernel has it and where it has not.
+pub fn profiles(world: &World) -> Result<()> {
+    sleeper(world, "filtered", json!({}), json!({}))?;
+    sleeper(world, "open", context(json!({"seccompProfile": {"type": "Unconfined"}})), json!({}))?;
+    ready(world, "filtered")?;
+    ready(world, "open")?;
+    for (name, want) in [("filtered", "2"), ("open", "0")] {
+        is(&inside(world, name, "grep Seccomp: /proc/self/status | cut -f2")?, want)?;
+    }
+    let hidden = "grep -cE ' /proc/(kcore|keys|sys|timer_list|scsi) ' /proc/mounts; true";
+    wait::yes(inside(world, "filtered", hidden)?.trim() != "0", || "nothing of /proc is hidden or read-only".into())?;
+    let unmasked = context(json!({"procMount": "Unmasked"}));
+    let spec = json!({"hostUsers": true, "containers": [container("c", "true", unmasked.clone())]});
+    refused(world, &manifest("unmasked", spec), "`hostUsers` must be false to use `Unmasked`")?;
+    let node = world.kubectl.json("get node board-1")?;
+    if node["status"]["runtimeHandlers"][0]["features"]["userNamespaces"] == true {
+        sleeper(world, "unmasked", unmasked, json!({"hostUsers": false}))?;
+        ready(world, "unmasked")?;
+        is(&inside(world, "unmasked", hidden)?, "0")?;
+        delete(world, &["unmasked"])?;
+    }
+    let armed = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'));
+    let profile = |kind: &str| {
+        let mut value = json!({"type": kind});
+        if kind == "Localhost" {
+            value["localhostProfile"] = json!("limpet-none");
+        }
+        context(json!({"appArmorProfile": value}))
+    };
+    sleeper(world, "bare", profile("Unconfined"), json!({}))?;
+    ready(world, "bare")?;
+    sleeper(world, "armour", profile("Localhost"), json!({}))?;
+    match armed {
+        true => waits(
+            world,
+            "armour",
+            "CreateContainerError",
+            "the AppArmor profile \"limpet-none\" is not loaded on this node",
+        )?,
+        false => rejected(world, "armour", "AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host")?,
+    }
+    delete(world, &["filtered", "open", "bare", "armour"])
+}
+
+/// Processes of a pod, memory of a pod as a whole, and what the node says of its swap.
+pub fn shares(world: &World) -> Result<()> {
+    sleeper(world, "many", json!({}), json!({}))?;
+    ready(world, "many")?;
+    has(&inside(world, "many", "sh -c 'for n in $(seq 60); do sleep 5 & done' 2>&1; true")?, &["can't fork"])?;
+    // The pod's limit holds its containers, which have none of their own; a container that is killed for it says so.
+    let whole = json!({"resources": {"limits": {"memory": "48Mi", "cpu": "500m"}, "requests": {"memory": "16Mi", "cpu": "10m"}},
+        "restartPolicy": "Never",
+        "containers": [container("c", "tail /dev/zero", json!({})), container("d", "exec sleep 1000000", json!({}))]});
+    apply(world, "whole", whole)?;
+    let status = becomes(world, "whole", "killed for the pod's limit", |s| one(s, "c")["state"]["terminated"].is_object())?;
+    let ended = one(&status, "c")["state"]["terminated"].clone();
+    wait::yes(ended["reason"] == "OOMKilled" && ended["exitCode"] == 137, || ended.to_string())?;
+    wait::yes(status["qosClass"] == "Burstable" && one(&status, "d")["state"]["running"].is_object(), || {
+        status.to_string()
+    })?;
+    let node = world.kubectl.json("get node board-1")?;
+    let memory = std::fs::read_to_string("/proc/meminfo").map_err(|e| e.to_string())?;
+    let swap = memory.lines().find_map(|l| l.strip_prefix("SwapTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let said = &node["status"]["nodeInfo"]["swap"]["capacity"];
+    match swap.unwrap_or(0) {
+        0 => wait::yes(said.is_null(), || said.to_string())?,
+        kib => wait::yes(*said == kib * 1024, || format!("{said} instead of {kib} KiB"))?,
+    }
+    has(&world.kubectl.say("get --raw /api/v1/nodes/board-1/proxy/metrics")?, &["limpet_board_zram_bytes "])?;
+    delete(world, &["many", "whole"])
+}
+
+/// What this node cannot do: it says so, and runs the pod where it can be run without.
+pub fn refusals(world: &World) -> Result<()> {
+    let linux = context(json!({"seLinuxOptions": {"level": "s0:c1,c2"}}));
+    sleeper(world, "labels", linux, json!({"securityContext": {"windowsOptions": {"runAsUserName": "x"}}}))?;
+    ready(world, "labels")?;
+    has_event(world, "labels", "FieldWithoutEffect", "securityContext.seLinuxOptions has no effect")?;
+    has_event(world, "labels", "FieldWithoutEffect", "securityContext.windowsOptions has no effect")?;
+    sleeper(world, "windows", json!({}), json!({"os": {"name": "windows"}}))?;
+    rejected(world, "windows", "PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")?;
+    sleeper(world, "gated", json!({}), json!({"schedulingGates": [{"name": "example.com/wait"}]}))?;
+    becomes(world, "gated", "held by its gate", |s| {
+        limpet_e2e::pods::condition(s, "PodScheduled")["reason"] == "SchedulingGated"
+    })?;
+    hasnt(&world.kubectl.json("get pod gated")?["spec"].to_string(), &["nodeName"])?;
+    world.kubectl.run(&[
+        "patch",
+        "pod",
+        "gated",
+        "--type=json",
+        "-p",
+        r#"[{"op": "remove", "path": "/spec/schedulingGates/0"}]"#,
+    ])?;
+    ready(world, "gated")?;
+    delete(world, &["labels", "windows", "gated"])
+}

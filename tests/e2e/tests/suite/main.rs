@@ -1,0 +1,34 @@
+//! What Kubernetes' conformance suite asks of a node with running pods, in own words (docs/CONFORMANCE.md, by its names).
+//!
+//! In: worlds with one board and many small pods. Out: what the pods see, and what becomes of them.
+
+mod containers;
+mod volumes;
+
+use limpet_e2e::world::test;
+use serde_json::json;
+
+#[test]
+fn volumes() {
+    test(1, &json!({}), |world| {
+        volumes::objects(world)?;
+        volumes::files_of_objects(world)?;
+        volumes::changes(world)?;
+        volumes::downward(world)?;
+        volumes::empty_directories(world)?;
+        volumes::many_at_once(world)
+    });
+}
+
+#[test]
+fn containers() {
+    test(1, &json!({"restartBackOffSecondsFirst": 1, "restartBackOffSecondsMax": 2}), |world| {
+        containers::commands(world)?;
+        containers::variables(world)?;
+        containers::init_containers(world)?;
+        containers::last_words(world)?;
+        containers::probes(world)?;
+        containers::hosts_files(world)?;
+        containers::users(world)
+    });
+}
