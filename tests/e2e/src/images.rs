@@ -17,6 +17,10 @@ pub struct Target {
     pub url: String,
     /// CA, certificate and key, for TLS with a client certificate.
     pub tls: Option<(PathBuf, PathBuf, PathBuf)>,
+    /// `user:password`
+    pub user: Option<String>,
+    /// The CA of a registry that wants no certificate.
+    pub ca: Option<PathBuf>,
     pub work: PathBuf,
 }
 
@@ -38,23 +42,37 @@ impl Target {
             keep(&user["client-certificate-data"], "registry-cert.pem")?,
             keep(&user["client-key-data"], "registry-key.pem")?,
         );
-        Ok(Target { url: format!("https://{}:5000", hub.address), tls: Some(tls), work: work.to_path_buf() })
+        let url = format!("https://{}:5000", hub.address);
+        Ok(Target { url, tls: Some(tls), user: None, ca: None, work: work.to_path_buf() })
     }
 
     pub fn plain(url: &str, work: &Path) -> Target {
-        Target { url: url.to_string(), tls: None, work: work.to_path_buf() }
+        Target { url: url.to_string(), tls: None, user: None, ca: None, work: work.to_path_buf() }
+    }
+
+    pub fn with_user(self, user: &str) -> Target {
+        Target { user: Some(user.to_string()), ..self }
+    }
+
+    pub fn with_ca(self, ca: &Path) -> Target {
+        Target { ca: Some(ca.to_path_buf()), ..self }
     }
 
     pub fn push(&self, repository: &str, tag: &str, image: &Image) -> Result<()> {
         for blob in image.layers.iter().chain([&image.config]) {
             self.push_blob(repository, blob)?;
         }
-        let kind = format!("Content-Type: {}", manifest::OCI_MANIFEST);
-        let path = format!("/v2/{repository}/manifests/{tag}");
-        self.send(&["-X", "PUT", "-H", &kind], &path, &image.manifest.bytes, 201)
+        self.push_manifest(repository, tag, manifest::OCI_MANIFEST, &image.manifest.bytes)
     }
 
-    fn push_blob(&self, repository: &str, blob: &Blob) -> Result<()> {
+    /// A manifest or an index, by a tag or its digest.
+    pub fn push_manifest(&self, repository: &str, tag: &str, media_type: &str, bytes: &[u8]) -> Result<()> {
+        let kind = format!("Content-Type: {media_type}");
+        let path = format!("/v2/{repository}/manifests/{tag}");
+        self.send(&["-X", "PUT", "-H", &kind], &path, bytes, 201)
+    }
+
+    pub fn push_blob(&self, repository: &str, blob: &Blob) -> Result<()> {
         let begin = format!("{}/v2/{repository}/blobs/uploads/", self.url);
         let head = self.curl(&["-X", "POST", "-D", "-", "-o", "/dev/null", &begin])?;
         let location = head.lines().find_map(|l| l.to_ascii_lowercase().starts_with("location:").then(|| &l[9..]));
@@ -84,6 +102,12 @@ impl Target {
         command.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "120"]);
         if let Some((ca, certificate, key)) = &self.tls {
             command.arg("--cacert").arg(ca).arg("--cert").arg(certificate).arg("--key").arg(key);
+        }
+        if let Some(ca) = &self.ca {
+            command.arg("--cacert").arg(ca);
+        }
+        if let Some(user) = &self.user {
+            command.arg("--user").arg(user);
         }
         run(command.args(words))?.ok("curl")
     }

@@ -18,6 +18,7 @@ pub mod process;
 pub mod registry;
 pub mod slot;
 pub mod tour;
+pub mod valve;
 pub mod wait;
 pub mod world;
 

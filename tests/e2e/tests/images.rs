@@ -218,3 +218,28 @@ fn updates_take_what_changed() {
         ready(world, "three")
     });
 }
+
+/// The promise's own size: one file of a megabyte is other in a layer of 200 MiB.
+#[test]
+fn a_megabyte_of_two_hundred() {
+    test(1, &json!({}), |world| {
+        let first: Vec<u64> = (1..=200).collect();
+        let mut second = first.clone();
+        second[111] = 999;
+        let hub = Target::hub(&world.hub, &world.slot.dir())?;
+        let mut took = Vec::new();
+        for (tag, seeds) in [("1", &first), ("2", &second)] {
+            hub.push("large", tag, &application(seeds)?)?;
+            let begun = received(world)?;
+            world.kubectl.apply(&pod(&format!("v{tag}"), &format!("hub.limpet/large:{tag}"), "IfNotPresent"))?;
+            world.kubectl.say(&format!("wait --for=condition=Ready pod/v{tag} --timeout=600s"))?;
+            took.push(received(world)? - begun);
+        }
+        println!("{} bytes for the first image, {} for a changed megabyte in it", took[0], took[1]);
+        wait::yes(took[0] > 200 << 20, || format!("only {} bytes came for the first image: what was measured?", took[0]))?;
+        wait::yes(took[1] <= 2_000_000, || format!("{} bytes came for a change of one megabyte", took[1]))?;
+        let got = world.kubectl.run(&["exec", "v2", "--", "sh", "-c", "cat /app/0 /app/111 /app/199 | sha256sum | cut -c1-64"])?;
+        let want = Digest::of(&[noise(1, 1 << 20), noise(999, 1 << 20), noise(200, 1 << 20)].concat());
+        wait::yes(got.trim() == want.hex(), || format!("{got} instead of {}", want.hex()))
+    });
+}
