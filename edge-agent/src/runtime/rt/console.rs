@@ -3,7 +3,7 @@
 //! In: a listening socket whose path libcontainer connects to. Out: the master. Never: used when the spec has no tty.
 
 use super::super::sys;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -14,9 +14,13 @@ pub struct Console {
 
 impl Console {
     pub fn listen(dir: &Path) -> std::io::Result<Console> {
-        let path = dir.join(format!("tty{}.sock", std::process::id()));
+        let name = format!("tty{}.sock", std::process::id());
+        let path = dir.join(&name);
         let _ = std::fs::remove_file(&path);
-        Ok(Console { listener: UnixListener::bind(&path)?, path })
+        // A socket's address has 107 bytes at most: a pod's uid and a container's name take most of them.
+        let dir = std::fs::File::open(dir)?;
+        let short = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
+        Ok(Console { listener: UnixListener::bind(short)?, path })
     }
 
     /// The master. libcontainer has sent it before its `build()` returned, so this does not wait.

@@ -122,6 +122,16 @@ pub async fn terminal(mut world: World) {
     let text = read_all(exec.streams.tty.unwrap()).await;
     assert!(text.contains("/dev/pts/"), "{text}");
     assert_eq!(exec.exit.await.unwrap(), 4);
+    // A pod's uid and a long container's name together are longer than the address of a socket may be.
+    let long = "n".repeat(110);
+    let mut spec = world.container("pod-t", &long, "tty; echo ready; exec sleep 1000");
+    spec.tty = true;
+    let started = world.runtime.start_container(&spec).await.unwrap();
+    let text = read_until(&sys::watch(started.streams.tty.unwrap()).unwrap(), "ready").await;
+    assert!(text.contains("/dev/pts/0"), "{text}");
+    let exec = ExecSpec { container_id: long, args: vec!["tty".into()], tty: true, ..ExecSpec::default() };
+    let exec = world.runtime.exec(&exec).await.unwrap();
+    assert!(read_all(exec.streams.tty.unwrap()).await.contains("/dev/pts/"));
 }
 
 pub async fn stop(mut world: World) {
