@@ -4,6 +4,7 @@
 //! namespaces; the keeper starts it as the agent, which runs the case. The world's end takes links and mounts along;
 //! the group that is named after it is killed and removed in any case.
 
+mod bites;
 mod cases;
 mod escapes;
 mod net_cases;
@@ -51,6 +52,7 @@ worlds! {
     privileged_is_privileged => security::privileged,
     hostile_images_are_refused => security::hostile_images,
     working_directories_stay_inside => escapes::working_directories,
+    a_leaked_directory_bites => bites::leaked_directory,
     the_runtimes_program_is_not_written => escapes::own_program,
     masks_are_the_real_null => escapes::masks,
     sub_paths_are_not_raced => escapes::sub_path_race,
