@@ -31,6 +31,11 @@ pub struct Interface {
     pub rx_errors: u64,
     pub tx_bytes: u64,
     pub tx_errors: u64,
+    /// Packets that came, that were sent, and those of each that were dropped.
+    pub rx_packets: u64,
+    pub tx_packets: u64,
+    pub rx_dropped: u64,
+    pub tx_dropped: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -99,7 +104,17 @@ pub fn interfaces() -> Vec<Interface> {
         let n: Vec<u64> = rest.split_whitespace().map(|w| w.parse().unwrap_or(0)).collect();
         let at = |i: usize| n.get(i).copied().unwrap_or(0);
         let name = name.trim().to_string();
-        Some(Interface { name, rx_bytes: at(0), rx_errors: at(2), tx_bytes: at(8), tx_errors: at(10) })
+        Some(Interface {
+            name,
+            rx_bytes: at(0),
+            rx_errors: at(2),
+            tx_bytes: at(8),
+            tx_errors: at(10),
+            rx_packets: at(1),
+            tx_packets: at(9),
+            rx_dropped: at(3),
+            tx_dropped: at(11),
+        })
     });
     all.filter(|i| i.name != "lo").collect()
 }
@@ -113,6 +128,10 @@ pub fn pod_interface(all: &[Interface], host_link: &str) -> Option<Interface> {
         rx_errors: host.tx_errors,
         tx_bytes: host.rx_bytes,
         tx_errors: host.rx_errors,
+        rx_packets: host.tx_packets,
+        tx_packets: host.rx_packets,
+        rx_dropped: host.tx_dropped,
+        tx_dropped: host.rx_dropped,
     })
 }
 

@@ -129,11 +129,23 @@ fn containers(t: &mut Text, subject: &Subject, measured: &Measured) {
 }
 
 fn network(t: &mut Text, subject: &Subject, measured: &Measured) {
-    let families: [(&str, &str, fn(&Interface) -> u64); 4] = [
+    let families: [(&str, &str, fn(&Interface) -> u64); 8] = [
         ("container_network_receive_bytes_total", "Cumulative count of bytes received", |i| i.rx_bytes),
         ("container_network_receive_errors_total", "Cumulative count of errors encountered while receiving", |i| i.rx_errors),
         ("container_network_transmit_bytes_total", "Cumulative count of bytes transmitted", |i| i.tx_bytes),
         ("container_network_transmit_errors_total", "Cumulative count of errors encountered while transmitting", |i| i.tx_errors),
+        ("container_network_receive_packets_total", "Cumulative count of packets received", |i| i.rx_packets),
+        (
+            "container_network_receive_packets_dropped_total",
+            "Cumulative count of packets dropped while receiving",
+            |i| i.rx_dropped,
+        ),
+        ("container_network_transmit_packets_total", "Cumulative count of packets transmitted", |i| i.tx_packets),
+        (
+            "container_network_transmit_packets_dropped_total",
+            "Cumulative count of packets dropped while transmitting",
+            |i| i.tx_dropped,
+        ),
     ];
     for (name, help, of) in families {
         t.family(name, "counter", help);

@@ -354,6 +354,8 @@ fn figures(world: &World) -> Result<()> {
         ("/metrics/resource", "node_memory_working_set_bytes "),
         ("/metrics/cadvisor", "container_memory_working_set_bytes{container=\"rest\",id=\"/"),
         ("/metrics/cadvisor", "container_network_receive_bytes_total{container=\"\",id=\"/"),
+        ("/metrics/cadvisor", "container_network_receive_packets_total{container=\"\",id=\"/"),
+        ("/metrics/cadvisor", "container_network_transmit_packets_dropped_total{container=\"\",id=\"/"),
         ("/pods", "\"phase\":\"Running\""),
         ("/configz", "KubeletConfiguration"),
         ("/logs/", "<pre>"),
