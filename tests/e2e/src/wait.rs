@@ -1,15 +1,22 @@
 //! Waiting for a condition, with a bound.
 //!
-//! In: a question and how long to ask it. Out: its answer, or what it last said. Never: a fixed sleep instead of a question.
+//! In: a question and how long to ask it; `LIMPET_E2E_PATIENCE`: so many times as long, for emulated machines.
+//! Out: its answer, or what it last said. Never: a fixed sleep instead of a question.
 
 use crate::Result;
 use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How many times as long everything may take here.
+pub fn patience() -> u32 {
+    std::env::var("LIMPET_E2E_PATIENCE").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
+}
+
 /// Asks until the answer is `Ok`; the last error when `limit` has passed.
 #[allow(clippy::disallowed_methods)] // asking other processes: there is nothing to be woken by
 pub fn until<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Result<T>) -> Result<T> {
+    let limit = limit * patience();
     let start = Instant::now();
     loop {
         match ask() {

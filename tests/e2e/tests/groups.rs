@@ -1,0 +1,188 @@
+//! What a pod may use, on whichever version of cgroups the machine has: limits as the kernel holds them, seen from inside.
+//!
+//! In: requests and limits of containers and pods. Out: numbers in the groups' files, kills, refusals to fork, pages of figures.
+//! The same program runs on cgroup v2 alone in an emulated machine (`cargo xtask v2 --e2e groups`).
+
+use limpet_e2e::world::test;
+use limpet_e2e::{Result, World, until, wait};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(60);
+const PIDS: u64 = 40;
+
+fn container(name: &str, script: &str, resources: &Value) -> Value {
+    json!({"name": name, "image": "hub.limpet/busybox:1", "command": ["sh", "-c", script], "resources": resources})
+}
+
+fn apply(world: &World, name: &str, mut spec: Value) -> Result<()> {
+    spec["terminationGracePeriodSeconds"] = json!(0);
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
+    world.kubectl.apply(&pod.to_string()).map(|_| ())
+}
+
+fn ready(world: &World, name: &str) -> Result<()> {
+    world.kubectl.say(&format!("wait --for=condition=Ready pod/{name} --timeout=60s")).map(|_| ())
+}
+
+/// What a shell in the container prints.
+fn inside(world: &World, pod: &str, script: &str) -> Result<String> {
+    world.kubectl.run(&["exec", pod, "-c", "main", "--", "sh", "-c", script]).map(|text| text.trim().to_string())
+}
+
+/// A number of the container's own group, by the names of both versions.
+fn number(world: &World, pod: &str, v2: &str, v1: &str) -> Result<String> {
+    inside(world, pod, &format!("cd /sys/fs/cgroup; if [ -f cgroup.controllers ]; then cat {v2}; else cat {v1}; fi"))
+}
+
+fn is(world: &World, pod: &str, (v2, v1): (&str, &str), wanted: &[&str]) -> Result<()> {
+    let got = number(world, pod, v2, v1)?;
+    wait::yes(wanted.contains(&got.as_str()), || format!("{pod}: {v2} or {v1} is {got:?}, not one of {wanted:?}"))
+}
+
+fn score(world: &World, pod: &str) -> Result<i32> {
+    let text = inside(world, pod, "cat /proc/1/oom_score_adj")?;
+    text.parse().map_err(|e| format!("{pod}: {text:?}: {e}"))
+}
+
+fn state_of(status: &Value, container: &str) -> Value {
+    let mut all = status["containerStatuses"].as_array().into_iter().flatten();
+    all.find(|c| c["name"] == container).map(|c| c["state"].clone()).unwrap_or_default()
+}
+
+/// The container beside the one that was killed is there.
+fn stays(world: &World, pod: &str) -> Result<()> {
+    world.kubectl.run(&["exec", pod, "-c", "other", "--", "true"]).map(|_| ()).map_err(|why| format!("its neighbour went along: {why}"))
+}
+
+#[test]
+fn limits_hold() {
+    test(1, &json!({"podPidsLimit": PIDS}), |world| {
+        classes(world)?;
+        many_processes(world)?;
+        out_of_memory(world)?;
+        whole_pods(world)?;
+        resized(world)?;
+        waiting_is_counted(world)
+    });
+}
+
+/// Guaranteed, Burstable, BestEffort: weights, quotas, bytes, and who is killed first.
+fn classes(world: &World) -> Result<()> {
+    let all = json!({"limits": {"cpu": "250m", "memory": "48Mi"}});
+    apply(world, "guaranteed", json!({"containers": [container("main", "sleep 100000", &all)]}))?;
+    let some = json!({"requests": {"cpu": "100m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}});
+    apply(world, "burstable", json!({"containers": [container("main", "sleep 100000", &some)]}))?;
+    apply(world, "besteffort", json!({"containers": [container("main", "sleep 100000", &json!({}))]}))?;
+    for (name, class) in [("guaranteed", "Guaranteed"), ("burstable", "Burstable"), ("besteffort", "BestEffort")] {
+        ready(world, name)?;
+        let said = world.kubectl.say(&format!("get pod {name} -o jsonpath={{.status.qosClass}}"))?;
+        wait::yes(said == class, || format!("{name}: {said}"))?;
+    }
+    let memory = ("memory.max", "memory/memory.limit_in_bytes");
+    is(world, "guaranteed", memory, &["50331648"])?;
+    is(world, "burstable", memory, &["67108864"])?;
+    is(world, "besteffort", memory, &["max", "9223372036854771712"])?;
+    let quota = ("cpu.max", "cpu/cpu.cfs_quota_us");
+    is(world, "guaranteed", quota, &["25000 100000", "25000"])?;
+    is(world, "burstable", quota, &["max 100000", "-1"])?;
+    // 256 and 102 shares; the second version's numbers are those of runc and crun, by their older and newer rule.
+    let weight = ("cpu.weight", "cpu/cpu.shares");
+    is(world, "guaranteed", weight, &["10", "35", "256"])?;
+    is(world, "burstable", weight, &["4", "17", "102"])?;
+    // Nobody gets a lower score than the keeper has where that could not lower its own (a container without CAP_SYS_RESOURCE).
+    let keeper = format!("/proc/{}/oom_score_adj", world.agents[0].keeper_process()?.pid);
+    let least = std::fs::read_to_string(&keeper).ok().and_then(|text| text.trim().parse::<i32>().ok()).unwrap_or(0);
+    let got = score(world, "guaranteed")?;
+    wait::yes(got == least.max(-997), || format!("a guaranteed container's score is {got}, the keeper's {least}"))?;
+    wait::yes(score(world, "besteffort")? == 1000, || "a best-effort container is not the first to go".into())?;
+    let middle = score(world, "burstable")?;
+    wait::yes((3..1000).contains(&middle), || format!("burstable: {middle}"))?;
+    world.kubectl.say("delete pods --all").map(|_| ())
+}
+
+fn many_processes(world: &World) -> Result<()> {
+    let fork = "for i in $(seq 100); do sleep 100000 & done; echo all; wait";
+    apply(world, "forks", json!({"restartPolicy": "Never", "containers": [container("main", fork, &json!({}))]}))?;
+    until("a fork is refused", SOON, || {
+        let said = world.kubectl.say("logs forks")?;
+        wait::yes(said.contains("can't fork"), || said)
+    })?;
+    world.kubectl.say("delete pod forks").map(|_| ())
+}
+
+/// Of a container that goes over its limit everything goes, whoever of it took the memory.
+fn out_of_memory(world: &World) -> Result<()> {
+    let limit = json!({"limits": {"memory": "24Mi"}});
+    let eater = "echo begun; tail /dev/zero";
+    apply(world, "eater", json!({"restartPolicy": "Never", "containers": [
+        container("main", eater, &limit), container("other", "sleep 100000", &limit)]}))?;
+    until("the kill", SOON, || {
+        let status = world.kubectl.json("get pod eater")?["status"].take();
+        let ended = &state_of(&status, "main")["terminated"];
+        wait::yes(ended["reason"] == "OOMKilled" && ended["exitCode"] == 137, || status.to_string())
+    })?;
+    stays(world, "eater")?;
+    world.kubectl.say("delete pod eater").map(|_| ())
+}
+
+/// Limits of the pod as a whole count for containers without any; who goes over them goes alone.
+fn whole_pods(world: &World) -> Result<()> {
+    let containers = json!([container("main", "tail /dev/zero", &json!({})), container("other", "sleep 100000", &json!({}))]);
+    let resources = json!({"limits": {"cpu": "500m", "memory": "32Mi"}});
+    apply(world, "whole", json!({"restartPolicy": "Never", "resources": resources, "containers": containers}))?;
+    until("the pod's limit", SOON, || {
+        let status = world.kubectl.json("get pod whole")?["status"].take();
+        let reason = &state_of(&status, "main")["terminated"]["reason"];
+        wait::yes(reason == "OOMKilled" && status["qosClass"] == "Guaranteed", || status.to_string())
+    })?;
+    stays(world, "whole")?;
+    world.kubectl.say("delete pod whole").map(|_| ())
+}
+
+/// In place: the same process, other numbers.
+fn resized(world: &World) -> Result<()> {
+    let small = json!({"requests": {"cpu": "100m", "memory": "32Mi"}, "limits": {"cpu": "200m", "memory": "32Mi"}});
+    apply(world, "grows", json!({"containers": [container("main", "sleep 100000", &small)]}))?;
+    ready(world, "grows")?;
+    let large = json!({"requests": {"cpu": "150m", "memory": "64Mi"}, "limits": {"cpu": "400m", "memory": "64Mi"}});
+    let patch = json!({"spec": {"containers": [{"name": "main", "resources": large}]}}).to_string();
+    world.kubectl.run(&["patch", "pod", "grows", "--subresource=resize", "-p", &patch])?;
+    until("the new limits", SOON, || {
+        is(world, "grows", ("memory.max", "memory/memory.limit_in_bytes"), &["67108864"])?;
+        is(world, "grows", ("cpu.max", "cpu/cpu.cfs_quota_us"), &["40000 100000", "40000"])
+    })?;
+    let status = until("what the status says", SOON, || {
+        let status = world.kubectl.json("get pod grows")?["status"]["containerStatuses"][0].take();
+        wait::yes(status["resources"]["limits"]["memory"] == "64Mi", || status.to_string())?;
+        Ok(status)
+    })?;
+    wait::yes(status["restartCount"] == 0, || status.to_string())?;
+    world.kubectl.say("delete pod grows").map(|_| ())
+}
+
+/// Held back by its quota, a container waits; figures say how often, and where the kernel counts stalls, for how long.
+fn waiting_is_counted(world: &World) -> Result<()> {
+    let slow = json!({"limits": {"cpu": "50m", "memory": "32Mi"}});
+    apply(world, "slow", json!({"containers": [container("main", "while true; do :; done", &slow)]}))?;
+    ready(world, "slow")?;
+    let value = |name: &str| -> Result<f64> {
+        let page = world.kubectl.say("get --raw /api/v1/nodes/board-1/proxy/metrics/cadvisor")?;
+        let ours = |line: &&str| line.starts_with(&format!("{name}{{container=\"main\"")) && line.contains("pod=\"slow\"");
+        let line = page.lines().find(ours).ok_or_else(|| format!("no {name} of the pod in the page"))?;
+        // `name{labels} value time`
+        let number = line.rsplit_once('}').and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok());
+        number.ok_or_else(|| line.to_string())
+    };
+    let counts = number(world, "slow", "cgroup.controllers", "cpu/cpu.shares")?;
+    let v2 = counts.contains("cpu");
+    let stalls = v2 && inside(world, "slow", "cat /sys/fs/cgroup/cpu.pressure").is_ok();
+    println!("cgroup v2: {v2}, stalls of groups are counted: {stalls}");
+    until("throttled periods", SOON, || {
+        let periods = value("container_cpu_cfs_throttled_periods_total")?;
+        wait::yes(periods > 0.0, || format!("{periods}"))?;
+        let waited = if stalls { value("container_pressure_cpu_waiting_seconds_total")? } else { 1.0 };
+        wait::yes(waited > 0.0, || format!("{waited} s of waiting"))
+    })?;
+    world.kubectl.say("delete pod slow").map(|_| ())
+}

@@ -1,0 +1,107 @@
+//! The emulated machine's root file system, and the disk that it is written to.
+//!
+//! In: programs of this machine, kernel modules, what to run. Out: an ext4 disk.
+//! Never: a file of this machine that no program there needs.
+
+use crate::sh;
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// File systems as a board has them, the tests, the plug.
+const RUN: &str = "#!/bin/busybox sh
+export PATH=/usr/bin:/bin HOME=/root
+mkdir -p /dev/pts /dev/shm; mount -t devpts dev /dev/pts; mount -t tmpfs shm /dev/shm
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t tmpfs run /run
+ip link set lo up; hostname board
+echo \"kernel $(uname -r), controllers: $(cat /sys/fs/cgroup/cgroup.controllers)\"
+failed=0
+COMMANDS
+echo \"limpet-v2-result $failed\"
+sync
+poweroff -f
+";
+const DISK: &str = "3G";
+
+pub struct Tree {
+    dir: PathBuf,
+    disk: PathBuf,
+}
+
+impl Tree {
+    /// Busybox and the folders that every machine has.
+    pub fn new(work: &Path) -> Result<Tree, String> {
+        let tree = Tree { dir: work.join("tree"), disk: work.join("disk") };
+        let _ = fs::remove_dir_all(&tree.dir);
+        for dir in ["bin", "lib64", "etc", "proc", "sys", "dev", "tmp", "run", "var/tmp", "var/log", "root", "sbin", "usr/bin"] {
+            tree.make(dir)?;
+        }
+        let busybox = sh::find("busybox").ok_or("busybox is not there")?;
+        fs::copy(&busybox, tree.dir.join("bin/busybox")).map_err(|e| format!("{}: {e}", busybox.display()))?;
+        for applet in sh::output("busybox", &["--list"])?.lines().filter(|a| *a != "busybox") {
+            symlink("busybox", tree.dir.join("bin").join(applet)).map_err(|e| format!("{applet}: {e}"))?;
+        }
+        // Where the kernel looks for it.
+        symlink("/bin/busybox", tree.dir.join("sbin/modprobe")).map_err(|e| format!("modprobe: {e}"))?;
+        tree.text("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n")?;
+        tree.text("etc/group", "root:x:0:\nnogroup:x:65534:\n")?;
+        tree.text("etc/hosts", "127.0.0.1 localhost board\n")?;
+        Ok(tree)
+    }
+
+    /// A program and the libraries that it names, without its symbols.
+    pub fn program(&self, from: &Path, to: &str) -> Result<(), String> {
+        let target = self.place(to)?;
+        let stripped = Command::new("strip").arg("-o").arg(&target).arg(from).stderr(std::process::Stdio::null()).status();
+        if !stripped.is_ok_and(|status| status.success()) {
+            fs::copy(from, &target).map_err(|e| format!("{}: {e}", from.display()))?;
+        }
+        // It has no words for a static one, and says that as an error.
+        let libraries = sh::output("ldd", &[&from.to_string_lossy()]).unwrap_or_default();
+        for word in libraries.split_whitespace().filter(|w| w.starts_with('/') && !w.ends_with(':')) {
+            let library = self.place(word.trim_start_matches('/').trim_start_matches("usr/"))?;
+            fs::copy(word, &library).map_err(|e| format!("{word}: {e}"))?;
+        }
+        Ok(())
+    }
+
+    pub fn modules(&self, kernel: &Path) -> Result<(), String> {
+        self.make("lib")?;
+        sh::status(Command::new("cp").arg("-a").arg(kernel.join("lib/modules")).arg(self.dir.join("lib/")))
+    }
+
+    /// Written anew for each machine.
+    pub fn disk(&self, commands: &[String]) -> Result<PathBuf, String> {
+        let lines: Vec<String> = commands.iter().map(|line| format!("{line} || failed=1\n")).collect();
+        script(&self.dir.join("run.sh"), &RUN.replace("COMMANDS\n", &lines.concat()))?;
+        let _ = fs::remove_file(&self.disk);
+        let (disk, dir) = (self.disk.to_string_lossy(), self.dir.to_string_lossy());
+        sh::output("truncate", &["-s", DISK, &disk])?;
+        sh::output("mke2fs", &["-q", "-t", "ext4", "-E", "root_owner=0:0", "-d", &dir, &disk])?;
+        Ok(self.disk.clone())
+    }
+
+    fn make(&self, dir: &str) -> Result<(), String> {
+        fs::create_dir_all(self.dir.join(dir)).map_err(|e| format!("{dir}: {e}"))
+    }
+
+    fn place(&self, to: &str) -> Result<PathBuf, String> {
+        let target = self.dir.join(to);
+        let parent = target.parent().unwrap_or(&self.dir);
+        fs::create_dir_all(parent).map_err(|e| format!("{}: {e}", parent.display()))?;
+        Ok(target)
+    }
+
+    fn text(&self, to: &str, text: &str) -> Result<(), String> {
+        fs::write(self.dir.join(to), text).map_err(|e| format!("{to}: {e}"))
+    }
+}
+
+pub fn script(path: &Path, text: &str) -> Result<(), String> {
+    let written = fs::write(path, text).and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)));
+    written.map_err(|e| format!("{}: {e}", path.display()))
+}
