@@ -90,8 +90,8 @@ fn figures(sides: &mut [Side; 3], version: Option<String>) -> Vec<Figure> {
         }
     }
     vec![
-        Figure::new("container create → first byte", all_times, "≤ 0.7 × crun"),
-        Figure::new("CPU to create, run and remove it", all_cpu, "report"),
+        Figure::new("container create → first byte", all_times, "≤ 0.5 × crun"),
+        Figure::new("CPU to create, run and remove it", all_cpu, "≤ 0.5 × crun"),
     ]
 }
 

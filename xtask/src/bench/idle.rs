@@ -16,7 +16,7 @@ pub fn run(world: &World, binaries: &Binaries, minutes: u64) -> Result<Vec<Figur
     println!("watching an idle board for {minutes} minutes");
     let before = (wire(world)?, proc::written(agent), proc::cpu_seconds(agent), proc::cpu_seconds(&binaries.hub));
     proc::rest(Duration::from_secs(minutes * 60));
-    figures.push(Figure::new("agent + keeper, idle, PSS", mib(proc::pss(agent)?), "≤ 6 MiB"));
+    figures.push(Figure::new("agent + keeper, idle, PSS", mib(proc::pss(agent)?), "≤ 5 MiB"));
     let hours = minutes as f64 / 60.0;
     let wire_bytes = (wire(world)? - before.0) as f64 / hours;
     let month = wire_bytes * 24.0 * 30.0 / 1e6;
@@ -39,7 +39,7 @@ fn ten_pods(world: &World, binaries: &Binaries) -> Result<Figure, String> {
         if ready.trim() == "10" { Ok(()) } else { Err(format!("{ready} are ready")) }
     })?;
     proc::rest(Duration::from_secs(10));
-    let figure = Figure::new("agent + keeper, ten pods, PSS", mib(proc::pss(&binaries.agent)?), "≤ 8 MiB");
+    let figure = Figure::new("agent + keeper, ten pods, PSS", mib(proc::pss(&binaries.agent)?), "≤ 6 MiB");
     world.kubectl.say("delete deployment ten --wait=true")?;
     until("no pods", Duration::from_secs(90), || {
         let left = world.kubectl.items("get pods")?;

@@ -28,7 +28,7 @@ pub struct Args {
     /// Time the creation of containers beside crun, and nothing else
     #[arg(long)]
     create: bool,
-    /// What a board costs with 0, 10, 50 and 110 pods, and nothing else
+    /// What a board costs with 0, 10, 50 and 110 pods and how soon they run, and nothing else
     #[arg(long)]
     node: bool,
     /// Measure the control plane (scheduling, scaling, idling), and nothing else
@@ -80,7 +80,7 @@ pub fn run(args: &Args) -> Result<(), String> {
     }
     let ready = Binaries::build("dev")?;
     if args.node {
-        print(&node::run(&Binaries { agent: dist::agent()?, ..ready }, args.minutes)?);
+        print(&node::run(&Binaries { hub: dist::hub()?, agent: dist::agent()?, ..ready }, args.minutes)?);
         return Ok(());
     }
     if args.link {

@@ -1,6 +1,7 @@
 //! What a board costs with pods on it: idle, with ten that are probed, with as many as a node takes.
 //!
-//! In: the device's agent on one board, a hub of any build (it is not measured). Out: memory, processor time, bytes written.
+//! In: the device's agent on one board, a release hub. Out: memory, processor time, bytes written; the time from apply to
+//! running, and from create to ready beside crun.
 //! Processor time is of the agent's and the keeper's own processes; what probes start in containers is the containers'.
 //! Never: a figure of a board that has not come to rest.
 
@@ -47,12 +48,15 @@ pub fn run(binaries: &Binaries, minutes: u64) -> Result<Vec<Figure>, String> {
     scaled(&world, 10)?;
     let ten = proc::pss(agent)?;
     figures.push(Figure::new("agent + keeper, ten pods with probes, PSS", mib(ten), "≤ 6 MiB"));
+    figures.extend(super::apply::run(&world, binaries, 20)?);
+    proc::rest(Duration::from_secs(20));
     println!("watching ten pods for {minutes} minutes");
     let before = (proc::cpu_seconds(agent), proc::written(agent));
     proc::rest(Duration::from_secs(minutes.max(1) * 60));
     let seconds = minutes.max(1) as f64 * 60.0;
     let share = (proc::cpu_seconds(agent) - before.0) / seconds * 100.0;
     figures.push(Figure::new("the same, CPU, two probes of ten seconds each", format!("{share:.3} % of a core"), "≤ 0.5 %"));
+    figures.push(Figure::new("the same, PSS at its end", mib(proc::pss(agent)?), "≤ 6 MiB"));
     let written = format!("{} B in {minutes} min", proc::written(agent) - before.1);
     figures.push(Figure::new("the same, to the disk", written, "0 B in an hour"));
     scaled(&world, MANY)?;
@@ -62,5 +66,7 @@ pub fn run(binaries: &Binaries, minutes: u64) -> Result<Vec<Figure>, String> {
     scaled(&world, PODS_MAX)?;
     let full = format!("all Ready, {} PSS", mib(proc::pss(agent)?));
     figures.push(Figure::new("110 pods on one node", full, "all Ready"));
+    drop(world);
+    figures.extend(super::create::run(agent)?);
     Ok(figures)
 }
