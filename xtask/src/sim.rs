@@ -50,14 +50,14 @@ pub fn run(args: &Args) -> Result<(), String> {
         ("--runs", args.runs.to_string()),
         ("--every", args.every.to_string()),
         ("--control", args.control.to_string()),
-        ("--keep", keep.display().to_string()),
     ];
     let numbers: Vec<&str> = numbers.iter().flat_map(|(name, value)| [*name, value.as_str()]).collect();
-    let mut words: Vec<&str> = vec!["run", "--profile", "sim", "--quiet", "-p", "limpet-sim", "--"];
-    words.extend(&numbers);
     if args.twice {
         return twice(&numbers);
     }
+    let (keep, mut words) = (keep.display().to_string(), vec!["run", "--profile", "sim", "--quiet", "-p", "limpet-sim", "--"]);
+    words.extend(&numbers);
+    words.extend(["--keep", keep.as_str()]);
     let texts = [("--follow", &args.follow), ("--show", &args.show)];
     words.extend(texts.iter().filter_map(|(name, text)| Some([*name, text.as_deref()?])).flatten());
     sh::run("cargo", &words)
@@ -66,12 +66,15 @@ pub fn run(args: &Args) -> Result<(), String> {
 /// The same seeds in a build with and in one without optimisation.
 fn twice(numbers: &[&str]) -> Result<(), String> {
     let traces = |profile: &str| {
-        let file = sh::root().join(format!("target/sim-traces-{profile}.txt"));
+        let file = std::env::temp_dir().join(format!("limpet-sim-traces-{}-{profile}.txt", std::process::id()));
         let name = file.display().to_string();
         let words = ["run", "--profile", profile, "--quiet", "-p", "limpet-sim", "--", "--traces", name.as_str()];
         // A failing seed has to fail in both.
         let outcome = sh::run("cargo", &[&words[..], numbers].concat());
-        std::fs::read_to_string(&file).map_err(|e| outcome.err().unwrap_or(format!("cannot read {name}: {e}")))
+        let traces = std::fs::read_to_string(&file);
+        // Without the file nothing ran, and then there is nothing to remove.
+        let _ = std::fs::remove_file(&file);
+        traces.map_err(|e| outcome.err().unwrap_or(format!("cannot read {name}: {e}")))
     };
     let (slow, fast) = (traces("dev")?, traces("sim")?);
     if slow.lines().count() != fast.lines().count() {
