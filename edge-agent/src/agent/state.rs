@@ -433,7 +433,7 @@ impl Agent {
             match images.collect(&keep).await {
                 Ok(gone) if gone.busy => log::debug!("images: a pull is under way, so nothing is removed"),
                 // On a full disk this comes every ten minutes: a line that says nothing would still be written.
-                Ok(gone) if gone.images == 0 && gone.last_of_their_kind == 0 => {}
+                Ok(gone) if gone.images == 0 => {}
                 Ok(gone) => {
                     let (removed, kept) = (gone.images, gone.last_of_their_kind);
                     log::info!("images: {removed} that no pod wants were removed; {kept} stay, as no registry says it has them");
