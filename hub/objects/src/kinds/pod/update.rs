@@ -35,6 +35,8 @@ pub fn prepare(new: &mut Value, old: &Value, subresource: &str) {
                     }
                 }
             }
+            // Kept so that it can be refused: boards change the sizes of containers only.
+            copy(&mut new["spec"], &wanted, "resources");
         }
         _ => {}
     }
@@ -101,6 +103,10 @@ fn resize(new: &Value, old: &Value) -> Vec<FieldError> {
     if super::qos::qos_class(&new["spec"]) != super::qos::qos_class(&old["spec"]) {
         let words = "Pod QOS Class may not change as a result of resizing";
         errors.push(FieldError::invalid("spec", json!(super::qos::qos_class(&new["spec"])), words));
+    }
+    if new["spec"]["resources"] != old["spec"]["resources"] {
+        let words = "the resources of a pod as a whole may not change while it runs, only those of its containers";
+        errors.push(FieldError::forbidden("spec.resources", words));
     }
     for field in ["containers", "initContainers"] {
         for (at, (after, before)) in list(&new["spec"], field).iter().zip(list(&old["spec"], field)).enumerate() {
@@ -289,6 +295,19 @@ mod tests {
                 Some(words) => assert!(text.iter().any(|t| t.contains(words)), "{resources}: {text:?}"),
             }
         }
+    }
+
+    #[test]
+    fn the_sizes_of_a_pod_as_a_whole_stay() {
+        let mut old = pod();
+        old["spec"]["resources"] = json!({"limits": {"memory": "64Mi"}, "requests": {"memory": "64Mi"}});
+        let (mut same, mut other) = (old.clone(), old.clone());
+        other["spec"]["resources"]["limits"]["memory"] = json!("128Mi");
+        prepare(&mut same, &old, "resize");
+        prepare(&mut other, &old, "resize");
+        assert_eq!(validate(&same, &old, "resize"), []);
+        let text: Vec<String> = validate(&other, &old, "resize").iter().map(ToString::to_string).collect();
+        assert!(text[0].starts_with("spec.resources: Forbidden: the resources of a pod as a whole may not change"), "{text:?}");
     }
 
     #[test]
