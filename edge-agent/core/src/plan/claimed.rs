@@ -110,7 +110,8 @@ mod tests {
             let key = ItemKey::new(ItemKind::Claim, "a", &format!("{ITEM}{claim}"));
             items.put(key, 1, json!({"results": results}).to_string().into_bytes().into());
         }
-        devices(&Context { pod: &pod, host: &host, pod_ips: &[], env_files: &crate::plan::NO_ENV_FILES }, &items, &pod.spec.containers[0])
+        let context = Context { pod: &pod, host: &host, pod_ips: &[], env_files: &crate::plan::NO_ENV_FILES };
+        devices(&context, &items, &pod.spec.containers[0])
     }
 
     #[test]

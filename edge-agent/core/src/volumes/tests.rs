@@ -21,7 +21,8 @@ fn plan_of(volume: Value) -> Result<VolumeContent, String> {
         "spec": {"volumes": [volume], "containers": [{"name": "c", "image": "i"}]}});
     let pod: api::Pod = api::parse(object.to_string().as_bytes()).unwrap();
     let host = HostFacts::default();
-    let (mut plans, mut problems) = plan(&Context { pod: &pod, host: &host, pod_ips: &[], env_files: &crate::plan::NO_ENV_FILES }, &items());
+    let context = Context { pod: &pod, host: &host, pod_ips: &[], env_files: &crate::plan::NO_ENV_FILES };
+    let (mut plans, mut problems) = plan(&context, &items());
     match problems.pop() {
         Some(problem) => Err(problem.message),
         None => Ok(plans.remove(0).content),

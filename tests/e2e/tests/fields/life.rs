@@ -33,14 +33,18 @@ pub fn probes(world: &World) -> Result<()> {
     let serve = |port: u16, script: &str| json!(["nc", "-ll", "-p", port.to_string(), "-e", "sh", "-c", script]);
     let soon =
         |kind: &str, handler: Value| json!({kind: handler, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 1});
-    let grpc = container(
-        "grpc",
-        "",
-        json!({"command": ["sh", "-c", "printf '\\1' > /tmp/says; exec \"$@\"", "sh"], "args": serve(5000, GRPC),
-        "readinessProbe": soon("grpc", json!({"port": 5000, "service": "shop"}))}),
-    );
-    apply(world, "grpc", json!({"containers": [grpc]}))?;
+    let grpc = |kind: &str, port: u16| {
+        let mut c = json!({"command": ["sh", "-c", "printf '\\1' > /tmp/says; exec \"$@\"", "sh"], "args": serve(5000, GRPC)});
+        c[kind] = soon("grpc", json!({"port": port, "service": "shop"}));
+        json!({"containers": [container("c", "", c)]})
+    };
+    apply(world, "grpc", grpc("readinessProbe", 5000))?;
+    apply(world, "lives", grpc("livenessProbe", 5000))?;
+    apply(world, "dies", grpc("livenessProbe", 5999))?;
     ready(world, "grpc")?;
+    becomes(world, "dies", "restarted", |s| one(s, "c")["restartCount"].as_i64() >= Some(1))?;
+    let status = ready(world, "lives")?["status"].take();
+    wait::yes(one(&status, "c")["restartCount"] == 0, || status.to_string())?;
     has(&inside(world, "grpc", "strings /tmp/asked")?, &["PRI * HTTP/2.0", "/grpc.health.v1.Health/Check"])?;
     inside(world, "grpc", "printf '\\2' > /tmp/says")?;
     has_event(world, "grpc", "Unhealthy", "Readiness probe failed: service unhealthy (responded with \"NOT_SERVING\")")?;
@@ -95,7 +99,7 @@ pub fn probes(world: &World) -> Result<()> {
     })?;
     world.kubectl.run(&["exec", "beside", "-c", "side", "--", "touch", "/tmp/open"])?;
     ready(world, "beside")?;
-    delete(world, &["grpc", "good-key", "bad-key", "deaf", "tries", "beside"])
+    delete(world, &["grpc", "lives", "dies", "good-key", "bad-key", "deaf", "tries", "beside"])
 }
 
 fn diary(world: &World) -> Result<PathBuf> {

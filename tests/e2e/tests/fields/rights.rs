@@ -110,6 +110,10 @@ pub fn shares(world: &World) -> Result<()> {
     wait::yes(status["qosClass"] == "Burstable" && one(&status, "d")["state"]["running"].is_object(), || {
         status.to_string()
     })?;
+    let sysctls = json!({"securityContext": {"sysctls": [{"name": "kernel.shm_rmid_forced", "value": "1"}]}});
+    sleeper(world, "forced", json!({}), sysctls)?;
+    ready(world, "forced")?;
+    is(&inside(world, "forced", "cat /proc/sys/kernel/shm_rmid_forced")?, "1")?;
     let node = world.kubectl.json("get node board-1")?;
     let memory = std::fs::read_to_string("/proc/meminfo").map_err(|e| e.to_string())?;
     let swap = memory.lines().find_map(|l| l.strip_prefix("SwapTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
@@ -119,7 +123,7 @@ pub fn shares(world: &World) -> Result<()> {
         kib => wait::yes(*said == kib * 1024, || format!("{said} instead of {kib} KiB"))?,
     }
     has(&world.kubectl.say("get --raw /api/v1/nodes/board-1/proxy/metrics")?, &["limpet_board_zram_bytes "])?;
-    delete(world, &["many", "whole"])
+    delete(world, &["many", "whole", "forced"])
 }
 
 /// What this node cannot do: it says so, and runs the pod where it can be run without.
