@@ -150,7 +150,8 @@ fn by_crun(world: &World) -> Result<()> {
         let new = world.agents[0].agent_process()?;
         wait::yes(new.pid != agent.pid, || "the same agent".into())
     })?;
-    says(world, &["exec", "small", "--", "echo", "still here"], "still here")?;
+    // It is back at the hub a moment later.
+    until("the same container", SOON, || says(world, &["exec", "small", "--", "echo", "still here"], "still here"))?;
     let status = ready(world, "small")?["status"]["containerStatuses"][0].clone();
     wait::yes(status["containerID"] == before && status["restartCount"] == 0, || status.to_string())?;
     let both = json!({"runtimeClassName": "small", "hostUsers": false});
