@@ -130,6 +130,17 @@ impl Broker {
         Ok(Recording { log, _process: process })
     }
 
+    /// Mosquitto's own client in a board's network, which hears nothing and pings every so many seconds.
+    pub fn idle_client(&self, namespace: &str, keepalive_s: u64) -> Result<Daemon> {
+        let net = format!("--net=/run/netns/{namespace}");
+        let keepalive = keepalive_s.to_string();
+        let words = ["nsenter", &net, "mosquitto_sub", "-t", "nothing/of/ours", "-k", &keepalive];
+        let mut words = words.map(str::to_string).to_vec();
+        words.extend(self.spy_words());
+        let words: Vec<&OsStr> = words.iter().map(OsStr::new).collect();
+        Daemon::start(&words, &[(self.mark.0, self.mark.1.as_str())], &self.dir.join("idle.log"))
+    }
+
     /// As the spy.
     pub fn publish(&self, topic: &str, payload: &[u8]) -> Result<()> {
         let file = self.dir.join("payload");

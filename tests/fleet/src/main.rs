@@ -1,20 +1,11 @@
 //! Thousands of boards against one real hub: the agent's own link and its own cores, with pretend runtimes.
 //!
 //! In: the path of a `limpet` binary, a number of boards. Out: a table of what the hub bore, with its marks.
-//! Each board has a key, a certificate and a connection of its own; all of them share this process.
+//! Each board (`limpet-board`) has a key, a certificate and a connection of its own; all of them share this process.
 //! Never: a figure that was not measured just now; a hub that outlives this program.
 #![allow(clippy::disallowed_methods)]
 
-mod alone;
-mod board;
-mod device;
-mod fleet;
-mod journal;
-#[allow(dead_code, unused_imports)]
-#[path = "../../../edge-agent/src/link/mod.rs"]
-mod link;
 mod pods;
-mod runtime;
 mod steps;
 
 use clap::Parser;
@@ -38,25 +29,10 @@ struct Args {
     /// Waits before the end with everything running, seconds: somebody wants to look
     #[arg(long, default_value_t = 0)]
     hold: u64,
-    /// Live as so many boards with this token until stdin ends: what the link alone takes is measured so
-    #[arg(long, hide = true, value_name = "TOKEN")]
-    alone: Option<String>,
-    /// Number of the first of them
-    #[arg(long, hide = true, default_value_t = 0)]
-    first: usize,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if let Some(token) = &args.alone {
-        return match alone::live(args.first, args.boards, token) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(why) => {
-                eprintln!("limpet-fleet: {why}");
-                ExitCode::FAILURE
-            }
-        };
-    }
     let outcome = files(args.boards).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         runtime.map_err(|e| e.to_string())?.block_on(steps::run(&args))

@@ -3,9 +3,9 @@
 //! In: numbers of boards. Out: from the request to the watch event that says Running, of each pod.
 //! Never: a pod that a scheduler was not asked about.
 
-use crate::{board::COMMON, fleet};
 use http::Method;
 use http_body_util::BodyExt;
+use limpet_board::{board::COMMON, fleet};
 use limpet_load::{
     access::Access,
     connection::{Ask, Connection},

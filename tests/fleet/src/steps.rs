@@ -3,11 +3,9 @@
 //! In: arguments. Out: figures. Times are on the wall, and mean little on a machine that does something else; the hub's
 //! processor time is told beside each.
 
-use crate::{
-    Args,
-    fleet::{Fleet, Seen},
-    alone, link, pods,
-};
+use crate::{Args, pods};
+use limpet_agent_core::PodManager;
+use limpet_board::{Fleet, Seen, link};
 use limpet_load::{access::Access, crowd::quantile, figures::Figures, hub::Hub, proc::Server};
 use std::{
     path::Path,
@@ -72,7 +70,6 @@ pub async fn run(args: &Args) -> Result<Figures, String> {
     let cost = Cost::begin(&hub);
     tokio::time::sleep(REST * 3).await;
     bench.figures.say("nothing to do for 30 s", cost.words(), "");
-    alone::measure(&hub, args.boards, &token, &mut bench.figures).await?;
     tokio::time::sleep(Duration::from_secs(args.hold)).await;
     hub.stop()?;
     Ok(bench.figures)
@@ -99,7 +96,7 @@ impl Bench<'_> {
     async fn join(&mut self, hub: &Hub, dir: &Path, token: &str) -> Result<(), String> {
         let token = link::join::parse_token(token).map_err(|e| e.to_string())?;
         let cost = Cost::begin(hub);
-        self.fleet.join(dir, &token).await?;
+        self.fleet.join::<PodManager>(dir, &token).await?;
         self.figures.say("all have a certificate", cost.words(), "");
         self.fleet.until("all are in sync", |s| s.in_sync.is_some() && s.told).await?;
         self.figures.say("all have joined, connected and told their facts", cost.words(), "");

@@ -1,10 +1,12 @@
 //! What a board costs on the wire: every packet to and from the hub, counted in the board's own network.
 //!
-//! In: a world with one board. Out: bytes a keep-alive, a month when idle, a changed key of a ConfigMap, a reconnect.
+//! In: a world with one board. Out: bytes a keep-alive, a month when idle, a changed key of a ConfigMap, a reconnect; the
+//! memory of the link alone.
 //! Counted are IP packets with their headers (Ethernet's are not: no mobile link has them), of TCP connections with the hub.
 //! Never: a figure from arithmetic alone: the month is the measured time, multiplied.
 
 mod features;
+mod memory;
 
 use super::Figure;
 use limpet_e2e::{Binaries, World, until, wait};
@@ -24,6 +26,8 @@ const MONTH_S: f64 = 30.0 * 86_400.0;
 /// What a board behind a router uses by itself (the bench's board is in the hub's own network).
 const FAR_KEEPALIVE_S: u64 = 340;
 const SHORT_KEEPALIVE_S: u64 = 5;
+/// More than the time after which what was said is acknowledged.
+const PROBE_S: u64 = 65;
 
 /// Counts what passes the board's interface.
 struct Capture {
@@ -97,7 +101,14 @@ fn counts(packet: &[u8], hub: [u8; 4]) -> Option<u64> {
     (tcp && ours).then(|| u64::from(u16::from_be_bytes([head[2], head[3]])))
 }
 
+/// What the link takes of memory, and nothing else.
+pub fn memory(binaries: &Binaries) -> Result<Vec<Figure>, String> {
+    let program = crate::dist::board()?;
+    memory::run(&World::new(binaries, 1)?, &program)
+}
+
 pub fn run(binaries: &Binaries, minutes: u64) -> Result<Vec<Figure>, String> {
+    let program = crate::dist::board()?;
     let mut world = World::with(binaries, 1, &json!({"keepaliveSeconds": SHORT_KEEPALIVE_S}))?;
     world.join()?;
     let hub: std::net::Ipv4Addr = world.hub.address.parse().map_err(|_| "the hub's address is not IPv4")?;
@@ -110,17 +121,18 @@ pub fn run(binaries: &Binaries, minutes: u64) -> Result<Vec<Figure>, String> {
     world.agents[0].start(None)?;
     world.nodes_ready(Duration::from_secs(90))?;
     figures.extend(features::all(&world, &capture)?);
+    figures.extend(memory::run(&world, &program)?.into_iter().map(told));
     if minutes > 0 {
         figures.push(told(idle(&mut world, &capture, minutes)?));
     }
     if limpet_e2e::process::which("mosquitto").is_some() {
-        figures.push(told(at_a_broker(&mut world)?));
+        figures.extend(at_a_broker(&mut world)?.into_iter().map(told));
     }
     Ok(figures)
 }
 
-/// A sign of life that is sealed for the hub, at Debian's Mosquitto; each third one is answered here.
-fn at_a_broker(world: &mut World) -> Result<Figure, String> {
+/// A sign of life for the hub at Debian's Mosquitto (each third one is answered here), and the kernel's probe between two.
+fn at_a_broker(world: &mut World) -> Result<Vec<Figure>, String> {
     world.agents[0].configure(&json!({"keepaliveSeconds": SHORT_KEEPALIVE_S}))?;
     world.agents[0].power_cut()?;
     let broker = limpet_e2e::broker::Broker::take_over(world)?;
@@ -133,17 +145,39 @@ fn at_a_broker(world: &mut World) -> Result<Figure, String> {
     world.nodes_ready(Duration::from_secs(90))?;
     let at: std::net::Ipv4Addr = broker.address.parse().map_err(|_| "the broker's address is not IPv4")?;
     let capture = Capture::start(&world.agents[0].namespace, at.octets())?;
-    capture.settle(Duration::from_secs(SHORT_KEEPALIVE_S - 1));
-    let mut beats: Vec<u64> = Vec::new();
-    while beats.len() < 12 {
-        let before = capture.now();
-        until("a sign of life", Duration::from_secs(60), || wait::yes(capture.now().1 > before.1, || "none yet".into()))?;
-        capture.settle(Duration::from_secs(1));
-        beats.push(capture.now().0 - before.0);
-    }
-    beats.sort_unstable();
-    let text = format!("{} B (median of 12; {} to {}, with the hub's answer)", beats[6], beats[0], beats[11]);
-    Ok(Figure::new("the same at an external broker", text, "report"))
+    let signs = |count: usize| -> Result<[u64; 3], String> {
+        capture.settle(Duration::from_secs(SHORT_KEEPALIVE_S - 1));
+        let mut signs: Vec<u64> = Vec::new();
+        while signs.len() < count {
+            let before = capture.now();
+            until("a packet", Duration::from_secs(180), || wait::yes(capture.now().1 > before.1, || "none yet".into()))?;
+            capture.settle(Duration::from_secs(1));
+            signs.push(capture.now().0 - before.0);
+        }
+        signs.sort_unstable();
+        Ok([signs[count / 2], signs[0], signs[count - 1]])
+    };
+    let [middle, least, most] = signs(12)?;
+    let beat = format!("{middle} B (median of 12; {least} to {most}, with the hub's answer)");
+    let begun = sessions(world);
+    world.agents[0].power_cut()?;
+    // Beside it in one run: what such a client is, whose pings the broker answers.
+    let idle = broker.idle_client(&world.agents[0].namespace, SHORT_KEEPALIVE_S)?;
+    let [peer, least_peer, most_peer] = signs(6)?;
+    drop(idle);
+    let peer = format!("{peer} B (median of 6; {least_peer} to {most_peer})");
+    world.agents[0].configure(&json!({"keepaliveSeconds": 600, "probeSeconds": PROBE_S}))?;
+    world.agents[0].start(None)?;
+    until("a session at the broker", Duration::from_secs(120), || {
+        wait::yes(sessions(world) > begun, || "no session".into())
+    })?;
+    let [middle, least, most] = signs(3)?;
+    let probe = format!("{middle} B (median of 3; {least} to {most})");
+    Ok(vec![
+        Figure::new("a sign of life at an external broker, and its acknowledgement", beat, "≤ 150 B"),
+        Figure::new("the kernel's probe in between", probe, "≤ 150 B"),
+        Figure::new("Mosquitto's own client there, a ping and its answer", peer, "beside it"),
+    ])
 }
 
 /// Who waits for half an hour sees what is there already.

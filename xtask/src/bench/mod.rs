@@ -37,6 +37,9 @@ pub struct Args {
     /// What a board costs on the wire, and nothing else (30 minutes are the promise's measure)
     #[arg(long)]
     link: bool,
+    /// With --link: what the agent's link takes of memory, as it is built for devices, and nothing else
+    #[arg(long, requires = "link", conflicts_with = "boards")]
+    memory: bool,
     /// With --link: so many boards with real connections on one hub (10000 are the promise's measure), and nothing else
     #[arg(long, value_name = "N", requires = "link")]
     boards: Option<usize>,
@@ -81,6 +84,10 @@ pub fn run(args: &Args) -> Result<(), String> {
     let ready = Binaries::build("dev")?;
     if args.node {
         print(&node::run(&Binaries { hub: dist::hub()?, agent: dist::agent()?, ..ready }, args.minutes)?);
+        return Ok(());
+    }
+    if args.memory {
+        print(&link::memory(&ready)?);
         return Ok(());
     }
     if args.link {

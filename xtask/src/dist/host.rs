@@ -1,6 +1,7 @@
 //! The binaries for this machine's own architecture, with its own compiler: what benchmarks measure.
 //!
-//! In: the workspace. Out: `target/dist/limpet-agent`, `target/release/limpet`. Never: another architecture (musl.rs).
+//! In: the workspace. Out: `target/dist/limpet-agent`, `target/dist/limpet-board`, `target/release/limpet`.
+//! Never: another architecture (musl.rs).
 
 use crate::sh;
 use std::{path::PathBuf, process::Command};
@@ -16,7 +17,16 @@ fn ready(name: &str) -> Option<PathBuf> {
 
 /// Builds and returns the path.
 pub fn agent() -> Result<PathBuf, String> {
-    if let Some(path) = ready("limpet-agent") {
+    as_on_a_device("limpet-agent")
+}
+
+/// The agent's link without the rest of it, built as the agent is.
+pub fn board() -> Result<PathBuf, String> {
+    as_on_a_device("limpet-board")
+}
+
+fn as_on_a_device(package: &str) -> Result<PathBuf, String> {
+    if let Some(path) = ready(package) {
         return Ok(path);
     }
     let target = host()?;
@@ -24,13 +34,13 @@ pub fn agent() -> Result<PathBuf, String> {
     let mut command = Command::new("cargo");
     command
         .current_dir(sh::root())
-        .args(["build", "--profile", "device", "-p", "limpet-agent", "--target", &target])
+        .args(["build", "--profile", "device", "-p", package, "--target", &target])
         .env(variable, FLAGS);
     sh::status(&mut command)?;
-    let built = sh::root().join("target").join(&target).join("device/limpet-agent");
+    let built = sh::root().join("target").join(&target).join("device").join(package);
     let dist = sh::root().join("target/dist");
     std::fs::create_dir_all(&dist).map_err(|e| e.to_string())?;
-    let path = dist.join("limpet-agent");
+    let path = dist.join(package);
     std::fs::copy(&built, &path).map_err(|e| format!("cannot copy {}: {e}", built.display()))?;
     Ok(path)
 }

@@ -7,7 +7,7 @@ mod host;
 pub mod musl;
 mod sizes;
 
-pub use host::{agent, hub};
+pub use host::{agent, board, hub};
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! One board: the agent's link and cores, a journal in memory, a pretend runtime.
+//! One board: the agent's link and cores, a journal in memory, a pretend runtime; or the link alone, with nothing that runs.
 //!
 //! In: the link's events, outcomes of the runtime. Out: messages by the link's lanes, what the fleet wants to know.
 //! Never: says in sync before the set is equal to the hub's.
@@ -10,9 +10,9 @@ use crate::{
     runtime::{Pretend, host, node_facts},
 };
 use limpet_agent_core::{
-    Action, Input, PodManager, Sync,
+    Action, Input, Now, PodManager, Sync,
     status::{self, Outbox, OutboxOutput},
-    sync::SyncOutput,
+    sync::{Items, SyncOutput},
 };
 use limpet_protocol::{Down, Envelope, Hello, ItemKey, ItemKind, TokenAsk, Up, topic::Channel};
 use std::{
@@ -27,13 +27,58 @@ const BACKOFF_S_MAX: u64 = 60;
 /// The ConfigMap whose `round` the fleet watches.
 pub const COMMON: (&str, &str) = ("fleet", "common");
 
-struct Board {
+/// What runs on a board.
+pub trait Life: Send + 'static {
+    fn new() -> Self;
+    fn handle(&mut self, now: Now, items: &Items, input: Input);
+    fn poll(&mut self) -> Option<Action>;
+    fn wake_at(&self) -> Option<u64>;
+}
+
+impl Life for PodManager {
+    fn new() -> PodManager {
+        PodManager::new()
+    }
+
+    fn handle(&mut self, now: Now, items: &Items, input: Input) {
+        self.handle(now, items, input);
+    }
+
+    fn poll(&mut self) -> Option<Action> {
+        self.poll()
+    }
+
+    fn wake_at(&self) -> Option<u64> {
+        self.wake_at().map(|(at, _)| at)
+    }
+}
+
+/// Nothing: a board that is its link and what it says of itself.
+pub struct Nothing;
+
+impl Life for Nothing {
+    fn new() -> Nothing {
+        Nothing
+    }
+
+    fn handle(&mut self, _: Now, _: &Items, _: Input) {}
+
+    fn poll(&mut self) -> Option<Action> {
+        None
+    }
+
+    fn wake_at(&self) -> Option<u64> {
+        None
+    }
+}
+
+struct Board<L> {
     at: usize,
     instance: [u8; 16],
     clock: Clock,
     fleet: Fleet,
     sync: Sync,
-    pods: PodManager,
+    pods: L,
     outbox: Outbox,
     urgent: VecDeque<Up>,
     lanes: Option<Lanes>,
@@ -44,7 +89,7 @@ struct Board {
     round: u64,
 }
 
-pub fn start(at: usize, identity: Identity, clock: Clock, fleet: Fleet) {
+pub fn start<L: Life>(at: usize, identity: Identity, clock: Clock, fleet: Fleet) {
     let instance = identity.instance;
     let (keep, identity) = watch::channel(Arc::new(identity));
     let options = LinkOptions {
@@ -65,7 +110,7 @@ pub fn start(at: usize, identity: Identity, clock: Clock, fleet: Fleet) {
         clock,
         fleet,
         sync: Sync::new(),
-        pods: PodManager::new(),
+        pods: L::new(),
         outbox: Outbox::new(0),
         urgent: VecDeque::new(),
         lanes: None,
@@ -106,7 +151,7 @@ pub fn start(at: usize, identity: Identity, clock: Clock, fleet: Fleet) {
     });
 }
 
-impl Board {
+impl<L: Life> Board<L> {
     fn begin(&mut self) {
         let name = fleet::name(self.at);
         self.input(Input::Host(host(&name)));
@@ -169,15 +214,15 @@ impl Board {
             let input = first.remove();
             self.input(input);
         }
-        if self.pods.wake_at().is_some_and(|(at, _)| at <= now.mono_ms) {
+        if self.pods.wake_at().is_some_and(|at| at <= now.mono_ms) {
             self.input(Input::Tick);
         }
     }
 
     fn wake_at(&self) -> Option<u64> {
-        let cores = [self.sync.wake_at(), self.pods.wake_at(), self.outbox.wake_at()];
+        let cores = [self.sync.wake_at(), self.outbox.wake_at()].into_iter().flatten().map(|(at, _)| at);
         let later = self.later.first_key_value().map(|(at, _)| at.0);
-        cores.into_iter().flatten().map(|(at, _)| at).chain(later).min()
+        cores.chain(self.pods.wake_at()).chain(later).min()
     }
 
     fn wants_to_send(&self) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! In: a join token, a number. Out: running boards; moments. Never: a board that shares a key with another one.
 
-use crate::{board, device::Clock, link, link::Identity};
+use crate::{board, board::Life, device::Clock, link, link::Identity};
 use limpet_protocol::join::JoinToken;
 use std::{
     path::Path,
@@ -51,8 +51,8 @@ impl Fleet {
         self.seen.iter().map(|s| s.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
     }
 
-    /// Makes a key for each board, joins, and starts it. `dir`: where identities lie.
-    pub async fn join(&self, dir: &Path, token: &JoinToken) -> Result<(), String> {
+    /// Makes a key for each board that has none, joins, and starts it. `dir`: where identities lie.
+    pub async fn join<L: Life>(&self, dir: &Path, token: &JoinToken) -> Result<(), String> {
         let room = Arc::new(Semaphore::new(JOINING_MAX));
         let mut joining = JoinSet::new();
         for at in self.first..self.first + self.seen.len() {
@@ -60,8 +60,12 @@ impl Fleet {
             joining.spawn(async move {
                 let _room = room.acquire_owned().await;
                 let clock = Clock::new();
-                let identity = join(&dir, &token, at, &clock).await?;
-                board::start(at, identity, clock, fleet);
+                let known = link::identity::load(&dir).map_err(|e| e.to_string())?;
+                let identity = match known {
+                    Some(identity) => identity,
+                    None => join(&dir, &token, at, &clock).await?,
+                };
+                board::start::<L>(at, identity, clock, fleet);
                 Ok::<_, String>(())
             });
         }
