@@ -212,3 +212,51 @@ async fn a_device_waits_until_somebody_lets_it_in() {
     assert!(!office.decide("nobody", Decision::Approved).await.unwrap());
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+/// The door's parsers: a good greeting, spoilt in its JSON, in its request for a certificate and in its token, and what once was
+/// trouble (`corpus.txt`). Nobody gets in by a token that was touched, and nobody gets another name or key than was asked for.
+#[tokio::test]
+async fn spoilt_greetings_open_nothing() {
+    let (office, dir) = office("spoilt");
+    let made = office.create_token(&wish(None, None), at(0)).await.unwrap();
+    let key = KeyPair::generate().unwrap();
+    let good = ask(&made.token, "pi-1", &key);
+    let mut seeds = vec![serde_json::to_vec(&good).unwrap()];
+    let lines = include_str!("corpus.txt").lines().filter(|l| !l.starts_with('#') && !l.is_empty());
+    seeds.extend(lines.map(|l| l.as_bytes().to_vec()));
+    let mut x = 0x5eed_u64;
+    let mut chance = |n: usize| {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        ((x >> 11) % n.max(1) as u64) as usize
+    };
+    let (mut read, mut let_in) = (0, 0);
+    for _ in 0..6_000 {
+        // Mostly the good one: the others say nothing new for long.
+        let mut bytes = seeds[if chance(4) == 0 { chance(seeds.len()) } else { 0 }].clone();
+        for _ in 0..1 + chance(2) {
+            let at = chance(bytes.len());
+            match chance(5) {
+                _ if bytes.is_empty() => bytes.push(b'{'),
+                0 => bytes[at] ^= 1 << chance(7),
+                1 => bytes[at] = b"\"\\{}0A="[chance(7)],
+                2 => bytes.truncate(at),
+                3 => bytes.insert(at, b' ' + chance(90) as u8),
+                _ => drop(bytes.drain(at..(at + chance(40)).min(bytes.len()))),
+            }
+        }
+        let Ok(spoilt) = serde_json::from_slice::<JoinAsk>(&bytes) else { continue };
+        read += 1;
+        let Ok(answer) = office.join(&spoilt, "192.0.2.9", at(1)).await else { continue };
+        let_in += 1;
+        assert_eq!((&spoilt.token_id, &spoilt.token_secret), (&good.token_id, &good.token_secret));
+        assert_eq!(answer.node_name, spoilt.node_name);
+        let der = CertificateDer::from_pem_slice(answer.certificate_pem.as_bytes()).unwrap();
+        assert!(office.admit(&spoilt.node_name, &der).is_ok());
+        assert!(limpet_protocol::topic::valid_node_name(&spoilt.node_name), "{:?}", spoilt.node_name);
+    }
+    assert!(read > 500 && let_in > 20, "the spoiling is too rough to reach anything: {read} read, {let_in} let in");
+    office.join(&good, "192.0.2.9", at(1)).await.unwrap();
+    std::fs::remove_dir_all(dir).unwrap();
+}
