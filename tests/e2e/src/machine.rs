@@ -39,19 +39,40 @@ pub fn missing(architecture: &str) -> Option<String> {
 
 impl Machine {
     pub fn new(slot: &Slot, architecture: &str, card: &Path, memory_mib: u32) -> Result<Machine> {
+        let kind = KINDS.iter().find(|(name, ..)| *name == architecture).ok_or_else(|| format!("no machine for {architecture}"))?;
+        Machine::with_firmware(slot, architecture, Path::new(kind.2), card, memory_mib)
+    }
+
+    /// Another firmware than UEFI's.
+    pub fn with_firmware(slot: &Slot, architecture: &str, firmware: &Path, card: &Path, memory_mib: u32) -> Result<Machine> {
         let kind = KINDS.iter().find(|(name, ..)| *name == architecture);
-        let (_, program, firmware, more) = kind.ok_or_else(|| format!("no machine for {architecture}"))?;
+        let (_, program, _, more) = kind.ok_or_else(|| format!("no machine for {architecture}"))?;
         let console = slot.dir().join("console");
         let mut words: Vec<OsString> = vec![(*program).into()];
         words.extend(more.iter().map(OsString::from));
         let mut add = |all: &[&str]| words.extend(all.iter().map(OsString::from));
         add(&["-m", &memory_mib.to_string(), "-smp", "2", "-accel", "tcg,thread=multi", "-nodefaults", "-display", "none"]);
-        add(&["-bios", firmware]);
+        add(&["-bios", &firmware.display().to_string()]);
         add(&["-drive", &format!("if=none,id=card,format=raw,file={}", card.display()), "-device", "virtio-blk-pci,drive=card"]);
         add(&["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="]);
         add(&["-device", "virtio-rng-pci", "-chardev", &format!("file,id=console,append=on,path={}", console.display())]);
         add(&["-serial", "chardev:console"]);
         Ok(Machine { words, mark: slot.mark(), console, log: slot.dir().join("qemu.log"), process: None })
+    }
+
+    /// A Raspberry Pi 3 after its firmware's work: something in memory, by QEMU's words for it, and the device tree beside it.
+    pub fn raspberry_pi_3(slot: &Slot, loaded: &[&OsStr], tree: &Path, card: &Path) -> Machine {
+        let console = slot.dir().join("console");
+        let mut words: Vec<OsString> = vec!["qemu-system-aarch64".into()];
+        words.extend(loaded.iter().map(OsString::from));
+        let mut add = |all: &[&str]| words.extend(all.iter().map(OsString::from));
+        add(&["-machine", "raspi3b", "-display", "none"]);
+        add(&["-dtb", &tree.display().to_string(), "-drive", &format!("if=sd,format=raw,file={}", card.display())]);
+        add(&["-netdev", "user,id=net", "-device", "usb-net,netdev=net"]);
+        add(&["-chardev", &format!("file,id=console,append=on,path={}", console.display())]);
+        // The second serial line is the one on the pins.
+        add(&["-serial", "null", "-serial", "chardev:console"]);
+        Machine { words, mark: slot.mark(), console, log: slot.dir().join("qemu.log"), process: None }
     }
 
     pub fn switch_on(&mut self) -> Result<()> {
