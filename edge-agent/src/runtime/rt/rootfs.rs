@@ -115,6 +115,7 @@ pub fn mount_overlay(
     for dir in [root.as_path(), &bundle.join("l")] {
         std::fs::create_dir_all(dir)?;
     }
+    leave_torn(writable)?;
     for place in ["upper", "work"] {
         std::fs::create_dir_all(writable.join(place))?;
     }
@@ -140,6 +141,18 @@ pub fn mount_overlay(
     // Under a shared mount it is born shared: what the container mounts in its root would come out here.
     mount(NONE, &root, NONE, MsFlags::MS_PRIVATE, NONE)?;
     Ok(root)
+}
+
+/// What a container had written when the power went: nobody forced it onto the disk, the kernel mounts it no more, and the
+/// container begins anew.
+fn leave_torn(writable: &Path) -> Result<()> {
+    if !writable.join("work/work/incompat/volatile").exists() {
+        return Ok(());
+    }
+    for place in ["upper", "work"] {
+        std::fs::remove_dir_all(writable.join(place))?;
+    }
+    Ok(())
 }
 
 /// A directory under a short name: a link, or a mount with other owners.
@@ -250,4 +263,26 @@ pub fn etc_of(bundle: &Path, etc: PathBuf, users: &Users) -> Result<PathBuf> {
     std::fs::create_dir_all(&place)?;
     detached::place(&tree, &place)?;
     Ok(place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_power_cut_left_is_not_mounted_again() {
+        let dir = std::env::temp_dir().join(format!("limpet-torn-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(dir.join("upper/etc")).unwrap();
+        std::fs::write(dir.join("upper/etc/half"), "").unwrap();
+        std::fs::create_dir_all(dir.join("work/work")).unwrap();
+        leave_torn(&dir).unwrap();
+        assert!(dir.join("upper/etc/half").exists(), "what ended well is nobody's to remove here");
+        // As the kernel marks it while it is mounted.
+        std::fs::create_dir_all(dir.join("work/work/incompat/volatile")).unwrap();
+        leave_torn(&dir).unwrap();
+        assert!(!dir.join("upper").exists() && !dir.join("work").exists());
+        leave_torn(&dir).unwrap();
+        std::fs::remove_dir_all(dir).unwrap();
+    }
 }

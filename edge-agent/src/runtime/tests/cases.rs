@@ -264,6 +264,13 @@ pub async fn mounts(mut world: World) {
     spec.layers.insert(0, top.clone());
     assert_eq!(world.output(&spec).await, "topchanged\n");
     assert_eq!(std::fs::read_to_string(top.join("data/from-top")).unwrap(), "top");
+    // The power went while a container of this name ran: the kernel mounts what it left no more, and it begins anew.
+    let spec = world.container("pod-v", "torn", "ls / | grep half || echo clean");
+    let left = writable_layer(&world.base.join("data"), "pod-v", "torn");
+    std::fs::create_dir_all(left.join("upper")).unwrap();
+    std::fs::write(left.join("upper/half"), "").unwrap();
+    std::fs::create_dir_all(left.join("work/work/incompat/volatile")).unwrap();
+    assert_eq!(world.output(&spec).await, "clean\n");
 }
 
 pub async fn propagation(mut world: World) {
