@@ -22,6 +22,7 @@ mod net;
 mod plugins;
 mod probes;
 mod runtime;
+mod sign;
 mod streams;
 mod update;
 mod views;

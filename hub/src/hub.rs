@@ -10,6 +10,7 @@ use crate::{
     enroll::Enroll,
     guard::{Guard, GuardOptions},
     kept::KeptLogs,
+    mdns,
     messages::Messages,
     meeting::{BrokerSettings, Meeting},
     pki::{Pki, PkiError, Subject},
@@ -163,6 +164,8 @@ async fn serve(options: HubOptions) -> Result<(), HubError> {
     let doors = Doors::open(&options).await?;
     let (stop, stopping) = watch::channel(false);
     let hub = Hub::assemble(&options, (scheduler, guard), store.clone(), shared.as_ref(), doors, stopping).await?;
+    let only = Some(options.api_listen.ip()).filter(|ip| !ip.is_unspecified());
+    mdns::start(mdns::local_names(&options.advertise_hosts), only);
     tracing::info!(api = %hub.url, data_dir = %options.data_dir.display(), "the hub is ready");
     terminate.wait().await;
     tracing::info!("the hub is stopping");

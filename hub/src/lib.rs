@@ -23,6 +23,7 @@ pub mod streaming;
 mod webhook;
 
 mod addresses;
+mod mdns;
 mod meeting;
 mod registry;
 mod relay;

@@ -49,6 +49,8 @@ pub struct Config {
     pub broker: Vec<String>,
     /// `http://[user:password@]host:port`: the way to the hub goes through this proxy.
     pub proxy: Option<String>,
+    /// Lamp in /sys/class/leds that shows when this board waits for its hub or for a person.
+    pub led: Option<String>,
     /// What tells this board from others, where neither serial number nor UUID do (cloned virtual machines).
     pub hardware_id: Option<String>,
     /// Where the keys of a board that joins now are: `auto` (in `/dev/tpmrm0` where that is usable), `none` (in files), or
@@ -118,6 +120,7 @@ impl Default for Config {
             mqtt: Vec::new(),
             broker: Vec::new(),
             proxy: None,
+            led: None,
             hardware_id: None,
             tpm: crate::link::tpm::AUTO.into(),
             node_ip: None,
@@ -172,6 +175,9 @@ impl Config {
             return Err("probeSeconds must be at most 3600, or 0 to leave it to the agent".into());
         }
         self.proxy.as_deref().map(Proxy::parse).transpose()?;
+        if let Some(led) = self.led.as_ref().filter(|led| led.is_empty() || led.starts_with('.') || led.contains('/')) {
+            return Err(format!("led {led:?} is not a name in /sys/class/leds"));
+        }
         for (what, addresses) in [("mqtt", &self.mqtt), ("broker", &self.broker)] {
             for address in addresses {
                 Target::parse(address).map_err(|e| format!("{what}: {e}"))?;
@@ -267,6 +273,8 @@ mod tests {
             (r#"{"probeSeconds": 3601}"#, Some("probeSeconds must be")),
             (r#"{"proxy": "http://u:p@proxy.test:3128", "mqtt": ["wss://hub.test"]}"#, None),
             (r#"{"proxy": "ftp://proxy.test"}"#, Some("http://host:port")),
+            (r#"{"led": "mmc0::"}"#, None),
+            (r#"{"led": "../../power"}"#, Some("/sys/class/leds")),
             (r#"{"mqtt": ["hub:port"]}"#, Some("host:port")),
             (r#"{"keepAliveSeconds": 30}"#, Some("unknown field")),
             (r#"{"keepLogs": "64Ki"}"#, None),

@@ -41,6 +41,7 @@ impl Agent {
                 self.lanes = Some(lanes);
                 self.look_at_link();
                 self.renewal_has_link();
+                self.sign.nothing();
             }
             LinkEvent::Message(bytes) => match Envelope::<Down>::decode(&bytes) {
                 Ok(envelope) => self.message(envelope),
@@ -61,8 +62,17 @@ impl Agent {
                 self.kept.logs.disconnected();
                 self.kept.ready.clear();
                 self.messaging.disconnected(self.clock.now());
+                self.waits_for_hub();
             }
         }
+    }
+
+    /// For whoever stands before the board.
+    pub(super) fn waits_for_hub(&mut self) {
+        let identity = self.identity.borrow().clone();
+        let (name, hubs) = (&identity.answer.node_name, identity.answer.mqtt.join(", "));
+        let text = format!("this board is the node {name} and waits for its hub ({hubs}); what it was given to run runs meanwhile");
+        self.sign.waits(crate::sign::For::Hub, &text);
     }
 
     fn message(&mut self, envelope: Envelope<Down>) {

@@ -34,8 +34,9 @@ impl Agent {
         }
         self.renewal.running = true;
         let (data, clock, tell) = (self.options.paths.data.clone(), self.clock.clone(), tell.clone());
+        let proxy = self.options.config.proxy.as_deref().and_then(|p| crate::link::road::Proxy::parse(p).ok());
         tokio::spawn(async move {
-            let _ = tell.send(join::renew(&data, &identity, &clock).await).await;
+            let _ = tell.send(join::renew(&data, &identity, (&clock, proxy.as_ref())).await).await;
         });
     }
 

@@ -11,6 +11,7 @@ use crate::{
     keeper::{self, client::Keeper},
     link::{self, Identity, backoff::Backoff, identity, join, join::JoinError},
     runtime::{Runtime, RuntimeOptions},
+    sign::{For, Sign},
     volumes,
 };
 use limpet_agent_core::{Record, Sync, metered::Use, pods::PodMemory};
@@ -39,6 +40,7 @@ pub struct Replayed {
 
 /// Runs the agent until it is told to stop. `keeper_socket` is the inherited fd 3.
 pub fn run(options: StartOptions, keeper_socket: OwnedFd) -> i32 {
+    let mut sign = Sign::new(&options.paths.run, options.config.led.as_deref());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(2)
@@ -59,6 +61,7 @@ pub fn run(options: StartOptions, keeper_socket: OwnedFd) -> i32 {
         Err(Stop::Update) => keeper::EXIT_UPDATE,
         Err(Stop::Never(why)) => {
             log::error!("{why}");
+            sign.waits(For::Person, &format!("this board waits for somebody: {why}"));
             keeper::EXIT_CONFIG
         }
     }
@@ -226,6 +229,8 @@ async fn join_until_done(
     clock: &Clock,
 ) -> Result<Identity, Stop> {
     let mut backoff = Backoff::new(options.config.reconnect_seconds_max);
+    let mut sign = Sign::new(&options.paths.run, options.config.led.as_deref());
+    let proxy = options.config.proxy.as_deref().and_then(|p| link::road::Proxy::parse(p).ok());
     let facts = device::node_facts(data);
     let description = format!("{} {} {}", facts.os_image, facts.architecture, facts.kernel);
     let hardware = device::hardware(options.config.hardware_id.as_deref());
@@ -233,18 +238,27 @@ async fn join_until_done(
         log::info!("asking to join as {name}; fingerprint of this board's key: {print}");
     }
     loop {
-        match join::join(data, token, (name, &description, &hardware), clock).await {
+        match join::join(data, token, (name, &description, &hardware), (clock, proxy.as_ref())).await {
             Ok(identity) => {
                 log::info!("joined {} as {name}", identity.answer.cluster_name);
                 return Ok(identity);
             }
-            Err(JoinError::Never(why)) => return Err(Stop::Never(why)),
+            Err(JoinError::Never(why)) => return Err(Stop::Never(format!("{why}{}", where_tokens_go()))),
             Err(JoinError::Later(why)) => {
+                sign.waits(For::Hub, &format!("this board waits to join as {name}: {why}"));
                 let wait = backoff.next();
                 log::warn!("{why}; trying again in {:.1} s", wait.as_secs_f32());
                 tokio::time::sleep(wait).await;
             }
         }
+    }
+}
+
+/// Who wrote the card knows where a new token goes; a person at the board does not.
+fn where_tokens_go() -> String {
+    match std::env::var("LIMPET_JOIN_PLACE") {
+        Ok(place) if !place.is_empty() => format!("; put it into {place}, or write the card again with `limpet flash`"),
+        _ => String::new(),
     }
 }
 

@@ -83,6 +83,7 @@ pub struct Agent {
     pub(super) began_ms: u64,
     events_said: usize,
     pub(super) spare: super::spare::Spare,
+    pub(super) sign: crate::sign::Sign,
 }
 
 impl Agent {
@@ -130,6 +131,7 @@ impl Agent {
             cidr: None,
             names: dns::Shared::default(),
             spare: super::spare::Spare::default(),
+            sign: crate::sign::Sign::new(&options.paths.run, options.config.led.as_deref()),
             renewal: super::renewal::State::default(),
             counters: Counters::default(),
             samples: Arc::default(),
@@ -172,6 +174,7 @@ impl Agent {
         self.say_of_node(&status::beginning());
         self.look_at_update();
         self.look_at_asked_images();
+        self.waits_for_hub();
     }
 
     /// What lies in the directory of static pods.

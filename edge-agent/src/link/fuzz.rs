@@ -174,7 +174,7 @@ fn http_from_the_hub() {
                 let _ = socket.write_all(&bytes).await;
             };
             let request = hyper::Request::get("/").header("host", "hub").body(http_body_util::Full::default()).unwrap();
-            let ask = http::send(&target, None, request, http::Body::Whole(256), Duration::from_secs(20));
+            let ask = http::send((&target, None), None, request, http::Body::Whole(256), Duration::from_secs(20));
             let (said, ()) = tokio::join!(ask, answer);
             if let Ok(answer) = said {
                 assert!(answer.body.len() <= 256);

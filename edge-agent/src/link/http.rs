@@ -3,13 +3,12 @@
 //! In: an address, a request. Out: status, body and where a redirect leads. Never: follows redirects, keeps connections,
 //! reads without end.
 
-use super::meter::METER;
+use super::{meter::METER, road};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, body::Bytes};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use std::{io::Error, sync::Arc, time::Duration};
-use tokio::net::TcpStream;
 
 pub struct Answer {
     pub status: u16,
@@ -27,16 +26,16 @@ pub enum Body {
     Beginning(usize),
 }
 
-/// `target` is `host:port`; IPv6 addresses stand in brackets.
+/// `target` is `host:port`; IPv6 addresses stand in brackets. A proxy only carries what it cannot read.
 pub async fn send(
-    target: &str,
+    (target, proxy): (&str, Option<&road::Proxy>),
     tls: Option<Arc<rustls::ClientConfig>>,
     request: Request<Full<Bytes>>,
     wanted: Body,
     timeout: Duration,
 ) -> Result<Answer, Error> {
     let talk = async {
-        let tcp = TcpStream::connect(target).await?;
+        let tcp = road::connect(host_of(target), port_of(target).unwrap_or(443), proxy).await?;
         let _ = tcp.set_nodelay(true);
         let tcp = METER.wrap(tcp);
         match tls {

@@ -3,7 +3,7 @@
 //! In: the token, the device's key. Out: an identity on disk; or why not, and whether a later attempt can help.
 //! Never: sends the token to a hub whose CA is not the one that the token names.
 
-use super::{Identity, NodeKey, http, identity, tls};
+use super::{Identity, NodeKey, http, identity, road::Proxy, tls};
 use crate::device::Clock;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http_body_util::Full;
@@ -49,7 +49,7 @@ pub async fn join(
     data: &Path,
     token: &JoinToken,
     (node_name, description, hardware): (&str, &str, &str),
-    clock: &Clock,
+    (clock, proxy): (&Clock, Option<&Proxy>),
 ) -> Result<Identity, JoinError> {
     let local = |e: std::io::Error| JoinError::Later(format!("cannot write the device's identity: {e}"));
     let key = NodeKey::load_or_create(data).map_err(local)?;
@@ -65,7 +65,7 @@ pub async fn join(
         hardware: hardware.into(),
     };
     let tls = tls::pinned(&token.ca_sha256, clock).map_err(|e| JoinError::Never(e.to_string()))?;
-    let answer = post_to_any(&token.hubs, JOIN_PATH, Arc::new(tls), &ask).await?;
+    let answer = post_to_any((&token.hubs, proxy), JOIN_PATH, Arc::new(tls), &ask).await?;
     clock.told(answer.time_ms);
     identity::store(data, &answer).map_err(local)?;
     Ok(Identity { answer, key, instance })
@@ -73,10 +73,10 @@ pub async fn join(
 
 /// A new certificate with the same key: an ask without a token, whose request is signed with the key that the hub knows.
 /// That works after the old certificate has ended, too. On success it is on disk.
-pub async fn renew(data: &Path, old: &Identity, clock: &Clock) -> Result<Identity, JoinError> {
+pub async fn renew(data: &Path, old: &Identity, (clock, proxy): (&Clock, Option<&Proxy>)) -> Result<Identity, JoinError> {
     let ask = renewal(old)?;
     let tls = tls::with_ca(&old.answer.ca_pem, clock).map_err(|e| JoinError::Never(e.to_string()))?;
-    let answer = post_to_any(&old.answer.api, RENEW_PATH, Arc::new(tls), &ask).await?;
+    let answer = post_to_any((&old.answer.api, proxy), RENEW_PATH, Arc::new(tls), &ask).await?;
     keep(data, old, answer, clock)
 }
 
@@ -126,7 +126,7 @@ pub fn validity(identity: &Identity) -> Option<(u64, u64)> {
 }
 
 async fn post_to_any(
-    hubs: &[String],
+    (hubs, proxy): (&[String], Option<&Proxy>),
     path: &str,
     tls: Arc<rustls::ClientConfig>,
     ask: &JoinAsk,
@@ -134,7 +134,7 @@ async fn post_to_any(
     let body = serde_json::to_vec(ask).map_err(|e| JoinError::Never(e.to_string()))?;
     let mut last = JoinError::Later("the token names no hub".into());
     for hub in hubs {
-        match post(hub, path, tls.clone(), body.clone()).await {
+        match post((hub, proxy), path, tls.clone(), body.clone()).await {
             Ok(answer) => return Ok(answer),
             Err(JoinError::Never(why)) => return Err(JoinError::Never(why)),
             Err(later) => last = later,
@@ -144,7 +144,7 @@ async fn post_to_any(
 }
 
 async fn post(
-    hub: &str,
+    (hub, proxy): (&str, Option<&Proxy>),
     path: &str,
     tls: Arc<rustls::ClientConfig>,
     body: Vec<u8>,
@@ -155,7 +155,7 @@ async fn post(
         .header("user-agent", concat!("limpet-agent/", env!("CARGO_PKG_VERSION")))
         .body(Full::new(Bytes::from(body)))
         .map_err(|e| JoinError::Never(e.to_string()))?;
-    let answer = http::send(hub, Some(tls), request, http::Body::Whole(ANSWER_BYTES_MAX), TIMEOUT).await;
+    let answer = http::send((hub, proxy), Some(tls), request, http::Body::Whole(ANSWER_BYTES_MAX), TIMEOUT).await;
     let answer = answer.map_err(|e| explain(hub, &e))?;
     match answer.status {
         200 | 201 => serde_json::from_slice(&answer.body)

@@ -11,6 +11,7 @@ pub mod http;
 pub mod identity;
 pub mod join;
 pub mod key;
+pub mod mdns;
 mod meet;
 mod meter;
 mod mqtt;

@@ -5,7 +5,7 @@
 //! both go through an HTTP proxy (`CONNECT`) when the settings name one.
 //! Never: trusts a proxy: TLS ends at the hub.
 
-use super::{meter::METER, websocket};
+use super::{mdns, meter::METER, websocket};
 use nix::sys::socket::{setsockopt, sockopt};
 use rustls::pki_types::ServerName;
 use std::{
@@ -134,10 +134,7 @@ pub async fn open(
     proxy: Option<&Proxy>,
     tls: Arc<rustls::ClientConfig>,
 ) -> Result<(Box<dyn Stream>, Kind, Pulse), Error> {
-    let tcp = match proxy {
-        Some(proxy) => through(proxy, target).await?,
-        None => TcpStream::connect((target.host.as_str(), target.port)).await?,
-    };
+    let tcp = connect(&target.host, target.port, proxy).await?;
     tcp.set_nodelay(true)?;
     let patience = u32::try_from(UNACKNOWLEDGED.as_millis()).unwrap_or(u32::MAX);
     if let Err(e) = setsockopt(&tcp, sockopt::TcpUserTimeout, &patience) {
@@ -168,10 +165,18 @@ pub async fn open(
     }
 }
 
-async fn through(proxy: &Proxy, target: &Target) -> Result<TcpStream, Error> {
-    let mut tcp = TcpStream::connect((proxy.host.as_str(), proxy.port)).await?;
-    let host = if target.host.contains(':') { format!("[{}]", target.host) } else { target.host.clone() };
-    let to = format!("{host}:{}", target.port);
+/// A TCP connection to the hub, or to the proxy that carries it there.
+pub async fn connect(host: &str, port: u16, proxy: Option<&Proxy>) -> Result<TcpStream, Error> {
+    match proxy {
+        Some(proxy) => through(proxy, host, port).await,
+        None => mdns::connect(host, port).await,
+    }
+}
+
+async fn through(proxy: &Proxy, host: &str, port: u16) -> Result<TcpStream, Error> {
+    let mut tcp = mdns::connect(&proxy.host, proxy.port).await?;
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_string() };
+    let to = format!("{host}:{port}");
     let mut ask = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n");
     if let Some(credentials) = &proxy.credentials {
         use base64::{Engine, engine::general_purpose::STANDARD};
@@ -283,11 +288,11 @@ mod tests {
             asked
         });
         let target = Target::parse("[2001:db8::1]:8883").unwrap();
-        let mut tcp = through(&proxy, &target).await.unwrap();
+        let mut tcp = through(&proxy, &target.host, target.port).await.unwrap();
         let mut more = [0; 4];
         tcp.read_exact(&mut more).await.unwrap();
         assert_eq!(&more, b"more", "what follows the answer is the hub's");
-        let refused = through(&proxy, &target).await.unwrap_err().to_string();
+        let refused = through(&proxy, &target.host, target.port).await.unwrap_err().to_string();
         assert!(refused.contains("403 Forbidden"), "{refused}");
         let asked = server.await.unwrap();
         assert!(asked[0].starts_with("CONNECT [2001:db8::1]:8883 HTTP/1.1\r\n"), "{asked:?}");

@@ -79,7 +79,7 @@ pub(super) async fn get(clock: &Clock, mut to: To, headers: &[(String, String)],
             false => None,
         };
         let left = timeout.saturating_sub(begun.elapsed());
-        let answer = match send(&target, tls, request, Body::Beginning(BODY_BYTES_MAX), left).await {
+        let answer = match send((&target, None), tls, request, Body::Beginning(BODY_BYTES_MAX), left).await {
             Ok(answer) => answer,
             Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
                 return Err(format!(

@@ -96,7 +96,7 @@ async fn join(dir: &Path, token: &JoinToken, at: usize, clock: &Clock) -> Result
     let hardware = format!("{at:016x}");
     let mut last = String::new();
     for _ in 0..20 {
-        match link::join::join(dir, token, (&name(at), "simulated board", &hardware), clock).await {
+        match link::join::join(dir, token, (&name(at), "simulated board", &hardware), (clock, None)).await {
             Ok(identity) => return Ok(identity),
             Err(link::join::JoinError::Never(why)) => return Err(why),
             Err(link::join::JoinError::Later(why)) => last = why,

@@ -135,11 +135,11 @@ async fn exchange(
 }
 
 async fn connect(authority: &Authority, tls: &TlsChoice) -> Result<Sender, String> {
-    let addresses = tokio::net::lookup_host((authority.host.as_str(), authority.port))
+    let addresses = crate::link::mdns::resolve(&authority.host, authority.port)
         .await
         .map_err(|e| format!("cannot look up {}: {e}", authority.host))?;
     let mut last = format!("{} has no address", authority.host);
-    for address in addresses.take(8) {
+    for address in addresses {
         match TcpStream::connect(address).await {
             Ok(stream) => return handshake(authority, tls, stream).await,
             Err(e) => last = format!("cannot connect to {address}: {e}"),
