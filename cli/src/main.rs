@@ -135,6 +135,8 @@ mod tests {
             "limpet image build --board qemu-arm64 --out i",
             "limpet image update --board qemu-arm64 --out i --update-key k --os-version 2.0",
             "limpet image key --out k",
+            "limpet image sign i.img.xz --key k",
+            "limpet flash qemu-arm64 --image i.img.xz --signature i.img.xz.sig --key k.pub --out f --name n --label d",
             "limpet update publish a b --version 1.2.3 --allow-downgrade --update-key k --data-dir d",
             "limpet update list --data-dir d",
             "limpet update key --data-dir d",

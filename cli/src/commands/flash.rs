@@ -4,6 +4,7 @@
 //! Never: writes a drive that nobody confirmed.
 
 mod confirm;
+mod label;
 mod show;
 
 use super::{Outcome, node_args::NodeArgs};
@@ -16,9 +17,13 @@ use limpet_device::{
     limits::CARDS_MAX,
     plan,
     provision::{self, Wish},
-    table,
+    signature, table,
 };
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io::{self, Read},
+    path::PathBuf,
+    sync::Arc,
+};
 
 /// Write an image to cards; each becomes a node that joins by itself.
 ///
@@ -41,12 +46,21 @@ pub struct Args {
     /// SHA-256 of the image as it is published (packed)
     #[arg(long, value_name = "HEX", requires = "image")]
     sha256: Option<String>,
+    /// The image's signature by `limpet image sign`: a file
+    #[arg(long, value_name = "FILE", requires_all = ["image", "key"])]
+    signature: Option<PathBuf>,
+    /// Whose signature it has to be: the public key, a file
+    #[arg(long, value_name = "FILE", requires = "signature")]
+    key: Option<PathBuf>,
     /// The card, such as /dev/sdb or /dev/mmcblk0; may be repeated
     #[arg(long, value_name = "DRIVE")]
     device: Vec<PathBuf>,
     /// Write to a file instead; `-` is stdout, without node files
     #[arg(long, value_name = "FILE", conflicts_with = "device")]
     out: Option<PathBuf>,
+    /// For each card a label with a QR code: DIR/NAME.svg
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["list", "drives"])]
+    label: Option<PathBuf>,
     /// Do not ask
     #[arg(long)]
     yes: bool,
@@ -95,7 +109,21 @@ fn fetch(args: &Args, board: &Board) -> Result<Image, String> {
             cache.image(from, sum, &mut show::download())
         }
     };
-    image.map_err(|e| e.to_string())
+    let image = image.map_err(|e| e.to_string())?;
+    if let (Some(signature), Some(key)) = (&args.signature, &args.key) {
+        let texts = (small(signature)?, small(key)?);
+        let names = (signature.display().to_string(), key.display().to_string());
+        signature::check(&image.path, (&texts.0, &texts.1), (&names.0, &names.1)).map_err(|e| e.to_string())?;
+    }
+    Ok(image)
+}
+
+/// A file of one line.
+fn small(path: &PathBuf) -> Result<String, String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path);
+    let read = file.and_then(|f| io::Read::take(f, signature::TEXT_BYTES_MAX as u64).read_to_string(&mut text));
+    read.map(|_| text).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 fn to_stdout(image: &Image) -> Outcome {
@@ -120,6 +148,9 @@ fn cards(args: &Args, board: &Board, image: &Image) -> Outcome {
     let names = args.node.names(paths.len())?;
     // Before tokens are made and drives are asked for: a missing agent is found out now.
     let agent = agents::find(&board.target, args.node.agent.as_deref());
+    if let (Some(_), Err(why)) = (&args.node.agent, &agent) {
+        return Err(why.clone());
+    }
     let mut wishes = Vec::new();
     for name in &names {
         wishes.push(args.node.wish(name, false)?);
@@ -131,7 +162,11 @@ fn cards(args: &Args, board: &Board, image: &Image) -> Outcome {
     for ((path, drive), name) in paths.into_iter().zip(drives).zip(&names) {
         cards.push(Card { path, drive, wish: args.node.wish(name, true)? });
     }
-    write(board, image, cards, &agent)
+    let written = write(board, image, &cards, &agent);
+    if let (Ok(()), Some(dir)) = (&written, &args.label) {
+        cards.iter().try_for_each(|card| label::write(dir, board, &card.wish))?;
+    }
+    written
 }
 
 /// The drives behind the paths, as the guard allows them; files have none.
@@ -168,10 +203,10 @@ fn open(card: &Card, needs: Option<u64>) -> Result<Target, String> {
     Ok(target)
 }
 
-fn write(board: &Board, image: &Image, cards: Vec<Card>, agent: &Result<Vec<u8>, String>) -> Outcome {
+fn write(board: &Board, image: &Image, cards: &[Card], agent: &Result<Vec<u8>, String>) -> Outcome {
     let mut jobs = Vec::new();
     let mut shown = Vec::new();
-    for card in &cards {
+    for card in cards {
         let progress = Arc::new(Progress::default());
         shown.push((card.path.display().to_string(), progress.clone()));
         let finish: Finish<'_> = Box::new(|target, head| provide(board, &card.wish, agent, target, head));
@@ -180,12 +215,13 @@ fn write(board: &Board, image: &Image, cards: Vec<Card>, agent: &Result<Vec<u8>,
     let source = image.open().map_err(|e| e.to_string())?;
     let results = show::while_showing(&shown, || flash::write_all(source, image.bytes, jobs));
     let mut failed = 0;
-    for (result, card) in results.iter().zip(&cards) {
+    for (result, card) in results.iter().zip(cards) {
         match result {
             Ok(done) => {
                 let joins = if card.wish.token.is_some() { ", joins by itself" } else { ", joins nothing yet" };
                 let (path, size, name) = (done.path.display(), flash::size(done.bytes), &card.wish.node_name);
-                println!("{path}: {size} written and read back; node {name}{joins}");
+                let out = if done.ejected { "; ejected" } else { "" };
+                println!("{path}: {size} written and read back; node {name}{joins}{out}");
             }
             Err(why) => {
                 failed += 1;
@@ -206,7 +242,9 @@ fn provide(board: &Board, wish: &Wish, agent: &Result<Vec<u8>, String>, target: 
     let system = inject::find(target.path(), &areas).map_err(|e| e.to_string())?;
     let files = match &system {
         System::Limpet { .. } => vec![provision::limpet_os(wish)?],
-        System::Other { traits, .. } => provision::recipe(traits, wish, agent.clone()?, &board.boot.command_line),
+        System::Other { traits, .. } => {
+            provision::recipe(traits, wish, agent.clone()?, &board.boot.command_line, board.signals.led.as_deref())
+        },
     };
     inject::put_all(target.path(), &system, &files).map_err(|e| e.to_string())
 }

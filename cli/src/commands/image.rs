@@ -10,6 +10,7 @@ use limpet_device::{
     board::{self, Board, LOADERS_END},
     fetch::sum_of,
     os::{self, Inputs, Key, Origin},
+    signature,
 };
 use std::{
     collections::BTreeMap,
@@ -51,7 +52,14 @@ enum Wanted {
         #[arg(long, value_name = "FILE")]
         update_key: PathBuf,
     },
-    /// Make a key for signing updates; keep it as you keep a house key
+    /// Sign an image, packed or not, to FILE.sig; `limpet flash --signature` checks it
+    Sign {
+        file: PathBuf,
+        /// The private key
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// Make a key for signing updates and images, and its public half beside it (.pub); keep it as you keep a house key
     Key {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
@@ -92,9 +100,14 @@ pub fn run(args: Args) -> Outcome {
             let key = Key::generate().map_err(|e| e.to_string())?;
             let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&out);
             file.and_then(|mut f| f.write_all(&key)).map_err(|e| format!("{}: {e}", out.display()))?;
+            let public = PathBuf::from(format!("{}.pub", out.display()));
+            let text = signature::public_text(&Key::parse(&key).map_err(|e| e.to_string())?);
+            fs::write(&public, text).map_err(|e| format!("{}: {e}", public.display()))?;
+            println!("{}: hand it to whoever flashes your images", public.display());
             println!("{}: keep it where only you can read it; `limpet image build --update-key` puts its public half into images", out.display());
             Ok(())
         }
+        Wanted::Sign { file, key: path } => sign(&file, &key(&path)?),
         Wanted::Build { from, out, update_key } => build(&from, &out, update_key.as_deref()),
         Wanted::Update { from, out, update_key } => {
             let key = key(&update_key)?;
@@ -109,6 +122,14 @@ pub fn run(args: Args) -> Outcome {
 fn key(path: &Path) -> Result<Key, String> {
     let bytes = fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
     Key::parse(&bytes).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn sign(file: &Path, key: &Key) -> Outcome {
+    let to = PathBuf::from(format!("{}.sig", file.display()));
+    let text = signature::sign(key, file).map_err(|e| e.to_string())?;
+    fs::write(&to, text).map_err(|e| format!("{}: {e}", to.display()))?;
+    println!("{}: the signature", to.display());
+    Ok(())
 }
 
 fn build(from: &From, out: &Path, update_key: Option<&Path>) -> Outcome {

@@ -14,7 +14,9 @@ pub mod provision;
 pub mod fetch;
 pub mod flash;
 pub mod inject;
+pub mod label;
 pub mod os;
+pub mod signature;
 pub mod table;
 
 pub use board::Board;

@@ -14,11 +14,20 @@ use nix::{
 };
 use std::{
     fs,
+    io::Read,
+    path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 const PROGRAM: &str = "/bin/limpet-agent";
+/// For whoever stands before the board.
+const TOKEN_PLACE: &str = "limpet/node.json on the card's first partition";
+/// Made at each start; in memory.
+const SETTINGS: &str = "/run/limpet-agent.json";
+/// What the agent waits for; in its run directory.
+const WAITING: &str = "/run/limpet/waiting";
+const WAITING_BYTES_MAX: u64 = 4096;
 const WAIT_MIN: Duration = Duration::from_secs(2);
 const WAIT_MAX: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(20);
@@ -32,12 +41,41 @@ pub struct Agent {
     ends: u32,
     wait: Duration,
     next: Instant,
+    /// What the console said of its waiting.
+    said: Option<String>,
+}
+
+/// What the agent is set to: the board's lamp, the way to the hub.
+#[derive(serde::Serialize)]
+struct Settings<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    led: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy: Option<&'a str>,
 }
 
 impl Agent {
-    pub fn new(node: &Node) -> Agent {
+    /// `led`: a name in /sys/class/leds.
+    pub fn new(node: &Node, led: Option<&str>) -> Agent {
+        let settings = serde_json::to_vec(&Settings { led, proxy: node.proxy.as_deref() }).unwrap_or_else(|_| b"{}".into());
+        if let Err(e) = fs::write(SETTINGS, settings) {
+            say!("{SETTINGS}: {e}");
+        }
         let (name, token) = (node.name.clone(), node.token.clone());
-        Agent { name, token, keeper: None, agent: None, ends: 0, wait: WAIT_MIN, next: Instant::now() }
+        Agent { name, token, keeper: None, agent: None, ends: 0, wait: WAIT_MIN, next: Instant::now(), said: None }
+    }
+
+    /// Whoever stands before the board reads what it waits for, once.
+    fn tell(&mut self) {
+        let now = waiting(Path::new(WAITING));
+        if now == self.said {
+            return;
+        }
+        match &now {
+            Some(why) => say!("{why}"),
+            None => say!("this board is connected to its hub"),
+        }
+        self.said = now;
     }
 
     /// Reaps, and starts when nothing runs.
@@ -51,6 +89,7 @@ impl Agent {
         if self.keeper.is_none() && Instant::now() >= self.next {
             self.start();
         }
+        self.tell();
         let now = self.keeper.and_then(|(keeper, _)| child(keeper, "agent"));
         if now != self.agent.map(|(pid, _)| pid) {
             self.ends += u32::from(self.agent.is_some());
@@ -69,10 +108,11 @@ impl Agent {
 
     fn start(&mut self) {
         let mut command = Command::new(PROGRAM);
-        command.args(["--node-name", &self.name, "--data-dir", "/var/lib/limpet", "--run-dir", "/run/limpet"]);
+        command.args(["--node-name", &self.name, "--config", SETTINGS]);
+        command.args(["--data-dir", "/var/lib/limpet", "--run-dir", "/run/limpet"]);
         command.env_clear().env("PATH", "/bin").env("LIMPET_LOG", "warn").stdin(Stdio::null());
         if let Some(token) = &self.token {
-            command.env("LIMPET_JOIN", token);
+            command.env("LIMPET_JOIN", token).env("LIMPET_JOIN_PLACE", TOKEN_PLACE);
         }
         match command.spawn() {
             Ok(child) => self.keeper = Some((Pid::from_raw(child.id() as i32), Instant::now())),
@@ -109,6 +149,12 @@ impl Agent {
     }
 }
 
+fn waiting(path: &Path) -> Option<String> {
+    let mut text = String::new();
+    fs::File::open(path).ok()?.take(WAITING_BYTES_MAX).read_to_string(&mut text).ok()?;
+    Some(text.trim().to_string()).filter(|t| !t.is_empty())
+}
+
 /// The child of a process whose first argument is `word`; the kernel lists children by the thread that started them.
 fn child(parent: Pid, word: &str) -> Option<i32> {
     let threads = fs::read_dir(format!("/proc/{parent}/task")).ok()?.flatten();
@@ -123,6 +169,21 @@ fn child(parent: Pid, word: &str) -> Option<i32> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_waited_for_is_read_within_bounds() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("waiting");
+        assert_eq!(waiting(&path), None);
+        fs::write(&path, "for the hub\n").unwrap();
+        assert_eq!(waiting(&path).as_deref(), Some("for the hub"));
+        fs::write(&path, "x".repeat(10_000)).unwrap();
+        assert_eq!(waiting(&path).map(|t| t.len()), Some(4096));
+        fs::write(&path, " \n").unwrap();
+        assert_eq!(waiting(&path), None);
+        let text = serde_json::to_string(&Settings { led: Some("ACT"), proxy: None }).unwrap();
+        assert_eq!(text, r#"{"led":"ACT"}"#);
+    }
 
     #[test]
     fn the_agent_is_told_from_other_children() {

@@ -65,7 +65,7 @@ fn run() -> Result<(), String> {
     time::restore();
     let network = net::start(&node);
     let mut clock = time::Keeper::new(&node, &network);
-    let mut agent = Agent::new(&node);
+    let mut agent = Agent::new(&node, word("limpet.led").as_deref());
     let mut updates = update::Updates::new(word("limpet.board").unwrap_or_default());
     let mut good = false;
     loop {

@@ -26,6 +26,9 @@ pub struct Node {
     pub dns: Vec<IpAddr>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ntp: Vec<String>,
+    /// The way to the hub.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
 }
 
 pub fn load(slots: &Slots) -> Result<Node, String> {

@@ -63,10 +63,12 @@ impl Progress {
     }
 }
 
+const BEGUN: Duration = Duration::from_millis(500);
+
 /// `45 %, 310.0 MB of 689.1 MB, 25.1 MB/s, 15 s left`
 fn measure(done: u64, total: u64, since: Duration) -> String {
-    let seconds = since.as_secs_f64().max(0.001);
-    let rate = done as f64 / seconds;
+    // Of what has only begun there is no rate yet.
+    let rate = if since < BEGUN { 0.0 } else { done as f64 / since.as_secs_f64() };
     let speed = format!("{}/s", size(rate as u64));
     if total == 0 {
         return format!("{}, {speed}", size(done));
@@ -102,6 +104,7 @@ mod tests {
         p.begin(Phase::Finished, 0);
         assert_eq!(p.line(Duration::ZERO), "done");
         assert_eq!(measure(0, 100, Duration::ZERO), "0 %, 0.0 MB of 0.0 MB, 0.0 MB/s, unknown time left");
+        assert_eq!(measure(50, 100, Duration::from_millis(1)), "50 %, 0.0 MB of 0.0 MB, 0.0 MB/s, unknown time left");
         assert_eq!(clock(600), "10 min 0 s");
     }
 }

@@ -131,6 +131,19 @@ impl Target {
     }
 }
 
+impl Target {
+    /// Tells the reader to let go of the card, as a desktop's "eject" does; whether it did. Readers that cannot stay as they are.
+    #[allow(unsafe_code)]
+    pub fn eject(&self) -> bool {
+        const CDROMEJECT: rustix::ioctl::Opcode = 0x5309;
+        if !self.is_device {
+            return false;
+        }
+        // SAFETY: this request has no argument and touches no memory of this process; the descriptor is open meanwhile.
+        unsafe { rustix::ioctl::ioctl(&self.file, rustix::ioctl::NoArg::<CDROMEJECT>::new()).is_ok() }
+    }
+}
+
 fn explain(path: &Path, error: io::Error) -> TargetError {
     use rustix::io::Errno;
     let name = path.display().to_string();

@@ -60,6 +60,8 @@ pub struct CardDone {
     pub bytes: u64,
     /// SHA-256 over the image as it was sent to the card.
     pub sha256: String,
+    /// The reader has let go of it.
+    pub ejected: bool,
 }
 
 struct Block {
@@ -106,7 +108,8 @@ fn again(why: &FlashError) -> FlashError {
         FlashError::Table(TableError::None) => FlashError::Table(TableError::None),
         FlashError::Table(TableError::Damaged(w)) => FlashError::Table(TableError::Damaged(w)),
         FlashError::Table(TableError::Beyond(n)) => FlashError::Table(TableError::Beyond(*n)),
-        other => FlashError::Source(io::Error::other(other.to_string().replace("the image is damaged or cut off: ", ""))),
+        FlashError::Source(e) => FlashError::Source(io::Error::new(e.kind(), e.to_string())),
+        other => FlashError::Source(io::Error::other(other.to_string())),
     }
 }
 
@@ -119,7 +122,7 @@ fn send(
     let mut offset = 0u64;
     loop {
         let mut data = Aligned::new(BLOCK_BYTES);
-        let got = fill(&mut source, &mut data).map_err(FlashError::Source)?;
+        let got = fill(&mut source, &mut data).map_err(|e| FlashError::Source(plain(e)))?;
         if offset == 0 {
             if got == 0 {
                 return Err(FlashError::Empty);
@@ -152,6 +155,14 @@ fn send(
         if cards.iter().all(Option::is_none) {
             return Ok(());
         }
+    }
+}
+
+/// What a decompressor says of a file that was cut off.
+fn plain(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "the packed file ends in the middle"),
+        _ => error,
     }
 }
 
@@ -238,7 +249,7 @@ fn card_steps(
         return Err(FlashError::Verify(target.path().display().to_string(), 0));
     }
     let sha256 = whole_sum.finalize().iter().map(|b| format!("{b:02x}")).collect();
-    Ok(CardDone { path: target.path().into(), bytes, sha256 })
+    Ok(CardDone { path: target.path().into(), bytes, sha256, ejected: target.eject() })
 }
 
 fn verify(target: &Target, progress: &Progress, sums: &[(u64, usize, [u8; 32])]) -> Result<(), FlashError> {

@@ -25,7 +25,8 @@ fn debugfs() -> Result<PathBuf, InjectError> {
 
 /// One run: requests on stdin, answers on stdout.
 fn run(target: &Path, area: &Area, write: bool, requests: &str, dir: Option<&Path>) -> Result<String, InjectError> {
-    let mut device = target.as_os_str().to_owned();
+    // debugfs starts in a folder of its own, where a relative path leads nowhere.
+    let mut device = fs::canonicalize(target)?.into_os_string();
     device.push(format!("?offset={}", area.start));
     let mut command = Command::new(debugfs()?);
     if write {

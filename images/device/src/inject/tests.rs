@@ -85,7 +85,7 @@ fn a_published_image_becomes_a_node() {
     let agent: Vec<u8> = (0..3_000_000u32).map(|i| (i * 7) as u8).collect();
     let key = "ssh-ed25519 AAAAC3Nz me".to_string();
     let wish = Wish { node_name: "pi".into(), ssh_keys: vec![key], time_zone: Some("Etc/UTC".into()), ..Wish::default() };
-    let files = recipe(&traits, &wish, agent, &["cgroup_enable=memory".into()]);
+    let files = recipe(&traits, &wish, agent, &["cgroup_enable=memory".into()], Some("ACT"));
     put_all(&path, &system, &files).unwrap();
     // Again: nothing changes, nothing fails.
     put_all(&path, &system, &files).unwrap();
@@ -96,6 +96,19 @@ fn a_published_image_becomes_a_node() {
     assert!(ext4::paths(&path, &root, &there).unwrap().iter().all(|found| *found));
     let said = ext4::paths(&path, &root, &["/root/.ssh/authorized_keys", "/nowhere"]).unwrap();
     assert_eq!(said, [true, false]);
+}
+
+/// As people type them.
+#[test]
+fn relative_paths_lead_to_the_same_card() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(path) = card(dir.path(), 32, &["etc"]) else { return };
+    let up = "../".repeat(std::env::current_dir().unwrap().components().count() - 1);
+    let relative = PathBuf::from(up + path.to_str().unwrap().trim_start_matches('/'));
+    assert!(relative.is_relative());
+    let (system, root, ..) = other(&relative);
+    put_all(&relative, &system, &[Put::root("/etc/limpet/agent.env", 0o600, "LIMPET_JOIN=x")]).unwrap();
+    assert_eq!(ext4::paths(&path, &root, &["/etc/limpet/agent.env"]).unwrap(), [true]);
 }
 
 #[test]

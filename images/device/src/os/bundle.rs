@@ -36,6 +36,10 @@ impl Key {
         Ed25519KeyPair::from_pkcs8(pkcs8).map(Key).map_err(|_| OsError::Key("this is not a key of `limpet image key`".into()))
     }
 
+    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
+        self.0.sign(message).as_ref().to_vec()
+    }
+
     pub fn generate() -> Result<Vec<u8>, OsError> {
         let made = Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new());
         made.map(|k| k.as_ref().to_vec()).map_err(|_| OsError::Key("this machine gives no randomness".into()))

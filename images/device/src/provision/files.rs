@@ -4,7 +4,7 @@
 //! Everything is in place before the first boot: no script of ours runs then. Pure.
 
 use super::network::{self, Network};
-use super::unit::{MODULES, agent_unit};
+use super::unit::{CONSOLE, MODULES, agent_unit};
 use super::wish::Wish;
 
 /// Where a file goes.
@@ -59,12 +59,12 @@ impl Put {
 }
 
 /// In the order in which they are put there.
-pub fn recipe(traits: &Traits, wish: &Wish, agent: Vec<u8>, command_line: &[String]) -> Vec<Put> {
+pub fn recipe(traits: &Traits, wish: &Wish, agent: Vec<u8>, command_line: &[String], led: Option<&str>) -> Vec<Put> {
     let name = &wish.node_name;
     let mut all = vec![
         Put::root("/usr/local/bin/limpet-agent", 0o755, agent),
         Put::directory("/etc/limpet", 0o700),
-        Put::root("/etc/limpet/agent.json", 0o600, "{}\n"),
+        Put::root("/etc/limpet/agent.json", 0o600, settings(wish, led)),
         Put::root("/etc/limpet/agent.env", 0o600, environment(wish)),
         Put::root("/etc/systemd/system/limpet-agent.service", 0o644, agent_unit(name)),
         Put::link(
@@ -72,6 +72,8 @@ pub fn recipe(traits: &Traits, wish: &Wish, agent: Vec<u8>, command_line: &[Stri
             "/etc/systemd/system/limpet-agent.service",
         ),
         Put::root("/etc/modules-load.d/limpet.conf", 0o644, MODULES),
+        // The console says what the board waits for.
+        Put::root("/etc/tmpfiles.d/limpet.conf", 0o644, CONSOLE),
         Put::root("/etc/hostname", 0o644, format!("{name}\n")),
         Put::root("/etc/hosts", 0o644, format!("127.0.0.1 localhost\n127.0.1.1 {name}\n::1 localhost ip6-localhost\n")),
     ];
@@ -97,6 +99,14 @@ pub fn recipe(traits: &Traits, wish: &Wish, agent: Vec<u8>, command_line: &[Stri
     }
     all.extend(radio_and_firmware(traits, wish, command_line));
     all
+}
+
+/// For `limpet-agent --config`.
+fn settings(wish: &Wish, led: Option<&str>) -> String {
+    let mut all = serde_json::Map::new();
+    all.extend(led.map(|led| ("led".to_string(), led.into())));
+    all.extend(wish.proxy.as_ref().map(|proxy| ("proxy".to_string(), proxy.as_str().into())));
+    format!("{}\n", serde_json::Value::Object(all))
 }
 
 fn environment(wish: &Wish) -> String {

@@ -1,7 +1,7 @@
 //! A node's own facts for Limpet OS: one JSON file on the partition that the firmware reads.
 //!
 //! In: a checked wish. Out: the file. The first boot takes the token from there and removes it. Pure.
-//! Never: a field that the board's side does not know (`limpet-agent` refuses unknown ones, too).
+//! Never: a field that the board's side does not know (`limpet-init` refuses unknown ones).
 
 use super::files::{Place, Put, What};
 use super::wish::Wish;
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 pub const NODE_FILE: &str = "/limpet/node.json";
 
-/// Mirrored by `edge-agent/src/os/node_file.rs`.
+/// Mirrored by `images/init/src/node.rs`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeFile {
@@ -25,6 +25,8 @@ pub struct NodeFile {
     pub dns: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ntp: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
 }
 
 /// What Limpet OS cannot do yet is refused instead of forgotten.
@@ -32,7 +34,6 @@ pub fn limpet_os(wish: &Wish) -> Result<Put, String> {
     for (given, what) in [
         (wish.wifi.is_some(), "Wi-Fi"),
         (wish.cellular_apn.is_some(), "mobile networks"),
-        (wish.proxy.is_some(), "proxies"),
         (!wish.ssh_keys.is_empty(), "SSH (it has no shell; use kubectl)"),
         (wish.time_zone.is_some(), "time zones (its logs are in UTC)"),
     ] {
@@ -47,6 +48,7 @@ pub fn limpet_os(wish: &Wish) -> Result<Put, String> {
         gateway: wish.address.as_ref().and_then(|a| a.gateway).map(|g| g.to_string()),
         dns: wish.address.iter().flat_map(|a| &a.dns).map(ToString::to_string).collect(),
         ntp: wish.ntp.clone(),
+        proxy: wish.proxy.clone(),
     };
     let text = serde_json::to_string_pretty(&file).map_err(|e| e.to_string())?;
     let what = What::File(format!("{text}\n").into_bytes());

@@ -63,7 +63,7 @@ fn the_files_are_the_ones_that_were_looked_at() {
         for (name, wish) in [("full", &full()), ("wpa3", &wpa3), ("wired", &wired), ("open", &open), ("bare", &bare)] {
             wish.check().unwrap();
             let words = ["cgroup_enable=memory".to_string(), "panic=10".to_string()];
-            let files = recipe(&traits(network), wish, vec![1; 5], &words);
+            let files = recipe(&traits(network), wish, vec![1; 5], &words, Some("ACT"));
             let got: String = files.iter().map(text).collect();
             let path = folder.join(format!("{network:?}-{name}.txt").to_lowercase());
             if std::env::var_os("LIMPET_UPDATE_SNAPSHOTS").is_some() {
@@ -78,7 +78,7 @@ fn the_files_are_the_ones_that_were_looked_at() {
 #[test]
 fn secrets_are_for_root_only() {
     for network in [Network::NetworkManager, Network::Netplan, Network::Ifupdown] {
-        for put in recipe(&traits(network), &full(), Vec::new(), &[]) {
+        for put in recipe(&traits(network), &full(), Vec::new(), &[], None) {
             let What::File(content) = &put.what else { continue };
             let content = String::from_utf8_lossy(content);
             if content.contains(TOKEN) || content.contains("word") {
@@ -92,7 +92,7 @@ fn secrets_are_for_root_only() {
 #[test]
 fn wishes_that_break_out_are_refused() {
     type Change = fn(&mut Wish);
-    let changes: [(Change, &str); 22] = [
+    let changes: [(Change, &str); 25] = [
         (|w| w.node_name = "Pi".into(), "node's name"),
         (|w| w.node_name = "pi\nx".into(), "node's name"),
         (|w| w.node_name = "$(reboot)".into(), "node's name"),
@@ -113,6 +113,9 @@ fn wishes_that_break_out_are_refused() {
         (|w| w.time_zone = Some("Europe/Berlin x".into()), "time zone"),
         (|w| w.proxy = Some("http://x\" evil=\"1".into()), "proxy"),
         (|w| w.proxy = Some("socks5://x".into()), "proxy"),
+        (|w| w.proxy = Some("https://x:3128".into()), "proxy"),
+        (|w| w.proxy = Some("http://x/y".into()), "proxy"),
+        (|w| w.proxy = Some("http://x:".into()), "proxy"),
         (|w| w.ntp = vec!["a b".into()], "time server"),
         (|w| w.cellular_apn = Some("a\n[connection]".into()), "time server"),
     ];
@@ -137,5 +140,5 @@ fn the_install_script_is_a_script() {
     assert!(child.wait().unwrap().success());
     assert!(install_script("pi-1; reboot", None).is_err());
     assert!(install_script("pi-1", Some("limpet1.'; reboot;'")).is_err());
-    assert!(!install_script("pi-1", None).unwrap().contains("LIMPET_JOIN"));
+    assert!(!install_script("pi-1", None).unwrap().contains("LIMPET_JOIN="));
 }

@@ -8,6 +8,9 @@ use super::wish::{WishError, check_token, valid_name};
 /// Modules that pods need and that no kernel loads by itself.
 pub const MODULES: &str = "overlay\nbr_netfilter\nveth\nbridge\nnf_tables\nnft_nat\nnft_masq\nnft_chain_nat\nnf_conntrack\n";
 
+/// systemd-tmpfiles: what the agent waits for stands above the console's login.
+pub const CONSOLE: &str = "d /run/issue.d 0755 root root -\nL+ /run/issue.d/limpet.issue - - - - /run/limpet/waiting\n";
+
 /// `/etc/systemd/system/limpet-agent.service`
 pub fn agent_unit(node_name: &str) -> String {
     format!(
@@ -16,6 +19,7 @@ pub fn agent_unit(node_name: &str) -> String {
          [Service]\n\
          # The token for the first start; systemd reads it as root, nobody else can.\n\
          EnvironmentFile=-/etc/limpet/agent.env\n\
+         Environment=LIMPET_JOIN_PLACE=/etc/limpet/agent.env\n\
          ExecStartPre=-/usr/sbin/rfkill unblock wifi\n\
          ExecStart=/usr/local/bin/limpet-agent --node-name {node_name} --config /etc/limpet/agent.json\n\
          Restart=always\nRestartSec=15\n\
@@ -44,7 +48,8 @@ pub fn install_script(node_name: &str, token: Option<&str>) -> Result<String, Wi
     Ok(format!(
         r#"#!/bin/sh
 # Makes this machine the Limpet node {node_name}. Undo: systemctl disable --now limpet-agent, then remove
-# /usr/local/bin/limpet-agent, /etc/limpet, /etc/systemd/system/limpet-agent.service and /var/lib/limpet.
+# /usr/local/bin/limpet-agent, /etc/limpet, /etc/systemd/system/limpet-agent.service, /etc/modules-load.d/limpet.conf,
+# /etc/tmpfiles.d/limpet.conf and /var/lib/limpet.
 set -eu
 say() {{ echo "limpet: $*" >&2; }}
 [ "$(id -u)" = 0 ] || {{ say "needs root"; exit 1; }}
@@ -53,11 +58,14 @@ new=/usr/local/bin/limpet-agent.new
 [ -s "$new" ] || {{ say "$new is missing: copy the agent for $(uname -m) there first"; exit 1; }}
 chmod 0755 "$new"
 "$new" --version >/dev/null 2>&1 || {{ say "$new does not run on this machine ($(uname -m)): wrong architecture?"; exit 1; }}
-mkdir -p /etc/limpet /etc/modules-load.d
+mkdir -p /etc/limpet /etc/modules-load.d /etc/tmpfiles.d
 chmod 0700 /etc/limpet
 {keep_token}[ -e /etc/limpet/agent.json ] || echo '{{}}' > /etc/limpet/agent.json
 cat > /etc/modules-load.d/limpet.conf <<'END'
 {MODULES}END
+cat > /etc/tmpfiles.d/limpet.conf <<'END'
+{CONSOLE}END
+systemd-tmpfiles --create limpet.conf 2>/dev/null || :
 cat > /etc/systemd/system/limpet-agent.service <<'END'
 {unit}END
 while read -r module; do modprobe -q "$module" 2>/dev/null || :; done < /etc/modules-load.d/limpet.conf

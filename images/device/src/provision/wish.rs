@@ -163,10 +163,17 @@ fn valid_zone(zone: &str) -> bool {
     zone.len() <= 64 && zone.split('/').all(part)
 }
 
+/// `http://[user:password@]host[:port][/]`: what the agent takes, too.
 fn valid_proxy(proxy: &str) -> bool {
-    let rest = proxy.strip_prefix("http://").or_else(|| proxy.strip_prefix("https://")).unwrap_or_default();
-    let fit = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\'' | b'\\' | b'`' | b'$' | b'%' | b'#' | b';');
-    !rest.is_empty() && proxy.len() < 512 && rest.bytes().all(fit)
+    let rest = proxy.strip_prefix("http://").unwrap_or_default();
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let (who, address) = rest.rsplit_once('@').unwrap_or(("", rest));
+    let fit = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\'' | b'\\' | b'`' | b'$' | b'%' | b'#' | b';' | b'/' | b'?');
+    let (host, port) = match address.strip_prefix('[').and_then(|v6| v6.split_once(']')) {
+        Some((v6, rest)) => (v6, rest.strip_prefix(':').unwrap_or(if rest.is_empty() { "3128" } else { "" })),
+        None => address.split_once(':').unwrap_or((address, "3128")),
+    };
+    proxy.len() < 512 && who.bytes().all(fit) && valid_host(host) && port.parse::<u16>().is_ok_and(|p| p > 0)
 }
 
 fn valid_host(host: &str) -> bool {

@@ -148,7 +148,28 @@ fn a_damaged_or_short_image_leaves_no_good_looking_card() {
         fs::write(&path, &data).unwrap();
         let results = write_all(Cut(&data[..cut], fails), total, vec![job(&path)]);
         let said = results[0].as_ref().unwrap_err().to_string();
-        assert!(said.contains(says), "{said}");
+        assert!(said.contains(says) && said.matches("fetch it again").count() <= 1, "{said}");
+        assert!(!has_table(&path));
+    }
+}
+
+#[test]
+fn a_packed_image_that_was_cut_off_is_told_in_one_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let raw = dir.path().join("os");
+    fs::write(&raw, image(2 * BLOCK_BYTES)).unwrap();
+    for (tool, ending) in [("xz", "xz"), ("gzip", "gz"), ("zstd", "zst")] {
+        let made = Command::new(tool).args(["-q", "-k", "-f"]).arg(&raw).status();
+        if !made.is_ok_and(|s| s.success()) {
+            eprintln!("skipped in part: {tool} is not here");
+            continue;
+        }
+        let packed = dir.path().join(format!("os.{ending}"));
+        let whole = fs::read(&packed).unwrap();
+        fs::write(&packed, &whole[..whole.len() / 2]).unwrap();
+        let (path, source) = (dir.path().join("card"), crate::fetch::Unpacked::new(File::open(&packed).unwrap()).unwrap());
+        let said = write_all(source, None, vec![job(&path)])[0].as_ref().unwrap_err().to_string();
+        assert!(said.starts_with("the image is damaged or cut off: ") && said.matches("fetch it again").count() == 1, "{said}");
         assert!(!has_table(&path));
     }
 }
