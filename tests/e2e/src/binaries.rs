@@ -60,7 +60,30 @@ impl Binaries {
     }
 }
 
-/// Cargo's progress goes to the terminal.
+/// Agent and first process for an emulated board: a folder with one folder a target. What `cargo xtask dist` has built, or, for
+/// this machine's own processor, static programs built here; `None` when they would be for another.
+pub fn for_board(target: &str) -> Result<Option<PathBuf>> {
+    const PROGRAMS: [&str; 2] = ["limpet-agent", "limpet-init"];
+    let dist = target_dir().join("dist");
+    if PROGRAMS.iter().all(|name| dist.join(target).join(name).is_file()) {
+        return Ok(Some(dist));
+    }
+    let host = host_target()?;
+    if host.split('-').next() != target.split('-').next() {
+        return Ok(None);
+    }
+    let (boards, own) = (target_dir().join("boards"), target_dir().join("static"));
+    let flags = "-C target-feature=+crt-static -C relocation-model=static -C strip=symbols";
+    let into = own.to_string_lossy();
+    cargo(&["build", "--target", &host, "--target-dir", &into, "-p", PROGRAMS[0], "-p", PROGRAMS[1]], Some(flags))?;
+    std::fs::create_dir_all(boards.join(target)).map_err(|e| format!("{}: {e}", boards.display()))?;
+    for name in PROGRAMS {
+        let (from, to) = (own.join(&host).join("debug").join(name), boards.join(target).join(name));
+        std::fs::copy(&from, &to).map_err(|e| format!("cannot copy {}: {e}", from.display()))?;
+    }
+    Ok(Some(boards))
+}
+
 /// The leaf board as a program.
 pub fn leaf() -> Result<PathBuf> {
     if let Some(dir) = std::env::var_os("LIMPET_BIN_DIR").map(PathBuf::from) {
@@ -70,6 +93,7 @@ pub fn leaf() -> Result<PathBuf> {
     Ok(target_dir().join("debug/limpet-leaf-host"))
 }
 
+/// Cargo's progress goes to the terminal.
 pub fn cargo(words: &[&str], rust_flags: Option<&str>) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);

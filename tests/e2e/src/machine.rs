@@ -89,6 +89,11 @@ impl Machine {
         }
     }
 
+    /// An error once it has ended by itself; a machine that is off is as it should be.
+    pub fn check(&mut self) -> Result<()> {
+        self.process.as_mut().map_or(Ok(()), Daemon::check)
+    }
+
     /// How often the console has said it.
     pub fn said(&self, words: &str) -> usize {
         let text = std::fs::read(&self.console).unwrap_or_default();
@@ -98,13 +103,15 @@ impl Machine {
     /// Waits until the console has said it so often.
     pub fn says(&mut self, words: &str, times: usize, limit: Duration) -> Result<()> {
         until(&format!("the console: {words:?}"), limit, || {
-            if let Some(process) = &mut self.process {
-                process.check()?;
+            // Once it has ended, waiting is pointless: that is an answer, too.
+            if let Err(why) = self.check() {
+                return Ok(Err(why));
             }
             let text = std::fs::read(&self.console).unwrap_or_default();
             let count = String::from_utf8_lossy(&text).matches(words).count();
-            crate::wait::yes(count >= times, || format!("said {count} times; the last words:\n{}", tail(&self.console, 3000)))
-        })
+            let told = || format!("said {count} times; the last words:\n{}", tail(&self.console, 3000));
+            crate::wait::yes(count >= times, told).map(Ok)
+        })?
     }
 
     pub fn last_words(&self) -> String {

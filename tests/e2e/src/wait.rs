@@ -14,8 +14,13 @@ pub fn patience() -> u32 {
 }
 
 /// Asks until the answer is `Ok`; the last error when `limit` has passed.
+pub fn until<T>(what: &str, limit: Duration, ask: impl FnMut() -> Result<T>) -> Result<T> {
+    until_every(PAUSE, what, limit, ask)
+}
+
+/// The same with another pause between two questions: for those that cost more than they are worth.
 #[allow(clippy::disallowed_methods)] // asking other processes: there is nothing to be woken by
-pub fn until<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Result<T>) -> Result<T> {
+pub fn until_every<T>(pause: Duration, what: &str, limit: Duration, mut ask: impl FnMut() -> Result<T>) -> Result<T> {
     let limit = limit * patience();
     let start = Instant::now();
     loop {
@@ -24,7 +29,7 @@ pub fn until<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Result<T>)
             Err(why) if start.elapsed() > limit => {
                 return Err(format!("{what}: not within {} s: {why}", limit.as_secs()));
             }
-            Err(_) => std::thread::sleep(PAUSE),
+            Err(_) => std::thread::sleep(pause),
         }
     }
 }

@@ -1,0 +1,30 @@
+//! Limpet OS from the builder to a Ready node on emulated boards, through power cuts and updates.
+//!
+//! In: `limpet image build`, `limpet flash`, QEMU; a board's static binaries: those of `cargo xtask dist`, and for this machine's
+//! own processor, where there are none, some that are built here. Out: what kubectl and the serial console show.
+//! Never: KVM, or a judgement about an emulated second: times are printed, not judged.
+
+mod life;
+mod power;
+mod world;
+
+use world::{AMD64, ARM64, run};
+
+/// Everything, on the processor that most boards have.
+#[test]
+fn from_an_image_to_a_node_through_power_cuts_and_updates_on_arm64() {
+    run(&ARM64, life::all);
+}
+
+/// The other image that can be emulated comes up and runs a pod.
+#[test]
+fn from_an_image_to_a_node_on_x86_64() {
+    run(&AMD64, life::first_steps);
+}
+
+/// The plug is pulled wherever chance wants it.
+#[test]
+fn power_cuts_at_random_points_end_in_a_booting_system() {
+    let arm = std::env::var("LIMPET_POWER_BOARD").is_ok_and(|board| board == ARM64.board);
+    run(if arm { &ARM64 } else { &AMD64 }, power::cuts);
+}
