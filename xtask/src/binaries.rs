@@ -1,10 +1,10 @@
-//! Builds all test programs and runs two of them at a time.
+//! Builds all test programs and runs three of them at a time.
 //!
 //! In: the workspace. Out: each program's whole output when it ends, a line with its time, and which ones failed.
 //! Never: leaves out a program that cargo has built, or stops at the first failure.
 //!
 //! Most end-to-end tests wait, for processes, boards that are away and patience that runs out; most others compute. One row of
-//! programs is worked from both ends: end-to-end tests from its head, the rest from its tail.
+//! programs is worked from both ends: two take end-to-end tests from its head, the longest first, one the rest from its tail.
 
 use crate::sh;
 use serde_json::Value;
@@ -17,7 +17,11 @@ use std::{
 };
 
 /// How many test programs run at the same time.
-const WORKERS: usize = 2;
+const WORKERS: usize = 3;
+/// So many of them begin at the head.
+const AT_HEAD: usize = 2;
+/// What takes longest begins first, so that nothing long is left alone at the end.
+const LONGEST: [&str; 8] = ["os/main", "link", "schedule", "brokers", "absence", "metered", "broker", "kept"];
 /// Whose programs mostly wait.
 const WAITING: &str = "tests/e2e";
 
@@ -31,7 +35,7 @@ struct Program {
 /// `selection` are cargo's words for packages; `prepare` is given each command before it starts.
 pub fn run(selection: &[&str], prepare: impl Fn(&mut Command) + Sync) -> Result<(), String> {
     let mut programs = build(selection)?;
-    programs.sort_by_key(|p| !p.dir.ends_with(WAITING));
+    programs.sort_by_key(place);
     let count = programs.len();
     let row = Mutex::new(VecDeque::from(programs));
     let failed = Mutex::new(Vec::new());
@@ -40,9 +44,9 @@ pub fn run(selection: &[&str], prepare: impl Fn(&mut Command) + Sync) -> Result<
             let (row, failed, prepare) = (&row, &failed, &prepare);
             scope.spawn(move || {
                 loop {
-                    let next = row.lock().ok().and_then(|mut row| match worker % 2 {
-                        0 => row.pop_front(),
-                        _ => row.pop_back(),
+                    let next = row.lock().ok().and_then(|mut row| match worker < AT_HEAD {
+                        true => row.pop_front(),
+                        false => row.pop_back(),
                     });
                     let Some(program) = next else { return };
                     if let Err(e) = one(&program, prepare) {
@@ -58,6 +62,15 @@ pub fn run(selection: &[&str], prepare: impl Fn(&mut Command) + Sync) -> Result<
         true => Err("cargo has built no test program: is the selection right?".into()),
         false => Err(format!("{} of {count} test programs failed:\n  {}", failed.len(), failed.join("\n  "))),
     }
+}
+
+/// Where in the row: the smaller, the nearer to the head.
+fn place(program: &Program) -> usize {
+    if !program.dir.ends_with(WAITING) {
+        return LONGEST.len() + 1;
+    }
+    let name = program.name.strip_prefix("tests/e2e/tests/").and_then(|n| n.strip_suffix(".rs")).unwrap_or_default();
+    LONGEST.iter().position(|long| *long == name).unwrap_or(LONGEST.len())
 }
 
 /// What cargo says of each program that it has built, a line of JSON each.
@@ -98,5 +111,27 @@ fn one(program: &Program, prepare: &impl Fn(&mut Command)) -> Result<(), String>
     match out.status.success() {
         true => Ok(()),
         false => Err(format!("{name} ({})", out.status)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_waits_come_first_and_computing_comes_last() {
+        let program = |name: &str, dir: &str| Program { name: name.into(), file: PathBuf::new(), dir: dir.into() };
+        let mut row = vec![
+            program("hub/tests/floods.rs", "/x/hub"),
+            program("tests/e2e/tests/pods.rs", "/x/tests/e2e"),
+            program("tests/e2e/tests/schedule.rs", "/x/tests/e2e"),
+            program("tests/e2e/tests/os/main.rs", "/x/tests/e2e"),
+        ];
+        row.sort_by_key(place);
+        let names: Vec<&str> = row.iter().map(|p| p.name.rsplit('/').next().unwrap_or_default()).collect();
+        assert_eq!(names, ["main.rs", "schedule.rs", "pods.rs", "floods.rs"]);
+        // Each of the long ones is there.
+        let there = |name: &&str| sh::root().join(format!("tests/e2e/tests/{name}.rs")).is_file();
+        assert!(LONGEST.iter().all(there));
     }
 }

@@ -7,6 +7,7 @@ mod api;
 mod apply;
 mod control;
 mod create;
+mod flash;
 mod fleet;
 mod idle;
 mod link;
@@ -43,6 +44,9 @@ pub struct Args {
     /// With --link: so many boards with real connections on one hub (10000 are the promise's measure), and nothing else
     #[arg(long, value_name = "N", requires = "link")]
     boards: Option<usize>,
+    /// Writing a card beside `dd` on one loop device, and nothing else
+    #[arg(long)]
+    flash: bool,
     /// The API server under load, and nothing else; what follows `--` goes to the load generator: another API server by
     /// `--url --ca --token`, `--http2` and more (`-- --help`)
     #[arg(long)]
@@ -68,6 +72,9 @@ impl Figure {
 pub fn run(args: &Args) -> Result<(), String> {
     if args.api {
         return api::run(&args.load);
+    }
+    if args.flash {
+        return flash::run();
     }
     if let Some(boards) = args.boards {
         return fleet::run(boards);

@@ -159,9 +159,9 @@ impl Toolchain {
             .env("CARGO", CARGO)
             .env("CARGO_TARGET_DIR", self.target_dir())
             .env("CARGO_ZIGBUILD_PYTHON_PATH", bin.join("python"))
-            .env("RUSTC_WRAPPER", sh::root().join("xtask/src/dist/rustc-wrapper.sh"))
             .env("RUSTFLAGS", flags)
             .env_remove("RUSTUP_TOOLCHAIN");
+        wrapped(&mut command);
         command
     }
 
@@ -198,7 +198,6 @@ fn build_std(work: &Path, triple: &str, panic: &str) -> Result<PathBuf, String> 
         // -Zbuild-std is what the compiler's own makers use; Debian's compiler lets it be asked for by name.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTC", RUSTC)
-        .env("RUSTC_WRAPPER", sh::root().join("xtask/src/dist/rustc-wrapper.sh"))
         .env("CARGO_TARGET_DIR", work.join("target"))
         .env("RUSTFLAGS", "-Cembed-bitcode=yes -Clink-self-contained=no")
         .env_remove("RUSTUP_TOOLCHAIN")
@@ -208,8 +207,17 @@ fn build_std(work: &Path, triple: &str, panic: &str) -> Result<PathBuf, String> 
         .arg("--config")
         .arg(format!("source.std-vendor.directory='{STD_SOURCES}/vendor'"))
         .args(["-Zbuild-std=std,panic_abort,test", "-Zbuild-std-features=optimize_for_size"]);
+    wrapped(&mut command);
     sh::status(&mut command)?;
     Ok(work.join("target").join(triple).join("release/deps"))
+}
+
+/// With our corrections around the compiler, and inside them what the caller wraps it with.
+fn wrapped(command: &mut Command) {
+    command.env("RUSTC_WRAPPER", sh::root().join("xtask/src/dist/rustc-wrapper.sh"));
+    if let Some(own) = std::env::var_os("RUSTC_WRAPPER") {
+        command.env("LIMPET_RUSTC_WRAPPER", own);
+    }
 }
 
 /// Complete or not at all: the folder gets its name last.

@@ -1,5 +1,6 @@
 #!/bin/sh
-# RUSTC_WRAPPER for static builds on boards: rustc with two corrections that its callers cannot express.
+# RUSTC_WRAPPER for static builds on boards: rustc with two corrections that its callers cannot express. A wrapper that was
+# there before (a cache, a limit) stays, inside: LIMPET_RUSTC_WRAPPER.
 #
 # 1. libcontainer 0.7.0 does not compile where the kernel's file system types are 32 bits wide: one constant of its
 #    src/tty.rs says u64 for every musl. The file is compiled with the type that the constant is compared with; nothing
@@ -7,6 +8,7 @@
 #    then `constant` below is not found and this script fails, so that it is removed.
 # 2. std's panic_abort must be compiled with panic=abort even where std unwinds.
 set -eu
+[ -z "${LIMPET_RUSTC_WRAPPER:-}" ] || set -- "$LIMPET_RUSTC_WRAPPER" "$@"
 case " $* " in
 *" --crate-name panic_abort "*) exec "$@" -Cpanic=abort ;;
 *" --crate-name libcontainer "*" --target arm"*) ;;
