@@ -48,7 +48,8 @@ impl Label {
         for (n, (what, which)) in (1..).zip(&self.rows) {
             let y = QUIET * MODULE + n * LINE;
             let which = plain(which);
-            let _ = writeln!(out, "<text x=\"{side}\" y=\"{y}\" font-family=\"monospace\" font-size=\"16\">{what} {which}</text>");
+            let font = "font-family=\"monospace\" font-size=\"16\"";
+            let _ = writeln!(out, "<text x=\"{side}\" y=\"{y}\" {font}>{what} {which}</text>");
         }
         Ok(out + "</svg>\n")
     }
