@@ -77,19 +77,21 @@ pub fn write_all(source: impl Read, total: Option<u64>, jobs: Vec<Job<'_>>) -> V
         let mut threads = Vec::new();
         for job in jobs {
             let (sender, receiver) = sync_channel(BLOCKS_AHEAD);
-            let (told, verdict) = sync_channel::<bool>(1);
+            let (told, verdict) = sync_channel(1);
             let path = job.target.path().display().to_string();
             senders.push(Some(sender));
             threads.push((path, told, scope.spawn(move || card(job, total, &receiver, &verdict))));
         }
         let read = send(source, total, &mut senders);
-        // Closing the channels tells the cards that this is all; the verdict, whether it was whole.
+        // Closing the channels tells the cards that this is all; the verdict, whether it was whole, and its checksum.
         senders.clear();
-        let whole = read.is_ok();
-        let mut read = read.err();
+        let (whole, mut read) = match read {
+            Ok(sum) => (Some(sum), None),
+            Err(why) => (None, Some(why)),
+        };
         let mut results = Vec::new();
         for (path, told, thread) in threads {
-            let _ = told.send(whole);
+            let _ = told.send(whole.clone());
             let result = thread.join().unwrap_or(Err(FlashError::Thread(path)));
             results.push(match (result, &mut read) {
                 // The cards only know that the stream ended early; the reason is here.
@@ -113,13 +115,14 @@ fn again(why: &FlashError) -> FlashError {
     }
 }
 
-/// Reads once for all cards. Ends early when no card is left.
+/// Reads and sums once for all cards: what writes does nothing else. Ends early when no card is left.
 fn send(
     mut source: impl Read,
     total: Option<u64>,
     cards: &mut [Option<SyncSender<Arc<Block>>>],
-) -> Result<(), FlashError> {
+) -> Result<String, FlashError> {
     let mut offset = 0u64;
+    let mut whole = Sha256::new();
     loop {
         let mut data = Aligned::new(BLOCK_BYTES);
         let got = fill(&mut source, &mut data).map_err(|e| FlashError::Source(plain(e)))?;
@@ -136,10 +139,11 @@ fn send(
                     let why = format!("it ends after {offset} of {total} bytes");
                     Err(FlashError::Source(io::Error::new(io::ErrorKind::UnexpectedEof, why)))
                 }
-                _ => Ok(()),
+                _ => Ok(whole.finalize().iter().map(|b| format!("{b:02x}")).collect()),
             };
         }
         data.truncate(got);
+        whole.update(&*data);
         let sha256 = Sha256::digest(&*data).into();
         let block = Arc::new(Block { offset, data, sha256 });
         offset += got as u64;
@@ -153,7 +157,7 @@ fn send(
             }
         }
         if cards.iter().all(Option::is_none) {
-            return Ok(());
+            return Ok(String::new());
         }
     }
 }
@@ -183,7 +187,7 @@ fn card(
     mut job: Job<'_>,
     total: Option<u64>,
     blocks: &Receiver<Arc<Block>>,
-    verdict: &Receiver<bool>,
+    verdict: &Receiver<Option<String>>,
 ) -> Result<CardDone, FlashError> {
     let outcome = card_steps(&mut job, total, blocks, verdict);
     job.progress.begin(if outcome.is_ok() { Phase::Finished } else { Phase::Failed }, 0);
@@ -194,15 +198,13 @@ fn card_steps(
     job: &mut Job<'_>,
     total: Option<u64>,
     blocks: &Receiver<Arc<Block>>,
-    verdict: &Receiver<bool>,
+    verdict: &Receiver<Option<String>>,
 ) -> Result<CardDone, FlashError> {
     let (target, progress) = (&job.target, &job.progress);
     progress.begin(Phase::Writing, total.unwrap_or(0));
     let mut head: Option<Aligned> = None;
     let mut sums: Vec<(u64, usize, [u8; 32])> = Vec::new();
-    let mut whole_sum = Sha256::new();
     for block in blocks {
-        whole_sum.update(&*block.data);
         let (mut offset, mut data) = (block.offset, &*block.data);
         if offset == 0 {
             let split = data.len().min(HEAD_BYTES);
@@ -222,9 +224,7 @@ fn card_steps(
     }
     target.sync()?;
     let cut_off = || FlashError::Source(io::Error::other("it ended too early"));
-    if !verdict.recv().unwrap_or(false) {
-        return Err(cut_off());
-    }
+    let sha256 = verdict.recv().ok().flatten().ok_or_else(cut_off)?;
     let mut head = head.ok_or_else(cut_off)?;
     let bytes = sums.last().map_or(0, |(offset, length, _)| offset + *length as u64);
     progress.begin(Phase::Verifying, bytes);
@@ -248,7 +248,6 @@ fn card_steps(
     if *back != *head {
         return Err(FlashError::Verify(target.path().display().to_string(), 0));
     }
-    let sha256 = whole_sum.finalize().iter().map(|b| format!("{b:02x}")).collect();
     Ok(CardDone { path: target.path().into(), bytes, sha256, ejected: target.eject() })
 }
 
