@@ -174,7 +174,7 @@ impl Store {
     }
 
     /// An image that is here because its registry let another pod in is not everybody's: this pod has those credentials too, or
-    /// its own are tried (Kubernetes' KubeletEnsureSecretPulledImages). Offline a pod that has some for this registry is believed.
+    /// its own are tried (kubelet's KubeletEnsureSecretPulledImages). Offline a pod that has some for this registry is believed.
     async fn allow(&self, reference: &Reference, want: &Want, here: Image) -> Result<Image, ImageError> {
         if self.0.is_open(&here.id, &[]) {
             return Ok(here);

@@ -47,7 +47,7 @@ fn logs_over_rotated_files() {
     test(1, &json!({"containerLogBytesMax": 65_536, "containerLogFilesMax": 3}), |world| {
         let kubectl = &world.kubectl;
         // As many bytes as the files hold three times. The follower has the first line before the others are written, and these
-        // come no faster than it can follow on a busy machine: what is rotated away before it came to it would be lost, as on a kubelet.
+        // come no faster than it can follow on a busy machine: what is rotated away before that would be lost, as on a kubelet.
         let filler = "x".repeat(LINE_BYTES - 8);
         let print = format!("printf '%06d {filler}\\n' $n");
         let talk = format!(
