@@ -338,8 +338,7 @@ impl More for Target {
     }
 }
 
-/// A full disk takes what no pod wants and its registry still has; never what a pod wants, what a CronJob will want, or what
-/// could not be pulled again.
+/// A full disk takes what no pod wants and its registry still has; never what a pod wants or what could not be pulled again.
 #[test]
 fn a_full_disk_takes_the_right_images() {
     test(0, &json!({}), |world| {
