@@ -131,7 +131,7 @@ impl Drop for Place {
 }
 
 /// Milliseconds of processor time in /proc/PID/stat, from field `first` to 17 (14: its own, 16: of its children).
-fn stat_ms(pid: &str, first: usize) -> Result<f64, String> {
+pub(super) fn stat_ms(pid: &str, first: usize) -> Result<f64, String> {
     let path = format!("/proc/{pid}/stat");
     let text = fs::read_to_string(&path).map_err(|e| format!("cannot read {path}: {e}"))?;
     let fields = text.rsplit_once(')').map(|(_, rest)| rest.split_whitespace()).ok_or("a stat without a name")?;

@@ -13,6 +13,7 @@ mod idle;
 mod link;
 mod node;
 mod proc;
+mod unpack;
 
 use crate::{dist, setup};
 use limpet_e2e::{Binaries, World};
@@ -32,6 +33,9 @@ pub struct Args {
     /// What a board costs with 0, 10, 50 and 110 pods and how soon they run, and nothing else
     #[arg(long)]
     node: bool,
+    /// Time the unpacking of a layer beside tar, and nothing else
+    #[arg(long)]
+    unpack: bool,
     /// Measure the control plane (scheduling, scaling, idling), and nothing else
     #[arg(long)]
     control: bool,
@@ -84,6 +88,10 @@ pub fn run(args: &Args) -> Result<(), String> {
         print(&create::run(&dist::agent()?)?);
         return Ok(());
     }
+    if args.unpack {
+        print(&unpack::run(&dist::agent()?)?);
+        return Ok(());
+    }
     if args.control {
         print(&control::run(60)?);
         return Ok(());
@@ -113,6 +121,7 @@ pub fn run(args: &Args) -> Result<(), String> {
     figures.extend(apply::run(&world, &binaries, args.pods)?);
     drop(world);
     figures.extend(create::run(&binaries.agent)?);
+    figures.extend(unpack::run(&binaries.agent)?);
     print(&figures);
     Ok(())
 }
