@@ -52,7 +52,8 @@ fn state_of(status: &Value, container: &str) -> Value {
 
 /// The container beside the one that was killed is there.
 fn stays(world: &World, pod: &str) -> Result<()> {
-    world.kubectl.run(&["exec", pod, "-c", "other", "--", "true"]).map(|_| ()).map_err(|why| format!("its neighbour went along: {why}"))
+    let there = world.kubectl.run(&["exec", pod, "-c", "other", "--", "true"]);
+    there.map(|_| ()).map_err(|why| format!("its neighbour went along: {why}"))
 }
 
 #[test]

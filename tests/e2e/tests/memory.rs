@@ -39,8 +39,9 @@ fn kib(world: &World) -> Result<(u64, u64)> {
         let path = format!("/proc/{}/smaps_rollup", process.pid);
         let text = std::fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
         let of = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).ok_or_else(|| format!("no {name} in {path}"))
+            let rest = text.lines().find_map(|line| line.strip_prefix(name));
+            let number = rest.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+            number.ok_or_else(|| format!("no {name} in {path}"))
         };
         sum = (sum.0 + of("Pss:")?, sum.1 + of("Pss_Anon:")?);
     }
