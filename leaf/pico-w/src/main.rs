@@ -27,7 +27,6 @@ use embassy_rp::{
 use embassy_time::{Duration, Timer};
 use embedded_alloc::LlffHeap;
 use limpet_leaf::{FLASH_BYTES, Facts, Settings, Store};
-use rand_core::RngCore;
 use static_cell::StaticCell;
 
 const FLASH_SIZE: usize = 2 * 1024 * 1024;

@@ -18,6 +18,8 @@ pub struct Hub {
     pub log: PathBuf,
     /// Further words of its command line. With `--broker` among them no MQTT listener is asked for.
     pub more: Vec<String>,
+    /// Further variables of its environment.
+    pub environment: Vec<(String, String)>,
     /// The hub listens for boards, unless it meets them elsewhere.
     pub listens: bool,
     process: Option<Daemon>,
@@ -27,7 +29,9 @@ impl Hub {
     pub fn new(slot: &Slot, program: PathBuf, address: &str) -> Hub {
         let dir = slot.dir().join("hub");
         let log = slot.dir().join("hub.log");
-        Hub { program, mark: slot.mark(), address: address.to_string(), dir, log, more: Vec::new(), listens: true, process: None }
+        let (more, environment) = (Vec::new(), Vec::new());
+        let (mark, address) = (slot.mark(), address.to_string());
+        Hub { program, mark, address, dir, log, more, environment, listens: true, process: None }
     }
 
     pub fn kubeconfig(&self) -> PathBuf {
@@ -54,7 +58,9 @@ impl Hub {
             words.extend(["--mqtt-listen".as_ref(), OsStr::new(&mqtt)]);
         }
         words.extend(self.more.iter().map(OsStr::new));
-        let environment = [(self.mark.0, self.mark.1.as_str())];
+        let own = [(self.mark.0, self.mark.1.as_str())];
+        let further = self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let environment: Vec<(&str, &str)> = own.into_iter().chain(further).collect();
         let mut process = Daemon::start(&words, &environment, &self.log)?;
         let ready = until("the hub", Duration::from_secs(60), || {
             // Once it has ended, waiting is pointless: that is an answer, too.

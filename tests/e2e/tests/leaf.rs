@@ -1,12 +1,23 @@
 //! A leaf board: the firmware's code over embassy-net on a TAP device, a real hub, kubectl.
 //!
 //! In: a world with a hub and no other board. Out: what kubectl sees of the leaf, what the leaf's light does.
+//! A hub whose clock is months ahead is one under libfaketime.
 
 use limpet_e2e::process::{Daemon, tail};
 use limpet_e2e::world::is_ready;
 use limpet_e2e::{Binaries, Hub, Result, World, binaries, net, until, wait};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
-use std::{ffi::OsStr, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsStr,
+    net::{Ipv4Addr, UdpSocket},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 const SOON: Duration = Duration::from_secs(120);
 
@@ -169,4 +180,124 @@ fn a_leaf_joins_follows_its_config_and_keeps_it_without_a_hub() {
     if let Err(why) = done {
         panic!("{why}");
     }
+}
+
+/// The first of these that is there.
+const FAKETIME: [&str; 3] = [
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
+    "/usr/lib/faketime/libfaketimeMT.so.1",
+];
+
+/// The hub's clock from its next start on.
+fn ahead(hub: &mut Hub, library: &str, days: u32) {
+    let of = |name: &str, value: String| (name.to_string(), value);
+    hub.environment = vec![
+        of("LD_PRELOAD", library.into()),
+        of("FAKETIME", format!("+{days}d")),
+        // Durations go on as they are.
+        of("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+        of("DONT_FAKE_MONOTONIC", "1".into()),
+    ];
+}
+
+/// Certificates live for a year.
+fn renewals(world: &mut World, leaf: &mut Leaf, library: &str) -> Result<()> {
+    leaf.power_on()?;
+    leaf.says("state Ready", 1)?;
+    // Two thirds are over: it hears the time, and renews before the next connection.
+    world.hub.kill();
+    ahead(&mut world.hub, library, 300);
+    world.hub.start()?;
+    leaf.says("state Ready", 2)?;
+    world.hub.kill();
+    world.hub.start()?;
+    leaf.says("the certificate is renewed", 1)?;
+    leaf.says("state Ready", 3)?;
+    // Longer off than any certificate lives. Its own clock has stood still meanwhile.
+    leaf.power_cut();
+    world.hub.kill();
+    ahead(&mut world.hub, library, 800);
+    world.hub.start()?;
+    leaf.power_on()?;
+    leaf.says("the certificate is renewed", 2)?;
+    leaf.says("state Ready", 4)
+}
+
+#[test]
+fn a_leafs_certificate_is_renewed_in_time_and_after_it_has_ended() {
+    let library = FAKETIME.into_iter().find(|path| Path::new(path).is_file());
+    let why = limpet_e2e::missing().or_else(|| library.is_none().then(|| "needs libfaketime: run `cargo xtask setup`".into()));
+    if let Some(why) = why {
+        println!("skipped: {why}");
+        return;
+    }
+    let done = Binaries::build("dev").and_then(|binaries| {
+        let mut world = World::new(&binaries, 0)?;
+        let token = world.hub.token(&["--node", "pico"])?;
+        let mut leaf = Leaf::new(&world, &token)?;
+        let outcome = renewals(&mut world, &mut leaf, library.unwrap_or_default());
+        outcome.map_err(|why| format!("{why}\n--- leaf\n{}\n{}", tail(&leaf.log, 4000), world.logs()))
+    });
+    done.unwrap_or_else(|why| panic!("{why}"));
+}
+
+/// Answers every question with one address (RFC 1035); how often.
+fn name_server(at: &str, address: Ipv4Addr) -> Result<Arc<AtomicUsize>> {
+    let socket = UdpSocket::bind((at, 53)).map_err(|e| format!("{at}:53: {e}"))?;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    std::thread::spawn(move || {
+        let mut packet = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut packet) {
+            let Some(question) = packet.get(12..length) else { continue };
+            count.fetch_add(1, Ordering::Relaxed);
+            let mut answer = packet[..2].to_vec();
+            answer.extend([0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+            answer.extend(question);
+            // The name of the question; an address of the Internet; good for no time at all.
+            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4]);
+            answer.extend(address.octets());
+            let _ = socket.send_to(&answer, from);
+        }
+    });
+    Ok(asked)
+}
+
+fn by_name(world: &mut World) -> Result<()> {
+    let address = world.hub.address.clone();
+    let asked = name_server(&address, address.parse().map_err(|e| format!("{address}: {e}"))?)?;
+    // A hub with a name besides its address, and a token that knows only the name.
+    world.hub.stop()?;
+    world.hub.more = vec!["--advertise-host".into(), "hub.example".into()];
+    world.hub.start()?;
+    let token = world.hub.token(&["--node", "pico"])?;
+    let (head, body) = token.split_once('.').ok_or("a token without a dot")?;
+    let json = URL_SAFE_NO_PAD.decode(body).map_err(|e| e.to_string())?;
+    let mut named: Value = serde_json::from_slice(&json).map_err(|e| e.to_string())?;
+    named["hubs"] = json!(["hub.example:6443"]);
+    let token = format!("{head}.{}", URL_SAFE_NO_PAD.encode(named.to_string()));
+    let mut leaf = Leaf::new(world, &token)?;
+    leaf.words.extend(["--dns".to_string(), address]);
+    let told = |why: String, leaf: &Leaf, world: &World| format!("{why}\n--- leaf\n{}\n{}", tail(&leaf.log, 4000), world.logs());
+    leaf.power_on()?;
+    leaf.says("state Ready", 1).map_err(|why| told(why, &leaf, world))?;
+    let joined = asked.load(Ordering::Relaxed);
+    wait::yes(joined > 0, || "it joined without asking for the hub's name".to_string())?;
+    // The next way to the hub is the one with the name.
+    world.hub.kill();
+    world.hub.start()?;
+    leaf.says("state Ready", 2).map_err(|why| told(why, &leaf, world))?;
+    let again = asked.load(Ordering::Relaxed);
+    wait::yes(again > joined, || format!("it never asked for the name again:\n{}", tail(&leaf.log, 4000)))
+}
+
+#[test]
+fn a_leaf_finds_its_hub_by_name() {
+    if let Some(why) = limpet_e2e::missing() {
+        println!("skipped: {why}");
+        return;
+    }
+    let done = Binaries::build("dev").and_then(|binaries| by_name(&mut World::new(&binaries, 0)?));
+    done.unwrap_or_else(|why| panic!("{why}"));
 }
