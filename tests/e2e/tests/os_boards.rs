@@ -2,8 +2,8 @@
 //!
 //! In: Debian's packages, the first process for ARM of `cargo xtask dist`, QEMU. Out: what the serial console says, what is on
 //! the card afterwards. The agent is a program of 29 instructions that stays up: what is looked at here is everything around it.
-//! One test has the real one, where it is built, up to a Ready node; pods are for os.rs. What no emulator has: the first steps of a Raspberry Pi's own processor, loaders
-//! in raw sectors.
+//! One test has the real one, where it is built, up to a Ready node; pods are for os.rs. What no emulator has: the first steps
+//! of a Raspberry Pi's own processor, loaders in raw sectors.
 
 use limpet_device::board::{self, Board};
 use limpet_device::inject::{self, System};
