@@ -103,7 +103,8 @@ pub fn wanted(view: &ObjectStore, node: &str) -> Wanted {
         wanted.add(ItemKind::Node, object);
     }
     let mut namespaces = BTreeSet::new();
-    for pod in view.pods_on(node) {
+    // A binding that is not durable is none: after a crash the pod may go elsewhere, and would run twice.
+    for pod in view.pods_on(node).filter(|pod| !pod.assumed) {
         wanted.add(ItemKind::Pod, pod);
         if matches!(pod.status.phase, Phase::Succeeded | Phase::Failed) {
             continue;
@@ -407,7 +408,7 @@ pub fn looks_the_same(changed: &Changed) -> bool {
     }
     match &changed.new {
         Some(Object::Pod(new)) => {
-            let moved = changed.old_as::<Pod>().is_none_or(|old| old.node != new.node);
+            let moved = changed.old_as::<Pod>().is_none_or(|old| (&old.node, old.assumed) != (&new.node, new.assumed));
             !moved && same(changed.old_as::<Pod>(), Some(new))
         }
         Some(Object::Node(new)) => same(changed.old_as::<Node>(), Some(new)),
@@ -477,6 +478,30 @@ mod tests {
         put(&mut view, 5, "/pods", pod("p1", "n1", "s1", "Running"));
         put(&mut view, 6, "/pods", pod("p2", "n2", "s2", "Running"));
         view
+    }
+
+    #[test]
+    fn a_board_hears_of_a_pod_when_its_binding_is_stored_and_not_before() {
+        let mut view = world();
+        let mut loose = pod("p3", "n1", "s3", "Pending");
+        loose["spec"].as_object_mut().unwrap().remove("nodeName");
+        put(&mut view, 7, "/pods", loose.clone());
+        view.assume_bound("a", "p3", "p3", "n1");
+        let key = ItemKey::new(ItemKind::Pod, "a", "p3");
+        let secret = ItemKey::new(ItemKind::Secret, "a", "s3");
+        let knows = |view: &ObjectStore| {
+            let items = wanted(view, "n1").items;
+            (items.contains_key(&key), items.contains_key(&secret))
+        };
+        assert_eq!(knows(&view), (false, false));
+        // Somebody says something of the pod meanwhile.
+        loose["metadata"]["labels"] = json!({"app": "web"});
+        put(&mut view, 8, "/pods", loose.clone());
+        assert_eq!(knows(&view), (false, false));
+        loose["spec"]["nodeName"] = json!("n1");
+        let changed = put(&mut view, 9, "/pods", loose);
+        assert!(!looks_the_same(&changed));
+        assert_eq!(knows(&view), (true, true));
     }
 
     #[test]

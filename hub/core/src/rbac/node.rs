@@ -59,5 +59,5 @@ fn own_pod(
 ) -> bool {
     let wanted = reference(asked.name.into());
     let names = |pod: &Pod| &*pod.meta.namespace == asked.namespace && pod.spec.refs.contains(&wanted);
-    asked.subresource.is_empty() && view.pods_on(node).any(|pod| names(pod))
+    asked.subresource.is_empty() && view.pods_on(node).any(|pod| !pod.assumed && names(pod))
 }

@@ -81,7 +81,7 @@ impl ObjectStore {
         let Object::Pod(pod) = &new else { return new };
         let before = self.pod(&pod.meta.namespace, &pod.meta.name).filter(|o| pod.node.is_none() && o.meta.uid == pod.meta.uid);
         match before.and_then(|o| o.node.clone()) {
-            Some(node) => Object::Pod(Arc::new(pod.with(|p| p.node = Some(node)))),
+            Some(node) => Object::Pod(Arc::new(pod.with(|p| (p.node, p.assumed) = (Some(node), true)))),
             None => new,
         }
     }
@@ -330,11 +330,9 @@ impl ObjectStore {
     /// the next pod before the binding of this one is durable. An empty node takes that back: what counts is what is stored.
     pub fn assume_bound(&mut self, namespace: &str, name: &str, uid: &str, node: &str) -> Option<Changed> {
         let pod = self.pod(namespace, name).filter(|p| &*p.meta.uid == uid)?;
-        let node = match node {
-            "" => pod.field("/spec/nodeName").as_str().filter(|n| !n.is_empty()).map(Into::into),
-            node => Some(node.into()),
-        };
-        let bound = pod.with(|p| p.node = node);
+        let stored: Option<Box<str>> = pod.field("/spec/nodeName").as_str().filter(|n| !n.is_empty()).map(Into::into);
+        let node = if node.is_empty() { stored.clone() } else { Some(node.into()) };
+        let bound = pod.with(|p| (p.assumed, p.node) = (node != stored, node));
         let key = Arc::new(Key::new(Pod::RESOURCE, namespace, name));
         Some(self.replace(key, Some(Object::Pod(Arc::new(bound)))))
     }

@@ -30,6 +30,9 @@ pub enum Phase {
 pub struct PodData {
     /// Node that the pod is bound to (`spec.nodeName`, or assumed by the scheduler).
     pub node: Option<Box<str>>,
+    /// The node is the scheduler's word alone: the store has no binding yet, and a hub that dies now may decide otherwise.
+    /// Nobody outside hears of it.
+    pub assumed: bool,
     pub spec: PodSpec,
     pub status: PodStatus,
 }

@@ -214,7 +214,7 @@ impl From<RawPod> for PodData {
         let node = (!raw.spec.node_name.is_empty()).then(|| raw.spec.node_name.clone());
         let sidecars = raw.spec.init_containers.iter().filter(|c| &*c.restart_policy == "Always");
         let sidecars: Vec<Box<str>> = sidecars.map(|c| c.name.clone()).collect();
-        PodData { node, spec: raw.spec.into_spec(), status: raw.status.into_status(&sidecars) }
+        PodData { node, assumed: false, spec: raw.spec.into_spec(), status: raw.status.into_status(&sidecars) }
     }
 }
 
