@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 /// A pod may be bound to a node that is only about to be made.
 const NODE_MAY_COME_S: i64 = 40;
+/// Until the store has answered a scheduler.
+const BINDING_UNDER_WAY_S: i64 = 1;
 /// Somebody has made sure that nothing runs on the node any more.
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 /// Name of the key under which all ended pods are looked after.
@@ -55,7 +57,7 @@ impl Controller for PodGarbageCollector {
         let node = pod.node.as_ref().map(|n| view.node(n));
         let homeless = matches!(node, Some(None));
         let out_of_service = going && node.flatten().is_some_and(|n| is_out_of_service(n));
-        if homeless || out_of_service || (pod.node.is_none() && going) {
+        if homeless || out_of_service || (going && (pod.node.is_none() || pod.assumed)) {
             keys.push(key(pod));
         }
         keys
@@ -69,6 +71,11 @@ impl Controller for PodGarbageCollector {
         }
         let Some(pod) = view.pod(&key.namespace, &key.name) else { return plan };
         let going = pod.meta.deleting.is_some();
+        if going && pod.assumed {
+            // Its binding came before the deletion, or is refused because of it: no event tells of the second.
+            plan.wake_at(after(now, BINDING_UNDER_WAY_S));
+            return plan;
+        }
         let Some(name) = &pod.node else {
             if going {
                 remove(pod, phase_failed(), &mut plan);
@@ -159,7 +166,7 @@ pub(super) fn disrupted(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::World;
+    use crate::{Change, world::World};
     use serde_json::json;
 
     #[test]
@@ -188,6 +195,31 @@ mod tests {
         w.patch("/pods", "a", "p", json!({"metadata": {"finalizers": null}}));
         w.settle();
         assert!(!w.exists("/pods", "a", "p"));
+    }
+
+    #[test]
+    fn a_pod_that_is_deleted_while_it_is_being_bound_ends_when_the_binding_is_refused() {
+        let mut w = World::with_nodes(1);
+        w.kubelet = false;
+        w.create(
+            "/pods",
+            json!({"metadata": {"name": "p", "namespace": "a", "finalizers": ["x.io/y"]}, "spec": {"schedulerName": "somebody"}}),
+        );
+        w.settle();
+        let uid = w.get("/pods", "a", "p")["metadata"]["uid"].as_str().unwrap().to_owned();
+        w.view.assume_bound("a", "p", &uid, "n0");
+        w.delete("/pods", "a", "p");
+        let (collector, key) = (PodGarbageCollector::default(), Key::new("/pods", "a", "p"));
+        let deleted = Changed { key: key.clone(), old: None, new: w.view.object(&key).cloned() };
+        assert_eq!(collector.keys_for(&w.view, &deleted), [key.clone()]);
+        let plan = collector.reconcile(&w.view, &key, w.now, 7);
+        assert!(plan.changes.is_empty(), "the board may have it already");
+        // Nobody is told of a refusal: that is why the collector looks again by itself.
+        assert!(plan.again_at.is_some_and(|at| at > w.now));
+        w.view.assume_bound("a", "p", &uid, "");
+        let plan = collector.reconcile(&w.view, &key, w.now, 7);
+        let fails = |c: &Change| matches!(c, Change::Patch { merge, .. } if merge["status"]["phase"] == "Failed");
+        assert!(plan.changes.iter().any(fails));
     }
 
     #[test]
