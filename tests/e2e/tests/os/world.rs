@@ -47,7 +47,7 @@ pub struct World {
     pub hub: Hub,
     limpet: PathBuf,
     /// Folder of the board's binaries, one folder a target.
-    programs: PathBuf,
+    pub programs: PathBuf,
     pub slot: Slot,
 }
 
