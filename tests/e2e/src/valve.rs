@@ -6,8 +6,9 @@
 use crate::Result;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 #[derive(Clone, Default)]
@@ -18,20 +19,45 @@ pub struct Valve {
     cuts: Arc<Mutex<Vec<u64>>>,
     /// Milliseconds to wait after each piece.
     pause_ms: Arc<AtomicU64>,
+    /// Of the valve that was opened; what its connections hold has none.
+    door: Option<Arc<Door>>,
+}
+
+/// Listens until the valve's last owner lets go: another test gets the address after this one.
+struct Door {
+    address: String,
+    shut: Arc<AtomicBool>,
+    listening: Option<JoinHandle<()>>,
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.shut.store(true, Ordering::Relaxed);
+        // Wakes the thread that waits for connections.
+        let woken = TcpStream::connect(&self.address).is_ok();
+        if let Some(thread) = self.listening.take().filter(|_| woken) {
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Valve {
-    /// Its threads end with this process.
+    /// Threads of connections end with them.
     pub fn open(listen: &str, server: &str) -> Result<Valve> {
-        let valve = Valve::default();
+        let mut valve = Valve::default();
         let listener = TcpListener::bind(listen).map_err(|e| format!("the valve at {listen}: {e}"))?;
-        let (own, server) = (valve.clone(), server.to_string());
-        std::thread::spawn(move || {
+        let (own, server, shut) = (valve.clone(), server.to_string(), Arc::new(AtomicBool::new(false)));
+        let closed = shut.clone();
+        let thread = std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
+                if closed.load(Ordering::Relaxed) {
+                    return;
+                }
                 let (own, server) = (own.clone(), server.clone());
                 std::thread::spawn(move || drop(own.connect(client, &server)));
             }
         });
+        valve.door = Some(Arc::new(Door { address: listen.into(), shut, listening: Some(thread) }));
         Ok(valve)
     }
 
