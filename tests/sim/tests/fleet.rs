@@ -92,8 +92,8 @@ fn a_death_at_every_point_does_no_harm() {
 fn every_mistake_is_noticed() {
     let minutes = |mistake| match mistake {
         Sabotage::JournalGrows => 120,
-        // A board of the first wave has to be away for long enough.
-        Sabotage::HurriesWaves => 40,
+        // A board has to be away for long enough: one of the first wave, or one whose pods are replaced.
+        Sabotage::HurriesWaves | Sabotage::DeletesWhileAway => 40,
         _ => 10,
     };
     // Who sets the hub's clock all the time keeps it from replacing anybody.
