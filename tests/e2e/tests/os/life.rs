@@ -59,8 +59,8 @@ fn pod_logs_exec(world: &mut World) -> Result<()> {
     wait::yes(said.trim() == "tail", || format!("exec says {said:?}"))
 }
 
-/// What everything outside pods holds, from the kernel's own count. The system lies in memory: programs that a test has built without
-/// care for their size (34 MiB and more) are more than boards get by so much.
+/// What everything outside pods holds, from the kernel's own count. The system lies in memory: programs that a test has built
+/// without care for their size (34 MiB and more) are more than boards get by so much.
 fn memory(world: &World) -> Result<()> {
     const MIB_MAX: u64 = 48;
     /// Agent and first process as boards get them, at most.
