@@ -67,3 +67,19 @@ pub fn instance(data: &Path) -> std::io::Result<[u8; 16]> {
         Err(e) => Err(e),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn the_devices_key_is_made_once_and_nobody_else_reads_it() {
+        let data = std::env::temp_dir().join(format!("limpet-identity-{}", std::process::id()));
+        let made = key_pem(&data).unwrap();
+        assert_eq!(key_pem(&data).unwrap(), made);
+        let mode = dir(&data).join("node.key").metadata().unwrap().permissions().mode();
+        std::fs::remove_dir_all(&data).unwrap();
+        assert_eq!(mode & 0o7777, 0o600);
+    }
+}

@@ -15,6 +15,7 @@ pub mod narrow;
 pub mod net;
 pub mod pods;
 pub mod process;
+pub mod proxy;
 pub mod registry;
 pub mod slot;
 pub mod tour;

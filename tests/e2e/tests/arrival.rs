@@ -4,10 +4,8 @@
 //! In: a hub with a name of its own, a board in the same network. Out: Ready, and the sentence in the run directory.
 
 use limpet_e2e::world::is_ready;
-use limpet_e2e::{Agent, Binaries, Hub, Kubectl, Result, Slot, net, until, wait};
+use limpet_e2e::{Agent, Binaries, Hub, Kubectl, Result, Slot, net, proxy, until, wait};
 use serde_json::{Value, json};
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(90);
@@ -93,36 +91,12 @@ fn a_hub_is_found_by_its_name_in_the_local_network() {
     });
 }
 
-/// A proxy that knows CONNECT and nothing else.
-fn proxy(address: &str) -> Result<u16> {
-    let listener = TcpListener::bind((address, 0)).map_err(|e| e.to_string())?;
-    let port = listener.local_addr().map_err(|e| e.to_string())?.port();
-    std::thread::spawn(move || listener.incoming().flatten().for_each(|client| drop(std::thread::spawn(move || carry(client)))));
-    Ok(port)
-}
-
-fn carry(mut client: TcpStream) -> Option<()> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        client.read_exact(&mut byte).ok()?;
-        head.push(byte[0]);
-    }
-    let text = String::from_utf8(head).ok()?;
-    let server = TcpStream::connect(text.strip_prefix("CONNECT ")?.split(' ').next()?).ok()?;
-    client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").ok()?;
-    let (mut from_client, mut to_server) = (client.try_clone().ok()?, server.try_clone().ok()?);
-    std::thread::spawn(move || std::io::copy(&mut from_client, &mut to_server));
-    let (mut from_server, mut to_client) = (server, client);
-    std::io::copy(&mut from_server, &mut to_client).ok().map(|_| ())
-}
-
 /// The board's own road to the hub is closed: only the proxy leads there, at the join, too.
 #[test]
 fn a_board_behind_a_proxy_joins_through_it() {
     arrival(|world| {
         let hub = world.hub.address.clone();
-        let port = proxy(&hub)?;
+        let (port, _) = proxy::open(&hub)?;
         let table = "add table inet shut; add chain inet shut out { type filter hook output priority 0; }; \
                      add rule inet shut out tcp dport { 6443, 8883 } reject";
         world.agent.inside(&["nft", table])?.ok("nft")?;

@@ -4,13 +4,11 @@
 
 use limpet_e2e::process::{Daemon, run, tail};
 use limpet_e2e::world::test;
-use limpet_e2e::{Result, World, until, wait};
+use limpet_e2e::{Result, World, proxy, until, wait};
 use serde_json::{Value, json};
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(90);
@@ -155,21 +153,6 @@ fn a_token_opens_what_it_says_and_no_more() {
     });
 }
 
-/// An HTTP proxy that knows CONNECT and nothing else; counts what it let through.
-fn proxy(address: &str) -> Result<(u16, Arc<AtomicUsize>)> {
-    let listener = TcpListener::bind((address, 0)).map_err(|e| e.to_string())?;
-    let port = listener.local_addr().map_err(|e| e.to_string())?.port();
-    let count = Arc::new(AtomicUsize::new(0));
-    let counted = count.clone();
-    std::thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            let counted = counted.clone();
-            std::thread::spawn(move || connect(client, &counted));
-        }
-    });
-    Ok((port, count))
-}
-
 /// Debian's tinyproxy, which wants a password, where it is installed.
 fn tinyproxy(world: &World) -> Result<Option<Daemon>> {
     if limpet_e2e::process::which("tinyproxy").is_none() {
@@ -192,29 +175,11 @@ fn tinyproxy(world: &World) -> Result<Option<Daemon>> {
     Ok(Some(daemon))
 }
 
-fn connect(mut client: TcpStream, count: &AtomicUsize) -> Option<()> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        client.read_exact(&mut byte).ok()?;
-        head.push(byte[0]);
-    }
-    let text = String::from_utf8(head).ok()?;
-    let target = text.strip_prefix("CONNECT ")?.split(' ').next()?;
-    let server = TcpStream::connect(target).ok()?;
-    client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").ok()?;
-    count.fetch_add(1, Ordering::Relaxed);
-    let (mut from_client, mut to_server) = (client.try_clone().ok()?, server.try_clone().ok()?);
-    std::thread::spawn(move || std::io::copy(&mut from_client, &mut to_server));
-    let (mut from_server, mut to_client) = (server, client);
-    std::io::copy(&mut from_server, &mut to_client).ok().map(|_| ())
-}
-
 #[test]
 fn one_port_a_web_socket_and_a_proxy_are_roads_too() {
     test(1, &json!({}), |world| {
         let hub = world.hub.address.clone();
-        let (port, through) = proxy(&hub)?;
+        let (port, through) = proxy::open(&hub)?;
         let debian = tinyproxy(world)?;
         let mut roads = vec![
             json!({"mqtt": [format!("{hub}:6443")]}),
