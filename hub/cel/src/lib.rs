@@ -26,6 +26,7 @@ pub mod re2;
 mod tests;
 
 pub use eval::{Failure, Meter, Outcome, Variables};
+pub use parser::RESERVED;
 pub use program::{Env, Program};
 pub use signatures::{AUTHORIZER, QUANTITY};
 pub use types::{Decl, Object, Type};

@@ -166,33 +166,12 @@ fn object(schema: &Structural, root: bool, names: &mut Names) -> Decl {
     }
 }
 
-const KEYWORDS: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
+/// Beside the reserved words: what else an expression reads as something other than a name.
+const LITERALS: [&str; 4] = ["true", "false", "null", "in"];
 
 /// A property's name in expressions; nothing when it cannot be named.
 pub fn escape(name: &str) -> Option<String> {
-    if KEYWORDS.contains(&name) {
+    if LITERALS.contains(&name) || limpet_cel::RESERVED.contains(&name) {
         return Some(format!("__{name}__"));
     }
     let first = name.chars().next()?;
