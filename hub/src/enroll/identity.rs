@@ -13,7 +13,7 @@ use x509_parser::{
 };
 
 /// What the hub keeps of a node that joined.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Identity {
     pub node: String,

@@ -6,7 +6,7 @@
 //! Never: lets the client id widen a right: it can only tell two holders of one key apart.
 
 use crate::{
-    enroll::{Copy, Enroll},
+    enroll::{Copy, Enroll, Identity},
     run::{Nodes, clock},
 };
 use limpet_broker::{Gate, Office, PeerIdentity};
@@ -38,7 +38,13 @@ pub struct NodeGate {
 /// Which devices are connected, by node.
 pub struct Presence {
     started: Timestamp,
-    seen: Mutex<BTreeMap<String, Seen>>,
+    seen: Mutex<BTreeMap<String, There>>,
+}
+
+/// A device, and the key (its SHA-256 in hex) by which it came.
+struct There {
+    seen: Seen,
+    key: String,
 }
 
 impl Presence {
@@ -50,7 +56,7 @@ impl Presence {
     /// The node has no connection any more.
     pub(super) fn left(&self, node: &str) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(seen) = seen.get_mut(node) {
+        if let Some(There { seen, .. }) = seen.get_mut(node) {
             (seen.connected, seen.at) = (false, clock::even());
         }
     }
@@ -59,7 +65,7 @@ impl Presence {
     /// the installation.
     pub(super) fn device(&self, node: &str, instance: Option<[u8; 16]>) -> String {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let hardware = seen.get(node).map_or("", |s| s.hardware.as_str());
+        let hardware = seen.get(node).map_or("", |there| there.seen.hardware.as_str());
         let mut hash = Sha256::new();
         hash.update(instance.unwrap_or_default());
         hash.update(hardware);
@@ -70,15 +76,18 @@ impl Presence {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(node);
     }
 
-    /// The verdict, and on admission the new state.
-    fn ask(&self, node: &str, record: &str, hardware: &str) -> Verdict {
+    /// The verdict, and whether the node joined anew since its last connection: with a key of another card. On admission the
+    /// new state is kept.
+    fn ask(&self, node: &str, record: &Identity, hardware: &str) -> (Verdict, bool) {
         let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = clock::even();
-        let verdict = holder::verdict(record, all.get(node), hardware, self.started, now);
+        let (now, before) = (clock::even(), all.get(node));
+        let other_card = before.is_some_and(|before| before.key != record.key_sha256);
+        let verdict = holder::verdict(&record.hardware, before.map(|b| &b.seen), hardware, self.started, now);
         if verdict != Verdict::KeepOut {
-            all.insert(node.into(), Seen { hardware: hardware.into(), connected: true, at: now });
+            let seen = Seen { hardware: hardware.into(), connected: true, at: now };
+            all.insert(node.into(), There { seen, key: record.key_sha256.clone() });
         }
-        verdict
+        (verdict, other_card)
     }
 }
 
@@ -165,21 +174,21 @@ impl NodeGate {
             return Err("the node is being removed from the cluster".into());
         }
         let hardware = if is_hardware(client_id) { client_id } else { "" };
-        let identity = self.enroll.identity(name);
-        let record = identity.as_ref().map_or("", |i| i.hardware.as_str());
-        match self.presence.ask(name, record, hardware) {
-            Verdict::Admit => {}
-            Verdict::AdmitAndRecord => {
-                self.nodes.other_device(name);
-                self.record(name, hardware);
-            }
-            Verdict::KeepOut => {
-                self.copy_seen(name, hardware, identity.as_ref().and_then(|i| i.copy.as_ref()), address);
-                return Err(format!(
-                    "device {hardware} has a copy of the card of {name}, which is device {record}; give it a name of its \
-                     own: remove its data directory and join it again"
-                ));
-            }
+        let identity = self.enroll.identity(name).unwrap_or_default();
+        let (verdict, other_card) = self.presence.ask(name, &identity, hardware);
+        if verdict == Verdict::KeepOut {
+            self.copy_seen(name, hardware, identity.copy.as_ref(), address);
+            return Err(format!(
+                "device {hardware} has a copy of the card of {name}, which is device {}; give it a name of its \
+                 own: remove its data directory and join it again",
+                identity.hardware
+            ));
+        }
+        if verdict == Verdict::AdmitAndRecord || other_card {
+            self.nodes.other_device(name);
+        }
+        if verdict == Verdict::AdmitAndRecord {
+            self.record(name, hardware);
         }
         Ok(())
     }

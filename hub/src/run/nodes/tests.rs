@@ -80,7 +80,8 @@ async fn hub() -> Hub {
 
 impl Hub {
     async fn join(&self, name: &str) -> (JoinAnswer, String) {
-        let wish = TokenWish { ttl_seconds: 60, ..TokenWish::default() };
+        // A token of its own: who has joined before may join again, as another card.
+        let wish = TokenWish { ttl_seconds: 60, node: Some(name.into()), ..TokenWish::default() };
         let made = self.enroll.create_token(&wish, SystemTime::now()).await.unwrap();
         let json = URL_SAFE_NO_PAD.decode(made.token.strip_prefix(TOKEN_PREFIX).unwrap()).unwrap();
         let token: JoinToken = serde_json::from_slice(&json).unwrap();
@@ -133,8 +134,13 @@ impl Device {
     }
 
     async fn hello(&mut self) {
+        self.hello_as([0; 16]).await;
+    }
+
+    async fn hello_as(&mut self, instance: [u8; 16]) {
         self.client.subscribe(topic::down_filter(&self.name), QoS::AtMostOnce).await.unwrap();
-        self.say(Channel::State, Up::Hello(Hello { boot_id: "b".into(), speaks: (1, 3), ..Hello::default() })).await;
+        let hello = Hello { boot_id: "b".into(), speaks: (1, 3), instance, ..Hello::default() };
+        self.say(Channel::State, Up::Hello(hello)).await;
     }
 
     async fn say(&self, channel: Channel, message: Up) {
@@ -266,5 +272,34 @@ async fn nodes_that_come_together_get_different_addresses() {
     assert_eq!(ranges.len(), 3);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_card_under_an_old_name_is_no_copy() {
+    let hub = hub().await;
+    let come = async |name: &str, papers: &(JoinAnswer, String), instance: [u8; 16]| {
+        let mut device = Device::new(&hub, name, papers);
+        device.hello_as(instance).await;
+        device.hear(|d| matches!(d, Down::Welcome(_))).await.unwrap();
+        device
+    };
+    // A board, and the same one with a card that was written anew; the first one may still be there.
+    let first = hub.join("pi-1").await;
+    let there = come("pi-1", &first, [1; 16]).await;
+    let second = hub.join("pi-1").await;
+    come("pi-1", &second, [2; 16]).await;
+    drop(there);
+    // Two installations with one key are a copy: this is told, and later than anything about the first board would be.
+    let papers = hub.join("pi-2").await;
+    come("pi-2", &papers, [1; 16]).await;
+    come("pi-2", &papers, [2; 16]).await;
+    let mut watch = hub.store.watch("/events", None, 0).unwrap();
+    loop {
+        let event = timeout(LONG, watch.next()).await.expect("an Event about the copy").unwrap().unwrap();
+        let event: Value = serde_json::from_slice(&event.record.bytes).unwrap();
+        if event["reason"] == "DuplicateIdentity" {
+            assert_eq!(event["involvedObject"]["name"], "pi-2", "{event}");
+            return;
+        }
+    }
+}
 
 mod forgeries;

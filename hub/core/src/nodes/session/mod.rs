@@ -29,7 +29,8 @@ pub enum SessionInput {
     Disconnected {
         connection: u64,
     },
-    /// Another device is this node from now on (`holder::Verdict::AdmitAndRecord`): a repair, or the card was copied.
+    /// Another device is this node from now on: a repair or a copied card (`holder::Verdict::AdmitAndRecord`), or a card that
+    /// joined anew under the name.
     OtherDevice,
     /// A decoded message (`Envelope::<Up>::decode`).
     Message {
@@ -187,8 +188,11 @@ impl Session {
                     self.message(now, view, envelope);
                 }
             }
-            // Both cards know one installation, and have counted by themselves since.
-            SessionInput::OtherDevice => self.reports.forget(),
+            // Cards of one installation have counted by themselves since; another installation is nobody's copy.
+            SessionInput::OtherDevice => {
+                self.reports.forget();
+                self.instance = None;
+            }
             SessionInput::Dirty => self.set.dirty(),
             SessionInput::Durable { ticket } => self.reports.durable(now, view, &self.node, ticket),
             SessionInput::Refused { ticket, retry, reason } => {

@@ -320,6 +320,22 @@ fn a_cloned_card_is_noticed() {
 }
 
 #[test]
+fn a_card_that_joined_anew_is_no_clone() {
+    let mut talk = Talk::new();
+    talk.sync();
+    talk.give(SessionInput::OtherDevice);
+    talk.give(SessionInput::Connected { connection: 1 });
+    let outputs = talk.say(Up::Hello(Hello { instance: [7; 16], speaks: (1, 3), ..Hello::default() }));
+    assert!(!outputs.iter().any(|o| matches!(o, SessionOutput::Notice { .. })), "{outputs:?}");
+    // A copy of that one is.
+    talk.give(SessionInput::Connected { connection: 2 });
+    let hello = Up::Hello(Hello { instance: [8; 16], speaks: (1, 3), ..Hello::default() });
+    let envelope = Envelope { session: 3, message: hello };
+    let outputs = talk.give(SessionInput::Message { connection: 2, envelope });
+    assert!(matches!(&outputs[0], SessionOutput::Notice { reason: "DuplicateIdentity", .. }), "{outputs:?}");
+}
+
+#[test]
 fn a_removed_node_hears_why() {
     let mut talk = Talk::new();
     talk.sync();
