@@ -1,7 +1,8 @@
 //! Which resources are served: the built-in ones and those of CustomResourceDefinitions.
 //!
 //! In: stored definitions. Out: the registry of now; the status of definitions (names, conditions); the objects
-//! of deleted definitions are deleted too. A definition is served before its create is answered.
+//! of deleted definitions are deleted too. A definition is served before its create is answered, and its kind is not served
+//! any more when a watch tells of its end.
 //! Never: serves a name that another definition holds.
 
 use super::{Api, Client, Target, object, write::Ask};
@@ -17,7 +18,10 @@ use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     hash::{Hash, Hasher},
-    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, RwLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::{MutexGuard, watch};
@@ -41,6 +45,8 @@ struct Made {
 
 pub struct Kinds {
     now: RwLock<Arc<Registry>>,
+    /// The newest revision of definitions that is taken in.
+    taken_in: AtomicU64,
     /// By definition, so that only changed ones are read again.
     made: Mutex<BTreeMap<String, Made>>,
     /// Who calls conversion webhooks; set once.
@@ -55,6 +61,7 @@ impl Default for Kinds {
     fn default() -> Kinds {
         Kinds {
             now: RwLock::new(Arc::new(registry().with(Vec::new()))),
+            taken_in: AtomicU64::new(0),
             made: Mutex::default(),
             api: OnceLock::new(),
             changes: watch::Sender::new(0),
@@ -64,7 +71,15 @@ impl Default for Kinds {
 }
 
 impl Kinds {
-    pub fn now(&self) -> Arc<Registry> {
+    /// What is served, with all that the store shows of definitions: nobody who was told of a change sees it undone.
+    pub fn now(&self, store: &Store) -> Arc<Registry> {
+        if self.taken_in.load(Ordering::Acquire) < store.newest_of(STORAGE) {
+            self.refresh(store);
+        }
+        self.latest()
+    }
+
+    fn latest(&self) -> Arc<Registry> {
         Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -91,6 +106,7 @@ impl Kinds {
     /// Takes in what the store says about definitions. Cheap when nothing changed.
     pub fn refresh(&self, store: &Store) {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = store.newest_of(STORAGE);
         let records = store.list(STORAGE, None).records;
         let mut changed = records.len() != made.len();
         let mut next = BTreeMap::new();
@@ -112,6 +128,7 @@ impl Kinds {
             self.changes.send_modify(|count| *count += 1);
         }
         *made = next;
+        self.taken_in.fetch_max(newest, Ordering::Release);
     }
 
     /// The resources of a definition, and whether they are others than before.
@@ -134,7 +151,7 @@ impl Kinds {
         }
         let mut changes = self.changes.subscribe();
         loop {
-            let now = self.now();
+            let now = self.latest();
             let own = now.by_path(&resource.group, &resource.version, &resource.plural);
             if !own.is_some_and(|own| Arc::ptr_eq(own, resource)) {
                 return;
@@ -357,4 +374,33 @@ async fn clean(api: &Arc<Api>, client: &Client, definition: &Value) -> bool {
         return true;
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use limpet_store::{Draft, Expect, Key, Options, Write};
+
+    #[tokio::test]
+    async fn a_kind_is_served_as_its_watches_tell_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Options::default()).unwrap();
+        let (kinds, served) = (Kinds::default(), "a.example.com/buoys");
+        let key = || Key::new(STORAGE, "", "buoys.a.example.com");
+        let definition = json!({"metadata": {"name": "buoys.a.example.com", "uid": "u", "resourceVersion": "@@"},
+            "spec": {"group": "a.example.com", "scope": "Namespaced", "names": {"plural": "buoys", "kind": "Buoy"},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}]},
+            "status": {"acceptedNames": {"plural": "buoys", "kind": "Buoy"},
+                "conditions": [{"type": "Established", "status": "True"}]}});
+        kinds.refresh(&store);
+        for _ in 0..3 {
+            assert!(kinds.now(&store).by_storage(served).is_none());
+            let draft = Draft::from_marked(definition.to_string().as_bytes(), "@@").unwrap();
+            store.write(Write::Put { key: key(), expect: Expect::Absent, draft }).await.unwrap();
+            // Nothing but the store has been told.
+            assert!(kinds.now(&store).by_storage(served).is_some());
+            store.write(Write::Delete { key: key(), expect: Expect::Any, last: None }).await.unwrap();
+        }
+        assert!(kinds.now(&store).by_storage(served).is_none());
+    }
 }

@@ -205,7 +205,7 @@ impl Api {
 
     /// Every resource that is served now. A request looks once and keeps what it saw.
     pub fn kinds(&self) -> Arc<Registry> {
-        self.kinds.now()
+        self.kinds.now(&self.store)
     }
 
     pub fn set_ready(&self) {

@@ -182,6 +182,12 @@ impl Store {
         self.shared.revision()
     }
 
+    /// Newest revision at which something of a resource changed, or an older one of a resource that nothing touched yet. What
+    /// a watch has told is never newer.
+    pub fn newest_of(&self, resource: &str) -> Revision {
+        self.shared.newest_of(resource)
+    }
+
     /// Oldest revision from which every watch can start.
     pub fn oldest(&self) -> Revision {
         self.shared.oldest()

@@ -102,6 +102,12 @@ impl Shared {
         self.read().revision
     }
 
+    /// Newest revision that touched a resource, as its watches know it; one that nothing touched yet: where they may begin.
+    pub fn newest_of(&self, resource: &str) -> Revision {
+        let state = self.read();
+        state.resources.get(resource).map_or(state.start, |of| *of.news.borrow())
+    }
+
     pub fn oldest(&self) -> Revision {
         self.read().evicted
     }
