@@ -414,9 +414,11 @@ impl Runners {
         signer: Arc<Signer>,
         scheduler: Config,
     ) -> Runners {
+        let controllers = Controllers::new(control::all(settings), Arc::clone(of_leader));
+        let others: Vec<Arc<dyn Listener>> = vec![controllers.clone()];
         Runners {
-            controllers: Controllers::new(control::all(settings), Arc::clone(of_leader)),
-            scheduling: Scheduling::new(Scheduler::new(scheduler), Arc::clone(of_leader)),
+            scheduling: Scheduling::new(Scheduler::new(scheduler), Arc::clone(of_leader), others),
+            controllers,
             offline: Offline::new(Arc::clone(applier), Arc::clone(of_leader), peers),
             nodes: Nodes::new(),
             signer,

@@ -1,7 +1,8 @@
 //! Runs the core's scheduler.
 //!
 //! In: changes of the view. Out: bindings and reasons. Pods are decided one after the other, each decision counted
-//! in the view at once, while the bindings become durable side by side.
+//! in the view at once, while the bindings become durable side by side. A binding that is refused leaves the view again, and
+//! whoever watches the view is told, as of any other change.
 //! Never: waits for one pod's binding before it decides on the next, or wakes without a reason.
 //!
 //! Whoever needs both takes the view's lock before the scheduler's.
@@ -26,6 +27,8 @@ pub struct Scheduling {
     news: Notify,
     applier: Arc<Applier>,
     attempts: Attempts,
+    /// Who else is told of bindings that are taken back.
+    others: Vec<Arc<dyn Listener>>,
 }
 
 /// A decision on its way to the store.
@@ -37,8 +40,9 @@ struct Decided {
 }
 
 impl Scheduling {
-    pub fn new(scheduler: Scheduler, applier: Arc<Applier>) -> Arc<Scheduling> {
-        Arc::new(Scheduling { scheduler: Mutex::new(scheduler), news: Notify::new(), applier, attempts: Attempts::default() })
+    pub fn new(scheduler: Scheduler, applier: Arc<Applier>, others: Vec<Arc<dyn Listener>>) -> Arc<Scheduling> {
+        let (scheduler, news, attempts) = (Mutex::new(scheduler), Notify::new(), Attempts::default());
+        Arc::new(Scheduling { scheduler, news, applier, attempts, others })
     }
 
     /// Starts the scheduler; it ends with the runtime.
@@ -113,7 +117,7 @@ impl Scheduling {
         let mut bound = false;
         for change in &plan.changes {
             if let Change::Bind { namespace, name, uid, node } = change {
-                self.assume(namespace, name, uid, node);
+                self.count(namespace, name, uid, node, &[]);
                 bound = true;
             }
         }
@@ -123,11 +127,13 @@ impl Scheduling {
         Decided { key, profile, changes: plan.changes, begin }
     }
 
-    /// Counts a binding in the view, and lets the scheduler know.
-    fn assume(&self, namespace: &str, name: &str, uid: &str, node: &str) {
+    /// Counts a binding in the view, or with an empty node no more, and lets the scheduler know, and `others`. What the store
+    /// says of the pod comes before all of it or after.
+    fn count(&self, namespace: &str, name: &str, uid: &str, node: &str, others: &[Arc<dyn Listener>]) {
         let mut view = self.applier.world().write();
         if let Some(changed) = view.assume_bound(namespace, name, uid, node) {
             self.scheduler().observe(&view, &changed, clock::steady());
+            others.iter().for_each(|other| other.changed(&view, &changed));
         }
     }
 
@@ -142,7 +148,7 @@ impl Scheduling {
             Ok(_) => {}
             Err(status) => {
                 if let Some(uid) = bound {
-                    self.assume(&key.namespace, &key.name, &uid, "");
+                    self.count(&key.namespace, &key.name, &uid, "", &self.others);
                 }
                 tracing::debug!(%key, "not bound: {}", status.message);
                 self.attempts.ended(&profile, Ended::Error, begin.elapsed());

@@ -14,6 +14,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::sync::Notify;
 
 /// Every so many writes fail once.
 const FAIL_EVERY: usize = 7;
@@ -25,6 +26,8 @@ pub(super) struct PlainApi {
     fail_every: usize,
     /// Pods that may still be created.
     room: AtomicUsize,
+    /// Bindings say that they came, wait until they may go on, and are refused then.
+    refusals: Option<[Notify; 2]>,
 }
 
 fn status(error: StoreError) -> Status {
@@ -49,7 +52,8 @@ fn value(record: &Record) -> Value {
 impl PlainApi {
     /// `fail_every` 0: never.
     pub fn new(store: Store, fail_every: usize) -> PlainApi {
-        PlainApi { store, uids: AtomicU64::new(1), writes: AtomicUsize::new(1), fail_every, room: AtomicUsize::new(usize::MAX) }
+        let (uids, writes, room) = (AtomicU64::new(1), AtomicUsize::new(1), AtomicUsize::new(usize::MAX));
+        PlainApi { store, uids, writes, fail_every, room, refusals: None }
     }
 
     fn trouble(&self) -> Result<(), Status> {
@@ -125,6 +129,11 @@ impl Api for PlainApi {
 
     fn bind(&self, _: &'static str, namespace: String, name: String, uid: String, node: String) -> Answer<'_, u64> {
         Box::pin(async move {
+            if let Some([came, go_on]) = &self.refusals {
+                came.notify_one();
+                go_on.notified().await;
+                return Err(Status::new(409, "Conflict", "the pod is being deleted"));
+            }
             let key = Key::new("/pods", &namespace, &name);
             self.change(key, &uid, |pod| pod["spec"]["nodeName"] = json!(node)).await
         })
@@ -139,20 +148,21 @@ struct Stage {
     _dir: tempfile::TempDir,
     store: Store,
     api: Arc<PlainApi>,
+    world: Arc<World>,
 }
 
-fn start(options: Options) -> Stage {
+fn start(options: Options, refusals: Option<[Notify; 2]>) -> Stage {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), options).unwrap();
-    let api = Arc::new(PlainApi::new(store.clone(), FAIL_EVERY));
+    let api = Arc::new(PlainApi { refusals, ..PlainApi::new(store.clone(), FAIL_EVERY) });
     let (world, feed) = World::load(&store);
-    let applier = Arc::new(Applier::new(api.clone(), store.clone(), world));
+    let applier = Arc::new(Applier::new(api.clone(), store.clone(), Arc::clone(&world)));
     let controllers = Controllers::new(control::all(&control::Settings::default()), applier.clone());
-    let scheduling = Scheduling::new(Scheduler::default(), applier);
+    let scheduling = Scheduling::new(Scheduler::default(), applier, vec![controllers.clone()]);
     tokio::spawn(feed.run(vec![controllers.clone(), scheduling.clone()]));
     controllers.start();
     scheduling.start();
-    Stage { _dir: dir, store, api }
+    Stage { _dir: dir, store, api, world }
 }
 
 impl Stage {
@@ -208,8 +218,8 @@ fn deployment(replicas: u32) -> Value {
     })
 }
 
-async fn world_with(options: Options) -> Stage {
-    let stage = start(options);
+async fn world_with(options: Options, refusals: Option<[Notify; 2]>) -> Stage {
+    let stage = start(options, refusals);
     let namespace = json!({
         "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}, "status": {"phase": "Active"},
     });
@@ -226,7 +236,7 @@ fn bound(store: &Store) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deployment_becomes_bound_pods_although_writes_fail_now_and_then() {
-    let stage = world_with(Options::default()).await;
+    let stage = world_with(Options::default(), None).await;
     stage.create("apps/deployments", "default", deployment(20)).await;
     stage.until("20 bound pods", |store| bound(store) == 20).await;
     assert_eq!(stage.pods().len(), 20, "none twice");
@@ -235,10 +245,32 @@ async fn a_deployment_becomes_bound_pods_although_writes_fail_now_and_then() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_view_that_fell_behind_is_loaded_anew() {
-    let stage = world_with(Options { window_events: 1, ..Options::default() }).await;
+    let stage = world_with(Options { window_events: 1, ..Options::default() }, None).await;
     stage.create("apps/deployments", "default", deployment(30)).await;
     stage.until("30 bound pods", |store| bound(store) == 30).await;
     assert_eq!(stage.pods().len(), 30);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn controllers_hear_of_a_binding_that_is_refused() {
+    let stage = world_with(Options::default(), Some([Notify::new(), Notify::new()])).await;
+    stage.create("/pods", "default", json!({"metadata": {"name": "p", "finalizers": ["x.io/y"]}, "spec": {
+        "containers": [{"name": "c", "image": "i"}], "schedulerName": "default-scheduler"}, "status": {"phase": "Pending"}})).await;
+    let [came, go_on] = stage.api.refusals.as_ref().unwrap();
+    came.notified().await;
+    // It is deleted while its binding is under way: for all that a controller knows its board may have it.
+    let deleted = |pod: &mut Value| pod["metadata"]["deletionTimestamp"] = json!("2026-11-23T00:00:00Z");
+    let key = || Key::new("/pods", "default", "p");
+    let revision = loop {
+        if let Ok(revision) = stage.api.change(key(), "", deleted).await {
+            break revision;
+        }
+    };
+    stage.world.reached(revision).await;
+    assert!(stage.world.read().pod("default", "p").unwrap().assumed);
+    go_on.notify_one();
+    // Nothing else will ever happen to it.
+    stage.until("a pod that has failed", |store| value(&store.get(&key()).unwrap())["status"]["phase"] == "Failed").await;
 }
 
 #[tokio::test]

@@ -262,7 +262,7 @@ impl Hub {
         false
     }
 
-    /// A binding that did not come to be.
+    /// A binding that did not come to be: as in the shell scheduler and controllers are told.
     fn unassume(&mut self, key: &Key) {
         let stored = self.api.objects.get(key);
         let unbound = stored.filter(|p| p["spec"]["nodeName"].is_null()).and_then(|p| p["metadata"]["uid"].as_str());
@@ -271,6 +271,7 @@ impl Hub {
         {
             let now = self.api.steady();
             self.api.scheduler.observe(&self.api.view, &changed, now);
+            self.control.changed(&self.api.view, &changed);
         }
         let now = self.api.steady();
         self.api.scheduler.failed(key, now);

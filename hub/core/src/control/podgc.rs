@@ -14,8 +14,6 @@ use std::sync::Arc;
 
 /// A pod may be bound to a node that is only about to be made.
 const NODE_MAY_COME_S: i64 = 40;
-/// Until the store has answered a scheduler.
-const BINDING_UNDER_WAY_S: i64 = 1;
 /// Somebody has made sure that nothing runs on the node any more.
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 /// Name of the key under which all ended pods are looked after.
@@ -57,7 +55,7 @@ impl Controller for PodGarbageCollector {
         let node = pod.node.as_ref().map(|n| view.node(n));
         let homeless = matches!(node, Some(None));
         let out_of_service = going && node.flatten().is_some_and(|n| is_out_of_service(n));
-        if homeless || out_of_service || (going && (pod.node.is_none() || pod.assumed)) {
+        if homeless || out_of_service || (going && pod.node.is_none()) {
             keys.push(key(pod));
         }
         keys
@@ -72,8 +70,7 @@ impl Controller for PodGarbageCollector {
         let Some(pod) = view.pod(&key.namespace, &key.name) else { return plan };
         let going = pod.meta.deleting.is_some();
         if going && pod.assumed {
-            // Its binding came before the deletion, or is refused because of it: no event tells of the second.
-            plan.wake_at(after(now, BINDING_UNDER_WAY_S));
+            // Its binding came before the deletion, or is refused because of it: both are told.
             return plan;
         }
         let Some(name) = &pod.node else {
@@ -210,13 +207,10 @@ mod tests {
         w.view.assume_bound("a", "p", &uid, "n0");
         w.delete("/pods", "a", "p");
         let (collector, key) = (PodGarbageCollector::default(), Key::new("/pods", "a", "p"));
-        let deleted = Changed { key: key.clone(), old: None, new: w.view.object(&key).cloned() };
-        assert_eq!(collector.keys_for(&w.view, &deleted), [key.clone()]);
         let plan = collector.reconcile(&w.view, &key, w.now, 7);
         assert!(plan.changes.is_empty(), "the board may have it already");
-        // Nobody is told of a refusal: that is why the collector looks again by itself.
-        assert!(plan.again_at.is_some_and(|at| at > w.now));
-        w.view.assume_bound("a", "p", &uid, "");
+        let refused = w.view.assume_bound("a", "p", &uid, "").unwrap();
+        assert_eq!(collector.keys_for(&w.view, &refused), [key.clone()]);
         let plan = collector.reconcile(&w.view, &key, w.now, 7);
         let fails = |c: &Change| matches!(c, Change::Patch { merge, .. } if merge["status"]["phase"] == "Failed");
         assert!(plan.changes.iter().any(fails));
