@@ -109,7 +109,7 @@ fn definition_and_object_in_one_go() {
         "--for",
         "condition=established",
         "crd/crontabs.stable.example.com",
-        "--timeout=20s",
+        "--timeout=120s",
     ])
     .ok();
 

@@ -316,7 +316,7 @@ fn nodes_are_cordoned_drained_and_tainted() {
     c.kubectl(&["create", "pdb", "b", "--selector=a=b", "--min-available=1"]).ok();
     c.kubectl(&["patch", "pod", "p1", "--subresource=status", "-p", "{\"status\":{\"phase\":\"Running\"}}"])
         .ok();
-    let words = c.kubectl(&["drain", "n1", "--force", "--timeout=1s"]).fails();
+    let words = c.kubectl(&["drain", "n1", "--force", "--timeout=8s"]).fails();
     assert!(words.contains("Cannot evict pod as it would violate the pod's disruption budget."), "{words}");
     c.kubectl(&["delete", "pdb", "b"]).ok();
     assert!(c.kubectl(&["drain", "n1", "--force"]).ok().contains("node/n1 drained"));
@@ -330,10 +330,10 @@ fn waiting_and_watching() {
     let ready = json!({"status": {"conditions": [{"type": "Available", "status": "True"}]}}).to_string();
     std::thread::scope(|scope| {
         let wait =
-            scope.spawn(|| c.kubectl(&["wait", "deploy/web", "--for=condition=Available", "--timeout=20s"]));
+            scope.spawn(|| c.kubectl(&["wait", "deploy/web", "--for=condition=Available", "--timeout=120s"]));
         c.kubectl(&["patch", "deploy", "web", "--subresource=status", "--type=merge", "-p", &ready]).ok();
         assert_eq!(wait.join().unwrap().ok().trim(), "deployment.apps/web condition met");
-        let gone = scope.spawn(|| c.kubectl(&["wait", "cm/conf", "--for=delete", "--timeout=20s"]));
+        let gone = scope.spawn(|| c.kubectl(&["wait", "cm/conf", "--for=delete", "--timeout=120s"]));
         c.kubectl(&["delete", "cm", "conf"]).ok();
         // It may be gone before the other kubectl looks.
         let _ = gone.join().unwrap();

@@ -205,7 +205,7 @@ mod tests {
 
     fn until_named(name: &str, own: i32, pid: i32) {
         let found = || below(own).into_iter().find(|p| p.pid == pid && p.name == name).ok_or("not there".to_string());
-        crate::until("the child", Duration::from_secs(5), found).unwrap();
+        crate::until("the child", Duration::from_secs(60), found).unwrap();
     }
 
     #[test]

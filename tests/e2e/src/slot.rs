@@ -107,7 +107,7 @@ impl Slot {
             let board = name.strip_prefix(&cable).is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
             name == bridge || board
         };
-        crate::until("removing network links", Duration::from_secs(10), || {
+        crate::until("removing network links", Duration::from_secs(60), || {
             let links = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
             let left: Vec<String> =
                 links.filter_map(|e| e.file_name().into_string().ok()).filter(|n| is_ours(n)).collect();

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 /// Something that only board-1 may publish.
 const WORDS: [&str; 4] = ["-t", "n/board-1/u/s", "-m", "x"];
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(90);
 
 fn contains(text: &str, word: &str) -> Result<()> {
     wait::yes(text.contains(word), || format!("{word:?} is not in:\n{text}"))
