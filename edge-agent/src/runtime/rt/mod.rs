@@ -13,7 +13,7 @@ pub mod external;
 mod group;
 mod guard;
 mod init;
-mod oci;
+pub(super) mod oci;
 mod owner;
 mod rootfs;
 pub mod sandbox;

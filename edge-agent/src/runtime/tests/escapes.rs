@@ -47,7 +47,8 @@ pub async fn working_directories(mut world: World) {
     }
 }
 
-/// CVE-2019-5736 and its kin: the image's entrypoint is the runtime itself, and another process writes to it.
+/// CVE-2019-5736 and its kin: the image's entrypoint is the runtime itself, and another process of the pod holds whatever is not the
+/// image's own program open, waits for its end and writes to it. (`bites.rs` does the same to a runtime that nobody protects.)
 pub async fn own_program(world: World) {
     let mut shared = world.sandbox("pod-o");
     shared.share_pid = true;
@@ -56,22 +57,68 @@ pub async fn own_program(world: World) {
     std::fs::write(&evil, "#!/proc/self/exe\n").unwrap();
     std::fs::set_permissions(&evil, std::fs::Permissions::from_mode(0o755)).unwrap();
     let before = hash_of(&std::env::current_exe().unwrap());
-    let script = "echo ready; i=0; while [ $i -lt 400 ]; do for p in /proc/[0-9]*; do \
-                  (exec 3>>$p/exe && echo WROTE $p && echo x >&3) 2>/dev/null; done; i=$((i+1)); done; echo done";
-    let writer = world.container("pod-o", "writer", script);
+    let writer = world.container("pod-o", "writer", &format!("echo ready; {}", hold_and_write("*/busybox) continue;;")));
     let started = world.runtime.start_container(&writer).await.unwrap();
     let out = sys::watch(started.streams.stdout.unwrap()).unwrap();
     assert!(read_until(&out, "ready").await.contains("ready"));
-    for n in 0..6 {
+    for n in 0..12 {
         let mut spec = world.container("pod-o", &format!("evil{n}"), "");
         spec.args = vec!["evil".into(), "--help".into()];
         let _ = world.runtime.start_container(&spec).await;
         let exec = ExecSpec { container_id: "writer".into(), args: vec!["evil".into()], ..ExecSpec::default() };
         let _ = world.runtime.exec(&exec).await;
     }
+    let (_, code) = world.exec("writer", &["touch", "/tmp/stop"]).await;
+    assert_eq!(code, 0);
     let text = read_until(&out, "done").await;
+    assert!(text.contains("TRIED"), "nothing was tried, so this case proves nothing: {text}");
     assert!(!text.contains("WROTE"), "{text}");
     assert_eq!(hash_of(&std::env::current_exe().unwrap()), before, "the program on disk is what it was");
+}
+
+/// A line of shell: until there is /tmp/stop, opens the programs around it whose path `which` of a `case` goes on with, and writes to
+/// them once they may be written.
+pub fn hold_and_write(which: &str) -> String {
+    format!(
+        "while [ ! -e /tmp/stop ]; do for p in /proc/[0-9]*; do case \"$(readlink $p/exe)\" in {which} esac; \
+         [ -d $p ] || continue; echo TRIED $(cat $p/comm); \
+         (exec 3<$p/exe && echo HELD && i=0 && while [ $i -lt 300 ]; do i=$((i+1)); \
+         (echo x >>/proc/self/fd/3) && echo WROTE && exit; done) 2>/dev/null; done; done; echo done"
+    )
+}
+
+/// CVE-2025-27612: a program whose file lends what the process inherits. Nothing is inherited: not by the container, nor by an exec.
+pub async fn inherited(world: World) {
+    world.pod("pod-j").await;
+    lend_capabilities(&world.base.join("layer"));
+    let look = "/evil/grep -E 'CapEff|CapInh' /proc/self/status";
+    let user = User { uid: 1000, gid: 1000, groups: vec![] };
+    let main = ContainerSpec { user: user.clone(), ..world.container("pod-j", "main", &format!("{look}; echo ready; exec sleep 1000")) };
+    let started = world.runtime.start_container(&main).await.unwrap();
+    let none = "CapInh:\t0000000000000000\nCapEff:\t0000000000000000\n";
+    let text = read_until(&sys::watch(started.streams.stdout.unwrap()).unwrap(), "ready").await;
+    assert_eq!(text, format!("{none}ready\n"));
+    for user in [None, Some(user)] {
+        let args = ["sh", "-c", look].map(String::from).to_vec();
+        let exec = ExecSpec { container_id: "main".into(), args, user, ..ExecSpec::default() };
+        let exec = world.runtime.exec(&exec).await.unwrap();
+        assert_eq!(super::world::read_all(exec.streams.stdout.unwrap()).await, none);
+    }
+}
+
+/// Puts busybox into `root/evil/grep`, its file lending CAP_SYS_ADMIN and CAP_NET_RAW to who has inherited them.
+#[allow(unsafe_code)]
+pub fn lend_capabilities(root: &Path) {
+    let program = root.join("evil/grep");
+    std::fs::create_dir_all(root.join("evil")).unwrap();
+    std::fs::copy("/bin/busybox", &program).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (version_2_effective, permitted, inheritable) = (0x0200_0001_u32, 0_u32, 1_u32 << 21 | 1 << 13);
+    let value: Vec<u8> = [version_2_effective, permitted, inheritable, 0, 0].into_iter().flat_map(u32::to_le_bytes).collect();
+    let path = sys::c_path(&program).unwrap();
+    // SAFETY: live C strings, and a buffer with its own length.
+    let set = unsafe { libc::setxattr(path.as_ptr(), c"security.capability".as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
 }
 
 fn hash_of(path: &Path) -> u32 {

@@ -8,6 +8,7 @@ mod bites;
 mod cases;
 mod escapes;
 mod net_cases;
+mod oci;
 mod other;
 mod security;
 mod survive;
@@ -52,13 +53,23 @@ worlds! {
     privileged_is_privileged => security::privileged,
     hostile_images_are_refused => security::hostile_images,
     working_directories_stay_inside => escapes::working_directories,
-    a_leaked_directory_bites => bites::leaked_directory,
     the_runtimes_program_is_not_written => escapes::own_program,
+    nothing_is_inherited => escapes::inherited,
+    a_leaked_directory_bites => bites::leaked_directory,
+    a_runtime_that_is_written_bites => bites::own_program,
+    a_link_in_the_place_of_null_bites => bites::masks,
+    a_link_in_the_place_of_a_console_bites => bites::console,
+    a_link_in_the_place_of_dev_bites => bites::dev,
+    a_volume_on_proc_bites => bites::over_proc,
+    what_is_inherited_bites => bites::inherited,
+    users_past_what_there_is_bite => bites::far_users,
     masks_are_the_real_null => escapes::masks,
     sub_paths_are_not_raced => escapes::sub_path_race,
     profiles_of_the_node_hold => escapes::node_profiles,
     limits_change_while_it_runs => cases::resized,
     classes_weigh_what_they_ask_for => cases::classes,
+    containers_are_as_specified => oci::as_specified,
+    hooks_of_vendors_are_called => oci::hooks,
     a_killed_agent_loses_nothing => survive::killed_agent,
     a_stopped_keeper_leaves_containers => survive::stopped_keeper,
     a_killed_helper_leaves_nothing => survive::killed_helper,
