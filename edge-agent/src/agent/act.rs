@@ -60,7 +60,8 @@ pub struct Hands {
 struct Shared {
     /// Containers by id, to name exits.
     containers: BTreeMap<String, Known>,
-    volumes: BTreeMap<Uid, VolumeSources>,
+    /// By name, where each volume is.
+    volumes: BTreeMap<Uid, Box<[(String, PathBuf)]>>,
     cidr: Option<Cidr>,
     host_ips: Vec<String>,
     qos: BTreeMap<Uid, Qos>,
@@ -69,6 +70,12 @@ struct Shared {
     devices: Devices,
     /// Something did not fit on the disk.
     disk_full: bool,
+}
+
+impl Shared {
+    fn sources(&self, uid: &Uid) -> VolumeSources {
+        self.volumes.get(uid).map(|all| all.iter().cloned().collect()).unwrap_or_default()
+    }
 }
 
 #[derive(Clone)]
@@ -169,7 +176,7 @@ impl Hands {
                 }
                 sources.insert(plan.name.clone(), convert::volume_source(&hands.paths.data, &uid, plan));
             }
-            hands.lock().volumes.insert(uid.clone(), sources);
+            hands.lock().volumes.insert(uid.clone(), sources.into_iter().collect());
             Input::VolumesReady { uid }
         };
         self.spawn_here(work);
@@ -276,7 +283,7 @@ impl Hands {
     }
 
     pub fn read_env_files(&self, uid: Uid, container: Arc<str>, wanted: BTreeSet<(String, String)>) {
-        let sources = self.lock().volumes.get(&uid).cloned().unwrap_or_default();
+        let sources = self.lock().sources(&uid);
         self.spawn(async move {
             let read = |(volume, path): (String, String)| {
                 let text = match sources.get(&volume) {
@@ -296,7 +303,7 @@ impl Hands {
             let mut shared = self.lock();
             let message_from_log = plan.termination_message_from_log;
             shared.containers.insert(plan.id.clone(), Known { at: at.clone(), message_from_log });
-            let sources = shared.volumes.get(&uid).cloned().unwrap_or_default();
+            let sources = shared.sources(&uid);
             (sources, shared.qos.get(&uid).copied().unwrap_or_default())
         };
         let hands = self.clone();
@@ -490,7 +497,7 @@ impl Hands {
 
     /// Whether a pod that is not torn down yet has this directory as a volume.
     pub fn has_mounted(&self, dir: &std::path::Path) -> bool {
-        self.lock().volumes.values().flat_map(BTreeMap::values).any(|source| source == dir)
+        self.lock().volumes.values().flatten().any(|(_, source)| source == dir)
     }
 
     /// `left`: kept logs of the pod stay until the hub has them.

@@ -36,9 +36,10 @@ impl Agent {
     /// Every pod of the set with the status that was reported last.
     fn pods_page(&self) -> Vec<u8> {
         let pods = self.sync.items().of(ItemKind::Pod).filter_map(|(_, held)| {
-            let mut pod: Value = serde_json::from_slice(&held.body).ok()?;
+            let mut pod: Value = serde_json::from_slice(&held.body()).ok()?;
             let uid = pod["metadata"]["uid"].as_str().unwrap_or_default().to_string();
-            if let Ok(status) = serde_json::from_slice::<Value>(self.pods.status_of(&uid)) {
+            let status = self.pods.status_of(&uid).and_then(|status| serde_json::from_slice::<Value>(&status).ok());
+            if let Some(status) = status {
                 pod["status"] = status;
             }
             Some(pod)

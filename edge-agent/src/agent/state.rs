@@ -64,6 +64,7 @@ pub struct Agent {
     pub(super) hands: Hands,
     pub(super) identity: watch::Sender<Arc<Identity>>,
     pub(super) facts: NodeFacts,
+    /// Until the pods have them.
     memories: BTreeMap<String, PodMemory>,
     own_pods: services::Local,
     pub(super) urgent: VecDeque<Up>,
@@ -152,7 +153,7 @@ impl Agent {
         self.tell_host();
         self.read_manifests();
         self.refresh_names();
-        for memory in self.memories.values().cloned().collect::<Vec<_>>() {
+        for memory in std::mem::take(&mut self.memories).into_values() {
             self.pods_input(Input::Remembered(memory));
         }
         self.look_at_left();
@@ -657,7 +658,7 @@ impl Agent {
             return;
         }
         let mut records: Vec<Record> = self.sync.snapshot().collect();
-        records.extend(self.pods.snapshot().cloned().map(Record::Pod));
+        records.extend(self.pods.snapshot().map(Record::Pod));
         records.extend(self.outbox.snapshot());
         records.extend([Record::TimeFloor(self.floor_ms), self.meters.core.record()]);
         if let Err(e) = self.journal.compact(&records) {

@@ -274,7 +274,7 @@ impl<L: Life> Board<L> {
             return;
         }
         let Some(held) = self.sync.items().by_key(&common) else { return };
-        let value: serde_json::Value = serde_json::from_slice(&held.body).unwrap_or_default();
+        let value: serde_json::Value = serde_json::from_slice(&held.body()).unwrap_or_default();
         self.round = value["data"]["round"].as_str().and_then(|r| r.parse().ok()).unwrap_or(0);
     }
 

@@ -289,7 +289,7 @@ impl Board {
         }
         let Some(agent) = &self.agent else { return };
         let mut records: Vec<Record> = agent.sync.snapshot().collect();
-        records.extend(agent.pods.snapshot().cloned().map(Record::Pod));
+        records.extend(agent.pods.snapshot().map(Record::Pod));
         records.extend(agent.outbox.snapshot());
         self.journal.compact(records);
     }

@@ -28,10 +28,11 @@ pub struct Probe {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Handler {
-    pub exec: Option<ExecAction>,
-    pub http_get: Option<HttpGet>,
-    pub tcp_socket: Option<TcpSocket>,
-    pub grpc: Option<Grpc>,
+    // Boxed: a handler has one of them.
+    pub exec: Option<Box<ExecAction>>,
+    pub http_get: Option<Box<HttpGet>>,
+    pub tcp_socket: Option<Box<TcpSocket>>,
+    pub grpc: Option<Box<Grpc>>,
     pub sleep: Option<SleepAction>,
 }
 

@@ -6,11 +6,13 @@
 mod config;
 mod handler;
 mod pod;
+mod small;
 mod volume;
 
 pub use config::{ConfigMap, Endpoint, EndpointPort, EndpointSlice, Secret, Service, ServicePort, Token};
 pub use handler::*;
 pub use pod::*;
+pub use small::{Rare, Words};
 pub use volume::*;
 
 use serde::de::DeserializeOwned;

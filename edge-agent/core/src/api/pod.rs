@@ -3,9 +3,12 @@
 //! In: serde. Out: plain data. Never: behaviour beyond looking up defaults.
 
 use super::handler::{Lifecycle, Probe};
-use super::volume::Volume;
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use super::{
+    small::{Blank, Rare, Words},
+    volume::Volume,
+};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::{collections::BTreeMap, sync::Arc};
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -69,8 +72,8 @@ pub struct Meta {
     pub namespace: String,
     pub uid: String,
     pub generation: Option<i64>,
-    pub labels: BTreeMap<String, String>,
-    pub annotations: BTreeMap<String, String>,
+    pub labels: Words,
+    pub annotations: Words,
     pub creation_timestamp: Option<String>,
     pub deletion_timestamp: Option<String>,
     pub deletion_grace_period_seconds: Option<i64>,
@@ -80,9 +83,13 @@ pub struct Meta {
 #[serde(default, rename_all = "camelCase")]
 pub struct PodSpec {
     pub resource_claims: Vec<DeviceClaim>,
-    pub init_containers: Vec<Container>,
-    pub containers: Vec<Container>,
-    pub ephemeral_containers: Vec<Container>,
+    // Shared with the machines that run them.
+    #[serde(deserialize_with = "shared")]
+    pub init_containers: Vec<Arc<Container>>,
+    #[serde(deserialize_with = "shared")]
+    pub containers: Vec<Arc<Container>>,
+    #[serde(deserialize_with = "shared")]
+    pub ephemeral_containers: Vec<Arc<Container>>,
     pub volumes: Vec<Volume>,
     pub restart_policy: RestartPolicy,
     pub termination_grace_period_seconds: Option<i64>,
@@ -97,7 +104,7 @@ pub struct PodSpec {
     #[serde(rename = "hostIPC")]
     pub host_ipc: bool,
     pub share_process_namespace: bool,
-    pub security_context: PodSecurityContext,
+    pub security_context: Rare<PodSecurityContext>,
     pub image_pull_secrets: Vec<LocalRef>,
     pub hostname: Option<String>,
     pub hostname_override: Option<String>,
@@ -118,6 +125,10 @@ pub struct PodSpec {
     pub os: Os,
 }
 
+fn shared<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Arc<Container>>, D::Error> {
+    Ok(Vec::deserialize(from)?.into_iter().map(Arc::new).collect())
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Os {
@@ -127,6 +138,10 @@ pub struct Os {
 impl PodSpec {
     /// Containers of every sort, in the order in which they may start.
     pub fn all_containers(&self) -> impl Iterator<Item = &Container> {
+        self.shared_containers().map(|c| &**c)
+    }
+
+    pub(crate) fn shared_containers(&self) -> impl Iterator<Item = &Arc<Container>> {
         self.init_containers.iter().chain(&self.containers).chain(&self.ephemeral_containers)
     }
 }
@@ -198,6 +213,24 @@ pub struct NameValue {
     pub value: String,
 }
 
+impl Blank for PodSecurityContext {
+    const BLANK: &'static Self = &PodSecurityContext {
+        run_as_user: None,
+        run_as_group: None,
+        run_as_non_root: None,
+        fs_group: None,
+        fs_group_change_policy: None,
+        supplemental_groups: Vec::new(),
+        supplemental_groups_policy: None,
+        seccomp_profile: None,
+        app_armor_profile: None,
+        sysctls: Vec::new(),
+        se_linux_change_policy: None,
+        se_linux_options: None,
+        windows_options: None,
+    };
+}
+
 /// The same three words for seccomp and AppArmor.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -222,6 +255,23 @@ pub struct SecurityContext {
     pub proc_mount: Option<String>,
     pub se_linux_options: Option<serde::de::IgnoredAny>,
     pub windows_options: Option<serde::de::IgnoredAny>,
+}
+
+impl Blank for SecurityContext {
+    const BLANK: &'static Self = &SecurityContext {
+        run_as_user: None,
+        run_as_group: None,
+        run_as_non_root: None,
+        privileged: None,
+        allow_privilege_escalation: None,
+        read_only_root_filesystem: None,
+        capabilities: Capabilities { add: Vec::new(), drop: Vec::new() },
+        seccomp_profile: None,
+        app_armor_profile: None,
+        proc_mount: None,
+        se_linux_options: None,
+        windows_options: None,
+    };
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -251,7 +301,7 @@ pub struct Container {
     pub readiness_probe: Option<Box<Probe>>,
     pub startup_probe: Option<Box<Probe>>,
     pub lifecycle: Lifecycle,
-    pub security_context: SecurityContext,
+    pub security_context: Rare<SecurityContext>,
     pub restart_policy: Option<RestartPolicy>,
     pub restart_policy_rules: Vec<RestartRule>,
     pub resize_policy: Vec<ResizePolicy>,
@@ -371,7 +421,7 @@ pub struct OptionalRef {
     pub optional: bool,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Resources {
     pub limits: BTreeMap<String, Quantity>,
@@ -380,7 +430,7 @@ pub struct Resources {
 }
 
 /// A container's part of one of the pod's claims on devices; without a request all of it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ContainerClaim {
     pub name: String,
@@ -395,6 +445,16 @@ pub enum Quantity {
     Text(String),
     Integer(i64),
     Float(f64),
+}
+
+impl std::hash::Hash for Quantity {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        match self {
+            Quantity::Text(text) => text.hash(state),
+            Quantity::Integer(n) => n.hash(state),
+            Quantity::Float(f) => f.to_bits().hash(state),
+        }
+    }
 }
 
 impl Quantity {

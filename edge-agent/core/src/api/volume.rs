@@ -9,15 +9,16 @@ use serde::Deserialize;
 #[serde(default, rename_all = "camelCase")]
 pub struct Volume {
     pub name: String,
-    pub empty_dir: Option<EmptyDir>,
-    pub host_path: Option<HostPath>,
-    pub config_map: Option<ConfigMapSource>,
-    pub secret: Option<SecretSource>,
+    // Boxed: a volume has one of them.
+    pub empty_dir: Option<Box<EmptyDir>>,
+    pub host_path: Option<Box<HostPath>>,
+    pub config_map: Option<Box<ConfigMapSource>>,
+    pub secret: Option<Box<SecretSource>>,
     #[serde(rename = "downwardAPI")]
-    pub downward_api: Option<DownwardSource>,
-    pub projected: Option<ProjectedSource>,
-    pub image: Option<ImageSource>,
-    pub persistent_volume_claim: Option<ClaimSource>,
+    pub downward_api: Option<Box<DownwardSource>>,
+    pub projected: Option<Box<ProjectedSource>>,
+    pub image: Option<Box<ImageSource>>,
+    pub persistent_volume_claim: Option<Box<ClaimSource>>,
     /// A claim of the pod's own, made from a template by the hub.
     pub ephemeral: Option<serde::de::IgnoredAny>,
 }
@@ -147,11 +148,11 @@ pub struct ProjectedSource {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Projection {
-    pub config_map: Option<ConfigMapSource>,
-    pub secret: Option<SecretSource>,
+    pub config_map: Option<Box<ConfigMapSource>>,
+    pub secret: Option<Box<SecretSource>>,
     #[serde(rename = "downwardAPI")]
-    pub downward_api: Option<DownwardSource>,
-    pub service_account_token: Option<TokenSource>,
+    pub downward_api: Option<Box<DownwardSource>>,
+    pub service_account_token: Option<Box<TokenSource>>,
     /// What this node cannot project; said, not passed over.
     pub cluster_trust_bundle: Option<serde::de::IgnoredAny>,
     pub pod_certificate: Option<serde::de::IgnoredAny>,

@@ -3,8 +3,7 @@
 //! In: the annotation of a pod, the board's own setting. Out: bytes for a container; 0 is none.
 //! Never: more than `BYTES_MAX`.
 
-use crate::quantity;
-use std::collections::BTreeMap;
+use crate::{api::Words, quantity};
 
 /// `64Ki` for each container of the pod, or `main=64Ki,helper=8Ki` for those named.
 pub const ANNOTATION: &str = "limpet.dev/keep-logs";
@@ -26,7 +25,7 @@ impl Choice {
 }
 
 /// An annotation that cannot be read counts as none.
-pub fn wanted_bytes(annotations: &BTreeMap<String, String>, container: &str, usual: Choice) -> u32 {
+pub fn wanted_bytes(annotations: &Words, container: &str, usual: Choice) -> u32 {
     let Some(text) = annotations.get(ANNOTATION) else { return usual.bytes };
     for part in text.split(',').map(str::trim) {
         match part.split_once('=') {
@@ -48,6 +47,7 @@ fn bytes(amount: &str) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     #[test]
     fn amounts_for_all_or_by_name() {
@@ -63,7 +63,7 @@ mod tests {
             (Some("5Gi"), "main", BYTES_MAX),
             (Some("-3"), "main", 0),
         ] {
-            let annotations = text.map(|t: &str| (ANNOTATION.to_string(), t.to_string())).into_iter().collect();
+            let annotations = BTreeMap::from_iter(text.map(|t: &str| (ANNOTATION.to_string(), t.to_string()))).into();
             assert_eq!(wanted_bytes(&annotations, container, usual), want, "{text:?} {container}");
         }
     }

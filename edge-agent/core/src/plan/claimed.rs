@@ -108,7 +108,7 @@ mod tests {
             ("elsewhere", json!([one("a", "n2", DRIVER, "d0")])),
         ] {
             let key = ItemKey::new(ItemKind::Claim, "a", &format!("{ITEM}{claim}"));
-            items.put(key, 1, json!({"results": results}).to_string().into_bytes().into());
+            items.put(key, 1, json!({"results": results}).to_string().as_bytes());
         }
         let context = Context { pod: &pod, host: &host, pod_ips: &[], env_files: &crate::plan::NO_ENV_FILES };
         devices(&context, &items, &pod.spec.containers[0])

@@ -4,7 +4,7 @@
 //! Source: Kubernetes "Downward API", available fields; resource values are rounded up to the divisor.
 
 use super::{EnvFiles, HostFacts};
-use crate::api::{Container, Pod, ResourceFieldRef};
+use crate::api::{Container, Pod, ResourceFieldRef, Words};
 
 /// What plans are made from, besides the desired set.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +46,7 @@ pub fn field_value(context: &Context<'_>, path: &str) -> Option<String> {
 }
 
 /// `key="escaped value"` a line, in order of keys.
-fn lines(map: &std::collections::BTreeMap<String, String>) -> String {
+fn lines(map: &Words) -> String {
     let quote = |v: &str| serde_json::to_string(v).unwrap_or_default();
     map.iter().map(|(k, v)| format!("{k}={}\n", quote(v))).collect::<String>().trim_end().to_string()
 }

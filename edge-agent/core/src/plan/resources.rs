@@ -5,7 +5,7 @@
 use super::HostFacts;
 use crate::api::{Container, PodSpec, Quantity, Resources};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Quality of service, from requests and limits (Kubernetes "Pod Quality of Service Classes").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,7 +149,7 @@ fn oom_score_adj(spec: &PodSpec, container: &Container, capacity: u64) -> i32 {
 fn share_of_rest(spec: &PodSpec) -> i128 {
     let Some(r) = of_pod(spec) else { return 0 };
     let whole = memory(&r.requests).or(memory(&r.limits)).unwrap_or(0) as i128;
-    let asked = |c: &Container| memory(&c.resources.requests).or(memory(&c.resources.limits)).unwrap_or(0) as i128;
+    let asked = |c: &Arc<Container>| memory(&c.resources.requests).or(memory(&c.resources.limits)).unwrap_or(0) as i128;
     let sum: i128 = spec.containers.iter().map(asked).sum();
     (whole - sum).max(0) / (spec.containers.len().max(1) as i128)
 }
@@ -213,7 +213,7 @@ fn effective(spec: &PodSpec, of: &dyn Fn(&Container) -> i64) -> i64 {
             most = most.max(sidecars.saturating_add(of(c)));
         }
     }
-    most.max(spec.containers.iter().map(of).fold(sidecars, i64::saturating_add))
+    most.max(spec.containers.iter().map(|c| of(c)).fold(sidecars, i64::saturating_add))
 }
 
 pub fn pod_resources(spec: &PodSpec) -> PodResources {

@@ -16,7 +16,7 @@ fn pod(spec: Value) -> Pod {
 fn items() -> Items {
     let mut items = Items::default();
     let mut put = |kind, name: &str, body: Value| {
-        items.put(ItemKey::new(kind, "default", name), 1, body.to_string().into_bytes().into());
+        items.put(ItemKey::new(kind, "default", name), 1, body.to_string().as_bytes());
     };
     put(ItemKind::ConfigMap, "cfg", json!({"data": {"A": "1", "b.c": "2"}}));
     put(ItemKind::Secret, "sec", json!({"data": {"P": "cGFzcw=="}}));

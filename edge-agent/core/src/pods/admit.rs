@@ -79,7 +79,7 @@ fn sysctls(pod: &Pod, host: &HostFacts) -> Option<(&'static str, String)> {
 fn app_armor(pod: &Pod, host: &HostFacts) -> Option<(&'static str, String)> {
     let all = pod.spec.init_containers.iter().chain(&pod.spec.containers);
     let asks = |c| matches!(plan::app_armor(&pod.spec, c), AppArmorPlan::Localhost(_) | AppArmorPlan::RuntimeDefault);
-    let wanted = all.into_iter().any(asks);
+    let wanted = all.into_iter().any(|c| asks(c));
     let why = "Cannot enforce AppArmor: AppArmor is not enabled on the host";
     (wanted && !host.app_armor).then(|| ("AppArmor", why.to_string()))
 }

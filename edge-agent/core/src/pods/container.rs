@@ -101,10 +101,13 @@ pub(super) struct Running {
 #[derive(Debug)]
 pub(super) struct Container {
     pub name: Arc<str>,
-    pub spec: api::Container,
+    pub spec: Arc<api::Container>,
     pub role: Role,
     pub state: State,
-    pub image: Option<ImageFacts>,
+    /// From its arrival to the start of the attempt that wants it.
+    pub image: Option<Box<ImageFacts>>,
+    /// What the newest image names.
+    pub image_stop_signal: Option<Box<str>>,
     /// What was read for the attempt that is to start.
     pub env_files: Option<EnvFiles>,
     /// Why the download of the image waits.
@@ -116,15 +119,15 @@ pub(super) struct Container {
     pub ended: Option<Terminated>,
     /// How the one before ended.
     pub last: Option<Terminated>,
-    pub image_id: String,
+    pub image_id: Box<str>,
     /// Who an attempt runs as.
     pub ran_as: Option<(u32, RanAs)>,
     pub started: bool,
     pub ready: bool,
     /// When it is stopped: whether those that must end before it have ended.
     pub turn: bool,
-    /// The sizes that the running attempt has; `spec.resources` are those that it was given.
-    pub actual: api::Resources,
+    /// The sizes that the running attempt has, when they are not `spec.resources`, those that it was given.
+    actual: Option<Box<api::Resources>>,
     pub resizing: bool,
     /// It was stopped to begin again, whatever its policy says.
     pub must_restart: bool,
@@ -135,23 +138,24 @@ pub(super) struct Container {
 
 impl Container {
     /// `restart`: the first and the longest wait of CrashLoopBackOff.
-    pub fn new(spec: api::Container, role: Role, restart: Backoff) -> Container {
+    pub fn new(spec: Arc<api::Container>, role: Role, restart: Backoff) -> Container {
         Container {
             name: Arc::from(spec.name.as_str()),
-            actual: spec.resources.clone(),
+            actual: None,
             resizing: false,
             must_restart: false,
             spec,
             role,
             state: State::Idle,
             image: None,
+            image_stop_signal: None,
             env_files: None,
             held: None,
             attempt: None,
             started_ms: 0,
             ended: None,
             last: None,
-            image_id: String::new(),
+            image_id: "".into(),
             ran_as: None,
             started: false,
             ready: false,
@@ -291,7 +295,7 @@ impl Container {
             return reading;
         }
         let env_files = &self.env_files.take().unwrap_or_default();
-        let image = self.image.clone().unwrap_or_default();
+        let image = self.image.as_deref().cloned().unwrap_or_default();
         let attempt = self.attempt.map_or(0, |n| n.saturating_add(1));
         let context = Context { pod: &pod.object, host: cx.host, pod_ips: &pod.ips, env_files };
         match plan::container(&context, cx.items, &self.spec, &image, attempt) {
@@ -316,8 +320,8 @@ impl Container {
         if let Some(before) = self.ended.take() {
             self.last = Some(before);
         }
-        self.actual = self.spec.resources.clone();
-        self.image_id = self.image.as_ref().map(|i| i.digest_ref.clone()).unwrap_or_default();
+        self.actual = None;
+        self.image_id = self.image.take().map(|i| i.digest_ref.into()).unwrap_or_default();
         self.begin(attempt, cx.now.wall_ms, cx.now.mono_ms);
         if let Some(hook) = &self.spec.lifecycle.post_start {
             let check = check_of(hook, &self.spec);
@@ -335,16 +339,15 @@ impl Container {
         self.state = State::Running(Running { attempt, started_ms, hook_done });
         self.probers.clear();
         let spec = &self.spec;
-        for (kind, probe) in [
+        let probes = [
             (ProbeKind::Startup, &spec.startup_probe),
             (ProbeKind::Liveness, &spec.liveness_probe),
             (ProbeKind::Readiness, &spec.readiness_probe),
-        ] {
-            let probed = matches!(self.role, Role::Main | Role::Sidecar);
-            if let Some(probe) = probe.as_ref().filter(|_| probed) {
-                self.probers.push(Prober::new(kind, probe, spec, mono_ms));
-            }
-        }
+        ];
+        let probed = matches!(self.role, Role::Main | Role::Sidecar);
+        let probes = probes.into_iter().filter_map(|(kind, probe)| Some((kind, probe.as_deref().filter(|_| probed)?)));
+        self.probers.reserve_exact(probes.clone().count());
+        self.probers.extend(probes.map(|(kind, probe)| Prober::new(kind, probe, spec, mono_ms)));
         self.judge();
     }
 
@@ -359,6 +362,23 @@ impl Container {
             prober.result = Some(true);
         }
         self.judge();
+    }
+
+    /// The sizes that the running attempt has.
+    pub fn actual(&self) -> &api::Resources {
+        self.actual.as_deref().unwrap_or(&self.spec.resources)
+    }
+
+    /// It is to have other sizes; the running attempt still has the ones before.
+    pub fn give(&mut self, sizes: &api::Resources) {
+        let spec = Arc::make_mut(&mut self.spec);
+        let before = std::mem::replace(&mut spec.resources, sizes.clone());
+        self.actual.get_or_insert_with(|| Box::new(before));
+    }
+
+    /// The running attempt has the sizes that it was given.
+    pub fn is_given(&mut self) {
+        self.actual = None;
     }
 
     /// Works out `started` and `ready` from the state and the probes.

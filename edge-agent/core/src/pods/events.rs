@@ -3,12 +3,14 @@
 //! In: an object, a reason, a message. Out: v1 Event as JSON; a repetition has the same name and a higher count.
 //! Never: more than a bounded number of remembered events, or floods (25 at once, then one in five minutes).
 
-use super::{Action, Uid};
+use super::{Action, Uid, mark};
 use crate::clock::{Now, rfc3339};
 use serde_json::json;
 use std::collections::{BTreeMap, VecDeque};
 
 const REMEMBERED_MAX: usize = 256;
+/// By so many their list grows.
+const SEEN_STEP: usize = 16;
 const BURST: u32 = 25;
 const REFILL_MS: u64 = 300_000;
 const MESSAGE_BYTES_MAX: usize = 1024;
@@ -27,12 +29,15 @@ pub(super) struct Subject<'a> {
     pub field_path: Option<String>,
 }
 
+/// An Event that was told. Its words are not kept: a repetition is known by their hash.
 #[derive(Debug)]
 struct Seen {
-    name: String,
+    uid: Uid,
+    words: u64,
+    /// The end of its name.
+    stamp: u64,
     first_ms: u64,
     count: u32,
-    order: u64,
 }
 
 #[derive(Debug)]
@@ -43,7 +48,8 @@ struct Bucket {
 
 #[derive(Debug, Default)]
 pub(super) struct Recorder {
-    seen: BTreeMap<(Uid, String, String, String), Seen>,
+    /// The one that was told last is the last.
+    seen: Vec<Seen>,
     buckets: BTreeMap<Uid, Bucket>,
     order: u64,
 }
@@ -65,19 +71,20 @@ impl Recorder {
         }
         let message = cut(message);
         self.order += 1;
-        let path = subject.field_path.clone().unwrap_or_default();
-        let key = (subject.uid.clone(), path, reason.to_string(), message.to_string());
-        let order = self.order;
-        let fresh = || Seen {
-            // The time in nanoseconds as kubelet has it; the order keeps names of one millisecond apart.
-            name: format!("{}.{:x}", subject.name, now.wall_ms * 1_000_000 + order % 1_000_000),
-            first_ms: now.wall_ms,
-            count: 0,
-            order,
+        let words = mark(&(&subject.field_path, reason, message));
+        let same = |s: &Seen| s.words == words && s.uid == *subject.uid;
+        let seen = match self.seen.iter().position(same) {
+            Some(at) => self.seen.remove(at),
+            None => Seen {
+                uid: subject.uid.clone(),
+                words,
+                // The time in nanoseconds as kubelet has it; the order keeps names of one millisecond apart.
+                stamp: now.wall_ms * 1_000_000 + self.order % 1_000_000,
+                first_ms: now.wall_ms,
+                count: 0,
+            },
         };
-        let seen = self.seen.entry(key).or_insert_with(fresh);
-        seen.count += 1;
-        seen.order = order;
+        let seen = Seen { count: seen.count.saturating_add(1), ..seen };
         let mut about = json!({
             "apiVersion": "v1", "kind": "Pod",
             "namespace": subject.namespace, "name": subject.name, "uid": &**subject.uid,
@@ -87,7 +94,7 @@ impl Recorder {
         }
         let event = json!({
             "apiVersion": "v1", "kind": "Event",
-            "metadata": {"name": seen.name, "namespace": subject.namespace},
+            "metadata": {"name": format!("{}.{:x}", subject.name, seen.stamp), "namespace": subject.namespace},
             "involvedObject": about,
             "type": if kind == Kind::Normal { "Normal" } else { "Warning" },
             "reason": reason, "message": message,
@@ -97,11 +104,17 @@ impl Recorder {
             "count": seen.count,
         });
         out.push_back(Action::Event(event.to_string().into_bytes()));
-        self.forget_oldest();
+        if self.seen.len() >= REMEMBERED_MAX {
+            self.seen.remove(0);
+        }
+        if self.seen.len() == self.seen.capacity() {
+            self.seen.reserve_exact(SEEN_STEP);
+        }
+        self.seen.push(seen);
     }
 
     pub fn forget(&mut self, uid: &Uid) {
-        self.seen.retain(|(u, ..), _| u != uid);
+        self.seen.retain(|seen| seen.uid != *uid);
         self.buckets.remove(uid);
     }
 
@@ -116,16 +129,6 @@ impl Recorder {
         let yes = bucket.left > 0;
         bucket.left = bucket.left.saturating_sub(1);
         yes
-    }
-
-    fn forget_oldest(&mut self) {
-        if self.seen.len() <= REMEMBERED_MAX {
-            return;
-        }
-        let oldest = self.seen.iter().min_by_key(|(_, s)| s.order).map(|(k, _)| k.clone());
-        if let Some(key) = oldest {
-            self.seen.remove(&key);
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     pod::{Goal, LivePod, Step, Teardown},
     resize::requests_of,
     statics::{Mirrored, Statics},
-    status::pod_status,
+    status::{pod_status, status_again},
     tokens::Tokens,
 };
 use crate::{
@@ -97,8 +97,9 @@ impl PodManager {
     }
 
     /// What was reported last of a pod: v1 PodStatus as JSON.
-    pub fn status_of(&self, uid: &str) -> &[u8] {
-        self.pods.get(uid).map_or(&[], |pod| &pod.last_status)
+    pub fn status_of(&self, uid: &str) -> Option<Vec<u8>> {
+        let pod = self.pods.get(uid).filter(|pod| pod.reported.is_some())?;
+        Some(status_again(pod, &self.host, self.now))
     }
 
     /// When the node took up a pod, by the wall clock.
@@ -107,8 +108,8 @@ impl PodManager {
     }
 
     /// Records for the journal's compaction.
-    pub fn snapshot(&self) -> impl Iterator<Item = &PodMemory> {
-        let early = self.memories.values();
+    pub fn snapshot(&self) -> impl Iterator<Item = PodMemory> {
+        let early = self.memories.values().cloned();
         self.pods.values().filter_map(|pod| pod.memory()).chain(early)
     }
 
@@ -199,7 +200,7 @@ impl PodManager {
     /// Takes over what the set says about one pod.
     fn load(&mut self, items: &Items, key: &ItemKey) {
         let name = (key.namespace.clone(), key.name.clone());
-        let object: Option<Pod> = items.by_key(key).and_then(|held| api::parse(&held.body).ok());
+        let object: Option<Pod> = items.by_key(key).and_then(|held| api::parse(&held.body()).ok());
         let object = object.filter(|p| !p.metadata.uid.is_empty());
         let mirrored = self.statics.look(key, object.as_ref());
         let object = match self.statics.get(key) {
@@ -265,7 +266,7 @@ impl PodManager {
             Mirrored::New => {
                 let uid = self.statics.get(key).map(|own| own.uid.clone());
                 if let Some(pod) = uid.and_then(|uid| self.pods.get_mut(&*uid)) {
-                    pod.last_status.clear();
+                    pod.reported = None;
                 }
             }
             Mirrored::Same if self.statics.get(key).is_some() && self.begun => self.out.push_back(Action::Remirror),
@@ -320,8 +321,7 @@ impl PodManager {
             return;
         }
         let status = pod_status(pod, host, now);
-        if status != pod.last_status {
-            pod.last_status.clone_from(&status);
+        if pod.is_news(&status) {
             let m = &pod.facts.object.metadata;
             let (namespace, name) = (m.namespace.clone(), m.name.clone());
             let key = ItemKey::new(ItemKind::Pod, &namespace, &name);
@@ -446,8 +446,7 @@ fn apply(pod: &mut LivePod, input: Input, cx: &mut Cx<'_>) {
                 let (uid, namespace, name) = (pod.facts.uid.clone(), m.namespace.clone(), m.name.clone());
                 // The last status goes out before the farewell.
                 let status = pod_status(pod, cx.host, cx.now);
-                if status != pod.last_status {
-                    pod.last_status.clone_from(&status);
+                if pod.is_news(&status) {
                     let (uid, namespace, name) = (uid.clone(), namespace.clone(), name.clone());
                     cx.out.push_back(Action::Report { uid, namespace, name, status });
                 }

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PodMemory {
     pub uid: String,
@@ -22,7 +22,7 @@ pub struct PodMemory {
 }
 
 /// A pod's last word: it will not run again.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Terminal {
     /// `Succeeded` or `Failed`.
@@ -31,7 +31,7 @@ pub struct Terminal {
     pub message: String,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ContainerMemory {
     /// The newest attempt that was started.
@@ -47,7 +47,7 @@ pub struct ContainerMemory {
 }
 
 /// v1 ContainerStateTerminated.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Terminated {
     pub code: i32,

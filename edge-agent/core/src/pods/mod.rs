@@ -33,7 +33,11 @@ use crate::{
 };
 use limpet_protocol::ItemKey;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 pub type Uid = Arc<str>;
 
@@ -240,6 +244,13 @@ pub enum Action {
     Remirror,
     /// A bound token nears its end. No answer; the new one comes as an item.
     AskToken(ItemKey),
+}
+
+/// By which something is known again that is not kept itself. Not for what a stranger may choose freely to harm others.
+fn mark(what: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A handler as a check; `ports` are the container's.

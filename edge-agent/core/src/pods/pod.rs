@@ -4,7 +4,7 @@
 //! `sync` may be called at any time: it looks at what is, and does the next thing that is missing.
 
 use super::{
-    Action, AdoptedPod, PodMemory, Terminal, Uid,
+    Action, AdoptedPod, PodMemory, Terminal, Uid, mark,
     backoff::Backoff,
     container::{Container, Cx, Facts, Role, State},
     events::Kind,
@@ -20,7 +20,7 @@ use crate::{
     volumes::{self, VolumePlan},
 };
 use limpet_protocol::{ItemHash, ItemKey};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// So long a missing token is not worth an Event.
 const TOKEN_PATIENCE_MS: u64 = 5000;
@@ -83,14 +83,19 @@ pub(super) struct LivePod {
     beginning_again: bool,
     pub resize: Resize,
     pub conditions: Conditions,
-    pub last_status: Vec<u8>,
-    remembered: Option<PodMemory>,
+    /// Of the status that was reported last.
+    pub reported: Option<u64>,
+    /// Of the record that the journal has.
+    remembered: Option<u64>,
+    /// The record of the agent before this one said so.
+    was_initialized: bool,
     /// Whether the node has looked at it and taken it.
     admitted: bool,
     deadline: Option<u64>,
     volume_backoff: Backoff,
     sandbox_backoff: Backoff,
-    volume_hashes: BTreeMap<String, ItemHash>,
+    /// Of what the files of its volumes show.
+    volume_hashes: Vec<(Box<str>, ItemHash)>,
 }
 
 impl LivePod {
@@ -116,13 +121,14 @@ impl LivePod {
             beginning_again: false,
             resize: Resize::default(),
             conditions: Conditions::default(),
-            last_status: Vec::new(),
+            reported: None,
             remembered: None,
+            was_initialized: false,
             admitted: false,
             deadline,
             volume_backoff: Backoff::new(1000, 120_000),
             sandbox_backoff: Backoff::new(1000, 60_000),
-            volume_hashes: BTreeMap::new(),
+            volume_hashes: Vec::new(),
         };
         if let Some(memory) = memory {
             pod.remember_back(memory, now);
@@ -138,12 +144,11 @@ impl LivePod {
             let Some(m) = memory.containers.get(&*container.name) else { continue };
             container.attempt = m.attempt;
             container.started_ms = m.started_ms;
-            container.image_id = m.image_id.clone();
+            container.image_id = m.image_id.as_str().into();
             container.last = m.last.clone();
             container.ended = m.ended.clone();
             if let Some(actual) = &m.resources {
-                container.spec.resources = actual.clone();
-                container.actual = actual.clone();
+                Arc::make_mut(&mut container.spec).resources = actual.clone();
             }
             if let Some(attempt) = m.attempt {
                 if m.ended.is_none() {
@@ -168,7 +173,8 @@ impl LivePod {
             container.judge();
         }
         self.admitted = true;
-        self.remembered = Some(memory);
+        self.was_initialized = memory.initialized;
+        self.remembered = Some(mark(&memory));
     }
 
     /// What the runtime still has: running containers go on, ended ones are over.
@@ -178,7 +184,7 @@ impl LivePod {
         {
             self.sandbox = Step::Ready;
             self.facts.ips = ips;
-            self.initialized = self.remembered.as_ref().is_some_and(|m| m.initialized);
+            self.initialized = self.was_initialized;
         }
         for a in found.containers {
             let Some(c) = self.containers.iter_mut().find(|c| *c.name == *a.name) else { continue };
@@ -217,6 +223,7 @@ impl LivePod {
         let images: BTreeMap<String, String> =
             object.spec.all_containers().map(|c| (c.name.clone(), c.image.clone())).collect();
         self.facts.object = object;
+        self.share_containers();
         self.add_ephemeral(cx.host);
         let deadline = self.facts.object.spec.active_deadline_seconds;
         self.deadline = deadline.map(|s| {
@@ -226,7 +233,7 @@ impl LivePod {
         let grace = self.grace();
         for c in &mut self.containers {
             let Some(image) = images.get(&*c.name).filter(|i| **i != c.spec.image) else { continue };
-            c.spec.image = image.clone();
+            Arc::make_mut(&mut c.spec).image = image.clone();
             let message = format!("Container {} definition changed, will be restarted", c.name);
             c.stop(&self.facts, grace, &message, cx);
             if matches!(c.state, State::Pulled | State::Reading | State::PullFailed { .. } | State::Refused { .. }) {
@@ -234,6 +241,16 @@ impl LivePod {
             }
         }
         self.refresh_volumes(cx);
+    }
+
+    /// What has not changed is held once.
+    fn share_containers(&mut self) {
+        for c in &mut self.containers {
+            let same = self.facts.object.spec.shared_containers().find(|new| ***new == *c.spec);
+            if let Some(new) = same {
+                c.spec = new.clone();
+            }
+        }
     }
 
     /// Ephemeral containers only ever come.
@@ -314,13 +331,25 @@ impl LivePod {
         let (plans, _) = self.volume_plans(cx);
         let mut changed = Vec::new();
         for plan in plans.into_iter().filter(VolumePlan::is_files) {
-            let hash = plan.hash();
-            if self.volume_hashes.insert(plan.name.clone(), hash) != Some(hash) {
+            if self.shows(&plan) {
                 changed.push(plan);
             }
         }
         if !changed.is_empty() {
             cx.out.push_back(Action::UpdateVolumes { uid: self.facts.uid.clone(), volumes: changed });
+        }
+    }
+
+    /// Whether a volume is to show something else than before.
+    fn shows(&mut self, plan: &VolumePlan) -> bool {
+        let hash = plan.hash();
+        match self.volume_hashes.iter_mut().find(|(name, _)| **name == *plan.name) {
+            Some((_, before)) => std::mem::replace(before, hash) != hash,
+            None => {
+                self.volume_hashes.reserve_exact(1);
+                self.volume_hashes.push((plan.name.as_str().into(), hash));
+                true
+            }
         }
     }
 
@@ -452,7 +481,7 @@ impl LivePod {
             } else {
                 self.volumes = Step::Asked;
                 for plan in plans.iter().filter(|p| p.is_files()) {
-                    self.volume_hashes.insert(plan.name.clone(), plan.hash());
+                    self.shows(plan);
                 }
                 let m = &self.facts.object.metadata;
                 let (namespace, name) = (m.namespace.clone(), m.name.clone());
@@ -588,21 +617,27 @@ impl LivePod {
         }
     }
 
-    /// The record for the journal, when it differs from the one that is there.
-    pub fn memory_if_changed(&mut self) -> Option<PodMemory> {
+    /// Whether a status is another than the one that was reported last; it counts as reported then.
+    pub fn is_news(&mut self, status: &[u8]) -> bool {
+        let mark = Some(mark(&status));
+        std::mem::replace(&mut self.reported, mark) != mark
+    }
+
+    /// The record for the journal.
+    fn record(&self) -> PodMemory {
         let m = &self.facts.object.metadata;
         let containers = self.containers.iter().filter(|c| c.attempt.is_some()).map(|c| {
             let memory = ContainerMemory {
                 attempt: c.attempt,
                 started_ms: c.started_ms,
-                image_id: c.image_id.clone(),
+                image_id: c.image_id.to_string(),
                 ended: c.ended.clone().filter(|_| !c.alive()),
                 last: c.last.clone(),
-                resources: Some(&c.actual).filter(|actual| self.is_sized_otherwise(&c.name, actual)).cloned(),
+                resources: Some(c.actual()).filter(|actual| self.is_sized_otherwise(&c.name, actual)).cloned(),
             };
             (c.name.to_string(), Box::new(memory))
         });
-        let memory = PodMemory {
+        PodMemory {
             uid: self.facts.uid.to_string(),
             namespace: m.namespace.clone(),
             name: m.name.clone(),
@@ -610,12 +645,14 @@ impl LivePod {
             initialized: self.initialized,
             terminal: self.terminal.clone(),
             containers: containers.collect(),
-        };
-        if self.remembered.as_ref() == Some(&memory) {
-            return None;
         }
-        self.remembered = Some(memory.clone());
-        Some(memory)
+    }
+
+    /// The record for the journal, when it differs from the one that is there.
+    pub fn memory_if_changed(&mut self) -> Option<PodMemory> {
+        let record = self.record();
+        let mark = Some(mark(&record));
+        (std::mem::replace(&mut self.remembered, mark) != mark).then_some(record)
     }
 
     /// The image that the manifest names for a container.
@@ -628,8 +665,9 @@ impl LivePod {
         self.facts.object.spec.all_containers().any(|c| c.name == name && c.resources != *actual)
     }
 
-    pub fn memory(&self) -> Option<&PodMemory> {
-        self.remembered.as_ref()
+    /// What the journal has of it.
+    pub fn memory(&self) -> Option<PodMemory> {
+        self.remembered.map(|_| self.record())
     }
 
     pub fn wake_at(&self) -> Option<(u64, &'static str)> {
@@ -653,7 +691,7 @@ impl LivePod {
 
 fn containers_of(object: &Pod, host: &HostFacts) -> Vec<Container> {
     let spec = &object.spec;
-    let role = |c: &api::Container| if c.is_restartable_init() { Role::Sidecar } else { Role::Init };
+    let role = |c: &Arc<api::Container>| if c.is_restartable_init() { Role::Sidecar } else { Role::Init };
     let init = spec.init_containers.iter().map(|c| (c, role(c)));
     let main = spec.containers.iter().map(|c| (c, Role::Main));
     let ephemeral = spec.ephemeral_containers.iter().map(|c| (c, Role::Ephemeral));

@@ -11,10 +11,11 @@ use super::{
     pod::{Goal, LivePod},
 };
 use crate::{
-    api::{Pod, Resources},
+    api::{self, Pod, PodSpec, Resources},
     plan::{self, Requests},
 };
 use serde_json::{Value, json};
+use std::{borrow::Cow, sync::Arc};
 
 /// Why the manifest's sizes are not the pod's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,13 +49,7 @@ impl Resize {
 
 /// What a pod asks the node for.
 pub(super) fn requests_of(pod: &LivePod) -> Requests {
-    let mut object = pod.facts.object.clone();
-    for c in object.spec.containers.iter_mut().chain(&mut object.spec.init_containers) {
-        if let Some(known) = pod.containers.iter().find(|k| *k.name == *c.name) {
-            c.resources = known.spec.resources.clone();
-        }
-    }
-    plan::requests(&object.spec)
+    plan::requests(&pod.sized())
 }
 
 fn wanted<'a>(object: &'a Pod, name: &str) -> Option<&'a Resources> {
@@ -62,6 +57,23 @@ fn wanted<'a>(object: &'a Pod, name: &str) -> Option<&'a Resources> {
 }
 
 impl LivePod {
+    /// The manifest with the sizes that the containers were given.
+    fn sized(&self) -> Cow<'_, PodSpec> {
+        let spec = &self.facts.object.spec;
+        let given = |c: &Arc<api::Container>| self.containers.iter().find(|k| *k.name == *c.name).map(|k| &k.spec);
+        let mut all = spec.containers.iter().chain(&spec.init_containers);
+        if all.all(|c| given(c).is_none_or(|given| given.resources == c.resources)) {
+            return Cow::Borrowed(spec);
+        }
+        let mut spec = spec.clone();
+        for c in spec.containers.iter_mut().chain(&mut spec.init_containers) {
+            if let Some(given) = given(c) {
+                Arc::make_mut(c).resources = given.resources.clone();
+            }
+        }
+        Cow::Owned(spec)
+    }
+
     /// The manifest names other sizes than the pod was given.
     pub fn wants_resize(&self) -> bool {
         let differs = |c: &Container| wanted(&self.facts.object, &c.name).is_some_and(|r| *r != c.spec.resources);
@@ -98,7 +110,7 @@ impl LivePod {
         }
         for c in &mut self.containers {
             if let Some(new) = wanted(&self.facts.object, &c.name) {
-                c.spec.resources = new.clone();
+                c.give(new);
             }
         }
         (self.resize.error, self.resize.again_at) = (None, 0);
@@ -112,17 +124,16 @@ impl LivePod {
         if self.goal != Goal::Run {
             return;
         }
-        let grace = self.grace();
-        let mut pod = self.facts.object.clone();
-        for c in pod.spec.containers.iter_mut().chain(&mut pod.spec.init_containers) {
-            if let Some(known) = self.containers.iter().find(|k| *k.name == *c.name) {
-                c.resources = known.spec.resources.clone();
-            }
+        let differs = |c: &Container| *c.actual() != c.spec.resources;
+        if !self.resize.under_way && !self.containers.iter().any(differs) {
+            return;
         }
+        let grace = self.grace();
+        let pod = self.sized().into_owned();
         let mut open = false;
         for c in &mut self.containers {
-            if c.actual == c.spec.resources || !matches!(c.state, State::Running(_)) {
-                open |= c.actual != c.spec.resources && c.alive();
+            if !differs(c) || !matches!(c.state, State::Running(_)) {
+                open |= differs(c) && c.alive();
                 continue;
             }
             open = true;
@@ -134,8 +145,8 @@ impl LivePod {
                 c.resizing = true;
                 cx.out.push_back(Action::Resize {
                     at: c.at(&self.facts.uid),
-                    container: plan::container_resources(&pod.spec, &c.spec, cx.host),
-                    pod: plan::pod_resources(&pod.spec),
+                    container: plan::container_resources(&pod, &c.spec, cx.host),
+                    pod: plan::pod_resources(&pod),
                 });
             }
         }
@@ -155,7 +166,7 @@ impl LivePod {
         }
         match error {
             None => {
-                c.actual = c.spec.resources.clone();
+                c.is_given();
                 self.resize.error = None;
                 self.resize.wait.reset();
             }
@@ -196,7 +207,7 @@ impl LivePod {
 impl Container {
     /// A resource changed whose policy says so.
     fn resize_needs_restart(&self) -> bool {
-        let (old, new) = (&self.actual, &self.spec.resources);
+        let (old, new) = (self.actual(), &self.spec.resources);
         self.spec.resize_policy.iter().filter(|p| p.restart_policy == "RestartContainer").any(|p| {
             let name = &p.resource_name;
             old.limits.get(name) != new.limits.get(name) || old.requests.get(name) != new.requests.get(name)

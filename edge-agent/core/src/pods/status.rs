@@ -19,24 +19,40 @@ use std::collections::BTreeMap;
 
 /// Since when each condition has its value.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Conditions(BTreeMap<&'static str, (bool, u64)>);
+pub(super) struct Conditions(Vec<(&'static str, bool, u64)>);
 
 impl Conditions {
     /// What is no longer said is forgotten: said again, it is dated anew.
     fn keep(&mut self, names: &[&'static str]) {
-        self.0.retain(|name, _| names.contains(name));
+        self.0.retain(|(name, ..)| names.contains(name));
+        self.0.reserve_exact(names.len() - self.0.len());
     }
 
     fn set(&mut self, name: &'static str, value: bool, now_ms: u64) -> u64 {
-        let slot = self.0.entry(name).or_insert((value, now_ms));
-        if slot.0 != value {
-            *slot = (value, now_ms);
+        let Some(known) = self.0.iter_mut().find(|(known, ..)| *known == name) else {
+            self.0.push((name, value, now_ms));
+            return now_ms;
+        };
+        if known.1 != value {
+            *known = (name, value, now_ms);
         }
-        slot.1
+        known.2
     }
 }
 
 pub(super) fn pod_status(pod: &mut LivePod, host: &HostFacts, now: Now) -> Vec<u8> {
+    let mut dated = std::mem::take(&mut pod.conditions);
+    let status = rendered(pod, &mut dated, host, now);
+    pod.conditions = dated;
+    status
+}
+
+/// What was reported last: with nothing changed since, it comes out the same.
+pub(super) fn status_again(pod: &LivePod, host: &HostFacts, now: Now) -> Vec<u8> {
+    rendered(pod, &mut pod.conditions.clone(), host, now)
+}
+
+fn rendered(pod: &LivePod, dated: &mut Conditions, host: &HostFacts, now: Now) -> Vec<u8> {
     let phase = phase(pod);
     let mut status = Map::new();
     if let Some(generation) = pod.facts.object.metadata.generation {
@@ -47,7 +63,7 @@ pub(super) fn pod_status(pod: &mut LivePod, host: &HostFacts, now: Now) -> Vec<u
         status.insert("reason".into(), terminal.reason.clone().into());
         status.insert("message".into(), terminal.message.clone().into());
     }
-    status.insert("conditions".into(), conditions(pod, phase, now));
+    status.insert("conditions".into(), conditions(pod, dated, phase, now));
     let address = |ips: &[String]| -> Vec<Value> { ips.iter().map(|ip| json!({"ip": ip})).collect() };
     if let Some(first) = host.ips.first() {
         status.insert("hostIP".into(), first.clone().into());
@@ -128,7 +144,7 @@ pub(super) fn is_ready(pod: &LivePod) -> bool {
     pod.terminal.is_none() && pod.initialized && all && shut_gates(pod).is_empty()
 }
 
-fn conditions(pod: &mut LivePod, phase: &str, now: Now) -> Value {
+fn conditions(pod: &LivePod, dated: &mut Conditions, phase: &str, now: Now) -> Value {
     let generation = pod.facts.object.metadata.generation;
     let list = |names: &[String]| format!("[{}]", names.join(" "));
     let over = match phase {
@@ -183,11 +199,11 @@ fn conditions(pod: &mut LivePod, phase: &str, now: Now) -> Value {
     if let Some(evicted) = pod.evicted() {
         all.push(("DisruptionTarget", (true, "TerminationByKubelet", evicted.message.clone())));
     }
-    pod.conditions.keep(&all.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+    dated.keep(&all.iter().map(|(name, _)| *name).collect::<Vec<_>>());
     let mut out = Vec::with_capacity(all.len());
     for (name, (value, reason, message)) in all {
         let at = if name == "PodScheduled" { pod.start_ms } else { now.wall_ms };
-        let since = pod.conditions.set(name, value, at);
+        let since = dated.set(name, value, at);
         let mut condition = json!({
             "type": name, "status": if value { "True" } else { "False" },
             "lastProbeTime": null, "lastTransitionTime": rfc3339(since),
@@ -226,7 +242,7 @@ fn container_status(c: &Container, pod: &Facts, waiting: &str) -> Value {
     let (state, last) = states(c, pod, waiting);
     let shown = c.attempt.filter(|_| c.running().is_some() || c.ended.is_some());
     let mut status = json!({
-        "name": &*c.name, "image": c.spec.image, "imageID": c.image_id,
+        "name": &*c.name, "image": c.spec.image, "imageID": &*c.image_id,
         "ready": c.ready, "restartCount": c.attempt.unwrap_or(0),
         "state": state, "lastState": last.map_or(json!({}), |l| json!({"terminated": terminated(l)})),
     });
@@ -252,7 +268,7 @@ fn container_status(c: &Container, pod: &Facts, waiting: &str) -> Value {
         if !c.spec.resources.requests.is_empty() {
             status["allocatedResources"] = quantities(&c.spec.resources.requests);
         }
-        status["resources"] = resources(&c.actual);
+        status["resources"] = resources(c.actual());
     }
     if !c.spec.volume_mounts.is_empty() {
         let mounts = c.spec.volume_mounts.iter().map(|m| {

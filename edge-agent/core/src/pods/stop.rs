@@ -81,9 +81,8 @@ impl Container {
     }
 
     fn stop_signal(&self) -> String {
-        let own = self.spec.lifecycle.stop_signal.clone();
-        let image = self.image.as_ref().map(|i| i.stop_signal.clone());
-        own.or(image).filter(|s| !s.is_empty()).unwrap_or_else(|| "SIGTERM".into())
+        let own = self.spec.lifecycle.stop_signal.as_deref();
+        own.or(self.image_stop_signal.as_deref()).filter(|s| !s.is_empty()).unwrap_or("SIGTERM").into()
     }
 
     /// Goes on when a time is over.

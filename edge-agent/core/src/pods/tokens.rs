@@ -21,7 +21,7 @@ impl Tokens {
         if key.kind != ItemKind::Token {
             return;
         }
-        let token = items.by_key(key).and_then(|held| api::parse::<api::Token>(&held.body).ok());
+        let token = items.by_key(key).and_then(|held| api::parse::<api::Token>(&held.body()).ok());
         let expiry = token.as_ref().and_then(|t| api_time(t.expiration_timestamp.as_deref()));
         match (token, expiry) {
             (Some(token), Some(expiry)) => {

@@ -61,7 +61,7 @@ impl Schedules {
         self.done_until.retain(|key, _| items.by_key(key).is_some());
         self.wake_at = None;
         for (key, held) in items.of(ItemKind::Schedule) {
-            let Ok(item) = crate::api::parse::<ScheduleItem>(&held.body) else { continue };
+            let Ok(item) = crate::api::parse::<ScheduleItem>(&held.body()) else { continue };
             let done = self.done_until.entry(key.clone()).or_insert(now_s);
             // A clock that was set back does not repeat anything; one set forward skips.
             let ready = now_s - GRACE_S;
@@ -85,7 +85,7 @@ impl Schedules {
 pub fn images(items: &Items) -> Vec<String> {
     let mut all = Vec::new();
     for (_, held) in items.of(ItemKind::Schedule) {
-        let Ok(item) = crate::api::parse::<ScheduleItem>(&held.body) else { continue };
+        let Ok(item) = crate::api::parse::<ScheduleItem>(&held.body()) else { continue };
         let spec = &item.template["spec"];
         let lists = [("initContainers", "/image"), ("containers", "/image"), ("volumes", "/image/reference")];
         for (list, place) in lists {

@@ -3,7 +3,6 @@
 //! In: schedules, the time, a hub that is there or not. Out: pods. Never: a clock.
 
 use super::*;
-use std::sync::Arc;
 
 /// 2026-11-23T10:00:00Z
 const TEN: i64 = 1_795_428_000;
@@ -24,7 +23,7 @@ fn items(policy: &str, deadline: Value) -> Items {
             "containers": [{"name": "c", "image": "i"}]}}});
     let mut items = Items::default();
     let key = ItemKey::new(ItemKind::Schedule, "a", "backup");
-    items.put(key, 7, Arc::from(serde_json::to_vec(&body).unwrap()));
+    items.put(key, 7, &serde_json::to_vec(&body).unwrap());
     items
 }
 
@@ -36,7 +35,7 @@ fn run(s: &mut Schedules, items: &mut Items, seconds: &[i64], hub: bool) -> Vec<
         for due in s.look(at(*second), items, &pods, hub) {
             let Due::Start(item) = due else { continue };
             names.push(item.key.name.clone());
-            items.put(item.key, item.generation, Arc::from(item.body));
+            items.put(item.key, item.generation, &item.body);
         }
     }
     names
@@ -49,7 +48,7 @@ fn images_of_runs_to_come_are_known() {
     let volumes = json!([{"image": {"reference": "c"}}, {"emptyDir": {}}]);
     let spec = json!({"initContainers": [{"image": "a"}], "containers": [{"image": "b"}, {}], "volumes": volumes});
     let body = json!({"uid": "u", "template": {"spec": spec}});
-    several.put(ItemKey::new(ItemKind::Schedule, "a", "other"), 1, Arc::from(serde_json::to_vec(&body).unwrap()));
+    several.put(ItemKey::new(ItemKind::Schedule, "a", "other"), 1, &serde_json::to_vec(&body).unwrap());
     assert_eq!(images(&several), ["i", "a", "b", "c"]);
 }
 
@@ -60,7 +59,7 @@ fn fires_without_the_hub_and_under_the_hubs_names() {
     let started = run(&mut s, &mut i, &[615, 616, 700], false);
     let wanted = Run::of("cron-uid", "backup", TEN + 600);
     assert_eq!(started, [wanted.pod.clone()]);
-    let pod: Value = serde_json::from_slice(&i.by_key(&ItemKey::new(ItemKind::Pod, "a", &wanted.pod)).unwrap().body).unwrap();
+    let pod: Value = serde_json::from_slice(&i.by_key(&ItemKey::new(ItemKind::Pod, "a", &wanted.pod)).unwrap().body()).unwrap();
     assert_eq!(pod["metadata"]["uid"], wanted.pod_uid);
     assert_eq!(pod["metadata"]["labels"], json!({"l": "1", "job-name": wanted.job, "batch.kubernetes.io/job-name": wanted.job}));
     assert_eq!(pod["spec"]["restartPolicy"], "OnFailure");
@@ -77,7 +76,7 @@ fn leaves_to_the_hub_what_the_hub_can_do() {
     assert_eq!(run(&mut s, &mut i, &[1815], false).len(), 1);
     // A run that the hub sent before the link broke is not started again.
     let sent = Run::of("cron-uid", "backup", TEN + 2400);
-    i.put(ItemKey::new(ItemKind::Pod, "a", &sent.pod), 9, Arc::from(&b"{}"[..]));
+    i.put(ItemKey::new(ItemKind::Pod, "a", &sent.pod), 9, b"{}");
     assert!(run(&mut s, &mut i, &[2415], false).is_empty());
 }
 

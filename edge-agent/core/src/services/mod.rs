@@ -67,7 +67,7 @@ impl ServicePortEntry {
 pub fn table(items: &Items, local: &Local) -> Vec<ServiceEntry> {
     let slices = slices_by_service(items);
     let services = items.of(ItemKind::Service).filter_map(|(key, held)| {
-        let service: Service = crate::api::parse(&held.body).ok()?;
+        let service: Service = crate::api::parse(&held.body()).ok()?;
         Some(entry((&key.namespace, &key.name), service, &slices, local))
     });
     services.collect()
@@ -78,7 +78,7 @@ type Slices = BTreeMap<(String, String), Vec<EndpointSlice>>;
 fn slices_by_service(items: &Items) -> Slices {
     let mut slices = Slices::new();
     for (key, held) in items.of(ItemKind::EndpointSlice) {
-        let Ok(slice) = crate::api::parse::<EndpointSlice>(&held.body) else { continue };
+        let Ok(slice) = crate::api::parse::<EndpointSlice>(&held.body()) else { continue };
         if let Some(service) = slice.metadata.labels.get("kubernetes.io/service-name") {
             slices.entry((key.namespace.clone(), service.clone())).or_default().push(slice);
         }
@@ -169,7 +169,7 @@ pub fn environment(
         if !(is_api || links && key.namespace == namespace) {
             continue;
         }
-        let Ok(service) = crate::api::parse::<Service>(&held.body) else { continue };
+        let Ok(service) = crate::api::parse::<Service>(&held.body()) else { continue };
         let ip = &service.spec.cluster_ip;
         if ip.is_empty() || ip == "None" || service.spec.ports.is_empty() {
             continue;

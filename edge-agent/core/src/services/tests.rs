@@ -7,7 +7,7 @@ use serde_json::json;
 fn items() -> Items {
     let mut items = Items::default();
     let mut put = |kind, namespace: &str, name: &str, body: serde_json::Value| {
-        items.put(ItemKey::new(kind, namespace, name), 1, body.to_string().into_bytes().into());
+        items.put(ItemKey::new(kind, namespace, name), 1, body.to_string().as_bytes());
     };
     put(ItemKind::Service, "default", "web-app", json!({"spec": {"clusterIP": "10.96.0.10", "ports": [
         {"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080}]}}));
@@ -105,7 +105,7 @@ fn pods_of_the_node_are_preferred() {
 fn the_boards_own_pods_are_where_they_are_now() {
     let mut items = Items::default();
     let mut put = |kind, name: &str, body: serde_json::Value| {
-        items.put(ItemKey::new(kind, "default", name), 1, body.to_string().into_bytes().into());
+        items.put(ItemKey::new(kind, "default", name), 1, body.to_string().as_bytes());
     };
     put(ItemKind::Service, "web", json!({"spec": {"clusterIP": "10.96.0.10", "ports": [{"port": 80}]}}));
     let endpoint = |ip: &str, node: &str, pod: &str, conditions: serde_json::Value| json!({"addresses": [ip], "nodeName": node,

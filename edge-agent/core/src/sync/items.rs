@@ -4,16 +4,24 @@
 //! Never: changes before the journal has them; iterates in an order that is not the keys'.
 
 use crate::api;
-use limpet_protocol::{InventoryEntry, ItemHash, ItemKey, ItemKind, SetDigest};
+use limpet_protocol::{InventoryEntry, ItemHash, ItemKey, ItemKind, SetDigest, dictionary, squeeze};
 use serde::de::DeserializeOwned;
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 /// One held item.
 #[derive(Clone, Debug)]
 pub struct Held {
     pub generation: u64,
     pub hash: ItemHash,
-    pub body: Arc<[u8]>,
+    /// With the words of the link's dictionary: a node holds many, and looks into few.
+    folded: Box<[u8]>,
+}
+
+impl Held {
+    /// The object's JSON.
+    pub fn body(&self) -> Vec<u8> {
+        squeeze::unfold(dictionary::WORDS, &self.folded, usize::MAX).unwrap_or_default()
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -45,7 +53,7 @@ impl Items {
 
     /// The object behind a key; `None` when it is not held or cannot be read.
     pub fn read<T: DeserializeOwned>(&self, kind: ItemKind, namespace: &str, name: &str) -> Option<T> {
-        api::parse(&self.get(kind, namespace, name)?.body).ok()
+        api::parse(&self.get(kind, namespace, name)?.body()).ok()
     }
 
     /// All items of a kind, in order of namespace and name.
@@ -66,13 +74,14 @@ impl Items {
         self.held.iter().map(entry).collect()
     }
 
-    pub fn put(&mut self, key: ItemKey, generation: u64, body: Arc<[u8]>) {
-        let hash = ItemHash::of(&body);
+    pub fn put(&mut self, key: ItemKey, generation: u64, body: &[u8]) {
+        let hash = ItemHash::of(body);
         if let Some(old) = self.held.get(&key) {
             self.digest.remove(&key, old.hash);
         }
         self.digest.add(&key, hash);
-        self.held.insert(key, Held { generation, hash, body });
+        let folded = dictionary::PREPARED.fold(body).into();
+        self.held.insert(key, Held { generation, hash, folded });
     }
 
     pub fn remove(&mut self, key: &ItemKey) -> bool {

@@ -14,7 +14,7 @@ use limpet_protocol::{
     SetDigest, SetStep, Up, Welcome, limits, squeeze,
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
 /// What the journal keeps for the cores. Append only: the order of variants is on disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -119,7 +119,7 @@ impl Sync {
     /// One journal record at the start. Records that are not for this module are passed over.
     pub fn replay(&mut self, record: Record) {
         match record {
-            Record::Put(item) => self.items.put(item.key, item.generation, Arc::from(item.body)),
+            Record::Put(item) => self.items.put(item.key, item.generation, &item.body),
             Record::Remove(key) => {
                 self.items.remove(&key);
             }
@@ -305,7 +305,7 @@ impl Sync {
     pub fn snapshot(&self) -> impl Iterator<Item = Record> + '_ {
         let ceiling = std::iter::once(Record::SessionCeiling(self.session_ceiling));
         ceiling.chain(self.items.all().map(|(key, held)| {
-            let body = held.body.to_vec();
+            let body = held.body();
             Record::Put(Item { key: key.clone(), generation: held.generation, body })
         }))
     }
@@ -323,7 +323,7 @@ fn whole(items: &Items, put: ItemStep) -> Option<Item> {
         0 => put.body,
         base => {
             let held = items.by_key(&put.key).filter(|held| held.hash.prefix() == base)?;
-            squeeze::unfold(&held.body, &put.body, limits::ITEM_BYTES_MAX).ok()?
+            squeeze::unfold(&held.body(), &put.body, limits::ITEM_BYTES_MAX).ok()?
         }
     };
     Some(Item { key: put.key, generation: put.generation, body })

@@ -100,7 +100,7 @@ fn equal_digests_need_nothing_and_older_generations_lose() {
     );
     let out = drain(&mut sync, true);
     assert!(out.iter().all(|o| matches!(o, SyncOutput::Send(Up::Ack(_)))), "{out:?}");
-    assert_eq!(&*sync.items().by_key(&key(1)).unwrap().body, b"a");
+    assert_eq!(&*sync.items().by_key(&key(1)).unwrap().body(), b"a");
 }
 
 #[test]

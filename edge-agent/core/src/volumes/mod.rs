@@ -109,13 +109,15 @@ pub fn reads(pod: &api::Pod, key: &ItemKey) -> bool {
     if key.namespace != pod.metadata.namespace {
         return false;
     }
-    let config = |c: &Option<api::ConfigMapSource>| c.as_ref().is_some_and(|c| c.name == key.name);
-    let secret = |s: &Option<api::SecretSource>| s.as_ref().is_some_and(|s| s.object_name() == key.name);
-    let projections = |v: &Volume| v.projected.iter().flat_map(|p| p.sources.clone()).collect::<Vec<_>>();
+    let config = |c: &Option<Box<api::ConfigMapSource>>| c.as_ref().is_some_and(|c| c.name == key.name);
+    let secret = |s: &Option<Box<api::SecretSource>>| s.as_ref().is_some_and(|s| s.object_name() == key.name);
+    let projections = |v: &Volume, is: &dyn Fn(&api::Projection) -> bool| {
+        v.projected.as_ref().is_some_and(|p| p.sources.iter().any(is))
+    };
     pod.spec.volumes.iter().any(|v| match key.kind {
         ItemKind::Claim => v.claim(&pod.metadata.name).is_some_and(|(name, _)| name == key.name),
-        ItemKind::ConfigMap => config(&v.config_map) || projections(v).iter().any(|p| config(&p.config_map)),
-        ItemKind::Secret => secret(&v.secret) || projections(v).iter().any(|p| secret(&p.secret)),
+        ItemKind::ConfigMap => config(&v.config_map) || projections(v, &|p| config(&p.config_map)),
+        ItemKind::Secret => secret(&v.secret) || projections(v, &|p| secret(&p.secret)),
         _ => false,
     })
 }
@@ -309,7 +311,7 @@ impl Files {
     ) -> Result<(), String> {
         let key = token_key(context.pod, volume, index);
         // An expired token is still mounted: the pod starts offline, and the hub sends a fresh one when it can.
-        let token: Option<api::Token> = items.by_key(&key).and_then(|held| api::parse(&held.body).ok());
+        let token: Option<api::Token> = items.by_key(&key).and_then(|held| api::parse(&held.body()).ok());
         let token = token.ok_or(TOKEN_MISSING)?;
         // As kubelet: readable by the group with fsGroup, else by the one user, else by its owner.
         let spec = &context.pod.spec;

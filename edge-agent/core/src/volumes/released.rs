@@ -54,7 +54,7 @@ mod tests {
 
     fn of(namespace: &str, name: &str, body: &Value) -> Vec<Result<Released, String>> {
         let mut items = Items::default();
-        items.put(ItemKey::new(ItemKind::Claim, namespace, name), 1, body.to_string().into_bytes().into());
+        items.put(ItemKey::new(ItemKind::Claim, namespace, name), 1, body.to_string().as_bytes());
         released(&items)
     }
 

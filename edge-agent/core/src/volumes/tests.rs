@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 fn items() -> Items {
     let mut items = Items::default();
     let mut put = |kind, name: &str, body: Value| {
-        items.put(ItemKey::new(kind, "default", name), 1, body.to_string().into_bytes().into());
+        items.put(ItemKey::new(kind, "default", name), 1, body.to_string().as_bytes());
     };
     put(ItemKind::ConfigMap, "cfg", json!({"data": {"a": "1", "b": "2"}, "binaryData": {"c": "AAE="}}));
     put(ItemKind::ConfigMap, "kube-root-ca.crt", json!({"data": {"ca.crt": "PEM"}}));
@@ -44,7 +44,7 @@ fn claims_are_the_volumes_behind_them() {
     let mut items = Items::default();
     let mut put = |name: &str, spec: Value| {
         let key = ItemKey::new(ItemKind::Claim, "default", name);
-        items.put(key, 1, json!({"spec": spec}).to_string().into_bytes().into());
+        items.put(key, 1, json!({"spec": spec}).to_string().as_bytes());
     };
     put("made", json!({"hostPath": {"path": "/v/made", "type": "DirectoryOrCreate"}, "volumeMode": "Filesystem"}));
     put("plain", json!({"hostPath": {"path": "/v/plain"}}));

@@ -103,7 +103,7 @@ fn a_deletion_goes_on_after_a_restart() {
     w.pod("p", spec());
     w.run(10_000);
     let key = limpet_protocol::ItemKey::new(ItemKind::Pod, "default", "p");
-    w.items.put(key, 99, object("p", spec(), Some(30)).to_string().into_bytes().into());
+    w.items.put(key, 99, object("p", spec(), Some(30)).to_string().as_bytes());
     let mut w = successor(w, vec![found(None, 0)]);
     w.run(5000);
     assert_eq!(w.gone, ["p"]);

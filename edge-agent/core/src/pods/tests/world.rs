@@ -93,7 +93,7 @@ impl World {
     pub fn put(&mut self, kind: ItemKind, name: &str, body: Value) {
         self.generation += 1;
         let key = ItemKey::new(kind, "default", name);
-        self.items.put(key.clone(), self.generation, body.to_string().into_bytes().into());
+        self.items.put(key.clone(), self.generation, body.to_string().as_bytes());
         self.input(Input::Changed(vec![key]));
     }
 
