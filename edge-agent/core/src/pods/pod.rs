@@ -195,7 +195,9 @@ impl LivePod {
             } else if c.ended.as_ref().is_some_and(|e| e.code == 255 && e.reason == "Unknown") {
                 c.ended = None;
             }
-            c.adopt(a.attempt, a.started_ms, now.mono_ms);
+            // What was told of this start stays: the record is older by what the start itself took, and a second may begin in it.
+            let started_ms = if same && c.started_ms > 0 { c.started_ms } else { a.started_ms };
+            c.adopt(a.attempt, started_ms, now.mono_ms);
             self.initialized |= c.role == Role::Main;
             if let Some(exit) = a.exit {
                 if same && c.ended.is_some() {

@@ -49,6 +49,20 @@ fn running_containers_are_adopted_and_not_restarted() {
 }
 
 #[test]
+fn the_time_of_a_start_stays_what_was_told() {
+    let mut w = World::new();
+    w.pod("p", one("Always", json!({})));
+    w.run(10_000);
+    let before = w.container("p", "c")["state"].clone();
+    // On record before the program ran, told when it did: in the second after.
+    let mut there = found(None, 0);
+    there.containers[0].started_ms = START_MS - 700;
+    let mut w = successor(w, vec![there]);
+    w.run(1000);
+    assert_eq!(w.container("p", "c")["state"], before);
+}
+
+#[test]
 fn what_ended_meanwhile_is_restarted_with_its_exit_code() {
     let mut w = World::new();
     w.pod("p", one("Always", json!({})));
