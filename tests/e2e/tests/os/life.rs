@@ -2,10 +2,11 @@
 //!
 //! In: a world. Out: what was not true. Never: a step that passes without looking at what it is about.
 
+use crate::node;
 use crate::world::{NODE, World};
 use limpet_e2e::{Result, wait};
 
-/// From the image to a pod that speaks.
+/// From the image to a pod that speaks, and what else a node does.
 pub fn first_steps(world: &mut World) -> Result<()> {
     let (first, again) = (world.image("image")?, world.image("again")?);
     wait::yes(first == again, || format!("two builds differ: {first}, {again}"))?;
@@ -18,7 +19,8 @@ pub fn first_steps(world: &mut World) -> Result<()> {
     world.first_start()?;
     grown(world)?;
     pod_logs_exec(world)?;
-    memory(world)
+    memory(world)?;
+    node::list(world)
 }
 
 pub fn all(world: &mut World) -> Result<()> {

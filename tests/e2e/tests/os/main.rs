@@ -5,6 +5,7 @@
 //! Never: KVM, or a judgement about an emulated second: times are printed, not judged.
 
 mod life;
+mod node;
 mod power;
 mod world;
 
