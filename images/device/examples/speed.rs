@@ -1,7 +1,8 @@
 //! Flashing beside `dd`, in turns, on one loop device: `cargo run --release -p limpet-device --example speed -- [MIB] [ROUNDS]`.
 //!
-//! In: root, room for three times MIB in the temporary folder. Out: seconds of both in each round, the ratio of the medians. The
-//! flasher's time is told up to the last byte written (what dd does) and with everything read back (what dd does not).
+//! In: root, room for three times MIB in the temporary folder. Out: seconds of both in each round on stderr, the ratios of the
+//! medians on stdout, a name and a value a line. Writing ends for both with the flush after the last byte; reading back and the
+//! first MiB, which the flasher writes last, are told beside it: `dd` is made to read as much, and sums nothing.
 //! Never: a judgement; whoever runs it knows what else the machine did.
 
 use limpet_device::flash::{Job, Phase, Progress, Target, write_all};
@@ -68,10 +69,18 @@ fn flash(image: &Path, device: &str, bytes: u64) -> Result<(f64, f64)> {
     Ok((watch.join().unwrap_or(whole), whole))
 }
 
-fn dd(image: &str, device: &str) -> Result<f64> {
+fn dd(words: &[&str]) -> Result<f64> {
     let begun = Instant::now();
-    sh("dd", &[&format!("if={image}"), &format!("of={device}"), "bs=4M", "oflag=direct", "conv=fsync"])?;
+    sh("dd", words)?;
     Ok(begun.elapsed().as_secs_f64())
+}
+
+fn dd_write(image: &str, device: &str) -> Result<f64> {
+    dd(&[&format!("if={image}"), &format!("of={device}"), "bs=4M", "oflag=direct", "conv=fsync"])
+}
+
+fn dd_read(device: &str) -> Result<f64> {
+    dd(&[&format!("if={device}"), "of=/dev/null", "bs=4M", "iflag=direct"])
 }
 
 fn median(mut all: Vec<f64>) -> f64 {
@@ -89,19 +98,37 @@ fn main() -> Result<()> {
     File::create(&card).and_then(|f| f.set_len((mib as u64) << 20)).map_err(|e| e.to_string())?;
     let device = sh("losetup", &["--find", "--show", "--direct-io=on", &card.to_string_lossy()])
         .or_else(|_| sh("losetup", &["--find", "--show", &card.to_string_lossy()]))?;
-    let outcome = (0..rounds).try_fold((Vec::new(), Vec::new(), Vec::new()), |(mut w, mut v, mut d), round| {
-        let (written, whole) = flash(&source, &device, (mib as u64) << 20)?;
-        let other = dd(&source.to_string_lossy(), &device)?;
-        println!("round {round}: flash {written:.2} s ({whole:.2} s with reading back), dd {other:.2} s");
-        (w.push(written), v.push(whole), d.push(other));
-        Ok::<_, String>((w, v, d))
-    });
+    let outcome = measure(&source, &device, (mib as u64) << 20, rounds);
     let cleaned = sh("losetup", &["-d", &device]);
     let _ = std::fs::remove_dir_all(&dir);
-    let (written, whole, other) = outcome?;
+    let [written, read, dd_written, dd_read] = outcome?;
     cleaned?;
-    let other = median(other);
-    let percent = |own: Vec<f64>| other / median(own) * 100.0;
-    println!("{:.0} % of dd's speed, {:.0} % with everything read back", percent(written), percent(whole));
+    println!("written\t{:.0} %", median(dd_written) / median(written) * 100.0);
+    println!("read back\t{:.0} %", median(dd_read) / median(read) * 100.0);
     Ok(())
+}
+
+/// Seconds: written, from then to the end, `dd` writing, `dd` reading. Who begins takes turns.
+fn measure(image: &Path, device: &str, bytes: u64, rounds: usize) -> Result<[Vec<f64>; 4]> {
+    let mut all: [Vec<f64>; 4] = Default::default();
+    let name = image.to_string_lossy();
+    // The file under the loop device gets its room now, and not from whoever comes first.
+    dd_write(&name, device)?;
+    for round in 0..rounds {
+        let mut other = [0.0; 2];
+        let mut own = (0.0, 0.0);
+        for turn in 0..2 {
+            match (round + turn) % 2 {
+                0 => own = flash(image, device, bytes)?,
+                _ => other = [dd_write(&name, device)?, dd_read(device)?],
+            }
+        }
+        let (written, rest) = (own.0, own.1 - own.0);
+        let [dd_written, dd_read] = other;
+        eprintln!("round {round}: written {written:.2} s, dd {dd_written:.2} s; read back {rest:.2} s, dd {dd_read:.2} s");
+        for (list, value) in all.iter_mut().zip([written, rest, dd_written, dd_read]) {
+            list.push(value);
+        }
+    }
+    Ok(all)
 }

@@ -6,8 +6,8 @@ pub const BOARD_BYTES_MAX: usize = 64 * 1024;
 pub const BLOCK_BYTES: usize = 4 << 20;
 /// The beginning of a card that is written last: without it no firmware and no kernel takes the card for a good one.
 pub const HEAD_BYTES: usize = 1 << 20;
-/// Blocks that are read ahead of the slowest card.
-pub const BLOCKS_AHEAD: usize = 4;
+/// Blocks in memory between the reader and the slowest card.
+pub const BLOCKS_AHEAD: usize = 8;
 /// A drive smaller than this holds no operating system.
 pub const DRIVE_BYTES_MIN: u64 = 64 << 20;
 /// A removable drive larger than this is more likely somebody's backup than a card.

@@ -78,7 +78,8 @@ pub fn run(args: &Args) -> Result<(), String> {
         return api::run(&args.load);
     }
     if args.flash {
-        return flash::run();
+        print(&flash::run()?);
+        return Ok(());
     }
     if let Some(boards) = args.boards {
         return fleet::run(boards);

@@ -5,6 +5,7 @@
 
 mod drives;
 mod guard;
+mod pipe;
 mod progress;
 mod target;
 mod write;

@@ -3,19 +3,26 @@
 //! In: a path. Out: writes and reads at offsets, past the page cache where the system lets us.
 //! Never: opens a drive that the kernel says somebody uses (O_EXCL).
 
-use rustix::fs::{Advice, Mode, OFlags};
+use rustix::{
+    fs::{Advice, Mode, OFlags},
+    io::Errno,
+};
 use std::{
     fs::File,
-    io,
+    io::{self, Seek, SeekFrom},
     os::{
         fd::AsFd,
         unix::fs::{FileExt, FileTypeExt, MetadataExt},
     },
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-/// Direct I/O wants memory, offsets and lengths in multiples of this.
+/// Direct I/O wants memory, offsets and lengths in multiples of this, at the most.
 const ALIGN: usize = 4096;
+/// And of this, at the least.
+const SECTOR: usize = 512;
+const ZEROS: [u8; ALIGN] = [0; ALIGN];
 
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
@@ -27,7 +34,7 @@ pub enum TargetError {
     Gone(String),
     #[error("{0} is full: the image is larger than it")]
     Full(String),
-    #[error("{0}: {1}")]
+    #[error("{0} fails: {1}; the card or its reader is broken, take another")]
     Io(String, io::Error),
 }
 
@@ -35,7 +42,9 @@ pub struct Target {
     file: File,
     path: PathBuf,
     is_device: bool,
-    direct: std::sync::atomic::AtomicBool,
+    /// Of a device, when it was opened.
+    bytes: u64,
+    direct: AtomicBool,
     /// What was done to it, for tests that cut the power in between.
     #[cfg(test)]
     pub log: std::sync::Arc<std::sync::Mutex<Vec<Step>>>,
@@ -57,16 +66,19 @@ impl Target {
         let opened = match is_device {
             // Without O_CREAT, O_EXCL means: not while it is mounted or held. The kernel itself is the last guard.
             true => open(base | OFlags::EXCL | OFlags::DIRECT).map(|fd| (fd, true)).or_else(|e| match e {
-                rustix::io::Errno::INVAL => open(base | OFlags::EXCL).map(|fd| (fd, false)),
+                Errno::INVAL => open(base | OFlags::EXCL).map(|fd| (fd, false)),
                 other => Err(other),
             }),
             false => open(base | OFlags::CREATE | OFlags::TRUNC).map(|fd| (fd, false)),
         };
         let (fd, direct) = opened.map_err(|e| explain(path, e.into()))?;
+        let file = File::from(fd);
+        let bytes = if is_device { (&file).seek(SeekFrom::End(0)).map_err(|e| explain(path, e))? } else { 0 };
         Ok(Target {
-            file: File::from(fd),
+            file,
             path: path.into(),
             is_device,
+            bytes,
             direct: direct.into(),
             #[cfg(test)]
             log: Default::default(),
@@ -87,7 +99,7 @@ impl Target {
         self.is_device.then(|| format!("{}:{}", rustix::fs::major(rdev), rustix::fs::minor(rdev)))
     }
 
-    /// `data` comes from `aligned`. A last piece that fills no sector is written without direct I/O.
+    /// `data` comes from `Aligned`. A last piece that fills no sector is written without direct I/O.
     pub fn write(&self, data: &[u8], offset: u64) -> Result<(), TargetError> {
         #[cfg(test)]
         self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(Step::Write(offset, data.to_vec()));
@@ -100,31 +112,64 @@ impl Target {
         self.with_fallback(length, || self.file.read_exact_at(&mut cell.borrow_mut(), offset))
     }
 
+    /// The same on the medium afterwards, but for a file that has just been made: there, what is not written reads as zeros.
+    pub fn write_or_skip(&self, data: &[u8], offset: u64) -> Result<(), TargetError> {
+        let zeros = || data.chunks(ZEROS.len()).all(|piece| *piece == ZEROS[..piece.len()]);
+        if self.is_device || !zeros() { self.write(data, offset) } else { Ok(()) }
+    }
+
+    /// A file ends there, also where its last part was skipped.
+    pub fn end_at(&self, bytes: u64) -> Result<(), TargetError> {
+        if self.is_device { Ok(()) } else { self.file.set_len(bytes).map_err(|e| self.why(e)) }
+    }
+
     fn with_fallback(&self, length: usize, work: impl Fn() -> io::Result<()>) -> Result<(), TargetError> {
-        use std::sync::atomic::Ordering::Relaxed;
-        if self.direct.load(Relaxed) && !length.is_multiple_of(ALIGN) {
-            self.buffered()?;
+        if !self.direct.load(Relaxed) {
+            return work().map_err(|e| self.why(e));
+        }
+        if !length.is_multiple_of(SECTOR) {
+            // The end of an odd image. What comes after it, reading back above all, is direct again.
+            return self.buffered(&work);
         }
         match work() {
-            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) && self.direct.load(Relaxed) => {
-                self.buffered()?;
-                work().map_err(|e| explain(&self.path, e))
+            // Sectors of another size, or a device that cannot.
+            Err(e) if e.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+                let done = self.buffered(&work);
+                if length.is_multiple_of(ALIGN) {
+                    self.direct.store(false, Relaxed);
+                    self.set_direct(false)?;
+                }
+                done
             }
-            other => other.map_err(|e| explain(&self.path, e)),
+            other => other.map_err(|e| self.why(e)),
         }
     }
 
-    fn buffered(&self) -> Result<(), TargetError> {
-        self.direct.store(false, std::sync::atomic::Ordering::Relaxed);
-        let flags = rustix::fs::fcntl_getfl(&self.file).map_err(|e| explain(&self.path, e.into()))?;
-        rustix::fs::fcntl_setfl(&self.file, flags - OFlags::DIRECT).map_err(|e| explain(&self.path, e.into()))
+    /// Through the page cache, this once.
+    fn buffered(&self, work: &impl Fn() -> io::Result<()>) -> Result<(), TargetError> {
+        self.set_direct(false)?;
+        let done = work().map_err(|e| self.why(e));
+        self.set_direct(true)?;
+        done
+    }
+
+    fn set_direct(&self, on: bool) -> Result<(), TargetError> {
+        let flags = rustix::fs::fcntl_getfl(&self.file).map_err(|e| self.why(e.into()))? - OFlags::DIRECT;
+        let flags = if on { flags | OFlags::DIRECT } else { flags };
+        rustix::fs::fcntl_setfl(&self.file, flags).map_err(|e| self.why(e.into()))
+    }
+
+    /// A reader whose card was pulled is still there, and says only that the drive has come to its end.
+    fn why(&self, error: io::Error) -> TargetError {
+        let other = self.is_device && (&self.file).seek(SeekFrom::End(0)).is_ok_and(|bytes| bytes != self.bytes);
+        if other { TargetError::Gone(self.path.display().to_string()) } else { explain(&self.path, error) }
     }
 
     /// Everything is on the medium, and the next read comes from there.
     pub fn sync(&self) -> Result<(), TargetError> {
         #[cfg(test)]
         self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(Step::Sync);
-        self.file.sync_all().map_err(|e| explain(&self.path, e))?;
+        self.file.sync_all().map_err(|e| self.why(e))?;
         // Advice only: a file system without it reads from memory.
         let _ = rustix::fs::fadvise(self.file.as_fd(), 0, None, Advice::DontNeed);
         Ok(())
@@ -145,7 +190,6 @@ impl Target {
 }
 
 fn explain(path: &Path, error: io::Error) -> TargetError {
-    use rustix::io::Errno;
     let name = path.display().to_string();
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::BUSY) => TargetError::Busy(name),
@@ -171,10 +215,6 @@ impl Aligned {
         let memory = vec![0u8; length + ALIGN];
         let from = memory.as_ptr().align_offset(ALIGN);
         Aligned { memory, from, length }
-    }
-
-    pub fn truncate(&mut self, length: usize) {
-        self.length = self.length.min(length);
     }
 }
 

@@ -4,4 +4,5 @@
 
 mod machines;
 mod power;
+mod pulled;
 mod writing;

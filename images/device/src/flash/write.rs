@@ -5,17 +5,17 @@
 //! image was damaged, or that read back wrong, is never taken for a good one. Never: lets one bad card spoil the others.
 
 use super::{
+    pipe::{self, Block, Sum},
     progress::{Phase, Progress},
     target::{Aligned, Target, TargetError},
 };
-use crate::limits::{BLOCK_BYTES, BLOCKS_AHEAD, HEAD_BYTES, IMAGE_BYTES_MAX};
-use crate::table::{self, TableError};
-use sha2::{Digest, Sha256};
+use crate::limits::{BLOCK_BYTES, HEAD_BYTES};
+use crate::table::TableError;
 use std::{
     io::{self, Read},
     sync::{
         Arc,
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, sync_channel},
     },
 };
 
@@ -58,44 +58,32 @@ pub struct Job<'a> {
 pub struct CardDone {
     pub path: std::path::PathBuf,
     pub bytes: u64,
-    /// SHA-256 over the image as it was sent to the card.
-    pub sha256: String,
     /// The reader has let go of it.
     pub ejected: bool,
-}
-
-struct Block {
-    offset: u64,
-    data: Aligned,
-    sha256: [u8; 32],
 }
 
 /// `total`: bytes of the unpacked image where known.
 pub fn write_all(source: impl Read, total: Option<u64>, jobs: Vec<Job<'_>>) -> Vec<Result<CardDone, FlashError>> {
     std::thread::scope(|scope| {
-        let mut senders: Vec<Option<SyncSender<Arc<Block>>>> = Vec::new();
+        let mut lines = Vec::new();
         let mut threads = Vec::new();
         for job in jobs {
-            let (sender, receiver) = sync_channel(BLOCKS_AHEAD);
+            let (line, blocks) = pipe::line();
             let (told, verdict) = sync_channel(1);
             let path = job.target.path().display().to_string();
-            senders.push(Some(sender));
-            threads.push((path, told, scope.spawn(move || card(job, total, &receiver, &verdict))));
+            lines.push(line);
+            threads.push((path, told, scope.spawn(move || card(job, total, &blocks, &verdict))));
         }
-        let read = send(source, total, &mut senders);
-        // Closing the channels tells the cards that this is all; the verdict, whether it was whole, and its checksum.
-        senders.clear();
-        let (whole, mut read) = match read {
-            Ok(sum) => (Some(sum), None),
-            Err(why) => (None, Some(why)),
-        };
+        let mut read = pipe::send(source, total, &mut lines);
+        // Closing the lines tells the cards that this is all; the verdict, whether it was whole.
+        drop(lines);
         let mut results = Vec::new();
         for (path, told, thread) in threads {
-            let _ = told.send(whole.clone());
+            let _ = told.send(read.is_ok());
             let result = thread.join().unwrap_or(Err(FlashError::Thread(path)));
             results.push(match (result, &mut read) {
                 // The cards only know that the stream ended early; the reason is here.
-                (Err(FlashError::Source(_)), Some(why)) => Err(again(why)),
+                (Err(FlashError::Source(_)), Err(why)) => Err(again(why)),
                 (other, _) => other,
             });
         }
@@ -111,83 +99,16 @@ fn again(why: &FlashError) -> FlashError {
         FlashError::Table(TableError::Damaged(w)) => FlashError::Table(TableError::Damaged(w)),
         FlashError::Table(TableError::Beyond(n)) => FlashError::Table(TableError::Beyond(*n)),
         FlashError::Source(e) => FlashError::Source(io::Error::new(e.kind(), e.to_string())),
+        FlashError::Thread(who) => FlashError::Thread(who.clone()),
         other => FlashError::Source(io::Error::other(other.to_string())),
     }
-}
-
-/// Reads and sums once for all cards: what writes does nothing else. Ends early when no card is left.
-fn send(
-    mut source: impl Read,
-    total: Option<u64>,
-    cards: &mut [Option<SyncSender<Arc<Block>>>],
-) -> Result<String, FlashError> {
-    let mut offset = 0u64;
-    let mut whole = Sha256::new();
-    loop {
-        let mut data = Aligned::new(BLOCK_BYTES);
-        let got = fill(&mut source, &mut data).map_err(|e| FlashError::Source(plain(e)))?;
-        if offset == 0 {
-            if got == 0 {
-                return Err(FlashError::Empty);
-            }
-            // What is no image of a card is refused before a card is touched.
-            table::read(&data[..got], total.unwrap_or(IMAGE_BYTES_MAX))?;
-        }
-        if got == 0 {
-            return match total {
-                Some(total) if total != offset => {
-                    let why = format!("it ends after {offset} of {total} bytes");
-                    Err(FlashError::Source(io::Error::new(io::ErrorKind::UnexpectedEof, why)))
-                }
-                _ => Ok(whole.finalize().iter().map(|b| format!("{b:02x}")).collect()),
-            };
-        }
-        data.truncate(got);
-        whole.update(&*data);
-        let sha256 = Sha256::digest(&*data).into();
-        let block = Arc::new(Block { offset, data, sha256 });
-        offset += got as u64;
-        if offset > IMAGE_BYTES_MAX {
-            return Err(FlashError::Bomb(IMAGE_BYTES_MAX >> 30));
-        }
-        for card in cards.iter_mut() {
-            // A card that failed has closed its end; the others go on.
-            if card.as_ref().is_some_and(|c| c.send(block.clone()).is_err()) {
-                *card = None;
-            }
-        }
-        if cards.iter().all(Option::is_none) {
-            return Ok(String::new());
-        }
-    }
-}
-
-/// What a decompressor says of a file that was cut off.
-fn plain(error: io::Error) -> io::Error {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "the packed file ends in the middle"),
-        _ => error,
-    }
-}
-
-fn fill(source: &mut impl Read, into: &mut [u8]) -> io::Result<usize> {
-    let mut got = 0;
-    while got < into.len() {
-        match source.read(&mut into[got..]) {
-            Ok(0) => break,
-            Ok(n) => got += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(got)
 }
 
 fn card(
     mut job: Job<'_>,
     total: Option<u64>,
     blocks: &Receiver<Arc<Block>>,
-    verdict: &Receiver<Option<String>>,
+    verdict: &Receiver<bool>,
 ) -> Result<CardDone, FlashError> {
     let outcome = card_steps(&mut job, total, blocks, verdict);
     job.progress.begin(if outcome.is_ok() { Phase::Finished } else { Phase::Failed }, 0);
@@ -198,35 +119,33 @@ fn card_steps(
     job: &mut Job<'_>,
     total: Option<u64>,
     blocks: &Receiver<Arc<Block>>,
-    verdict: &Receiver<Option<String>>,
+    verdict: &Receiver<bool>,
 ) -> Result<CardDone, FlashError> {
     let (target, progress) = (&job.target, &job.progress);
     progress.begin(Phase::Writing, total.unwrap_or(0));
     let mut head: Option<Aligned> = None;
-    let mut sums: Vec<(u64, usize, [u8; 32])> = Vec::new();
+    let mut sums: Vec<Sum> = Vec::new();
     for block in blocks {
-        let (mut offset, mut data) = (block.offset, &*block.data);
-        if offset == 0 {
-            let split = data.len().min(HEAD_BYTES);
-            let mut kept = Aligned::new(split);
-            kept.copy_from_slice(&data[..split]);
+        let sum = &block.sum;
+        if sum.offset == 0 {
+            let mut kept = Aligned::new(sum.length);
+            kept.copy_from_slice(&block);
             head = Some(kept);
             // From here on the card has no partition table, neither the old one nor the new.
-            target.write(&Aligned::new(if target.is_device() { HEAD_BYTES } else { split }), 0)?;
+            target.write(&Aligned::new(if target.is_device() { HEAD_BYTES } else { sum.length }), 0)?;
             target.sync()?;
-            (offset, data) = (split as u64, &data[split..]);
-            sums.push((offset, data.len(), Sha256::digest(data).into()));
         } else {
-            sums.push((offset, data.len(), block.sha256));
+            target.write_or_skip(&block, sum.offset)?;
+            sums.push(*sum);
         }
-        target.write(data, offset)?;
-        progress.advance(block.data.len() as u64);
+        progress.advance(sum.length as u64);
     }
+    let bytes = sums.last().map(|sum| sum.offset + sum.length as u64);
+    bytes.map_or(Ok(()), |bytes| target.end_at(bytes))?;
     target.sync()?;
     let cut_off = || FlashError::Source(io::Error::other("it ended too early"));
-    let sha256 = verdict.recv().ok().flatten().ok_or_else(cut_off)?;
-    let mut head = head.ok_or_else(cut_off)?;
-    let bytes = sums.last().map_or(0, |(offset, length, _)| offset + *length as u64);
+    let mut head = head.filter(|_| verdict.recv() == Ok(true)).ok_or_else(cut_off)?;
+    let bytes = bytes.unwrap_or(head.len() as u64);
     progress.begin(Phase::Verifying, bytes);
     verify(target, progress, &sums)?;
     if let Some(finish) = job.finish.take() {
@@ -248,18 +167,42 @@ fn card_steps(
     if *back != *head {
         return Err(FlashError::Verify(target.path().display().to_string(), 0));
     }
-    Ok(CardDone { path: target.path().into(), bytes, sha256, ejected: target.eject() })
+    Ok(CardDone { path: target.path().into(), bytes, ejected: target.eject() })
 }
 
-fn verify(target: &Target, progress: &Progress, sums: &[(u64, usize, [u8; 32])]) -> Result<(), FlashError> {
-    let mut back = Aligned::new(BLOCK_BYTES);
-    for (offset, length, sum) in sums {
-        let piece = &mut back[..*length];
-        target.read(piece, *offset)?;
-        if <[u8; 32]>::from(Sha256::digest(&*piece)) != *sum {
-            return Err(FlashError::Verify(target.path().display().to_string(), *offset));
+/// Reads what lies on the card, past the page cache and after a flush, and compares its sums with those of what came out of the
+/// image. One block is read while another is summed.
+fn verify(target: &Target, progress: &Progress, sums: &[Sum]) -> Result<(), FlashError> {
+    const BLOCKS: usize = 3;
+    std::thread::scope(|scope| {
+        let (full, read) = sync_channel::<(&Sum, Aligned)>(BLOCKS);
+        let (back, free) = sync_channel(BLOCKS);
+        for _ in 0..BLOCKS {
+            let _ = back.send(Aligned::new(BLOCK_BYTES));
         }
-        progress.advance(*length as u64);
-    }
-    Ok(())
+        let judge = scope.spawn(move || {
+            for (sum, memory) in read {
+                if !sum.fits(&memory[..sum.length]) {
+                    return Some(sum.offset);
+                }
+                progress.advance(sum.length as u64);
+                let _ = back.send(memory);
+            }
+            None
+        });
+        let reading = sums.iter().try_for_each(|sum| {
+            // Both ends are closed once the judge has found something.
+            let Ok(mut memory) = free.recv() else { return Ok(()) };
+            target.read(&mut memory[..sum.length], sum.offset)?;
+            let _ = full.send((sum, memory));
+            Ok::<_, FlashError>(())
+        });
+        drop(full);
+        let name = target.path().display().to_string();
+        match judge.join() {
+            Ok(None) => reading,
+            Ok(Some(offset)) => Err(FlashError::Verify(name, offset)),
+            Err(_) => Err(FlashError::Thread(name)),
+        }
+    })
 }
