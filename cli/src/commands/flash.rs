@@ -240,6 +240,7 @@ fn provide(board: &Board, wish: &Wish, agent: &Result<Vec<u8>, String>, target: 
     let bytes = std::fs::File::open(target.path()).and_then(|mut f| io::Seek::seek(&mut f, io::SeekFrom::End(0)));
     let areas = table::read(head, bytes.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
     let system = inject::find(target.path(), &areas).map_err(|e| e.to_string())?;
+    inject::fits(target.path(), &system, board).map_err(|e| e.to_string())?;
     let files = match &system {
         System::Limpet { .. } => vec![provision::limpet_os(wish)?],
         System::Other { traits, .. } => {

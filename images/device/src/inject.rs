@@ -7,6 +7,7 @@
 mod ext4;
 mod fat;
 
+use crate::board::Board;
 use crate::limits::INJECTED_BYTES_MAX;
 use crate::provision::{Network, Place, Put, Traits};
 use crate::table::{Area, FileSystem, file_system};
@@ -31,6 +32,15 @@ pub enum InjectError {
     Io(#[from] io::Error),
     #[error("{0:?} is not a path that can be put into an image")]
     Path(String),
+    #[error("the image is Limpet OS for the board {has}, not for {board}: make one with `limpet image build --board {board}`")]
+    OtherBoard { has: String, board: String },
+    #[error("the image's programs are for {has}, and {board} runs {wants}: take the system's edition for {wants}")]
+    OtherArchitecture { has: &'static str, board: String, wants: String },
+    #[error(
+        "the image's root file system was in use when it was copied: what is put into it would be undone at the first start; \
+         take the image as it is published, or run e2fsck on that file system"
+    )]
+    Journal,
 }
 
 /// Whose system it is, and where its parts are.
@@ -93,6 +103,44 @@ pub fn put_all(target: &Path, system: &System, files: &[Put]) -> Result<(), Inje
             ext4::put(target, root, &of(Place::Root))?;
             boot.as_ref().map_or(Ok(()), |boot| fat::put(target, boot, &of(Place::Boot)))
         }
+    }
+}
+
+/// Whether the system on the card is one for this board, as far as can be seen: a card that cannot start is not finished.
+pub fn fits(target: &Path, system: &System, board: &Board) -> Result<(), InjectError> {
+    match system {
+        System::Limpet { system } => {
+            let mark = fat::read(target, system, LIMPET_MARK)?;
+            let has: String = String::from_utf8_lossy(&mark).trim().chars().take(64).collect();
+            if has == board.name { Ok(()) } else { Err(InjectError::OtherBoard { has, board: board.name.clone() }) }
+        }
+        System::Other { root, .. } => {
+            if ext4::has_journal_to_replay(target, root)? {
+                return Err(InjectError::Journal);
+            }
+            let wants = board.architecture.clone();
+            match ext4::beginnings(target, root, &PROGRAMS)?.iter().find_map(|first| architecture(first)) {
+                Some(has) if has != wants => Err(InjectError::OtherArchitecture { has, board: board.name.clone(), wants }),
+                _ => Ok(()),
+            }
+        }
+    }
+}
+
+/// Each system has one of them.
+const PROGRAMS: [&str; 6] = ["/usr/bin/bash", "/bin/bash", "/usr/bin/dash", "/bin/dash", "/bin/busybox", "/usr/bin/busybox"];
+
+/// Kubernetes' word for whom a program is made, from the beginning of its ELF file.
+fn architecture(first: &[u8]) -> Option<&'static str> {
+    let is_little = first.starts_with(b"\x7fELF") && first.get(5) == Some(&1);
+    match u16::from_le_bytes(first.get(18..20)?.try_into().ok()?) {
+        _ if !is_little => None,
+        3 => Some("386"),
+        40 => Some("arm"),
+        62 => Some("amd64"),
+        183 => Some("arm64"),
+        243 => Some("riscv64"),
+        _ => None,
     }
 }
 

@@ -20,6 +20,8 @@ mod uboot;
 pub use build::{Inputs, Made, image, update};
 pub use bundle::{Key, public_key};
 pub use deb::files as package_files;
+#[cfg(test)]
+pub(crate) use gpt::tables as tables_of;
 pub use packages::{Origin, Package, fetch, fetch_named};
 
 /// The builder mends what the sentence names.

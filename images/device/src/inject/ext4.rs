@@ -9,7 +9,7 @@ use crate::table::Area;
 use std::{
     fs,
     io::Write,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -51,6 +51,35 @@ pub fn paths(target: &Path, area: &Area, wanted: &[&str]) -> Result<Vec<bool>, I
     let said = run(target, area, false, &requests, None)?;
     let answers: Vec<&str> = said.split("debugfs: stat ").skip(1).collect();
     Ok((0..wanted.len()).map(|i| answers.get(i).is_some_and(|a| a.contains("Inode:"))).collect())
+}
+
+/// Bytes of the file system's description of itself, 1,024 from its beginning on.
+fn description(target: &Path, area: &Area) -> Result<[u8; 1024], InjectError> {
+    let mut all = [0; 1024];
+    fs::File::open(target)?.read_exact_at(&mut all, area.start + 1024)?;
+    Ok(all)
+}
+
+/// It was in use when it was copied: its next mount overwrites places that look free now.
+pub fn has_journal_to_replay(target: &Path, area: &Area) -> Result<bool, InjectError> {
+    const RECOVER: u8 = 4;
+    Ok(description(target, area)?[0x60] & RECOVER != 0)
+}
+
+/// The first bytes of these files, none of what is no file there.
+pub fn beginnings(target: &Path, area: &Area, wanted: &[&str]) -> Result<Vec<Vec<u8>>, InjectError> {
+    const BYTES: usize = 64;
+    let shift = u32::from(description(target, area)?[0x18]);
+    let requests: String = wanted.iter().map(|p| format!("bmap {p} 0\n")).collect();
+    let said = run(target, area, false, &requests, None)?;
+    let blocks = said.split("debugfs: bmap ").skip(1).map(|answer| answer.lines().nth(1)?.trim().parse::<u64>().ok());
+    let file = fs::File::open(target)?;
+    let begin = |block: Option<u64>| {
+        let mut first = vec![0; BYTES];
+        let within = block.filter(|b| *b > 0)?.checked_mul(1024u64.checked_shl(shift)?).filter(|at| *at < area.bytes)?;
+        file.read_exact_at(&mut first, area.start + within).ok().map(|()| first)
+    };
+    Ok(blocks.map(|block| begin(block).unwrap_or_default()).collect())
 }
 
 /// A folder that goes away with what was in it: the join token is among it.

@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod layouts;
+
 use super::*;
 use crate::provision::{What, Wish, recipe};
 use crate::table;
@@ -141,6 +143,66 @@ fn images_that_cannot_be_prepared_are_told_apart() {
         assert!(matches!(put_all(&path, &system, &[put(bad, 1)]), Err(InjectError::Path(_))), "{bad}");
     }
     fsck(&path, &root);
+}
+
+/// An image for another machine would be a card that never starts: told, and not finished.
+#[test]
+fn a_system_for_another_machine_is_told() {
+    let elf = |machine: u16| {
+        let mut program = b"\x7fELF\x02\x01\x01".to_vec();
+        program.resize(18, 0);
+        program.extend(machine.to_le_bytes());
+        program.resize(5000, 7);
+        program
+    };
+    let board = |name: &str| crate::board::find(name).unwrap();
+    for (program, place, machine, arm, arm64) in [
+        ("bash", "usr/bin", 183, false, true),
+        ("bash", "bin", 40, true, false),
+        ("busybox", "bin", 62, false, false),
+        // Nothing that can be known is no reason to refuse.
+        ("unknown", "bin", 62, true, true),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("tree").join(place)).unwrap();
+        fs::write(dir.path().join("tree").join(place).join(program), elf(machine)).unwrap();
+        let Some(path) = card(dir.path(), 16, &["etc"]) else { return };
+        let (system, ..) = other(&path);
+        for (name, fits_it) in [("raspberry-pi-zero-w", arm), ("raspberry-pi-4", arm64)] {
+            let said = fits(&path, &system, &board(name));
+            assert_eq!(said.is_ok(), fits_it, "{program} of {machine}: {said:?}");
+            let said = said.err().map(|e| e.to_string()).unwrap_or_default();
+            assert!(fits_it || (said.contains(name) && said.contains("take the system's edition for")), "{said}");
+        }
+    }
+}
+
+#[test]
+fn limpet_os_of_another_board_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(path) = card(dir.path(), 16, &[]) else { return };
+    let area = areas(&path)[0].clone();
+    let mark = |name: &[u8]| Put { place: Place::Boot, path: LIMPET_MARK.into(), mode: 0o644, what: What::File(name.to_vec()) };
+    fat::put(&path, &area, &[mark(b"qemu-arm64")]).unwrap();
+    let system = find(&path, &areas(&path)).unwrap();
+    let board = |name: &str| crate::board::find(name).unwrap();
+    fits(&path, &system, &board("qemu-arm64")).unwrap();
+    let said = fits(&path, &system, &board("raspberry-pi-4")).unwrap_err().to_string();
+    assert!(said.contains("for the board qemu-arm64") && said.contains("--board raspberry-pi-4"), "{said}");
+}
+
+/// A copy of a running system's card: the journal's next replay would undo what is put there.
+#[test]
+fn a_file_system_with_a_journal_to_replay_is_not_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(path) = card(dir.path(), 16, &["etc"]) else { return };
+    let (system, root, ..) = other(&path);
+    let board = crate::board::find("raspberry-pi-4").unwrap();
+    fits(&path, &system, &board).unwrap();
+    let image = format!("{}?offset={}", path.display(), root.start);
+    assert!(tool(&["debugfs", "-w", "-R", "feature needs_recovery", &image]));
+    let said = fits(&path, &system, &board).unwrap_err();
+    assert!(matches!(said, InjectError::Journal), "{said}");
 }
 
 #[test]

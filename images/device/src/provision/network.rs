@@ -107,7 +107,8 @@ fn netplan(wish: &Wish) -> Vec<Put> {
             let _ = writeln!(text, "          auth: {{key-management: {management}, password: {}}}", quoted(password));
         }
     } else if wish.address.is_some() {
-        text.push_str("  ethernets:\n    limpet-wired:\n      match: {name: \"e*\"}\n");
+        // networkd goes by the first file that fits, and images have one of their own, for DHCP: this name is before theirs.
+        text.push_str("  ethernets:\n    aa-limpet-wired:\n      match: {name: \"e*\"}\n");
         address(&mut text);
     }
     if let Some(apn) = &wish.cellular_apn {
