@@ -166,7 +166,7 @@ pub fn container_id(uid: &str, container: &str, attempt: u32) -> String {
     let mut text = String::with_capacity(64);
     for half in 0..2 {
         for byte in ItemHash::of(format!("{half}/{uid}/{container}/{attempt}").as_bytes()).0 {
-            text.push_str(&format!("{byte:02x}"));
+            text.extend([byte >> 4, byte & 15].map(|half| char::from_digit(u32::from(half), 16).unwrap_or_default()));
         }
     }
     text

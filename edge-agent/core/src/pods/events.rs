@@ -5,7 +5,7 @@
 
 use super::{Action, Uid, mark};
 use crate::clock::{Now, rfc3339};
-use serde_json::json;
+use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 
 const REMEMBERED_MAX: usize = 256;
@@ -44,6 +44,50 @@ struct Seen {
 struct Bucket {
     left: u32,
     filled_ms: u64,
+}
+
+/// v1 Event as it is written; fields in the order of the alphabet.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Event<'a> {
+    api_version: &'a str,
+    count: u32,
+    first_timestamp: String,
+    involved_object: About<'a>,
+    kind: &'a str,
+    last_timestamp: String,
+    message: &'a str,
+    metadata: Named<'a>,
+    reason: &'a str,
+    reporting_component: &'a str,
+    reporting_instance: &'a str,
+    source: Source<'a>,
+    #[serde(rename = "type")]
+    type_: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct About<'a> {
+    api_version: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field_path: Option<&'a str>,
+    kind: &'a str,
+    name: &'a str,
+    namespace: &'a str,
+    uid: &'a str,
+}
+
+#[derive(Serialize)]
+struct Named<'a> {
+    name: &'a str,
+    namespace: &'a str,
+}
+
+#[derive(Serialize)]
+struct Source<'a> {
+    component: &'a str,
+    host: &'a str,
 }
 
 #[derive(Debug, Default)]
@@ -85,25 +129,31 @@ impl Recorder {
             },
         };
         let seen = Seen { count: seen.count.saturating_add(1), ..seen };
-        let mut about = json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "namespace": subject.namespace, "name": subject.name, "uid": &**subject.uid,
-        });
-        if let Some(path) = subject.field_path {
-            about["fieldPath"] = path.into();
-        }
-        let event = json!({
-            "apiVersion": "v1", "kind": "Event",
-            "metadata": {"name": format!("{}.{:x}", subject.name, seen.stamp), "namespace": subject.namespace},
-            "involvedObject": about,
-            "type": if kind == Kind::Normal { "Normal" } else { "Warning" },
-            "reason": reason, "message": message,
-            "source": {"component": "kubelet", "host": node},
-            "reportingComponent": "kubelet", "reportingInstance": node,
-            "firstTimestamp": rfc3339(seen.first_ms), "lastTimestamp": rfc3339(now.wall_ms),
-            "count": seen.count,
-        });
-        out.push_back(Action::Event(event.to_string().into_bytes()));
+        let name = format!("{}.{:x}", subject.name, seen.stamp);
+        let event = Event {
+            api_version: "v1",
+            count: seen.count,
+            first_timestamp: rfc3339(seen.first_ms),
+            involved_object: About {
+                api_version: "v1",
+                field_path: subject.field_path.as_deref(),
+                kind: "Pod",
+                name: subject.name,
+                namespace: subject.namespace,
+                uid: subject.uid,
+            },
+            kind: "Event",
+            last_timestamp: rfc3339(now.wall_ms),
+            message,
+            metadata: Named { name: &name, namespace: subject.namespace },
+            reason,
+            reporting_component: "kubelet",
+            reporting_instance: node,
+            source: Source { component: "kubelet", host: node },
+            type_: if kind == Kind::Normal { "Normal" } else { "Warning" },
+        };
+        // Nothing in it can fail to be written.
+        out.push_back(Action::Event(serde_json::to_vec(&event).unwrap_or_default()));
         if self.seen.len() >= REMEMBERED_MAX {
             self.seen.remove(0);
         }

@@ -16,6 +16,7 @@ mod policy;
 mod probe;
 mod reading;
 mod resize;
+mod shown;
 mod statics;
 mod status;
 mod stop;

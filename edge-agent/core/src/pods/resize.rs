@@ -193,7 +193,7 @@ impl LivePod {
             .filter(|c| matches!(c.role, Role::Main | Role::Sidecar))
             .filter_map(|c| {
                 let r = wanted(&self.facts.object, &c.name)?;
-                Some(json!({"name": &*c.name, "resources": super::status::resources(r)}))
+                Some(json!({"name": &*c.name, "resources": super::shown::Shown::from(r)}))
             })
             .collect();
         let mut facts = json!({"containers": containers, "generation": self.facts.object.metadata.generation});

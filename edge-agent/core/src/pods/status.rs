@@ -1,6 +1,7 @@
 //! A pod's v1 PodStatus, as kubelet would write it.
 //!
-//! In: the pod's state. Out: JSON. The rules for phase and conditions are kubelet's.
+//! In: the pod's state. Out: JSON, written at once (`shown`): it is asked for after every event of a pod. The rules for phase and
+//! conditions are kubelet's.
 //! Never: a time that changes without the thing it dates.
 
 use super::{
@@ -8,14 +9,13 @@ use super::{
     Terminated,
     container::{Container, Facts, Role, State},
     pod::{Goal, LivePod, Step, Teardown},
+    shown,
 };
 use crate::{
-    api::{Quantity, Resources},
     clock::{Now, rfc3339},
     plan::{HostFacts, container_id, qos},
 };
-use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
 /// Since when each condition has its value.
 #[derive(Clone, Debug, Default)]
@@ -54,47 +54,41 @@ pub(super) fn status_again(pod: &LivePod, host: &HostFacts, now: Now) -> Vec<u8>
 
 fn rendered(pod: &LivePod, dated: &mut Conditions, host: &HostFacts, now: Now) -> Vec<u8> {
     let phase = phase(pod);
-    let mut status = Map::new();
-    if let Some(generation) = pod.facts.object.metadata.generation {
-        status.insert("observedGeneration".into(), generation.into());
-    }
-    status.insert("phase".into(), phase.into());
-    if let Some(terminal) = pod.terminal.as_ref().filter(|t| !t.reason.is_empty()) {
-        status.insert("reason".into(), terminal.reason.clone().into());
-        status.insert("message".into(), terminal.message.clone().into());
-    }
-    status.insert("conditions".into(), conditions(pod, dated, phase, now));
-    let address = |ips: &[String]| -> Vec<Value> { ips.iter().map(|ip| json!({"ip": ip})).collect() };
-    if let Some(first) = host.ips.first() {
-        status.insert("hostIP".into(), first.clone().into());
-        status.insert("hostIPs".into(), address(&host.ips).into());
-    }
-    if let Some(first) = pod.facts.ips.first() {
-        status.insert("podIP".into(), first.clone().into());
-        status.insert("podIPs".into(), address(&pod.facts.ips).into());
-    }
-    status.insert("startTime".into(), rfc3339(pod.start_ms).into());
-    status.insert("qosClass".into(), qos(&pod.facts.object.spec).name().into());
+    let conditions = conditions(pod, dated, phase, now);
+    let terminal = pod.terminal.as_ref().filter(|t| !t.reason.is_empty());
     let before = |c: &Container| matches!(c.role, Role::Init | Role::Sidecar);
     let waiting = if !pod.initialized && pod.containers.iter().any(before) {
         "PodInitializing"
     } else {
         "ContainerCreating"
     };
-    let render = |c: &Container| container_status(c, &pod.facts, waiting);
-    let init: Vec<Value> = pod.containers.iter().filter(|c| before(c)).map(render).collect();
-    if !init.is_empty() {
-        status.insert("initContainerStatuses".into(), init.into());
-    }
-    let ephemeral = pod.containers.iter().filter(|c| c.role == Role::Ephemeral);
-    let ephemeral: Vec<Value> = ephemeral.map(|c| container_status(c, &pod.facts, "ContainerCreating")).collect();
-    if !ephemeral.is_empty() {
-        status.insert("ephemeralContainerStatuses".into(), ephemeral.into());
-    }
-    let mut mains: Vec<&Container> = pod.containers.iter().filter(|c| c.role == Role::Main).collect();
+    let of = |c: &&Container, role: Role| c.role == role;
+    let mut mains: Vec<&Container> = pod.containers.iter().filter(|c| of(c, Role::Main)).collect();
     mains.sort_by(|a, b| a.name.cmp(&b.name));
-    status.insert("containerStatuses".into(), mains.into_iter().map(render).collect::<Vec<_>>().into());
-    Value::Object(status).to_string().into_bytes()
+    let init = pod.containers.iter().filter(|c| before(c));
+    let ephemeral = pod.containers.iter().filter(|c| of(c, Role::Ephemeral));
+    let status = shown::Status {
+        conditions,
+        container_statuses: mains.into_iter().map(|c| container_status(c, &pod.facts, waiting)).collect(),
+        ephemeral_container_statuses: ephemeral.map(|c| container_status(c, &pod.facts, "ContainerCreating")).collect(),
+        host_ip: host.ips.first().map(String::as_str),
+        host_ips: addresses(&host.ips),
+        init_container_statuses: init.map(|c| container_status(c, &pod.facts, waiting)).collect(),
+        message: terminal.map(|t| t.message.as_str()),
+        observed_generation: pod.facts.object.metadata.generation,
+        phase,
+        pod_ip: pod.facts.ips.first().map(String::as_str),
+        pod_ips: addresses(&pod.facts.ips),
+        qos_class: qos(&pod.facts.object.spec).name(),
+        reason: terminal.map(|t| t.reason.as_str()),
+        start_time: rfc3339(pod.start_ms),
+    };
+    // Nothing in it can fail to be written.
+    serde_json::to_vec(&status).unwrap_or_default()
+}
+
+fn addresses(ips: &[String]) -> Vec<shown::Address<'_>> {
+    ips.iter().map(|ip| shown::Address { ip }).collect()
 }
 
 fn phase(pod: &LivePod) -> &'static str {
@@ -144,7 +138,7 @@ pub(super) fn is_ready(pod: &LivePod) -> bool {
     pod.terminal.is_none() && pod.initialized && all && shut_gates(pod).is_empty()
 }
 
-fn conditions(pod: &LivePod, dated: &mut Conditions, phase: &str, now: Now) -> Value {
+fn conditions(pod: &LivePod, dated: &mut Conditions, phase: &str, now: Now) -> Vec<shown::Condition<'static>> {
     let generation = pod.facts.object.metadata.generation;
     let list = |names: &[String]| format!("[{}]", names.join(" "));
     let over = match phase {
@@ -204,22 +198,17 @@ fn conditions(pod: &LivePod, dated: &mut Conditions, phase: &str, now: Now) -> V
     for (name, (value, reason, message)) in all {
         let at = if name == "PodScheduled" { pod.start_ms } else { now.wall_ms };
         let since = dated.set(name, value, at);
-        let mut condition = json!({
-            "type": name, "status": if value { "True" } else { "False" },
-            "lastProbeTime": null, "lastTransitionTime": rfc3339(since),
+        out.push(shown::Condition {
+            last_probe_time: (),
+            last_transition_time: rfc3339(since),
+            message: Cow::Owned(message),
+            observed_generation: generation,
+            reason,
+            status: if value { "True" } else { "False" },
+            type_: name,
         });
-        if let Some(generation) = generation {
-            condition["observedGeneration"] = generation.into();
-        }
-        if !reason.is_empty() {
-            condition["reason"] = reason.into();
-        }
-        if !message.is_empty() {
-            condition["message"] = message.into();
-        }
-        out.push(condition);
     }
-    out.into()
+    out
 }
 
 /// Why the pod is not ready although its containers are; empty when all gates are open.
@@ -238,83 +227,56 @@ fn shut_gates(pod: &LivePod) -> String {
     shut.collect::<Vec<_>>().join(", ")
 }
 
-fn container_status(c: &Container, pod: &Facts, waiting: &str) -> Value {
+fn container_status<'a>(c: &'a Container, pod: &Facts, waiting: &'static str) -> shown::ContainerStatus<'a> {
     let (state, last) = states(c, pod, waiting);
-    let shown = c.attempt.filter(|_| c.running().is_some() || c.ended.is_some());
-    let mut status = json!({
-        "name": &*c.name, "image": c.spec.image, "imageID": &*c.image_id,
-        "ready": c.ready, "restartCount": c.attempt.unwrap_or(0),
-        "state": state, "lastState": last.map_or(json!({}), |l| json!({"terminated": terminated(l)})),
-    });
-    if c.role != Role::Ephemeral {
-        status["started"] = c.started.into();
-    }
-    if let Some(signal) = c.spec.lifecycle.stop_signal.as_ref().filter(|_| c.running().is_some()) {
-        status["stopSignal"] = signal.clone().into();
-    }
-    if let Some(attempt) = shown {
-        status["containerID"] = format!("limpet://{}", container_id(&pod.uid, &c.name, attempt)).into();
-    }
-    if let Some((attempt, user)) = &c.ran_as
-        && shown == Some(*attempt)
-    {
+    let runs = c.running().is_some();
+    let shown = c.attempt.filter(|_| runs || c.ended.is_some());
+    let user = c.ran_as.as_ref().filter(|(attempt, _)| shown == Some(*attempt)).map(|(_, user)| {
         // The primary group is among them, as a runtime of Kubernetes' own interface says it.
-        let mut groups: Vec<u32> = user.groups.iter().copied().chain([user.gid]).collect();
-        groups.sort_unstable();
-        groups.dedup();
-        status["user"] = json!({"linux": {"uid": user.uid, "gid": user.gid, "supplementalGroups": groups}});
+        let mut supplemental_groups: Vec<u32> = user.groups.iter().copied().chain([user.gid]).collect();
+        supplemental_groups.sort_unstable();
+        supplemental_groups.dedup();
+        shown::User { linux: shown::LinuxUser { gid: user.gid, supplemental_groups, uid: user.uid } }
+    });
+    let mounts = c.spec.volume_mounts.iter().map(|m| shown::Mount {
+        mount_path: &m.mount_path,
+        name: &m.name,
+        read_only: m.read_only.then_some(true),
+        recursive_read_only: m.read_only.then(|| if m.recurses() { "Enabled" } else { "Disabled" }),
+    });
+    let requests = &c.spec.resources.requests;
+    shown::ContainerStatus {
+        allocated_resources: Some(requests).filter(|r| runs && !r.is_empty()),
+        container_id: shown.map(|attempt| format!("limpet://{}", container_id(&pod.uid, &c.name, attempt))),
+        image: &c.spec.image,
+        image_id: &c.image_id,
+        last_state: shown::State { terminated: last.map(terminated), ..shown::State::default() },
+        name: &c.name,
+        ready: c.ready,
+        resources: runs.then(|| shown::Shown::from(c.actual())),
+        restart_count: c.attempt.unwrap_or(0),
+        started: (c.role != Role::Ephemeral).then_some(c.started),
+        state,
+        stop_signal: c.spec.lifecycle.stop_signal.as_deref().filter(|_| runs),
+        user,
+        volume_mounts: mounts.collect(),
     }
-    if c.running().is_some() {
-        if !c.spec.resources.requests.is_empty() {
-            status["allocatedResources"] = quantities(&c.spec.resources.requests);
-        }
-        status["resources"] = resources(c.actual());
-    }
-    if !c.spec.volume_mounts.is_empty() {
-        let mounts = c.spec.volume_mounts.iter().map(|m| {
-            let mut mount = json!({"name": m.name, "mountPath": m.mount_path});
-            if m.read_only {
-                mount["readOnly"] = true.into();
-                mount["recursiveReadOnly"] = if m.recurses() { "Enabled" } else { "Disabled" }.into();
-            }
-            mount
-        });
-        status["volumeMounts"] = mounts.collect::<Vec<_>>().into();
-    }
-    status
 }
 
-fn quantities(map: &BTreeMap<String, Quantity>) -> Value {
-    map.iter().map(|(k, v)| (k.clone(), Value::from(v.text()))).collect::<Map<_, _>>().into()
-}
-
-/// v1 ResourceRequirements.
-pub(super) fn resources(r: &Resources) -> Value {
-    let mut value = Map::new();
-    for (key, map) in [("limits", &r.limits), ("requests", &r.requests)] {
-        if !map.is_empty() {
-            value.insert(key.into(), quantities(map));
-        }
+fn states<'a>(c: &'a Container, pod: &Facts, waiting: &'static str) -> (shown::State<'a>, Option<&'a Terminated>) {
+    fn wait<'a>(reason: &'a str, message: impl Into<Cow<'a, str>>) -> shown::State<'a> {
+        let waiting = shown::Waiting { message: message.into(), reason };
+        shown::State { waiting: Some(waiting), ..shown::State::default() }
     }
-    value.into()
-}
-
-fn states<'a>(c: &'a Container, pod: &Facts, waiting: &str) -> (Value, Option<&'a Terminated>) {
-    let wait = |reason: &str, message: &str| {
-        let mut state = json!({"waiting": {"reason": reason}});
-        if !message.is_empty() {
-            state["waiting"]["message"] = message.into();
-        }
-        state
-    };
     let ended = c.ended.as_ref();
     match &c.state {
         State::Running(r) | State::Stopping { running: r, .. } => {
-            (json!({"running": {"startedAt": rfc3339(r.started_ms)}}), c.last.as_ref())
+            let running = shown::Running { started_at: rfc3339(r.started_ms) };
+            (shown::State { running: Some(running), ..shown::State::default() }, c.last.as_ref())
         }
         State::Idle | State::Pulling | State::Pulled | State::Reading | State::Starting { .. } | State::Ended { .. } => {
             match ended {
-                Some(e) => (json!({"terminated": terminated(e)}), c.last.as_ref()),
+                Some(e) => (shown::State { terminated: Some(terminated(e)), ..shown::State::default() }, c.last.as_ref()),
                 None => match c.held.as_deref().filter(|_| matches!(c.state, State::Pulling)) {
                     Some(message) => (wait(HELD, message), c.last.as_ref()),
                     None => (wait(waiting, ""), c.last.as_ref()),
@@ -325,7 +287,7 @@ fn states<'a>(c: &'a Container, pod: &Facts, waiting: &str) -> (Value, Option<&'
         State::PullFailed { error, message, .. } => match error {
             _ if error.is_of_registry() => {
                 let text = format!("Back-off pulling image \"{}\": {}: {message}", c.spec.image, error.reason());
-                (wait("ImagePullBackOff", &text), ended)
+                (wait("ImagePullBackOff", text), ended)
             }
             _ => (wait(error.reason(), message), ended),
         },
@@ -340,20 +302,20 @@ fn states<'a>(c: &'a Container, pod: &Facts, waiting: &str) -> (Value, Option<&'
                 m.namespace,
                 m.uid
             );
-            (wait("CrashLoopBackOff", &text), ended)
+            (wait("CrashLoopBackOff", text), ended)
         }
     }
 }
 
-fn terminated(t: &Terminated) -> Value {
-    let mut value = json!({
-        "exitCode": t.code, "reason": t.reason, "startedAt": rfc3339(t.started_ms),
-        "finishedAt": rfc3339(t.finished_ms), "containerID": format!("limpet://{}", t.id),
-    });
-    if !t.message.is_empty() {
-        value["message"] = t.message.clone().into();
+fn terminated(t: &Terminated) -> shown::Ended<'_> {
+    shown::Ended {
+        container_id: format!("limpet://{}", t.id),
+        exit_code: t.code,
+        finished_at: rfc3339(t.finished_ms),
+        message: &t.message,
+        reason: &t.reason,
+        started_at: rfc3339(t.started_ms),
     }
-    value
 }
 
 /// `10s`, `1m20s`, `5m0s`.
