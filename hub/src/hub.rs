@@ -415,9 +415,8 @@ impl Runners {
         scheduler: Config,
     ) -> Runners {
         let controllers = Controllers::new(control::all(settings), Arc::clone(of_leader));
-        let others: Vec<Arc<dyn Listener>> = vec![controllers.clone()];
         Runners {
-            scheduling: Scheduling::new(Scheduler::new(scheduler), Arc::clone(of_leader), others),
+            scheduling: Scheduling::new(Scheduler::new(scheduler), Arc::clone(of_leader), vec![controllers.clone()]),
             controllers,
             offline: Offline::new(Arc::clone(applier), Arc::clone(of_leader), peers),
             nodes: Nodes::new(),

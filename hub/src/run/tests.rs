@@ -254,8 +254,9 @@ async fn a_view_that_fell_behind_is_loaded_anew() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn controllers_hear_of_a_binding_that_is_refused() {
     let stage = world_with(Options::default(), Some([Notify::new(), Notify::new()])).await;
-    stage.create("/pods", "default", json!({"metadata": {"name": "p", "finalizers": ["x.io/y"]}, "spec": {
-        "containers": [{"name": "c", "image": "i"}], "schedulerName": "default-scheduler"}, "status": {"phase": "Pending"}})).await;
+    let spec = json!({"containers": [{"name": "c", "image": "i"}], "schedulerName": "default-scheduler"});
+    let metadata = json!({"name": "p", "finalizers": ["x.io/y"]});
+    stage.create("/pods", "default", json!({"metadata": metadata, "spec": spec, "status": {"phase": "Pending"}})).await;
     let [came, go_on] = stage.api.refusals.as_ref().unwrap();
     came.notified().await;
     // It is deleted while its binding is under way: for all that a controller knows its board may have it.
