@@ -94,7 +94,10 @@ pub fn merge(target: &mut Value, patch: &Value) {
 pub fn strip_nulls(value: &mut Value) {
     match value {
         Value::Object(m) => {
-            m.retain(|_, v| !v.is_null());
+            // Mostly there are none, and looking is cheaper than keeping.
+            if m.values().any(Value::is_null) {
+                m.retain(|_, v| !v.is_null());
+            }
             m.values_mut().for_each(strip_nulls);
         }
         Value::Array(a) => a.iter_mut().for_each(strip_nulls),

@@ -12,6 +12,7 @@ use limpet_agent_core::{
     status::{NodeFacts, Outbox, OutboxOutput, node_report},
     sync::SyncOutput,
 };
+use limpet_hub_core::view::pick::pick;
 use limpet_protocol::{Down, Envelope, Hello, Item, ItemKey, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, TokenAsk, Up};
 use std::collections::BTreeMap;
 
@@ -449,6 +450,5 @@ fn is_of_the_set(records: &[Record]) -> bool {
 
 /// Name of an Event, as the hub keeps it.
 pub fn event_name(json: &[u8]) -> Option<String> {
-    let event: serde_json::Value = serde_json::from_slice(json).ok()?;
-    event["metadata"]["name"].as_str().map(String::from)
+    pick(json, "/metadata/name").as_str().map(String::from)
 }

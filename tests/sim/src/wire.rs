@@ -5,9 +5,8 @@
 //! Never: changes anything; judges what two devices with one card say.
 
 use crate::board::Board;
-use limpet_hub_core::{limits::CHANGES_IN_FLIGHT_MAX, world::Api};
+use limpet_hub_core::{limits::CHANGES_IN_FLIGHT_MAX, view::pick::pick, world::Api};
 use limpet_protocol::{Down, Up};
-use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a board said last of one of its pods.
@@ -90,8 +89,7 @@ impl Wire {
                 meta["deletionTimestamp"].is_null() || meta["deletionGracePeriodSeconds"] == 0
             }
             Said::Status(json) => {
-                let status: Value = serde_json::from_slice(json).unwrap_or_default();
-                let same = |field: &str| status[field] == pod["status"][field];
+                let same = |field: &str| pick(json, &format!("/{field}")) == pod["status"][field];
                 ended || (same("phase") && same("containerStatuses"))
             }
         };

@@ -72,14 +72,13 @@ impl<'a> Owner<'a> {
     {
         let mut all = claim::<ControllerRevision, _>(view, owner, selector, plan, |r| &r.meta);
         all.sort_by_key(|r| (r.revision, r.meta.created_at(), r.meta.name.clone()));
-        let value = owner.value();
-        let mut data = patch(&value["spec"]["template"]);
+        let mut data = patch(owner.field("/spec/template"));
         crate::canonical::strip_nulls(&mut data);
         Owner {
             namespace: &owner.meta.namespace,
             name: &owner.meta.name,
             reference: owner_reference(owner),
-            annotations: value["metadata"]["annotations"].clone(),
+            annotations: owner.field("/metadata/annotations"),
             digest: template.digest,
             collisions: None,
             limit: None,
@@ -99,8 +98,7 @@ impl<'a> Owner<'a> {
     }
 }
 
-fn patch(template: &Value) -> Value {
-    let mut template = template.clone();
+fn patch(mut template: Value) -> Value {
     template["$patch"] = json!("replace");
     json!({"spec": {"template": template}})
 }

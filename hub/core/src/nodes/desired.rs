@@ -255,6 +255,16 @@ pub(super) fn shape<T>(object: &Obj<T>) -> Vec<u8>
 where
     Obj<T>: Kind,
 {
+    let resource = <Obj<T> as Kind>::RESOURCE;
+    let cut = (resource != Node::RESOURCE).then(|| differs::cut(&object.raw, resource == Pod::RESOURCE)).flatten();
+    cut.unwrap_or_else(|| written_anew(object))
+}
+
+/// The same by reading all of it.
+pub(super) fn written_anew<T>(object: &Obj<T>) -> Vec<u8>
+where
+    Obj<T>: Kind,
+{
     let mut value = object.value();
     let told = if <Obj<T> as Kind>::RESOURCE == Pod::RESOURCE { told(&value) } else { Map::new() };
     if let Some(fields) = value.as_object_mut() {

@@ -186,19 +186,21 @@ fn patch(
 
 /// Reported conditions by type over the ones that are there; those in `hubs` stay as they are when they are there.
 fn merge_conditions(old: &Value, reported: Option<&Value>, hubs: &[&str]) -> Value {
-    let type_of = |c: &Value| c["type"].as_str().unwrap_or_default().to_owned();
+    fn type_of(c: &Value) -> &str {
+        c["type"].as_str().unwrap_or_default()
+    }
     let old = old.as_array().map(Vec::as_slice).unwrap_or_default();
     let reported = reported.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let mut merged: Vec<Value> = Vec::with_capacity(old.len() + reported.len());
     for condition in reported {
         let kept = old.iter().find(|o| type_of(o) == type_of(condition));
         match kept {
-            Some(kept) if hubs.contains(&&*type_of(condition)) => merged.push(kept.clone()),
+            Some(kept) if hubs.contains(&type_of(condition)) => merged.push(kept.clone()),
             _ => merged.push(condition.clone()),
         }
     }
     for condition in old {
-        let over = NODES_OWN.contains(&&*type_of(condition));
+        let over = NODES_OWN.contains(&type_of(condition));
         if !over && !reported.iter().any(|r| type_of(r) == type_of(condition)) {
             merged.push(condition.clone());
         }

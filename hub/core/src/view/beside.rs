@@ -6,20 +6,26 @@
 use super::meta::Meta;
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeOwned, DeserializeSeed, IntoDeserializer, MapAccess, Visitor, value::MapAccessDeserializer},
+    de::{DeserializeOwned, DeserializeSeed, IgnoredAny, IntoDeserializer, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
 pub fn read<T: DeserializeOwned>(raw: &[u8]) -> Result<(Meta, T), serde_json::Error> {
+    read_some(raw, "")
+}
+
+/// As `read`; the kind does not see the field `without` either.
+pub fn read_some<T: DeserializeOwned>(raw: &[u8], without: &str) -> Result<(Meta, T), serde_json::Error> {
     let mut json = serde_json::Deserializer::from_slice(raw);
     let mut meta = None;
-    let data = json.deserialize_map(Object { meta: &mut meta, kind: PhantomData })?;
+    let data = json.deserialize_map(Object { meta: &mut meta, without, kind: PhantomData })?;
     json.end()?;
     Ok((meta.unwrap_or_default(), data))
 }
 
 struct Object<'m, T> {
     meta: &'m mut Option<Meta>,
+    without: &'m str,
     kind: PhantomData<T>,
 }
 
@@ -31,7 +37,7 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for Object<'_, T> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
-        T::deserialize(MapAccessDeserializer::new(Rest { map, meta: self.meta }))
+        T::deserialize(MapAccessDeserializer::new(Rest { map, meta: self.meta, without: self.without }))
     }
 }
 
@@ -43,6 +49,7 @@ struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 struct Rest<'m, A> {
     map: A,
     meta: &'m mut Option<Meta>,
+    without: &'m str,
 }
 
 impl<'de, A: MapAccess<'de>> MapAccess<'de> for Rest<'_, A> {
@@ -50,10 +57,13 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Rest<'_, A> {
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
         while let Some(Name(name)) = self.map.next_key()? {
-            if name != "metadata" {
+            if name == "metadata" {
+                *self.meta = Some(self.map.next_value()?);
+            } else if name == self.without {
+                self.map.next_value::<IgnoredAny>()?;
+            } else {
                 return seed.deserialize(name.into_deserializer()).map(Some);
             }
-            *self.meta = Some(self.map.next_value()?);
         }
         Ok(None)
     }

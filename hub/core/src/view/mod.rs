@@ -8,7 +8,7 @@ mod changed;
 pub mod kinds;
 mod meta;
 mod object;
-pub(crate) mod pick;
+pub mod pick;
 mod selector;
 mod previous;
 mod store;

@@ -3,10 +3,16 @@
 //! In: canonical JSON. Out: `Obj<T>` and the enum over all kinds that are typed; everything else keeps metadata.
 //! Never: fails on a field that it does not read; an object that cannot be read as its kind keeps its metadata.
 
-use super::{beside, kinds::*, meta::Meta, pick::pick};
+use super::{
+    beside,
+    kinds::*,
+    meta::Meta,
+    pick::{find, pick},
+};
 use crate::canonical::strip_nulls;
 use bytes::Bytes;
 use limpet_protocol::ItemHash;
+use memchr::memmem;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::{
@@ -95,6 +101,51 @@ fn read<T: DeserializeOwned + Default>(raw: &[u8]) -> Option<(Meta, T)> {
     serde_json::from_value::<T>(value).ok().map(|data| (meta, data))
 }
 
+/// A kind whose spec is most of what is read, and stays the same while its status changes all the time.
+trait KeepsSpec: DeserializeOwned {
+    /// Whether more than the spec depends on it.
+    fn is_tied(&self, _spec: &[u8]) -> bool {
+        false
+    }
+
+    fn take_over(&mut self, old: &Self);
+}
+
+macro_rules! keeps_spec {
+    ($($data:ident)*) => {
+        $(impl KeepsSpec for $data {
+            fn take_over(&mut self, old: &Self) {
+                self.spec.clone_from(&old.spec);
+            }
+        })*
+    };
+}
+
+keeps_spec! { DeploymentData ReplicaSetData StatefulSetData DaemonSetData }
+
+impl KeepsSpec for PodData {
+    fn is_tied(&self, spec: &[u8]) -> bool {
+        // Who counts as a sidecar is in the status, too.
+        self.assumed || memmem::find(spec, b"\"initContainers\"").is_some()
+    }
+
+    fn take_over(&mut self, old: &Self) {
+        self.node.clone_from(&old.node);
+        self.spec.clone_from(&old.spec);
+    }
+}
+
+/// The next version of an object whose spec is as it was to the byte.
+fn next<T: KeepsSpec>(old: &Obj<T>, raw: &Bytes) -> Option<Arc<Obj<T>>> {
+    let spec = find(raw, "/spec")?;
+    if find(&old.raw, "/spec")? != spec || old.data.is_tied(spec) {
+        return None;
+    }
+    let (meta, mut data): (_, T) = beside::read_some(raw, "spec").ok()?;
+    data.take_over(&old.data);
+    Some(Arc::new(Obj { meta, raw: raw.clone(), data, item_hash: OnceLock::new() }))
+}
+
 /// A kind that the view knows by type.
 pub trait Kind: Sized {
     const RESOURCE: &'static str;
@@ -169,6 +220,21 @@ macro_rules! kinds {
     };
 }
 
+impl Object {
+    /// As `parse`, where the version before is at hand.
+    pub fn parse_next(resource: &str, raw: Bytes, old: Option<&Object>) -> Option<Object> {
+        let next = match old {
+            Some(Object::Pod(old)) => next(old, &raw).map(Object::Pod),
+            Some(Object::Deployment(old)) => next(old, &raw).map(Object::Deployment),
+            Some(Object::ReplicaSet(old)) => next(old, &raw).map(Object::ReplicaSet),
+            Some(Object::StatefulSet(old)) => next(old, &raw).map(Object::StatefulSet),
+            Some(Object::DaemonSet(old)) => next(old, &raw).map(Object::DaemonSet),
+            _ => None,
+        };
+        next.or_else(|| Object::parse(resource, raw))
+    }
+}
+
 #[derive(Deserialize, Default)]
 struct Nothing {}
 
@@ -215,4 +281,61 @@ kinds! {
     RoleBinding, RoleBindingData, "rbac.authorization.k8s.io/rolebindings", "rbac.authorization.k8s.io/v1";
     ClusterRoleBinding, ClusterRoleBindingData, "rbac.authorization.k8s.io/clusterrolebindings",
         "rbac.authorization.k8s.io/v1";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Whatever came before: an object is what its bytes say.
+    #[test]
+    fn the_next_version_is_as_if_it_were_the_first() {
+        let template = |image: &str| {
+            json!({"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "c", "image": image}]}})
+        };
+        let set = |replicas: u32, image: &str, ready: u32| {
+            json!({"metadata": {"name": "s", "uid": "u", "generation": ready},
+                "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "x"}}, "template": template(image)},
+                "status": {"readyReplicas": ready, "observedGeneration": ready}})
+        };
+        let pod = |spec: Value, status: Value| {
+            json!({"metadata": {"name": "p", "labels": {"a": "b"}}, "spec": spec, "status": status})
+        };
+        let ports = json!([{"name": "http", "containerPort": 80}]);
+        let plain = json!({"nodeName": "n1", "containers": [{"name": "c", "image": "i", "ports": ports}]});
+        let unbound = json!({"containers": [{"name": "c", "image": "i"}]});
+        let sidecar = json!({"initContainers": [{"name": "s", "restartPolicy": "Always"}], "containers": [{"name": "c"}]});
+        let restarts = |n: u32| json!({"phase": "Running", "containerStatuses": [{"name": "c", "restartCount": n}],
+            "initContainerStatuses": [{"name": "s", "restartCount": n}]});
+        let pods = [
+            pod(unbound.clone(), json!({})),
+            pod(plain.clone(), json!({"phase": "Pending"})),
+            pod(plain.clone(), restarts(1)),
+            pod(plain, json!({"phase": "Failed", "reason": "Evicted"})),
+            pod(sidecar.clone(), restarts(1)),
+            pod(sidecar, restarts(3)),
+            json!({"metadata": {"name": "p"}}),
+            json!({"metadata": {"name": "p"}, "spec": null, "status": {"phase": null}}),
+        ];
+        let sets = [set(1, "a", 0), set(1, "a", 1), set(2, "a", 1), set(2, "b", 2), json!({"metadata": {"name": "s"}})];
+        let all = ["apps/deployments", "apps/replicasets", "apps/statefulsets", "apps/daemonsets"];
+        for (resource, versions) in all.map(|r| (r, &sets[..])).into_iter().chain([("/pods", &pods[..])]) {
+            let bytes = |value: &Value| Bytes::from(value.to_string());
+            for old in versions {
+                let mut old = Object::parse(resource, bytes(old)).unwrap();
+                for new in versions {
+                    let first = Object::parse(resource, bytes(new));
+                    let next = Object::parse_next(resource, bytes(new), Some(&old));
+                    assert_eq!(format!("{first:?}"), format!("{next:?}"), "{resource}: {new}");
+                }
+                // A node that is only assumed is in no bytes.
+                if let Object::Pod(pod) = &old {
+                    old = Object::Pod(Arc::new(pod.with(|p| (p.node, p.assumed) = (Some("elsewhere".into()), true))));
+                    let next = Object::parse_next(resource, old.raw().clone(), Some(&old));
+                    assert_eq!(format!("{next:?}"), format!("{:?}", Object::parse(resource, old.raw().clone())));
+                }
+            }
+        }
+    }
 }

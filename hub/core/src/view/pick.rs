@@ -4,146 +4,103 @@
 //! What comes before the field is passed over, what comes after it is not looked at.
 //! Never: a tree of the whole object; two fields of one name, which the store does not hold.
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use memchr::memchr2;
 use serde_json::Value;
-use std::fmt;
 
 pub fn pick(raw: &[u8], pointer: &str) -> Value {
     if pointer.contains('~') {
         let mut whole: Value = serde_json::from_slice(raw).unwrap_or_default();
         return whole.pointer_mut(pointer).map(Value::take).unwrap_or_default();
     }
-    let path = match (pointer, pointer.strip_prefix('/')) {
-        ("", _) => None,
-        (_, Some(path)) => Some(path),
-        _ => return Value::Null,
-    };
-    let mut found = None;
-    // The error only ends the reading; what was found is beside it.
-    let _ = Walk { path, found: &mut found }.deserialize(&mut serde_json::Deserializer::from_slice(raw));
-    found.unwrap_or_default()
+    find(raw, pointer).and_then(|found| serde_json::from_slice(found).ok()).unwrap_or_default()
+}
+
+/// The bytes of a field; pointers with `~` find nothing.
+pub fn find<'a>(raw: &'a [u8], pointer: &str) -> Option<&'a [u8]> {
+    let mut at = raw.trim_ascii();
+    if pointer.is_empty() {
+        return Some(at);
+    }
+    for name in pointer.strip_prefix('/')?.split('/') {
+        at = match at.first()? {
+            b'{' => fields(at).find(|(written, _)| is(written, name))?.1,
+            b'[' => {
+                let is_plain = !name.starts_with('+') && (name == "0" || !name.starts_with('0'));
+                elements(at).nth(name.parse().ok().filter(|_| is_plain)?)?
+            }
+            _ => return None,
+        };
+    }
+    Some(at)
+}
+
+/// Whether a name is this one. With its quotes as it is written; hardly any has an escape.
+fn is(written: &[u8], name: &str) -> bool {
+    match written.contains(&b'\\') {
+        true => serde_json::from_slice::<String>(written).is_ok_and(|written| written == name),
+        false => written.strip_prefix(b"\"").and_then(|w| w.strip_suffix(b"\"")) == Some(name.as_bytes()),
+    }
 }
 
 /// Names and values of an object's fields, as they are written: names with their quotes, neither with white space around.
 /// What is not an object has none; what is not JSON has some, as far as it goes.
 pub fn fields(raw: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let raw = raw.trim_ascii();
-    let mut rest = raw.strip_prefix(b"{").and_then(|r| r.strip_suffix(b"}")).unwrap_or_default();
+    let mut rest = raw.trim_ascii_start().strip_prefix(b"{").unwrap_or_default();
     std::iter::from_fn(move || {
-        let (name, after) = until(rest, b':')?;
-        let (value, after) = until(after, b',').unwrap_or((after.trim_ascii(), &[]));
+        let (name, after) = first(behind(rest, b','))?;
+        let (value, after) = first(after.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start())?;
         rest = after;
         Some((name, value))
     })
 }
 
-/// What stands before the first such byte that is neither in a text nor in brackets, and what stands behind it.
-fn until(raw: &[u8], end: u8) -> Option<(&[u8], &[u8])> {
-    let (mut depth, mut at) = (0usize, 0);
-    while let Some(byte) = raw.get(at) {
-        match byte {
-            b'"' => at += text(&raw[at + 1..]),
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            byte if *byte == end && depth == 0 => return Some((raw[..at].trim_ascii(), &raw[at + 1..])),
-            _ => {}
+/// The elements of a list, as they are written.
+fn elements(raw: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = raw.trim_ascii_start().strip_prefix(b"[").unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (element, after) = first(behind(rest, b','))?;
+        rest = after;
+        Some(element)
+    })
+}
+
+/// What is behind white space and this byte, should it be there.
+fn behind(raw: &[u8], byte: u8) -> &[u8] {
+    let raw = raw.trim_ascii_start();
+    raw.strip_prefix(&[byte]).unwrap_or(raw).trim_ascii_start()
+}
+
+/// The first value, which begins here, and what is behind it.
+fn first(raw: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = match raw.first()? {
+        b'"' => 1 + text(&raw[1..])?,
+        b'{' | b'[' => {
+            let (mut depth, mut at) = (0usize, 0);
+            loop {
+                match raw.get(at)? {
+                    b'"' => at += text(&raw[at + 1..])?,
+                    b'{' | b'[' => depth += 1,
+                    b'}' | b']' if depth == 1 => break at + 1,
+                    b'}' | b']' => depth -= 1,
+                    _ => {}
+                }
+                at += 1;
+            }
         }
-        at += 1;
-    }
-    None
+        _ => raw.iter().position(|b| b",:}]\" \t\r\n".contains(b)).unwrap_or(raw.len()),
+    };
+    (end > 0).then(|| raw.split_at(end))
 }
 
 /// How long a text is, with the quote that ends it.
-fn text(raw: &[u8]) -> usize {
+fn text(raw: &[u8]) -> Option<usize> {
     let mut at = 0;
-    while let Some(byte) = raw.get(at) {
-        match byte {
-            b'"' => return at + 1,
-            b'\\' => at += 2,
-            _ => at += 1,
+    loop {
+        at += memchr2(b'"', b'\\', raw.get(at..)?)?;
+        match raw[at] {
+            b'"' => return Some(at + 1),
+            _ => at += 2,
         }
-    }
-    raw.len()
-}
-
-/// The way from here to the field; `None`: it is here.
-struct Walk<'p> {
-    path: Option<&'p str>,
-    found: &'p mut Option<Value>,
-}
-
-impl<'p> Walk<'p> {
-    /// The next name, and the way from there.
-    fn step(path: &'p str) -> (&'p str, Option<&'p str>) {
-        path.split_once('/').map_or((path, None), |(name, rest)| (name, Some(rest)))
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Walk<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<(), D::Error> {
-        if self.path.is_some() {
-            return d.deserialize_any(self);
-        }
-        *self.found = Some(serde::Deserialize::deserialize(d)?);
-        Err(D::Error::custom(""))
-    }
-}
-
-impl<'de> Visitor<'de> for Walk<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object or a list")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let (name, path) = Walk::step(self.path.unwrap_or_default());
-        while let Some(is_it) = map.next_key_seed(Is(name))? {
-            if is_it {
-                map.next_value_seed(Walk { path, found: self.found })?;
-                return Err(A::Error::custom(""));
-            }
-            map.next_value::<IgnoredAny>()?;
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        let (name, path) = Walk::step(self.path.unwrap_or_default());
-        let is_plain = !name.starts_with('+') && (name == "0" || !name.starts_with('0'));
-        let Some(index) = name.parse::<usize>().ok().filter(|_| is_plain) else { return Err(A::Error::custom("")) };
-        for _ in 0..index {
-            if list.next_element::<IgnoredAny>()?.is_none() {
-                return Ok(());
-            }
-        }
-        list.next_element_seed(Walk { path, found: self.found })?;
-        Err(A::Error::custom(""))
-    }
-}
-
-/// Whether a name is this one.
-struct Is<'p>(&'p str);
-
-impl<'de> DeserializeSeed<'de> for Is<'_> {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<bool, D::Error> {
-        d.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Is<'_> {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a name")
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<bool, E> {
-        Ok(name == self.0)
     }
 }
 

@@ -58,7 +58,8 @@ impl ObjectStore {
         raw: Option<Bytes>,
     ) -> Changed {
         self.revision = self.revision.max(revision);
-        let new = raw.and_then(|bytes| Object::parse(resource, bytes)).map(|new| self.still_assumed(new));
+        let old = self.resources.get(resource).and_then(|namespaces| namespaces.get(namespace)?.get(name));
+        let new = raw.and_then(|bytes| Object::parse_next(resource, bytes, old)).map(|new| self.still_assumed(new));
         let key = Arc::new(Key {
             resource: self.resource_id(resource),
             namespace: namespace.into(),
