@@ -16,6 +16,7 @@ pub use stats::Stats;
 
 use crate::runtime::spec::{Qos, Resources};
 use hierarchy::Hierarchies;
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::Result;
 use std::path::PathBuf;
@@ -29,7 +30,8 @@ pub struct Controllers {
     pub devices: bool,
 }
 
-#[derive(Clone, Debug)]
+/// It can be handed to a helper, which then has no mount table to read.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Cgroups {
     hierarchies: Hierarchies,
     parent: String,

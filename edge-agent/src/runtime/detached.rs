@@ -1,19 +1,28 @@
 #![allow(unsafe_code)] // open_tree, mount_setattr and move_mount have no wrapper in libc or nix
-//! Mounts that are made before they have a place: clones, read-only or with other owners, moved to where they belong.
+//! Mounts that are made before they have a place: clones, read-only or with other owners, and new file systems, moved to
+//! where they belong.
 //!
-//! In: paths, a user namespace. Out: fds of mounts, or mounts. Never: a mount that somebody else's table shows before
-//! it is ready.
+//! In: paths, names of file systems, a user namespace. Out: fds of mounts, or mounts.
+//! Never: a mount that somebody else's table shows before it is ready.
 
 use super::sys::{c_path, new_fd};
 use nix::errno::Errno;
+use std::ffi::CStr;
 use std::io::{Error, Result};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-const ATTR_RDONLY: u64 = 1;
+pub const ATTR_RDONLY: u64 = 1;
+pub const ATTR_NOSUID: u64 = 2;
+pub const ATTR_NODEV: u64 = 4;
+pub const ATTR_NOEXEC: u64 = 8;
+pub const ATTR_STRICTATIME: u64 = 0x20;
 const ATTR_IDMAP: u64 = 0x0010_0000;
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 const MOVE_FROM_FD: libc::c_uint = 0x04;
+const MOVE_TO_FD: libc::c_uint = 0x40;
+const CONFIG_SET_STRING: libc::c_uint = 1;
+const CONFIG_CREATE: libc::c_uint = 6;
 
 #[repr(C)]
 #[derive(Default)]
@@ -51,6 +60,29 @@ pub fn mapped(path: &Path, users: BorrowedFd<'_>) -> Result<OwnedFd> {
     Ok(tree)
 }
 
+/// Limits a clone before anybody can reach it: `ATTR_RDONLY`, `ATTR_NOSUID` and so on, added to what it has.
+pub fn restrict(tree: &OwnedFd, attributes: u64) -> Result<()> {
+    set(tree, &MountAttr { attr_set: attributes, ..MountAttr::default() })
+}
+
+/// A file system that belongs nowhere yet. `options` are its own (`mode`, `size`), `attributes` the mount's (`ATTR_NOSUID`, …).
+/// What it shows of namespaces is the caller's.
+pub fn new(kind: &CStr, options: &[(&CStr, &CStr)], attributes: u64) -> Result<OwnedFd> {
+    // SAFETY: a live C string and flags; the call returns a new fd or -1.
+    let context = new_fd(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), 1) })?;
+    let none: *const libc::c_char = std::ptr::null();
+    let config = |command: libc::c_uint, key: *const libc::c_char, value: *const libc::c_char| {
+        // SAFETY: a live fd; key and value are live C strings or null as the command wants them.
+        Errno::result(unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, key, value, 0) })
+    };
+    for (key, value) in std::iter::once(&(c"source", kind)).chain(options) {
+        config(CONFIG_SET_STRING, key.as_ptr(), value.as_ptr())?;
+    }
+    config(CONFIG_CREATE, none, none)?;
+    // SAFETY: a live fd and flags (1: close-on-exec); the call returns a new fd or -1.
+    new_fd(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), 1, attributes) })
+}
+
 fn set(tree: &OwnedFd, attr: &MountAttr) -> Result<()> {
     // SAFETY: `attr` lives through the call and its true size is passed; the empty path means the fd itself.
     let result = unsafe {
@@ -79,6 +111,23 @@ pub fn place(tree: &OwnedFd, target: &Path) -> Result<()> {
             libc::AT_FDCWD,
             target.as_ptr(),
             MOVE_FROM_FD,
+        )
+    };
+    Errno::result(result)?;
+    Ok(())
+}
+
+/// Puts a mount on what is open: no path is walked, so none can lead elsewhere.
+pub fn place_on(tree: &OwnedFd, target: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: two live fds, and empty names that both flags allow.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            target.as_raw_fd(),
+            c"".as_ptr(),
+            MOVE_FROM_FD | MOVE_TO_FD,
         )
     };
     Errno::result(result)?;

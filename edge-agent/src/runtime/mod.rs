@@ -145,8 +145,11 @@ impl Runtime {
         restored: Restored,
         exits: mpsc::UnboundedReceiver<Exit>,
     ) -> Result<(Runtime, mpsc::UnboundedReceiver<Exited>), RuntimeError> {
-        for dir in ["containers", "pods", "bundles", "fifos"] {
-            let path = options.run_dir.join(dir);
+        // Of an agent before this one, maybe of another version.
+        let kept = rt::seccomp_dir(&options.run_dir);
+        let _ = std::fs::remove_dir_all(&kept);
+        let dirs = ["containers", "pods", "bundles", "fifos"].map(|dir| options.run_dir.join(dir));
+        for path in dirs.into_iter().chain([kept]) {
             std::fs::create_dir_all(&path).map_err(|err| RuntimeError::io(format!("create {}", path.display()), err))?;
         }
         let cgroups = Cgroups::probe(&options.cgroup_parent).map_err(|err| RuntimeError::io("probe cgroups", err))?;
@@ -225,7 +228,7 @@ impl Runtime {
         let request = rt::Request::Start {
             run_dir: self.shared.options.run_dir.clone(),
             data_dir: self.shared.options.data_dir.clone(),
-            cgroup_parent: self.shared.options.cgroup_parent.clone(),
+            cgroups: self.shared.cgroups.clone(),
             spec: spec.clone(),
         };
         let keys = pipes.keys(&spec.id);

@@ -103,8 +103,9 @@ pub fn write_file(target: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()>
 }
 
 /// Identifies this boot of the machine.
-pub fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+pub fn boot_id() -> &'static str {
+    static ID: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    ID.get_or_init(|| std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned())
 }
 
 /// Field 22 of /proc/PID/stat; `None` when there is no such process or only its zombie.

@@ -153,6 +153,11 @@ impl ContainerSpec {
     pub fn host_uid(&self) -> u32 {
         self.first_id.unwrap_or(0) + self.user.uid
     }
+
+    /// Whether one of its volumes is mounted there.
+    pub fn mounts_on(&self, destination: &str) -> bool {
+        self.mounts.iter().any(|mount| mount.destination == std::path::Path::new(destination))
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

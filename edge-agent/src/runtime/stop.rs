@@ -45,7 +45,8 @@ impl Runtime {
             Err(RuntimeError::NotFound(_)) => return Ok(()),
             Err(err) => return Err(err),
         };
-        kill_record(self, &record);
+        // With the first process goes its namespace; who is left in the group is looked for when it cannot be removed.
+        end_first(&record);
         let deadline = tokio::time::Instant::now() + DEATH_WAIT;
         while record::start_time(record.pid) == Some(record.start_time) && record.exit.is_none() {
             if tokio::time::Instant::now() >= deadline {
@@ -56,7 +57,13 @@ impl Runtime {
             tokio::time::sleep(STEP).await;
         }
         self.remove_group(&record.cgroup).await?;
-        shared.keeper.drop_fds(["in", "out", "err", "tty"].map(|end| format!("{container_id}/{end}"))).await?;
+        let ends: &[&str] = match (record.spec.tty, record.spec.stdin) {
+            (true, _) => &["tty"],
+            (false, true) => &["in", "out", "err"],
+            (false, false) => &["out", "err"],
+        };
+        let keys: Vec<String> = ends.iter().map(|end| format!("{container_id}/{end}")).collect();
+        shared.keeper.drop_fds(keys).await?;
         if record.spec.other_runtime.is_some() {
             self.let_forget(&record.spec).await;
         }
@@ -129,8 +136,9 @@ impl Runtime {
         remove_fifos(&options.run_dir, id);
         let layer = rt::writable_layer(&options.data_dir, &spec.pod_uid, id);
         let known = rt::external::state_dir(&options.run_dir).join(id);
-        for dir in [rt::bundle(&options.run_dir, id), options.run_dir.join("state").join(id), known, layer] {
-            remove_tree(&dir).map_err(|err| RuntimeError::io(format!("remove {}", dir.display()), err))?;
+        let state = options.run_dir.join("state").join(id);
+        for (dir, usual) in [(rt::bundle(&options.run_dir, id), &BUNDLE[..]), (state, &STATE), (known, &[]), (layer, &LAYER)] {
+            remove(&dir, usual).map_err(|err| RuntimeError::io(format!("remove {}", dir.display()), err))?;
         }
         match std::fs::remove_file(record::path(&options.run_dir, id)) {
             Err(err) if err.kind() != std::io::ErrorKind::NotFound => Err(RuntimeError::io("remove the record", err)),
@@ -141,6 +149,10 @@ impl Runtime {
 
 fn kill_record(runtime: &Runtime, record: &Record) {
     runtime.shared.cgroups.kill(&record.cgroup);
+    end_first(record);
+}
+
+fn end_first(record: &Record) {
     if let Ok(pidfd) = sys::pidfd_open(record.pid)
         && record.alive()
     {
@@ -151,6 +163,29 @@ fn kill_record(runtime: &Runtime, record: &Record) {
 fn remove_fifos(run_dir: &Path, id: &str) {
     for end in ["out", "err"] {
         let _ = std::fs::remove_file(super::helper::fifo(run_dir, id, end));
+    }
+}
+
+// What is in a container's directories when it wrote nothing of its own: files, then directories (with a `/` at their end) from
+// below. Nothing has to be listed to remove these.
+const BUNDLE: [&str; 2] = ["config.json", "rootfs/"];
+const STATE: [&str; 3] = ["notify.sock", "youki_config.json", "state.json"];
+const LAYER: [&str; 6] =
+    ["work/work/incompat/volatile/dirty", "work/work/incompat/volatile/", "work/work/incompat/", "work/work/", "work/", "upper/"];
+
+/// Removes a directory; `usual` first, and what else is there one by one.
+fn remove(dir: &Path, usual: &[&str]) -> std::io::Result<()> {
+    for name in usual {
+        let path = dir.join(name.trim_end_matches('/'));
+        let gone = if name.ends_with('/') { std::fs::remove_dir(path) } else { std::fs::remove_file(path) };
+        if gone.is_err() {
+            break;
+        }
+    }
+    match std::fs::remove_dir(dir) {
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(_) => remove_tree(dir),
+        Ok(()) => Ok(()),
     }
 }
 

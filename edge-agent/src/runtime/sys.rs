@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 pub const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
+pub const RESOLVE_NO_SYMLINKS: u64 = 0x04;
 pub const RESOLVE_BENEATH: u64 = 0x08;
 
 #[repr(C)]
@@ -19,6 +20,8 @@ struct OpenHow {
     mode: u64,
     resolve: u64,
 }
+
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
 /// struct pidfd_info of linux/pidfd.h, its first published size.
 #[repr(C)]
@@ -119,16 +122,45 @@ pub fn fork_into(cgroup: BorrowedFd<'_>) -> Result<i32> {
     Ok(Errno::result(pid)? as i32)
 }
 
+/// A child that writes `0` to a file and ends, with 0 when that worked. It runs in this process's own memory, so that nothing
+/// is copied for it and nothing has to be copied when this process goes on. Its stack is given away: it may outlive the
+/// caller's interest.
+pub fn write_zero_aside(file: BorrowedFd<'_>) -> Result<i32> {
+    const STACK_WORDS: usize = 1024;
+    extern "C" fn child(file: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: two system calls on plain numbers and a static text. The errno that a failure sets is the parent's, too.
+        unsafe {
+            let written = libc::syscall(libc::SYS_write, file as usize, c"0".as_ptr(), 1usize);
+            libc::_exit(libc::c_int::from(written != 1))
+        }
+    }
+    let stack = Box::leak(vec![0u128; STACK_WORDS].into_boxed_slice()).as_mut_ptr_range();
+    let number = file.as_raw_fd() as usize as *mut libc::c_void;
+    // SAFETY: `stack.end` is the top of a live, aligned stack that nobody else has; the child ends in `_exit` and touches no
+    // other memory. It has a copy of the table of fds.
+    let pid = unsafe { libc::clone(child, stack.end.cast(), libc::CLONE_VM | libc::SIGCHLD, number) };
+    Ok(Errno::result(pid)?)
+}
+
 /// Ends this process at once, without anything that Rust or libc would do.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit has no preconditions.
     unsafe { libc::_exit(code) }
 }
 
+/// What this process has: the effective set and the permitted one.
+pub fn capabilities() -> Result<(u64, u64)> {
+    let header = [CAPABILITY_VERSION_3, 0];
+    let mut data = [[0u32; 3]; 2];
+    // SAFETY: header and data have the layout of capget(2) version 3 and live through the call.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), data.as_mut_ptr()) })?;
+    let set = |index: usize| u64::from(data[0][index]) | u64::from(data[1][index]) << 32;
+    Ok((set(0), set(1)))
+}
+
 /// Every capability set at once; bounding is separate.
 pub fn set_capabilities(caps: u64) -> Result<()> {
-    const VERSION_3: u32 = 0x2008_0522;
-    let header = [VERSION_3, 0];
+    let header = [CAPABILITY_VERSION_3, 0];
     let (low, high) = (caps as u32, (caps >> 32) as u32);
     // effective, permitted, inheritable; low words first.
     let data = [[low, low, 0], [high, high, 0]];

@@ -5,7 +5,7 @@
 use super::hierarchy::Hierarchies;
 use super::limits::set;
 use crate::runtime::sys;
-use std::io::Result;
+use std::io::{Error, Result, Write};
 use std::os::fd::AsFd;
 
 /// Allows what it names; everything else is refused. `None` is every number.
@@ -58,7 +58,13 @@ pub fn apply(hierarchies: &Hierarchies, group: &str, rules: Option<&[DeviceRule]
         (Hierarchies::V1(_), Some(rules)) => {
             let Some(dir) = hierarchies.dir("devices", group) else { return Ok(()) };
             set(&dir, "devices.deny", "a")?;
-            rules.iter().try_for_each(|rule| set(&dir, "devices.allow", &rule.text()))
+            let path = dir.join("devices.allow");
+            let mut allow = std::fs::OpenOptions::new().write(true).open(&path)?;
+            // One rule a write.
+            rules.iter().map(DeviceRule::text).try_for_each(|rule| {
+                let written = allow.write_all(rule.as_bytes());
+                written.map_err(|err| Error::new(err.kind(), format!("write {rule} to {}: {err}", path.display())))
+            })
         }
         (Hierarchies::V2 { .. }, None) => Ok(()),
         (Hierarchies::V2 { root, .. }, Some(rules)) => {

@@ -3,6 +3,7 @@
 //! In: /proc/self/mountinfo, relative names. Out: directories. Never: assumes that a mount is where it usually is.
 
 use super::Controllers;
+use serde::{Deserialize, Serialize};
 use std::io::{Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,7 @@ const SEEN_V1: [&str; 4] = ["cpu", "cpuacct", "memory", "pids"];
 const PIDS_MAX: usize = 65_536;
 const DEPTH_MAX: usize = 16;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Hierarchies {
     /// Controller name (`cpu`, `memory`, …) and mount point; joined ones share a mount point.
     V1(Vec<(String, PathBuf)>),

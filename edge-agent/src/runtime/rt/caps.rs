@@ -3,6 +3,7 @@
 //! In: the names of a security context. Out: masks and the OCI names. Never: grants a name that it does not know.
 
 use super::super::spec::{CapabilityChange, ContainerSpec};
+use super::super::sys;
 
 /// In the order of linux/capability.h.
 const NAMES: [&str; 41] = [
@@ -36,9 +37,7 @@ pub const fn bit(name: &str) -> u64 {
 
 /// Effective now; none when the kernel does not say.
 pub fn of_this_process() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
-    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+    sys::capabilities().map_or(0, |(effective, _)| effective)
 }
 
 const fn same(a: &[u8], b: &[u8]) -> bool {
@@ -89,9 +88,7 @@ pub fn all(last_cap: u32) -> u64 {
 
 /// What this process may have at most.
 pub fn held() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapPrm:")?.trim(), 16).ok());
-    mask.unwrap_or(u64::MAX)
+    sys::capabilities().map_or(u64::MAX, |(_, permitted)| permitted)
 }
 
 pub fn last_cap() -> u32 {

@@ -8,7 +8,7 @@ use super::super::spec::ExecSpec;
 use super::console::Console;
 use super::executor::{self, Program};
 use super::start::{filter, refused, stdio};
-use super::{Failure, Outcome, bundle, caps, chain, group, oci, rootfs};
+use super::{Failure, Outcome, caps, chain, group, oci, rootfs};
 use crate::device::cgroups::Cgroups;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
@@ -66,7 +66,7 @@ fn exec_in(run_dir: &Path, dir: &Path, exec: &ExecSpec, fds: Vec<OwnedFd>) -> Re
         env,
         caps: final_caps,
         last_cap,
-        filter: filter(&record.spec, final_caps, &bundle(run_dir, id))?,
+        filter: filter(&record.spec, final_caps, run_dir)?,
         errors: Rc::new(writer),
         // libcontainer starts an exec by itself: it goes into the group on its own feet.
         doors: if let group::Way::Late(late) = &way { Some(late.doors.clone()) } else { None },

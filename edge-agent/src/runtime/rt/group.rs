@@ -25,7 +25,7 @@ pub enum Way {
 
 pub struct Doors {
     pub doors: Rc<Vec<File>>,
-    scout: Pid,
+    scout: Option<Pid>,
 }
 
 /// On v2 the caller goes on as a child that is in the group.
@@ -41,12 +41,9 @@ pub fn enter_group(cgroups: &Cgroups, group: &str) -> Result<Way, Failure> {
         return Ok(Way::Inside);
     }
     let doors = cgroups.doors(group).map_err(told)?;
-    let scout = sys::fork().map_err(told)?;
-    if scout == 0 {
-        let done = doors.first().map(|door| enter(door, std::process::id() as i32));
-        sys::exit_now(i32::from(!matches!(done, Some(Ok(())))));
-    }
-    Ok(Way::Late(Doors { doors: Rc::new(doors), scout: Pid::from_raw(scout) }))
+    let scout = doors.first().map(|door| sys::write_zero_aside(door.as_fd()).map(Pid::from_raw)).transpose();
+    let scout = scout.map_err(told)?;
+    Ok(Way::Late(Doors { doors: Rc::new(doors), scout }))
 }
 
 /// The rest of this process's life: its child does the work, answers and ends; so does this.
@@ -65,6 +62,8 @@ impl Doors {
 
     /// The scout went in first and has ended by now.
     pub fn finish(self) {
-        let _ = waitpid(self.scout, None);
+        if let Some(scout) = self.scout {
+            let _ = waitpid(scout, None);
+        }
     }
 }

@@ -10,6 +10,7 @@ mod devices;
 mod exec;
 mod executor;
 pub mod external;
+mod furnish;
 mod group;
 mod guard;
 mod init;
@@ -38,7 +39,7 @@ pub enum Request {
         spec: SandboxSpec,
         address: Option<(Ipv4Addr, crate::net::Cidr)>,
     },
-    Start { run_dir: PathBuf, data_dir: PathBuf, cgroup_parent: String, spec: ContainerSpec },
+    Start { run_dir: PathBuf, data_dir: PathBuf, cgroups: Cgroups, spec: ContainerSpec },
     Exec { run_dir: PathBuf, spec: ExecSpec },
     /// Whether user namespaces work on these file systems.
     TryUsers { run_dir: PathBuf, data_dir: PathBuf },
@@ -94,8 +95,8 @@ pub fn main(args: &[std::ffi::OsString]) -> i32 {
         Request::Sandbox { run_dir, cgroup_parent, spec, address } => {
             sandbox::create(&run_dir, &cgroup_parent, &spec, address)
         }
-        Request::Start { run_dir, data_dir, cgroup_parent, spec } => {
-            start::start(&run_dir, &data_dir, &cgroup_parent, &spec, fds)
+        Request::Start { run_dir, data_dir, cgroups, spec } => {
+            start::start(&run_dir, &data_dir, &cgroups, &spec, fds)
         }
         Request::Exec { run_dir, spec } => exec::exec(&run_dir, &spec, fds),
         Request::TryUsers { run_dir, data_dir } => owner::attempt(&run_dir, &data_dir),
@@ -142,6 +143,11 @@ fn send(socket: &OwnedFd, reply: &Reply, fd: Option<&OwnedFd>) -> std::io::Resul
 /// Where config.json and the mount point of the root are.
 pub fn bundle(run_dir: &Path, id: &str) -> PathBuf {
     run_dir.join("bundles").join(id)
+}
+
+/// Where helpers keep what they made of the default profile.
+pub fn seccomp_dir(run_dir: &Path) -> PathBuf {
+    run_dir.join("seccomp")
 }
 
 /// Where the container's own files live; gone with the container.

@@ -5,7 +5,7 @@
 
 use super::super::record::Record;
 use super::super::spec::{ContainerSpec, ExecSpec, Mount, Propagation, SandboxSpec, User};
-use super::{caps, executor, sandbox};
+use super::{caps, executor, furnish, sandbox};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -20,6 +20,8 @@ pub struct Parts<'a> {
     pub spec: &'a ContainerSpec,
     pub sandbox: &'a SandboxSpec,
     pub run_dir: &'a Path,
+    /// Where the root is mounted.
+    pub root: &'a Path,
     /// Where the pod's /etc files are.
     pub etc: &'a Path,
     pub group: &'a str,
@@ -30,6 +32,8 @@ pub struct Parts<'a> {
     pub cgroup_v2: bool,
     /// The helper is in the group already and has hidden the cgroup file systems.
     pub joined: bool,
+    /// Destinations that are mounted already (`furnish`).
+    pub furnished: &'a [&'static str],
     /// A prepared directory for /sys/fs/cgroup (v1); libcontainer mounts it itself otherwise.
     pub cgroup_view: Option<&'a Path>,
     /// The process namespace of another container, instead of one of its own.
@@ -46,7 +50,7 @@ pub fn config(parts: &Parts<'_>) -> Value {
     let shared = spec.mounts.iter().any(|mount| mount.propagation == Propagation::Bidirectional);
     let mut config = json!({
         "ociVersion": "1.0.2",
-        "root": { "path": "rootfs", "readonly": spec.read_only_root },
+        "root": { "path": parts.root, "readonly": spec.read_only_root },
         "process": process(&Process {
             tty: spec.tty, args: &spec.args, env: &spec.env, cwd: &spec.cwd, user: &spec.user, caps: parts.caps,
             no_new_privileges: spec.no_new_privileges, app_armor: spec.app_armor.as_deref(),
@@ -117,8 +121,11 @@ fn process(process: &Process<'_>) -> Value {
 
 /// Going below our own score needs CAP_SYS_RESOURCE, which an agent in a container may not have: then ours is the lowest.
 fn allowed_oom_score(wanted: i32) -> i32 {
+    if caps::of_this_process() & caps::bit("SYS_RESOURCE") != 0 {
+        return wanted;
+    }
     let own = std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|s| s.trim().parse().ok()).unwrap_or(0);
-    if wanted >= own || caps::of_this_process() & caps::bit("SYS_RESOURCE") != 0 { wanted } else { own }
+    wanted.max(own)
 }
 
 /// As the host counts: the process gets these before it joins the pod's own users (`Program::users`).
@@ -194,16 +201,16 @@ fn mounts(parts: &Parts<'_>) -> Vec<Value> {
             }
         },
     ];
-    let taken = |path: &str| spec.mounts.iter().any(|mount| mount.destination == Path::new(path));
-    for (name, path) in [("hosts", "/etc/hosts"), ("hostname", "/etc/hostname"), ("resolv.conf", "/etc/resolv.conf")] {
-        if !taken(path) {
+    for (name, path) in furnish::ETC {
+        if !spec.mounts_on(path) {
             list.push(bind(&parts.etc.join(name), Path::new(path), &Mount::default(), spec.read_only_root));
         }
     }
-    if !taken("/dev/shm") {
+    if !spec.mounts_on("/dev/shm") {
         let shm = sandbox::shm_dir(parts.run_dir, parts.sandbox);
         list.push(bind(&shm, Path::new("/dev/shm"), &Mount::default(), false));
     }
+    list.retain(|mount| !parts.furnished.iter().any(|done| mount["destination"] == *done));
     let mut wanted: Vec<(&Mount, &std::path::PathBuf)> = spec.mounts.iter().zip(&parts.sources).collect();
     // Parents before children, whatever the order in the pod's spec.
     wanted.sort_by_key(|(mount, _)| mount.destination.components().count());

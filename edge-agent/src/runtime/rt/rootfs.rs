@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// The kernel's own limit is 500.
 const LAYERS_MAX: usize = 500;
+/// The kernel takes one page, which is the smallest one here, with `,volatile` and an end.
+const OPTIONS_BYTES_MAX: usize = 4000;
 const NONE: Option<&str> = None;
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
@@ -53,12 +55,10 @@ pub fn hide_cgroups(group: &str) -> Result<()> {
     Ok(())
 }
 
-/// Prepares /sys/fs/cgroup of a container on cgroup v1: its own group in the hierarchies that matter.
-pub fn cgroup_view(bundle: &Path, view: &[(Vec<String>, PathBuf)], writable: bool) -> Result<PathBuf> {
-    let place = bundle.join("cgroup");
-    std::fs::create_dir_all(&place)?;
+/// Makes /sys/fs/cgroup of a container on cgroup v1 in a directory: its own group in the hierarchies that matter.
+pub fn cgroup_view(place: &Path, view: &[(Vec<String>, PathBuf)], writable: bool) -> Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("tmpfs"), &place, Some("tmpfs"), flags, Some("mode=755,size=64k"))?;
+    mount(Some("tmpfs"), place, Some("tmpfs"), flags, Some("mode=755,size=64k"))?;
     let read_only = if writable { MsFlags::empty() } else { MsFlags::MS_RDONLY };
     let again = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | flags | read_only;
     for (index, (names, group)) in view.iter().enumerate() {
@@ -72,8 +72,8 @@ pub fn cgroup_view(bundle: &Path, view: &[(Vec<String>, PathBuf)], writable: boo
             std::os::unix::fs::symlink(&real, place.join(name))?;
         }
     }
-    mount(NONE, &place, NONE, again, NONE)?;
-    Ok(place)
+    mount(NONE, place, NONE, again, NONE)?;
+    Ok(())
 }
 
 /// The pod's own users, when it has some.
@@ -99,22 +99,20 @@ pub fn places(data_dir: &Path) -> Result<PathBuf> {
     Ok(base)
 }
 
-/// Mounts the overlay on `<bundle>/rootfs`. With users of the pod's own the layers' owners are theirs; what the container
+/// Mounts the overlay on `root`, which is made. With users of the pod's own the layers' owners are theirs; what the container
 /// writes belongs to them also on the disk, where the kernel itself must be able to make files: that ends with the container.
 pub fn mount_overlay(
+    root: &Path,
     bundle: &Path,
     layers: &[PathBuf],
     places: &Path,
     writable: &Path,
     users: Option<&Users>,
-) -> Result<PathBuf> {
+) -> Result<()> {
     if layers.is_empty() || layers.len() > LAYERS_MAX {
         return Err(Error::other(format!("an image of {} layers; 1 to {LAYERS_MAX} can be mounted", layers.len())));
     }
-    let root = bundle.join("rootfs");
-    for dir in [root.as_path(), &bundle.join("l")] {
-        std::fs::create_dir_all(dir)?;
-    }
+    std::fs::create_dir_all(root)?;
     leave_torn(writable)?;
     for place in ["upper", "work"] {
         std::fs::create_dir_all(writable.join(place))?;
@@ -122,25 +120,46 @@ pub fn mount_overlay(
     if let Some(users) = users {
         std::os::unix::fs::chown(writable.join("upper"), Some(users.first_id), Some(users.first_id))?;
     }
-    put(writable, &bundle.join("d"), None)?;
     // The upper directory becomes `/` of the container.
     std::fs::set_permissions(writable.join("upper"), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-    // Short relative names: the options must fit one page whatever the length of the layers' paths.
-    let all = layers.iter().map(PathBuf::as_path).chain(std::iter::once(places)).take(LAYERS_MAX);
-    for (index, layer) in all.clone().enumerate() {
-        put(layer, &bundle.join("l").join(index.to_string()), users)?;
-    }
-    std::env::set_current_dir(bundle)?;
-    let lower = (0..all.count()).map(|i| format!("l/{i}")).collect::<Vec<_>>().join(":");
-    let options = format!("lowerdir={lower},upperdir=d/upper,workdir=d/work");
-    let overlay = |options: &str| mount(Some("overlay"), "rootfs", Some("overlay"), MsFlags::empty(), Some(options));
+    let all: Vec<&Path> = layers.iter().map(PathBuf::as_path).chain(std::iter::once(places)).take(LAYERS_MAX).collect();
+    let base = places.parent().unwrap_or(places);
+    let (base, options) = match overlay_options(base, &all, writable).filter(|_| users.is_none()) {
+        Some(options) => (base, options),
+        None => (bundle, short_options(bundle, &all, writable, users)?),
+    };
+    std::env::set_current_dir(base)?;
+    let overlay = |options: &str| mount(Some("overlay"), root, Some("overlay"), MsFlags::empty(), Some(options));
     // `volatile`: the layer ends with the container, so nothing is gained by forcing it onto the flash.
     let mounted = overlay(&format!("{options},volatile")).or_else(|_| overlay(&options));
     std::env::set_current_dir("/")?;
     mounted.map_err(|err| Error::other(format!("mount the overlay of {} layers: {}", layers.len(), err.desc())))?;
     // Under a shared mount it is born shared: what the container mounts in its root would come out here.
-    mount(NONE, &root, NONE, MsFlags::MS_PRIVATE, NONE)?;
-    Ok(root)
+    mount(NONE, root, NONE, MsFlags::MS_PRIVATE, NONE)?;
+    Ok(())
+}
+
+/// Names as they are, shorter where they lie below `base`. `None` when they do not fit, or have letters that mean something here.
+fn overlay_options(base: &Path, lower: &[&Path], writable: &Path) -> Option<String> {
+    let plain = |path: &Path| -> Option<String> {
+        let name = path.strip_prefix(base).unwrap_or(path).to_str()?;
+        (!name.is_empty() && !name.contains([',', ':', '\\'])).then(|| name.to_owned())
+    };
+    let lower = lower.iter().map(|layer| plain(layer)).collect::<Option<Vec<_>>>()?.join(":");
+    let own = plain(writable)?;
+    let options = format!("lowerdir={lower},upperdir={own}/upper,workdir={own}/work");
+    (options.len() <= OPTIONS_BYTES_MAX).then_some(options)
+}
+
+/// The same under short names in the bundle.
+fn short_options(bundle: &Path, lower: &[&Path], writable: &Path, users: Option<&Users>) -> Result<String> {
+    std::fs::create_dir_all(bundle.join("l"))?;
+    put(writable, &bundle.join("d"), None)?;
+    for (index, layer) in lower.iter().enumerate() {
+        put(layer, &bundle.join("l").join(index.to_string()), users)?;
+    }
+    let lower = (0..lower.len()).map(|i| format!("l/{i}")).collect::<Vec<_>>().join(":");
+    Ok(format!("lowerdir={lower},upperdir=d/upper,workdir=d/work"))
 }
 
 /// What a container had written when the power went: nobody forced it onto the disk, the kernel mounts it no more, and the
@@ -284,5 +303,23 @@ mod tests {
         assert!(!dir.join("upper").exists() && !dir.join("work").exists());
         leave_torn(&dir).unwrap();
         std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn layers_go_by_their_own_names_when_they_can() {
+        let base = Path::new("/data");
+        let own = Path::new("/data/pods/u/containers/c");
+        let plain = |lower: &[&str]| {
+            let lower: Vec<&Path> = lower.iter().map(Path::new).collect();
+            overlay_options(base, &lower, own)
+        };
+        let expected = "lowerdir=layers/a:/elsewhere/b,upperdir=pods/u/containers/c/upper,workdir=pods/u/containers/c/work";
+        assert_eq!(plain(&["/data/layers/a", "/elsewhere/b"]).as_deref(), Some(expected));
+        for bad in ["/data/a,b", "/data/a:b", "/data/a\\b", "/data"] {
+            assert_eq!(plain(&[bad]), None, "{bad}");
+        }
+        let long = format!("/data/{}", "x".repeat(100));
+        assert!(plain(&vec![long.as_str(); 30]).is_some());
+        assert_eq!(plain(&vec![long.as_str(); 40]), None, "more than the kernel reads");
     }
 }

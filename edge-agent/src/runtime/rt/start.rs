@@ -8,8 +8,9 @@ use super::super::spec::{ContainerSpec, IDS_PER_POD, Propagation, SandboxSpec, S
 use super::super::{adopt::now_ms, detached, seccomp, seccomp::Filter};
 use super::console::Console;
 use super::executor::{self, Program};
+use super::furnish::{self, Room};
 use super::{Failure, Outcome, bundle, caps, chain, devices, external, group, group_of, guard, oci, rootfs, sandbox};
-use super::writable_layer;
+use super::{seccomp_dir, writable_layer};
 use crate::device::cgroups::Cgroups;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
@@ -25,15 +26,14 @@ pub const PROFILE: &str = "seccomp.json";
 pub fn start(
     run_dir: &Path,
     data_dir: &Path,
-    cgroup_parent: &str,
+    cgroups: &Cgroups,
     spec: &ContainerSpec,
     fds: Vec<OwnedFd>,
 ) -> Result<Outcome, Failure> {
-    let cgroups = Cgroups::probe(cgroup_parent).map_err(|err| Failure::create("probe cgroups", err))?;
-    let group = group_of(&cgroups, spec);
-    let made = make(run_dir, data_dir, &cgroups, &group, spec, fds);
+    let group = group_of(cgroups, spec);
+    let made = make(run_dir, data_dir, cgroups, &group, spec, fds);
     if made.is_err() {
-        clean_up(run_dir, data_dir, &cgroups, &group, spec);
+        clean_up(run_dir, data_dir, cgroups, &group, spec);
     }
     made
 }
@@ -83,7 +83,10 @@ fn make(
     keep_profile(data_dir, spec, &bundle_dir)?;
     let places = rootfs::places(data_dir).map_err(|err| Failure::create("mount points", err))?;
     let writable = writable_layer(data_dir, &spec.pod_uid, &spec.id);
-    let root = rootfs::mount_overlay(&bundle_dir, &spec.layers, &places, &writable, users)
+    let own = furnish::is_for(spec, &sandbox);
+    // Nobody else sees it: one place does for all, and a short one, whose parts libcontainer looks at again and again.
+    let root = if own { run_dir.join("root") } else { bundle_dir.join("rootfs") };
+    rootfs::mount_overlay(&root, &bundle_dir, &spec.layers, &places, &writable, users)
         .map_err(|err| Failure::create("root file system", err))?;
     let checked = detached::as_owner(users.map_or(0, |users| users.first_id), || rootfs::check_mount_points(&root));
     checked.map_err(|err| Failure::create("root file system", err))?;
@@ -94,16 +97,23 @@ fn make(
         Some(users) => rootfs::etc_of(&bundle_dir, etc, users).map_err(|err| Failure::create("/etc files", err))?,
         None => etc,
     };
-    let cgroup_view = if cgroups.is_v2() || shares {
-        None
-    } else {
-        let view = rootfs::cgroup_view(&bundle_dir, &cgroups.view_v1(group), spec.privileged);
-        Some(view.map_err(|err| Failure::create("/sys/fs/cgroup", err))?)
+    let groups = if cgroups.is_v2() || shares { Vec::new() } else { cgroups.view_v1(group) };
+    let furnished = match own {
+        true => furnish::furnish(&Room { root: &root, run_dir, etc: &etc, spec, sandbox: &sandbox, groups: &groups }),
+        false => Vec::new(),
     };
+    let cgroup_view = bundle_dir.join("cgroup");
+    let prepared = !groups.is_empty() && !furnished.contains(&"/sys/fs/cgroup");
+    if prepared {
+        std::fs::create_dir_all(&cgroup_view)
+            .and_then(|()| rootfs::cgroup_view(&cgroup_view, &groups, spec.privileged))
+            .map_err(|err| Failure::create("/sys/fs/cgroup", err))?;
+    }
     let mut config = oci::config(&oci::Parts {
         spec,
         sandbox: &sandbox,
         run_dir,
+        root: &root,
         etc: &etc,
         group: if shares { group } else { cgroups.parent() },
         caps: final_caps,
@@ -111,7 +121,8 @@ fn make(
         devices: devices.nodes,
         cgroup_v2: cgroups.is_v2(),
         joined: !shares,
-        cgroup_view: cgroup_view.as_deref(),
+        furnished: &furnished,
+        cgroup_view: prepared.then_some(&*cgroup_view),
         pid_namespace: spec.pid_of.as_deref().map(|id| pid_namespace(run_dir, id)).transpose()?,
     });
     if spec.other_runtime.is_some() {
@@ -172,7 +183,7 @@ impl Place<'_> {
             spec: spec.clone(),
             pid,
             start_time,
-            boot_id: record::boot_id(),
+            boot_id: record::boot_id().to_owned(),
             cgroup: self.group.to_owned(),
             cgroup_parent: self.parent.to_owned(),
             started_ms: now_ms(),
@@ -195,7 +206,7 @@ fn run(
         env: spec.env.clone(),
         caps: final_caps,
         last_cap,
-        filter: filter(spec, final_caps, bundle_dir)?,
+        filter: filter(spec, final_caps, run_dir)?,
         errors: Rc::new(writer),
         doors: None,
         home: Rc::default(),
@@ -248,12 +259,14 @@ pub fn refused(errors: &OwnedFd, why: String) -> Failure {
 }
 
 /// The filter of a container and of every exec in it. A profile of the node is read once: its copy stays with the bundle.
-pub fn filter(spec: &ContainerSpec, caps: u64, bundle_dir: &Path) -> Result<Option<Rc<Filter>>, Failure> {
+pub fn filter(spec: &ContainerSpec, caps: u64, run_dir: &Path) -> Result<Option<Rc<Filter>>, Failure> {
     let made = match &spec.seccomp {
         _ if spec.privileged => return Ok(None),
         Seccomp::Unconfined => return Ok(None),
-        Seccomp::RuntimeDefault => seccomp::runtime_default(caps),
-        Seccomp::Localhost(_) => read_profile(&bundle_dir.join(PROFILE)).and_then(|text| seccomp::of_profile(&text)),
+        Seccomp::RuntimeDefault => seccomp::runtime_default_kept(&seccomp_dir(run_dir), caps),
+        Seccomp::Localhost(_) => {
+            read_profile(&bundle(run_dir, &spec.id).join(PROFILE)).and_then(|text| seccomp::of_profile(&text))
+        }
     };
     made.map(|filter| Some(Rc::new(filter))).map_err(|why| Failure::Create(format!("load the seccomp profile: {why}")))
 }

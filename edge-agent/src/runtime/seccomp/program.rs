@@ -7,7 +7,7 @@ use super::calls::{Arch, Numbers};
 use super::profile::{Action, Case, Op, Profile, Rule, Test};
 use libc::sock_filter;
 
-const INSTRUCTIONS_MAX: usize = 4096;
+pub const INSTRUCTIONS_MAX: usize = 4096;
 /// Calls of x86_64's other face, which has numbers of its own.
 const X32: u32 = 0x4000_0000;
 

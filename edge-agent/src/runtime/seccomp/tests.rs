@@ -194,3 +194,30 @@ fn as_json_and_back() {
         assert_eq!(code(&ours), code(&theirs), "{caps:x}");
     }
 }
+
+/// A helper that finds a program takes it as it is; one that finds a part of one makes its own, and leaves it whole.
+#[test]
+fn kept_programs_are_whole_or_made_again() {
+    let dir = std::env::temp_dir().join(format!("limpet-seccomp-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    let code = |filter: &Filter| filter.code.iter().map(|i| (i.code, i.jt, i.jf, i.k)).collect::<Vec<_>>();
+    let made = code(&runtime_default(5).unwrap());
+    assert_eq!(code(&runtime_default_kept(&dir, 5).unwrap()), made, "without a directory");
+    std::fs::create_dir_all(&dir).unwrap();
+    let path = dir.join(format!("{:016x}", 5));
+    assert_eq!(code(&runtime_default_kept(&dir, 5).unwrap()), made);
+    let whole = std::fs::read(&path).unwrap();
+    // One instruction less is a program too: what is in the file counts.
+    std::fs::write(&path, &whole[..whole.len() - 8]).unwrap();
+    assert_eq!(code(&runtime_default_kept(&dir, 5).unwrap()), made[..made.len() - 1]);
+    for part in [0, 3, 4, whole.len() - 1] {
+        std::fs::write(&path, &whole[..part]).unwrap();
+        assert_eq!(code(&runtime_default_kept(&dir, 5).unwrap()), made, "{part}");
+        assert_eq!(std::fs::read(&path).unwrap(), whole, "{part}");
+    }
+    for caps in 100..200 {
+        runtime_default_kept(&dir, caps).unwrap();
+    }
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), KEPT_MAX);
+    std::fs::remove_dir_all(dir).unwrap();
+}

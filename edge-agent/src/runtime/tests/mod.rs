@@ -7,6 +7,7 @@
 mod bites;
 mod cases;
 mod escapes;
+mod furnished;
 mod net_cases;
 mod oci;
 mod other;
@@ -48,6 +49,8 @@ worlds! {
     mounts_travel_as_asked => cases::propagation,
     nothing_is_left_after_many => cases::nothing_left,
     host_network_and_shared_processes => cases::other_namespaces,
+    what_is_furnished_is_the_same => furnished::the_same,
+    links_in_the_way_stay_inside => furnished::links,
     the_container_is_locked_in => security::locked_in,
     without_no_new_privileges_the_filter_holds => security::filter_without_nnp,
     privileged_is_privileged => security::privileged,

@@ -77,7 +77,8 @@ pub fn travelling(world: &World) -> Result<()> {
     is(&inside(world, "down", "ls /v/up")?, "mine")?;
     // Nothing else of the container is the board's: neither its root nor what is mounted in it.
     let table = on_board(world, &["cat", "/proc/1/mounts"])?;
-    let alien: Vec<&str> = table.lines().filter(|l| l.contains("/rootfs/")).collect();
+    let root = world.agents[0].run.join("root").to_string_lossy().into_owned();
+    let alien: Vec<&str> = table.lines().filter(|l| l.contains("/rootfs/") || l.contains(&root)).collect();
     wait::yes(alien.is_empty(), || format!("the container's own mounts on the board: {alien:?}"))?;
     delete(world, &["none", "down", "both"])?;
     let own = made(world, "roads/own")?;
