@@ -1,0 +1,67 @@
+//! A board's data directory as a disk of its own, so that the kernel counts what reaches it.
+//!
+//! In: the directory, before the agent starts. Out: bytes that were written to the disk, by whomever: what the agent writes, what
+//! containers write in their layers, and what the file system adds (its journal, times of access).
+//! Never: left behind mounted.
+
+use crate::sh;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+const SIZE: &str = "2G";
+
+pub struct Disk {
+    image: PathBuf,
+    point: PathBuf,
+    device: String,
+}
+
+impl Disk {
+    /// An ext4 of its own on a loop device, mounted as Debian mounts one.
+    pub fn under(point: &Path) -> Result<Disk, String> {
+        let text = |path: &Path| path.to_str().map(str::to_owned).ok_or("a path that is no text".to_string());
+        let image = point.with_extension("disk");
+        let (file, place) = (text(&image)?, text(point)?);
+        fs::create_dir_all(point).map_err(|e| format!("cannot make {place}: {e}"))?;
+        sh::run("truncate", &["--size", SIZE, &file])?;
+        // Nothing that the file system would do later by itself.
+        sh::run("mkfs.ext4", &["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", &file])?;
+        let device = sh::output("losetup", &["--find", "--show", &file])?.trim().to_owned();
+        let disk = Disk { image, point: point.to_owned(), device };
+        sh::run("mount", &[&disk.device, &place])?;
+        Ok(disk)
+    }
+
+    /// Bytes written since the disk was made; what waits in memory is written first.
+    pub fn written(&self) -> Result<u64, String> {
+        let name = self.device.rsplit('/').next().unwrap_or_default();
+        let path = format!("/sys/block/{name}/stat");
+        let point = self.point.to_string_lossy();
+        sh::run("sync", &["--file-system", &point])?;
+        let text = fs::read_to_string(&path).map_err(|e| format!("cannot read {path}: {e}"))?;
+        // The seventh number counts sectors of 512 bytes.
+        let sectors = text.split_whitespace().nth(6).and_then(|word| word.parse::<u64>().ok());
+        sectors.map(|sectors| sectors * 512).ok_or_else(|| format!("{path} says `{}`", text.trim()))
+    }
+}
+
+impl Disk {
+    /// Says which files changed in the last minutes.
+    pub fn tell(&self, minutes: u64) {
+        let (point, age) = (self.point.to_string_lossy(), format!("-{minutes}"));
+        let found = sh::output("find", &[&point, "-xdev", "(", "-cmin", &age, "-or", "-amin", &age, ")"]);
+        println!("changed or read: {}", found.unwrap_or_else(|why| why));
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // The board may still run: its own view of the disk goes with it, and then the loop device.
+        let point = self.point.to_string_lossy();
+        let _ = sh::run("umount", &["--lazy", &point]);
+        let _ = sh::run("losetup", &["--detach", &self.device]);
+        let _ = fs::remove_file(&self.image);
+    }
+}
