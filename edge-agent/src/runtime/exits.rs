@@ -74,6 +74,11 @@ impl Exits {
         exit
     }
 
+    /// Whether the keeper's word of this end is still on its way.
+    pub fn awaits(&self, pid: i32) -> bool {
+        lock(&self.state).known.contains_key(&pid)
+    }
+
     pub fn forget(&self, pid: i32) {
         lock(&self.state).known.remove(&pid);
     }

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// How long a killed container may take to die before its removal gives up (the caller retries).
 const DEATH_WAIT: Duration = Duration::from_secs(10);
+/// And how long the keeper's word of it.
+const TOLD_WAIT: Duration = Duration::from_secs(2);
 const STEP: Duration = Duration::from_millis(5);
 
 impl Runtime {
@@ -54,6 +56,11 @@ impl Runtime {
                     "container {container_id} does not die: its processes may be stuck in the kernel (a hung disk?)"
                 )));
             }
+            tokio::time::sleep(STEP).await;
+        }
+        // Its end is told before its record goes: nobody would hear of it afterwards.
+        let told = tokio::time::Instant::now() + TOLD_WAIT;
+        while shared.exits.awaits(record.pid) && tokio::time::Instant::now() < told {
             tokio::time::sleep(STEP).await;
         }
         self.remove_group(&record.cgroup).await?;
