@@ -51,6 +51,8 @@ impl Disk {
     /// Says which files changed in the last minutes.
     pub fn tell(&self, minutes: u64) {
         let (point, age) = (self.point.to_string_lossy(), format!("-{minutes}"));
+        // Looking must not count as reading.
+        let _ = sh::run("mount", &["-o", "remount,noatime", &point]);
         let found = sh::output("find", &[&point, "-xdev", "(", "-cmin", &age, "-or", "-amin", &age, ")"]);
         println!("changed or read: {}", found.unwrap_or_else(|why| why));
     }
