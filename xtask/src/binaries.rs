@@ -1,27 +1,33 @@
-//! Builds all test programs and runs three of them at a time.
+//! Builds all test programs and runs three of them at a time, and more while the processors have nothing to do.
 //!
-//! In: the workspace. Out: each program's whole output when it ends, a line with its time, and which ones failed.
+//! In: the workspace. Out: each program's whole output when it ends, a line with its time; which failed, and what was skipped.
 //! Never: leaves out a program that cargo has built, or stops at the first failure.
 //!
 //! Most end-to-end tests wait, for processes, boards that are away and patience that runs out; most others compute. One row of
-//! programs is worked from both ends: two take end-to-end tests from its head, the longest first, one the rest from its tail.
+//! programs is worked from both ends: one takes what computes from its tail, all others take end-to-end tests from its head, the
+//! longest first.
 
 use crate::sh;
+use limpet_e2e::binaries::as_from_a_shell;
 use serde_json::Value;
 use std::{
     collections::VecDeque,
     path::PathBuf,
     process::{Command, Stdio},
     sync::Mutex,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-/// How many test programs run at the same time.
+/// How many test programs run at the same time, however busy the machine is.
 const WORKERS: usize = 3;
-/// So many of them begin at the head.
-const AT_HEAD: usize = 2;
+/// How many more may, each beginning only when so much of the processors was idle for so long: many tests wait for minutes.
+const WORKERS_IDLE: usize = 2;
+const IDLE: f64 = 0.4;
+const LOOK: Duration = Duration::from_secs(3);
+/// This worker begins at the tail, all others at the head.
+const AT_TAIL: usize = 2;
 /// What takes longest begins first, so that nothing long is left alone at the end.
-const LONGEST: [&str; 8] = ["os/main", "link", "schedule", "brokers", "absence", "metered", "broker", "kept"];
+const LONGEST: [&str; 8] = ["os/main", "schedule", "brokers", "metered", "absence", "kept", "broker", "link"];
 /// Whose programs mostly wait.
 const WAITING: &str = "tests/e2e";
 
@@ -32,26 +38,36 @@ struct Program {
     dir: PathBuf,
 }
 
-/// `selection` are cargo's words for packages; `prepare` is given each command before it starts.
-pub fn run(selection: &[&str], prepare: impl Fn(&mut Command) + Sync) -> Result<(), String> {
+/// `selection` are cargo's words for packages; programs of the package in the directory `without` are built, and run elsewhere;
+/// `prepare` is given each command before it starts; `skipped` gets what programs have left out, a line each.
+pub fn run(
+    selection: &[&str],
+    without: Option<&str>,
+    prepare: impl Fn(&mut Command) + Sync,
+    skipped: &mut Vec<String>,
+) -> Result<(), String> {
     let mut programs = build(selection)?;
+    programs.retain(|program| without.is_none_or(|dir| !program.dir.ends_with(dir)));
     programs.sort_by_key(place);
     let count = programs.len();
     let row = Mutex::new(VecDeque::from(programs));
     let failed = Mutex::new(Vec::new());
+    let left_out = Mutex::new(skipped);
     std::thread::scope(|scope| {
-        for worker in 0..WORKERS {
-            let (row, failed, prepare) = (&row, &failed, &prepare);
+        for worker in 0..WORKERS + WORKERS_IDLE {
+            let (row, failed, left_out, prepare) = (&row, &failed, &left_out, &prepare);
             scope.spawn(move || {
                 loop {
-                    let next = row.lock().ok().and_then(|mut row| match worker < AT_HEAD {
+                    while worker >= WORKERS && row.lock().is_ok_and(|row| !row.is_empty()) && idle() < IDLE {}
+                    let next = row.lock().ok().and_then(|mut row| match worker != AT_TAIL {
                         true => row.pop_front(),
                         false => row.pop_back(),
                     });
                     let Some(program) = next else { return };
-                    if let Err(e) = one(&program, prepare) {
-                        failed.lock().map(|mut all| all.push(e)).ok();
-                    }
+                    match one(&program, prepare) {
+                        Ok(lines) => left_out.lock().map(|mut all| all.extend(lines)).ok(),
+                        Err(e) => failed.lock().map(|mut all| all.push(e)).ok(),
+                    };
                 }
             });
         }
@@ -62,6 +78,26 @@ pub fn run(selection: &[&str], prepare: impl Fn(&mut Command) + Sync) -> Result<
         true => Err("cargo has built no test program: is the selection right?".into()),
         false => Err(format!("{} of {count} test programs failed:\n  {}", failed.len(), failed.join("\n  "))),
     }
+}
+
+/// Looks for a while; the share of all processors' time that nobody used, 0 to 1. Where it cannot be known: 0.
+#[allow(clippy::disallowed_methods)] // time is what it measures
+fn idle() -> f64 {
+    let before = times();
+    std::thread::sleep(LOOK);
+    match (before, times()) {
+        (Some(then), Some(now)) if now.1 > then.1 => now.0.saturating_sub(then.0) as f64 / (now.1 - then.1) as f64,
+        _ => 0.0,
+    }
+}
+
+/// (idle, everything) since the start of the machine, of all processors together, in the kernel's ticks.
+fn times() -> Option<(u64, u64)> {
+    let text = std::fs::read_to_string("/proc/stat").ok()?;
+    let line = text.lines().next()?.strip_prefix("cpu ")?;
+    let numbers: Vec<u64> = line.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+    // user, nice, system, idle, waiting for disks, …; what guests use is counted in the first two, too.
+    Some((numbers.get(3)? + numbers.get(4)?, numbers.iter().take(8).sum()))
 }
 
 /// Where in the row: the smaller, the nearer to the head.
@@ -77,7 +113,7 @@ fn place(program: &Program) -> usize {
 fn build(selection: &[&str]) -> Result<Vec<Program>, String> {
     let mut command = Command::new("cargo");
     command.current_dir(sh::root()).args(["test", "--no-run", "--message-format=json-render-diagnostics"]).args(selection);
-    let out = command.stderr(Stdio::inherit()).output().map_err(|e| format!("cannot start cargo: {e}"))?;
+    let out = as_from_a_shell(command.stderr(Stdio::inherit())).output().map_err(|e| format!("cannot start cargo: {e}"))?;
     if !out.status.success() {
         return Err(format!("the tests could not be built: {}", out.status));
     }
@@ -95,10 +131,12 @@ fn program(message: &Value) -> Option<Program> {
     Some(Program { name: short, file: message["executable"].as_str()?.into(), dir })
 }
 
-fn one(program: &Program, prepare: &impl Fn(&mut Command)) -> Result<(), String> {
+/// What it has skipped.
+fn one(program: &Program, prepare: &impl Fn(&mut Command)) -> Result<Vec<String>, String> {
     let started = Instant::now();
     let mut command = Command::new(&program.file);
-    command.current_dir(&program.dir).stdin(Stdio::null());
+    // What a test that passes has to say counts, too: figures, and that it was skipped.
+    command.arg("--show-output").current_dir(&program.dir).stdin(Stdio::null());
     prepare(&mut command);
     let name = &program.name;
     let out = command.output().map_err(|e| format!("{name} could not be started: {e}"))?;
@@ -109,9 +147,14 @@ fn one(program: &Program, prepare: &impl Fn(&mut Command)) -> Result<(), String>
     let seconds = started.elapsed().as_secs();
     std::io::Write::write_all(&mut screen, format!("     {name}: {seconds} s, {}\n", out.status).as_bytes()).ok();
     match out.status.success() {
-        true => Ok(()),
+        true => Ok(skips(name, &String::from_utf8_lossy(&out.stdout))),
         false => Err(format!("{name} ({})", out.status)),
     }
+}
+
+/// Every test that leaves something out says so in a line that begins with this word.
+fn skips(name: &str, said: &str) -> Vec<String> {
+    said.lines().filter(|line| line.starts_with("skipped")).map(|line| format!("{name}: {line}")).collect()
 }
 
 #[cfg(test)]
@@ -133,5 +176,17 @@ mod tests {
         // Each of the long ones is there.
         let there = |name: &&str| sh::root().join(format!("tests/e2e/tests/{name}.rs")).is_file();
         assert!(LONGEST.iter().all(there));
+    }
+
+    #[test]
+    fn what_a_test_skips_is_heard() {
+        let said = "test a ... ok\n\n---- a stdout ----\nskipped: needs root\nskipped in part: no xz\nnothing skipped\n";
+        assert_eq!(skips("x.rs", said), ["x.rs: skipped: needs root", "x.rs: skipped in part: no xz"]);
+    }
+
+    #[test]
+    fn the_processors_time_can_be_read() {
+        let (idle, all) = times().unwrap();
+        assert!(idle <= all && all > 0);
     }
 }

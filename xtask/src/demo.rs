@@ -9,12 +9,17 @@ use nix::sys::signal::{SigSet, Signal};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-pub fn run(check: bool) -> Result<()> {
-    if !sh::is_root() {
-        return Err("the demo makes network namespaces and containers, which needs root: \
-                    sudo -E env \"PATH=$PATH\" cargo xtask demo"
-            .to_string());
+pub fn possible() -> Result<()> {
+    match sh::is_root() {
+        true => Ok(()),
+        false => Err("the demo makes network namespaces and containers, which needs root: \
+                      sudo -E env \"PATH=$PATH\" cargo xtask demo"
+            .to_string()),
     }
+}
+
+pub fn run(check: bool) -> Result<()> {
+    possible()?;
     setup::run()?;
     if check { tour_unattended() } else { stay() }
 }

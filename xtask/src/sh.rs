@@ -1,8 +1,9 @@
 //! Running programs.
 //!
 //! In: a program and its arguments as an array. Out: success, or which command failed how.
-//! Never: a shell.
+//! Never: a shell, or what cargo has told this program about itself.
 
+use limpet_e2e::binaries::as_from_a_shell;
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -20,7 +21,7 @@ pub fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
 
 pub fn status(command: &mut Command) -> Result<(), String> {
     let line = format!("{command:?}");
-    match command.status() {
+    match as_from_a_shell(command).status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("{line} failed: {status}")),
         Err(e) => Err(format!("cannot start {line}: {e}")),
@@ -29,9 +30,7 @@ pub fn status(command: &mut Command) -> Result<(), String> {
 
 /// What a program prints on stdout.
 pub fn output(program: &str, arguments: &[&str]) -> Result<String, String> {
-    let out = Command::new(program)
-        .args(arguments)
-        .current_dir(root())
+    let out = as_from_a_shell(Command::new(program).args(arguments).current_dir(root()))
         .output()
         .map_err(|e| format!("cannot start {program}: {e}"))?;
     match out.status.success() {

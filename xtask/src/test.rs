@@ -1,29 +1,61 @@
 //! Everything that must pass.
 //!
-//! In: the workspace. Out: success, or the first part that failed; the last line counts the parts.
-//! Never: a part that is skipped in silence.
+//! In: the workspace. Out: success, or which parts failed; the last lines count the parts, and name each test that was left out.
+//! Never: a part, or a test, that is skipped in silence.
 
 use crate::{binaries, demo, dist, setup, sh, tidy};
-use std::{process::Command, time::Instant};
+use limpet_e2e::binaries::{gather, gather_boards, target_dir};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+use std::{path::PathBuf, process::Command, time::Instant};
 
-type Part = (&'static str, fn() -> Result<(), String>);
+/// What a part leaves out, a line each.
+type Skipped = Vec<String>;
+type Part = (&'static str, fn(&mut Skipped) -> Result<(), String>);
 
 const PARTS: &[Part] = &[
-    ("setup", setup::run),
-    ("tidy", tidy::run),
-    ("build", || sh::run("cargo", &["build", "--workspace", "--all-targets"])),
-    ("clippy", || sh::run("cargo", &["clippy", "--workspace"])),
+    ("setup", |_| setup::run()),
+    ("tidy", |_| tidy::run()),
+    ("build", |_| build()),
+    ("clippy", |_| sh::run("cargo", &["clippy", "--workspace"])),
+    ("programs that people get, each by itself", |_| programs_alone()),
     // Tests share two cores, kernel objects and ports: those that need the kernel to themselves say so.
-    ("tests", || tests(&["--workspace", "--exclude", "limpet-sim"])),
-    ("fleets", fleets),
-    ("demo --check", || demo::run(true)),
+    ("tests", |skipped| tests(&["--workspace"], Some(SIMULATOR), skipped)),
+    ("fleets", |_| fleets()),
+    ("demo --check", |_| demo()),
 ];
 
-/// With `--arm`: many minutes of compiling on two cores, so not everybody's every push.
-const ARM_PARTS: &[Part] = &[("ARM: agent and first process", dist::arm_builds), ("ARM: unit tests", dist::arm_tests)];
+/// Many minutes of compiling on two cores: where nobody has asked for them, the end says so.
+const ON_DEMAND: &[Part] =
+    &[("ARM: programs", |_| dist::emulated_builds(&boards_dir())), ("ARM: unit tests", |_| dist::emulated_tests())];
+
+/// Its tests are too slow as they are built for others: `fleets`.
+const SIMULATOR: &str = "tests/sim";
+/// This machine's own processor as a board.
+const OWN_BOARD: &str = "x86_64-unknown-linux-musl";
+
+/// What emulated boards run in tests: a folder with one folder a target.
+fn boards_dir() -> PathBuf {
+    target_dir().join("emulated")
+}
+
+/// Everything once, with the features of all packages together; tests run what is made here.
+fn build() -> Result<(), String> {
+    sh::run("cargo", &["build", "--workspace", "--all-targets"])?;
+    gather().map(drop)?;
+    if cfg!(target_arch = "x86_64") {
+        gather_boards(&boards_dir(), OWN_BOARD)?;
+    }
+    Ok(())
+}
+
+/// A feature that only another package of the workspace asks for would be missing for those who build one of them.
+fn programs_alone() -> Result<(), String> {
+    ["limpet", "limpet-agent"].iter().try_for_each(|name| sh::run("cargo", &["clippy", "--quiet", "-p", name]))
+}
 
 /// Where no kubectl is on PATH, the one that `setup` fetched stands in for it.
-fn tests(selection: &[&str]) -> Result<(), String> {
+fn tests(selection: &[&str], without: Option<&str>, skipped: &mut Skipped) -> Result<(), String> {
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     if setup::kubectl_first().is_none() {
         let dir = sh::root().join("target/tools/path");
@@ -36,11 +68,25 @@ fn tests(selection: &[&str]) -> Result<(), String> {
         let all = std::iter::once(dir).chain(std::env::split_paths(&path)).collect::<Vec<_>>();
         path = std::env::join_paths(all).map_err(|e| e.to_string())?;
     }
-    let programs = binaries::run(selection, |command| {
+    let whole = without.is_some();
+    let prepare = |command: &mut Command| {
         command.env("PATH", &path);
-    });
+        if whole {
+            ready(command);
+        }
+    };
+    let programs = binaries::run(selection, without, prepare, skipped);
     let pages = sh::run("cargo", &[&["test", "--doc", "--quiet"], selection].concat());
     programs.and(pages)
+}
+
+/// Tests find the programs that `build` has made; what the caller names counts more.
+fn ready(command: &mut Command) {
+    for (name, dir) in [("LIMPET_BIN_DIR", target_dir().join("tested")), ("LIMPET_BOARDS_DIR", boards_dir())] {
+        if std::env::var_os(name).is_none() {
+            command.env(name, dir);
+        }
+    }
 }
 
 /// The simulator, optimised, for so many node-hours.
@@ -50,18 +96,38 @@ fn fleets() -> Result<(), String> {
     sh::status(&mut command)
 }
 
-pub fn run(packages: &[String], arm: bool) -> Result<(), String> {
+/// The tour in a process of its own, which finds what `build` has made.
+fn demo() -> Result<(), String> {
+    demo::possible()?;
+    let own = std::env::current_exe().map_err(|e| format!("this program's own file: {e}"))?;
+    let mut command = Command::new(own);
+    command.current_dir(sh::root()).args(["demo", "--check"]);
+    ready(&mut command);
+    sh::status(&mut command)
+}
+
+/// Processor seconds of everything that was started here and has ended.
+fn spent() -> i64 {
+    getrusage(UsageWho::RUSAGE_CHILDREN).map_or(0, |used| (used.user_time() + used.system_time()).num_seconds())
+}
+
+pub fn run(packages: &[String], words: &[String]) -> Result<(), String> {
+    let mut skipped = Skipped::new();
     if !packages.is_empty() {
         let selection: Vec<&str> = packages.iter().flat_map(|name| ["--package", name]).collect();
-        return tests(&selection);
+        let done = tests(&selection, None, &mut skipped);
+        tell(&skipped);
+        return done;
     }
+    let parts = wanted(words)?;
     let mut failed: Vec<&str> = Vec::new();
-    let parts: Vec<&Part> = PARTS.iter().chain(ARM_PARTS.iter().filter(|_| arm)).collect();
+    let mut table = String::new();
     for (name, part) in &parts {
         println!("\n== {name}");
-        let started = Instant::now();
-        let result = part();
-        let seconds = started.elapsed().as_secs();
+        let (started, before) = (Instant::now(), spent());
+        let result = part(&mut skipped);
+        let (seconds, processor) = (started.elapsed().as_secs(), spent() - before);
+        table.push_str(&format!("{seconds:>6} s {processor:>6} s of processors  {name}\n"));
         match result {
             Ok(()) => println!("== {name}: passed in {seconds} s"),
             Err(e) => {
@@ -73,12 +139,51 @@ pub fn run(packages: &[String], arm: bool) -> Result<(), String> {
             }
         }
     }
-    println!("\n{} passed, {} failed", parts.len() - failed.len(), failed.len());
-    if !arm {
-        println!("not asked for: {} (--arm)", ARM_PARTS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "));
+    println!("\n{table}");
+    if words.is_empty() {
+        skipped.extend(ON_DEMAND.iter().map(|(name, _)| format!("not asked for: {name} (--part ARM)")));
     }
+    tell(&skipped);
+    println!("{} passed, {} failed", parts.len() - failed.len(), failed.len());
     match failed.is_empty() {
         true => Ok(()),
         false => Err(format!("failed: {}", failed.join(", "))),
+    }
+}
+
+/// Those that one of the words is in; without a word all but what is on demand.
+fn wanted(words: &[String]) -> Result<Vec<&'static Part>, String> {
+    let all = || PARTS.iter().chain(ON_DEMAND);
+    let asked = |name: &str| words.iter().any(|word| name.contains(word.as_str()));
+    match words.iter().find(|word| !all().any(|(name, _)| name.contains(word.as_str()))) {
+        Some(unknown) => {
+            let names: Vec<&str> = all().map(|(name, _)| *name).collect();
+            Err(format!("no part has {unknown:?} in its name; there are: {}", names.join("; ")))
+        }
+        None if words.is_empty() => Ok(PARTS.iter().collect()),
+        None => Ok(all().filter(|(name, _)| asked(name)).collect()),
+    }
+}
+
+fn tell(skipped: &[String]) {
+    if !skipped.is_empty() {
+        println!("left out ({}):\n  {}", skipped.len(), skipped.join("\n  "));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wanted;
+
+    #[test]
+    fn parts_are_chosen_by_words() {
+        let names = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+            wanted(&words).map(|parts| parts.iter().map(|(name, _)| *name).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&["ARM"]).unwrap(), ["ARM: programs", "ARM: unit tests"]);
+        assert_eq!(names(&["tidy", "fleets"]).unwrap(), ["tidy", "fleets"]);
+        assert!(names(&[]).unwrap().contains(&"tests") && !names(&[]).unwrap().contains(&"ARM: programs"));
+        assert!(names(&["tidy", "arms"]).unwrap_err().starts_with("no part has \"arms\" in its name; there are: setup; tidy"));
     }
 }

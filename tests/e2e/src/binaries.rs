@@ -1,6 +1,7 @@
 //! The programs under test, built from this workspace.
 //!
-//! In: cargo. Out: paths. `LIMPET_BIN_DIR` names a directory with ready ones instead.
+//! In: cargo. Out: paths. `LIMPET_BIN_DIR` names a directory with ready ones instead, `LIMPET_BOARDS_DIR` one for emulated
+//! boards.
 //! Never: another profile than the one asked for; the demo's server is static, so that its image needs nothing else.
 
 use crate::Result;
@@ -44,29 +45,74 @@ impl Binaries {
         }
         let dir = if profile == "dev" { "debug" } else { profile };
         cargo(&["build", "--profile", profile, "-p", "limpet", "-p", "limpet-agent"], None)?;
-        let target = host_target()?;
-        let flags = "-C target-feature=+crt-static -C relocation-model=static";
-        // A directory of its own: other flags would throw away what the workspace has built, and its lock may be long.
-        let static_dir = target_dir().join("static");
-        let into = static_dir.to_string_lossy();
-        let words = ["build", "--release", "--target", &target, "--target-dir", &into, "-p", "limpet-demo-web"];
-        cargo(&words, Some(flags))?;
+        let demo_web = demo_web()?;
         let out = target_dir();
         Ok(Binaries {
             hub: out.join(dir).join("limpet"),
             agent: out.join(dir).join("limpet-agent"),
-            demo_web: static_dir.join(target).join("release/limpet-demo-web"),
+            demo_web,
         })
     }
 }
 
-/// Agent and first process for an emulated board: a folder with one folder a target. What `cargo xtask dist` has built, or, for
-/// this machine's own processor, static programs built here; `None` when they would be for another.
+/// The demo's server, static.
+fn demo_web() -> Result<PathBuf> {
+    let target = host_target()?;
+    let flags = "-C target-feature=+crt-static -C relocation-model=static";
+    // A directory of its own: other flags would throw away what the workspace has built, and its lock may be long.
+    let dir = target_dir().join("static");
+    let into = dir.to_string_lossy();
+    cargo(&["build", "--release", "--target", &target, "--target-dir", &into, "-p", "limpet-demo-web"], Some(flags))?;
+    Ok(dir.join(target).join("release/limpet-demo-web"))
+}
+
+/// After `cargo build --workspace`: what that has made, in a folder that `LIMPET_BIN_DIR` can name. Tests that find it there need
+/// no cargo, which would build once more for the features of fewer packages.
+pub fn gather() -> Result<PathBuf> {
+    let dir = target_dir().join("tested");
+    let made = target_dir().join("debug");
+    for name in ["limpet", "limpet-agent", "limpet-leaf-host"] {
+        copy(&made.join(name), &dir.join(name))?;
+    }
+    copy(&demo_web()?, &dir.join("limpet-demo-web"))?;
+    Ok(dir)
+}
+
+/// After `cargo build --workspace`, whose boards' programs are static (.cargo/config.toml): those for an emulated board with this
+/// machine's own processor, in `dir/TARGET`. Without their symbols: a board's system lies in its memory.
+pub fn gather_boards(dir: &Path, target: &str) -> Result<()> {
+    for name in PROGRAMS {
+        let path = dir.join(target).join(name);
+        copy(&target_dir().join("debug").join(name), &path)?;
+        run(Command::new("strip").arg(&path))?.ok("strip")?;
+        let bytes = std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        // The program's header would name who is to load its libraries.
+        if bytes[..bytes.len().min(4096)].windows(6).any(|word| word == b"/ld-li") {
+            return Err(format!("{} is not static: is the static C library there (libc6-dev)?", path.display()));
+        }
+    }
+    Ok(())
+}
+
+/// The name appears with the whole file.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let failed = |e: std::io::Error| format!("cannot copy {} to {}: {e}", from.display(), to.display());
+    let part = to.with_extension("part");
+    to.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(failed)?;
+    std::fs::copy(from, &part).and_then(|_| std::fs::rename(&part, to)).map_err(failed)
+}
+
+/// What runs on a board.
+const PROGRAMS: [&str; 2] = ["limpet-agent", "limpet-init"];
+
+/// Agent and first process for an emulated board: a folder with one folder a target. What lies in `LIMPET_BOARDS_DIR` or
+/// what `cargo xtask dist` has built, or, for this machine's own processor, static programs built here; `None` when they would be
+/// for another.
 pub fn for_board(target: &str) -> Result<Option<PathBuf>> {
-    const PROGRAMS: [&str; 2] = ["limpet-agent", "limpet-init"];
-    let dist = target_dir().join("dist");
-    if PROGRAMS.iter().all(|name| dist.join(target).join(name).is_file()) {
-        return Ok(Some(dist));
+    let ready = std::env::var_os("LIMPET_BOARDS_DIR").map(PathBuf::from).into_iter().chain([target_dir().join("dist")]);
+    let whole = |dir: &PathBuf| PROGRAMS.iter().all(|name| dir.join(target).join(name).is_file());
+    if let Some(dir) = ready.into_iter().find(whole) {
+        return Ok(Some(dir));
     }
     let host = host_target()?;
     if host.split('-').next() != target.split('-').next() {
@@ -93,6 +139,18 @@ pub fn leaf() -> Result<PathBuf> {
     Ok(target_dir().join("debug/limpet-leaf-host"))
 }
 
+/// Takes away what cargo tells the programs that it starts, for one that starts cargo again: build scripts of ring, rustix and
+/// others look at these variables, and would have all above them built anew whenever cargo is called in the other way.
+pub fn as_from_a_shell(command: &mut Command) -> &mut Command {
+    let told = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_", "CARGO_CFG_", "CARGO_PRIMARY_PACKAGE"];
+    for (name, _) in std::env::vars_os() {
+        if told.iter().any(|start| name.to_string_lossy().starts_with(start)) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// Cargo's progress goes to the terminal.
 pub fn cargo(words: &[&str], rust_flags: Option<&str>) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -106,6 +164,22 @@ pub fn cargo(words: &[&str], rust_flags: Option<&str>) -> Result<()> {
     if let Some(flags) = rust_flags {
         command.env("RUSTFLAGS", flags);
     }
-    let status = command.status().map_err(|e| format!("cannot run cargo: {e}"))?;
+    let status = as_from_a_shell(&mut command).status().map_err(|e| format!("cannot run cargo: {e}"))?;
     if status.success() { Ok(()) } else { Err(format!("cargo {} failed", words.join(" "))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// This test is started by cargo, which has told it where it lies.
+    #[test]
+    fn cargo_tells_nothing_to_the_next_cargo() {
+        let said = |command: &mut Command| run(command).and_then(|out| out.ok("env")).unwrap();
+        let all = said(&mut Command::new("env"));
+        let (told, path) = (|text: &str| text.lines().any(|l| l.starts_with("CARGO_MANIFEST_DIR=")), "\nPATH=");
+        assert!(told(&said(Command::new("env").env("CARGO_MANIFEST_DIR", "/x"))));
+        let left = said(as_from_a_shell(&mut Command::new("env")));
+        assert!(!told(&left) && left.contains(path) == all.contains(path), "{left}");
+    }
 }

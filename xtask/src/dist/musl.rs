@@ -36,6 +36,8 @@ const TARGETS: &[(&str, &str, bool)] = &[
 ];
 /// What a board runs and an emulated processor can judge; containers need an emulated board (tests/e2e).
 const TESTED: &[&str] = &["limpet-protocol", "limpet-agent-core", "limpet-oci", "limpet-init"];
+/// The profile that emulated boards' programs and unit tests share (Cargo.toml).
+pub const EMULATED: &str = "emulated";
 
 #[derive(Clone, Copy, Debug)]
 pub struct Target(usize);
@@ -112,13 +114,33 @@ impl Toolchain {
         let mut command = self.zigbuild(&std);
         command.args(["zigbuild", "--locked", "--target", triple, "-p", program.name(), "--profile", program.profile()]);
         sh::status(&mut command)?;
-        let built = self.target_dir().join(triple).join(program.profile()).join(program.name());
-        let dist = sh::root().join("target/dist").join(triple);
-        fs::create_dir_all(&dist).map_err(|e| format!("{}: {e}", dist.display()))?;
-        let path = dist.join(program.name());
+        self.take(program, program.profile(), &sh::root().join("target/dist"))
+    }
+
+    /// Agent and first process for an emulated board, in `dir/TARGET`. They share all that they can with the unit tests.
+    pub fn build_emulated(&self, dir: &Path) -> Result<Vec<PathBuf>, String> {
+        let std = self.std("unwind")?;
+        let mut command = self.zigbuild(&std);
+        command.args(["zigbuild", "--locked", "--target", self.target.triple(), "--profile", EMULATED]);
+        let programs = [Program::Agent, Program::Init];
+        command.args(programs.iter().flat_map(|program| ["-p", program.name()]));
+        sh::status(&mut command)?;
+        programs.iter().map(|program| self.take(*program, EMULATED, dir)).collect()
+    }
+
+    /// What was built gets its place in `dir/TARGET`, if it is static.
+    fn take(&self, program: Program, profile: &str, dir: &Path) -> Result<PathBuf, String> {
+        let built = self.target_dir().join(self.target.triple()).join(profile).join(program.name());
+        static_or_error(&built)?;
+        let dir = dir.join(self.target.triple());
+        fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+        let path = dir.join(program.name());
         fs::copy(&built, &path).map_err(|e| format!("cannot copy {}: {e}", built.display()))?;
-        static_or_error(&path)?;
         Ok(path)
+    }
+
+    pub fn triple(&self) -> &'static str {
+        self.target.triple()
     }
 
     /// Unit tests on an emulated processor: other widths of integers, other alignment.
@@ -126,7 +148,7 @@ impl Toolchain {
         setup::packages(PACKAGES_TEST)?;
         let std = self.std("unwind")?;
         let mut command = self.zigbuild(&std);
-        command.args(["test", "--locked", "--tests", "--lib", "--target", self.target.triple()]);
+        command.args(["test", "--locked", "--profile", EMULATED, "--tests", "--lib", "--target", self.target.triple()]);
         TESTED.iter().for_each(|name| {
             command.args(["-p", name]);
         });

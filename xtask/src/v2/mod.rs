@@ -9,7 +9,7 @@ mod kernel;
 mod tree;
 
 use crate::{dist, setup, sh};
-use limpet_e2e::Binaries;
+use limpet_e2e::{Binaries, binaries::as_from_a_shell};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -113,7 +113,7 @@ fn test_program(package: &str, target: &str) -> Result<PathBuf, String> {
     let mut command = Command::new("cargo");
     command.args(["test", "--no-run", "--quiet", "-p", package, "--message-format=json"]).current_dir(sh::root());
     command.args(if package == target { ["--bin", target] } else { ["--test", target] });
-    let output = command.stderr(Stdio::inherit()).output().map_err(|e| format!("cannot start cargo: {e}"))?;
+    let output = as_from_a_shell(command.stderr(Stdio::inherit())).output().map_err(|e| format!("cannot start cargo: {e}"))?;
     if !output.status.success() {
         return Err(format!("the tests of {package} ({target}) do not build"));
     }
