@@ -7,6 +7,7 @@ mod bench;
 mod binaries;
 mod demo;
 mod dist;
+mod leaf;
 mod protobuf_facts;
 mod schema_facts;
 mod setup;

@@ -3,7 +3,7 @@
 //! In: the workspace. Out: success, or which parts failed; the last lines count the parts, and name each test that was left out.
 //! Never: a part, or a test, that is skipped in silence.
 
-use crate::{binaries, demo, dist, setup, sh, tidy};
+use crate::{binaries, demo, dist, leaf, setup, sh, tidy};
 use limpet_e2e::binaries::{gather, gather_boards, target_dir};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
@@ -26,8 +26,11 @@ const PARTS: &[Part] = &[
 ];
 
 /// Many minutes of compiling on two cores: where nobody has asked for them, the end says so.
-const ON_DEMAND: &[Part] =
-    &[("ARM: programs", |_| dist::emulated_builds(&boards_dir())), ("ARM: unit tests", |_| dist::emulated_tests())];
+const ON_DEMAND: &[Part] = &[
+    ("leaf: the firmware's code", leaf::check),
+    ("ARM: programs", |_| dist::emulated_builds(&boards_dir())),
+    ("ARM: unit tests", |_| dist::emulated_tests()),
+];
 
 /// Its tests are too slow as they are built for others: `fleets`.
 const SIMULATOR: &str = "tests/sim";
@@ -141,7 +144,7 @@ pub fn run(packages: &[String], words: &[String]) -> Result<(), String> {
     }
     println!("\n{table}");
     if words.is_empty() {
-        skipped.extend(ON_DEMAND.iter().map(|(name, _)| format!("not asked for: {name} (--part ARM)")));
+        skipped.extend(ON_DEMAND.iter().map(|(name, _)| format!("not asked for: {name} (--part)")));
     }
     tell(&skipped);
     println!("{} passed, {} failed", parts.len() - failed.len(), failed.len());
