@@ -3,10 +3,32 @@
 //! In: a pattern from a schema or an expression, hostile. Out: a compiled expression that needs linear time.
 //! Never: backtracks; compiles what would take more than `COMPILED_BYTES_MAX`.
 
-pub use regex::Regex;
+use regex_automata::meta;
 
 const COMPILED_BYTES_MAX: usize = 1 << 20;
 const PATTERN_BYTES_MAX: usize = 16 * 1024;
+/// Of states that a search makes on its way.
+const CACHE_BYTES_MAX: usize = 2 << 20;
+
+/// A compiled expression.
+#[derive(Debug)]
+pub struct Regex(meta::Regex);
+
+impl Regex {
+    pub fn is_match(&self, text: &str) -> bool {
+        self.0.is_match(text)
+    }
+
+    /// The first match.
+    pub fn find<'t>(&self, text: &'t str) -> Option<&'t str> {
+        self.0.find(text).map(|found| &text[found.range()])
+    }
+
+    /// All matches, none within another.
+    pub fn find_iter<'t>(&self, text: &'t str) -> impl Iterator<Item = &'t str> {
+        self.0.find_iter(text).map(|found| &text[found.range()])
+    }
+}
 
 /// What is wrong with a pattern, in one line.
 pub fn compile(pattern: &str) -> Result<Regex, String> {
@@ -15,11 +37,19 @@ pub fn compile(pattern: &str) -> Result<Regex, String> {
             "the pattern is longer than {PATTERN_BYTES_MAX} bytes"
         ));
     }
-    let built = regex::RegexBuilder::new(&translate(pattern))
-        .size_limit(COMPILED_BYTES_MAX)
-        .build();
-    built.map_err(|error| {
-        let text = error.to_string();
+    let built = meta::Builder::new()
+        .configure(
+            meta::Config::new()
+                .nfa_size_limit(Some(COMPILED_BYTES_MAX))
+                .hybrid_cache_capacity(CACHE_BYTES_MAX),
+        )
+        .build(&translate(pattern));
+    built.map(Regex).map_err(|error| {
+        let text = match (error.size_limit(), error.syntax_error()) {
+            (Some(bytes), _) => format!("Compiled regex exceeds size limit of {bytes} bytes."),
+            (_, Some(syntax)) => syntax.to_string(),
+            _ => error.to_string(),
+        };
         let last = text
             .lines()
             .rev()
@@ -121,7 +151,7 @@ fn quote(letters: &mut std::iter::Peekable<std::str::Chars<'_>>, out: &mut Strin
         if letter == '\\' && letters.next_if_eq(&'E').is_some() {
             return;
         }
-        out.push_str(&regex::escape(letter.encode_utf8(&mut [0; 4])));
+        out.push_str(&regex_syntax::escape(letter.encode_utf8(&mut [0; 4])));
     }
 }
 

@@ -58,10 +58,7 @@ fn search(function: &str, text: &str, args: &[Value], meter: &mut Meter) -> Opti
         }
         ("find", [Value::String(pattern)]) => regex(text, pattern, meter).map(|regex| {
             Value::text(
-                regex
-                    .find(text)
-                    .map(|found| found.as_str())
-                    .unwrap_or_default(),
+                regex.find(text).unwrap_or_default(),
             )
         }),
         ("findAll", [Value::String(pattern), rest @ ..]) => {
@@ -75,7 +72,7 @@ fn search(function: &str, text: &str, args: &[Value], meter: &mut Meter) -> Opti
                     regex
                         .find_iter(text)
                         .take(limit)
-                        .map(|found| Value::text(found.as_str()))
+                        .map(Value::text)
                         .collect(),
                 ))
             })
