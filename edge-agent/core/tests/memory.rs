@@ -57,7 +57,8 @@ fn pod(name: &str, uid: &str) -> Value {
     let probe = json!({"httpGet": {"path": "/healthz", "port": 8080, "scheme": "HTTP"}, "periodSeconds": 10,
         "timeoutSeconds": 1, "successThreshold": 1, "failureThreshold": 3});
     let not = |what: &str| {
-        json!({"key": format!("node.kubernetes.io/{what}"), "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300})
+        let key = format!("node.kubernetes.io/{what}");
+        json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300})
     };
     json!({"apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "generateName": "pods-6d4cf56db6-", "namespace": "default", "uid": uid,
@@ -69,7 +70,8 @@ fn pod(name: &str, uid: &str) -> Value {
             "volumes": [{"name": "kube-api-access-x2x4z", "projected": {"defaultMode": 420, "sources": [
                 {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
                 {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-                {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}}]}}],
+                {"downwardAPI": {"items": [{"path": "namespace",
+                    "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}}]}}],
             "containers": [{"name": "web", "image": "hub.limpet/demo-web:1", "imagePullPolicy": "IfNotPresent", "resources": {},
                 "readinessProbe": probe, "livenessProbe": probe,
                 "volumeMounts": [{"name": "kube-api-access-x2x4z", "readOnly": true,
