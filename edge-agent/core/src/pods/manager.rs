@@ -364,7 +364,7 @@ impl PodManager {
 /// What the pods that are here take, those that end included.
 fn others<'a>(pods: impl Iterator<Item = &'a LivePod>) -> Others {
     let mut others = Others::default();
-    for pod in pods.filter(|p| p.terminal.is_none()) {
+    for pod in pods.filter(|p| p.takes_room()) {
         others.pods += 1;
         others.requests = others.requests.with(requests_of(pod));
         others.ports.extend(plan::host_ports(&pod.facts.object.spec));

@@ -427,6 +427,12 @@ impl LivePod {
         Some(Terminal { succeeded, reason: status.reason.clone(), message: status.message.clone() })
     }
 
+    /// Whether others must count it. The hub does not from when its last container has ended, though it is still here to be removed.
+    pub fn takes_room(&self) -> bool {
+        let goes = self.deleting() || matches!(self.goal, Goal::Delete | Goal::Remove);
+        self.terminal.is_none() && !(goes && !self.containers.iter().any(Container::alive))
+    }
+
     /// The last phase, once no container will run again.
     fn finished(&self) -> Option<Terminal> {
         let policy = self.facts.object.spec.restart_policy;

@@ -213,3 +213,23 @@ fn a_pod_that_does_not_fit_is_refused() {
     w.run(5000);
     assert_eq!((w.phase("large"), w.phase("critical"), w.phase("more")), ("Running", "Running", "Failed"));
 }
+
+/// The hub counts a pod that has ended no more and binds the next one, which may come before the word that the first is removed.
+#[test]
+fn what_has_ended_takes_no_room() {
+    let asks = |cpu: &str| one("Always", json!({"resources": {"requests": {"cpu": cpu}}}));
+    let mut w = World::new();
+    w.behave.insert("c".into(), Behaviour { ignores_term: true, ..Behaviour::default() });
+    w.pod("low", asks("3"));
+    w.run(1000);
+    w.delete("low", asks("3"), 5);
+    w.run(1000);
+    w.pod("early", asks("3"));
+    w.run(500);
+    assert_eq!(w.status["early"]["reason"], "OutOfcpu", "what still runs takes its room");
+    w.run(10_000);
+    assert!(w.running.is_empty());
+    w.pod("high", asks("3"));
+    w.run(1000);
+    assert_eq!(w.phase("high"), "Running");
+}
