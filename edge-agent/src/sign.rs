@@ -1,6 +1,8 @@
 //! What the board says to whoever stands before it: one sentence in a file, and its lamp.
 //!
-//! In: what is waited for. Out: `waiting` in the run directory, absent when nothing is; the trigger of one of the kernel's lamps.
+//! In: what is waited for; what the network itself waits for, as whoever manages it has written it (`network` in the run
+//! directory: `person` or `network`, then a sentence): without a network nothing else matters. Out: `waiting` in the run
+//! directory, absent when nothing is; the trigger of one of the kernel's lamps.
 //! Whoever has a console shows the file: limpet-init does, and agetty by a link in /run/issue.d.
 //! Never: writes what stands there already; fails because a board has no lamp.
 
@@ -10,6 +12,8 @@ use std::{
 };
 
 const FILE: &str = "waiting";
+const NETWORK_FILE: &str = "network";
+const NETWORK_BYTES_MAX: u64 = 4096;
 /// What the lamp did before, for as long as it does our work.
 const LAMP_FILE: &str = "lamp";
 const SENTENCE_CHARS_MAX: usize = 600;
@@ -53,6 +57,8 @@ impl Sign {
     }
 
     pub fn waits(&mut self, whom: For, why: &str) {
+        let network = if whom == For::Hub { network(&self.run.join(NETWORK_FILE)) } else { None };
+        let (whom, why) = network.as_ref().map_or((whom, why), |(whom, why)| (*whom, why.as_str()));
         let line: String = why.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SENTENCE_CHARS_MAX).collect();
         let text = format!("{line}\n");
         if self.said.as_ref() == Some(&text) {
@@ -97,6 +103,19 @@ impl Sign {
             put("trigger", other);
         }
     }
+}
+
+/// Who can end the network's wait, and its sentence.
+fn network(path: &Path) -> Option<(For, String)> {
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut std::io::Read::take(fs::File::open(path).ok()?, NETWORK_BYTES_MAX), &mut text).ok()?;
+    let (who, why) = text.split_once('\n')?;
+    let whom = match who {
+        "person" => For::Person,
+        "network" => For::Hub,
+        _ => return None,
+    };
+    Some((whom, why.trim().to_string())).filter(|(_, why)| !why.is_empty())
 }
 
 /// The one in brackets.
@@ -144,6 +163,29 @@ mod tests {
         sign.nothing();
         assert_eq!(read(lamp.join("trigger")), "mmc0", "as it was before");
         assert!(!dir.join(FILE).exists() && !dir.join(LAMP_FILE).exists());
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn without_a_network_that_is_what_is_said() {
+        let dir = folder("network");
+        let lamp = lamp(&dir, "none timer [mmc0]\n");
+        let mut sign = Sign::at(&dir, Some(lamp.clone()));
+        fs::write(dir.join(NETWORK_FILE), "person\nthe Wi-Fi network \"home\" does not let this board in\n").unwrap();
+        sign.waits(For::Hub, "waits for the hub");
+        assert_eq!(read(dir.join(FILE)), "the Wi-Fi network \"home\" does not let this board in\n");
+        assert_eq!(read(lamp.join("delay_off")), "100");
+        fs::write(dir.join(NETWORK_FILE), "network\nthe Wi-Fi network \"home\" is not in reach\n").unwrap();
+        sign.waits(For::Hub, "waits for the hub");
+        assert_eq!(read(lamp.join("delay_off")), "1800");
+        // Whoever has to do something for the hub has to do it with or without a network.
+        sign.waits(For::Person, "the token has expired");
+        assert_eq!(read(dir.join(FILE)), "the token has expired\n");
+        for odd in ["", "person", "person\n", "somebody\nx\n", "\u{0}\n\n"] {
+            fs::write(dir.join(NETWORK_FILE), odd).unwrap();
+            sign.waits(For::Hub, "waits for the hub");
+            assert_eq!(read(dir.join(FILE)), "waits for the hub\n", "{odd:?}");
+        }
         fs::remove_dir_all(dir).unwrap();
     }
 

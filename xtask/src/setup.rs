@@ -26,6 +26,7 @@ const PACKAGES: &[Package] = &[
     ("/usr/sbin/sshd", "openssh-server", "a machine that becomes a node over SSH"),
     ("crun", "crun", "the runtime that benchmarks compare with"),
     ("mke2fs", "e2fsprogs", "file systems of cards, and debugfs, which puts files into them"),
+    ("mksquashfs", "squashfs-tools", "a board's radio with its supplicant, in one file"),
     ("sfdisk", "fdisk", "reads the partition tables that we write"),
     ("xz", "xz-utils", "makes images as people download them"),
     ("zstd", "zstd", "makes images as people download them"),

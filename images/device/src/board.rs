@@ -53,8 +53,29 @@ pub struct LimpetOs {
     /// Drivers of devices that neither the device tree nor a bus names.
     #[serde(default)]
     pub drivers: Vec<String>,
+    /// Its Wi-Fi; without it there is none that Debian's kernel drives.
+    pub radio: Option<Radio>,
     /// Why there is none.
     pub refused: Option<String>,
+}
+
+/// A board's Wi-Fi.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Radio {
+    /// Loaded when a network is wished for, and not otherwise.
+    pub drivers: Vec<String>,
+    /// Debian's package with the firmware; radios that need none have none.
+    pub package: Option<String>,
+    /// How the names of the files below lib/firmware begin that this board's radio asks for.
+    #[serde(default)]
+    pub firmware: Vec<String>,
+    /// Names that the driver asks for and the package does not have yet, and the file of the package that is meant.
+    #[serde(default)]
+    pub firmware_as: std::collections::BTreeMap<String, String>,
+    /// Whether driver and firmware do WPA3; a card for a WPA3-only network is refused otherwise.
+    #[serde(default)]
+    pub wpa3: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -214,6 +235,9 @@ impl Board {
             return Err("a Raspberry Pi's firmware takes loaders from the first partition only, not from a sector".into());
         }
         let files = self.boot.device_trees.iter().chain(self.boot.loaders.iter().map(|l| &l.file));
+        let radios = self.limpet_os.radio.iter();
+        let files = files.chain(radios.clone().flat_map(|r| &r.firmware));
+        let files = files.chain(radios.flat_map(|r| r.firmware_as.keys().chain(r.firmware_as.values())));
         if let Some(bad) = files.clone().find(|f| f.starts_with('/') || f.split('/').any(|p| p.is_empty() || p == "..")) {
             return Err(format!("{bad:?} is not a path below the package's folder"));
         }
@@ -222,7 +246,12 @@ impl Board {
             return Err(format!("a loader lies between the partition table (sector 0) and the first partition ({last})"));
         }
         let os = &self.limpet_os;
+        let radio = os.radio.iter();
         let packages = loaders.iter().filter_map(|l| l.package.as_ref()).chain(&os.kernel);
+        let packages = packages.chain(radio.clone().flat_map(|r| r.package.iter().chain(&r.drivers)));
+        if radio.clone().any(|r| r.drivers.is_empty() || r.package.is_some() == r.firmware.is_empty()) {
+            return Err("a radio needs a driver, and firmware exactly where it names a package".into());
+        }
         let fit = |w: &str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_alphanumeric() || b"-+._".contains(&b));
         let words = packages.chain(&os.architecture).chain(&os.suite).chain(&os.drivers);
         if let Some(bad) = words.into_iter().find(|w| !fit(w) || w.starts_with('-')) {
@@ -285,6 +314,8 @@ mod tests {
             ("\"u-boot\"", "\"luck\"", "unknown variant"),
             ("orangepi_zero2/", "../", "not a path below"),
             ("/dev/gpiochip0", "/dev/../etc/shadow", "not below /dev"),
+            ("[limpet-os]", "[limpet-os.radio]\ndrivers = []\n[limpet-os]", "a radio needs a driver"),
+            ("[limpet-os]", "[limpet-os.radio]\ndrivers = [\"x\"]\nfirmware = [\"x\"]\n[limpet-os]", "a radio needs a driver"),
             ("watchdog-seconds = 16", "watchdog-seconds = 1", "bites"),
             ("title = ", "title = \"a\"\ntitle = ", "duplicate key"),
         ] {

@@ -82,6 +82,10 @@ pub fn sum_of(path: &Path) -> Result<String, FetchError> {
     Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }
 
+pub fn sum_of_bytes(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
 fn check_sum(path: &Path, want: &str) -> Result<(), FetchError> {
     let (want, got) = (parse_sum(want)?, sum_of(path)?);
     match got == want {

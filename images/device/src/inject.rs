@@ -86,11 +86,17 @@ pub fn find(target: &Path, areas: &[Area]) -> Result<System, InjectError> {
         (false, true) => Network::Netplan,
         (false, false) => Network::Ifupdown,
     };
-    let traits = Traits { network, raspberry_pi: boot.is_some(), cloud_init: there[3] };
+    let traits = Traits { network, raspberry_pi: boot.is_some(), cloud_init: there[3], modem_manager: there[4] };
     Ok(System::Other { root, boot, traits })
 }
 
-const PROBED: [&str; 4] = ["/etc", "/etc/NetworkManager/system-connections", "/etc/netplan", "/etc/cloud/cloud.cfg.d"];
+const PROBED: [&str; 5] = [
+    "/etc",
+    "/etc/NetworkManager/system-connections",
+    "/etc/netplan",
+    "/etc/cloud/cloud.cfg.d",
+    "/usr/sbin/ModemManager",
+];
 
 pub fn put_all(target: &Path, system: &System, files: &[Put]) -> Result<(), InjectError> {
     if let Some(bad) = files.iter().find(|f| !fit_path(&f.path)) {

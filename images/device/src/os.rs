@@ -8,12 +8,14 @@ mod build;
 mod bundle;
 mod cpio;
 mod deb;
+mod elf;
 mod fat32;
 mod fdt;
 mod gpt;
 mod mbr;
 mod modules;
 mod packages;
+mod radio;
 mod sbom;
 mod uboot;
 
@@ -22,7 +24,8 @@ pub use bundle::{Key, public_key};
 pub use deb::files as package_files;
 #[cfg(test)]
 pub(crate) use gpt::tables as tables_of;
-pub use packages::{Origin, Package, fetch, fetch_named};
+pub use packages::{Origin, Package, described, fetch, fetch_named, fetch_with_libraries};
+pub use radio::{programs, squash};
 
 /// The builder mends what the sentence names.
 #[derive(Debug, thiserror::Error)]

@@ -119,6 +119,14 @@ impl fmt::Display for Plan {
             None => {
                 let suite = board.limpet_os.suite.as_deref().unwrap_or("any suite");
                 writeln!(f, "limpet os     {} of Debian ({}, {suite})", board.kernel(), board.debian_architecture())?;
+                match &board.limpet_os.radio {
+                    None => writeln!(f, "wi-fi         none")?,
+                    Some(radio) => {
+                        let firmware = radio.package.as_deref().unwrap_or("without firmware");
+                        let up_to = if radio.wpa3 { "WPA2, WPA3" } else { "WPA2" };
+                        writeln!(f, "wi-fi         {} ({firmware}), {up_to}", radio.drivers.join(", "))?;
+                    }
+                }
             }
         }
         writeln!(f, "command line  {}", self.kernel_command_line)?;

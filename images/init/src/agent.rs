@@ -72,6 +72,8 @@ impl Agent {
             return;
         }
         match &now {
+            // What the network waits for has been said when it began.
+            Some(why) if fs::read_to_string(crate::radio::WAITING).is_ok_and(|text| text.contains(why.as_str())) => {}
             Some(why) => say!("{why}"),
             None => say!("this board is connected to its hub"),
         }

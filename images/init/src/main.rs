@@ -13,6 +13,7 @@ mod modules;
 mod mounts;
 mod net;
 mod node;
+mod radio;
 mod slots;
 mod sys;
 mod table;
@@ -63,6 +64,7 @@ fn run() -> Result<(), String> {
     let slots = Slots::new(&disk, word("limpet.slot").unwrap_or_default());
     let node = node::load(&slots)?;
     time::restore();
+    radio::start(node.wifi.as_ref());
     let network = net::start(&node);
     let mut clock = time::Keeper::new(&node, &network);
     let mut agent = Agent::new(&node, word("limpet.led").as_deref());

@@ -1,6 +1,8 @@
-//! The board's network: every wired card up, addresses by DHCP or as the node's file says.
+//! The board's network: every wired card up, and the radio's once it has a network; addresses by DHCP or as the node's file
+//! says.
 //!
-//! In: the node's file, network cards. Out: addresses, routes, /etc/resolv.conf; leases are renewed by a thread each.
+//! In: the node's file, network cards (the radio itself is radio.rs's). Out: addresses, routes, /etc/resolv.conf; leases are
+//! renewed by a thread each.
 //! Never: a way in: nothing listens here.
 
 mod dhcp;
@@ -25,15 +27,35 @@ pub struct Network {
     pub ntp: Vec<Ipv4Addr>,
 }
 
-fn cards() -> Vec<String> {
+/// Cards with Ethernet's frames: those of radios, or the others.
+fn cards(radio: bool) -> Vec<String> {
     let all = fs::read_dir("/sys/class/net").map(|d| d.flatten().collect::<Vec<_>>()).unwrap_or_default();
-    let wired = |path: &std::path::Path| {
-        path.join("device").exists() && fs::read_to_string(path.join("type")).is_ok_and(|t| t.trim() == "1")
+    let fits = |path: &std::path::Path| {
+        let ethernet = path.join("device").exists() && fs::read_to_string(path.join("type")).is_ok_and(|t| t.trim() == "1");
+        ethernet && path.join("phy80211").exists() == radio
     };
     let mut names: Vec<String> =
-        all.iter().filter(|e| wired(&e.path())).filter_map(|e| e.file_name().into_string().ok()).collect();
+        all.iter().filter(|e| fits(&e.path())).filter_map(|e| e.file_name().into_string().ok()).collect();
     names.sort();
     names
+}
+
+/// The cards of radios, sorted; the first is used.
+pub fn radios() -> Vec<String> {
+    cards(true)
+}
+
+pub fn has_address(card: &str) -> bool {
+    let all = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let inet = |a: &nix::ifaddrs::InterfaceAddress| {
+        let Some(address) = &a.address else { return false };
+        address.as_sockaddr_in().is_some() || address.as_sockaddr_in6().is_some_and(|v6| !link_local(v6.ip()))
+    };
+    all.filter(|a| a.interface_name == card).any(|a| inet(&a))
+}
+
+fn link_local(ip: std::net::Ipv6Addr) -> bool {
+    ip.segments()[0] & 0xffc0 == 0xfe80
 }
 
 pub fn start(node: &Node) -> Network {
@@ -52,18 +74,27 @@ pub fn start(node: &Node) -> Network {
 /// A thread for the life of this board; each card is taken once.
 fn look_for_cards(node: &Node, send: &Sender<dhcp::Lease>) {
     let mut known: Vec<String> = Vec::new();
+    let mut has_fixed = false;
     loop {
-        for card in cards() {
+        // A radio without a network to join is left alone, and switched on by its supplicant.
+        let of_radio: Vec<String> = node.wifi.as_ref().and_then(|_| radios().into_iter().next()).into_iter().collect();
+        for card in cards(false).into_iter().chain(of_radio.iter().cloned()) {
             if known.contains(&card) {
                 continue;
             }
             known.push(card.clone());
-            if let Err(e) = netlink::up(&card) {
+            if !of_radio.contains(&card)
+                && let Err(e) = netlink::up(&card)
+            {
                 say!("{card}: {e}");
                 continue;
             }
             match &node.address {
-                Some(address) if known.len() == 1 => fixed(&card, address, node),
+                // The address belongs to the network that the node's file names.
+                Some(address) if !has_fixed && of_radio.contains(&card) == node.wifi.is_some() => {
+                    has_fixed = true;
+                    fixed(&card, address, node);
+                }
                 _ => by_dhcp(card, node.name.clone(), !node.dns.is_empty(), send.clone()),
             }
         }
@@ -95,7 +126,11 @@ fn fixed(card: &str, address: &str, node: &Node) {
 /// A thread for the life of this board.
 fn by_dhcp(card: String, name: String, has_dns: bool, send: Sender<dhcp::Lease>) {
     std::thread::spawn(move || {
+        let last = std::cell::Cell::new(None);
         dhcp::keep(&card, &name, |lease| {
+            if last.replace(Some(lease.address)) != Some(lease.address) {
+                say!("address {}/{}", lease.address, lease.prefix);
+            }
             let added = netlink::replace_address(&card, lease.address.into(), lease.prefix);
             let routed = lease.router.map_or(Ok(()), |r| netlink::default_route(&card, r.into()));
             for e in [added.err(), routed.err()].into_iter().flatten() {
@@ -111,10 +146,7 @@ fn by_dhcp(card: String, name: String, has_dns: bool, send: Sender<dhcp::Lease>)
 
 fn first_lease(leases: &Receiver<dhcp::Lease>) -> Network {
     match leases.recv_timeout(FIRST_LEASE) {
-        Ok(lease) => {
-            say!("address {}/{}", lease.address, lease.prefix);
-            Network { ntp: lease.ntp }
-        }
+        Ok(lease) => Network { ntp: lease.ntp },
         Err(_) => {
             say!("no network answers yet; this board goes on without");
             Network::default()

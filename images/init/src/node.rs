@@ -29,6 +29,41 @@ pub struct Node {
     /// The way to the hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wifi: Option<Wifi>,
+}
+
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Wifi {
+    pub ssid: String,
+    /// An open network's is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+    #[serde(default)]
+    pub security: Security,
+    /// Two letters of ISO 3166.
+    pub country: String,
+    /// The network does not tell its name.
+    #[serde(default)]
+    pub hidden: bool,
+}
+
+impl std::fmt::Debug for Wifi {
+    /// Without the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Wifi({:?}, {:?})", self.ssid, self.security)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Security {
+    /// WPA3 where network and radio do it, WPA2 otherwise.
+    #[default]
+    Any,
+    Wpa2,
+    Wpa3,
 }
 
 pub fn load(slots: &Slots) -> Result<Node, String> {
@@ -102,7 +137,14 @@ mod tests {
         assert_eq!(read(&path).unwrap(), Node::default());
         fs::write(&path, r#"{"name":"pi","address":"10.0.0.2/24","gateway":"10.0.0.1","dns":["10.0.0.1"],"ntp":["t"]}"#).unwrap();
         assert_eq!(read(&path).unwrap().name, "pi");
-        for bad in ["{", "[1]", r#"{"nam":"x"}"#, r#"{"gateway":"x"}"#, r#"{"name":null}"#] {
+        let wifi = r#"{"name":"pi","wifi":{"ssid":"home","password":"long enough","security":"wpa3","country":"DE"}}"#;
+        fs::write(&path, wifi).unwrap();
+        let read_back = read(&path).unwrap();
+        assert_eq!(read_back.wifi.as_ref().map(|w| w.security), Some(Security::Wpa3));
+        assert!(!format!("{read_back:?}").contains("long enough"), "nobody logs a password");
+        let no_country = r#"{"wifi":{"ssid":"x"}}"#;
+        let old = r#"{"wifi":{"ssid":"x","country":"DE","security":"wep"}}"#;
+        for bad in [no_country, old, "{", "[1]", r#"{"nam":"x"}"#, r#"{"gateway":"x"}"#, r#"{"name":null}"#] {
             fs::write(&path, bad).unwrap();
             assert!(read(&path).is_err(), "{bad}");
         }

@@ -1,5 +1,5 @@
-#![allow(unsafe_code)] // two ioctls that no safe wrapper offers
-//! The two system calls of this program that have no safe wrapper.
+#![allow(unsafe_code)] // four ioctls that no safe wrapper offers
+//! The system calls of this program that have no safe wrapper.
 //!
 //! In: open files, numbers. Out: results. Never: a pointer that outlives its call.
 
@@ -10,6 +10,10 @@ const EXT4_IOC_RESIZE_FS: u64 = 0x4008_6610;
 /// include/uapi/linux/blkpg.h
 const BLKPG: u64 = 0x1269;
 const BLKPG_RESIZE_PARTITION: i32 = 3;
+
+/// include/uapi/linux/loop.h
+const LOOP_CTL_GET_FREE: u64 = 0x4C82;
+const LOOP_SET_FD: u64 = 0x4C00;
 
 #[repr(C)]
 struct BlkpgPartition {
@@ -47,4 +51,17 @@ pub fn resize_partition(drive: &File, number: u32, start: u64, length: u64) -> s
     // SAFETY: the request reads the argument and the partition that it points to during the call; both live until it
     // returns, and have the layout of linux/blkpg.h.
     told(unsafe { libc::ioctl(drive.as_raw_fd(), BLKPG as _, &raw const argument) })
+}
+
+/// A block device of an open file, read-only as the file is: its path in /dev. Lives until the restart.
+pub fn loop_device(file: &File) -> std::io::Result<String> {
+    let control = File::options().read(true).write(true).open("/dev/loop-control")?;
+    // SAFETY: the request takes no argument and returns a number.
+    let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _) };
+    told(number)?;
+    let path = format!("/dev/loop{number}");
+    let device = File::open(&path)?;
+    // SAFETY: the argument is the number of a file that is open during the call; the kernel keeps a reference of its own.
+    told(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_FD as _, file.as_raw_fd()) })?;
+    Ok(path)
 }

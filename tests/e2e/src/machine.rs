@@ -45,14 +45,20 @@ impl Machine {
 
     /// Another firmware than UEFI's.
     pub fn with_firmware(slot: &Slot, architecture: &str, firmware: &Path, card: &Path, memory_mib: u32) -> Result<Machine> {
+        let loaded = ["-bios".as_ref(), firmware.as_os_str()];
+        Machine::with_loaded(slot, architecture, &loaded, card, memory_mib)
+    }
+
+    /// Something in memory, by QEMU's words for it: a firmware, or a kernel without one.
+    pub fn with_loaded(slot: &Slot, architecture: &str, loaded: &[&OsStr], card: &Path, memory_mib: u32) -> Result<Machine> {
         let kind = KINDS.iter().find(|(name, ..)| *name == architecture);
         let (_, program, _, more) = kind.ok_or_else(|| format!("no machine for {architecture}"))?;
         let console = slot.dir().join("console");
         let mut words: Vec<OsString> = vec![(*program).into()];
         words.extend(more.iter().map(OsString::from));
+        words.extend(loaded.iter().map(OsString::from));
         let mut add = |all: &[&str]| words.extend(all.iter().map(OsString::from));
         add(&["-m", &memory_mib.to_string(), "-smp", "2", "-accel", "tcg,thread=multi", "-nodefaults", "-display", "none"]);
-        add(&["-bios", &firmware.display().to_string()]);
         add(&["-drive", &format!("if=none,id=card,format=raw,file={}", card.display()), "-device", "virtio-blk-pci,drive=card"]);
         add(&["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="]);
         add(&["-device", "virtio-rng-pci", "-chardev", &format!("file,id=console,append=on,path={}", console.display())]);

@@ -123,7 +123,7 @@ impl Card {
     fn send(&self, version: &str, init: &[u8]) -> Result<()> {
         let made = os::update(&self.inputs(version, init), &self.key).map_err(|e| e.to_string())?;
         let root = self.areas()?.pop().ok_or("no data partition")?;
-        let traits = Traits { network: Network::Ifupdown, raspberry_pi: false, cloud_init: false };
+        let traits = Traits { network: Network::Ifupdown, raspberry_pi: false, cloud_init: false, modem_manager: false };
         let put = Put { place: Place::Root, path: "/os/incoming/x.update".into(), mode: 0o600, what: What::File(made) };
         inject::put_all(&self.path, &System::Other { root, boot: None, traits }, &[put]).map_err(|e| e.to_string())
     }

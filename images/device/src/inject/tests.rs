@@ -83,7 +83,7 @@ fn a_published_image_becomes_a_node() {
     let areas = areas(&path);
     let (system, root, boot, traits) = other(&path);
     assert_eq!((root.number, boot.map(|b| b.number)), (2, Some(1)));
-    assert_eq!(traits, Traits { network: Network::NetworkManager, raspberry_pi: true, cloud_init: false });
+    assert_eq!(traits, Traits { network: Network::NetworkManager, raspberry_pi: true, cloud_init: false, modem_manager: false });
     let agent: Vec<u8> = (0..3_000_000u32).map(|i| (i * 7) as u8).collect();
     let key = "ssh-ed25519 AAAAC3Nz me".to_string();
     let wish = Wish { node_name: "pi".into(), ssh_keys: vec![key], time_zone: Some("Etc/UTC".into()), ..Wish::default() };

@@ -8,8 +8,8 @@ use super::{
     bundle::{self, Key, Parts},
     cpio::{Node, Tree},
     deb, fat32, fdt, gpt, mbr, modules,
-    packages::Package,
-    sbom, uboot,
+    packages::{self, Package},
+    radio, sbom, uboot,
 };
 use crate::board::{Board, Method};
 use crate::inject::LIMPET_MARK;
@@ -24,6 +24,7 @@ use std::{
     os::unix::fs::FileExt,
     path::Path,
     process::Command,
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 pub struct Inputs<'a> {
@@ -37,8 +38,8 @@ pub struct Inputs<'a> {
     pub loaders: BTreeMap<String, Vec<u8>>,
     /// Who may sign updates; without it the image takes none.
     pub update_key: Option<Vec<u8>>,
-    /// For PEM roots of registries and the like: path in the image without the first slash, content.
-    pub extra: &'a [(String, Vec<u8>)],
+    /// For PEM roots of registries and the like: path in the image without the first slash, permission bits, content.
+    pub extra: &'a [(String, u32, Vec<u8>)],
 }
 
 pub struct Made {
@@ -56,6 +57,10 @@ struct System {
     files: Vec<(String, Vec<u8>)>,
     /// (byte of the image, content)
     outside: Vec<(u64, Vec<u8>)>,
+    /// Packages of which nothing is in it.
+    unused: BTreeSet<String>,
+    /// (package, its copyright file)
+    licences: Vec<(String, Vec<u8>)>,
 }
 
 type Files = BTreeMap<String, Vec<u8>>;
@@ -101,8 +106,13 @@ fn system(inputs: &Inputs<'_>) -> Result<System, OsError> {
     for (name, tree) in &trees {
         devices.extend(fdt::compatible(tree).map_err(|why| wrong(kernel)(format!("{name}: {why}")))?);
     }
-    let initrd = initrd(inputs, &unpacked(files)?, &devices);
-    let mut made = System { linux, initrd, tree: None, files: Vec::new(), outside: Vec::new() };
+    let (initrd, radio) = initrd(inputs, &unpacked(files)?, &devices)?;
+    // Libraries are here for the radio alone.
+    let used = |p: &&Package| radio.as_ref().is_some_and(|r| r.packages.contains(&p.name));
+    let unused = inputs.packages.iter().filter(|p| packages::is_library(&p.name) && !used(p)).map(|p| p.name.clone()).collect();
+    let licences = radio.map(|r| r.licences).unwrap_or_default();
+    let texts = licences.iter().map(|(name, text)| (format!("licences/{name}.txt"), text.clone())).collect();
+    let mut made = System { linux, initrd, tree: None, files: texts, outside: Vec::new(), unused, licences };
     match board.boot.method {
         Method::Uefi => uefi(inputs, &mut made)?,
         Method::UBoot => {
@@ -190,7 +200,7 @@ fn unpacked(files: Files) -> Result<Files, OsError> {
         .collect()
 }
 
-fn initrd(inputs: &Inputs<'_>, drivers: &Files, devices: &BTreeSet<String>) -> Vec<u8> {
+fn initrd(inputs: &Inputs<'_>, drivers: &Files, devices: &BTreeSet<String>) -> Result<(Vec<u8>, Option<radio::Made>), OsError> {
     let mut tree = Tree::default();
     tree.put("init", Node::File(0o755, inputs.init.to_vec()));
     tree.put("bin/limpet-agent", Node::File(0o755, inputs.agent.to_vec()));
@@ -206,21 +216,28 @@ fn initrd(inputs: &Inputs<'_>, drivers: &Files, devices: &BTreeSet<String>) -> V
     if let Some(key) = &inputs.update_key {
         tree.put("etc/limpet/update.pub", Node::File(0o644, key.clone()));
     }
-    for (path, content) in inputs.extra {
-        tree.put(path, Node::File(0o644, content.clone()));
+    for (path, mode, content) in inputs.extra {
+        tree.put(path, Node::File(*mode, content.clone()));
     }
     let of_tree = modules::for_devices(drivers, devices);
     let own = inputs.board.limpet_os.drivers.iter().chain(&of_tree).map(String::as_str);
     let plugged = if devices.is_empty() { &[] } else { modules::PLUGGED };
-    let wanted = modules::WANTED.iter().chain(plugged).copied().chain(own);
-    for (number, path) in modules::in_order(drivers, wanted).iter().enumerate() {
+    let radio = inputs.board.limpet_os.radio.as_ref();
+    let carriers = if radio.is_some() { &radio::CARRIERS[..] } else { &[] };
+    let wanted = modules::WANTED.iter().chain(plugged).chain(carriers).copied().chain(own);
+    let order = modules::in_order(drivers, wanted);
+    let radio = radio.map(|radio| radio::file_system(inputs.packages, radio, drivers, &order)).transpose()?;
+    if let Some(made) = &radio {
+        tree.put(radio::FILE, Node::File(0o644, made.bytes.clone()));
+    }
+    for (number, path) in order.iter().enumerate() {
         let name = path.rsplit('/').next().unwrap_or(path);
         tree.put(&format!("modules/{number:03}-{name}"), Node::File(0o644, drivers[path].clone()));
     }
     let mut packed = GzEncoder::new(Vec::new(), Compression::best());
     // Writing to memory does not fail.
     let _ = packed.write_all(&tree.archive());
-    packed.finish().unwrap_or_default()
+    Ok((packed.finish().unwrap_or_default(), radio))
 }
 
 /// Writes the image to `out`.
@@ -249,7 +266,8 @@ pub fn image(inputs: &Inputs<'_>, out: &Path) -> Result<Made, OsError> {
     let sum = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect::<String>();
     let mut binaries = vec![("limpet-agent", sum(inputs.agent)), ("limpet-init", sum(inputs.init))];
     binaries.extend(inputs.loaders.iter().map(|(file, content)| (file.as_str(), sum(content))));
-    let sbom = sbom::document(&inputs.board.name, inputs.version, inputs.packages, &binaries);
+    let inside: Vec<&Package> = inputs.packages.iter().filter(|p| !system.unused.contains(&p.name)).collect();
+    let sbom = sbom::document(&inputs.board.name, inputs.version, &inside, &binaries, &system.licences);
     let sbom = serde_json::to_string_pretty(&sbom).map_err(|e| OsError::Key(e.to_string()))?;
     Ok(Made { bytes: plan.image_bytes(), sbom: sbom + "\n" })
 }
@@ -297,7 +315,10 @@ fn system_partition(plan: &Plan, part: &Partition, system: &System, image: &File
 
 /// Made by mke2fs in a file of its own, with nothing of chance in it.
 fn data(part: &Partition, image: &File, seed: &str) -> Result<(), OsError> {
-    let scratch = std::env::temp_dir().join(format!("limpet-data-{}-{}.ext4", std::process::id(), part.start));
+    // Two images may be made at a time.
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let scratch = std::env::temp_dir().join(format!("limpet-data-{}-{count}.ext4", std::process::id()));
     let outcome = make_ext4(&scratch, part, seed).and_then(|bytes| {
         image.write_all_at(&bytes, part.start).map_err(|e| OsError::Io(part.name.into(), e))
     });

@@ -13,9 +13,25 @@ use std::{collections::BTreeMap, io::Read, path::Path};
 
 /// A package of kernels has several thousand files; this bounds what is kept of it.
 const KEPT_BYTES_MAX: usize = 512 << 20;
+/// Packages of firmware have some hundred.
+const LINKS_MAX: usize = 20_000;
+
+/// What was asked for of a package.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// Regular files: path without `./`, content.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// Symbolic links, asked for or not: path, and where it leads within the package.
+    pub links: BTreeMap<String, String>,
+}
 
 /// Regular files that `wanted` says yes to, by path without `./`.
 pub fn files(package: &Path, wanted: impl Fn(&str) -> bool) -> Result<BTreeMap<String, Vec<u8>>, String> {
+    contents(package, wanted).map(|found| found.files)
+}
+
+/// The same with the package's links.
+pub fn contents(package: &Path, wanted: impl Fn(&str) -> bool) -> Result<Contents, String> {
     let bytes = std::fs::read(package).map_err(|e| e.to_string())?;
     let (name, data) = data_member(&bytes)?;
     match name.as_str() {
@@ -42,12 +58,32 @@ fn data_member(bytes: &[u8]) -> Result<(String, &[u8]), String> {
     Err("it has no data.tar".into())
 }
 
-fn unpack(stream: impl Read, wanted: impl Fn(&str) -> bool) -> Result<BTreeMap<String, Vec<u8>>, String> {
+/// Where a link leads: `a/b/c` and `../d` are `a/d`. Nothing when it climbs out.
+fn target(path: &str, to: &str) -> Option<String> {
+    let mut parts: Vec<&str> = if to.starts_with('/') { Vec::new() } else { path.split('/').collect() };
+    parts.pop();
+    for part in to.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()?),
+            name => parts.push(name),
+        }
+    }
+    Some(parts.join("/"))
+}
+
+fn unpack(stream: impl Read, wanted: impl Fn(&str) -> bool) -> Result<Contents, String> {
     let mut reader = Reader::new(stream);
-    let mut found = BTreeMap::new();
+    let mut found = Contents::default();
     let mut kept = 0;
     while let Some(entry) = reader.next_entry().map_err(|e| e.to_string())? {
         let path = String::from_utf8_lossy(&entry.path).trim_start_matches("./").to_string();
+        if let Kind::Symlink(to) = &entry.kind
+            && found.links.len() < LINKS_MAX
+        {
+            let to = target(&path, &String::from_utf8_lossy(to));
+            found.links.extend(to.map(|to| (path.clone(), to)));
+        }
         if !matches!(entry.kind, Kind::File) || !wanted(&path) {
             continue;
         }
@@ -63,7 +99,25 @@ fn unpack(stream: impl Read, wanted: impl Fn(&str) -> bool) -> Result<BTreeMap<S
             }
         }
         kept += content.len();
-        found.insert(path, content);
+        found.files.insert(path, content);
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_lead_within_the_package() {
+        for (path, to, leads) in [
+            ("lib/firmware/brcm/a.bin", "../cypress/b.bin", Some("lib/firmware/cypress/b.bin")),
+            ("lib/a/b.so.1", "b.so.1.2", Some("lib/a/b.so.1.2")),
+            ("lib64/ld.so", "/lib/a/ld.so", Some("lib/a/ld.so")),
+            ("a/b", "../../c", None),
+            ("a", "../c", None),
+        ] {
+            assert_eq!(target(path, to).as_deref(), leads, "{path} -> {to}");
+        }
+    }
 }

@@ -23,7 +23,7 @@ pub const PLUGGED: &[&str] = &[
 const LEFT_OUT: &[&str] = &["/drivers/gpu/", "/drivers/media/", "/drivers/staging/", "/sound/", "/net/wireless/", "/bluetooth/"];
 
 /// `virtio-pci.ko.xz` and `virtio_pci` are the same driver.
-fn key(file: &str) -> String {
+pub fn key(file: &str) -> String {
     let base = file.rsplit('/').next().unwrap_or(file);
     base.split(".ko").next().unwrap_or(base).replace('-', "_")
 }

@@ -3,7 +3,7 @@
 //! In: names, an architecture, a folder. Out: .deb files whose checksums apt has compared with Debian's signed lists.
 //! Never: touches the machine's own apt state or installs anything.
 
-use super::{OsError, uboot};
+use super::{OsError, radio, uboot};
 use crate::board::{Board, Method};
 use crate::fetch::sum_of;
 use std::{
@@ -39,10 +39,19 @@ fn beside_the_kernel(board: &Board) -> Vec<&str> {
         Method::RaspberryPi => Some(uboot::FIRMWARE_PACKAGE),
         Method::UBoot => None,
     };
-    let mut all: Vec<&str> = firmware.into_iter().chain(board.boot.loaders.iter().filter_map(|l| l.package.as_deref())).collect();
+    let radio = board.limpet_os.radio.as_ref();
+    let of_all = [radio::SUPPLICANT, radio::REGULATIONS];
+    let of_radio = radio.into_iter().flat_map(|r| of_all.into_iter().chain(r.package.as_deref()));
+    let loaders = board.boot.loaders.iter().filter_map(|l| l.package.as_deref());
+    let mut all: Vec<&str> = firmware.into_iter().chain(of_radio).chain(loaders).collect();
     all.sort_unstable();
     all.dedup();
     all
+}
+
+/// By Debian's habit of naming them.
+pub fn is_library(package: &str) -> bool {
+    package.starts_with("lib") || package.starts_with("zlib")
 }
 
 /// `linux-image-6.1.0-50-arm64` is the kernel that `linux-image-arm64` names; `linux-image-6.1.0-50-cloud-arm64` is not.
@@ -68,10 +77,12 @@ pub fn fetch(origin: &Origin, board: &Board, cache: &Path) -> Result<Vec<Package
     let io = |e| OsError::Io(folder.display().to_string(), e);
     let mut found = Vec::new();
     let (kernel, others) = (board.kernel(), beside_the_kernel(board));
+    let libraries = board.limpet_os.radio.is_some();
     for entry in fs::read_dir(&folder).map_err(io)?.flatten() {
         let path = entry.path();
         let name = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".deb")?.split('_').next());
-        if name.is_some_and(|name| is_kernel(name, &kernel) || others.contains(&name)) {
+        let ours = |name: &str| is_kernel(name, &kernel) || others.contains(&name) || (libraries && is_library(name));
+        if name.is_some_and(ours) {
             found.push(describe(&path)?);
         }
     }
@@ -128,8 +139,61 @@ fn download(url: &str, suite: &str, board: &Board, dir: &Path) -> Result<(), OsE
     let real = depends.lines().find_map(|l| l.trim().strip_prefix("Depends: ").filter(|n| is_kernel(n, &kernel)));
     let real = real.ok_or_else(|| OsError::Package(kernel.clone(), "it names no kernel".into()))?.to_string();
     let others = beside_the_kernel(board);
-    let ours = |name: &str| is_kernel(name, &kernel) || others.contains(&name);
-    named(architecture, &[&[real.as_str()], &others[..]].concat(), dir, ours)
+    let libraries = match &board.limpet_os.radio {
+        Some(_) => libraries(architecture, &[radio::SUPPLICANT], dir)?,
+        None => Vec::new(),
+    };
+    let all: Vec<&str> = [real.as_str()].into_iter().chain(others).chain(libraries.iter().map(String::as_str)).collect();
+    let ours = |name: &str| is_kernel(name, &kernel) || all.contains(&name);
+    named(architecture, &all, dir, ours)
+}
+
+/// The libraries among all that the packages depend on, and what those depend on.
+fn libraries(architecture: &str, of: &[&str], dir: &Path) -> Result<Vec<String>, OsError> {
+    let only = ["recommends", "suggests", "conflicts", "breaks", "replaces", "enhances"].map(|kind| format!("--no-{kind}"));
+    let only = only.iter().map(String::as_str);
+    let words: Vec<&str> = ["depends", "--recurse"].into_iter().chain(only).chain(of.iter().copied()).collect();
+    let said = apt(dir, architecture, &words, "apt-cache")?;
+    let mut all: Vec<&str> = said.lines().filter(|l| is_library(l)).map(str::trim).collect();
+    all.sort_unstable();
+    all.dedup();
+    // Some names are there as names only: another package stands for them.
+    let said = apt(dir, architecture, &[&["policy"], &all[..]].concat(), "apt-cache")?;
+    Ok(with_candidate(&said))
+}
+
+/// Of lines `name:` with indented facts below, the names that can be fetched.
+fn with_candidate(said: &str) -> Vec<String> {
+    let mut name = "";
+    let mut found = Vec::new();
+    for line in said.lines() {
+        match line.trim().split_once(": ") {
+            Some(("Candidate", version)) if version.trim() != "(none)" => found.push(name.to_string()),
+            Some(_) => {}
+            None if !line.starts_with(' ') => name = line.trim_end_matches(':'),
+            None => {}
+        }
+    }
+    found
+}
+
+/// Any packages and the libraries that they need, into `dir`/debs.
+pub fn fetch_with_libraries(url: &str, suite: &str, architecture: &str, wanted: &[&str], dir: &Path) -> Result<PathBuf, OsError> {
+    lists(url, suite, architecture, dir)?;
+    let libraries = libraries(architecture, wanted, dir)?;
+    let all: Vec<&str> = wanted.iter().copied().chain(libraries.iter().map(String::as_str)).collect();
+    named(architecture, &all, dir, |name| all.contains(&name))?;
+    Ok(dir.join("debs"))
+}
+
+/// All packages in a folder, by name.
+pub fn described(folder: &Path) -> Result<Vec<Package>, OsError> {
+    let io = |e| OsError::Io(folder.display().to_string(), e);
+    let paths = fs::read_dir(folder).map_err(io)?.flatten().map(|e| e.path());
+    let paths = paths.filter(|p| p.extension().is_some_and(|e| e == "deb"));
+    let mut all = paths.map(|path| describe(&path)).collect::<Result<Vec<_>, _>>()?;
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
 }
 
 /// Any packages, into `dir`/debs.
@@ -175,6 +239,13 @@ fn named(architecture: &str, wanted: &[&str], dir: &Path, is_ours: impl Fn(&str)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_without_a_package_are_left_out() {
+        let said = "libc6:\n  Installed: (none)\n  Candidate: 2.36-9\n  Version table:\n     2.36-9 500\n        500 http://x y\n\
+                    libelogind0:\n  Installed: (none)\n  Candidate: (none)\n  Version table:\nlibz:\n  Candidate: 1:2-3\n";
+        assert_eq!(with_candidate(said), ["libc6", "libz"]);
+    }
 
     #[test]
     fn a_flavour_of_the_kernel_is_not_taken_for_another() {

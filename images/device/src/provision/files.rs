@@ -42,6 +42,8 @@ pub struct Traits {
     /// There is a cmdline.txt on the boot partition: a Raspberry Pi's firmware.
     pub raspberry_pi: bool,
     pub cloud_init: bool,
+    /// For mobile networks.
+    pub modem_manager: bool,
 }
 
 impl Put {

@@ -10,10 +10,10 @@ mod unit;
 mod wish;
 
 pub use files::{Place, Put, Traits, What, recipe};
-pub use limpet_os::{NODE_FILE, NodeFile, limpet_os};
-pub use network::Network;
+pub use limpet_os::{NODE_FILE, NodeFile, NodeWifi, limpet_os, radio_fits};
+pub use network::{Network, system_fits};
 pub use unit::{agent_unit, install_script};
-pub use wish::{Address, Security, Wifi, Wish, WishError};
+pub use wish::{Address, Security, Wifi, Wish, WishError, is_country};
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 //! In: a checked wish. Out: one or two files. Pure.
 //! Never: a password in a file that others than root may read.
 
-use super::files::Put;
+use super::files::{Put, Traits};
 use super::wish::{Address, Security, Wifi, Wish};
 use std::fmt::Write;
 
@@ -17,6 +17,19 @@ pub enum Network {
 }
 
 const SECRET: u32 = 0o600;
+
+/// What a system cannot do is refused instead of forgotten.
+pub fn system_fits(traits: &Traits, wish: &Wish) -> Result<(), String> {
+    if wish.cellular_apn.is_none() || (traits.network == Network::NetworkManager && traits.modem_manager) {
+        return Ok(());
+    }
+    let lacks = match traits.network {
+        Network::NetworkManager => "has no ModemManager",
+        Network::Netplan => "has netplan without NetworkManager",
+        Network::Ifupdown => "has neither NetworkManager nor ModemManager",
+    };
+    Err(format!("the image's system {lacks}, so that --apn would do nothing: take an image with both, such as Raspberry Pi OS"))
+}
 
 pub fn files(network: Network, wish: &Wish) -> Vec<Put> {
     match network {
@@ -78,7 +91,7 @@ fn quoted(text: &str) -> String {
 }
 
 fn netplan(wish: &Wish) -> Vec<Put> {
-    if wish.wifi.is_none() && wish.address.is_none() && wish.cellular_apn.is_none() {
+    if wish.wifi.is_none() && wish.address.is_none() {
         return Vec::new();
     }
     let mut text = String::from("network:\n  version: 2\n");
@@ -110,9 +123,6 @@ fn netplan(wish: &Wish) -> Vec<Put> {
         // networkd goes by the first file that fits, and images have one of their own, for DHCP: this name is before theirs.
         text.push_str("  ethernets:\n    aa-limpet-wired:\n      match: {name: \"e*\"}\n");
         address(&mut text);
-    }
-    if let Some(apn) = &wish.cellular_apn {
-        let _ = writeln!(text, "  modems:\n    cdc-wdm0:\n      apn: {}", quoted(apn));
     }
     vec![Put::root("/etc/netplan/60-limpet.yaml", SECRET, text)]
 }
@@ -152,7 +162,7 @@ fn ifupdown_wifi(wifi: &Wifi) -> String {
     }
     match (&wifi.password, wifi.security) {
         (None, _) => text.push_str("    wpa-key-mgmt NONE\n"),
-        (Some(password), Security::Wpa2) => text.push_str(&format!("    wpa-psk {password}\n")),
+        (Some(password), Security::Any | Security::Wpa2) => text.push_str(&format!("    wpa-psk {password}\n")),
         (Some(password), Security::Wpa3) => {
             let _ = write!(text, "    wpa-key-mgmt SAE\n    wpa-ieee80211w 2\n    wpa-sae-password {password}\n");
         }

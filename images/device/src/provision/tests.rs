@@ -14,7 +14,7 @@ fn full() -> Wish {
         wifi: Some(Wifi {
             ssid: "Garden; \"new\"".into(),
             password: Some("pa\\ss \"word\"".into()),
-            security: Security::Wpa2,
+            security: Security::Any,
             country: "DE".into(),
             hidden: true,
         }),
@@ -33,7 +33,8 @@ fn full() -> Wish {
 }
 
 fn traits(network: Network) -> Traits {
-    Traits { network, raspberry_pi: network == Network::NetworkManager, cloud_init: network == Network::Netplan }
+    let modem_manager = network == Network::NetworkManager;
+    Traits { network, raspberry_pi: modem_manager, cloud_init: network == Network::Netplan, modem_manager }
 }
 
 fn text(put: &Put) -> String {
@@ -92,7 +93,7 @@ fn secrets_are_for_root_only() {
 #[test]
 fn wishes_that_break_out_are_refused() {
     type Change = fn(&mut Wish);
-    let changes: [(Change, &str); 25] = [
+    let changes: [(Change, &str); 27] = [
         (|w| w.node_name = "Pi".into(), "node's name"),
         (|w| w.node_name = "pi\nx".into(), "node's name"),
         (|w| w.node_name = "$(reboot)".into(), "node's name"),
@@ -117,7 +118,9 @@ fn wishes_that_break_out_are_refused() {
         (|w| w.proxy = Some("http://x/y".into()), "proxy"),
         (|w| w.proxy = Some("http://x:".into()), "proxy"),
         (|w| w.ntp = vec!["a b".into()], "time server"),
-        (|w| w.cellular_apn = Some("a\n[connection]".into()), "time server"),
+        (|w| w.cellular_apn = Some("a\n[connection]".into()), "access point"),
+        (|w| w.wifi.as_mut().unwrap().country = "UK".into(), "such as DE, GB"),
+        (|w| w.wifi.as_mut().unwrap().country = "XX".into(), "ISO 3166"),
     ];
     for (change, says) in changes {
         let mut wish = full();
@@ -141,4 +144,38 @@ fn the_install_script_is_a_script() {
     assert!(install_script("pi-1; reboot", None).is_err());
     assert!(install_script("pi-1", Some("limpet1.'; reboot;'")).is_err());
     assert!(!install_script("pi-1", None).unwrap().contains("LIMPET_JOIN="));
+}
+
+#[test]
+fn limpet_os_is_told_of_the_network_and_nobody_else_is() {
+    let wish = Wish { ssh_keys: Vec::new(), time_zone: None, cellular_apn: None, ..full() };
+    let put = limpet_os(&wish).unwrap();
+    let What::File(text) = &put.what else { panic!("a file") };
+    assert_eq!((put.mode, put.place), (0o600, Place::Boot));
+    let file: serde_json::Value = serde_json::from_slice(text).unwrap();
+    let wifi = &file["wifi"];
+    assert_eq!((wifi["ssid"].as_str(), wifi["password"].as_str()), (Some("Garden; \"new\""), Some("pa\\ss \"word\"")));
+    assert_eq!((wifi["security"].as_str(), wifi["country"].as_str()), (Some("any"), Some("DE")));
+    assert_eq!(wifi["hidden"], true);
+    // What a board cannot do is said before anything is written.
+    let find = |name| crate::board::find(name).unwrap();
+    assert_eq!(radio_fits(&find("raspberry-pi-4"), &wish), Ok(()));
+    assert!(radio_fits(&find("beaglebone-black"), &wish).unwrap_err().contains("use a cable"));
+    assert_eq!(radio_fits(&find("beaglebone-black"), &Wish { wifi: None, ..wish.clone() }), Ok(()));
+    let mut three = wish;
+    three.wifi.as_mut().unwrap().security = Security::Wpa3;
+    assert!(radio_fits(&find("raspberry-pi-4"), &three).unwrap_err().contains("does not speak WPA3"));
+    assert_eq!(radio_fits(&find("qemu-x86_64-wifi"), &three), Ok(()));
+}
+
+#[test]
+fn a_mobile_network_is_refused_where_nothing_would_use_it() {
+    let wish = full();
+    assert_eq!(system_fits(&traits(Network::NetworkManager), &wish), Ok(()));
+    let bare = Traits { modem_manager: false, ..traits(Network::NetworkManager) };
+    let (netplan, ifupdown) = (traits(Network::Netplan), traits(Network::Ifupdown));
+    for (traits, says) in [(bare, "no ModemManager"), (netplan, "netplan"), (ifupdown, "neither")] {
+        assert!(system_fits(&traits, &wish).unwrap_err().contains(says));
+        assert_eq!(system_fits(&traits, &Wish { cellular_apn: None, ..full() }), Ok(()));
+    }
 }

@@ -16,8 +16,10 @@ pub enum WishError {
     Ssid,
     #[error("a Wi-Fi password has 8 to 63 printable ASCII characters")]
     Password,
-    #[error("{0:?} is not a country of ISO 3166, such as DE, FR or US; without it the radio stays silent")]
+    #[error("{0:?} is not a country of ISO 3166, such as DE, GB or US; without it the radio stays silent")]
     Country(String),
+    #[error("{0:?} cannot be the name of a mobile network's access point, such as internet.example")]
+    Apn(String),
     #[error("{0:?} is not an SSH public key: one line such as `ssh-ed25519 AAAA… name`")]
     SshKey(String),
     #[error("{0:?} is not a time zone, such as Europe/Berlin")]
@@ -58,8 +60,9 @@ pub struct Wifi {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Security {
-    /// Also networks that speak both.
+    /// WPA3 where network and radio do it, WPA2 otherwise.
     #[default]
+    Any,
     Wpa2,
     Wpa3,
 }
@@ -102,11 +105,28 @@ impl Wish {
         if let Some(proxy) = self.proxy.as_ref().filter(|p| !valid_proxy(p)) {
             return Err(WishError::Proxy(proxy.clone()));
         }
-        match self.ntp.iter().chain(&self.cellular_apn).find(|n| !valid_host(n)) {
+        if let Some(apn) = self.cellular_apn.as_ref().filter(|a| !valid_host(a)) {
+            return Err(WishError::Apn(apn.clone()));
+        }
+        match self.ntp.iter().find(|n| !valid_host(n)) {
             Some(bad) => Err(WishError::Ntp(bad.clone())),
             None => Ok(()),
         }
     }
+}
+
+/// ISO 3166-1: the officially assigned pairs of letters.
+const COUNTRIES: &str = "\
+    AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY BZ CA \
+    CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK FM FO FR GA \
+    GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN IO IQ IR IS IT JE JM JO JP \
+    KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS \
+    MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM PN PR PS PT PW PY QA RE RO RS \
+    RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO TR TT TV TW \
+    TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW";
+
+pub fn is_country(code: &str) -> bool {
+    COUNTRIES.split_whitespace().any(|known| known == code)
 }
 
 impl Wifi {
@@ -118,8 +138,7 @@ impl Wifi {
         if self.password.as_ref().is_some_and(|p| !printable(p)) {
             return Err(WishError::Password);
         }
-        let country = self.country.as_bytes();
-        match country.len() == 2 && country.iter().all(u8::is_ascii_uppercase) {
+        match is_country(&self.country) {
             true => Ok(()),
             false => Err(WishError::Country(self.country.clone())),
         }

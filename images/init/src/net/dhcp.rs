@@ -14,7 +14,10 @@ use std::{
 
 const COOKIE: [u8; 4] = [99, 130, 83, 99];
 const ANSWER: Duration = Duration::from_secs(3);
+const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(32);
+/// A look at a card's carrier is a file of the kernel's.
+const LOOK: Duration = Duration::from_secs(1);
 const LEASE_MIN: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,25 +42,74 @@ enum Kind {
 
 /// Runs for ever; `got` hears every new or renewed lease.
 pub fn keep(card: &str, name: &str, got: impl Fn(&Lease)) {
-    let mut pause = Duration::from_millis(500);
+    let mut pause = PAUSE_MIN;
+    let mut carrier = Carrier::of(card);
     loop {
+        // Nobody is asked where nothing is plugged in, or no network has let the radio in.
+        if carrier.wait() {
+            pause = PAUSE_MIN;
+        }
         match obtain(card, name) {
             Ok(lease) => {
-                pause = Duration::from_millis(500);
+                pause = PAUSE_MIN;
                 got(&lease);
                 // Half of its life, as T1 of the RFC; asking anew from the beginning gives the same address.
                 let life = Duration::from_secs(u64::from(lease.seconds)).max(LEASE_MIN);
-                std::thread::sleep(life / 2);
+                carrier.sleep(life / 2);
             }
             Err(why) => {
                 if pause == PAUSE_MAX / 2 {
                     say!("{card}: no address yet: {why}");
                 }
-                std::thread::sleep(pause);
+                carrier.sleep(pause);
                 pause = (pause * 2).min(PAUSE_MAX);
             }
         }
     }
+}
+
+/// Whether there is anybody at the other end, and whether that was so all the time.
+struct Carrier {
+    at: std::path::PathBuf,
+    changes: Option<u64>,
+}
+
+impl Carrier {
+    fn of(card: &str) -> Carrier {
+        let at = std::path::Path::new("/sys/class/net").join(card);
+        let changes = count(&at);
+        Carrier { at, changes }
+    }
+
+    /// Until there is one; whether it is another than before.
+    fn wait(&mut self) -> bool {
+        let none = |at: &std::path::Path| match fs::read_to_string(at.join("carrier")) {
+            Ok(text) => text.trim() != "1",
+            // A card that is off cannot say; a radio's is switched on once it has a supplicant.
+            Err(_) => at.join("phy80211").exists(),
+        };
+        while none(&self.at) {
+            std::thread::sleep(LOOK / 4);
+        }
+        let now = count(&self.at);
+        std::mem::replace(&mut self.changes, now) != now
+    }
+
+    /// So long, or until the cable or the network is another.
+    fn sleep(&self, time: Duration) {
+        let begun = Instant::now();
+        while let Some(left) = time.checked_sub(begun.elapsed()).filter(|d| !d.is_zero()) {
+            if count(&self.at) != self.changes {
+                return;
+            }
+            std::thread::sleep(left.min(LOOK));
+        }
+    }
+}
+
+/// How often it came and went.
+fn count(card: &std::path::Path) -> Option<u64> {
+    fs::read_to_string(card.join("carrier_changes")).ok()?.trim().parse().ok()
 }
 
 fn obtain(card: &str, name: &str) -> Result<Lease> {

@@ -3,7 +3,7 @@
 //! In: board files. Out: partition tables and file systems that other programs like and that read back; the same bytes twice.
 //! What real packages hold is for `tests/e2e/tests/os_boards.rs`.
 
-use super::super::{Inputs, Key, Package, fdt, image, mbr, update};
+use super::super::{Inputs, Key, Package, deb, elf, fdt, image, mbr, radio, update};
 use crate::board::{self, Board, Method};
 use crate::inject::{self, System};
 use crate::plan::{Scheme, limpet_os};
@@ -20,7 +20,11 @@ use std::{
 };
 
 fn package(dir: &Path, name: &str, files: &[(String, Vec<u8>)]) -> Package {
-    let layer = files.iter().fold(Layer::new(), |layer, (path, content)| layer.file(path, 0o644, content));
+    // A link is a file whose content is an arrow and a path.
+    let layer = files.iter().fold(Layer::new(), |layer, (path, content)| match content.strip_prefix(b"-> ") {
+        Some(to) => layer.symlink(path, std::str::from_utf8(to).unwrap()),
+        None => layer.file(path, 0o644, content),
+    });
     let data = gzip(&layer.tar());
     let mut deb = b"!<arch>\n".to_vec();
     for (member, content) in [("debian-binary", b"2.0\n".to_vec()), ("data.tar.gz", data)] {
@@ -52,6 +56,11 @@ fn kernel(dir: &Path, board: &Board) -> Package {
         (format!("{modules}/gpu/drm/made-gpu.ko"), module("", &["of:N*T*Cmade,mmc"])),
         (format!("{modules}/net/made-off.ko"), module("", &["of:N*T*Cmade,off"])),
         (format!("{modules}/net/ethernet/realtek/r8169.ko"), module("", &["pci:v*"])),
+        (format!("{modules}/net/wireless/brcmfmac.ko"), module("cfg80211", &["of:N*T*Cmade,mmc"])),
+        (format!("{modules}/net/wireless/mac80211-hwsim.ko"), module("cfg80211,made_core", &[])),
+        (format!("{modules}/net/wireless/cfg80211.ko"), module("", &[])),
+        (format!("{modules}/block/loop.ko"), module("", &[])),
+        (format!("{modules}/fs/squashfs.ko"), module("", &[])),
     ];
     let tree = fdt::tests::made(&[(0, "made,board", ""), (1, "made,mmc", "okay"), (1, "made,off", "disabled")]);
     let other = if board.architecture == "arm64" { "broadcom/" } else { "" };
@@ -60,6 +69,111 @@ fn kernel(dir: &Path, board: &Board) -> Package {
         files.push((format!("usr/lib/{name}/{folder}{path}"), tree.clone()));
     }
     package(dir, &name, &files)
+}
+
+/// A supplicant that needs two libraries, one of them by way of the other; a third that nobody needs; rules and firmware.
+fn of_radio(dir: &Path, board: &Board) -> Vec<Package> {
+    let Some(radio) = &board.limpet_os.radio else { return Vec::new() };
+    let file = |path: &str, content: &[u8]| (path.to_string(), content.to_vec());
+    let wide = board.architecture != "arm";
+    let supplicant = elf::tests::made(wide, Some("/lib/ld-made.so.1"), &["libone.so.1"]);
+    let one = elf::tests::made(wide, None, &["libtwo.so.2", "ld-made.so.1"]);
+    let two = elf::tests::made(wide, None, &[]);
+    let rules = ["regulatory.db-debian", "regulatory.db.p7s-debian", "regulatory.db-upstream", "regulatory.db.p7s-upstream"];
+    let rules = rules.map(|name| (format!("lib/firmware/{name}"), name.as_bytes().to_vec()));
+    let mut all = vec![
+        package(dir, "wpasupplicant", &[file("sbin/wpa_supplicant", &supplicant), file("sbin/wpa_cli", b"x")]),
+        package(dir, "libone1", &[file("lib/made/libone.so.1", b"-> libone.so.1.5"), file("lib/made/libone.so.1.5", &one)]),
+        package(dir, "libtwo2", &[file("usr/lib/made/libtwo.so.2", &two), file("lib/ld-made.so.1", &two)]),
+        package(dir, "libthree3", &[file("usr/lib/made/libthree.so.3", &two)]),
+        package(dir, "wireless-regdb", &rules),
+    ];
+    if let Some(name) = &radio.package {
+        let wanted = radio.firmware.iter().chain(radio.firmware_as.values());
+        let mut files: Vec<_> = wanted.map(|f| (format!("lib/firmware/{f}"), b"-> ../cypress/made.bin".to_vec())).collect();
+        files.push(file("lib/firmware/cypress/made.bin", b"firmware"));
+        files.push(file("lib/firmware/brcm/other-sdio.bin", b"another radio's"));
+        files.push((format!("usr/share/doc/{name}/copyright"), b"may be passed on".to_vec()));
+        all.push(package(dir, name, &files));
+    }
+    all
+}
+
+/// What `unsquashfs` finds in the radio's file system.
+fn unsquashed(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, to) = (dir.path().join("f"), dir.path().join("to"));
+    fs::write(&file, bytes).unwrap();
+    let out = Command::new("unsquashfs").arg("-quiet").arg("-no-progress").arg("-d").arg(&to).arg(&file).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let mut found = BTreeMap::new();
+    let mut folders = vec![to.clone()];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()) {
+            match path.is_dir() {
+                true => folders.push(path),
+                false => drop(found.insert(path.strip_prefix(&to).unwrap().display().to_string(), fs::read(&path).unwrap())),
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_radio_gets_what_it_needs_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["raspberry-pi-4", "raspberry-pi-cm4", "raspberry-pi-zero-w", "qemu-x86_64-wifi"] {
+        let board = board::find(name).unwrap();
+        let packages = packages(dir.path(), &board);
+        let wanted = board.limpet_os.radio.as_ref().unwrap();
+        let kernel = packages.iter().find(|p| p.name.starts_with("linux-image-")).unwrap();
+        let drivers = deb::files(&kernel.path, super::super::modules::is_module).unwrap();
+        let core = drivers.keys().find(|p| p.ends_with("made-core.ko")).unwrap().clone();
+        let made = radio::file_system(&packages, wanted, &drivers, &[core]).unwrap();
+        let files = unsquashed(&made.bytes);
+        let names: Vec<&str> = files.keys().map(String::as_str).collect();
+        let driver = if wanted.drivers[0] == "brcmfmac" { "modules/001-brcmfmac.ko" } else { "modules/001-mac80211-hwsim.ko" };
+        for file in ["bin/wpa_supplicant", "lib/ld.so", "lib/libone.so.1", "lib/libtwo.so.2", "modules/000-cfg80211.ko", driver] {
+            assert!(names.contains(&file), "{name}: no {file} in {names:?}");
+        }
+        let unwanted = ["three", "wpa_cli", "other-sdio", "core"];
+        assert!(!names.iter().any(|name| unwanted.iter().any(|u| name.contains(u))), "{names:?}");
+        assert_eq!(files["firmware/regulatory.db"], b"regulatory.db-debian");
+        let firmware = wanted.firmware.iter().chain(wanted.firmware_as.keys());
+        firmware.for_each(|f| assert_eq!(files[&format!("firmware/{f}")], b"firmware", "{name}: {f}"));
+        assert!(made.packages.contains("libtwo2") && !made.packages.contains("libthree3"), "{:?}", made.packages);
+    }
+}
+
+#[test]
+fn what_a_radio_lacks_is_said_and_licences_go_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("x");
+    let pi = board::find("raspberry-pi-4").unwrap();
+    let all = packages(dir.path(), &pi);
+    for (without, says) in [
+        ("wpasupplicant", "not among the packages"),
+        ("libtwo2", "which it needs"),
+        ("wireless-regdb", "not among the packages"),
+        ("firmware-brcm80211", "not among the packages"),
+    ] {
+        let fewer: Vec<Package> = all.iter().filter(|p| p.name != without).cloned().collect();
+        let said = image(&inputs(&pi, &fewer), &out).err().unwrap().to_string();
+        assert!(said.contains(says), "{without}: {said}");
+    }
+    let made = image(&inputs(&pi, &all), &out).unwrap();
+    let bill: serde_json::Value = serde_json::from_str(&made.sbom).unwrap();
+    assert_eq!(bill["hasExtractedLicensingInfos"][0]["extractedText"], "may be passed on");
+    let names: Vec<&str> = bill["packages"].as_array().unwrap().iter().filter_map(|p| p["name"].as_str()).collect();
+    assert!(names.contains(&"libone1") && names.contains(&"firmware-brcm80211") && !names.contains(&"libthree3"), "{names:?}");
+    let firmware = bill["packages"].as_array().unwrap().iter().find(|p| p["name"] == "firmware-brcm80211").unwrap();
+    assert_eq!(firmware["licenseDeclared"], bill["hasExtractedLicensingInfos"][0]["licenseId"]);
+    let mut head = vec![0; 1 << 20];
+    let card = File::open(&out).unwrap();
+    card.read_exact_at(&mut head, 0).unwrap();
+    let part = dir.path().join("part");
+    cut_out(&card, &table::read(&head, card.metadata().unwrap().len()).unwrap()[0], &part);
+    assert_eq!(system_files(&part)["licences/firmware-brcm80211.txt"], b"may be passed on");
 }
 
 fn packages(dir: &Path, board: &Board) -> Vec<Package> {
@@ -75,6 +189,7 @@ fn packages(dir: &Path, board: &Board) -> Vec<Package> {
         let Some(name) = loader.package.as_deref() else { continue };
         loaders.entry(name).or_default().push((format!("usr/lib/u-boot/{}", loader.file), loader.file.repeat(100).into_bytes()));
     }
+    all.extend(of_radio(dir, board));
     all.extend(loaders.iter().map(|(name, files)| package(dir, name, files)));
     all
 }
