@@ -7,7 +7,7 @@ mod confirm;
 mod label;
 mod show;
 
-use super::{Outcome, node_args::NodeArgs};
+use super::{Outcome, image, node_args::NodeArgs};
 use crate::agents;
 use limpet_device::{
     board::{self, Board},
@@ -28,7 +28,8 @@ use std::{
 /// Write an image to cards; each becomes a node that joins by itself.
 ///
 /// The image is another system's (Raspberry Pi OS, Debian, Ubuntu, Armbian; raw, .xz, .gz or .zst, a file or a URL) or Limpet
-/// OS (`limpet image build`). Every card gets its own name and, with --data-dir, its own single-use join token.
+/// OS, which is built for the board when no image is given. Every card gets its own name and, from the hub of --data-dir or of
+/// this machine, its own single-use join token.
 #[derive(clap::Args)]
 #[command(arg_required_else_help = true)]
 pub struct Args {
@@ -40,7 +41,7 @@ pub struct Args {
     /// List the drives that can be written, and why others cannot
     #[arg(long, conflicts_with_all = ["image", "device", "out"])]
     drives: bool,
-    /// The image: a file or a URL
+    /// The image: a file or a URL [default: Limpet OS, built for the board and kept for the next time]
     #[arg(long, value_name = "FILE|URL")]
     image: Option<String>,
     /// SHA-256 of the image as it is published (packed)
@@ -82,21 +83,20 @@ pub fn run(args: Args) -> Outcome {
         return Ok(());
     }
     let board = board.ok_or("name the board, such as raspberry-pi-4; `limpet flash --list` shows all")?;
-    let image = fetch(&args, &board)?;
     if args.out.as_deref().is_some_and(|out| out == "-") {
-        return to_stdout(&image);
+        return to_stdout(&fetch(&args, &board)?);
     }
-    cards(&args, &board, &image)
+    cards(&args, &board)
 }
 
 fn fetch(args: &Args, board: &Board) -> Result<Image, String> {
     let Some(from) = &args.image else {
-        let known: Vec<&str> = board.os.iter().map(|f| f.name()).collect();
-        return Err(format!(
-            "give --image FILE or URL: {} for the {}, or Limpet OS made by `limpet image build`",
-            known.join(", "),
-            board.title
-        ));
+        let made = image::of_board(board, args.node.agent.as_deref());
+        let path = made.map_err(|why| {
+            let known: Vec<&str> = board.os.iter().map(|f| f.name()).collect();
+            format!("{why}\nor give --image FILE or URL: {} for the {}", known.join(", "), board.title)
+        })?;
+        return Image::file(&path, None).map_err(|e| e.to_string());
     };
     let sum = args.sha256.as_deref();
     let image = match from.starts_with("http://") || from.starts_with("https://") {
@@ -138,22 +138,27 @@ struct Card {
     wish: Wish,
 }
 
-fn cards(args: &Args, board: &Board, image: &Image) -> Outcome {
+fn cards(args: &Args, board: &Board) -> Outcome {
     let paths: Vec<PathBuf> = args.out.iter().chain(&args.device).cloned().collect();
     if paths.is_empty() || paths.len() > CARDS_MAX {
         let all = flash::scan(&Inventory::default());
         return Err(format!("name the card with --device (up to {CARDS_MAX}), or --out FILE.\n{}", show::drives(&all)));
     }
+    // What cannot be is said before anything is fetched or built.
+    choose(args, &paths, None)?;
+    let names = args.node.names(paths.len(), Some(&board.name))?;
+    for name in &names {
+        let wish = args.node.wish(name, false)?;
+        if args.image.is_none() && board.limpet_os.refused.is_none() {
+            provision::limpet_os(&wish).and_then(|_| provision::radio_fits(board, &wish))?;
+        }
+    }
+    let image = &fetch(args, board)?;
     let drives = choose(args, &paths, image.bytes)?;
-    let names = args.node.names(paths.len())?;
     // Before tokens are made and drives are asked for: a missing agent is found out now.
     let agent = agents::find(&board.target, args.node.agent.as_deref());
     if let (Some(_), Err(why)) = (&args.node.agent, &agent) {
         return Err(why.clone());
-    }
-    let mut wishes = Vec::new();
-    for name in &names {
-        wishes.push(args.node.wish(name, false)?);
     }
     if !args.yes {
         confirm::ask(&drives)?;
@@ -242,8 +247,12 @@ fn provide(board: &Board, wish: &Wish, agent: &Result<Vec<u8>, String>, target: 
     let system = inject::find(target.path(), &areas).map_err(|e| e.to_string())?;
     inject::fits(target.path(), &system, board).map_err(|e| e.to_string())?;
     let files = match &system {
-        System::Limpet { .. } => vec![provision::limpet_os(wish)?],
+        System::Limpet { .. } => {
+            provision::radio_fits(board, wish)?;
+            vec![provision::limpet_os(wish)?]
+        }
         System::Other { traits, .. } => {
+            provision::system_fits(traits, wish)?;
             provision::recipe(traits, wish, agent.clone()?, &board.boot.command_line, board.signals.led.as_deref())
         },
     };

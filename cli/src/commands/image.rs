@@ -8,7 +8,7 @@ use crate::agents;
 use clap::Subcommand;
 use limpet_device::{
     board::{self, Board, LOADERS_END},
-    fetch::sum_of,
+    fetch::{sum_of, sum_of_bytes},
     os::{self, Inputs, Key, Origin},
     signature,
 };
@@ -21,6 +21,7 @@ use std::{
 };
 
 const SUITE: &str = "bookworm";
+const MIRROR: &str = "http://deb.debian.org/debian";
 
 /// Build Limpet OS: a minimal read-only system with two slots, for `limpet flash`.
 #[derive(clap::Args)]
@@ -81,7 +82,7 @@ struct From {
     #[arg(long, value_name = "FILE")]
     init: Option<PathBuf>,
     /// Debian mirror
-    #[arg(long, value_name = "URL", default_value = "http://deb.debian.org/debian")]
+    #[arg(long, value_name = "URL", default_value = MIRROR)]
     mirror: String,
     /// Debian suite [default: the board's own, or bookworm]
     #[arg(long)]
@@ -143,6 +144,49 @@ fn build(from: &From, out: &Path, update_key: Option<&Path>) -> Outcome {
     Ok(())
 }
 
+/// Limpet OS for a card that was given no image: made once of this version's binaries, and kept.
+pub fn of_board(board: &Board, agent: Option<&Path>) -> Result<PathBuf, String> {
+    if let Some(why) = &board.limpet_os.refused {
+        return Err(os::OsError::Board(board.title.clone(), why.clone()).to_string());
+    }
+    let from = From {
+        board: board.name.clone(),
+        os_version: env!("CARGO_PKG_VERSION").into(),
+        agent: agent.map(Path::to_path_buf),
+        init: None,
+        mirror: MIRROR.into(),
+        suite: None,
+        packages: None,
+        loaders: None,
+    };
+    let kept = cache()?.join("images");
+    let told = |e: std::io::Error| format!("{}: {e}", kept.display());
+    fs::create_dir_all(&kept).map_err(told)?;
+    let programs = [agents::find(&board.target, agent)?, agents::find_program("limpet-init", &board.target, None)?].concat();
+    let name = format!("{}-{}-{:.12}.img", board.name, from.os_version, sum_of_bytes(&programs));
+    let (path, part) = (kept.join(&name), kept.join(format!("{name}.part-{}", std::process::id())));
+    if path.is_file() {
+        eprintln!("Limpet OS for the {} as it was built before; remove {} for one of today's packages", board.title, path.display());
+        return Ok(path);
+    }
+    eprintln!("building Limpet OS for the {} of Debian's packages; it takes no updates (`limpet image build --update-key` makes one that does)", board.title);
+    let made = from.with(None, |inputs| os::image(inputs, &part)).and_then(|made| {
+        fs::write(kept.join(format!("{name}.spdx.json")), made.sbom).map_err(told)?;
+        fs::rename(&part, &path).map_err(told)
+    });
+    if made.is_err() {
+        let _ = fs::remove_file(&part);
+    }
+    made.map(|()| path)
+}
+
+/// Packages and images for the next time.
+fn cache() -> Result<PathBuf, String> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    Ok(cache.ok_or("neither HOME nor XDG_CACHE_HOME says where packages are kept")?.join("limpet"))
+}
+
 impl From {
     fn loaders(&self, board: &Board) -> Result<BTreeMap<String, Vec<u8>>, String> {
         let Some(dir) = &self.loaders else {
@@ -177,9 +221,7 @@ impl From {
         }
         let agent = agents::find(&board.target, self.agent.as_deref())?;
         let init = agents::find_program("limpet-init", &board.target, self.init.as_deref())?;
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-        let cache = cache.ok_or("neither HOME nor XDG_CACHE_HOME says where packages are kept")?.join("limpet/packages");
+        let cache = cache()?.join("packages");
         let origin = match &self.packages {
             Some(folder) => Origin::Folder(folder.clone()),
             None => {

@@ -29,7 +29,7 @@ pub struct ScriptArgs {
 }
 
 pub fn script(args: &ScriptArgs) -> Outcome {
-    let name = args.node.names(1)?.remove(0);
+    let name = args.node.names(1, None)?.remove(0);
     print!("{}", install_script(&name, args.node.token(&name)?.as_deref()).map_err(|e| e.to_string())?);
     Ok(())
 }
@@ -95,7 +95,7 @@ pub fn add(args: &AddArgs) -> Outcome {
     let (machine, user, own_name) = (lines.next().unwrap_or(""), lines.next().unwrap_or(""), lines.next().unwrap_or(""));
     let known = MACHINES.iter().find(|(name, _)| *name == machine);
     let (_, target) = known.ok_or_else(|| format!("{host} is a {machine:?}: there is no agent for that processor"))?;
-    let name = node.names(1).unwrap_or_else(|_| vec![own_name.to_lowercase()]).remove(0);
+    let name = node.names(1, None).unwrap_or_else(|_| vec![own_name.to_lowercase()]).remove(0);
     let agent = agents::find(target, node.agent.as_deref())?;
     // Everything else is known to be right before a token is made.
     install_script(&name, None).map_err(|e| format!("{e}; give another with --name"))?;

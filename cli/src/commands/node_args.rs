@@ -1,19 +1,33 @@
 //! What a new node needs to know, as options; shared by `limpet flash` and `limpet node`.
 //!
-//! In: options. Out: a checked wish, with a token of its own where a hub is named.
+//! In: options, a terminal for the password. Out: a checked wish, with a token of its own where a hub is named or is on this
+//! machine.
 //! Never: takes a password from the command line, where every user of the machine could read it.
+
+mod country;
+mod password;
 
 use crate::duration;
 use limpet_device::provision::{Address, Security, Wifi, Wish};
 use limpet_hub::{enroll::TokenWish, operate};
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::Duration,
+};
+
+/// Where this machine's own hub is, as the README and the packages of distributions have it.
+const OWN_HUB: &str = "/var/lib/limpet-hub";
+/// A password is a line; more is not read.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 #[derive(clap::Args)]
 pub struct NodeArgs {
-    /// The node's name; with several cards, NAME-1, NAME-2 and so on
+    /// The node's name; with several cards, NAME-1, NAME-2 and so on [default of a card: its board and four letters]
     #[arg(long, value_name = "NAME", help_heading = "The node")]
     name: Option<String>,
-    /// The hub's data directory: each node gets a single-use token of its own
+    /// The hub's data directory: each node gets a single-use token of its own [default: /var/lib/limpet-hub, if a hub is there]
     #[arg(long, value_name = "DIR", env = "LIMPET_DATA_DIR", help_heading = "The node")]
     data_dir: Option<PathBuf>,
     /// How long a card may lie in a drawer before it joins
@@ -25,22 +39,28 @@ pub struct NodeArgs {
     /// The agent's binary for the board [default: the one that came with limpet]
     #[arg(long, value_name = "FILE", help_heading = "The node")]
     pub agent: Option<PathBuf>,
-    /// Wi-Fi: name of the network
-    #[arg(long, value_name = "SSID", requires = "wifi_country", help_heading = "Network")]
+    /// Wi-Fi: name of the network; its password is asked for
+    #[arg(long, value_name = "SSID", help_heading = "Network")]
     wifi: Option<String>,
-    /// Wi-Fi: file with the password; or the environment variable LIMPET_WIFI_PASSWORD
+    /// Wi-Fi: file with the password (`-` is stdin) instead; or the environment variable LIMPET_WIFI_PASSWORD
     #[arg(long, value_name = "FILE", requires = "wifi", help_heading = "Network")]
     wifi_password_file: Option<PathBuf>,
-    /// Wi-Fi: the country whose radio rules apply, such as DE
+    /// Wi-Fi: the country whose radio rules apply, such as DE [default: this machine's, by its time zone or language]
     #[arg(long, value_name = "CC", requires = "wifi", help_heading = "Network")]
     wifi_country: Option<String>,
     /// Wi-Fi: the network does not tell its name
     #[arg(long, requires = "wifi", help_heading = "Network")]
     wifi_hidden: bool,
+    /// Wi-Fi: the network has no password
+    #[arg(long, requires = "wifi", conflicts_with = "wifi_password_file", help_heading = "Network")]
+    wifi_open: bool,
+    /// Wi-Fi: WPA2 only [default: WPA3 where network and board do it, WPA2 otherwise]
+    #[arg(long, requires = "wifi", conflicts_with = "wifi_open", help_heading = "Network")]
+    wifi_wpa2: bool,
     /// Wi-Fi: WPA3 only
-    #[arg(long, requires = "wifi", help_heading = "Network")]
+    #[arg(long, requires = "wifi", conflicts_with_all = ["wifi_open", "wifi_wpa2"], help_heading = "Network")]
     wifi_wpa3: bool,
-    /// Mobile network: the access point's name
+    /// Mobile network: the access point's name; for systems with NetworkManager and ModemManager
     #[arg(long, value_name = "APN", help_heading = "Network")]
     apn: Option<String>,
     /// A fixed address instead of DHCP, such as 192.168.1.20/24
@@ -62,22 +82,39 @@ pub struct NodeArgs {
     /// File with SSH public keys that may log in as root
     #[arg(long, value_name = "FILE", help_heading = "System")]
     ssh_key: Vec<PathBuf>,
+    /// Asked for once, whatever the number of cards.
+    #[arg(skip)]
+    asked: OnceLock<Result<Option<Wifi>, String>>,
 }
 
 fn read(path: &PathBuf) -> Result<String, String> {
+    use std::io::{Read, read_to_string, stdin};
     let text = match path.as_os_str() == "-" {
-        true => std::io::read_to_string(std::io::stdin()),
-        false => std::fs::read_to_string(path),
+        true => read_to_string(stdin().take(FILE_BYTES_MAX)),
+        false => std::fs::File::open(path).and_then(|file| read_to_string(file.take(FILE_BYTES_MAX))),
     };
     text.map_err(|e| format!("{}: {e}", path.display()))
 }
 
+/// Four letters and digits of chance: two cards of one kind are two nodes.
+fn letters() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    let mut chance = RandomState::new().hash_one(std::process::id());
+    let mut one = || {
+        let letter = b"abcdefghijklmnopqrstuvwxyz23456789"[(chance % 34) as usize];
+        chance /= 34;
+        char::from(letter)
+    };
+    (0..4).map(|_| one()).collect()
+}
+
 impl NodeArgs {
-    /// Names for so many nodes.
-    pub fn names(&self, count: usize) -> Result<Vec<String>, String> {
-        let name = self.name.as_deref().ok_or("name the node with --name, such as --name greenhouse-1")?;
+    /// Names for so many nodes; `board` gives one to a card that was given none.
+    pub fn names(&self, count: usize, board: Option<&str>) -> Result<Vec<String>, String> {
+        let own = board.map(|board| format!("{board}-{}", letters()));
+        let name = self.name.clone().or(own).ok_or("name the node with --name, such as --name greenhouse-1")?;
         match count {
-            1 => Ok(vec![name.into()]),
+            1 => Ok(vec![name]),
             n if self.address.is_some() => Err(format!("{n} cards cannot have the same --address; flash them one by one")),
             n if self.token_file.is_some() => {
                 Err(format!("{n} cards need a token each: name the hub with --data-dir instead of --token-file"))
@@ -91,7 +128,7 @@ impl NodeArgs {
         let wish = Wish {
             node_name: name.into(),
             token: None,
-            wifi: self.wifi()?,
+            wifi: self.asked.get_or_init(|| self.wifi()).clone()?,
             ssh_keys: self.ssh_keys()?,
             time_zone: self.time_zone.clone(),
             address: self.address()?,
@@ -112,7 +149,10 @@ impl NodeArgs {
         if let Some(file) = &self.token_file {
             return Ok(Some(read(file)?.trim().to_string()));
         }
-        let Some(dir) = &self.data_dir else { return Ok(None) };
+        let own = Path::new(OWN_HUB);
+        // Whoever may not read the hub's keys makes no tokens there.
+        let has_own = std::fs::read_dir(own.join("pki")).is_ok();
+        let Some(dir) = self.data_dir.as_deref().or(has_own.then_some(own)) else { return Ok(None) };
         let (ttl_seconds, node) = (self.token_ttl.as_secs(), Some(name.into()));
         let wish = TokenWish { ttl_seconds, uses: Some(1), node, ..TokenWish::default() };
         operate::create_token(dir, &wish).map(|made| Some(made.token)).map_err(|e| e.to_string())
@@ -120,12 +160,22 @@ impl NodeArgs {
 
     fn wifi(&self) -> Result<Option<Wifi>, String> {
         let Some(ssid) = self.wifi.clone() else { return Ok(None) };
-        let password = match &self.wifi_password_file {
-            Some(file) => Some(read(file)?.trim_end_matches(['\r', '\n']).to_string()),
-            None => std::env::var("LIMPET_WIFI_PASSWORD").ok(),
+        let country = match &self.wifi_country {
+            Some(country) => country.clone(),
+            None => country::here()?,
         };
-        let security = if self.wifi_wpa3 { Security::Wpa3 } else { Security::Wpa2 };
-        let country = self.wifi_country.clone().unwrap_or_default();
+        let from_environment = std::env::var("LIMPET_WIFI_PASSWORD").ok();
+        let password = match (&self.wifi_password_file, from_environment) {
+            _ if self.wifi_open => None,
+            (Some(file), _) => Some(read(file)?.trim_end_matches(['\r', '\n']).to_string()),
+            (None, Some(password)) => Some(password),
+            (None, None) => Some(password::ask(&format!("Password of the Wi-Fi network {ssid:?}: "))?),
+        };
+        let security = match (self.wifi_wpa2, self.wifi_wpa3) {
+            (true, _) => Security::Wpa2,
+            (_, true) => Security::Wpa3,
+            _ => Security::Any,
+        };
         Ok(Some(Wifi { ssid, password, security, country, hidden: self.wifi_hidden }))
     }
 
