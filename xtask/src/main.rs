@@ -3,6 +3,7 @@
 //! In: a wish. Out: an exit code, and on failure a sentence that says what to do.
 //! Never: a tool that is not installed without saying so first.
 
+mod app_armor;
 mod bench;
 mod binaries;
 mod demo;
@@ -57,6 +58,8 @@ enum Wish {
     Setup,
     /// Make hub/objects/schema/facts-*.json anew from the published package
     SchemaFacts,
+    /// Compile the AppArmor profile of containers with Debian's parser
+    AppArmor,
     /// Make the protobuf facts anew from the published packages
     ProtobufFacts,
 }
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Wish::V2(args) => v2::run(&args),
         Wish::Setup => setup::run(),
         Wish::SchemaFacts => schema_facts::run(),
+        Wish::AppArmor => app_armor::run(),
         Wish::ProtobufFacts => protobuf_facts::run(),
     };
     match result {

@@ -207,7 +207,7 @@ fn app_armor(plan: &AppArmorPlan) -> Result<Option<String>, String> {
         AppArmorPlan::Unsaid => Ok(usual),
         AppArmorPlan::RuntimeDefault => usual.map(Some).ok_or_else(|| {
             let names = APP_ARMOR_DEFAULTS.join(", ");
-            format!("no AppArmor profile for RuntimeDefault is loaded on this node; load one of {names} with apparmor_parser")
+            format!("no AppArmor profile for RuntimeDefault is loaded on this node ({names}); the agent's log says why")
         }),
         AppArmorPlan::Localhost(name) if loaded.contains(name) => Ok(Some(name.clone())),
         AppArmorPlan::Localhost(name) => Err(format!("the AppArmor profile \"{name}\" is not loaded on this node")),

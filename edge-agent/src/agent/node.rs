@@ -127,3 +127,10 @@ pub fn enforce_allocatable(facts: &NodeFacts, runtime: &Runtime) {
         log::warn!("the memory of all pods is not limited: {e}");
     }
 }
+
+/// Without it containers for which nothing was said run unconfined, and those that ask for the runtime's profile wait.
+pub fn load_app_armor() {
+    if let Err(e) = device::load_app_armor() {
+        log::warn!("the AppArmor profile of containers could not be loaded into the kernel: {e}");
+    }
+}

@@ -102,6 +102,7 @@ impl Agent {
         let updating = Updating::new(&options.paths.data);
         facts.agent_version = updating.version();
         node::enforce_allocatable(&facts, &hands.runtime);
+        node::load_app_armor();
         let watch = super::pressure::Watch::new(&options.config, &options.paths);
         let mut outbox = Outbox::new(replayed.version_ceiling);
         outbox.remember(replayed.events);

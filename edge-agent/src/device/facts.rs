@@ -210,18 +210,6 @@ fn board() -> Option<String> {
     (!fit.is_empty()).then_some(fit)
 }
 
-/// Whether the kernel enforces AppArmor profiles.
-pub fn app_armor() -> bool {
-    read("/sys/module/apparmor/parameters/enabled").starts_with('Y')
-}
-
-/// Names of the profiles in the kernel.
-pub fn app_armor_profiles() -> std::collections::BTreeSet<String> {
-    let list = read("/sys/kernel/security/apparmor/profiles");
-    // `name (enforce)`; a name may have spaces.
-    list.lines().filter_map(|line| Some(line.rsplit_once(" (")?.0.to_string())).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

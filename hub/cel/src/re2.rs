@@ -11,7 +11,7 @@ const PATTERN_BYTES_MAX: usize = 16 * 1024;
 const CACHE_BYTES_MAX: usize = 2 << 20;
 
 /// A compiled expression.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Regex(meta::Regex);
 
 impl Regex {

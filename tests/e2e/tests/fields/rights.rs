@@ -81,6 +81,9 @@ pub fn profiles(world: &World) -> Result<()> {
     };
     sleeper(world, "bare", profile("Unconfined"), json!({}))?;
     ready(world, "bare")?;
+    if armed {
+        armour(world, &profile)?;
+    }
     sleeper(world, "armour", profile("Localhost"), json!({}))?;
     match armed {
         true => waits(
@@ -92,6 +95,35 @@ pub fn profiles(world: &World) -> Result<()> {
         false => rejected(world, "armour", "AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host")?,
     }
     delete(world, &["filtered", "open", "bare", "armour"])
+}
+
+/// Where the kernel has AppArmor: which profile a container and what is started in it later run under, and that it holds.
+fn armour(world: &World, profile: &dyn Fn(&str) -> Value) -> Result<()> {
+    const OWN: &str = "cat /proc/1/attr/current /proc/self/attr/current";
+    const HELD: &str = "limpet-default (enforce)\nlimpet-default (enforce)";
+    const FREE: &str = "unconfined\nunconfined";
+    let loaded = context(json!({"appArmorProfile": {"type": "Localhost", "localhostProfile": "limpet-default"}}));
+    sleeper(world, "runtimes", profile("RuntimeDefault"), json!({}))?;
+    sleeper(world, "loaded", loaded, json!({}))?;
+    sleeper(world, "mighty", context(json!({"privileged": true})), json!({}))?;
+    // With what the kernel asks of whoever mounts, and no filter of calls: the profile alone is in the way.
+    let admin = |more: Value| {
+        let mut value = json!({"capabilities": {"add": ["SYS_ADMIN"]}, "seccompProfile": {"type": "Unconfined"}});
+        value.as_object_mut().into_iter().for_each(|own| own.extend(more.as_object().cloned().unwrap_or_default()));
+        context(value)
+    };
+    sleeper(world, "admin", admin(json!({})), json!({}))?;
+    sleeper(world, "bare-admin", admin(json!({"appArmorProfile": {"type": "Unconfined"}})), json!({}))?;
+    for name in ["runtimes", "loaded", "mighty", "admin", "bare-admin"] {
+        ready(world, name)?;
+    }
+    for (name, want) in [("filtered", HELD), ("runtimes", HELD), ("loaded", HELD), ("bare", FREE), ("mighty", FREE)] {
+        is(&inside(world, name, OWN)?, want)?;
+    }
+    for (name, want) in [("admin", "denied"), ("bare-admin", "mounted")] {
+        is(&inside(world, name, "mount -t tmpfs tmpfs /tmp 2>/dev/null && echo mounted || echo denied")?, want)?;
+    }
+    delete(world, &["runtimes", "loaded", "mighty", "admin", "bare-admin"])
 }
 
 /// Processes of a pod, memory of a pod as a whole, and what the node says of its swap.
