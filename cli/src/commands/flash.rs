@@ -17,6 +17,7 @@ use limpet_device::{
     limits::CARDS_MAX,
     plan,
     provision::{self, Wish},
+    published::{self, Signed},
     signature, table,
 };
 use std::{
@@ -44,15 +45,21 @@ pub struct Args {
     /// The image: a file or a URL [default: Limpet OS, built for the board and kept for the next time]
     #[arg(long, value_name = "FILE|URL")]
     image: Option<String>,
-    /// SHA-256 of the image as it is published (packed)
+    /// SHA-256 (or SHA-512) of the image as it is published (packed)
     #[arg(long, value_name = "HEX", requires = "image")]
     sha256: Option<String>,
-    /// The image's signature by `limpet image sign`: a file
-    #[arg(long, value_name = "FILE", requires_all = ["image", "key"])]
+    /// The list of checksums as it is published with the image: SHA256SUMS, SHA512SUMS, NAME.sha256
+    #[arg(long, value_name = "FILE", requires = "image", conflicts_with = "sha256")]
+    sums: Option<PathBuf>,
+    /// A signature: of the image by `limpet image sign`; with --keyring an OpenPGP one of the --sums, or of the image
+    #[arg(long, value_name = "FILE", requires_all = ["image", "whose"])]
     signature: Option<PathBuf>,
-    /// Whose signature it has to be: the public key, a file
-    #[arg(long, value_name = "FILE", requires = "signature")]
+    /// Whose signature it has to be: the public key of `limpet image key`, a file
+    #[arg(long, value_name = "FILE", requires = "signature", group = "whose")]
     key: Option<PathBuf>,
+    /// Whose OpenPGP signature it has to be: a keyring, such as /usr/share/keyrings/ubuntu-archive-keyring.gpg
+    #[arg(long, value_name = "FILE", requires = "signature", group = "whose")]
+    keyring: Option<PathBuf>,
     /// The card, such as /dev/sdb or /dev/mmcblk0; may be repeated
     #[arg(long, value_name = "DRIVE")]
     device: Vec<PathBuf>,
@@ -98,31 +105,47 @@ fn fetch(args: &Args, board: &Board) -> Result<Image, String> {
         })?;
         return Image::file(&path, None).map_err(|e| e.to_string());
     };
-    let sum = args.sha256.as_deref();
+    let sum = listed(args, from)?.or_else(|| args.sha256.clone());
+    let sum = sum.as_deref();
     let image = match from.starts_with("http://") || from.starts_with("https://") {
         false => Image::file(from.as_ref(), sum),
         true => {
             if sum.is_none() {
-                eprintln!("without --sha256 only the server's certificate vouches for the image");
+                eprintln!("without --sha256 or --sums only the server's certificate vouches for the image");
             }
             let cache = Cache::of_user().ok_or("neither HOME nor XDG_CACHE_HOME says where downloads are kept")?;
             cache.image(from, sum, &mut show::download())
         }
     };
     let image = image.map_err(|e| e.to_string())?;
+    if let (Some(signature), Some(keyring), None) = (&args.signature, &args.keyring, &args.sums) {
+        published::check(&Signed::File(&image.path), signature, keyring).map_err(|e| e.to_string())?;
+    }
     if let (Some(signature), Some(key)) = (&args.signature, &args.key) {
-        let texts = (small(signature)?, small(key)?);
+        let text = |path: &PathBuf| text(path, signature::TEXT_BYTES_MAX);
+        let texts = (text(signature)?, text(key)?);
         let names = (signature.display().to_string(), key.display().to_string());
         signature::check(&image.path, (&texts.0, &texts.1), (&names.0, &names.1)).map_err(|e| e.to_string())?;
     }
     Ok(image)
 }
 
-/// A file of one line.
-fn small(path: &PathBuf) -> Result<String, String> {
+/// The image's checksum in the list that came with it, once somebody of the keyring is known to have signed the list.
+fn listed(args: &Args, image: &str) -> Result<Option<String>, String> {
+    let Some(sums) = &args.sums else { return Ok(None) };
+    let list = text(sums, published::LIST_BYTES_MAX)?;
+    if let (Some(signature), Some(keyring)) = (&args.signature, &args.keyring) {
+        published::check(&Signed::Text(&list, sums), signature, keyring).map_err(|e| e.to_string())?;
+    }
+    let name = image.split(['?', '#']).next().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+    published::sum_of(&list, &sums.display().to_string(), name).map(Some).map_err(|e| e.to_string())
+}
+
+/// A small file.
+fn text(path: &PathBuf, bytes_max: usize) -> Result<String, String> {
     let mut text = String::new();
     let file = std::fs::File::open(path);
-    let read = file.and_then(|f| io::Read::take(f, signature::TEXT_BYTES_MAX as u64).read_to_string(&mut text));
+    let read = file.and_then(|f| io::Read::take(f, bytes_max as u64).read_to_string(&mut text));
     read.map(|_| text).map_err(|e| format!("{}: {e}", path.display()))
 }
 

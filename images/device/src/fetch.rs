@@ -1,6 +1,6 @@
 //! Images from files and from the web, unpacked on the way.
 //!
-//! In: a path or URL, a SHA-256 if there is one. Out: a stream of the raw image, and its size where it can be known.
+//! In: a path or URL, a SHA-256 or SHA-512 if there is one. Out: a stream of the raw image, and its size where it can be known.
 //! Downloads are kept, carry on where they were cut, and get their final name only when their checksum fits.
 //! Never: hands out a byte of a file whose checksum was asked for and does not fit.
 
@@ -10,7 +10,7 @@ mod unpack;
 pub use download::Cache;
 pub use unpack::{Unpacked, unpacked_bytes};
 
-use sha2::{Digest, Sha256};
+use ring::digest::{Algorithm, Context, SHA256, SHA512};
 use std::{
     fs::File,
     io::{self, Read},
@@ -24,9 +24,9 @@ pub enum FetchError {
     File { path: PathBuf, error: io::Error },
     #[error("the checksum of {name} is {got}, not {want}: it is another file, or it was damaged on the way; nothing was written")]
     Checksum { name: String, got: String, want: String },
-    #[error("{0:?} is not a SHA-256: 64 hexadecimal digits")]
+    #[error("{0:?} is not a SHA-256 or SHA-512: 64 or 128 hexadecimal digits")]
     NotASum(String),
-    #[error("over plain HTTP anybody on the way could change the image: give its --sha256, or an https URL")]
+    #[error("over plain HTTP anybody on the way could change the image: give its --sha256 or --sums, or an https URL")]
     Plain,
     #[error("{url}: {why}")]
     Http { url: String, why: String },
@@ -60,18 +60,24 @@ impl Image {
     }
 }
 
+/// SHA-256 or SHA-512, by its length.
 pub fn parse_sum(text: &str) -> Result<String, FetchError> {
     let sum = text.trim().to_ascii_lowercase();
-    match sum.len() == 64 && sum.bytes().all(|b| b.is_ascii_hexdigit()) {
+    match matches!(sum.len(), 64 | 128) && sum.bytes().all(|b| b.is_ascii_hexdigit()) {
         true => Ok(sum),
         false => Err(FetchError::NotASum(text.into())),
     }
 }
 
+/// SHA-256.
 pub fn sum_of(path: &Path) -> Result<String, FetchError> {
+    sum_by(&SHA256, path)
+}
+
+fn sum_by(algorithm: &'static Algorithm, path: &Path) -> Result<String, FetchError> {
     let error = |error| FetchError::File { path: path.into(), error };
     let mut file = File::open(path).map_err(error)?;
-    let mut hasher = Sha256::new();
+    let mut hasher = Context::new(algorithm);
     let mut buffer = vec![0; 1 << 20];
     loop {
         match file.read(&mut buffer).map_err(error)? {
@@ -79,7 +85,7 @@ pub fn sum_of(path: &Path) -> Result<String, FetchError> {
             n => hasher.update(&buffer[..n]),
         }
     }
-    Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    Ok(hasher.finish().as_ref().iter().map(|b| format!("{b:02x}")).collect())
 }
 
 pub fn sum_of_bytes(bytes: &[u8]) -> String {
@@ -87,7 +93,8 @@ pub fn sum_of_bytes(bytes: &[u8]) -> String {
 }
 
 fn check_sum(path: &Path, want: &str) -> Result<(), FetchError> {
-    let (want, got) = (parse_sum(want)?, sum_of(path)?);
+    let want = parse_sum(want)?;
+    let got = sum_by(if want.len() == 128 { &SHA512 } else { &SHA256 }, path)?;
     match got == want {
         true => Ok(()),
         false => Err(FetchError::Checksum { name: path.display().to_string(), got, want }),

@@ -16,6 +16,7 @@ pub mod flash;
 pub mod inject;
 pub mod label;
 pub mod os;
+pub mod published;
 pub mod signature;
 pub mod table;
 

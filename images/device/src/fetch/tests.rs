@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use sha2::{Digest, Sha256};
 use std::{
     io::Write,
     net::TcpListener,
@@ -155,6 +156,10 @@ fn compressed_images_are_unpacked_and_their_size_is_known() {
     assert!(seen > 0);
     assert_eq!(Image::file(&raw, Some(&sum(&data))).unwrap().bytes, Some(data.len() as u64));
     assert!(matches!(Image::file(&raw, Some(&sum(b"x"))), Err(FetchError::Checksum { .. })));
+    let long: String = sha2::Sha512::digest(&data).iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(Image::file(&raw, Some(&long)).unwrap().bytes, Some(data.len() as u64));
+    assert!(matches!(Image::file(&raw, Some(&long.replace(&long[..1], "g"))), Err(FetchError::NotASum(_))));
+    assert!(matches!(Image::file(&raw, Some(&"0".repeat(128))), Err(FetchError::Checksum { .. })));
     std::fs::write(&raw, b"PK\x03\x04 and so on").unwrap();
     assert!(Image::file(&raw, None).unwrap().open().err().unwrap().to_string().contains("unpack it first"));
     assert!(Image::file(dir.path(), None).err().unwrap().to_string().contains("directory"));
