@@ -18,6 +18,7 @@ mod slots;
 mod sys;
 mod table;
 mod time;
+mod torn;
 mod update;
 mod watchdog;
 

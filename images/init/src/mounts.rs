@@ -3,7 +3,7 @@
 //! In: the initial file system. Out: a root in memory with the kernel's own file systems, the card's partitions by name.
 //! Never: mounts the system's partition for longer than a file is read or written.
 
-use crate::{log::say, mbr, modules};
+use crate::{log::say, mbr, modules, torn};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::{
     ffi::CString,
@@ -169,8 +169,15 @@ pub fn data(disk: &Disk) -> Result<(), String> {
     fs::create_dir_all(DATA).map_err(|e| format!("{DATA}: {e}"))?;
     let flags = MsFlags::MS_NOATIME | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let device = disk.data.as_path();
-    mount(Some(device), DATA, Some("ext4"), flags, Some("errors=remount-ro"))
-        .map_err(|e| format!("the data partition {}: {e}", device.display()))?;
+    let mount_it = || mount(Some(device), DATA, Some("ext4"), flags, Some("errors=remount-ro"));
+    let mounted = match mount_it() {
+        Err(_) if torn::mend(device).is_ok_and(|mended| mended) => {
+            say!("the data partition's description was torn by a power cut and is mended");
+            mount_it()
+        }
+        other => other,
+    };
+    mounted.map_err(|e| format!("the data partition {}: {e}", device.display()))?;
     for (inside, outside) in [("limpet", "/var/lib/limpet"), ("os/incoming", "")] {
         let from = format!("{DATA}/{inside}");
         fs::create_dir_all(&from).map_err(|e| format!("{from}: {e}"))?;
