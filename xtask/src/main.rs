@@ -6,6 +6,7 @@
 mod app_armor;
 mod bench;
 mod binaries;
+mod cuts;
 mod demo;
 mod dist;
 mod leaf;
@@ -50,6 +51,8 @@ enum Wish {
     Bench(bench::Args),
     /// Simulate a fleet under faults, from a seed
     Sim(sim::Args),
+    /// Cut an emulated board's power at random points, again and again
+    Cuts(cuts::Args),
     /// Build the binaries small and static, for this machine or for boards
     Dist(dist::Args),
     /// Tests on Debian's kernel with cgroup v2 alone, in an emulated machine: the runtime's, or hub and boards end to end
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Wish::Tidy => tidy::run(),
         Wish::Bench(args) => bench::run(&args),
         Wish::Sim(args) => sim::run(&args),
+        Wish::Cuts(args) => cuts::run(&args),
         Wish::Dist(args) => dist::run(&args),
         Wish::V2(args) => v2::run(&args),
         Wish::Setup => setup::run(),
