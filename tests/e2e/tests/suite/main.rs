@@ -3,7 +3,9 @@
 //! In: worlds with one board and many small pods. Out: what the pods see, and what becomes of them.
 
 mod containers;
+mod network;
 mod volumes;
+mod workloads;
 
 use limpet_e2e::world::test;
 use serde_json::json;
@@ -30,5 +32,24 @@ fn containers() {
         containers::probes(world)?;
         containers::hosts_files(world)?;
         containers::users(world)
+    });
+}
+
+#[test]
+fn workloads() {
+    test(1, &json!({"restartBackOffSecondsFirst": 1, "restartBackOffSecondsMax": 2}), |world| {
+        workloads::deployments(world)?;
+        workloads::stateful_sets(world)?;
+        workloads::daemon_sets(world)?;
+        workloads::jobs(world)?;
+        workloads::placement(world)
+    });
+}
+
+#[test]
+fn network() {
+    test(1, &json!({}), |world| {
+        network::services(world)?;
+        network::accounts(world)
     });
 }
