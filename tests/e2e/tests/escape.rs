@@ -1,7 +1,7 @@
 //! Ways out of a container, as people could write them into manifests and images: `docs/RUNTIME.md` lists them with their tests.
 //!
-//! In: a world with one board, hostile images in its registry, hostile pods from kubectl. Out: Kubernetes' own reasons, or pods that
-//! run and get nowhere. Never: a pod that passes because it was not tried: each has a word of its own that it must reach.
+//! In: a world with one board, hostile images in its registry, hostile pods from kubectl. Out: Kubernetes' own reasons, or pods
+//! that run and get nowhere. Never: a pod that passes because it was not tried: each has a word of its own that it must reach.
 
 use limpet_e2e::images::{self, Target};
 use limpet_e2e::pods::{apply, becomes, container, has, hasnt, inside, merge, one, ready, sleeper};
@@ -48,7 +48,8 @@ fn push(world: &World) -> Result<()> {
     for (name, link, to) in [("dev-link", "dev", "/tmp"), ("proc-link", "innocent", "/proc")] {
         target.push(name, "1", &images::busybox_of(&host, &bytes, images::base().symlink(link, to))?)?;
     }
-    let null = images::base().directory("dev", 0o755).symlink("dev/null", CORE_PATTERN).symlink("dev/console", "/proc/sysrq-trigger");
+    let null =
+        images::base().directory("dev", 0o755).symlink("dev/null", CORE_PATTERN).symlink("dev/console", "/proc/sysrq-trigger");
     target.push("null-link", "1", &images::busybox_of(&host, &bytes, null)?)?;
     for (name, user) in [("far", "4294967296"), ("half", "2147483648"), ("minus", "-1"), ("group", "0:4294967296")] {
         let run = Execution { user: user.into(), env: vec!["PATH=/bin".into()], ..Execution::default() };
@@ -73,7 +74,8 @@ fn begin(world: &World, witness: &str) -> Result<()> {
         apply(world, &format!("fd-{fd}"), spec)?;
     }
     apply(world, "dev-link", json!({"containers": [of("dev-link", "exec sleep 1000000", json!({}))]}))?;
-    let line = "stat -c %t:%T /dev/null /proc/keys; (echo x > /proc/keys; echo x > /proc/sys/kernel/core_pattern) 2>&1; exec sleep 1000000";
+    let line = "stat -c %t:%T /dev/null /proc/keys; (echo x > /proc/keys; \
+                echo x > /proc/sys/kernel/core_pattern) 2>&1; exec sleep 1000000";
     apply(world, "null-link", json!({"containers": [of("null-link", line, json!({"tty": true}))]}))?;
     let mounts = json!({"volumeMounts": [{"name": "v", "mountPath": "/innocent/self/attr"}]});
     let spec = json!({"volumes": [{"name": "v", "emptyDir": {}}], "containers": [of("proc-link", "exec sleep 1000000", mounts)]});
@@ -104,7 +106,7 @@ fn working_directories(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// /dev as a link, /dev/null as a link (CVE-2025-31133), /dev/console as a link (CVE-2025-52565), a way below /proc (CVE-2025-52881).
+/// /dev as a link, /dev/null (CVE-2025-31133), /dev/console (CVE-2025-52565), a way below /proc (CVE-2025-52881).
 fn links_in_images(world: &World) -> Result<()> {
     failing(world, "dev-link", "it must be a real directory")?;
     failing(world, "over-proc", "a mount ended up on /proc")?;
@@ -126,14 +128,18 @@ fn far_users(world: &World) -> Result<()> {
 
 /// It does not run, and says these words: of now or of its last attempt.
 fn failing(world: &World, name: &str, words: &str) -> Result<()> {
-    becomes(world, name, words, |status| one(status, "c")["ready"] == false && one(status, "c").to_string().contains(words)).map(|_| ())
+    becomes(world, name, words, |status| one(status, "c")["ready"] == false && one(status, "c").to_string().contains(words))
+        .map(|_| ())
 }
 
 /// CVE-2021-25741: what a pod leaves in its volume leads another container of it, by a sub path, no further than the volume.
 fn volumes(world: &World) -> Result<()> {
     let outside = world.slot.dir().join("outside");
     let mount = |sub: &str| json!({"volumeMounts": [{"name": "v", "mountPath": "/x", "subPath": sub}]});
-    let lines = format!("ln -s {0} /v/link; ln -s {0}/witness /v/file; ln -s ../../../../../../../../etc /v/up; echo made", outside.display());
+    let lines = format!(
+        "ln -s {0} /v/link; ln -s {0}/witness /v/file; ln -s ../../../../../../../../etc /v/up; echo made",
+        outside.display()
+    );
     let maker = container("make", &lines, json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]}));
     for (name, sub) in [("sub-link", "link"), ("sub-file", "file"), ("sub-up", "up"), ("sub-deep", "link/made/by/us")] {
         let spec = json!({"volumes": [{"name": "v", "emptyDir": {}}], "initContainers": [maker.clone()],
@@ -154,7 +160,8 @@ fn words(world: &World) -> Result<()> {
     let flat = evil.trim().to_string();
     let fields = json!({
         "args": [flat], "env": [{"name": "EVIL", "value": evil}], "workingDir": "/tmp",
-        "volumeMounts": [{"name": "v", "mountPath": format!("/tmp/v/{flat}"), "subPath": "$(x);y"}, {"name": "m", "mountPath": "/m"}],
+        "volumeMounts": [{"name": "v", "mountPath": format!("/tmp/v/{flat}"), "subPath": "$(x);y"},
+            {"name": "m", "mountPath": "/m"}],
         "lifecycle": {"postStart": {"exec": {"command": ["echo", flat]}}},
         "readinessProbe": {"exec": {"command": ["test", "-n", flat]}, "periodSeconds": 1}});
     let spec = json!({"hostAliases": [{"ip": "10.9.8.7", "hostnames": ["evil.example"]}],

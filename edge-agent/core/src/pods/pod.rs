@@ -427,7 +427,7 @@ impl LivePod {
         Some(Terminal { succeeded, reason: status.reason.clone(), message: status.message.clone() })
     }
 
-    /// Whether others must count it. The hub does not from when its last container has ended, though it is still here to be removed.
+    /// Whether others must count it. The hub does not once its last container has ended, though it is still here to be removed.
     pub fn takes_room(&self) -> bool {
         let goes = self.deleting() || matches!(self.goal, Goal::Delete | Goal::Remove);
         self.terminal.is_none() && !(goes && !self.containers.iter().any(Container::alive))

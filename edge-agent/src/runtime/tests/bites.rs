@@ -185,7 +185,10 @@ pub async fn own_program(world: World) {
                 kill $evil; i=0; until grep -q WROTE \"$1/tmp/said\"; do i=$((i+1)); [ $i -lt 600 ] || break; sleep 0.05; done; \
                 touch \"$1/tmp/stop\"; cat \"$1/tmp/said\"";
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", line, "sh"]).arg(&root).arg(hold_and_write("*/runtime) ;; *) continue;;"));
+    command
+        .args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", line, "sh"])
+        .arg(&root)
+        .arg(hold_and_write("*/runtime) ;; *) continue;;"));
     let text = said(&mut command);
     assert!(text.contains("WROTE"), "the attack does not even work without protection: {text}");
     assert_ne!(std::fs::read(&runtime).unwrap(), before, "the runtime on the disk is another one: {text}");

@@ -47,8 +47,8 @@ pub async fn working_directories(mut world: World) {
     }
 }
 
-/// CVE-2019-5736 and its kin: the image's entrypoint is the runtime itself, and another process of the pod holds whatever is not the
-/// image's own program open, waits for its end and writes to it. (`bites.rs` does the same to a runtime that nobody protects.)
+/// CVE-2019-5736 and its kin: the image's entrypoint is the runtime itself, and another process of the pod holds whatever is not
+/// the image's own program open, waits for its end and writes to it. (`bites.rs` does so to a runtime that nobody protects.)
 pub async fn own_program(world: World) {
     let mut shared = world.sandbox("pod-o");
     shared.share_pid = true;
@@ -76,8 +76,8 @@ pub async fn own_program(world: World) {
     assert_eq!(hash_of(&std::env::current_exe().unwrap()), before, "the program on disk is what it was");
 }
 
-/// A line of shell: until there is /tmp/stop, opens the programs around it whose path `which` of a `case` goes on with, and writes to
-/// them once they may be written.
+/// A line of shell: until there is /tmp/stop, opens the programs around it whose path `which` of a `case` goes on with, and
+/// writes to them once they may be written.
 pub fn hold_and_write(which: &str) -> String {
     format!(
         "while [ ! -e /tmp/stop ]; do for p in /proc/[0-9]*; do case \"$(readlink $p/exe)\" in {which} esac; \
@@ -87,13 +87,14 @@ pub fn hold_and_write(which: &str) -> String {
     )
 }
 
-/// CVE-2025-27612: a program whose file lends what the process inherits. Nothing is inherited: not by the container, nor by an exec.
+/// CVE-2025-27612: a program whose file lends what the process inherits. Nothing is inherited, by no container and no exec.
 pub async fn inherited(world: World) {
     world.pod("pod-j").await;
     lend_capabilities(&world.base.join("layer"));
     let look = "/evil/grep -E 'CapEff|CapInh' /proc/self/status";
     let user = User { uid: 1000, gid: 1000, groups: vec![] };
-    let main = ContainerSpec { user: user.clone(), ..world.container("pod-j", "main", &format!("{look}; echo ready; exec sleep 1000")) };
+    let main =
+        ContainerSpec { user: user.clone(), ..world.container("pod-j", "main", &format!("{look}; echo ready; exec sleep 1000")) };
     let started = world.runtime.start_container(&main).await.unwrap();
     let none = "CapInh:\t0000000000000000\nCapEff:\t0000000000000000\n";
     let text = read_until(&sys::watch(started.streams.stdout.unwrap()).unwrap(), "ready").await;
@@ -166,8 +167,7 @@ pub async fn masks(mut world: World) {
     std::os::unix::fs::symlink("/proc", top.join("innocent")).unwrap();
     let mut spec = world.container("pod-k", "by-link", "true");
     spec.layers.insert(0, top);
-    spec.mounts =
-        vec![Mount { source: volume.clone(), destination: "/innocent/self/attr".into(), ..Mount::default() }];
+    spec.mounts = vec![Mount { source: volume.clone(), destination: "/innocent/self/attr".into(), ..Mount::default() }];
     let got = world.runtime.start_container(&spec).await;
     assert!(got.is_err(), "a volume was mounted below /proc through a link");
 }
@@ -215,9 +215,7 @@ pub async fn sub_path_race(world: World) {
 fn exchange(a: &Path, b: &Path) {
     let (a, b) = (sys::c_path(a).unwrap(), sys::c_path(b).unwrap());
     // SAFETY: two live C strings.
-    unsafe {
-        libc::syscall(libc::SYS_renameat2, libc::AT_FDCWD, a.as_ptr(), libc::AT_FDCWD, b.as_ptr(), libc::RENAME_EXCHANGE)
-    };
+    unsafe { libc::syscall(libc::SYS_renameat2, libc::AT_FDCWD, a.as_ptr(), libc::AT_FDCWD, b.as_ptr(), libc::RENAME_EXCHANGE) };
 }
 
 /// `seccompProfile: Localhost`: the node's file holds, also for execs after it has gone.

@@ -15,10 +15,12 @@ pub async fn as_specified(mut world: World) {
     let masked: Vec<&&str> = here.iter().filter(|path| MASKED.contains(*path)).collect();
     assert!(masked.len() > 2 && here.len() > masked.len() + 2, "{here:?}");
     // A masked file is null, a masked directory empty; what is only read-only refuses root.
-    let hidden = "hidden() { if [ -d $1 ]; then [ -z \"$(ls -A $1)\" ]; else [ \"$(stat -c %t:%T $1)\" = 1:3 ]; fi || echo SHOWN $1; }";
+    let hidden =
+        "hidden() { if [ -d $1 ]; then [ -z \"$(ls -A $1)\" ]; else [ \"$(stat -c %t:%T $1)\" = 1:3 ]; fi || echo SHOWN $1; }";
     let fixed = "fixed() { (touch $1 || mkdir $1/x) 2>/dev/null && echo WRITTEN $1; \
                  grep -q \"^[^ ]* $1 [^ ]* ro,\" /proc/mounts || echo UNFIXED $1; }";
-    let looks: String = here.iter().map(|path| format!("{} {path}; ", if MASKED.contains(path) { "hidden" } else { "fixed" })).collect();
+    let looks: String =
+        here.iter().map(|path| format!("{} {path}; ", if MASKED.contains(path) { "hidden" } else { "fixed" })).collect();
     let text = world.output(&world.container("pod-s", "paths", &format!("{hidden}; {fixed}; {looks} echo looked"))).await;
     assert_eq!(text, "looked\n");
 
@@ -36,7 +38,9 @@ pub async fn as_specified(mut world: World) {
     assert_eq!(world.output(&world.container("pod-s", "flags", flags)).await, "2\n2\n2\n2\n");
 
     // Limits of the process are the agent's own, in the container and in an exec.
-    let own = |name: &str| std::fs::read_to_string("/proc/self/limits").unwrap().lines().find(|l| l.starts_with(name)).unwrap().to_string();
+    let own = |name: &str| {
+        std::fs::read_to_string("/proc/self/limits").unwrap().lines().find(|l| l.starts_with(name)).unwrap().to_string()
+    };
     let main = world.container("pod-s", "main", "exec sleep 1000");
     let started = world.runtime.start_container(&main).await.unwrap();
     for name in ["Max open files", "Max processes", "Max locked memory", "Max core file size", "Max stack size"] {
@@ -57,7 +61,8 @@ pub async fn as_specified(mut world: World) {
     world.ended("main").await;
 }
 
-/// Hooks of vendors' CDI files: called in their order with the container's state, and one that fails ends the start with nothing left.
+/// Hooks of vendors' CDI files: called in their order with the container's state, and one that fails ends the start, with nothing
+/// left.
 pub async fn hooks(mut world: World) {
     world.pod("pod-h").await;
     let said = world.base.join("said");

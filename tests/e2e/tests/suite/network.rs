@@ -26,11 +26,15 @@ fn address(world: &World, name: &str) -> Result<String> {
 
 /// Endpoints, ports, protocols, types that change, names.
 pub fn services(world: &World) -> Result<()> {
-    let web = |word: &str, port: u16| format!("while true; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\n{word}\\n' | nc -l -p {port}; done");
+    let web =
+        |word: &str, port: u16| format!("while true; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\n{word}\\n' | nc -l -p {port}; done");
     let two = format!("{} & {}", web("second", 81), web("first", 80));
     for name in ["web-a", "web-b"] {
         let udp = format!("{two} & while true; do echo udp | nc -u -l -p 80 -w 1; done");
-        let mut pod = limpet_e2e::pods::manifest(name, json!({"hostname": name, "subdomain": "dark", "containers": [container("c", &udp, json!({}))]}));
+        let mut pod = limpet_e2e::pods::manifest(
+            name,
+            json!({"hostname": name, "subdomain": "dark", "containers": [container("c", &udp, json!({}))]}),
+        );
         pod["metadata"]["labels"] = json!({"app": "web"});
         world.kubectl.apply(&pod.to_string())?;
     }
@@ -71,8 +75,11 @@ pub fn services(world: &World) -> Result<()> {
     for (spec, kind) in [
         (json!({"type": "ClusterIP", "externalName": null, "selector": {"app": "web"}, "ports": [{"port": 80}]}), "ClusterIP"),
         (json!({"type": "NodePort"}), "NodePort"),
-        (json!({"type": "ExternalName", "externalName": "web.default.svc.cluster.local", "ports": null, "clusterIP": null, "clusterIPs": null}),
-            "ExternalName"),
+        (
+            json!({"type": "ExternalName", "externalName": "web.default.svc.cluster.local", "ports": null,
+                "clusterIP": null, "clusterIPs": null}),
+            "ExternalName",
+        ),
     ] {
         world.kubectl.run(&["patch", "service", "away", "--type=merge", "-p", &json!({"spec": spec}).to_string()])?;
         let now = world.kubectl.json("get service away")?;
@@ -81,7 +88,9 @@ pub fn services(world: &World) -> Result<()> {
         match kind {
             "ClusterIP" => answers(world, &format!("timeout 3 wget -qO- http://{}/", address(world, "away")?), &["first"])?,
             // That a board answers at the port is not there yet (docs/CONFORMANCE.md).
-            "NodePort" => wait::yes(now["spec"]["ports"][0]["nodePort"].as_u64().is_some_and(|p| p >= 30_000), || now["spec"].to_string())?,
+            "NodePort" => {
+                wait::yes(now["spec"]["ports"][0]["nodePort"].as_u64().is_some_and(|p| p >= 30_000), || now["spec"].to_string())?
+            }
             _ => answers(world, "nslookup away.default.svc.cluster.local", &["web.default.svc.cluster.local"])?,
         }
     }
@@ -113,11 +122,20 @@ fn balance(world: &World, ip: &str) -> Result<()> {
 /// Tokens: there, not there, and whether the API knows it.
 pub fn accounts(world: &World) -> Result<()> {
     world.kubectl.say("create serviceaccount mounts")?;
-    world.kubectl.apply(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "bare"},
-        "automountServiceAccountToken": false}).to_string())?;
+    world.kubectl.apply(
+        &json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "bare"},
+        "automountServiceAccountToken": false})
+        .to_string(),
+    )?;
     let dir = "/var/run/secrets/kubernetes.io/serviceaccount";
-    let table = [("mounts", json!(null), true), ("mounts", json!(true), true), ("mounts", json!(false), false),
-        ("bare", json!(null), false), ("bare", json!(true), true), ("bare", json!(false), false)];
+    let table = [
+        ("mounts", json!(null), true),
+        ("mounts", json!(true), true),
+        ("mounts", json!(false), false),
+        ("bare", json!(null), false),
+        ("bare", json!(true), true),
+        ("bare", json!(false), false),
+    ];
     for (number, (account, pod, _)) in table.iter().enumerate() {
         let mut spec = json!({"serviceAccountName": account});
         if !pod.is_null() {
@@ -132,9 +150,11 @@ pub fn accounts(world: &World) -> Result<()> {
         wait::yes((found.trim() == "default") == *there, || format!("{account} {pod}: {found}"))?;
     }
     let token = inside(world, "token-0", &format!("cat {dir}/token"))?;
-    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "metadata": {"name": "r"}, "spec": {"token": token.trim()}});
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "metadata": {"name": "r"},
+        "spec": {"token": token.trim()}});
     let words = ["create", "-f", "-", "-o", "json"];
-    let answer: Value = serde_json::from_str(&world.kubectl.with_input(&words, &review.to_string())?.ok("review")?).map_err(|e| e.to_string())?;
+    let answer: Value =
+        serde_json::from_str(&world.kubectl.with_input(&words, &review.to_string())?.ok("review")?).map_err(|e| e.to_string())?;
     wait::yes(answer["status"]["user"]["username"] == "system:serviceaccount:default:mounts", || answer.to_string())?;
     let pod = &answer["status"]["user"]["extra"]["authentication.kubernetes.io/pod-name"];
     wait::yes(*pod == json!(["token-0"]), || answer.to_string())?;

@@ -12,7 +12,8 @@ const SOON: Duration = Duration::from_secs(90);
 pub fn workload(kind: &str, name: &str, line: &str, spec: Value) -> Value {
     let labels = json!({"app": name});
     let container = json!({"name": "c", "image": IMAGE, "command": ["sh", "-c", line]});
-    let template = json!({"metadata": {"labels": labels}, "spec": {"terminationGracePeriodSeconds": 0, "containers": [container]}});
+    let template =
+        json!({"metadata": {"labels": labels}, "spec": {"terminationGracePeriodSeconds": 0, "containers": [container]}});
     let mut whole = json!({"template": template});
     if kind != "Job" {
         whole["selector"] = json!({"matchLabels": labels});
@@ -34,7 +35,8 @@ fn pods_of(world: &World, app: &str) -> Result<Vec<Value>> {
 fn settled(world: &World, object: &str, what: &str, want: impl Fn(&Value) -> bool) -> Result<Value> {
     until(&format!("{object}: {what}"), SOON, || {
         let now = world.kubectl.json(&format!("get {object}"))?;
-        let seen = now["status"]["observedGeneration"].is_null() || now["status"]["observedGeneration"] == now["metadata"]["generation"];
+        let seen =
+            now["status"]["observedGeneration"].is_null() || now["status"]["observedGeneration"] == now["metadata"]["generation"];
         if seen && want(&now) { Ok(now) } else { Err(now["status"].to_string()) }
     })
 }
@@ -87,7 +89,8 @@ pub fn stateful_sets(world: &World) -> Result<()> {
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "ss"},
         "spec": {"clusterIP": "None", "selector": {"app": "ss"}, "ports": [{"port": 80}]}});
     apply(world, &service)?;
-    let mut set = workload("StatefulSet", "ss", "touch /tmp/ready; exec sleep 1000000", json!({"replicas": 2, "serviceName": "ss"}));
+    let mut set =
+        workload("StatefulSet", "ss", "touch /tmp/ready; exec sleep 1000000", json!({"replicas": 2, "serviceName": "ss"}));
     gate(&mut set);
     apply(world, &set)?;
     settled(world, "statefulset/ss", "two ready", |s| s["status"]["readyReplicas"] == 2)?;
@@ -132,7 +135,8 @@ pub fn stateful_sets(world: &World) -> Result<()> {
     world.kubectl.say("delete pod ss-0 --timeout=60s")?;
     settled(world, "statefulset/ss", "ready again", |s| s["status"]["readyReplicas"] == 1)?;
     // All at once, also when none gets ready.
-    let mut burst = workload("StatefulSet", "burst", FOREVER, json!({"replicas": 3, "serviceName": "ss", "podManagementPolicy": "Parallel"}));
+    let mut burst =
+        workload("StatefulSet", "burst", FOREVER, json!({"replicas": 3, "serviceName": "ss", "podManagementPolicy": "Parallel"}));
     gate(&mut burst);
     apply(world, &burst)?;
     until("three at once", SOON, || {
@@ -147,7 +151,10 @@ pub fn stateful_sets(world: &World) -> Result<()> {
 fn in_order(world: &World, earlier: &str, later: &str) -> Result<()> {
     let status = world.kubectl.json(&format!("get pod {earlier}"))?["status"].take();
     let ready = condition(&status, "Ready")["lastTransitionTime"].as_str().unwrap_or_default().to_string();
-    let made = world.kubectl.json(&format!("get pod {later}"))?["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_string();
+    let made = world.kubectl.json(&format!("get pod {later}"))?["metadata"]["creationTimestamp"]
+        .as_str()
+        .unwrap_or_default()
+        .to_string();
     wait::yes(!ready.is_empty() && made >= ready, || format!("{later} was made at {made}, {earlier} was ready at {ready}"))
 }
 
@@ -156,7 +163,9 @@ pub fn daemon_sets(world: &World) -> Result<()> {
     let mut set = workload("DaemonSet", "ds", FOREVER, json!({}));
     set["spec"]["template"]["spec"]["nodeSelector"] = json!({"color": "blue"});
     apply(world, &set)?;
-    let scheduled = |count: u64| move |s: &Value| s["status"]["desiredNumberScheduled"] == count && s["status"]["currentNumberScheduled"] == count;
+    let scheduled = |count: u64| {
+        move |s: &Value| s["status"]["desiredNumberScheduled"] == count && s["status"]["currentNumberScheduled"] == count
+    };
     settled(world, "daemonset/ds", "nowhere", scheduled(0))?;
     world.kubectl.say("label node board-1 color=blue")?;
     let everywhere = |s: &Value| s["status"]["numberAvailable"] == 1 && s["status"]["updatedNumberScheduled"] == 1;
@@ -198,8 +207,14 @@ pub fn jobs(world: &World) -> Result<()> {
     job("indexed", "hostname; echo index $JOB_COMPLETION_INDEX", "Never", indexed(json!({})))?;
     job("locally", "[ -e /v/tried ] || { touch /v/tried; exit 1; }", "OnFailure", json!({"completions": 2, "parallelism": 2}))?;
     job("each", "[ $JOB_COMPLETION_INDEX != 1 ]", "Never", indexed(json!({"backoffLimitPerIndex": 0})))?;
-    job("one", "[ $JOB_COMPLETION_INDEX = 0 ] || exec sleep 1000000", "Never", indexed(json!({"successPolicy": {"rules": [{"succeededIndexes": "0"}]}})))?;
-    let rules = |action: &str| json!({"backoffLimit": 3, "podFailurePolicy": {"rules": [{"action": action, "onExitCodes": {"operator": "In", "values": [42]}}]}});
+    job(
+        "one",
+        "[ $JOB_COMPLETION_INDEX = 0 ] || exec sleep 1000000",
+        "Never",
+        indexed(json!({"successPolicy": {"rules": [{"succeededIndexes": "0"}]}})),
+    )?;
+    let rules = |action: &str| json!({"backoffLimit": 3,
+        "podFailurePolicy": {"rules": [{"action": action, "onExitCodes": {"operator": "In", "values": [42]}}]}});
     job("fails", "exit 42", "Never", rules("FailJob"))?;
     job("waits", FOREVER, "Never", json!({"suspend": true}))?;
     let ended = |name: &str, kind: &str, reason: &str| {
@@ -211,7 +226,8 @@ pub fn jobs(world: &World) -> Result<()> {
     let all = ended("indexed", "Complete", "")?;
     wait::yes(all["status"]["completedIndexes"] == "0-2" && all["status"]["succeeded"] == 3, || all["status"].to_string())?;
     for pod in pods_of(world, "indexed")? {
-        let index = pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"].as_str().unwrap_or_default().to_string();
+        let index =
+            pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"].as_str().unwrap_or_default().to_string();
         let name = pod["metadata"]["name"].as_str().unwrap_or_default();
         is(&world.kubectl.say(&format!("logs {name}"))?, &format!("indexed-{index}\nindex {index}"))?;
     }
@@ -219,7 +235,9 @@ pub fn jobs(world: &World) -> Result<()> {
     let counts: Vec<Value> = pods_of(world, "locally")?.iter().map(|p| one(&p["status"], "c")["restartCount"].clone()).collect();
     wait::yes(counts == [json!(1), json!(1)], || format!("{counts:?}"))?;
     let each = ended("each", "Failed", "FailedIndexes")?;
-    wait::yes(each["status"]["failedIndexes"] == "1" && each["status"]["completedIndexes"] == "0,2", || each["status"].to_string())?;
+    wait::yes(each["status"]["failedIndexes"] == "1" && each["status"]["completedIndexes"] == "0,2", || {
+        each["status"].to_string()
+    })?;
     ended("one", "SuccessCriteriaMet", "SuccessPolicy")?;
     ended("one", "Complete", "SuccessPolicy")?;
     let fails = ended("fails", "Failed", "PodFailurePolicy")?;
@@ -262,7 +280,8 @@ pub fn placement(world: &World) -> Result<()> {
     has_event(world, "elsewhere", "FailedScheduling", "didn't match Pod's node affinity/selector")?;
     world.kubectl.say("label node board-1 label=nonempty")?;
     ready(world, "elsewhere")?;
-    let port = |ip: &str, protocol: &str| json!({"ports": [{"containerPort": 80, "hostPort": 54321, "hostIP": ip, "protocol": protocol}]});
+    let port = |ip: &str, protocol: &str| json!({"ports": [{"containerPort": 80,
+        "hostPort": 54321, "hostIP": ip, "protocol": protocol}]});
     for (name, ip, protocol) in [("port-a", "127.0.0.1", "TCP"), ("port-b", "127.0.0.2", "TCP"), ("port-c", "127.0.0.2", "UDP")] {
         sleeper(world, name, port(ip, protocol), json!({}))?;
         ready(world, name)?;
@@ -270,7 +289,8 @@ pub fn placement(world: &World) -> Result<()> {
     sleeper(world, "port-d", port("0.0.0.0", "TCP"), json!({}))?;
     has_event(world, "port-d", "FailedScheduling", "didn't have free ports")?;
     // The more important one gets the place of the less important one; so does a critical one.
-    let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "high"}, "value": 1000});
+    let class =
+        json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "high"}, "value": 1000});
     apply(world, &class)?;
     sleeper(world, "low", ask(60), json!({}))?;
     ready(world, "low")?;
@@ -280,8 +300,11 @@ pub fn placement(world: &World) -> Result<()> {
         let left = world.kubectl.say("get pods low --ignore-not-found")?;
         wait::yes(left.is_empty(), || left.clone())
     })?;
-    let mut critical = limpet_e2e::pods::manifest("critical", json!({"priorityClassName": "system-cluster-critical",
-        "containers": [limpet_e2e::pods::container("c", FOREVER, ask(60))]}));
+    let mut critical = limpet_e2e::pods::manifest(
+        "critical",
+        json!({"priorityClassName": "system-cluster-critical",
+        "containers": [limpet_e2e::pods::container("c", FOREVER, ask(60))]}),
+    );
     critical["metadata"]["namespace"] = json!("kube-system");
     apply(world, &critical)?;
     world.kubectl.say("wait --for=condition=Ready pod/critical -n kube-system --timeout=90s")?;
@@ -292,7 +315,10 @@ pub fn placement(world: &World) -> Result<()> {
     settled(world, "poddisruptionbudget/b", "counted", |b| b["status"]["currentHealthy"] == 1)?;
     let evict = || {
         let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "elsewhere"}});
-        world.kubectl.with_input(&["create", "--raw", "/api/v1/namespaces/default/pods/elsewhere/eviction", "-f", "-"], &eviction.to_string())
+        world.kubectl.with_input(
+            &["create", "--raw", "/api/v1/namespaces/default/pods/elsewhere/eviction", "-f", "-"],
+            &eviction.to_string(),
+        )
     };
     let held = evict()?;
     wait::yes(held.code != 0 && held.stderr.contains("disruption budget"), || format!("{held:?}"))?;
