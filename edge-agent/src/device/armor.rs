@@ -34,7 +34,8 @@ pub fn load_app_armor() -> io::Result<()> {
         return Ok(());
     }
     if !Path::new(ROOM).is_dir() {
-        mount(Some("securityfs"), SECURITY, Some("securityfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, None::<&str>)?;
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        mount(Some("securityfs"), SECURITY, Some("securityfs"), flags, None::<&str>)?;
     }
     // One write: the kernel takes a whole policy or nothing.
     let file = fs::OpenOptions::new().write(true).open(Path::new(ROOM).join(".replace"))?;

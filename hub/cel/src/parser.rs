@@ -437,8 +437,8 @@ impl Parser {
 /// Words that name nothing in an expression (the CEL specification's list), beside its literals and `in`.
 #[rustfmt::skip]
 pub const RESERVED: [&str; 17] = [
-    "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let", "loop", "package", "namespace", "return",
-    "var", "void", "while",
+    "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let", "loop", "package", "namespace",
+    "return", "var", "void", "while",
 ];
 
 fn balance(mut parts: Vec<Expr>, places: &[Pos], function: &str) -> Expr {

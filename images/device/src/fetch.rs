@@ -89,7 +89,7 @@ fn sum_by(algorithm: &'static Algorithm, path: &Path) -> Result<String, FetchErr
 }
 
 pub fn sum_of_bytes(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    ring::digest::digest(&SHA256, bytes).as_ref().iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn check_sum(path: &Path, want: &str) -> Result<(), FetchError> {

@@ -251,7 +251,8 @@ fn several_cards_at_once_are_nodes_of_their_own_and_stdout_gets_the_image_alone(
         let (one, two) = (b.card("one", CARD_BYTES)?, b.card("two", CARD_BYTES)?);
         let labels = b.path("labels");
         let words = [BOARD, "--image", &image, "--device", &one, "--device", &two, "--yes", "--agent", &agent, "--name", "bed"];
-        let said = b.flash(&[&words[..], &["--label", &labels]].concat())?.map_err(|said| format!("it does not go well: {said}"))?;
+        let said = b.flash(&[&words[..], &["--label", &labels]].concat())?;
+        let said = said.map_err(|said| format!("it does not go well: {said}"))?;
         wait::yes(said.matches("written and read back").count() == 2, || said.clone())?;
         for (card, name) in [(&one, "bed-1"), (&two, "bed-2")] {
             wait::yes(has_table(Path::new(card))?, || format!("{card} has no table"))?;

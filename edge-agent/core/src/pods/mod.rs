@@ -15,6 +15,7 @@ mod pod;
 mod policy;
 mod probe;
 mod reading;
+mod remembered;
 mod resize;
 mod shown;
 mod statics;

@@ -8,7 +8,6 @@ use super::{
     backoff::Backoff,
     container::{Container, Cx, Facts, Role, State},
     events::Kind,
-    memory::ContainerMemory,
     policy::After,
     resize::Resize,
     status::Conditions,
@@ -86,7 +85,7 @@ pub(super) struct LivePod {
     /// Of the status that was reported last.
     pub reported: Option<u64>,
     /// Of the record that the journal has.
-    remembered: Option<u64>,
+    pub(super) remembered: Option<u64>,
     /// The record of the agent before this one said so.
     was_initialized: bool,
     /// Whether the node has looked at it and taken it.
@@ -631,51 +630,10 @@ impl LivePod {
         std::mem::replace(&mut self.reported, mark) != mark
     }
 
-    /// The record for the journal.
-    fn record(&self) -> PodMemory {
-        let m = &self.facts.object.metadata;
-        let containers = self.containers.iter().filter(|c| c.attempt.is_some()).map(|c| {
-            let memory = ContainerMemory {
-                attempt: c.attempt,
-                started_ms: c.started_ms,
-                image_id: c.image_id.to_string(),
-                ended: c.ended.clone().filter(|_| !c.alive()),
-                last: c.last.clone(),
-                resources: Some(c.actual()).filter(|actual| self.is_sized_otherwise(&c.name, actual)).cloned(),
-            };
-            (c.name.to_string(), Box::new(memory))
-        });
-        PodMemory {
-            uid: self.facts.uid.to_string(),
-            namespace: m.namespace.clone(),
-            name: m.name.clone(),
-            start_ms: self.start_ms,
-            initialized: self.initialized,
-            terminal: self.terminal.clone(),
-            containers: containers.collect(),
-        }
-    }
-
-    /// The record for the journal, when it differs from the one that is there.
-    pub fn memory_if_changed(&mut self) -> Option<PodMemory> {
-        let record = self.record();
-        let mark = Some(mark(&record));
-        (std::mem::replace(&mut self.remembered, mark) != mark).then_some(record)
-    }
-
     /// The image that the manifest names for a container.
     pub fn spec_image(&self, name: &str) -> &str {
         let mut all = self.facts.object.spec.all_containers();
         all.find(|c| c.name == name).map_or("", |c| &c.image)
-    }
-
-    fn is_sized_otherwise(&self, name: &str, actual: &api::Resources) -> bool {
-        self.facts.object.spec.all_containers().any(|c| c.name == name && c.resources != *actual)
-    }
-
-    /// What the journal has of it.
-    pub fn memory(&self) -> Option<PodMemory> {
-        self.remembered.map(|_| self.record())
     }
 
     pub fn wake_at(&self) -> Option<(u64, &'static str)> {

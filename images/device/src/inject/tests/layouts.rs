@@ -61,7 +61,7 @@ const LAYOUTS: [Layout; 4] = [
             ("usr/lib/systemd/system/userconfig.service", "[Service]\nType=oneshot\n"),
             ("etc/hostname", "raspberrypi\n"),
         ],
-        traits: Traits { network: Network::NetworkManager, raspberry_pi: true, cloud_init: false },
+        traits: Traits { network: Network::NetworkManager, raspberry_pi: true, cloud_init: false, modem_manager: false },
     },
     Layout {
         name: "Armbian",
@@ -75,7 +75,7 @@ const LAYOUTS: [Layout; 4] = [
             ("etc/netplan/10-dhcp-all-interfaces.yaml", NETPLAN_ALL),
             ("etc/hostname", "orangepizero3\n"),
         ],
-        traits: Traits { network: Network::Netplan, raspberry_pi: false, cloud_init: false },
+        traits: Traits { network: Network::Netplan, raspberry_pi: false, cloud_init: false, modem_manager: false },
     },
     Layout {
         name: "Debian",
@@ -87,7 +87,7 @@ const LAYOUTS: [Layout; 4] = [
             ("etc/netplan/90-default.yaml", NETPLAN_CLOUD),
             ("etc/cloud/cloud.cfg.d/01_debian_cloud.cfg", "apt_preserve_sources_list: false\n"),
         ],
-        traits: Traits { network: Network::Netplan, raspberry_pi: false, cloud_init: true },
+        traits: Traits { network: Network::Netplan, raspberry_pi: false, cloud_init: true, modem_manager: false },
     },
     Layout {
         name: "Ubuntu",
@@ -112,7 +112,7 @@ const LAYOUTS: [Layout; 4] = [
             ("etc/netplan/.keep", ""),
             ("etc/cloud/cloud.cfg.d/99-fake_cloud.cfg", "datasource_list: [NoCloud, None]\n"),
         ],
-        traits: Traits { network: Network::Netplan, raspberry_pi: true, cloud_init: true },
+        traits: Traits { network: Network::Netplan, raspberry_pi: true, cloud_init: true, modem_manager: false },
     },
 ];
 
@@ -265,7 +265,7 @@ fn four_published_systems_become_nodes() {
 fn a_fixed_address_wins_over_the_systems_own_netplan() {
     let address = Address { ip: "192.168.1.20".parse().unwrap(), prefix: 24, gateway: None, dns: Vec::new() };
     let wish = Wish { address: Some(address), ..wish() };
-    let traits = Traits { network: Network::Netplan, raspberry_pi: false, cloud_init: true };
+    let traits = Traits { network: Network::Netplan, raspberry_pi: false, cloud_init: true, modem_manager: false };
     let ours = recipe(&traits, &wish, Vec::new(), &[], None).into_iter().find(|f| f.path == "/etc/netplan/60-limpet.yaml");
     let What::File(text) = ours.unwrap().what else { panic!("no file") };
     let text = String::from_utf8(text).unwrap();
