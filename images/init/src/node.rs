@@ -5,7 +5,7 @@
 
 use crate::{log::say, mounts, slots::Slots};
 use serde::{Deserialize, Serialize};
-use std::{fs, net::IpAddr, path::Path};
+use std::{fs, net::IpAddr, os::unix::fs::FileExt, path::Path};
 
 const FILE: &str = "limpet/node.json";
 const BYTES_MAX: u64 = 64 * 1024;
@@ -88,7 +88,9 @@ fn read(path: &Path) -> Result<Node, String> {
         Ok(_) => {}
     }
     let text = fs::read(path).map_err(|e| e.to_string())?;
-    serde_json::from_slice(&text).map_err(|e| e.to_string())
+    let node: Node = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
+    // Blank: it was taken away.
+    Ok(Node { token: node.token.filter(|token| !token.trim().is_empty()), ..node })
 }
 
 fn valid_name(name: &str) -> bool {
@@ -118,17 +120,55 @@ pub fn forget_token(slots: &Slots) -> Result<(), String> {
     if !has {
         return Ok(());
     }
-    mounts::with_system(slots.disk(), true, |at| {
-        let node = Node { token: None, ..read(&at.join(FILE))? };
+    mounts::with_system(slots.disk(), true, |at| blank_token(&at.join(FILE)))
+}
+
+/// In its place, so that power may go at any byte: the file's name, length and clusters stay, and what is left of a token is valid
+/// text and blanked at the next start. A file of another name would need three sectors of FAT to be written together.
+fn blank_token(path: &Path) -> Result<(), String> {
+    let told = |e: std::io::Error| format!("{}: {e}", path.display());
+    let text = fs::read(path).map_err(told)?;
+    let token = read(path)?.token.unwrap_or_default();
+    let at = text.windows(token.len().max(1)).position(|bytes| bytes == token.as_bytes());
+    let Some(at) = at.filter(|_| token.is_ascii()) else {
+        // Somebody has written it by hand, with escapes.
+        let node = Node { token: None, ..read(path)? };
         let text = serde_json::to_vec_pretty(&node).map_err(|e| e.to_string())?;
-        crate::slots::replace(&at.join(FILE), &text)
-    })
+        return crate::slots::replace(path, &text);
+    };
+    let file = fs::OpenOptions::new().write(true).open(path).map_err(told)?;
+    file.write_all_at(&vec![b' '; token.len()], at as u64).map_err(told)?;
+    file.sync_all().map_err(told)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_blanked_in_its_place_and_may_be_cut_at_any_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.json");
+        let token = "limpet1.eyJodWJzIjpb";
+        let node = Node { name: "pi".into(), token: Some(token.into()), ntp: vec!["t".into()], ..Node::default() };
+        let before = serde_json::to_vec_pretty(&node).unwrap();
+        let without = Node { token: None, ..node };
+        fs::write(&path, &before).unwrap();
+        blank_token(&path).unwrap();
+        let after = fs::read(&path).unwrap();
+        assert_eq!((after.len(), read(&path).unwrap()), (before.len(), without.clone()));
+        assert!(!String::from_utf8(after.clone()).unwrap().contains("limpet1"));
+        for cut in 0..before.len() {
+            fs::write(&path, [&after[..cut], &before[cut..]].concat()).unwrap();
+            assert_eq!(Node { token: None, ..read(&path).unwrap() }, without, "cut at byte {cut}");
+            blank_token(&path).unwrap();
+            assert_eq!(read(&path).unwrap(), without, "cut at byte {cut}");
+        }
+        fs::write(&path, r#"{"name":"pi","token":"limpet1\u002eabc","ntp":["t"]}"#).unwrap();
+        blank_token(&path).unwrap();
+        assert_eq!(read(&path).unwrap(), without);
+    }
 
     #[test]
     fn files_are_doubted() {
