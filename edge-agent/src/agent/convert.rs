@@ -194,7 +194,7 @@ pub fn container(
 }
 
 /// Profiles that may stand for "the runtime's", the first that the kernel has.
-const APP_ARMOR_DEFAULTS: [&str; 3] = ["limpet-default", "cri-containerd.apparmor.d", "docker-default"];
+const APP_ARMOR_DEFAULTS: [&str; 3] = [crate::device::APP_ARMOR_DEFAULT, "cri-containerd.apparmor.d", "docker-default"];
 
 fn app_armor(plan: &AppArmorPlan) -> Result<Option<String>, String> {
     if !crate::device::app_armor() {

@@ -15,6 +15,6 @@ pub mod memory;
 pub mod pressure;
 
 pub use clock::Clock;
-pub use armor::{app_armor, app_armor_profiles, load_app_armor};
+pub use armor::{DEFAULT as APP_ARMOR_DEFAULT, app_armor, app_armor_profiles, load_app_armor};
 pub use left::{disk_use, left};
 pub use facts::{boot_id, disk_bytes, hardware, host_file, node_facts, node_name_from_host, primary_ips};

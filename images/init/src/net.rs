@@ -93,7 +93,7 @@ fn look_for_cards(node: &Node, send: &Sender<dhcp::Lease>) {
                 // The address belongs to the network that the node's file names.
                 Some(address) if !has_fixed && of_radio.contains(&card) == node.wifi.is_some() => {
                     has_fixed = true;
-                    fixed(&card, address, node);
+                    fixed(&card, address, node, of_radio.contains(&card));
                 }
                 _ => by_dhcp(card, node.name.clone(), !node.dns.is_empty(), send.clone()),
             }
@@ -109,18 +109,26 @@ fn resolvers(servers: &[IpAddr]) {
     }
 }
 
-fn fixed(card: &str, address: &str, node: &Node) {
+/// A radio is on once its supplicant is, and off in between when that begins again: only then can it have routes.
+fn fixed(card: &str, address: &str, node: &Node, is_radio: bool) {
     let parsed = address.split_once('/').and_then(|(ip, n)| Some((ip.parse::<IpAddr>().ok()?, n.parse::<u8>().ok()?)));
     let Some((ip, prefix)) = parsed else {
         say!("{address:?} is not an address such as 192.168.1.20/24");
         return;
     };
-    let added = netlink::add_address(card, ip, prefix);
-    let routed = node.gateway.map_or(Ok(()), |gateway| netlink::default_route(card, gateway));
-    for e in [added.err(), routed.err()].into_iter().flatten() {
-        say!("{card}: {e}");
-    }
     resolvers(&node.dns);
+    let (card, gateway) = (card.to_string(), node.gateway);
+    let set = move |card: &str| {
+        let added = netlink::replace_address(card, ip, prefix);
+        let routed = gateway.map_or(Ok(()), |gateway| netlink::default_route(card, gateway));
+        for e in [added.err(), routed.err()].into_iter().flatten() {
+            say!("{card}: {e}");
+        }
+    };
+    match is_radio {
+        true => drop(std::thread::spawn(move || dhcp::at_each_carrier(&card, || set(&card)))),
+        false => set(&card),
+    }
 }
 
 /// A thread for the life of this board.

@@ -15,6 +15,9 @@ use std::collections::BTreeMap;
 /// Annotation on a Node that is not there: since when (RFC 3339).
 pub const OFFLINE_SINCE: &str = "limpet.dev/offline-since";
 
+/// Annotation on a Node that is not there: how often the wall clock had been set when that time was written. Absent: never.
+pub const OFFLINE_CLOCK: &str = "limpet.dev/offline-clock";
+
 /// Annotation on a Node that is not there: what it will be told when it is back.
 pub const QUEUED: &str = "limpet.dev/queued-changes";
 /// Changes that the annotation names; of more it says how many.
@@ -40,54 +43,71 @@ const PRESSURES: [(&str, &str); 3] = [
 pub struct Liveness {
     hub_started: Timestamp,
     nodes: BTreeMap<Box<str>, Seen>,
-    /// The wall clock was set since: times on Nodes may be by another one.
-    clock_was_set: bool,
+    /// How often the wall clock was set, as far as this hub and the Nodes know: times on Nodes of another count are by another
+    /// clock.
+    clock: u64,
+    /// The count on the first board that was away already.
+    found: Option<u64>,
+    /// Boards that were away already have different counts: the hub before this one ended while it wrote their times anew. None
+    /// of them says anything then.
+    mixed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     at: Timestamp,
     connected: bool,
+    /// The time is from the Node's object.
+    found: bool,
 }
 
 impl Liveness {
     /// A node that was never heard of counts as heard of at `hub_started`.
     pub fn new(hub_started: Timestamp) -> Liveness {
-        Liveness { hub_started, nodes: BTreeMap::new(), clock_was_set: false }
+        Liveness { hub_started, nodes: BTreeMap::new(), clock: 0, found: None, mixed: false }
     }
 
     /// A message came, or a connection was made.
     pub fn heard(&mut self, node: &str, now: Timestamp) {
-        self.nodes.insert(node.into(), Seen { at: now, connected: true });
+        self.nodes.insert(node.into(), Seen { at: now, connected: true, found: false });
     }
 
     /// `heard`: when the connection brought something last.
     pub fn disconnected(&mut self, node: &str, heard: Timestamp) {
-        self.nodes.insert(node.into(), Seen { at: heard, connected: false });
+        self.nodes.insert(node.into(), Seen { at: heard, connected: false, found: false });
     }
 
     /// A Node object is there, or has changed. What is away already was so before this hub began to listen: the time is taken
     /// from the object, unless it is still to come. `clocks`: the wall clock and the even one.
     pub fn observe(&mut self, node: &Node, (now, even): (Timestamp, Timestamp)) {
+        let Some(since) = away_since(node) else { return };
+        let clock = clock_of(node);
+        self.clock = self.clock.max(clock);
         if self.nodes.contains_key(&node.meta.name) {
             return;
         }
-        let since = away_since(node).filter(|since| *since <= now);
-        let at = since.and_then(|since| even.checked_sub(now.duration_since(since)).ok());
+        if !self.mixed && *self.found.get_or_insert(clock) != clock {
+            self.mixed = true;
+            // Those that have the higher count are to be written anew, too.
+            self.clock += 1;
+        }
+        let at = Some(since).filter(|since| *since <= now);
+        let at = at.and_then(|since| even.checked_sub(now.duration_since(since)).ok());
         if let Some(at) = at.filter(|at| *at <= self.hub_started) {
-            self.nodes.insert(node.meta.name.clone(), Seen { at, connected: false });
+            self.nodes.insert(node.meta.name.clone(), Seen { at, connected: false, found: true });
         }
     }
 
     /// Somebody set the wall clock: every node that is away wants to be looked at.
     pub fn clock_was_set(&mut self) {
-        self.clock_was_set = true;
+        self.clock += 1;
     }
 
     /// Whether the time on a node that is away is not the one by the wall clock as it is now.
-    fn is_wrong(&self, since: Timestamp, heard: Timestamp, now: Timestamp) -> bool {
+    fn is_wrong(&self, node: &Node, heard: Timestamp, now: Timestamp) -> bool {
+        let Some(since) = away_since(node) else { return false };
         let differs = since.duration_since(heard).as_secs().abs() > limits::AWAY_SINCE_WRONG_S;
-        differs && (self.clock_was_set || since > now)
+        clock_of(node) < self.clock || (differs && since > now)
     }
 
     pub fn forget(&mut self, node: &str) {
@@ -95,7 +115,8 @@ impl Liveness {
     }
 
     fn last_heard(&self, node: &str) -> Timestamp {
-        self.nodes.get(node).map_or(self.hub_started, |s| s.at)
+        let seen = self.nodes.get(node).filter(|seen| !(seen.found && self.mixed));
+        seen.map_or(self.hub_started, |seen| seen.at)
     }
 
     pub fn is_connected(&self, node: &str) -> bool {
@@ -119,6 +140,11 @@ impl Liveness {
 /// Since when a node is away, as its object says.
 pub fn away_since(node: &Node) -> Option<Timestamp> {
     node.meta.annotations.get(OFFLINE_SINCE)?.parse().ok()
+}
+
+/// How often the wall clock had been set when that was written.
+fn clock_of(node: &Node) -> u64 {
+    node.meta.annotations.get(OFFLINE_CLOCK).and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
 /// What is to be said about one node now. Call it for every node at start, when a session opens or closes, when the
@@ -148,10 +174,12 @@ pub fn reconcile(view: &ObjectStore, liveness: &Liveness, node: &str, now: Times
         (true, true) => liveness.is_connected(node).then_some(true),
         (true, false) => Some(ready.is_some_and(|c| &*c.status == "True")),
     };
-    let wrong = away_since(object).is_some_and(|since| liveness.is_wrong(since, heard, now));
-    mark(&mut plan, view, object, (heard, wrong), ready_now);
+    let wrong = liveness.is_wrong(object, heard, now);
+    mark(&mut plan, view, object, (heard, wrong, liveness.clock), ready_now);
     plan
 }
+
+const AWAY: &str = "Kubelet stopped posting node status. The board is away; its pods go on there.";
 
 /// Conditions and the Event.
 fn say(plan: &mut Plan, object: &Node, now: Timestamp, there: bool) {
@@ -166,7 +194,7 @@ fn say(plan: &mut Plan, object: &Node, now: Timestamp, there: bool) {
         let mut condition =
             old.iter().find(|c| c["type"] == type_).cloned().unwrap_or(json!({"type": type_}));
         let (status, reason, message) = match (there, type_) {
-            (false, _) => ("Unknown", UNKNOWN_REASON, "Kubelet stopped posting node status. The board is away; its pods go on there."),
+            (false, _) => ("Unknown", UNKNOWN_REASON, AWAY),
             (true, "Ready") => ("True", "KubeletReady", "limpet-agent is posting ready status"),
             (true, _) if condition["reason"] != UNKNOWN_REASON => {
                 conditions.push(condition);
@@ -206,12 +234,13 @@ fn wanted_taints(object: &Node, ready: Option<bool>) -> Vec<&'static str> {
         .collect()
 }
 
-/// Taints and the annotation. `wrong`: the time in it is not that of `heard`. `ready`: `None` = not there.
+/// Taints and the annotations. `wrong`: the time in it is not that of `heard`; `clock`: how often the clock was set. `ready`:
+/// `None` = not there.
 fn mark(
     plan: &mut Plan,
     view: &ObjectStore,
     object: &Node,
-    (heard, wrong): (Timestamp, bool),
+    (heard, wrong, clock): (Timestamp, bool, u64),
     ready: Option<bool>,
 ) {
     let wanted = wanted_taints(object, ready);
@@ -237,11 +266,12 @@ fn mark(
     let annotated = object.meta.annotations.contains_key(OFFLINE_SINCE);
     // Times of boards are compared with each other: all are by the clock as it is now.
     if ready.is_none() != annotated || (ready.is_none() && wrong) {
-        let since = match ready {
-            None => json!(rfc3339(heard)),
-            Some(_) => Value::Null,
-        };
+        let since = ready.is_none().then(|| rfc3339(heard));
         merge["metadata"] = json!({"annotations": {OFFLINE_SINCE: since}});
+        let clock = Some(clock).filter(|clock| since.is_some() && *clock > 0).map(|clock| clock.to_string());
+        if clock.as_deref() != object.meta.annotations.get(OFFLINE_CLOCK) {
+            merge["metadata"]["annotations"][OFFLINE_CLOCK] = json!(clock);
+        }
     }
     let waits = ready.is_none().then(|| queue_text(view, &object.meta.name, heard)).flatten();
     if waits.as_deref() != object.meta.annotations.get(QUEUED) {

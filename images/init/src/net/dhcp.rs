@@ -68,6 +68,16 @@ pub fn keep(card: &str, name: &str, got: impl Fn(&Lease)) {
     }
 }
 
+/// Runs for ever: each time that somebody is at the other end.
+pub fn at_each_carrier(card: &str, there: impl Fn()) {
+    let mut carrier = Carrier::of(card);
+    loop {
+        carrier.wait();
+        there();
+        carrier.sleep(Duration::MAX);
+    }
+}
+
 /// Whether there is anybody at the other end, and whether that was so all the time.
 struct Carrier {
     at: std::path::PathBuf,

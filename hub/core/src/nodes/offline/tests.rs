@@ -182,6 +182,66 @@ fn a_hub_that_starts_takes_over_who_is_away() {
     }
 }
 
+fn away(name: &str, since: i64, clock: Option<&str>) -> Value {
+    let mut annotations = json!({OFFLINE_SINCE: rfc3339(at(since))});
+    if let Some(clock) = clock {
+        annotations[OFFLINE_CLOCK] = json!(clock);
+    }
+    json!({"metadata": {"name": name, "uid": name, "annotations": annotations},
+        "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}})
+}
+
+/// The clock was set, and the hub ended before it had written the times of all boards anew: nobody knows any more who went
+/// when, so all are away since the next hub began. Also if that one ends in the middle, and not again after it.
+#[test]
+fn times_by_two_clocks_say_nothing() {
+    let mut view = ObjectStore::new();
+    let mut objects = vec![away("a", -500, Some("3")), away("b", -43_000, None), away("c", -600, Some("3"))];
+    let mut revision = 0;
+    let mut feed = |view: &mut ObjectStore, objects: &[Value]| {
+        for object in objects {
+            revision += 1;
+            let name = object["metadata"]["name"].as_str().unwrap().to_string();
+            view.apply(revision, "/nodes", "", &name, Some(object.to_string().into_bytes().into()));
+        }
+    };
+    feed(&mut view, &objects);
+    let hub = |view: &ObjectStore, start: i64| {
+        let mut liveness = Liveness::new(at(start));
+        view.all::<Node>().for_each(|node| liveness.observe(node, (at(start), at(start))));
+        liveness
+    };
+    for (start, writes) in [(0, 1), (1000, 3), (2000, 0)] {
+        let liveness = hub(&view, start);
+        let mut written = 0;
+        for object in &mut objects {
+            let name = object["metadata"]["name"].as_str().unwrap().to_string();
+            for change in reconcile(&view, &liveness, &name, at(start + 50), at(start + 50)).changes {
+                let Change::Patch { merge, .. } = change else { continue };
+                if merge["metadata"]["annotations"][OFFLINE_SINCE].is_string() && written < writes {
+                    json_merge(object, &merge);
+                    written += 1;
+                }
+            }
+        }
+        assert_eq!(written, writes, "by the hub that began at {start}");
+        feed(&mut view, &objects);
+    }
+    for object in &objects {
+        assert_eq!(object["metadata"]["annotations"][OFFLINE_SINCE], rfc3339(at(1000)), "{object}");
+    }
+    // Who comes back has neither.
+    let mut liveness = hub(&view, 2000);
+    liveness.heard("a", at(2010));
+    let plan = reconcile(&view, &liveness, "a", at(2011), at(2011));
+    for change in &plan.changes {
+        if let Change::Patch { merge, resource, .. } = change && resource == "/nodes" {
+            json_merge(&mut objects[0], merge);
+        }
+    }
+    assert!(objects[0]["metadata"]["annotations"].as_object().is_none_or(|all| all.is_empty()), "{}", objects[0]);
+}
+
 #[test]
 fn a_lease_from_before_the_clock_was_set_back_is_renewed() {
     let mut world = World::new("True");
