@@ -6,7 +6,10 @@
 use super::{Config, Paths};
 use crate::{
     device,
-    net::{Cidr, services::ServiceRule},
+    net::{
+        Cidr,
+        services::{Affinity, Front, ServiceRule},
+    },
     runtime::Runtime,
 };
 use limpet_agent_core::{
@@ -102,15 +105,25 @@ pub fn rules(table: &[ServiceEntry], node: &str) -> Vec<ServiceRule> {
     let mut rules = Vec::new();
     for service in table {
         let ips = service.cluster_ips.iter().chain(&service.external_ips);
-        for ip in ips.filter_map(|ip| ip.parse::<Ipv4Addr>().ok()) {
-            for port in service.ports.iter().filter(|p| p.port != 0) {
-                let backends = port.reachable(node, service.local_only).filter_map(|b| Some((b.ip.parse().ok()?, b.port)));
+        let ips: Vec<Ipv4Addr> = ips.filter_map(|ip| ip.parse().ok()).collect();
+        for port in service.ports.iter().filter(|p| p.port != 0) {
+            let of = ips.first().filter(|_| service.affinity_s > 0);
+            let affinity = of.map(|ip| Affinity { of: (*ip, port.port), seconds: service.affinity_s });
+            let mut add = |front: Front, number: u16, local_only: bool| {
+                let backends = port.reachable(node, local_only).filter_map(|b| Some((b.ip.parse().ok()?, b.port)));
                 rules.push(ServiceRule {
-                    cluster_ip: ip,
+                    front,
                     protocol: super::convert::protocol(&port.protocol),
-                    port: port.port,
+                    port: number,
                     backends: backends.collect(),
+                    affinity,
                 });
+            };
+            for ip in &ips {
+                add(Front::Address(*ip), port.port, service.local_only);
+            }
+            if port.node_port != 0 {
+                add(Front::Node { masquerade: !service.external_local }, port.node_port, service.external_local);
             }
         }
     }
@@ -132,5 +145,68 @@ pub fn enforce_allocatable(facts: &NodeFacts, runtime: &Runtime) {
 pub fn load_app_armor() {
     if let Err(e) = device::load_app_armor() {
         log::warn!("the AppArmor profile of containers could not be loaded into the kernel: {e}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::spec::Protocol;
+    use limpet_agent_core::{services, sync::Items};
+    use limpet_protocol::{ItemKey, ItemKind};
+    use serde_json::{Value, json};
+
+    /// The rules of one Service with a pod on each of the named boards, as the hub tells it.
+    fn told(spec: Value, boards: &[&str]) -> Vec<ServiceRule> {
+        let mut items = Items::default();
+        let mut put = |kind, body: Value| {
+            items.put(ItemKey::new(kind, "default", "web"), 1, body.to_string().as_bytes());
+        };
+        put(ItemKind::Service, json!({"spec": spec}));
+        let one = |(at, board): (usize, &&str)| json!({"addresses": [format!("10.42.0.{at}")], "nodeName": board});
+        let endpoints: Vec<Value> = boards.iter().enumerate().map(one).collect();
+        put(
+            ItemKind::EndpointSlice,
+            json!({"metadata": {"labels": {"kubernetes.io/service-name": "web"}}, "addressType": "IPv4",
+                "ports": [{"name": "", "port": 8080}], "endpoints": endpoints}),
+        );
+        rules(&services::table(&items, &services::Local::default()), "here")
+    }
+
+    #[test]
+    fn node_ports_and_affinity_of_a_service() {
+        let spec = |policy: &str| {
+            json!({"type": "NodePort", "clusterIP": "10.96.0.9", "externalIPs": ["192.0.2.7"], "externalTrafficPolicy": policy,
+                "sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}},
+                "ports": [{"port": 80, "protocol": "UDP", "nodePort": 30_080}]})
+        };
+        let [cluster_ip, outer] = ["10.96.0.9", "192.0.2.7"].map(|ip| ip.parse().unwrap());
+        let affinity = Some(Affinity { of: (cluster_ip, 80), seconds: 60 });
+        let rule = |front, port, backends: &[u8]| ServiceRule {
+            front,
+            protocol: Protocol::Udp,
+            port,
+            backends: backends.iter().map(|at| (Ipv4Addr::new(10, 42, 0, *at), 8080)).collect(),
+            affinity,
+        };
+        for (policy, boards, at_address, at_node) in [
+            ("Cluster", &["there", "here"][..], &[1][..], &[1][..]),
+            ("Cluster", &["there", "there"], &[0, 1], &[0, 1]),
+            ("Local", &["there", "here"], &[1], &[1]),
+            ("Local", &["there"], &[0], &[]),
+        ] {
+            let node = Front::Node { masquerade: policy == "Cluster" };
+            let wanted = [
+                rule(Front::Address(cluster_ip), 80, at_address),
+                rule(Front::Address(outer), 80, at_address),
+                rule(node, 30_080, at_node),
+            ];
+            assert_eq!(told(spec(policy), boards), wanted, "{policy} {boards:?}");
+        }
+        let plain = told(json!({"clusterIP": "10.96.0.9", "sessionAffinity": "None", "ports": [{"port": 80}]}), &["here"]);
+        assert_eq!(plain.len(), 1, "no node port");
+        assert_eq!(plain[0].affinity, None);
+        let usual = told(json!({"clusterIP": "10.96.0.9", "sessionAffinity": "ClientIP", "ports": [{"port": 80}]}), &["here"]);
+        assert_eq!(usual[0].affinity.map(|a| a.seconds), Some(10_800));
     }
 }

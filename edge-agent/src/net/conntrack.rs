@@ -24,29 +24,23 @@ const STALE_MAX: usize = 10_000;
 
 type Place = (Ipv4Addr, u16);
 
-/// Deletes UDP entries of these Services whose endpoint is not among the new ones.
+/// Deletes UDP entries of these Services whose endpoint is not among the new ones, and those that met a node port while
+/// it led nowhere.
 pub fn forget_stale(old: &[ServiceRule], new: &[ServiceRule]) -> Result<usize> {
-    let udp = |rules: &[ServiceRule]| -> BTreeMap<Place, Vec<Place>> {
-        let rules = rules.iter().filter(|rule| rule.protocol == Protocol::Udp);
-        rules.map(|rule| ((rule.cluster_ip, rule.port), rule.backends.clone())).collect()
-    };
-    let (before, after) = (udp(old), udp(new));
-    let living = |place| after.get(place).map_or(&[][..], Vec::as_slice);
-    let changed: BTreeMap<&Place, &[Place]> = before
-        .iter()
-        .filter(|(place, then)| then.iter().any(|endpoint| !living(*place).contains(endpoint)))
-        .map(|(place, _)| (place, living(place)))
-        .collect();
-    if changed.is_empty() {
+    let changed = Changed::between(old, new);
+    if changed.addresses.is_empty() && changed.ports.is_empty() {
         return Ok(0);
     }
     let mut stale: Vec<Vec<u8>> = Vec::new();
     let mut socket = Socket::netfilter()?;
     socket.dump(Message::new(GET, 0, &HEAD), |_, body| {
-        let Some((original, raw)) = tuple(body, ORIGINAL) else { return };
-        let Some((reply, _)) = tuple(body, REPLY) else { return };
-        let gone = changed.get(&original.destination).is_some_and(|living| !living.contains(&reply.source));
-        if original.protocol == UDP && gone && stale.len() < STALE_MAX {
+        let Some((original, raw)) = tuple(body, ORIGINAL) else {
+            return;
+        };
+        let Some((reply, _)) = tuple(body, REPLY) else {
+            return;
+        };
+        if original.protocol == UDP && changed.makes_stale(&original, &reply) && stale.len() < STALE_MAX {
             stale.push(raw.to_vec());
         }
     })?;
@@ -60,6 +54,48 @@ pub fn forget_stale(old: &[ServiceRule], new: &[ServiceRule]) -> Result<usize> {
         }
     }
     Ok(count)
+}
+
+/// Fronts of UDP that have lost endpoints or got their first.
+struct Changed {
+    /// Virtual addresses with the endpoints that they have now.
+    addresses: BTreeMap<Place, Vec<Place>>,
+    /// Node ports with the endpoints that they have lost; `None` for one that led nowhere before.
+    ports: BTreeMap<u16, Option<Vec<Place>>>,
+}
+
+impl Changed {
+    fn between(old: &[ServiceRule], new: &[ServiceRule]) -> Changed {
+        let udp = |rules: &[ServiceRule]| -> BTreeMap<(Option<Ipv4Addr>, u16), Vec<Place>> {
+            let rules = rules.iter().filter(|rule| rule.protocol == Protocol::Udp);
+            rules.map(|rule| ((rule.address(), rule.port), rule.backends.clone())).collect()
+        };
+        let (before, after) = (udp(old), udp(new));
+        let mut changed = Changed { addresses: BTreeMap::new(), ports: BTreeMap::new() };
+        for (front, then) in &before {
+            let now = after.get(front).map_or(&[][..], Vec::as_slice);
+            let gone: Vec<Place> = then.iter().filter(|endpoint| !now.contains(endpoint)).copied().collect();
+            match front {
+                _ if gone.is_empty() => {}
+                (Some(ip), port) => _ = changed.addresses.insert((*ip, *port), now.to_vec()),
+                (None, port) => _ = changed.ports.insert(*port, Some(gone)),
+            }
+        }
+        let led_nowhere = |front| before.get(front).is_none_or(Vec::is_empty);
+        let first = after.iter().filter(|(front, now)| front.0.is_none() && !now.is_empty() && led_nowhere(front));
+        changed.ports.extend(first.map(|(front, _)| (front.1, None)));
+        changed
+    }
+
+    fn makes_stale(&self, original: &Tuple, reply: &Tuple) -> bool {
+        let translated = reply.source != original.destination || reply.destination != original.source;
+        let of_address = self.addresses.get(&original.destination).is_some_and(|now| !now.contains(&reply.source));
+        of_address
+            || self.ports.get(&original.destination.1).is_some_and(|gone| match gone {
+                Some(gone) => translated && gone.contains(&reply.source),
+                None => !translated,
+            })
+    }
 }
 
 struct Tuple {

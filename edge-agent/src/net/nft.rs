@@ -3,7 +3,7 @@
 //! In: names, addresses. Out: messages for one atomic batch. Never: a ruleset of its own (see `services.rs`).
 //! Numbers are those of linux/netfilter/nf_tables.h.
 
-use super::netlink::{APPEND, CREATE, Message, Socket};
+use super::netlink::{APPEND, Attributes, CREATE, Message, Socket};
 use std::io::Result;
 use std::net::Ipv4Addr;
 
@@ -16,6 +16,7 @@ const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
 const NEW_SET: u16 = SUBSYSTEM | 9;
 const NEW_ELEMENTS: u16 = SUBSYSTEM | 12;
+const GET_ELEMENTS: u16 = SUBSYSTEM | 13;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const FAMILY_IPV4: u8 = 2;
@@ -86,6 +87,25 @@ impl Batch {
         self.messages.push(message);
     }
 
+    /// A map that rules fill by themselves: every element goes after `timeout_ms` without use. At most `size` are held.
+    pub fn memory(&mut self, set: &Set<'_>, timeout_ms: u64, size: u32) -> u32 {
+        const MAP: u32 = 8;
+        const TIMEOUT: u32 = 16;
+        const FILLED_BY_RULES: u32 = 32;
+        let (kind, bytes) = set.data.unwrap_or(NUMBER);
+        let id = self.next_set;
+        self.next_set += 1;
+        let mut message = Message::new(NEW_SET, CREATE, &HEAD);
+        message.text(1, TABLE).text(2, set.name).be32(3, MAP | TIMEOUT | FILLED_BY_RULES);
+        message.be32(4, set.key_type).be32(5, set.key_bytes).be32(6, kind).be32(7, bytes);
+        message.nest(9, |description| {
+            description.be32(1, size);
+        });
+        message.be32(10, id).attr(11, &timeout_ms.to_be_bytes());
+        self.messages.push(message);
+        id
+    }
+
     /// A named or anonymous (`name` with `%d`) set or map; returns its id inside this batch.
     pub fn set(&mut self, set: &Set<'_>) -> u32 {
         const ANONYMOUS: u32 = 1;
@@ -119,12 +139,38 @@ impl Batch {
                             value.attr(DATA_VALUE, key);
                         });
                         data.write(element, 2);
+                        if let Data::Until(_, left_ms) = data {
+                            element.attr(5, &left_ms.to_be_bytes());
+                        }
                     });
                 }
             });
             self.messages.push(message);
         }
     }
+}
+
+/// What a map of values holds now: key, value, milliseconds until it goes. Empty when there is no such map.
+pub fn remembered(map: &str) -> Result<Vec<(Vec<u8>, Vec<u8>, u64)>> {
+    let mut message = Message::new(GET_ELEMENTS, 0, &HEAD);
+    message.text(1, TABLE).text(2, map);
+    let mut found = Vec::new();
+    let listed = Socket::netfilter()?.dump(message, |_, body| {
+        let list = Attributes(body.get(HEAD.len()..).unwrap_or_default()).filter(|(kind, _)| *kind == 3);
+        let elements = list.flat_map(|(_, list)| Attributes(list)).filter(|(kind, _)| *kind == ELEMENT);
+        found.extend(elements.filter_map(|(_, element)| one_element(element)));
+    });
+    match listed {
+        Err(err) if err.raw_os_error() == Some(libc::ENOENT) => Ok(Vec::new()),
+        other => other.map(|()| found),
+    }
+}
+
+fn one_element(element: &[u8]) -> Option<(Vec<u8>, Vec<u8>, u64)> {
+    let part = |wanted: u16| Attributes(element).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    let value = |part: &[u8]| Attributes(part).find(|(kind, _)| *kind == DATA_VALUE).map(|(_, bytes)| bytes.to_vec());
+    let left_ms = u64::from_be_bytes(*part(5)?.first_chunk()?);
+    Some((value(part(1)?)?, value(part(2)?)?, left_ms))
 }
 
 pub struct Set<'a> {
@@ -145,10 +191,13 @@ pub const PORT_KEY: (u32, u32) = (12 << 6 | 13, 8);
 /// address . port
 pub const TARGET: (u32, u32) = (7 << 6 | 13, 8);
 pub const NUMBER: (u32, u32) = (4, 4);
+pub const ADDRESS: (u32, u32) = (7, 4);
 
 pub enum Data {
     None,
     Value(Vec<u8>),
+    /// A value, and in how many milliseconds it goes (at most its map's own time).
+    Until(Vec<u8>, u64),
     Goto(String),
 }
 
@@ -156,7 +205,7 @@ impl Data {
     fn write(&self, message: &mut Message, kind: u16) {
         match self {
             Data::None => {}
-            Data::Value(bytes) => {
+            Data::Value(bytes) | Data::Until(bytes, _) => {
                 message.nest(kind, |data| {
                     data.attr(DATA_VALUE, bytes);
                 });
@@ -212,16 +261,43 @@ impl Expressions<'_> {
 
     /// Goes on when (register & mask) equals (or not) the address.
     pub fn in_range(&mut self, register: u32, base: Ipv4Addr, mask: u32, inside: bool) -> &mut Self {
+        self.bits((register, register), mask.to_be_bytes(), [0; 4]).compare(register, inside, &base.octets())
+    }
+
+    /// to = (from & mask) ^ turned
+    fn bits(&mut self, (from, to): (u32, u32), mask: [u8; 4], turned: [u8; 4]) -> &mut Self {
         self.add("bitwise", |e| {
-            e.be32(1, register).be32(2, register).be32(3, 4);
+            e.be32(1, from).be32(2, to).be32(3, 4);
             e.nest(4, |data| {
-                data.attr(DATA_VALUE, &mask.to_be_bytes());
+                data.attr(DATA_VALUE, &mask);
             });
             e.nest(5, |data| {
-                data.attr(DATA_VALUE, &[0; 4]);
+                data.attr(DATA_VALUE, &turned);
             });
-        });
-        self.compare(register, inside, &base.octets())
+        })
+    }
+
+    /// Puts these bits into the packet's mark, beside those that others have put there.
+    pub fn mark(&mut self, bits: u32) -> &mut Self {
+        self.load_mark().bits((R0, R0), (!bits).to_ne_bytes(), bits.to_ne_bytes()).set_mark()
+    }
+
+    /// Goes on when the packet has one of these bits in its mark, and takes them out.
+    pub fn was_marked(&mut self, bits: u32) -> &mut Self {
+        self.load_mark().bits((R0, R1), bits.to_ne_bytes(), [0; 4]).compare(R1, false, &[0; 4]);
+        self.bits((R0, R0), (!bits).to_ne_bytes(), [0; 4]).set_mark()
+    }
+
+    fn load_mark(&mut self) -> &mut Self {
+        self.add("meta", |e| {
+            e.be32(2, 3).be32(1, R0);
+        })
+    }
+
+    fn set_mark(&mut self) -> &mut Self {
+        self.add("meta", |e| {
+            e.be32(2, 3).be32(3, R0);
+        })
     }
 
     pub fn compare(&mut self, register: u32, equal: bool, value: &[u8]) -> &mut Self {
@@ -261,6 +337,21 @@ impl Expressions<'_> {
     pub fn value_of(&mut self, register: u32, map: &str, id: u32) -> &mut Self {
         self.add("lookup", |e| {
             e.text(1, map).be32(2, register).be32(3, register).be32(4, id);
+        })
+    }
+
+    /// Puts what the map remembers for `key` into the registers from `value` on; goes on when there is something.
+    pub fn recall(&mut self, key: u32, map: &str, value: u32) -> &mut Self {
+        self.add("lookup", |e| {
+            e.text(1, map).be32(2, key).be32(3, value);
+        })
+    }
+
+    /// Makes the map remember a value, from now on for its whole time; goes on unless the map is full.
+    pub fn remember(&mut self, key: u32, map: &str, value: u32) -> &mut Self {
+        const UPDATE: u32 = 1;
+        self.add("dynset", |e| {
+            e.text(1, map).be32(3, UPDATE).be32(4, key).be32(5, value);
         })
     }
 

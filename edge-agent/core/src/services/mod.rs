@@ -29,7 +29,10 @@ pub struct ServiceEntry {
     /// Seconds for which one client keeps its backend; 0 without affinity.
     pub affinity_s: u32,
     pub publish_not_ready: bool,
+    /// `internalTrafficPolicy: Local`.
     pub local_only: bool,
+    /// `externalTrafficPolicy: Local`: node ports lead to pods of the node alone, which see who the client is.
+    pub external_local: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -38,6 +41,7 @@ pub struct ServicePortEntry {
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
     pub port: u16,
+    /// 0 for none.
     pub node_port: u16,
     /// Ready backends, in order of address.
     pub backends: Vec<Backend>,
@@ -128,6 +132,7 @@ fn entry((namespace, name): (&str, &str), service: Service, slices: &Slices, loc
         affinity_s: if affinity { spec.session_affinity_config.client_ip.timeout_seconds.unwrap_or(10_800) } else { 0 },
         publish_not_ready: publish,
         local_only: spec.internal_traffic_policy.as_deref() == Some("Local"),
+        external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
     }
 }
 

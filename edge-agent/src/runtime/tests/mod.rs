@@ -84,4 +84,7 @@ worlds! {
     v2_runs_containers => security::on_v2,
     udp_connections_follow_their_service => net_cases::udp,
     services_reach_their_pods => net_cases::services,
+    node_ports_answer_at_the_boards_addresses => net_cases::node_ports,
+    clients_keep_their_endpoint => net_cases::affinity,
+    a_full_memory_of_clients_refuses_nobody => net_cases::full_memory,
 }

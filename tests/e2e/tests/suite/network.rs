@@ -87,9 +87,10 @@ pub fn services(world: &World) -> Result<()> {
         wait::yes(now["spec"]["type"] == kind && bare == (kind == "ExternalName"), || now["spec"].to_string())?;
         match kind {
             "ClusterIP" => answers(world, &format!("timeout 3 wget -qO- http://{}/", address(world, "away")?), &["first"])?,
-            // That a board answers at the port is not there yet (docs/CONFORMANCE.md).
             "NodePort" => {
-                wait::yes(now["spec"]["ports"][0]["nodePort"].as_u64().is_some_and(|p| p >= 30_000), || now["spec"].to_string())?
+                let port = now["spec"]["ports"][0]["nodePort"].as_u64().filter(|p| *p >= 30_000);
+                let (port, board) = (port.ok_or_else(|| now["spec"].to_string())?, &world.agents[0].address);
+                answers(world, &format!("timeout 3 wget -qO- http://{board}:{port}/"), &["first"])?
             }
             _ => answers(world, "nslookup away.default.svc.cluster.local", &["web.default.svc.cluster.local"])?,
         }
@@ -99,7 +100,7 @@ pub fn services(world: &World) -> Result<()> {
     world.kubectl.say("delete pod web-a web-b client --timeout=60s").map(|_| ())
 }
 
-/// Without affinity one client gets every server. (With it, it should get one: docs/CONFORMANCE.md.)
+/// Without affinity one client gets every server. (With it, it gets one: `node_ports.rs`.)
 fn balance(world: &World, ip: &str) -> Result<()> {
     let line = "while true; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\n%s\\n' $(hostname) | nc -l -p 90; done";
     for name in ["aff-a", "aff-b"] {
