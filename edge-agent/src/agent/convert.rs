@@ -297,7 +297,7 @@ pub fn set_up_volume(data: &Path, uid: &str, volume: &VolumePlan) -> std::io::Re
                 }
             }
             let file = |f: &limpet_agent_core::volumes::VolumeFile| {
-                (f.path.clone(), volumes::File { bytes: f.bytes.clone(), mode: f.mode })
+                (f.path.clone(), volumes::File { bytes: f.bytes.clone(), mode: f.mode, owner: f.owner })
             };
             volumes::atomic::write(&dir, &files.iter().map(file).collect(), volume.group).map(|_| ())
         }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind, Result};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
 const DATA: &str = "..data";
@@ -20,6 +20,8 @@ pub struct File {
     pub bytes: Vec<u8>,
     /// Permission bits, after `defaultMode` and `items[].mode`.
     pub mode: u32,
+    /// User that owns it; whoever writes it when absent.
+    pub owner: Option<u32>,
 }
 
 /// Relative path and file.
@@ -96,7 +98,9 @@ fn write_file(base: &Path, path: &str, file: &File, fs_group: Option<u32>) -> Re
     let mut open = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&target)?;
     step()?;
     open.write_all(&file.bytes)?;
-    own(&target, fs_group)?;
+    if file.owner.is_some() || fs_group.is_some() {
+        std::os::unix::fs::fchown(&open, file.owner, fs_group)?;
+    }
     open.set_permissions(std::fs::Permissions::from_mode(final_mode(file.mode, fs_group)))
 }
 
@@ -120,6 +124,7 @@ fn same(current: &Path, payload: &Payload, fs_group: Option<u32>) -> bool {
         seen += 1;
         fits &= payload.get(path).is_some_and(|file| {
             found.permissions().mode() & 0o777 == final_mode(file.mode, fs_group)
+                && file.owner.is_none_or(|owner| found.uid() == owner)
                 && found.len() == file.bytes.len() as u64
                 && std::fs::read(current.join(path)).is_ok_and(|bytes| bytes == file.bytes)
         });

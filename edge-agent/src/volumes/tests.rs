@@ -23,7 +23,8 @@ impl Drop for Dir {
 }
 
 fn payload(files: &[(&str, &str, u32)]) -> Payload {
-    files.iter().map(|(path, text, mode)| (path.to_string(), File { bytes: text.as_bytes().to_vec(), mode: *mode })).collect()
+    let file = |text: &str, mode| File { bytes: text.as_bytes().to_vec(), mode, owner: None };
+    files.iter().map(|(path, text, mode)| (path.to_string(), file(text, *mode))).collect()
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -61,6 +62,33 @@ fn the_swap_is_seen_whole_and_leaves_nothing_behind() {
     assert!(!volume.join("..2020_01_01_00_00_00.1").exists(), "what a crash left is gone");
     assert!(write(volume, &Payload::new(), None).unwrap());
     assert_eq!(names(volume).len(), 2, "an empty volume keeps only its data directory");
+}
+
+#[test]
+fn a_file_goes_to_its_owner_and_the_group_may_read_it() {
+    use std::os::unix::fs::MetadataExt;
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: giving files away needs root");
+        return;
+    }
+    let dir = Dir::new("owner");
+    let volume = &dir.0;
+    let of = |owner| {
+        let mut files = payload(&[("token", "t", 0o600), ("ca.crt", "c", 0o644)]);
+        files.get_mut("token").unwrap().owner = owner;
+        files
+    };
+    let look = |name: &str| {
+        let found = std::fs::metadata(volume.join(name)).unwrap();
+        (found.uid(), found.gid(), found.mode() & 0o777)
+    };
+    assert!(write(volume, &of(None), None).unwrap());
+    assert_eq!(look("token"), (0, 0, 0o600));
+    assert!(write(volume, &of(Some(1000)), None).unwrap(), "an owner is a change");
+    assert_eq!((look("token"), look("ca.crt")), ((1000, 0, 0o600), (0, 0, 0o644)));
+    assert!(!write(volume, &of(Some(1000)), None).unwrap());
+    assert!(write(volume, &of(Some(1000)), Some(2000)).unwrap());
+    assert_eq!((look("token"), look("ca.crt")), ((1000, 2000, 0o640), (0, 2000, 0o644)));
 }
 
 /// Files by their visible names.

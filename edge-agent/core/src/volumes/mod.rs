@@ -54,6 +54,9 @@ pub struct VolumeFile {
     /// Relative, without `..`.
     pub path: String,
     pub mode: u32,
+    /// User that owns it; the agent's own when absent.
+    #[serde(default)]
+    pub owner: Option<u32>,
     pub bytes: Vec<u8>,
 }
 
@@ -90,7 +93,7 @@ pub fn plan(context: &Context<'_>, items: &Items) -> (Vec<VolumePlan>, Vec<Volum
     let (mut plans, mut problems) = (Vec::new(), Vec::new());
     let group = context.pod.spec.security_context.fs_group.and_then(|g| u32::try_from(g).ok());
     for volume in &context.pod.spec.volumes {
-        match content(context, items, volume, group.is_some()) {
+        match content(context, items, volume) {
             Ok(content) => plans.push(VolumePlan { name: volume.name.clone(), content, group }),
             Err(message) => {
                 let token_missing = message == TOKEN_MISSING;
@@ -128,7 +131,7 @@ pub fn token_key(pod: &api::Pod, volume: &str, index: usize) -> ItemKey {
     ItemKey::new(ItemKind::Token, &pod.metadata.namespace, &name)
 }
 
-fn content(context: &Context<'_>, items: &Items, volume: &Volume, grouped: bool) -> Result<VolumeContent, String> {
+fn content(context: &Context<'_>, items: &Items, volume: &Volume) -> Result<VolumeContent, String> {
     let mut files = Files::default();
     if let Some(e) = &volume.empty_dir {
         let limit_bytes = e.size_limit.as_ref().and_then(|q| q.value()).and_then(|v| u64::try_from(v).ok());
@@ -184,7 +187,7 @@ fn content(context: &Context<'_>, items: &Items, volume: &Volume, grouped: bool)
                 files.downward(context, d)?;
             }
             if let Some(t) = &source.service_account_token {
-                files.token(context, items, (&volume.name, index), &t.path, grouped)?;
+                files.token(context, items, (&volume.name, index), &t.path)?;
             }
         }
     } else {
@@ -192,8 +195,7 @@ fn content(context: &Context<'_>, items: &Items, volume: &Volume, grouped: bool)
                     secret, downwardAPI, projected, image or a claim"
             .into());
     }
-    let list = files.map.into_iter().map(|(path, (mode, bytes))| VolumeFile { path, mode, bytes });
-    Ok(VolumeContent::Files { files: list.collect(), secret })
+    Ok(VolumeContent::Files { files: files.map.into_values().collect(), secret })
 }
 
 /// The volume behind a claim. Until the hub has bound it, the pod waits.
@@ -218,7 +220,16 @@ fn persistent(context: &Context<'_>, items: &Items, claim: &str) -> Result<Volum
 #[derive(Default)]
 struct Files {
     default_mode: u32,
-    map: BTreeMap<String, (u32, Vec<u8>)>,
+    map: BTreeMap<String, VolumeFile>,
+}
+
+/// The one user that all containers and init containers of the pod are set to run as. `None`: one of them says nothing, or
+/// they differ. Ephemeral containers do not count: they come later.
+fn one_user(spec: &api::PodSpec) -> Option<u32> {
+    let of = |c: &api::Container| c.security_context.run_as_user.or(spec.security_context.run_as_user);
+    let mut all = spec.init_containers.iter().chain(&spec.containers).map(|c| of(c));
+    let first = all.next()??;
+    all.all(|user| user == Some(first)).then(|| u32::try_from(first).ok()).flatten()
 }
 
 impl Files {
@@ -231,7 +242,8 @@ impl Files {
         if hostile {
             return Err(format!("invalid path \"{path}\" in volume: must be relative, without '..'"));
         }
-        self.map.insert(path.to_string(), (mode.unwrap_or(self.default_mode) & 0o777, bytes));
+        let mode = mode.unwrap_or(self.default_mode) & 0o777;
+        self.map.insert(path.to_string(), VolumeFile { path: path.to_string(), mode, owner: None, bytes });
         Ok(())
     }
 
@@ -307,19 +319,19 @@ impl Files {
         items: &Items,
         (volume, index): (&str, usize),
         path: &str,
-        grouped: bool,
     ) -> Result<(), String> {
         let key = token_key(context.pod, volume, index);
         // An expired token is still mounted: the pod starts offline, and the hub sends a fresh one when it can.
         let token: Option<api::Token> = items.by_key(&key).and_then(|held| api::parse(&held.body()).ok());
         let token = token.ok_or(TOKEN_MISSING)?;
-        // As kubelet: readable by the group with fsGroup, else by the one user, else by its owner.
-        let spec = &context.pod.spec;
-        let one_user = spec.security_context.run_as_user.is_some()
-            || spec.containers.iter().any(|c| c.security_context.run_as_user.is_some());
-        let mode = if grouped { 0o640 } else if one_user { 0o644 } else { 0o600 };
-        let mode = if mode == 0o600 && self.default_mode != 0o600 { 0o644 } else { mode };
-        self.add(path, Some(mode), token.token.into_bytes())
+        // As kubelet: only its one user's where there is one; a group that owns the volume may read it besides.
+        let owner = one_user(&context.pod.spec);
+        let private = owner.is_some() || context.pod.spec.security_context.fs_group.is_some();
+        self.add(path, private.then_some(0o600), token.token.into_bytes())?;
+        if let Some(file) = self.map.get_mut(path) {
+            file.owner = owner;
+        }
+        Ok(())
     }
 }
 

@@ -99,6 +99,47 @@ fn the_service_account_volume() {
     );
 }
 
+/// Owner and mode of a token with these securityContexts: of the pod, of an init container, of two containers.
+fn token_of(pod: Value, init: Value, containers: [Value; 2], default_mode: Value) -> (Option<u32>, u32, Option<u32>) {
+    let container = |name: &str, context: &Value| json!({"name": name, "image": "i", "securityContext": context});
+    let [a, b] = &containers;
+    let source = json!({"serviceAccountToken": {"path": "token"}});
+    let volume = json!({"name": "kube-api-access", "projected": {"defaultMode": default_mode, "sources": [source]}});
+    let object = json!({"metadata": {"name": "p", "namespace": "default", "uid": "u1"}, "spec": {"securityContext": pod,
+        "volumes": [volume], "initContainers": [container("i", &init)], "containers": [container("a", a), container("b", b)],
+        "ephemeralContainers": [container("e", &json!({}))]}});
+    let pod: api::Pod = api::parse(object.to_string().as_bytes()).unwrap();
+    let host = HostFacts::default();
+    let context = Context { pod: &pod, host: &host, pod_ips: &[], env_files: &crate::plan::NO_ENV_FILES };
+    let (plans, problems) = plan(&context, &items());
+    assert_eq!(problems, []);
+    match &plans[0].content {
+        VolumeContent::Files { files, secret: true } => (files[0].owner, files[0].mode, plans[0].group),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_token_belongs_to_the_one_user_of_the_pod() {
+    let user = |uid: i64| json!({"runAsUser": uid});
+    let none = || json!({});
+    let by_default = token_of(none(), none(), [none(), none()], Value::Null);
+    assert_eq!(by_default, (None, 0o644, None));
+    assert_eq!(token_of(none(), none(), [none(), none()], json!(0o440)), (None, 0o440, None));
+    assert_eq!(token_of(user(1000), none(), [none(), none()], Value::Null), (Some(1000), 0o600, None));
+    assert_eq!(token_of(none(), user(7), [user(7), user(7)], json!(0o440)), (Some(7), 0o600, None));
+    assert_eq!(token_of(user(1000), user(7), [user(7), user(7)], Value::Null), (Some(7), 0o600, None));
+    assert_eq!(token_of(user(0), none(), [none(), none()], Value::Null), (Some(0), 0o600, None));
+    // One that differs, one that does not say: nobody's in particular.
+    assert_eq!(token_of(user(1000), none(), [user(7), none()], Value::Null), (None, 0o644, None));
+    assert_eq!(token_of(user(1000), user(7), [none(), none()], Value::Null), (None, 0o644, None));
+    assert_eq!(token_of(none(), none(), [user(7), user(7)], Value::Null), (None, 0o644, None));
+    // The group's right to read comes when the files are written.
+    let grouped = |pod: Value| token_of(pod, none(), [none(), none()], Value::Null);
+    assert_eq!(grouped(json!({"fsGroup": 10000})), (None, 0o600, Some(10000)));
+    assert_eq!(grouped(json!({"fsGroup": 10000, "runAsUser": 1000})), (Some(1000), 0o600, Some(10000)));
+}
+
 #[test]
 fn what_cannot_be_made_says_why() {
     for (volume, want) in [
