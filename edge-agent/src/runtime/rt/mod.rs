@@ -19,6 +19,7 @@ mod owner;
 mod rootfs;
 pub mod sandbox;
 mod start;
+mod workdir;
 
 use super::helper::{receive_some, whole_frame};
 use super::spec::{ContainerSpec, ExecSpec, SandboxSpec};

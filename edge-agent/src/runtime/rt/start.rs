@@ -10,7 +10,7 @@ use super::console::Console;
 use super::executor::{self, Program};
 use super::furnish::{self, Room};
 use super::{Failure, Outcome, bundle, caps, chain, devices, external, group, group_of, guard, oci, rootfs, sandbox};
-use super::{seccomp_dir, writable_layer};
+use super::{seccomp_dir, workdir, writable_layer};
 use crate::device::cgroups::Cgroups;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
@@ -92,6 +92,11 @@ fn make(
     checked.map_err(|err| Failure::create("root file system", err))?;
     let what = if users.is_some() { "volumes" } else { "subPath" };
     let sources = rootfs::resolve_sources(&bundle_dir, spec, users).map_err(|err| Failure::create(what, err))?;
+    if spec.other_runtime.is_none() {
+        let made = || workdir::make(&root, &spec.mounts, &sources, &spec.cwd);
+        detached::as_owner(users.map_or(0, |users| users.first_id), made)
+            .map_err(|err| Failure::create(format_args!("the working directory {}", spec.cwd), err))?;
+    }
     let etc = sandbox::etc_dir(run_dir, &spec.pod_uid);
     let etc = match users {
         Some(users) => rootfs::etc_of(&bundle_dir, etc, users).map_err(|err| Failure::create("/etc files", err))?,

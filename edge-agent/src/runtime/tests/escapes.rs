@@ -45,6 +45,24 @@ pub async fn working_directories(mut world: World) {
             assert!(!text.contains("ESCAPED"), "exec {fd}: {text}");
         }
     }
+    // One that the image does not have is made, root's, in the container's root and nowhere else.
+    let mut new = world.container("pod-w", "new", "pwd; stat -c '%u:%g %a' /made /made/here");
+    (new.cwd, new.user) = ("/made/here".into(), User { uid: 1000, gid: 1000, ..User::default() });
+    let (text, ended) = world.run(&new).await;
+    assert_eq!((text.as_str(), ended.code), ("/made/here\n0:0 755\n0:0 755\n", 0));
+    std::os::unix::fs::symlink(&world.base, world.base.join("layer/away")).unwrap();
+    let mut away = world.container("pod-w", "away", "pwd");
+    away.cwd = "/away/made".into();
+    assert!(world.runtime.start_container(&away).await.is_err(), "in the container's root the link leads to nothing");
+    assert!(!world.base.join("made").exists());
+    // A link of the image into a volume is followed when the volume is there.
+    let volume = world.base.join("volume");
+    std::fs::create_dir_all(volume.join("app")).unwrap();
+    std::os::unix::fs::symlink("/volume/app", world.base.join("layer/app")).unwrap();
+    let mut linked = world.container("pod-w", "linked", "pwd -P");
+    linked.cwd = "/app".into();
+    linked.mounts = vec![Mount { source: volume, destination: "/volume".into(), ..Mount::default() }];
+    assert_eq!(world.run(&linked).await.0, "/volume/app\n");
 }
 
 /// CVE-2019-5736 and its kin: the image's entrypoint is the runtime itself, and another process of the pod holds whatever is not
