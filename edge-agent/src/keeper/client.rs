@@ -18,6 +18,8 @@ pub use super::wire::Exit;
 
 /// Requests that wait for their replies together: far fewer than the keeper holds for somebody who does not read.
 const AT_ONCE_MAX: usize = 32;
+/// Nothing is ever held under it.
+const NO_KEY: &str = "-";
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeeperError {
@@ -134,6 +136,11 @@ impl Keeper {
     /// The exit is on record: the keeper may forget it.
     pub async fn ack(&self, seq: u64) -> Result<(), KeeperError> {
         send(&self.shared.socket, &Packet::Ack { seq }, None).await
+    }
+
+    /// Comes back when all ends that the keeper has collected until now are in the channel: it tells those before it answers.
+    pub async fn hear_out(&self) -> Result<(), KeeperError> {
+        self.drop_fds([NO_KEY.to_owned()]).await
     }
 
     fn expect_reply(&self) -> Result<(u32, oneshot::Receiver<Result<(), KeeperError>>), KeeperError> {

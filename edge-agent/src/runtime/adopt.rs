@@ -9,6 +9,7 @@ use super::{Runtime, exits, sys};
 use crate::keeper::client::Exit;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use tokio::sync::mpsc;
 
 /// Name of libcontainer's process before it becomes the container's program.
 const WAITING: &str = "youki:[2:INIT]";
@@ -52,24 +53,42 @@ impl Runtime {
         uids
     }
 
-    pub(super) async fn adopt_records(&self, exits: Vec<Exit>) {
+    /// `exits`: what the keeper told when it was greeted; `later`: what it tells since.
+    pub(super) async fn adopt_records(&self, mut exits: Vec<Exit>, later: &mut mpsc::UnboundedReceiver<Exit>) {
         let shared = &self.shared;
         let (records, bad) = record::read_all(&shared.options.run_dir);
         for (path, why) in bad {
             log::warn!("runtime: record {} is unreadable ({why}); its container is swept", path.display());
             let _ = std::fs::remove_file(path);
         }
-        for mut found in records {
-            if found.exit.is_some() {
-                continue;
+        let end_of = |exits: &[Exit], found: &Record| {
+            exits.iter().find(|exit| exit.pid == found.pid && found.boot_id == record::boot_id()).copied()
+        };
+        let mut gone = Vec::new();
+        for found in records.into_iter().filter(|found| found.exit.is_none()) {
+            match end_of(&exits, &found) {
+                // Not collected yet: the keeper's word of it comes.
+                None if found.alive() || found.is_left_to(std::os::unix::process::parent_id() as i32) => self.adopt(&found).await,
+                _ => gone.push(found),
             }
-            let exit = exits.iter().find(|exit| exit.pid == found.pid && found.boot_id == record::boot_id());
-            if exit.is_none() && found.alive() {
-                self.adopt(&found).await;
-                continue;
+        }
+        if gone.iter().any(|found| end_of(&exits, found).is_none()) {
+            // It may have ended since the greeting. What the keeper has collected by now it tells before it answers.
+            if let Err(err) = shared.keeper.hear_out().await {
+                log::warn!("runtime: the keeper does not say how containers ended: {err}");
             }
+            while let Ok(exit) = later.try_recv() {
+                if gone.iter().any(|found| found.pid == exit.pid) {
+                    exits.push(exit);
+                } else {
+                    exits::take(shared, exit).await;
+                }
+            }
+        }
+        for mut found in gone {
+            let exit = end_of(&exits, &found);
             let at_ms = exit.map_or_else(|| now_ms().max(found.started_ms), |exit| exit.at_ms);
-            found.exit = Some(exits::ended(shared, &found.cgroup, exit.copied(), at_ms));
+            found.exit = Some(exits::ended(shared, &found.cgroup, exit, at_ms));
             if let Err(err) = record::write(&shared.options.run_dir, &found) {
                 log::error!("runtime: cannot record the end of container {}: {err}", found.spec.id);
             }

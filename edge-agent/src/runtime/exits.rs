@@ -153,28 +153,33 @@ pub async fn pump(shared: Arc<Shared>, mut exits: mpsc::UnboundedReceiver<Exit>)
                 continue;
             }
         };
-        let kind = {
-            let mut state = lock(&shared.exits.state);
-            let kind = state.known.remove(&exit.pid);
-            if kind.is_none() {
-                if state.strangers.len() == STRANGERS_MAX {
-                    state.strangers.pop_front();
-                }
-                state.strangers.push_back(exit);
-            }
-            kind
-        };
-        match kind {
-            Some(Kind::Container(id)) => settle(&shared, &id, Some(exit), exit.at_ms),
-            Some(Kind::Exec(tell)) => {
-                let _ = tell.send(decode(exit.status).0);
-            }
-            None => {}
-        }
-        if shared.keeper.ack(exit.seq).await.is_err() {
+        if !take(&shared, exit).await {
             return;
         }
     }
+}
+
+/// Whose end it is, and that is put on record before the keeper may forget it. Whether the keeper is still there.
+pub async fn take(shared: &Shared, exit: Exit) -> bool {
+    let kind = {
+        let mut state = lock(&shared.exits.state);
+        let kind = state.known.remove(&exit.pid);
+        if kind.is_none() {
+            if state.strangers.len() == STRANGERS_MAX {
+                state.strangers.pop_front();
+            }
+            state.strangers.push_back(exit);
+        }
+        kind
+    };
+    match kind {
+        Some(Kind::Container(id)) => settle(shared, &id, Some(exit), exit.at_ms),
+        Some(Kind::Exec(tell)) => {
+            let _ = tell.send(decode(exit.status).0);
+        }
+        None => {}
+    }
+    shared.keeper.ack(exit.seq).await.is_ok()
 }
 
 /// Puts a container's end on record and tells it. `exit` is `None` when nobody saw it.

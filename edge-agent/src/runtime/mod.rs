@@ -143,7 +143,7 @@ impl Runtime {
         options: RuntimeOptions,
         keeper: Keeper,
         restored: Restored,
-        exits: mpsc::UnboundedReceiver<Exit>,
+        mut exits: mpsc::UnboundedReceiver<Exit>,
     ) -> Result<(Runtime, mpsc::UnboundedReceiver<Exited>), RuntimeError> {
         // Of an agent before this one, maybe of another version.
         let kept = rt::seccomp_dir(&options.run_dir);
@@ -164,7 +164,7 @@ impl Runtime {
         if let Some(cidr) = pod_cidr {
             runtime.set_pod_cidr(cidr)?;
         }
-        runtime.adopt_records(restored.exits).await;
+        runtime.adopt_records(restored.exits, &mut exits).await;
         tokio::spawn(exits::pump(runtime.shared.clone(), exits));
         Ok((runtime, exited))
     }

@@ -43,6 +43,12 @@ impl Record {
     pub fn alive(&self) -> bool {
         self.exit.is_none() && self.boot_id == boot_id() && start_time(self.pid) == Some(self.start_time)
     }
+
+    /// The recorded process is a child of this one, which has yet to collect it when it has ended.
+    pub fn is_left_to(&self, keeper: i32) -> bool {
+        self.boot_id == boot_id()
+            && stat(self.pid).is_some_and(|(_, parent, start)| parent == keeper && start == self.start_time)
+    }
 }
 
 pub fn path(run_dir: &Path, id: &str) -> PathBuf {

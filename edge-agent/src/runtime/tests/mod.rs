@@ -74,6 +74,7 @@ worlds! {
     containers_are_as_specified => oci::as_specified,
     hooks_of_vendors_are_called => oci::hooks,
     a_killed_agent_loses_nothing => survive::killed_agent,
+    an_end_after_the_greeting_is_seen => survive::ended_meanwhile,
     a_stopped_keeper_leaves_containers => survive::stopped_keeper,
     a_killed_helper_leaves_nothing => survive::killed_helper,
     hundreds_of_pipes_are_let_go_of => survive::many_fds,

@@ -2,6 +2,7 @@
 
 use super::world::{World, read_until};
 use crate::runtime::*;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 /// The agent kills itself twice; the third one finds every line and every exit code.
@@ -53,6 +54,60 @@ pub async fn killed_agent(mut world: World) {
 fn die() -> ! {
     let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
     unreachable!("SIGKILL cannot be survived");
+}
+
+/// A container ends after the keeper has handed over what it held, and before the new agent looks for the container: its code
+/// is on the way, and is waited for.
+pub async fn ended_meanwhile(world: World) {
+    use crate::keeper::client::{Exit, Keeper};
+    use crate::keeper::wire::Packet;
+    use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+    let mut program = std::process::Command::new("true").spawn().unwrap();
+    let (pid, start_time) = (program.id() as i32, record::start_time(program.id() as i32).unwrap_or(1));
+    program.wait().unwrap();
+    let mut options = world.runtime.shared.options.clone();
+    options.run_dir = world.base.join("other");
+    std::fs::create_dir_all(options.run_dir.join("containers")).unwrap();
+    let (boot_id, cgroup_parent) = (record::boot_id().to_owned(), options.cgroup_parent.clone());
+    let spec = world.container("pod-m", "quick", "exit 5");
+    let cgroup = format!("{cgroup_parent}/none");
+    let found = record::Record { spec, pid, start_time, boot_id, cgroup, cgroup_parent, started_ms: 1, exit: None };
+    record::write(&options.run_dir, &found).unwrap();
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
+    // A keeper that collects the process only now.
+    let (tell, mut acknowledged) = tokio::sync::mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        let mut bytes = [0u8; 512];
+        let say = |packet: Packet<'_>| {
+            let mut out = Vec::new();
+            packet.encode(&mut out);
+            send(theirs.as_raw_fd(), &out, MsgFlags::empty()).unwrap();
+        };
+        loop {
+            match recv(theirs.as_raw_fd(), &mut bytes, MsgFlags::empty()).unwrap_or(0) {
+                0 => return,
+                len => match Packet::decode(&bytes[..len]) {
+                    Some(Packet::Hello) => say(Packet::Ready { lost: 0, restarts: 1 }),
+                    Some(Packet::Drop { request, .. }) => {
+                        say(Packet::Exited(Exit { seq: 7, pid, status: 5 << 8, at_ms: 9 }));
+                        say(Packet::Exited(Exit { seq: 8, pid: i32::MAX, status: 0, at_ms: 9 }));
+                        say(Packet::Done { request });
+                    }
+                    Some(Packet::Ack { seq }) => drop(tell.send(seq)),
+                    other => panic!("{other:?}"),
+                },
+            }
+        }
+    });
+    let (client, restored, exits) = Keeper::connect(ours).await.unwrap();
+    assert!(restored.exits.is_empty());
+    let (runtime, _exited) = Runtime::open(options, client, restored, exits).await.unwrap();
+    match runtime.list()[0].state {
+        State::Exited(ended) => assert_eq!((ended.code, ended.unseen, ended.at_ms), (5, false, 9)),
+        State::Running => panic!("it is gone"),
+    }
+    let seen = [acknowledged.recv().await, acknowledged.recv().await];
+    assert_eq!(seen, [Some(8), Some(7)], "a stranger's is passed on, this one is on record first");
 }
 
 /// Without a keeper a container goes on writing: its FIFO has a reader as long as it lives itself.
