@@ -7,9 +7,13 @@ use super::state::Agent;
 use crate::{
     runtime::spec::Qos,
     streams::{NodePage, Target},
-    views::{ContainerSubject, LogFiles, Page, PodSubject, Subject},
+    views::{ContainerSubject, LogFiles, Page, PodSubject, Subject, VolumeSubject},
 };
-use limpet_agent_core::plan::{self, container_id};
+use limpet_agent_core::{
+    api,
+    plan::{self, container_id},
+    volumes::claimed,
+};
 use limpet_protocol::ItemKind;
 use serde_json::{Value, json};
 
@@ -64,6 +68,21 @@ impl Agent {
         .into_bytes()
     }
 
+    /// The pod's volumes that have a size of their own to tell: claims, and the directories that go with it.
+    fn volumes_of(&self, uid: &str, pod: &api::Pod) -> Vec<VolumeSubject> {
+        let own = pod.spec.volumes.iter().filter(|v| v.empty_dir.is_some()).map(|v| VolumeSubject {
+            name: v.name.clone(),
+            claim: None,
+            dir: crate::volumes::dir(&self.options.paths.data, uid, "empty-dir", &v.name),
+        });
+        let claimed = claimed(pod, self.sync.items()).into_iter().map(|c| VolumeSubject {
+            name: c.volume,
+            claim: Some(c.claim),
+            dir: c.path.into(),
+        });
+        own.chain(claimed).collect()
+    }
+
     /// Everything that the pages show, as of now.
     fn subject(&self) -> Subject {
         let cgroups = self.hands.runtime.cgroups();
@@ -89,6 +108,7 @@ impl Agent {
                 group: cgroups.pod_group(class, pod.uid),
                 start_ms: self.pods.start_ms_of(pod.uid),
                 containers: containers.collect(),
+                volumes: self.volumes_of(pod.uid, &pod.object),
             }
         });
         Subject {

@@ -45,6 +45,7 @@ pub struct Fs {
     pub used: u64,
     pub inodes: u64,
     pub inodes_free: u64,
+    pub inodes_used: u64,
 }
 
 /// The kernel counts CPU time in hundredths of a second for everybody.
@@ -147,6 +148,7 @@ pub fn file_system(dir: &Path) -> Fs {
         used: blocks((s.blocks() as u64).saturating_sub(s.blocks_free() as u64)),
         inodes: s.files() as u64,
         inodes_free: s.files_free() as u64,
+        inodes_used: (s.files() as u64).saturating_sub(s.files_free() as u64),
     }
 }
 

@@ -10,10 +10,12 @@ mod resource;
 mod samples;
 mod summary;
 mod text;
+mod volumes;
 
 pub use files::LogFiles;
 pub use own::Counters;
 pub use samples::Samples;
+pub use volumes::VolumeSubject;
 
 use crate::{
     device::{
@@ -48,6 +50,7 @@ pub struct PodSubject {
     pub group: String,
     pub start_ms: u64,
     pub containers: Vec<ContainerSubject>,
+    pub volumes: Vec<VolumeSubject>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -107,6 +110,8 @@ pub struct PodMeasured {
     pub network: Option<Interface>,
     /// In the order of the subject's containers; those that do not run are empty.
     pub containers: Vec<ContainerMeasured>,
+    /// In the order of the subject's volumes.
+    pub volumes: Vec<Option<Fs>>,
 }
 
 #[derive(Default)]
@@ -118,7 +123,11 @@ pub struct ContainerMeasured {
 
 /// The page's text. Takes a second when it needs a rate and nobody asked lately.
 pub async fn render(page: Page, subject: Subject, cgroups: Cgroups, samples: &Samples) -> Result<Vec<u8>, String> {
-    let disks = matches!(page, Page::Summary(false) | Page::Cadvisor);
+    let disks = match page {
+        Page::Summary(false) | Page::Cadvisor => Disks::Walk,
+        Page::Own => Disks::Claims,
+        _ => Disks::None,
+    };
     let mut measured = blocking(&subject, &cgroups, disks).await?;
     if page.wants_rates() && !samples.add(&subject, &measured) {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -129,20 +138,30 @@ pub async fn render(page: Page, subject: Subject, cgroups: Cgroups, samples: &Sa
     Ok(match page {
         Page::Summary(small) => summary::page(&subject, &measured, &rates, small),
         Page::Usage => summary::usage(&subject, &measured, &rates),
-        Page::Own => own::page(&subject),
+        Page::Own => own::page(&subject, &measured),
         Page::Resource => resource::page(&subject, &measured),
         Page::Cadvisor => cadvisor::page(&subject, &measured),
     })
 }
 
+/// How much of the disk is looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Disks {
+    None,
+    /// The file systems of claims.
+    Claims,
+    /// And what containers and pods have written.
+    Walk,
+}
+
 /// Many small reads: beside the loop, not in it.
-async fn blocking(subject: &Subject, cgroups: &Cgroups, disks: bool) -> Result<Measured, String> {
+async fn blocking(subject: &Subject, cgroups: &Cgroups, disks: Disks) -> Result<Measured, String> {
     let (subject, cgroups) = (subject.clone(), cgroups.clone());
     let work = tokio::task::spawn_blocking(move || measure(&subject, &cgroups, disks));
     work.await.map_err(|e| format!("the node's counters cannot be read: {e}"))
 }
 
-fn measure(subject: &Subject, cgroups: &Cgroups, disks: bool) -> Measured {
+fn measure(subject: &Subject, cgroups: &Cgroups, disks: Disks) -> Measured {
     let mut interfaces = machine::interfaces();
     let pods = subject.pods.iter().map(|pod| {
         let one = |c: &ContainerSubject| {
@@ -150,7 +169,7 @@ fn measure(subject: &Subject, cgroups: &Cgroups, disks: bool) -> Measured {
             if c.running {
                 measured.stats = cgroups.stats(&format!("{}/{}", pod.group, c.id));
             }
-            if disks {
+            if disks == Disks::Walk {
                 let root = rt::writable_layer(&subject.data_dir, &pod.uid, &c.id);
                 measured.root_bytes = files::bytes_below(&root);
                 let log = logs::file(&subject.data_dir, &pod.uid, &c.name, c.attempt);
@@ -162,6 +181,10 @@ fn measure(subject: &Subject, cgroups: &Cgroups, disks: bool) -> Measured {
             stats: cgroups.stats(&pod.group),
             network: machine::pod_interface(&interfaces, &rt::sandbox::host_link(&pod.uid)).filter(|_| !pod.host_network),
             containers: pod.containers.iter().map(one).collect(),
+            volumes: match disks {
+                Disks::None => Vec::new(),
+                _ => pod.volumes.iter().map(|volume| volumes::measure(volume, disks == Disks::Walk)).collect(),
+            },
         }
     });
     let pods = pods.collect();

@@ -2,7 +2,7 @@
 //!
 //! In: the subject, /proc/self. Out: Prometheus text.
 
-use super::{Subject, text::Text};
+use super::{Measured, Subject, text::Text, volumes};
 
 /// What the agent's loop counts as it goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Counters {
     pub link_received: u64,
 }
 
-pub fn page(subject: &Subject) -> Vec<u8> {
+pub fn page(subject: &Subject, measured: &Measured) -> Vec<u8> {
     let mut t = Text::default();
     let c = &subject.counters;
     t.family("kubelet_node_name", "gauge", "[STABLE] The node's name. The count is always 1.");
@@ -68,6 +68,7 @@ pub fn page(subject: &Subject) -> Vec<u8> {
         t.sample("prober_probe_total", &[("result", result)], value);
     }
     t.one("limpet_hub_connected", "gauge", "Whether the node has a session with the hub.", u8::from(c.connected));
+    volumes::metrics(&mut t, &subject.pods, &measured.pods);
     board(&mut t);
     process(&mut t, subject);
     t.into_bytes()

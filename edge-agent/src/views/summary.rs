@@ -2,7 +2,7 @@
 //!
 //! In: the subject, measurements, rates. Out: JSON.
 
-use super::{Measured, PodSubject, Subject, samples::Rates};
+use super::{Measured, PodSubject, Subject, samples::Rates, volumes};
 use crate::device::{
     cgroups::Stats,
     machine::{Fs, Interface},
@@ -85,6 +85,10 @@ fn pod(pod: &PodSubject, at: usize, measured: &Measured, rates: &Rates, time: &s
             value["network"] = network;
         }
         value["ephemeral-storage"] = file_system(&measured.fs, time, Some(disk_bytes));
+        let volumes = volumes::summary(pod, m, time);
+        if !volumes.is_empty() {
+            value["volume"] = volumes.into();
+        }
         value["process_stats"] = json!({"process_count": m.stats.usage.pids.unwrap_or(0)});
     }
     value

@@ -125,6 +125,29 @@ pub fn reads(pod: &api::Pod, key: &ItemKey) -> bool {
     })
 }
 
+/// A volume of a pod that is a claim with a directory of this node behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// As in the pod's spec.
+    pub volume: String,
+    pub claim: String,
+    pub path: String,
+}
+
+/// The claims of a pod that are bound. Block devices are none: they have no file system of their own to tell of.
+pub fn claimed(pod: &api::Pod, items: &Items) -> Vec<Claimed> {
+    let one = |volume: &Volume| {
+        let (claim, _) = volume.claim(&pod.metadata.name)?;
+        let spec = items.read::<api::PersistentVolume>(ItemKind::Claim, &pod.metadata.namespace, &claim)?.spec;
+        if spec.volume_mode == "Block" {
+            return None;
+        }
+        let path = spec.host_path.map(|h| h.path).or_else(|| spec.local.map(|l| l.path))?;
+        Some(Claimed { volume: volume.name.clone(), claim, path })
+    };
+    pod.spec.volumes.iter().filter_map(one).collect()
+}
+
 /// Name of the token item of a projection: `<pod uid>.<volume>.<index>`.
 pub fn token_key(pod: &api::Pod, volume: &str, index: usize) -> ItemKey {
     let name = format!("{}.{volume}.{index}", pod.metadata.uid);

@@ -68,6 +68,12 @@ fn claims_are_the_volumes_behind_them() {
     assert_eq!(content(claim("plain")), Ok(VolumeContent::HostPath { path: "/v/plain".into(), kind: String::new() }));
     assert_eq!(content(claim("block")), Ok(VolumeContent::Block { path: "/dev/x".into() }));
     assert_eq!(content(json!({"name": "own", "ephemeral": {"volumeClaimTemplate": {}}})), Ok(persistent("/v/own", false)));
+    let volume = |name: &str, claim: &str| json!({"name": name, "persistentVolumeClaim": {"claimName": claim}});
+    let object = json!({"metadata": {"name": "p", "namespace": "default", "uid": "u"}, "spec": {"volumes": [volume("a", "made"),
+        volume("b", "local"), volume("c", "block"), volume("d", "none"), volume("e", "far"), {"name": "f", "emptyDir": {}}]}});
+    let told = claimed(&api::parse(object.to_string().as_bytes()).unwrap(), &items);
+    let told: Vec<(&str, &str, &str)> = told.iter().map(|c| (&*c.volume, &*c.claim, &*c.path)).collect();
+    assert_eq!(told, [("a", "made", "/v/made"), ("b", "local", "/v/local")]);
     assert!(content(claim("none")).unwrap_err().contains("is not bound"));
     assert!(content(claim("far")).unwrap_err().contains("cannot mount"));
 }
