@@ -106,6 +106,11 @@ pub struct Config {
     pub image_pulls_at_once: Option<usize>,
     /// Images that no pod has wanted for so long are removed; never because of their age when absent.
     pub image_unused_seconds_max: Option<u64>,
+    /// Percent of the disk in use from which images go that no pod wants (100: never for this), and at which that ends.
+    #[serde(rename = "imageGCHighThresholdPercent")]
+    pub image_gc_high_threshold_percent: u64,
+    #[serde(rename = "imageGCLowThresholdPercent")]
+    pub image_gc_low_threshold_percent: u64,
     /// Of all pulls together.
     pub image_pull_bytes_per_second: Option<u64>,
 }
@@ -150,6 +155,8 @@ impl Default for Config {
             image_policies: Vec::new(),
             image_pulls_at_once: None,
             image_unused_seconds_max: None,
+            image_gc_high_threshold_percent: 85,
+            image_gc_low_threshold_percent: 80,
             image_pull_bytes_per_second: None,
         }
     }
@@ -222,6 +229,12 @@ impl Config {
         if self.image_unused_seconds_max.is_some_and(|seconds| seconds < 120) {
             return Err("imageUnusedSecondsMax must be at least 120".into());
         }
+        let (high, low) = (self.image_gc_high_threshold_percent, self.image_gc_low_threshold_percent);
+        if high > 100 || low >= high {
+            return Err(format!(
+                "imageGCHighThresholdPercent ({high}) must be at most 100 and imageGCLowThresholdPercent ({low}) less than it"
+            ));
+        }
         for (signal, amount) in &self.eviction_hard {
             let known = Signal::ALL.iter().any(|s| s.name() == signal);
             if !known || Threshold::parse(amount).is_none() {
@@ -288,6 +301,10 @@ mod tests {
             (r#"{"runtimes": {"crun": {"program": "/usr/bin/crun", "arguments": ["--cgroup-manager=disabled"]}}}"#, None),
             (r#"{"runtimes": {"crun": {"program": "crun"}}}"#, Some("must be an absolute path")),
             (r#"{"runtimes": {"limpet": {"program": "/crun"}}}"#, Some("cannot be a handler")),
+            (r#"{"imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 0}"#, None),
+            (r#"{"imageGCHighThresholdPercent": 101}"#, Some("must be at most 100")),
+            (r#"{"imageGCHighThresholdPercent": 80}"#, Some("less than it")),
+            (r#"{"imageGCLowThresholdPercent": -1}"#, Some("expected u64")),
             ("[", Some("EOF")),
         ] {
             let path = std::env::temp_dir().join(format!("limpet-config-{}", std::process::id()));

@@ -69,14 +69,6 @@ pub fn disk_bytes_wanted(data: &Path) -> u64 {
     (all / 10).min(DISK_FREE_BYTES_WANTED)
 }
 
-/// Above this share in use, images that no pod wants are removed.
-const DISK_USED_PERCENT_MAX: u64 = 85;
-
-pub fn disk_is_filling(paths: &Paths) -> bool {
-    let (all, free) = device::disk_bytes(&paths.data);
-    all > 0 && (all - free.min(all)) * 100 / all > DISK_USED_PERCENT_MAX
-}
-
 pub fn host_facts(facts: &NodeFacts, answer: &JoinAnswer, config: &Config) -> HostFacts {
     let api = answer.api.first().and_then(|target| {
         Some((crate::link::http::host_of(target).to_string(), crate::link::http::port_of(target)?))

@@ -63,6 +63,8 @@ impl Agent {
             "cgroupRoot": config.cgroup_parent(&self.options.paths),
             "crashLoopBackOff": {"maxContainerRestartPeriod": format!("{}s", config.restart_back_off_seconds_max)},
             "nodeStatusReportFrequency": "0s", "registerNode": true, "serializeImagePulls": false,
+            "imageGCHighThresholdPercent": config.image_gc_high_threshold_percent,
+            "imageGCLowThresholdPercent": config.image_gc_low_threshold_percent,
         }})
         .to_string()
         .into_bytes()

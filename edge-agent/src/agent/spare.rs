@@ -4,14 +4,22 @@
 //! removal while the hub is away (what is gone might not come back).
 
 use super::state::Agent;
-use crate::images;
+use crate::{
+    device,
+    images::{self, Collected, ImageError},
+};
 use limpet_agent_core::{
     Input,
     metered::Traffic,
-    spare::{self, Idle, PULL_IMAGES},
+    spare::{self, Idle, Marks, PULL_IMAGES},
 };
 use limpet_protocol::ItemKind;
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    cell::Cell,
+    collections::BTreeSet,
+    rc::Rc,
+    time::Duration,
+};
 use tokio::task::JoinHandle;
 
 /// Between attempts for an image that cannot be had: kubelet's for those of pods.
@@ -23,6 +31,21 @@ pub struct Spare {
     asked: Vec<String>,
     fetching: Option<JoinHandle<()>>,
     idle: Idle,
+    /// Images are being removed one by one.
+    collecting: Rc<Cell<bool>>,
+}
+
+/// On a full disk this comes every ten minutes: a line that says nothing would still be written.
+pub(super) fn said(done: &Result<Collected, ImageError>) {
+    match done {
+        Ok(gone) if gone.busy => log::debug!("images: a pull is under way, so nothing is removed"),
+        Ok(gone) if gone.images == 0 => {}
+        Ok(gone) => {
+            let (removed, kept) = (gone.images, gone.last_of_their_kind);
+            log::info!("images: {removed} that no pod wants were removed; {kept} stay, as no registry says it has them");
+        }
+        Err(e) => log::warn!("{e}"),
+    }
 }
 
 impl Agent {
@@ -87,16 +110,40 @@ impl Agent {
         keep
     }
 
-    /// Removes what nobody has wanted for as long as the configuration says.
-    pub(super) fn drop_idle_images(&mut self) {
-        let Some(age_s) = self.options.config.image_unused_seconds_max.filter(|_| self.lanes.is_some()) else { return };
+    /// Removes what nobody has wanted for as long as the configuration says, and while the disk is filling what has been of no
+    /// use for longest.
+    pub(super) fn drop_spare_images(&mut self) {
+        let config = &self.options.config;
+        let age_ms = config.image_unused_seconds_max.map_or(u64::MAX, |seconds| seconds.saturating_mul(1000));
+        let marks = Marks { high: config.image_gc_high_threshold_percent, low: config.image_gc_low_threshold_percent };
         let mut keep = self.wanted_images();
         let wanted: BTreeSet<String> = keep.iter().filter_map(|name| Some(self.hands.images.find(name)?.id.clone())).collect();
         let here = self.hands.images.list();
         let now_ms = self.clock.mono_ms();
         let look = here.iter().map(|image| (image.id.as_str(), wanted.contains(&image.id)));
-        let old = self.spare.idle.look(now_ms, age_s.saturating_mul(1000), look);
-        if !old.is_empty() {
+        let old = self.spare.idle.look(now_ms, age_ms, look);
+        // While the hub is away nothing comes back: then only a shortage (`relieve`) is worth an image.
+        if self.lanes.is_none() {
+            return;
+        }
+        let data = self.options.paths.data.clone();
+        let disk = move || device::disk_bytes(&data);
+        let (all, free) = disk();
+        if marks.is_reached(all, free) {
+            if self.spare.collecting.replace(true) {
+                return;
+            }
+            let (images, flag) = (self.hands.images.clone(), self.spare.collecting.clone());
+            let order = self.spare.idle.oldest_first();
+            tokio::task::spawn_local(async move {
+                let enough = || {
+                    let (all, free) = disk();
+                    marks.is_enough(all, free)
+                };
+                said(&images.collect_until(&keep, order, enough).await);
+                flag.set(false);
+            });
+        } else if !old.is_empty() {
             keep.extend(here.into_iter().map(|image| image.id).filter(|id| !old.contains(id)));
             self.collect(keep);
         }

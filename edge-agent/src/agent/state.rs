@@ -9,6 +9,7 @@ use super::{
     act::{Extras, Hands, container_id},
     manifests, node,
     released::Removals,
+    spare,
     start::{Replayed, Stop},
     update::Updating,
 };
@@ -400,12 +401,7 @@ impl Agent {
             self.say_of_node(&said);
         }
         self.tell_node(false);
-        // While the hub is away nothing comes back: then only a shortage (`relieve`) is worth an image.
-        if self.lanes.is_some() && node::disk_is_filling(&self.options.paths) {
-            self.collect_images();
-        } else {
-            self.drop_idle_images();
-        }
+        self.drop_spare_images();
     }
 
     pub(super) fn say_of_node(&mut self, said: &[(bool, String, String)]) {
@@ -434,18 +430,7 @@ impl Agent {
 
     pub(super) fn collect(&self, keep: BTreeSet<String>) {
         let images = self.hands.images.clone();
-        tokio::task::spawn_local(async move {
-            match images.collect(&keep).await {
-                Ok(gone) if gone.busy => log::debug!("images: a pull is under way, so nothing is removed"),
-                // On a full disk this comes every ten minutes: a line that says nothing would still be written.
-                Ok(gone) if gone.images == 0 => {}
-                Ok(gone) => {
-                    let (removed, kept) = (gone.images, gone.last_of_their_kind);
-                    log::info!("images: {removed} that no pod wants were removed; {kept} stay, as no registry says it has them");
-                }
-                Err(e) => log::warn!("{e}"),
-            }
-        });
+        tokio::task::spawn_local(async move { spare::said(&images.collect(&keep).await) });
     }
 
     fn tell_host(&mut self) {

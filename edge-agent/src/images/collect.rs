@@ -13,7 +13,7 @@ use super::registry::Keyring;
 use super::store::Store;
 use futures_util::{StreamExt, stream};
 use limpet_oci::{Digest, Reference};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -57,6 +57,40 @@ impl Store {
         let files = self.0.files.clone();
         let layers = tokio::task::spawn_blocking(move || plan.sweep(&files)).await.unwrap_or(0);
         Ok(Collected { images, layers, last_of_their_kind, busy: false })
+    }
+
+    /// Removes images one by one, by their ids in this order, until `enough` says so. `keep` as for `collect`. A pull that comes
+    /// under way ends it.
+    pub async fn collect_until(
+        &self,
+        keep: &BTreeSet<String>,
+        order: Vec<String>,
+        enough: impl Fn() -> bool,
+    ) -> Result<Collected, ImageError> {
+        if order.is_empty() && !enough() {
+            // What belongs to no image.
+            return self.collect(keep).await;
+        }
+        let mut all = Collected::default();
+        let mut left: VecDeque<String> = order.into();
+        // Those that have to stay; what is gone must not be named any more, it would count as one that a pod waits for.
+        let mut last: Vec<String> = Vec::new();
+        while !enough() {
+            let Some(next) = left.pop_front() else { break };
+            let keep = keep.iter().chain(&left).chain(&last).cloned().collect();
+            let gone = self.collect(&keep).await?;
+            all.images += gone.images;
+            all.layers += gone.layers;
+            if gone.busy {
+                all.busy = all.images == 0;
+                break;
+            }
+            if gone.last_of_their_kind > 0 {
+                last.push(next);
+            }
+        }
+        all.last_of_their_kind = last.len();
+        Ok(all)
     }
 
     /// Of the images that nobody wants those that no registry says it has. Who answers that it wants to know who asks has it.

@@ -21,6 +21,7 @@ pub mod signature;
 mod store;
 mod unpack;
 
+pub use collect::Collected;
 pub use error::ImageError;
 pub use registry::{HubAccess, RegistryOptions};
 pub use store::{Image, Options, Policy, Store, Trust, Want, listed};

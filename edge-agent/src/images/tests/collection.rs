@@ -55,3 +55,28 @@ async fn collection_keeps_what_could_not_be_pulled_again() {
     let private = world.store.collect(&BTreeSet::from([server.name("gone:1")])).await.unwrap();
     assert_eq!((private.images, private.last_of_their_kind), (1, 0));
 }
+
+/// A disk that fills: one after the other in the order given, no more than is needed, and past the one that has no registry.
+#[tokio::test]
+async fn collection_ends_when_there_is_room() {
+    let server = Server::start();
+    let world = World::new(RegistryOptions::default());
+    let mut ids = Vec::new();
+    for name in ["pod", "gone", "b", "a", "c"] {
+        server.push(name, "1", &image_with(name));
+        ids.push(world.store.ensure(&want(&server.name(&format!("{name}:1")), Policy::IfNotPresent)).await.unwrap().id);
+    }
+    server.state.lock().unwrap().content.retain(|path, _| !path.starts_with("/v2/gone/"));
+    let there = || ["pod", "gone", "b", "a", "c"].map(|name| world.store.find(&server.name(&format!("{name}:1"))).is_some());
+    let keep = BTreeSet::from([server.name("pod:1")]);
+    let order = || ids[1..].to_vec();
+    let none = world.store.collect_until(&keep, order(), || true).await.unwrap();
+    assert_eq!((none.images, there()), (0, [true; 5]));
+    let two = world.store.collect_until(&keep, order(), || there()[3..] == [false, true]).await.unwrap();
+    assert_eq!((two.images, two.last_of_their_kind, two.busy), (2, 1, false));
+    assert_eq!(there(), [true, true, false, false, true]);
+    let left = vec![ids[1].clone(), ids[4].clone()];
+    let all = world.store.collect_until(&keep, left, || false).await.unwrap();
+    assert_eq!((all.images, all.last_of_their_kind), (1, 1));
+    assert_eq!(there(), [true, true, false, false, false]);
+}
