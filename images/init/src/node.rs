@@ -123,8 +123,8 @@ pub fn forget_token(slots: &Slots) -> Result<(), String> {
     mounts::with_system(slots.disk(), true, |at| blank_token(&at.join(FILE)))
 }
 
-/// In its place, so that power may go at any byte: the file's name, length and clusters stay, and what is left of a token is valid
-/// text and blanked at the next start. A file of another name would need three sectors of FAT to be written together.
+/// In its place, so that power may go at any byte: the file's name, length and clusters stay, and what is left of a token is
+/// valid text and blanked at the next start. A file of another name would need three sectors of FAT to be written together.
 fn blank_token(path: &Path) -> Result<(), String> {
     let told = |e: std::io::Error| format!("{}: {e}", path.display());
     let text = fs::read(path).map_err(told)?;
