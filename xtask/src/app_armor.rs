@@ -29,6 +29,8 @@ fn compile(work: &Path) -> Result<(), String> {
     // Neither this machine's settings nor its kernel nor a cache: the same bytes everywhere.
     let mut parser = Command::new(tree.join("sbin/apparmor_parser"));
     parser.args(["--config-file=/dev/null", "--skip-kernel-load", "--skip-read-cache", "--skip-cache", "--base"]);
-    parser.arg(tree.join("etc/apparmor.d")).arg("--ofile").arg(sh::root().join(TARGET)).arg(sh::root().join(SOURCE));
+    let rules = tree.join("etc/apparmor.d");
+    // Without knowing a kernel it would leave out all rules but those of files.
+    parser.arg(&rules).arg("--kernel-features").arg(rules.join("abi/3.0")).arg("--ofile").arg(sh::root().join(TARGET)).arg(sh::root().join(SOURCE));
     sh::status(&mut parser)
 }
