@@ -19,6 +19,8 @@ impl Agent {
     pub(super) fn link_event(&mut self, event: LinkEvent) {
         match event {
             LinkEvent::Up(lanes) => {
+                // The way may be another one than before, and so the board's address.
+                self.look_soon();
                 let hello = Hello {
                     agent_version: self.updating.version(),
                     boot_id: device::boot_id(),

@@ -87,7 +87,9 @@ pub fn primary_ips(towards: &[String]) -> Vec<String> {
 
 fn first_interface_ip() -> Option<IpAddr> {
     let all = nix::ifaddrs::getifaddrs().ok()?;
-    let addresses = all.filter_map(|i| i.address.and_then(|a| a.as_sockaddr_in().map(|s| IpAddr::V4(s.ip()))));
+    // Pods' own is nobody else's way to this board.
+    let others = all.filter(|i| i.interface_name != crate::net::BRIDGE);
+    let addresses = others.filter_map(|i| i.address.and_then(|a| a.as_sockaddr_in().map(|s| IpAddr::V4(s.ip()))));
     addresses.filter(|ip| !ip.is_loopback()).min()
 }
 
