@@ -31,6 +31,7 @@ fn compile(work: &Path) -> Result<(), String> {
     parser.args(["--config-file=/dev/null", "--skip-kernel-load", "--skip-read-cache", "--skip-cache", "--base"]);
     let rules = tree.join("etc/apparmor.d");
     // Without knowing a kernel it would leave out all rules but those of files.
-    parser.arg(&rules).arg("--kernel-features").arg(rules.join("abi/3.0")).arg("--ofile").arg(sh::root().join(TARGET)).arg(sh::root().join(SOURCE));
+    parser.arg(&rules).arg("--kernel-features").arg(rules.join("abi/3.0"));
+    parser.arg("--ofile").arg(sh::root().join(TARGET)).arg(sh::root().join(SOURCE));
     sh::status(&mut parser)
 }
