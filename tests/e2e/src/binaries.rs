@@ -156,11 +156,6 @@ pub fn cargo(words: &[&str], rust_flags: Option<&str>) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(words).current_dir(workspace()).stdin(Stdio::null());
-    // What cargo told this test of its own package: scripts that look at it would be run, and all after them built, once more.
-    let own = |name: &std::ffi::OsString| ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|p| name.to_string_lossy().starts_with(p));
-    for name in std::env::vars_os().map(|(name, _)| name).filter(own) {
-        command.env_remove(name);
-    }
     if let Some(flags) = rust_flags {
         command.env("RUSTFLAGS", flags);
     }
