@@ -99,11 +99,11 @@ fn fleets() -> Result<(), String> {
     sh::status(&mut command)
 }
 
-/// The tour in a process of its own, which finds what `build` has made.
+/// The tour in a process of its own, which finds what `build` has made. `build` puts another file in the place of this
+/// program's own, so it is started by the kernel's link to what runs here and not by its path.
 fn demo() -> Result<(), String> {
     demo::possible()?;
-    let own = std::env::current_exe().map_err(|e| format!("this program's own file: {e}"))?;
-    let mut command = Command::new(own);
+    let mut command = Command::new("/proc/self/exe");
     command.current_dir(sh::root()).args(["demo", "--check"]);
     ready(&mut command);
     sh::status(&mut command)
