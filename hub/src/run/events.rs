@@ -1,6 +1,8 @@
 //! Kubernetes Events of the hub's own parts.
 //!
-//! In: what happened to which object. Out: v1 Events, counted, combined and limited as the core's correlator says.
+//! In: what happened to which object. Out: Events, counted, combined and limited as the core's correlator says. The scheduler's are of
+//! events.k8s.io's form as upstream's are (`eventTime`, `series`), the controllers' of v1's (`lastTimestamp`, `count`): kubectl sorts by
+//! `lastTimestamp`, so what the scheduler says of a pod comes first.
 //! Never: fails anything: an Event that cannot be written is logged and forgotten.
 
 use super::{Api, Delete, Lead, Patch, clock};
@@ -8,7 +10,9 @@ use limpet_hub_core::{
     EventType, Regarding, Timestamp,
     events::{Correlator, Verdict},
     random_suffix,
+    schedule::SCHEDULER_NAME,
 };
+use limpet_objects::time::rfc3339_micro;
 use limpet_store::Store;
 use serde_json::{Value, json};
 use std::{
@@ -48,7 +52,7 @@ impl Recorder {
             Verdict::Drop => {}
             Verdict::New { key, message } => self.write(&key, regarding, type_, reason, &message, component).await,
             Verdict::Again { namespace, name, count, message } => {
-                let merge = json!({"count": count, "lastTimestamp": second(now), "message": message});
+                let merge = again(component, count, &message, now);
                 let ask = Patch {
                     resource: "/events".into(),
                     namespace: namespace.clone(),
@@ -137,7 +141,7 @@ fn object(
     if regarding.resource_version > 0 {
         involved["resourceVersion"] = json!(regarding.resource_version.to_string());
     }
-    json!({
+    let mut event = json!({
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {"name": format!("{name}.{suffix}"), "namespace": namespace},
@@ -145,13 +149,44 @@ fn object(
         "type": type_.as_str(),
         "reason": reason,
         "message": message,
-        "source": {"component": component},
         "reportingComponent": component,
-        "reportingInstance": "",
-        "firstTimestamp": second(now),
-        "lastTimestamp": second(now),
-        "count": 1,
-    })
+    });
+    let form = match action(component, reason) {
+        Some(action) => json!({
+            "action": action, "eventTime": rfc3339_micro(now), "reportingInstance": component, "source": {},
+        }),
+        None => json!({
+            "source": {"component": component},
+            "reportingInstance": "",
+            "firstTimestamp": second(now),
+            "lastTimestamp": second(now),
+            "count": 1,
+        }),
+    };
+    if let (Some(event), Value::Object(form)) = (event.as_object_mut(), form) {
+        event.extend(form);
+    }
+    event
+}
+
+/// What the scheduler did or tried, in upstream's words (kube-scheduler's `Eventf` calls); others do not say it.
+fn action(component: &str, reason: &str) -> Option<&'static str> {
+    match (component, reason) {
+        (SCHEDULER_NAME, "Scheduled") => Some("Binding"),
+        (SCHEDULER_NAME, "Preempted") => Some("Preempting"),
+        (SCHEDULER_NAME, _) => Some("Scheduling"),
+        _ => None,
+    }
+}
+
+/// What changes in an Event when the same has happened for the `count`th time.
+fn again(component: &str, count: u64, message: &str, now: Timestamp) -> Value {
+    match component {
+        SCHEDULER_NAME => {
+            json!({"series": {"count": count, "lastObservedTime": rfc3339_micro(now)}, "message": message})
+        }
+        _ => json!({"count": count, "lastTimestamp": second(now), "message": message}),
+    }
 }
 
 /// Deletes Events that are older than an hour.
@@ -189,4 +224,36 @@ fn last_seen(bytes: &[u8]) -> Option<i64> {
     let created = &event["metadata"]["creationTimestamp"];
     let parse = |v: &Value| v.as_str()?.parse::<Timestamp>().ok().map(|t| t.as_second());
     times.into_iter().filter_map(parse).max().or_else(|| parse(created))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn about() -> Regarding {
+        let (api_version, kind, namespace) = ("v1".into(), "Pod".into(), "default".into());
+        Regarding { api_version, kind, namespace, name: "web".into(), uid: "u".into(), resource_version: 7 }
+    }
+
+    #[test]
+    fn the_scheduler_speaks_in_events_k8s_io_and_controllers_in_v1() {
+        let now: Timestamp = "2026-11-23T10:00:00.123456Z".parse().unwrap();
+        let said = |reason, component| object(&about(), EventType::Normal, reason, "words", component, now);
+        let scheduled = said("Scheduled", SCHEDULER_NAME);
+        let times = |event: &Value| ["eventTime", "firstTimestamp", "lastTimestamp", "count"].map(|f| event[f].clone());
+        assert_eq!(times(&scheduled), [json!("2026-11-23T10:00:00.123456Z"), Value::Null, Value::Null, Value::Null]);
+        assert_eq!((&scheduled["action"], &scheduled["source"]), (&json!("Binding"), &json!({})));
+        assert_eq!(said("FailedScheduling", SCHEDULER_NAME)["action"], "Scheduling");
+        assert_eq!(said("Preempted", SCHEDULER_NAME)["action"], "Preempting");
+        let made = said("SuccessfulCreate", "replicaset-controller");
+        let second = json!("2026-11-23T10:00:00Z");
+        assert_eq!(times(&made), [Value::Null, second.clone(), second.clone(), json!(1)]);
+        assert!(made.get("action").is_none());
+        let series = again(SCHEDULER_NAME, 2, "words", now);
+        let expect = json!({"count": 2, "lastObservedTime": "2026-11-23T10:00:00.123456Z"});
+        assert_eq!((&series["series"], series.get("count")), (&expect, None));
+        assert_eq!(again("job-controller", 2, "words", now), json!({"count": 2, "lastTimestamp": second, "message": "words"}));
+        // Both ages are read.
+        assert_eq!(last_seen(scheduled.to_string().as_bytes()), last_seen(made.to_string().as_bytes()));
+    }
 }

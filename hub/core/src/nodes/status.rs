@@ -66,7 +66,12 @@ pub fn pod_report(view: &ObjectStore, node: &str, report: &PodReport) -> Effect 
             new.insert(key.into(), old[key].clone());
         }
     }
-    let conditions = merge_conditions(&old["conditions"], new.get("conditions"), &["PodScheduled"]);
+    let mut conditions = merge_conditions(&old["conditions"], new.get("conditions"), &["PodScheduled"]);
+    // The board has seen that it was placed, too: kubelet says of this condition as of its own which generation it saw.
+    let scheduled = conditions.as_array_mut().and_then(|all| all.iter_mut().find(|c| c["type"] == "PodScheduled"));
+    if let (Some(scheduled), Some(seen)) = (scheduled, new.get("observedGeneration")) {
+        scheduled["observedGeneration"] = seen.clone();
+    }
     new.insert("conditions".into(), conditions);
     patch(Pod::RESOURCE, &report.namespace, &report.name, &report.uid, &old, new)
 }
@@ -293,6 +298,11 @@ mod tests {
         assert_eq!(merge["conditions"], json!([scheduled, {"type": "Ready", "status": "True"}, gate]));
         assert_eq!((&merge["phase"], &merge["message"]), (&json!("Running"), &Value::Null));
         assert!(merge.as_object().unwrap().contains_key("message"), "what is no longer reported goes");
+        let new = json!({"phase": "Running", "observedGeneration": 2, "conditions": []});
+        let merge = merge_of(pod_report(&view, "n1", &report("u", new)));
+        let mut seen = scheduled.clone();
+        seen["observedGeneration"] = json!(2);
+        assert_eq!(merge["conditions"], json!([seen, gate]));
     }
 
     #[test]
