@@ -1,6 +1,7 @@
 //! Names of system calls and their numbers.
 //!
 //! In: nothing. Out: one text, `name x86_64 aarch64 arm`, comma-separated; `-` where an architecture has no such call.
+//! riscv64 has aarch64's numbers, those that the kernel gives to whoever brings none of its own, and differs in three calls.
 //! A text and not a table: it is read once for each container, and a table of pointers would cost twice the room.
 //! Numbers are those of the kernel's headers up to 6.17 (they never change).
 
@@ -97,12 +98,17 @@ pub const CALLS: &str = "\
     utimes 235 - 269, vfork 58 - 190, vhangup 153 58 111, vmsplice 278 75 343, vserver 236 - 313, wait4 61 260 114, \
     waitid 247 95 280, write 1 64 4, writev 20 66 146";
 
-/// Columns of `CALLS`.
+/// What only riscv64 has.
+const RISCV64: [(&str, u32); 2] = [("riscv_flush_icache", 259), ("riscv_hwprobe", 258)];
+/// What aarch64 has and riscv64, which came later, has not.
+const RISCV64_LACKS: &str = "renameat";
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Arch {
     X86_64,
     Aarch64,
     Arm,
+    Riscv64,
 }
 
 impl Arch {
@@ -113,6 +119,8 @@ impl Arch {
         Some(Arch::Aarch64)
     } else if cfg!(target_arch = "arm") {
         Some(Arch::Arm)
+    } else if cfg!(target_arch = "riscv64") {
+        Some(Arch::Riscv64)
     } else {
         None
     };
@@ -123,6 +131,16 @@ impl Arch {
             Arch::X86_64 => 0xc000_003e,
             Arch::Aarch64 => 0xc000_00b7,
             Arch::Arm => 0x4000_0028,
+            Arch::Riscv64 => 0xc000_00f3,
+        }
+    }
+
+    /// Which word after the name in `CALLS` is its number.
+    fn column(self) -> usize {
+        match self {
+            Arch::X86_64 => 0,
+            Arch::Aarch64 | Arch::Riscv64 => 1,
+            Arch::Arm => 2,
         }
     }
 }
@@ -132,14 +150,16 @@ pub struct Numbers(Vec<(&'static str, u32)>);
 
 impl Numbers {
     pub fn of(arch: Arch) -> Numbers {
-        let column = 1 + arch as usize;
+        let riscv64 = arch == Arch::Riscv64;
         let mut list: Vec<(&str, u32)> = CALLS
             .split(',')
             .filter_map(|entry| {
                 let mut words = entry.split_whitespace();
                 let name = words.next()?;
-                Some((name, words.nth(column - 1)?.parse().ok()?))
+                Some((name, words.nth(arch.column())?.parse().ok()?))
             })
+            .filter(|(name, _)| !riscv64 || *name != RISCV64_LACKS)
+            .chain(RISCV64.into_iter().filter(|_| riscv64))
             .collect();
         list.sort_unstable();
         Numbers(list)
@@ -152,5 +172,6 @@ impl Numbers {
 
 /// Whether any architecture has a call of this name: a profile may name calls of others.
 pub fn is_call(name: &str) -> bool {
-    CALLS.split(',').any(|entry| entry.split_whitespace().next() == Some(name))
+    let own = RISCV64.iter().any(|(known, _)| *known == name);
+    own || CALLS.split(',').any(|entry| entry.split_whitespace().next() == Some(name))
 }

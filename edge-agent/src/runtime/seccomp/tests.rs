@@ -40,7 +40,7 @@ fn run(code: &[sock_filter], call: Call) -> u32 {
 const ALLOW: u32 = 0x7fff_0000;
 const EPERM: u32 = 0x0005_0001;
 const ENOSYS: u32 = 0x0005_0026;
-const ARCHES: [Arch; 3] = [Arch::X86_64, Arch::Aarch64, Arch::Arm];
+const ARCHES: [Arch; 4] = [Arch::X86_64, Arch::Aarch64, Arch::Arm, Arch::Riscv64];
 
 #[test]
 fn the_default_profile_answers_as_docker_does_on_every_architecture() {
@@ -51,6 +51,8 @@ fn the_default_profile_answers_as_docker_does_on_every_architecture() {
         ("futex_time64", 0, ALLOW, ALLOW),
         ("mmap2", 0, ALLOW, ALLOW),
         ("set_tls", 0, ALLOW, ALLOW),
+        ("riscv_flush_icache", 0, ALLOW, ALLOW),
+        ("riscv_hwprobe", 0, ALLOW, ALLOW),
         ("ugetrlimit", 0, ALLOW, ALLOW),
         ("mount", 0, EPERM, ALLOW),
         ("unshare", 0, EPERM, ALLOW),
@@ -114,11 +116,27 @@ fn numbers_are_the_kernels() {
     for entry in CALLS.split(',') {
         assert_eq!(entry.split_whitespace().count(), 4, "{entry}");
     }
-    for (arch, read, clone) in [(Arch::X86_64, 0, 56), (Arch::Aarch64, 63, 220), (Arch::Arm, 3, 120)] {
+    for (arch, read, clone) in
+        [(Arch::X86_64, 0, 56), (Arch::Aarch64, 63, 220), (Arch::Arm, 3, 120), (Arch::Riscv64, 63, 220)]
+    {
         let numbers = Numbers::of(arch);
         assert_eq!((numbers.get("read"), numbers.get("clone")), (Some(read), Some(clone)));
     }
-    assert!(is_call("cacheflush") && !is_call("frobnicate"));
+    assert!(is_call("cacheflush") && is_call("riscv_hwprobe") && !is_call("frobnicate"));
+}
+
+/// asm-generic/unistd.h is for whoever brings no numbers of its own; what differs is in each one's asm/unistd.h.
+#[test]
+fn riscv64_has_the_generic_numbers_but_for_three_calls() {
+    let (ours, theirs) = (Numbers::of(Arch::Riscv64), Numbers::of(Arch::Aarch64));
+    let names = || CALLS.split(',').filter_map(|entry| entry.split_whitespace().next());
+    let differ: Vec<&str> = names().filter(|name| ours.get(name) != theirs.get(name)).collect();
+    assert_eq!(differ, ["renameat"]);
+    assert_eq!((ours.get("renameat"), ours.get("renameat2")), (None, Some(276)));
+    for (name, number) in [("riscv_hwprobe", 258), ("riscv_flush_icache", 259)] {
+        assert_eq!((ours.get(name), theirs.get(name)), (Some(number), None), "{name}");
+        assert!(names().all(|other| ours.get(other) != Some(number)), "{name} is alone at its number");
+    }
 }
 
 #[test]
