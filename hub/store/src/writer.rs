@@ -74,6 +74,17 @@ struct Group {
     /// Newest state of the keys in `events`.
     newest: HashMap<Arc<Key>, Option<Record>>,
     replies: Vec<(Reply, std::ops::Range<usize>)>,
+    /// Refused by what this group writes: true for readers, and told, once that is durable and can be read.
+    refused: Vec<(Reply, StoreError)>,
+}
+
+impl Group {
+    fn refuse(&mut self, reply: Reply, error: StoreError) {
+        match self.events.is_empty() {
+            true => drop(reply.send(Err(error))),
+            false => self.refused.push((reply, error)),
+        }
+    }
 }
 
 impl Writer {
@@ -154,8 +165,7 @@ impl Writer {
     /// Checks all writes of one request against memory and the group so far; takes all of them or none.
     fn stage(&mut self, group: &mut Group, checks: &[Check], writes: Vec<Write>, reply: Reply) {
         if let Err(error) = checks.iter().try_for_each(|check| self.holds(group, check)) {
-            let _ = reply.send(Err(error));
-            return;
+            return group.refuse(reply, error);
         }
         let (start, revision) = (group.events.len(), self.revision + group.events.len() as u64);
         let mut undo: Vec<(Arc<Key>, Option<Option<Record>>)> = Vec::new();
@@ -185,7 +195,7 @@ impl Writer {
                 None => group.newest.remove(&key),
             };
         }
-        let _ = reply.send(Err(error));
+        group.refuse(reply, error);
     }
 
     /// The newest state of a key: of the group's, if it is in there.
@@ -259,6 +269,10 @@ impl Writer {
             let records = || group.events[range].iter().map(|e| e.record.clone()).collect();
             // A caller that went away does not undo its write.
             let _ = reply.send(outcome.clone().map(|()| records()));
+        }
+        for (reply, error) in group.refused {
+            // What refused them may never have been written: then the disk's trouble is the reason.
+            let _ = reply.send(Err(outcome.as_ref().err().cloned().unwrap_or(error)));
         }
     }
 

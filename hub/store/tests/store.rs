@@ -41,6 +41,7 @@ both!(
     the_past_can_be_listed_as_it_was,
     what_has_left_the_window_cannot_be_listed,
     checks_hold_in_the_same_moment,
+    who_was_refused_finds_what_refused_him,
 );
 
 async fn expectations_are_checked_and_the_revision_is_in_the_bytes(world: World) {
@@ -293,4 +294,39 @@ async fn checks_hold_in_the_same_moment(world: World) {
     let missing = store.write_if(vec![gone], vec![put("/pods", "d", "c", Expect::Absent, "1")]).await;
     assert!(matches!(missing, Err(StoreError::NotFound(_))));
     assert_eq!(store.count("/pods"), 1);
+}
+
+/// Who tries again at once, by what can be read then, must not run against the same wall until the disk is ready.
+async fn who_was_refused_finds_what_refused_him(world: World) {
+    let store = world.open().await;
+    for round in 0..20 {
+        let name = format!("n{round}");
+        let key = Key::new("/pods", "d", &name);
+        let asks = |write: &dyn Fn(usize) -> Write| {
+            let asks = (0..20).map(|at| tokio::spawn({
+                let (store, key, write) = (store.clone(), key.clone(), write(at));
+                async move {
+                    let answer = store.write(write).await;
+                    (answer, store.get(&key).map(|record| record.revision))
+                }
+            }));
+            asks.collect::<Vec<_>>()
+        };
+        for ask in asks(&|_| put("/pods", "d", &name, Expect::Absent, "1")) {
+            let (answer, seen) = ask.await.unwrap();
+            assert!(matches!(answer, Ok(_) | Err(StoreError::Exists(_))), "{answer:?}");
+            assert!(seen.is_some(), "refused by what cannot be read: {answer:?}");
+        }
+        let first = store.get(&key).unwrap().revision;
+        for ask in asks(&|_| put("/pods", "d", &name, Expect::Revision(first), "2")) {
+            let (answer, seen) = ask.await.unwrap();
+            assert!(matches!(answer, Ok(_) | Err(StoreError::Conflict { .. })), "{answer:?}");
+            assert!(seen > Some(first), "refused by what cannot be read: {answer:?}");
+        }
+        for ask in asks(&|_| delete("/pods", "d", &name)) {
+            let (answer, seen) = ask.await.unwrap();
+            assert!(matches!(answer, Ok(_) | Err(StoreError::NotFound(_))), "{answer:?}");
+            assert_eq!(seen, None, "refused by what can still be read: {answer:?}");
+        }
+    }
 }
