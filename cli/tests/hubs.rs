@@ -31,7 +31,7 @@ struct Hub {
 
 fn command(dir: &Path, etcd: &EtcdServer) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_limpet"));
-    let store = format!("etcd://127.0.0.1:{}", etcd.port);
+    let store = etcd.url();
     command.arg("hub").args(PORTS).args(["--store", &store]).arg("--data-dir").arg(dir).env_remove("LIMPET_LOG");
     command
 }

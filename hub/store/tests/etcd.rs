@@ -292,7 +292,7 @@ async fn prefixes_are_apart_and_copies_are_stores_of_their_own() {
     let Some(world) = World::etcd() else { return };
     let etcd = world.etcd.as_ref().unwrap();
     let a = connect(&world.dir.path().join("a"), etcd, "hub-a").await;
-    let url = format!("etcd://127.0.0.1:{}", etcd.port);
+    let url = etcd.url();
     let options = EtcdOptions::new(&url, &EtcdFiles::default(), "/limpet-2", "hub-a").unwrap();
     let other = Store::connect(&world.dir.path().join("b"), options, Options::default()).await.unwrap();
     let made = a.write(put("/pods", "d", "x", Expect::Absent, "1")).await.unwrap();

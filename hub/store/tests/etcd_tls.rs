@@ -10,12 +10,15 @@ mod support;
 use limpet_store::*;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use std::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
-use support::put;
+use support::{
+    etcd::{address, two_ports},
+    put,
+};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -30,7 +33,7 @@ fn papers(dir: &Path) {
     let usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     for (name, usages) in [("server", usages), ("client", vec![ExtendedKeyUsagePurpose::ClientAuth])] {
         let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec!["127.0.0.1".into(), "localhost".into()]).unwrap();
+        let mut params = CertificateParams::new(vec![address().to_string(), "127.0.0.1".into(), "localhost".into()]).unwrap();
         params.extended_key_usages = usages;
         std::fs::write(dir.join(format!("{name}.crt")), params.signed_by(&key, &issuer).unwrap().pem()).unwrap();
         std::fs::write(dir.join(format!("{name}.key")), key.serialize_pem()).unwrap();
@@ -43,12 +46,6 @@ struct Members {
     children: Vec<Child>,
 }
 
-fn free_ports() -> Vec<(u16, u16)> {
-    let listeners: Vec<_> = (0..6).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let ports: Vec<u16> = listeners.iter().map(|l| l.local_addr().unwrap().port()).collect();
-    ports.chunks(2).map(|pair| (pair[0], pair[1])).collect()
-}
-
 impl Members {
     /// `None`, and says so, without etcd.
     fn start(dir: &Path) -> Option<Members> {
@@ -57,7 +54,8 @@ impl Members {
             return None;
         }
         papers(dir);
-        let mut members = Members { dir: dir.into(), ports: free_ports(), children: Vec::new() };
+        let ports = (0..3).map(|_| two_ports()).map(|port| (port, port + 1)).collect();
+        let mut members = Members { dir: dir.into(), ports, children: Vec::new() };
         for at in 0..3 {
             let child = members.run(at);
             members.children.push(child);
@@ -67,11 +65,11 @@ impl Members {
     }
 
     fn run(&self, at: usize) -> Child {
-        let (client, peer) = self.ports[at];
+        let (own, (client, peer)) = (address(), self.ports[at]);
         let peers: Vec<String> =
-            self.ports.iter().enumerate().map(|(n, (_, peer))| format!("m{n}=http://127.0.0.1:{peer}")).collect();
-        let client = format!("https://127.0.0.1:{client}");
-        let peer = format!("http://127.0.0.1:{peer}");
+            self.ports.iter().enumerate().map(|(n, (_, peer))| format!("m{n}=http://{own}:{peer}")).collect();
+        let client = format!("https://{own}:{client}");
+        let peer = format!("http://{own}:{peer}");
         Command::new("etcd")
             .args(["--name", &format!("m{at}"), "--initial-cluster", &peers.join(",")])
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
@@ -88,7 +86,7 @@ impl Members {
 
     fn wait(&self, at: usize) {
         let ends = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", self.ports[at].0)).is_err() {
+        while TcpStream::connect((address(), self.ports[at].0)).is_err() {
             assert!(Instant::now() < ends, "member {at} does not answer");
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -105,7 +103,8 @@ impl Members {
     }
 
     fn url(&self) -> String {
-        let all: Vec<String> = self.ports.iter().map(|(client, _)| format!("127.0.0.1:{client}")).collect();
+        let own = address();
+        let all: Vec<String> = self.ports.iter().map(|(client, _)| format!("{own}:{client}")).collect();
         format!("etcd://{}", all.join(","))
     }
 
@@ -195,6 +194,6 @@ async fn each_member_may_die_and_strangers_are_refused() {
     );
     for refused in [nobody, stranger, deceived] {
         let told = refused.err().map(|e| e.to_string()).unwrap_or_default();
-        assert!(told.contains("127.0.0.1"), "{told}");
+        assert!(told.contains(&address().to_string()), "{told}");
     }
 }

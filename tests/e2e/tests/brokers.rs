@@ -191,11 +191,9 @@ fn two_hubs_at_one_broker() {
     test(0, &json!({}), |world| {
         let mut broker = Broker::take_over(world)?;
         let dir = world.slot.dir();
-        let free = || -> Result<u16> {
-            let any = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr());
-            any.map(|a| a.port()).map_err(|e| e.to_string())
-        };
-        let (client, peer) = (format!("http://127.0.0.1:{}", free()?), format!("http://127.0.0.1:{}", free()?));
+        let own = world.hub.address.clone();
+        let at = |port: u16| format!("{own}:{port}");
+        let (client, peer) = (format!("http://{}", at(2379)), format!("http://{}", at(2380)));
         let (data, cluster) = (format!("--data-dir={}", dir.join("etcd").display()), format!("--initial-cluster=default={peer}"));
         let flag = |name: &str, url: &str| format!("--{name}={url}");
         let words = [
@@ -225,7 +223,6 @@ fn two_hubs_at_one_broker() {
         fs::create_dir_all(&second).map_err(|e| e.to_string())?;
         sh("cp", ["-a", &world.hub.dir.join("pki").to_string_lossy(), &world.hub.dir.join("store.keys").to_string_lossy(),
             &second.to_string_lossy()])?;
-        let at = |port: u16| format!("{}:{port}", world.hub.address);
         let program = world.binaries.hub.display().to_string();
         let (data, api, registry) = (second.display().to_string(), at(7443), at(7000));
         let mut words = vec![program, "hub".into(), "--data-dir".into(), data, "--api-listen".into(), api];

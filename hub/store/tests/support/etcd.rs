@@ -1,14 +1,15 @@
 //! An etcd for one test.
 //!
-//! In: the installed `etcd` and `etcdctl`. Out: a running member on free ports, which can be killed, stopped and spoilt.
-//! Never: outlives its test.
+//! In: the installed `etcd` and `etcdctl`. Out: a running member at an address of this process, which can be killed, stopped and
+//! spoilt. Never: outlives its test.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, dead_code)]
 
 use std::{
-    net::{TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
@@ -16,12 +17,20 @@ use std::{
 pub struct EtcdServer {
     child: Child,
     pub port: u16,
-    peer: u16,
     args: Vec<String>,
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// A loopback address that no other process has: nobody takes a port there, not even while what listens is away. Connections to
+/// other loopback addresses come from 127.0.0.1. A process has 22 bits.
+pub fn address() -> Ipv4Addr {
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 64 + high % 64, middle, low)
+}
+
+/// This one and the next are nobody's yet.
+pub fn two_ports() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(2379);
+    NEXT.fetch_add(2, Ordering::Relaxed)
 }
 
 impl EtcdServer {
@@ -30,16 +39,16 @@ impl EtcdServer {
             eprintln!("skipped: etcd is not installed (cargo xtask setup)");
             return None;
         }
-        // Somebody else may take a free port first.
-        for _ in 0..20 {
-            let (port, peer) = (free_port(), free_port());
-            let mut args = vec![format!("--data-dir={}", dir.display())];
-            args.extend(more.iter().map(|a| (*a).to_owned()));
-            if let Some(child) = run(&args, port, peer) {
-                return Some(EtcdServer { child, port, peer, args });
-            }
-        }
-        panic!("etcd does not start");
+        let port = two_ports();
+        let mut args = vec![format!("--data-dir={}", dir.display())];
+        args.extend(more.iter().map(|a| (*a).to_owned()));
+        let child = run(&args, port).expect("etcd starts");
+        Some(EtcdServer { child, port, args })
+    }
+
+    /// For `--store`.
+    pub fn url(&self) -> String {
+        format!("etcd://{}:{}", address(), self.port)
     }
 
     pub fn kill(&mut self) {
@@ -57,7 +66,7 @@ impl EtcdServer {
     pub fn again(&mut self) {
         let ends = Instant::now() + Duration::from_secs(60);
         loop {
-            if let Some(child) = run(&self.args, self.port, self.peer) {
+            if let Some(child) = run(&self.args, self.port) {
                 self.child = child;
                 return;
             }
@@ -66,7 +75,7 @@ impl EtcdServer {
     }
 
     pub fn etcdctl(&self, args: &[&str]) -> String {
-        let endpoint = format!("--endpoints=127.0.0.1:{}", self.port);
+        let endpoint = format!("--endpoints={}:{}", address(), self.port);
         let done = Command::new("etcdctl").env("ETCDCTL_API", "3").arg(endpoint).args(args).output().unwrap();
         assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8_lossy(&done.stdout).into_owned()
@@ -74,8 +83,9 @@ impl EtcdServer {
 }
 
 /// Waits until it answers; `None` when it ended instead.
-fn run(args: &[String], port: u16, peer: u16) -> Option<Child> {
-    let (client, between) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer}"));
+fn run(args: &[String], port: u16) -> Option<Child> {
+    let own = address();
+    let (client, between) = (format!("http://{own}:{port}"), format!("http://{own}:{}", port + 1));
     let mut child = Command::new("etcd")
         .args(["--name", "t", "--listen-client-urls", &client, "--advertise-client-urls", &client])
         .args(["--listen-peer-urls", &between, "--initial-advertise-peer-urls", &between])
@@ -86,7 +96,7 @@ fn run(args: &[String], port: u16, peer: u16) -> Option<Child> {
         .spawn()
         .unwrap();
     let ends = Instant::now() + Duration::from_secs(60);
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+    while TcpStream::connect((own, port)).is_err() {
         if child.try_wait().unwrap().is_some() {
             return None;
         }

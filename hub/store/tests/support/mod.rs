@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, dead_code, unused_imports)]
 
-mod etcd;
+pub mod etcd;
 
 use limpet_store::*;
 pub use etcd::EtcdServer;
@@ -53,6 +53,6 @@ impl World {
 }
 
 pub fn options(etcd: &EtcdServer, writer: &str) -> EtcdOptions {
-    let url = format!("etcd://127.0.0.1:{}", etcd.port);
+    let url = etcd.url();
     EtcdOptions::new(&url, &EtcdFiles::default(), "/limpet", writer).unwrap()
 }

@@ -38,7 +38,7 @@ impl Proxy {
 }
 
 async fn carry(client: TcpStream, etcd: u16, cut: Arc<AtomicBool>) {
-    let Ok(server) = TcpStream::connect(("127.0.0.1", etcd)).await else { return };
+    let Ok(server) = TcpStream::connect((crate::support::etcd::address(), etcd)).await else { return };
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let answers = async move {
