@@ -3,10 +3,12 @@
 //! In: the volume's directory, medium, size, group. Out: a directory that any user of the pod may write.
 //! Never: empties what a running pod has written (a second call changes nothing).
 
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use std::io::{Error, Result};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Medium {
@@ -45,10 +47,24 @@ pub fn mount_tmpfs(dir: &Path, bytes: Option<u64>, mode: u32) -> Result<()> {
         options.push_str(&format!(",size={bytes}"));
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    let attempt = |options: &str| mount(Some("tmpfs"), dir, Some("tmpfs"), flags, Some(options));
-    attempt(&format!("{options},noswap"))
-        .or_else(|_| attempt(&options))
+    out_of_swap(&KNOWS_NOSWAP, &options, |options| mount(Some("tmpfs"), dir, Some("tmpfs"), flags, Some(options)))
         .map_err(|err| Error::other(format!("mount a tmpfs on {}: {}", dir.display(), err.desc())))
+}
+
+/// Linux 6.4 and newer.
+static KNOWS_NOSWAP: AtomicBool = AtomicBool::new(true);
+
+/// A kernel that does not know the word writes each attempt to its log, which many boards keep on their card: it is asked once.
+pub(super) fn out_of_swap(known: &AtomicBool, options: &str, attempt: impl Fn(&str) -> nix::Result<()>) -> nix::Result<()> {
+    if !known.load(Ordering::Relaxed) {
+        return attempt(options);
+    }
+    attempt(&format!("{options},noswap")).or_else(|err| {
+        attempt(options)?;
+        // Without the word it went well: that was all it did not know.
+        known.store(err != Errno::EINVAL, Ordering::Relaxed);
+        Ok(())
+    })
 }
 
 fn mount_huge_pages(dir: &Path, page_bytes: u64) -> Result<()> {

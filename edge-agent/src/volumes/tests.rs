@@ -209,6 +209,28 @@ fn memory_volumes_are_mounted_once_and_torn_down() {
 }
 
 #[test]
+fn a_kernel_without_noswap_is_asked_once() {
+    use nix::errno::Errno;
+    use std::{cell::RefCell, sync::atomic::AtomicBool};
+    // Each kernel: what it answers with the word and without; what two mounts ask of it.
+    let ask = |with: nix::Result<()>, without: nix::Result<()>| {
+        let (known, asked) = (AtomicBool::new(true), RefCell::new(Vec::new()));
+        let attempt = |options: &str| {
+            asked.borrow_mut().push(options.to_string());
+            if options.ends_with(",noswap") { with } else { without }
+        };
+        let results = [(); 2].map(|()| emptydir::out_of_swap(&known, "mode=777", attempt));
+        (results, asked.into_inner().join(" "))
+    };
+    let (old, none, full) = (Err(Errno::EINVAL), Err(Errno::ENOENT), Err(Errno::ENOMEM));
+    assert_eq!(ask(Ok(()), Ok(())), ([Ok(()); 2], "mode=777,noswap mode=777,noswap".into()));
+    assert_eq!(ask(old, Ok(())), ([Ok(()); 2], "mode=777,noswap mode=777 mode=777".into()));
+    // Nothing is learned from what goes wrong either way, or for another reason.
+    assert_eq!(ask(none, none), ([none; 2], "mode=777,noswap mode=777 mode=777,noswap mode=777".into()));
+    assert_eq!(ask(full, Ok(())), ([Ok(()); 2], "mode=777,noswap mode=777 mode=777,noswap mode=777".into()));
+}
+
+#[test]
 fn mountinfo_octal_is_read() {
     assert_eq!(unescape("/a\\040b\\134c"), "/a b\\c");
     assert_eq!(unescape("/plain\\"), "/plain\\");
