@@ -9,7 +9,7 @@ use std::{path::PathBuf, process::Command};
 /// (program or file that tells whether it is there, Debian package, why)
 pub type Package = (&'static str, &'static str, &'static str);
 
-const PACKAGES: &[Package] = &[
+pub const PACKAGES: &[Package] = &[
     ("ip", "iproute2", "network namespaces stand in for hosts"),
     ("setpriv", "util-linux", "ends everything when a test or the demo ends"),
     ("curl", "curl", "asks the hub and the workload; pushes the demo's image"),

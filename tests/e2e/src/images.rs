@@ -100,6 +100,10 @@ impl Target {
     fn curl(&self, words: &[&str]) -> Result<String> {
         let mut command = Command::new("curl");
         command.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "120"]);
+        if crate::wait::patience() > 1 {
+            // On a machine so slow, a handshake may take longer than a server waits for it.
+            command.args(["--retry", "5", "--retry-all-errors"]);
+        }
         if let Some((ca, certificate, key)) = &self.tls {
             command.arg("--cacert").arg(ca).arg("--cert").arg(certificate).arg("--key").arg(key);
         }

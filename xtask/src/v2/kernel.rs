@@ -13,7 +13,7 @@ use std::{
 
 const KERNEL: &str = "linux-image-cloud-amd64";
 const MODULES: &str = "virtio_pci virtio_blk virtio_rng ext4 overlay loop veth bridge nf_tables nft_chain_nat nft_nat nft_masq nft_ct \
-                       nft_numgen nft_reject_inet nft_reject_ipv4 nf_conntrack_netlink nft_fib_inet";
+                       nft_numgen nft_reject_inet nft_reject_ipv4 nf_conntrack_netlink nft_fib_inet tun fuse";
 /// The first process of the machine: drivers, then the disk, which containers can pivot away from.
 const INIT: &str = "#!/bin/busybox sh
 /bin/busybox --install -s /bin

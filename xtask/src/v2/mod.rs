@@ -6,17 +6,22 @@
 
 mod boot;
 mod kernel;
+mod results;
 mod tree;
 
 use crate::{dist, setup, sh};
-use limpet_e2e::{Binaries, binaries::as_from_a_shell};
+use limpet_e2e::{
+    Binaries,
+    binaries::{as_from_a_shell, leaf, target_dir},
+};
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
-use tree::Tree;
+use tree::{Program, Tree};
 
 const PACKAGES: &[setup::Package] = &[
     ("busybox", "busybox-static", "the emulated machine's userland"),
@@ -24,25 +29,39 @@ const PACKAGES: &[setup::Package] = &[
     ("mke2fs", "e2fsprogs", "its disk"),
     ("ldd", "libc-bin", "finds the libraries of programs"),
 ];
-/// What a program of `tests/e2e` starts.
-const PACKAGES_E2E: &[setup::Package] = &[
-    ("ip", "iproute2", "network namespaces stand in for hosts"),
-    ("setpriv", "util-linux", "ends everything when a test ends"),
-    ("curl", "curl", "asks the hub; pushes images"),
-    ("crun", "crun", "another runtime on the board"),
-    ("openssl", "openssl", "makes certificates"),
+/// What the machine itself and programs of `tests/e2e` start.
+const TOOLS_E2E: &[&str] = &[
+    "flock", "ip", "setpriv", "nsenter", "unshare", "mount", "umount", "losetup", "mke2fs", "e2fsck", "debugfs", "sfdisk",
+    "fsck.fat", "curl", "crun", "openssl", "nft", "mosquitto", "mosquitto_sub", "mosquitto_pub", "mosquitto_passwd",
+    "stdbuf", "docker-registry", "etcd", "etcdctl", "swtpm", "tinyproxy", "faketime", "xz", "zstd", "tar", "ssh",
+    "ssh-keygen", "gpg", "gpgv", "gpg-agent", "gpgconf",
 ];
-const TOOLS_E2E: &[&str] =
-    &["ip", "setpriv", "nsenter", "unshare", "mount", "umount", "losetup", "mke2fs", "curl", "crun", "openssl"];
-/// Where groups matter: limits, out of memory, pressure, resizes, adoption, another runtime.
-const USUAL_E2E: &[&str] = &["groups", "memory", "pods", "lifecycle", "pressure", "survival", "runtimes"];
-/// How much longer an emulated machine may take than the tests' own limits say.
+/// What those need that no library is; where it is not there, the test that needs it says so.
+const FOLDERS_E2E: &[(&str, &str)] = &[
+    ("/usr/libexec/coreutils", "usr/libexec/coreutils"),
+    ("/usr/lib/x86_64-linux-gnu/faketime", "lib/x86_64-linux-gnu/faketime"),
+    ("/usr/lib/ssl", "lib/ssl"),
+    ("/etc/ssl/openssl.cnf", "etc/ssl/openssl.cnf"),
+    ("/usr/share/tinyproxy", "usr/share/tinyproxy"),
+    ("/usr/lib/python3.11", "lib/python3.11"),
+];
+/// Where a test looks for it, or what it starts by another name.
+const PROGRAMS_E2E: &[(&str, &str)] = &[("/usr/sbin/sshd", "usr/sbin/sshd"), ("/usr/bin/python3.11", "usr/bin/python3")];
+/// Programs of `tests/e2e` that have no business there, and why.
+const NOT_THERE: &[(&str, &str)] = &[
+    ("os", "boots emulated boards, whose kernels have cgroup v2 alone"),
+    ("os_boards", "boots emulated boards, whose kernels have cgroup v2 alone"),
+    ("wifi", "boots an emulated board, whose kernel has cgroup v2 alone"),
+];
+/// Those that look at the whole machine: nothing beside them.
+const ALONE: &[&str] = &["memory", "pressure", "groups"];
+/// How much longer an emulated machine may take than the tests' own limits say; `LIMPET_E2E_PATIENCE` says another number.
 const PATIENCE: u32 = 10;
 
 #[derive(clap::Args)]
 pub struct Args {
     /// Only tests whose names contain this; without it those of the runtime. With --e2e: programs of tests/e2e/tests instead,
-    /// each perhaps as PROGRAM::TEST; without any: those about limits, pressure, survival and runtimes
+    /// each perhaps as PROGRAM::TEST; without any: all of them but those that boot a board themselves
     filter: Vec<String>,
     /// Hub, agent and kubectl end to end
     #[arg(long)]
@@ -58,70 +77,125 @@ pub fn run(args: &Args) -> Result<(), String> {
     let work = sh::root().join("target/v2");
     fs::create_dir_all(&work).map_err(|e| format!("{}: {e}", work.display()))?;
     let kernel = kernel::kernel(&work)?;
-    let (lines, minutes) = match args.e2e {
-        true => (end_to_end(&args.filter, &work)?, 240),
+    let (Plan { tree, alone, together }, minutes) = match args.e2e {
+        true => (end_to_end(&args.filter, &work)?, 600),
         false => (runtime(&args.filter, &work)?, 60),
     };
-    let Plan { tree, commands } = lines;
     tree.modules(&kernel)?;
-    let disk = tree.disk(&commands)?;
+    let disk = tree.disk(&alone, &together)?;
     let initrd = kernel::first_files(&work, &kernel)?;
-    boot::boot(&kernel.join("vmlinuz"), &initrd, &disk, Duration::from_secs(minutes * 60))
+    let logs = work.join("logs");
+    fs::create_dir_all(&logs).map_err(|e| format!("{}: {e}", logs.display()))?;
+    let results = boot::boot(&kernel.join("vmlinuz"), &initrd, &disk, &logs, Duration::from_secs(minutes * 60))?;
+    let wanted: Vec<String> = alone.into_iter().chain(together).map(|program| program.name).collect();
+    let (table, all) = results::judge(&wanted, &results);
+    println!("\n{table}(what each said: {})", logs.display());
+    if args.e2e && args.filter.is_empty() {
+        NOT_THERE.iter().for_each(|(name, why)| println!("{name:<16} not there: {why}"));
+    }
+    all
 }
 
-/// A root file system and what its machine does, a line each.
+/// A root file system and what its machine runs.
 struct Plan {
     tree: Tree,
-    commands: Vec<String>,
+    alone: Vec<Program>,
+    together: Vec<Program>,
 }
 
 fn runtime(filter: &[String], work: &Path) -> Result<Plan, String> {
     let tree = Tree::new(work)?;
-    tree.program(&test_program("limpet-agent", "limpet-agent")?, "test")?;
+    let built = test_programs("limpet-agent", &["--bin", "limpet-agent"])?;
+    tree.program(built.get("limpet-agent").ok_or("cargo named no test program of the agent")?, "test")?;
     let words = if filter.is_empty() { "runtime::".into() } else { filter.join(" ") };
-    Ok(Plan { tree, commands: vec![format!("/test --test-threads=1 {words}")] })
+    let program = Program { name: "runtime".into(), script: format!("/test --show-output --test-threads=1 {words}\n") };
+    Ok(Plan { tree, alone: vec![program], together: Vec::new() })
+}
+
+/// Every program of tests/e2e that can run there.
+fn all_programs() -> Result<Vec<String>, String> {
+    let dir = sh::root().join("tests/e2e/tests");
+    let entries = fs::read_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter(|e| e.path().join("main.rs").is_file() || e.path().extension().is_some_and(|ext| ext == "rs"))
+        .filter_map(|e| Some(e.path().file_stem()?.to_string_lossy().into_owned()))
+        .filter(|name| !NOT_THERE.iter().any(|(not, _)| not == name))
+        .collect();
+    names.sort();
+    Ok(names)
 }
 
 fn end_to_end(filter: &[String], work: &Path) -> Result<Plan, String> {
-    setup::packages(PACKAGES_E2E)?;
-    let usual = USUAL_E2E.iter().map(|name| (*name).to_string()).collect();
-    let wanted: Vec<String> = if filter.is_empty() { usual } else { filter.to_vec() };
+    setup::packages(setup::PACKAGES)?;
+    let wanted = if filter.is_empty() { all_programs()? } else { filter.to_vec() };
+    let targets: Vec<&str> = wanted.iter().flat_map(|word| ["--test", word.split("::").next().unwrap_or(word)]).collect();
+    let built = test_programs("limpet-e2e", &targets)?;
     let tree = Tree::new(work)?;
+    tools(&tree)?;
+    // Emulated processors are slow enough: these are built as they are for people.
+    let demo_web = Binaries::build("dev")?.demo_web;
+    let programs = [(dist::hub()?, "limpet"), (dist::agent()?, "limpet-agent"), (demo_web, "limpet-demo-web")];
+    for (path, name) in programs {
+        tree.program(&path, &format!("limpet/{name}"))?;
+    }
+    if built.contains_key("leaf") {
+        tree.program(&leaf()?, "limpet/limpet-leaf-host")?;
+    }
+    let patience = std::env::var("LIMPET_E2E_PATIENCE").ok().and_then(|times| times.parse().ok()).unwrap_or(PATIENCE);
+    let (mut alone, mut together) = (Vec::new(), Vec::new());
+    for word in wanted {
+        let (program, test) = word.split_once("::").unwrap_or((&word, ""));
+        let path = built.get(program).ok_or_else(|| format!("tests/e2e has no program {program}"))?;
+        tree.program(path, &format!("e2e/{program}"))?;
+        let script = format!(
+            "export LIMPET_BIN_DIR=/limpet LIMPET_E2E_PATIENCE={patience} RUST_BACKTRACE=0 CARGO_TARGET_DIR=/target\n\
+             exec /e2e/{program} --show-output --test-threads=1 {test}\n"
+        );
+        let row = if ALONE.contains(&program) { &mut alone } else { &mut together };
+        row.push(Program { name: word.clone(), script });
+    }
+    Ok(Plan { tree, alone, together })
+}
+
+/// kubectl, servers and clients of other people's making, Python with what was fetched for it.
+fn tools(tree: &Tree) -> Result<(), String> {
     for tool in TOOLS_E2E {
         let path = sh::find(tool).ok_or_else(|| format!("{tool} is not there: run `cargo xtask setup`"))?;
         tree.program(&path, &format!("usr/bin/{tool}"))?;
     }
     let kubectl = setup::kubectl_first().map_or_else(setup::kubectl_second, Ok)?;
     tree.program(&kubectl, "usr/bin/kubectl")?;
-    // Emulated processors are slow enough: these are built as they are for people.
-    let demo_web = Binaries::build("dev")?.demo_web;
-    for (path, name) in [(dist::hub()?, "limpet"), (dist::agent()?, "limpet-agent"), (demo_web, "limpet-demo-web")] {
-        tree.program(&path, &format!("limpet/{name}"))?;
+    for (from, to) in FOLDERS_E2E.iter().filter(|(from, _)| Path::new(from).exists()) {
+        tree.copy(Path::new(from), to)?;
     }
-    let mut commands =
-        vec![format!("export LIMPET_BIN_DIR=/limpet LIMPET_E2E_PATIENCE={PATIENCE} RUST_BACKTRACE=0"), "cd /tmp".into()];
-    for word in wanted {
-        let (program, test) = word.split_once("::").unwrap_or((&word, ""));
-        tree.program(&test_program("limpet-e2e", program)?, &format!("e2e/{program}"))?;
-        commands.push(format!("echo \"== {word}\"; /e2e/{program} --test-threads=1 {test}"));
+    for (from, to) in PROGRAMS_E2E.iter().filter(|(from, _)| Path::new(from).is_file()) {
+        tree.program(Path::new(from), to)?;
     }
-    Ok(Plan { tree, commands })
+    for name in ["amqtt", "grpc"] {
+        let folder = target_dir().join("tools").join(name);
+        if folder.is_dir() {
+            tree.copy(&folder, &format!("target/tools/{name}"))?;
+        }
+    }
+    // Where the test looks for it.
+    let plugin = sh::root().join("tests/e2e/tests/plugins");
+    tree.copy(&plugin, plugin.to_string_lossy().trim_start_matches('/'))
 }
 
-/// A package's tests of one target as one program.
-fn test_program(package: &str, target: &str) -> Result<PathBuf, String> {
+/// The test programs of a package, by name, from one call of cargo.
+fn test_programs(package: &str, targets: &[&str]) -> Result<BTreeMap<String, PathBuf>, String> {
     let mut command = Command::new("cargo");
-    command.args(["test", "--no-run", "--quiet", "-p", package, "--message-format=json"]).current_dir(sh::root());
-    command.args(if package == target { ["--bin", target] } else { ["--test", target] });
+    command.args(["test", "--no-run", "--quiet", "-p", package, "--message-format=json"]).args(targets).current_dir(sh::root());
     let output = as_from_a_shell(command.stderr(Stdio::inherit())).output().map_err(|e| format!("cannot start cargo: {e}"))?;
     if !output.status.success() {
-        return Err(format!("the tests of {package} ({target}) do not build"));
+        return Err(format!("the tests of {package} ({}) do not build", targets.join(" ")));
     }
-    let text = String::from_utf8_lossy(&output.stdout);
     let made = |line: &str| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        let ours = message["target"]["name"] == target && message["profile"]["test"] == true;
-        message["executable"].as_str().filter(|_| ours).map(PathBuf::from)
+        let name = message["target"]["name"].as_str()?.to_string();
+        let path = message["executable"].as_str().filter(|_| message["profile"]["test"] == true).map(PathBuf::from)?;
+        Some((name, path))
     };
-    text.lines().find_map(made).ok_or_else(|| "cargo named no test program".into())
+    Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(made).collect())
 }

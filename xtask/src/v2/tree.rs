@@ -1,6 +1,6 @@
 //! The emulated machine's root file system, and the disk that it is written to.
 //!
-//! In: programs of this machine, kernel modules, what to run. Out: an ext4 disk.
+//! In: programs and folders of this machine, kernel modules, what to run. Out: an ext4 disk.
 //! Never: a file of this machine that no program there needs.
 
 use crate::sh;
@@ -11,21 +11,50 @@ use std::{
     process::Command,
 };
 
-/// File systems as a board has them, the tests, the plug.
+/// File systems as a board has them, the programs by twos (some alone), the plug.
 const RUN: &str = "#!/bin/busybox sh
-export PATH=/usr/bin:/bin HOME=/root
+export PATH=/usr/bin:/bin:/usr/sbin HOME=/root
 mkdir -p /dev/pts /dev/shm; mount -t devpts dev /dev/pts; mount -t tmpfs shm /dev/shm
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t tmpfs run /run
+mkdir /run/sshd
 ip link set lo up; hostname board
-echo \"kernel $(uname -r), controllers: $(cat /sys/fs/cgroup/cgroup.controllers)\"
-failed=0
-COMMANDS
-echo \"limpet-v2-result $failed\"
+echo \"kernel $(uname -r), clock $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)\"
+echo \"controllers: $(cat /sys/fs/cgroup/cgroup.controllers)\"
+cd /tmp
+ALONE | xargs -r -n 1 /one.sh
+TOGETHER | xargs -r -n 1 -P 2 /one.sh
 sync
 poweroff -f
 ";
-const DISK: &str = "3G";
+/// What one says is heard in one piece, after its end.
+const ONE: &str = "#!/bin/busybox sh
+name=$1
+log=/var/log/programs/$name
+echo \"limpet-v2: $name runs since $(date +%s)\"
+begun=$(date +%s)
+timeout -s KILL SECONDS sh /programs/$name < /dev/null > $log 2>&1
+code=$?
+(
+    flock 9 2> /dev/null
+    echo \"limpet-v2: $name begins\"
+    cat $log
+    echo
+    echo \"limpet-v2: $name ends $code $(($(date +%s) - begun))\"
+) 9> /run/console
+";
+const DISK: &str = "6G";
+/// No program may take the others' time for ever.
+const PROGRAM_SECONDS_MAX: u32 = 3600;
+
+const PEOPLE: &str =
+    "root:x:0:0:root:/root:/bin/sh\nsshd:x:100:65534::/run/sshd:/bin/false\nnobody:x:65534:65534::/:/bin/false\n";
+
+/// What the machine calls it, and how it is run.
+pub struct Program {
+    pub name: String,
+    pub script: String,
+}
 
 pub struct Tree {
     dir: PathBuf,
@@ -37,7 +66,10 @@ impl Tree {
     pub fn new(work: &Path) -> Result<Tree, String> {
         let tree = Tree { dir: work.join("tree"), disk: work.join("disk") };
         let _ = fs::remove_dir_all(&tree.dir);
-        for dir in ["bin", "lib64", "etc", "proc", "sys", "dev", "tmp", "run", "var/tmp", "var/log", "root", "sbin", "usr/bin"] {
+        for dir in [
+            "bin", "lib", "lib64", "sbin", "usr/bin", "usr/sbin", "etc", "proc", "sys", "dev", "tmp", "run", "root", "var/tmp",
+            "var/log/programs", "programs",
+        ] {
             tree.make(dir)?;
         }
         let busybox = sh::find("busybox").ok_or("busybox is not there")?;
@@ -47,7 +79,8 @@ impl Tree {
         }
         // Where the kernel looks for it.
         symlink("/bin/busybox", tree.dir.join("sbin/modprobe")).map_err(|e| format!("modprobe: {e}"))?;
-        tree.text("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n")?;
+        symlink("../lib", tree.dir.join("usr/lib")).map_err(|e| format!("usr/lib: {e}"))?;
+        tree.text("etc/passwd", PEOPLE)?;
         tree.text("etc/group", "root:x:0:\nnogroup:x:65534:\n")?;
         tree.text("etc/hosts", "127.0.0.1 localhost board\n")?;
         Ok(tree)
@@ -60,8 +93,12 @@ impl Tree {
         if !stripped.is_ok_and(|status| status.success()) {
             fs::copy(from, &target).map_err(|e| format!("{}: {e}", from.display()))?;
         }
+        self.libraries(from)
+    }
+
+    fn libraries(&self, program: &Path) -> Result<(), String> {
         // It has no words for a static one, and says that as an error.
-        let libraries = sh::output("ldd", &[&from.to_string_lossy()]).unwrap_or_default();
+        let libraries = sh::output("ldd", &[&program.to_string_lossy()]).unwrap_or_default();
         for word in libraries.split_whitespace().filter(|w| w.starts_with('/') && !w.ends_with(':')) {
             let library = self.place(word.trim_start_matches('/').trim_start_matches("usr/"))?;
             fs::copy(word, &library).map_err(|e| format!("{word}: {e}"))?;
@@ -69,15 +106,30 @@ impl Tree {
         Ok(())
     }
 
+    /// A file or a folder as it is; a folder of programs' parts with the libraries that they name.
+    pub fn copy(&self, from: &Path, to: &str) -> Result<(), String> {
+        let target = self.place(to)?;
+        sh::status(Command::new("cp").args(["-a", "--no-target-directory"]).arg(from).arg(target))?;
+        let parts = sh::output("find", &["-L", &from.to_string_lossy(), "-name", "*.so*", "-type", "f"])?;
+        parts.lines().try_for_each(|part| self.libraries(Path::new(part)))
+    }
+
     pub fn modules(&self, kernel: &Path) -> Result<(), String> {
         self.make("lib")?;
         sh::status(Command::new("cp").arg("-a").arg(kernel.join("lib/modules")).arg(self.dir.join("lib/")))
     }
 
-    /// Written anew for each machine.
-    pub fn disk(&self, commands: &[String]) -> Result<PathBuf, String> {
-        let lines: Vec<String> = commands.iter().map(|line| format!("{line} || failed=1\n")).collect();
-        script(&self.dir.join("run.sh"), &RUN.replace("COMMANDS\n", &lines.concat()))?;
+    /// Written anew for each machine: what it runs, one after the other and then two at a time.
+    pub fn disk(&self, alone: &[Program], together: &[Program]) -> Result<PathBuf, String> {
+        for program in alone.iter().chain(together) {
+            self.text(&format!("programs/{}", program.name), &program.script)?;
+        }
+        let names = |programs: &[Program]| {
+            let names: Vec<&str> = programs.iter().map(|program| program.name.as_str()).collect();
+            format!("echo {}", names.join(" "))
+        };
+        script(&self.dir.join("run.sh"), &RUN.replace("ALONE", &names(alone)).replace("TOGETHER", &names(together)))?;
+        script(&self.dir.join("one.sh"), &ONE.replace("SECONDS", &PROGRAM_SECONDS_MAX.to_string()))?;
         let _ = fs::remove_file(&self.disk);
         let (disk, dir) = (self.disk.to_string_lossy(), self.dir.to_string_lossy());
         sh::output("truncate", &["-s", DISK, &disk])?;
