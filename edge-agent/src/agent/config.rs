@@ -5,8 +5,8 @@
 
 use super::devices::Offer;
 use crate::{
-    images::signature::Policy as ImagePolicy,
-    link::road::{Proxy, Target},
+    images::{Way, signature::Policy as ImagePolicy},
+    link::road::Target,
     runtime::spec::OtherRuntime,
 };
 use limpet_agent_core::{
@@ -47,8 +47,10 @@ pub struct Config {
     /// `host:port` or `wss://host/path` of the broker at which hub and boards meet, instead of what the hub named. Counts only
     /// where the hub uses such a broker.
     pub broker: Vec<String>,
-    /// `http://[user:password@]host:port`: the way to the hub goes through this proxy.
+    /// `http://[user:password@]host:port`: the way to the hub and to images goes through this proxy.
     pub proxy: Option<String>,
+    /// Servers of images that are reached without it: names, addresses, networks.
+    pub no_proxy: Vec<String>,
     /// Lamp in /sys/class/leds that shows when this board waits for its hub or for a person.
     pub led: Option<String>,
     /// What tells this board from others, where neither serial number nor UUID do (cloned virtual machines).
@@ -125,6 +127,7 @@ impl Default for Config {
             mqtt: Vec::new(),
             broker: Vec::new(),
             proxy: None,
+            no_proxy: Vec::new(),
             led: None,
             hardware_id: None,
             tpm: crate::link::tpm::AUTO.into(),
@@ -174,6 +177,10 @@ impl Config {
         Ok(config)
     }
 
+    pub fn way_to_images(&self) -> Result<Way, String> {
+        Way::new(self.proxy.as_deref(), &self.no_proxy)
+    }
+
     fn check(&self) -> Result<(), String> {
         if self.keepalive_seconds != 0 && !(5..=3600).contains(&self.keepalive_seconds) {
             return Err("keepaliveSeconds must be between 5 and 3600, or 0 to leave it to the agent".into());
@@ -181,7 +188,7 @@ impl Config {
         if self.probe_seconds > 3600 {
             return Err("probeSeconds must be at most 3600, or 0 to leave it to the agent".into());
         }
-        self.proxy.as_deref().map(Proxy::parse).transpose()?;
+        self.way_to_images()?;
         if let Some(led) = self.led.as_ref().filter(|led| led.is_empty() || led.starts_with('.') || led.contains('/')) {
             return Err(format!("led {led:?} is not a name in /sys/class/leds"));
         }
@@ -286,6 +293,8 @@ mod tests {
             (r#"{"probeSeconds": 3601}"#, Some("probeSeconds must be")),
             (r#"{"proxy": "http://u:p@proxy.test:3128", "mqtt": ["wss://hub.test"]}"#, None),
             (r#"{"proxy": "ftp://proxy.test"}"#, Some("http://host:port")),
+            (r#"{"noProxy": ["registry.lan", "10.0.0.0/8"]}"#, None),
+            (r#"{"noProxy": ["10.0.0.0/40"]}"#, Some("no name, address or network")),
             (r#"{"led": "mmc0::"}"#, None),
             (r#"{"led": "../../power"}"#, Some("/sys/class/leds")),
             (r#"{"mqtt": ["hub:port"]}"#, Some("host:port")),

@@ -282,6 +282,7 @@ fn open_images(options: &StartOptions, clock: &Clock, identity: &Identity) -> Re
         insecure: options.config.insecure_registries.clone(),
         ca_files: options.config.registry_ca_files.clone(),
         bytes_per_second: options.config.image_pull_bytes_per_second,
+        way: options.config.way_to_images().map_err(Stop::Never)?,
         time: Some(Arc::new(clock.clone())),
     };
     let store = images::Store::open(images::Options {

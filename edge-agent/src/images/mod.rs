@@ -23,7 +23,7 @@ mod unpack;
 
 pub use collect::Collected;
 pub use error::ImageError;
-pub use registry::{HubAccess, RegistryOptions};
+pub use registry::{HubAccess, RegistryOptions, Way};
 pub use store::{Image, Options, Policy, Store, Trust, Want, listed};
 pub use unpack::helper as unpack_helper;
 

@@ -90,6 +90,13 @@ pub struct Proxy {
     credentials: Option<String>,
 }
 
+/// Without its password.
+impl std::fmt::Display for Proxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
 impl Proxy {
     pub fn parse(text: &str) -> Result<Proxy, String> {
         let rest = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');

@@ -4,7 +4,7 @@
 //! In: a hub with a name of its own, a board in the same network. Out: Ready, and the sentence in the run directory.
 
 use limpet_e2e::world::is_ready;
-use limpet_e2e::{Agent, Binaries, Hub, Kubectl, Result, Slot, net, proxy, until, wait};
+use limpet_e2e::{Agent, Binaries, Hub, Kubectl, Result, Slot, images, net, proxy, until, wait};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ struct Arrival {
     agent: Agent,
     kubectl: Kubectl,
     hub: Hub,
-    _slot: Slot,
+    slot: Slot,
 }
 
 fn arrival(test: impl FnOnce(&mut Arrival) -> Result<()>) {
@@ -33,7 +33,7 @@ fn arrival(test: impl FnOnce(&mut Arrival) -> Result<()>) {
         let kubectl = Kubectl::new(&hub.kubeconfig())?;
         let board = net::board(&slot, 1)?;
         let agent = Agent::new(&slot, binaries.agent, 1, board, json!({}))?;
-        Ok::<_, String>(Arrival { agent, kubectl, hub, _slot: slot })
+        Ok::<_, String>(Arrival { agent, kubectl, hub, slot })
     };
     let mut arrival = made().unwrap_or_else(|why: String| panic!("{why}"));
     if let Err(why) = test(&mut arrival) {
@@ -91,22 +91,44 @@ fn a_hub_is_found_by_its_name_in_the_local_network() {
     });
 }
 
-/// The board's own road to the hub is closed: only the proxy leads there, at the join, too.
+/// The board's own road to the hub is closed: only the proxy leads there, at the join and for images, too.
 #[test]
-fn a_board_behind_a_proxy_joins_through_it() {
+fn a_board_behind_a_proxy_joins_and_gets_images_through_it() {
     arrival(|world| {
         let hub = world.hub.address.clone();
         let (port, _) = proxy::open(&hub)?;
+        images::Target::hub(&world.hub, &world.slot.dir())?.push("busybox", "1", &images::busybox()?)?;
         let table = "add table inet shut; add chain inet shut out { type filter hook output priority 0; }; \
-                     add rule inet shut out tcp dport { 6443, 8883 } reject";
+                     add rule inet shut out tcp dport { 5000, 6443, 8883 } reject";
         world.agent.inside(&["nft", table])?.ok("nft")?;
         let token = world.hub.token(&[])?;
         world.agent.start(Some(&token))?;
         world.waits(&["waits to join as board-1", "cannot be reached"])?;
         world.agent.power_cut()?;
-        world.agent.configure(&json!({"proxy": format!("http://{hub}:{port}")}))?;
+        let proxy = format!("http://{hub}:{port}");
+        world.agent.configure(&json!({"proxy": proxy, "noProxy": [hub]}))?;
         world.agent.start(Some(&token))?;
-        world.ready()
+        world.ready()?;
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
+            "spec": {"terminationGracePeriodSeconds": 0, "containers": [{
+                "name": "main", "image": "hub.limpet/busybox:1", "command": ["sleep", "3600"]}]},
+        });
+        world.kubectl.apply(&pod.to_string())?;
+        // Past the proxy there is none.
+        until("the image cannot be had", SOON, || {
+            let pod = world.kubectl.json("get pod web")?;
+            let waiting = pod["status"]["containerStatuses"][0]["state"]["waiting"].clone();
+            let told = waiting["message"].as_str().unwrap_or_default();
+            wait::yes(told.contains("cannot connect to"), || format!("its status is {}", pod["status"]))
+        })?;
+        world.agent.configure(&json!({"proxy": proxy, "noProxy": []}))?;
+        world.agent.power_cut()?;
+        world.agent.start(None)?;
+        until("the pod is Ready", SOON, || {
+            let pod = world.kubectl.json("get pod web")?;
+            wait::yes(is_ready(&pod), || format!("its status is {}", pod["status"]))
+        })
     });
 }
 

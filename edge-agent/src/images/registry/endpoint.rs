@@ -5,6 +5,7 @@
 
 use super::pace::Pace;
 use super::tls::{self, TlsChoice};
+use super::way::Way;
 use crate::images::error::ImageError;
 use limpet_oci::Reference;
 use limpet_oci::reference::host_without_port;
@@ -26,6 +27,8 @@ pub struct RegistryOptions {
     pub ca_files: Vec<PathBuf>,
     /// Of all pulls together; no limit when absent.
     pub bytes_per_second: Option<u64>,
+    /// The board's proxy, where it has one.
+    pub way: Way,
     /// The clock for certificates; the system's if there is none.
     pub time: Option<Arc<dyn TimeProvider>>,
 }
@@ -118,6 +121,10 @@ impl Registries {
         };
         *self.hub.write().unwrap_or_else(std::sync::PoisonError::into_inner) = ready;
         Ok(())
+    }
+
+    pub fn way(&self) -> Way {
+        self.options.way.clone()
     }
 
     /// For redirects and token servers.

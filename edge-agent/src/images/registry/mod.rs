@@ -11,7 +11,9 @@ mod pace;
 mod session;
 mod tls;
 mod transport;
+mod way;
 
 pub use credentials::Keyring;
 pub use endpoint::{HubAccess, Registries, RegistryOptions};
 pub use session::{Failure, FetchedManifest, Session};
+pub use way::Way;

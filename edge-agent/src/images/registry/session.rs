@@ -70,6 +70,7 @@ struct Ask<'a> {
 impl Session {
     pub fn new(registries: Arc<Registries>, endpoint: Endpoint, repository: &str, keyring: &Keyring) -> Session {
         let credential = keyring.find(&endpoint.registry, repository).cloned();
+        let pool = Pool::new(registries.way());
         Session {
             registries,
             endpoint,
@@ -77,7 +78,7 @@ impl Session {
             credential,
             authorization: Mutex::new(None),
             recipes: AtomicBool::new(false),
-            pool: Pool::default(),
+            pool,
         }
     }
 

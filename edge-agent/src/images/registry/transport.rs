@@ -5,6 +5,7 @@
 
 use super::endpoint::Authority;
 use super::tls::TlsChoice;
+use super::way::Way;
 use crate::link::METER;
 use crate::images::limits::{BODY_IDLE_TIMEOUT, CONNECT_TIMEOUT, HEAD_TIMEOUT, SLOW_BYTES_MIN, SLOW_WINDOW};
 use bytes::Bytes;
@@ -21,8 +22,8 @@ use tokio::time::{Instant, timeout};
 pub type Sender = SendRequest<Full<Bytes>>;
 
 /// Connections that have been read to the end, one per server, for the next request.
-#[derive(Default)]
 pub struct Pool {
+    way: Way,
     idle: Mutex<HashMap<Authority, Sender>>,
 }
 
@@ -36,6 +37,10 @@ pub struct Body {
 }
 
 impl Pool {
+    pub fn new(way: Way) -> Pool {
+        Pool { way, idle: Mutex::default() }
+    }
+
     pub async fn send(
         &self,
         authority: &Authority,
@@ -48,7 +53,8 @@ impl Pool {
         {
             return Ok(response);
         }
-        let sender = timeout(CONNECT_TIMEOUT, connect(authority, tls))
+        let connect = async { handshake(authority, tls, self.way.connect(authority).await?).await };
+        let sender = timeout(CONNECT_TIMEOUT, connect)
             .await
             .map_err(|_| format!("no connection within {} seconds", CONNECT_TIMEOUT.as_secs()))??;
         exchange(authority, sender, request).await
@@ -132,20 +138,6 @@ async fn exchange(
         .map_err(|e| chain(&e))?;
     let back = Some((authority.clone(), sender));
     Ok(response.map(|incoming| Body { incoming, back, window: (Instant::now(), 0), too_slow: false }))
-}
-
-async fn connect(authority: &Authority, tls: &TlsChoice) -> Result<Sender, String> {
-    let addresses = crate::link::mdns::resolve(&authority.host, authority.port)
-        .await
-        .map_err(|e| format!("cannot look up {}: {e}", authority.host))?;
-    let mut last = format!("{} has no address", authority.host);
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return handshake(authority, tls, stream).await,
-            Err(e) => last = format!("cannot connect to {address}: {e}"),
-        }
-    }
-    Err(last)
 }
 
 async fn handshake(authority: &Authority, tls: &TlsChoice, stream: TcpStream) -> Result<Sender, String> {
