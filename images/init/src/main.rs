@@ -24,10 +24,14 @@ mod watchdog;
 
 use crate::{agent::Agent, log::say, slots::Slots, watchdog::Watchdog};
 use nix::sys::reboot::{RebootMode, reboot};
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 /// Where the main loop looks after everything.
 const TICK: Duration = Duration::from_millis(1000);
+const AGENT_DATA: &str = "/var/lib/limpet";
 /// An agent that has run so long is sound: the slot is called good.
 const GOOD_AFTER: Duration = Duration::from_secs(20);
 /// An untried slot whose agent ends so often is given up: the boot loader's count decides what is next.
@@ -70,7 +74,7 @@ fn run() -> Result<(), String> {
     let mut clock = time::Keeper::new(&node, &network);
     let mut agent = Agent::new(&node, word("limpet.led").as_deref());
     let mut updates = update::Updates::new(word("limpet.board").unwrap_or_default());
-    let mut good = false;
+    let (mut good, mut forgotten) = (false, false);
     loop {
         let start = Instant::now();
         agent.look_after();
@@ -80,8 +84,15 @@ fn run() -> Result<(), String> {
                 Ok(false) => {}
                 Err(why) => say!("this slot cannot be called good: {why}"),
             }
-            node::forget_token(&slots).unwrap_or_else(|why| say!("the token stays in the node's file: {why}"));
             good = true;
+        }
+        if good && !forgotten && node::has_joined(Path::new(AGENT_DATA)) {
+            match node::forget_token(&slots) {
+                Ok(true) => say!("this board has joined: the token is gone from its card"),
+                Ok(false) => {}
+                Err(why) => say!("the token stays in the node's file: {why}"),
+            }
+            forgotten = true;
         }
         if !good && agent.ends() >= AGENT_ENDS_MAX && slots.is_on_trial() {
             agent.stop();

@@ -111,16 +111,19 @@ fn name_of_machine() -> String {
     format!("limpet-{}", if mac.is_empty() { "board" } else { &mac })
 }
 
-/// Once the agent has its own certificate the token is of no use to it, and of some to whoever finds the card.
-pub fn forget_token(slots: &Slots) -> Result<(), String> {
-    if !Path::new("/var/lib/limpet/identity").exists() {
-        return Ok(());
-    }
+/// The hub's answer to the join is here. The key beside it is older: it is made before the hub is asked.
+pub fn has_joined(data: &Path) -> bool {
+    data.join("identity/identity.json").is_file()
+}
+
+/// Once the agent has its own certificate the token is of no use to it, and of some to whoever finds the card. Whether there
+/// was one.
+pub fn forget_token(slots: &Slots) -> Result<bool, String> {
     let has = mounts::with_system(slots.disk(), false, |at| Ok(read(&at.join(FILE))?.token.is_some()))?;
-    if !has {
-        return Ok(());
+    if has {
+        mounts::with_system(slots.disk(), true, |at| blank_token(&at.join(FILE)))?;
     }
-    mounts::with_system(slots.disk(), true, |at| blank_token(&at.join(FILE)))
+    Ok(has)
 }
 
 /// In its place, so that power may go at any byte: the file's name, length and clusters stay, and what is left of a token is
@@ -168,6 +171,17 @@ mod tests {
         fs::write(&path, r#"{"name":"pi","token":"limpet1\u002eabc","ntp":["t"]}"#).unwrap();
         blank_token(&path).unwrap();
         assert_eq!(read(&path).unwrap(), without);
+    }
+
+    #[test]
+    fn a_board_that_has_a_key_has_not_joined_yet() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!has_joined(dir.path()));
+        fs::create_dir(dir.path().join("identity")).unwrap();
+        fs::write(dir.path().join("identity/node.key"), "key").unwrap();
+        assert!(!has_joined(dir.path()), "the token is still needed");
+        fs::write(dir.path().join("identity/identity.json"), "{}").unwrap();
+        assert!(has_joined(dir.path()));
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub fn install_script(node_name: &str, token: Option<&str>) -> Result<String, Wi
         Some(token) => {
             check_token(token)?;
             format!(
-                "if [ ! -e /var/lib/limpet/identity ]; then\n    (umask 077; cat > /etc/limpet/agent.env <<'END'\n\
+                "if [ ! -e /var/lib/limpet/identity/identity.json ]; then\n    (umask 077; cat > /etc/limpet/agent.env <<'END'\n\
                  LIMPET_JOIN={token}\nEND\n    )\nfi\n"
             )
         }
