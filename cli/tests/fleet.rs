@@ -50,6 +50,9 @@ impl Hub {
         let mut child = Command::new(program)
             .arg("--kubeconfig")
             .arg(config)
+            // What servers of other tests could do at the same port is kept in the home directory.
+            .arg("--cache-dir")
+            .arg(self.dir.path().join("cache"))
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -321,7 +324,8 @@ fn the_kinds_of_the_fleet_are_handled_like_any_other() {
 fn edit(hub: &Hub, kind: &str, name: &str, script: &str) -> (String, String) {
     let program = std::env::var_os("LIMPET_KUBECTL").unwrap_or_else(|| "kubectl".into());
     let mut command = Command::new(program);
-    command.arg("--kubeconfig").arg(hub.dir.path().join("admin.kubeconfig")).args(["edit", kind, name]);
+    command.arg("--kubeconfig").arg(hub.dir.path().join("admin.kubeconfig"));
+    command.arg("--cache-dir").arg(hub.dir.path().join("cache")).args(["edit", kind, name]);
     let out = command.env("EDITOR", format!("sed -i {script}")).env_remove("KUBE_EDITOR").output().unwrap();
     (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap())
 }

@@ -87,7 +87,8 @@ impl Hub {
 
     fn kubectl(&self, args: &[&str]) -> Command {
         let mut command = Command::new("kubectl");
-        command.arg("--kubeconfig").arg(self.dir.join("admin.kubeconfig")).args(args);
+        command.arg("--kubeconfig").arg(self.dir.join("admin.kubeconfig"));
+        command.arg("--cache-dir").arg(self.dir.join("cache")).args(args);
         command
     }
 }

@@ -177,6 +177,8 @@ fn changing_one_thing() {
     let edit = std::process::Command::new("kubectl")
         .arg("--kubeconfig")
         .arg(&c.kubeconfig)
+        .arg("--cache-dir")
+        .arg(c.dir.path().join("cache"))
         .args(["edit", "cm", "conf"])
         .env("KUBE_EDITOR", "sed -i s/\\ a:.*/\\ a:\\ edited/")
         .output()

@@ -130,7 +130,8 @@ impl Cluster {
             .stderr(Stdio::piped())
             .spawn()
             .expect("kubectl is needed for these tests");
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        // It may have ended without reading: its output says why.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         let output = child.wait_with_output().unwrap();
         Output {
             good: output.status.success(),
