@@ -1,6 +1,7 @@
 //! Builds all test programs and runs three of them at a time, and more while the processors have nothing to do.
 //!
-//! In: the workspace. Out: each program's whole output when it ends, a line with its time; which failed, and what was skipped.
+//! In: the workspace. Out: each program's whole output when it ends, a line with its time; which failed, what was skipped, and
+//! what each took.
 //! Never: leaves out a program that cargo has built, or stops at the first failure.
 //!
 //! Most end-to-end tests wait, for processes, boards that are away and patience that runs out; most others compute. One row of
@@ -9,11 +10,14 @@
 
 use crate::sh;
 use limpet_e2e::binaries::as_from_a_shell;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::{
     collections::VecDeque,
+    io::Read,
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
     sync::Mutex,
     time::{Duration, Instant},
 };
@@ -24,6 +28,10 @@ const WORKERS: usize = 3;
 const WORKERS_IDLE: usize = 2;
 const IDLE: f64 = 0.4;
 const LOOK: Duration = Duration::from_secs(3);
+/// How many programs the end names.
+const SLOWEST: usize = 10;
+/// A second in /proc (USER_HZ).
+const TICKS: u64 = 100;
 /// This worker begins at the tail, all others at the head.
 const AT_TAIL: usize = 2;
 /// What takes longest begins first, so that nothing long is left alone at the end.
@@ -38,13 +46,29 @@ struct Program {
     dir: PathBuf,
 }
 
+/// What one program took.
+pub struct Took {
+    pub name: String,
+    pub seconds: u64,
+    /// Of processors: its own and those of all that it has started and seen end.
+    pub processor: u64,
+}
+
+/// What there is to say at the end.
+#[derive(Default)]
+pub struct Notes {
+    /// What was left out, a line each.
+    pub skipped: Vec<String>,
+    pub took: Vec<Took>,
+}
+
 /// `selection` are cargo's words for packages; programs of the package in the directory `without` are built, and run elsewhere;
-/// `prepare` is given each command before it starts; `skipped` gets what programs have left out, a line each.
+/// `prepare` is given each command before it starts.
 pub fn run(
     selection: &[&str],
     without: Option<&str>,
     prepare: impl Fn(&mut Command) + Sync,
-    skipped: &mut Vec<String>,
+    notes: &mut Notes,
 ) -> Result<(), String> {
     let mut programs = build(selection)?;
     programs.retain(|program| without.is_none_or(|dir| !program.dir.ends_with(dir)));
@@ -52,10 +76,10 @@ pub fn run(
     let count = programs.len();
     let row = Mutex::new(VecDeque::from(programs));
     let failed = Mutex::new(Vec::new());
-    let left_out = Mutex::new(skipped);
+    let notes = Mutex::new(notes);
     std::thread::scope(|scope| {
         for worker in 0..WORKERS + WORKERS_IDLE {
-            let (row, failed, left_out, prepare) = (&row, &failed, &left_out, &prepare);
+            let (row, failed, notes, prepare) = (&row, &failed, &notes, &prepare);
             scope.spawn(move || {
                 loop {
                     while worker >= WORKERS && row.lock().is_ok_and(|row| !row.is_empty()) && idle() < IDLE {}
@@ -64,10 +88,8 @@ pub fn run(
                         false => row.pop_back(),
                     });
                     let Some(program) = next else { return };
-                    match one(&program, prepare) {
-                        Ok(lines) => left_out.lock().map(|mut all| all.extend(lines)).ok(),
-                        Err(e) => failed.lock().map(|mut all| all.push(e)).ok(),
-                    };
+                    let lines = one(&program, prepare, notes).map_err(|e| failed.lock().map(|mut all| all.push(e)).ok());
+                    notes.lock().map(|mut all| all.skipped.extend(lines.unwrap_or_default())).ok();
                 }
             });
         }
@@ -132,24 +154,58 @@ fn program(message: &Value) -> Option<Program> {
 }
 
 /// What it has skipped.
-fn one(program: &Program, prepare: &impl Fn(&mut Command)) -> Result<Vec<String>, String> {
+fn one(program: &Program, prepare: &impl Fn(&mut Command), notes: &Mutex<&mut Notes>) -> Result<Vec<String>, String> {
     let started = Instant::now();
     let mut command = Command::new(&program.file);
     // What a test that passes has to say counts, too: figures, and that it was skipped.
-    command.arg("--show-output").current_dir(&program.dir).stdin(Stdio::null());
+    command.arg("--show-output").current_dir(&program.dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     prepare(&mut command);
     let name = &program.name;
-    let out = command.output().map_err(|e| format!("{name} could not be started: {e}"))?;
+    let (out, processor) = heard(command).map_err(|e| format!("{name} could not be run: {e}"))?;
     // One lock for both, so that the outputs of two programs do not mix.
     let mut screen = std::io::stdout().lock();
     let words = [b"\n     Running ", name.as_bytes(), b"\n", &out.stdout[..], &out.stderr[..]].concat();
     std::io::Write::write_all(&mut screen, &words).ok();
     let seconds = started.elapsed().as_secs();
     std::io::Write::write_all(&mut screen, format!("     {name}: {seconds} s, {}\n", out.status).as_bytes()).ok();
+    notes.lock().map(|mut all| all.took.push(Took { name: name.clone(), seconds, processor })).ok();
     match out.status.success() {
         true => Ok(skips(name, &String::from_utf8_lossy(&out.stdout))),
         false => Err(format!("{name} ({})", out.status)),
     }
+}
+
+/// Runs to the end: what it said, and the processor seconds that it took.
+fn heard(mut command: Command) -> std::io::Result<(Output, u64)> {
+    let mut child = command.spawn()?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let errors = std::thread::spawn(move || whole(stderr));
+    let stdout = whole(stdout)?;
+    let stderr = errors.join().map_err(|_| std::io::Error::other("a thread that read has panicked"))??;
+    // It stays in the kernel's table until `wait`, and what it took with it.
+    waitid(Id::Pid(Pid::from_raw(child.id().cast_signed())), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?;
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+    Ok((Output { status: child.wait()?, stdout, stderr }, processor(&stat).unwrap_or(0)))
+}
+
+fn whole(pipe: Option<impl Read>) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    pipe.map_or(Ok(0), |mut pipe| pipe.read_to_end(&mut bytes)).map(|_| bytes)
+}
+
+/// Seconds of a process and of all below it that was waited for, from /proc/PID/stat (proc_pid_stat(5): fields 14 to 17).
+fn processor(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let ticks: Vec<u64> = fields.split_whitespace().skip(11).take(4).map_while(|n| n.parse().ok()).collect();
+    (ticks.len() == 4).then(|| ticks.iter().sum::<u64>() / TICKS)
+}
+
+/// What took longest, longest first.
+pub fn slowest(took: &[Took]) -> String {
+    let mut all: Vec<&Took> = took.iter().collect();
+    all.sort_by_key(|took| std::cmp::Reverse(took.seconds));
+    let line = |took: &&Took| format!("{:>6} s {:>6} s of processors  {}\n", took.seconds, took.processor, took.name);
+    all.iter().take(SLOWEST).map(line).collect()
 }
 
 /// Every test that leaves something out says so in a line that begins with this word.
@@ -182,6 +238,25 @@ mod tests {
     fn what_a_test_skips_is_heard() {
         let said = "test a ... ok\n\n---- a stdout ----\nskipped: needs root\nskipped in part: no xz\nnothing skipped\n";
         assert_eq!(skips("x.rs", said), ["x.rs: skipped: needs root", "x.rs: skipped in part: no xz"]);
+    }
+
+    #[test]
+    fn what_a_program_takes_is_known() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo said; echo wrong >&2; exit 3"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let (out, _) = heard(command).unwrap();
+        assert_eq!((out.status.code(), &out.stdout[..], &out.stderr[..]), (Some(3), &b"said\n"[..], &b"wrong\n"[..]));
+        // A name may have blanks and brackets.
+        let stat = "7 (a) b) R 1 7 7 0 -1 4194560 100 200 0 0 150 50 1000 300 20 0 1 0 5 100 2 3";
+        assert_eq!(processor(stat), Some(15));
+        assert_eq!(processor("7 (a) Z 1 2"), None);
+        let took = |seconds| Took { name: format!("p{seconds}"), seconds, processor: 1 };
+        let table = slowest(&[3, 9, 1].map(took));
+        assert_eq!(
+            table.split_whitespace().filter(|w| w.starts_with('p') && *w != "processors").collect::<Vec<_>>(),
+            ["p9", "p3", "p1"]
+        );
+        assert_eq!(slowest(&(0..40).map(took).collect::<Vec<_>>()).lines().count(), SLOWEST);
     }
 
     #[test]

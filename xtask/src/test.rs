@@ -1,17 +1,17 @@
 //! Everything that must pass.
 //!
-//! In: the workspace. Out: success, or which parts failed; the last lines count the parts, and name each test that was left out.
+//! In: the workspace. Out: success, or which parts failed; the last lines tell what took long, count the parts, and name each
+//! test that was left out.
 //! Never: a part, or a test, that is skipped in silence.
 
-use crate::{binaries, demo, dist, leaf, setup, sh, tidy};
+use crate::binaries::{self, Notes, slowest};
+use crate::{demo, dist, leaf, setup, sh, tidy};
 use limpet_e2e::binaries::{gather, gather_boards, target_dir};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use std::{path::PathBuf, process::Command, time::Instant};
 
-/// What a part leaves out, a line each.
-type Skipped = Vec<String>;
-type Part = (&'static str, fn(&mut Skipped) -> Result<(), String>);
+type Part = (&'static str, fn(&mut Notes) -> Result<(), String>);
 
 const PARTS: &[Part] = &[
     ("setup", |_| setup::run()),
@@ -20,14 +20,14 @@ const PARTS: &[Part] = &[
     ("clippy", |_| sh::run("cargo", &["clippy", "--workspace"])),
     ("programs that people get, each by itself", |_| programs_alone()),
     // Tests share two cores, kernel objects and ports: those that need the kernel to themselves say so.
-    ("tests", |skipped| tests(&["--workspace"], Some(SIMULATOR), skipped)),
+    ("tests", |notes| tests(&["--workspace"], Some(SIMULATOR), notes)),
     ("fleets", |_| fleets()),
     ("demo --check", |_| demo()),
 ];
 
 /// Many minutes of compiling on two cores: where nobody has asked for them, the end says so.
 const ON_DEMAND: &[Part] = &[
-    ("leaf: the firmware's code", leaf::check),
+    ("leaf: the firmware's code", |notes| leaf::check(&mut notes.skipped)),
     ("ARM: programs", |_| dist::emulated_builds(&boards_dir())),
     ("ARM: unit tests", |_| dist::emulated_tests()),
 ];
@@ -58,7 +58,7 @@ fn programs_alone() -> Result<(), String> {
 }
 
 /// Where no kubectl is on PATH, the one that `setup` fetched stands in for it.
-fn tests(selection: &[&str], without: Option<&str>, skipped: &mut Skipped) -> Result<(), String> {
+fn tests(selection: &[&str], without: Option<&str>, notes: &mut Notes) -> Result<(), String> {
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     if setup::kubectl_first().is_none() {
         let dir = sh::root().join("target/tools/path");
@@ -78,7 +78,7 @@ fn tests(selection: &[&str], without: Option<&str>, skipped: &mut Skipped) -> Re
             ready(command);
         }
     };
-    let programs = binaries::run(selection, without, prepare, skipped);
+    let programs = binaries::run(selection, without, prepare, notes);
     let pages = sh::run("cargo", &[&["test", "--doc", "--quiet"], selection].concat());
     programs.and(pages)
 }
@@ -115,11 +115,11 @@ fn spent() -> i64 {
 }
 
 pub fn run(packages: &[String], words: &[String]) -> Result<(), String> {
-    let mut skipped = Skipped::new();
+    let mut notes = Notes::default();
     if !packages.is_empty() {
         let selection: Vec<&str> = packages.iter().flat_map(|name| ["--package", name]).collect();
-        let done = tests(&selection, None, &mut skipped);
-        tell(&skipped);
+        let done = tests(&selection, None, &mut notes);
+        tell(&notes);
         return done;
     }
     let parts = wanted(words)?;
@@ -128,7 +128,7 @@ pub fn run(packages: &[String], words: &[String]) -> Result<(), String> {
     for (name, part) in &parts {
         println!("\n== {name}");
         let (started, before) = (Instant::now(), spent());
-        let result = part(&mut skipped);
+        let result = part(&mut notes);
         let (seconds, processor) = (started.elapsed().as_secs(), spent() - before);
         table.push_str(&format!("{seconds:>6} s {processor:>6} s of processors  {name}\n"));
         match result {
@@ -144,9 +144,9 @@ pub fn run(packages: &[String], words: &[String]) -> Result<(), String> {
     }
     println!("\n{table}");
     if words.is_empty() {
-        skipped.extend(ON_DEMAND.iter().map(|(name, _)| format!("not asked for: {name} (--part)")));
+        notes.skipped.extend(ON_DEMAND.iter().map(|(name, _)| format!("not asked for: {name} (--part)")));
     }
-    tell(&skipped);
+    tell(&notes);
     println!("{} passed, {} failed", parts.len() - failed.len(), failed.len());
     match failed.is_empty() {
         true => Ok(()),
@@ -168,9 +168,12 @@ fn wanted(words: &[String]) -> Result<Vec<&'static Part>, String> {
     }
 }
 
-fn tell(skipped: &[String]) {
-    if !skipped.is_empty() {
-        println!("left out ({}):\n  {}", skipped.len(), skipped.join("\n  "));
+fn tell(notes: &Notes) {
+    if !notes.took.is_empty() {
+        println!("what took longest of {} test programs, some at the same time:\n{}", notes.took.len(), slowest(&notes.took));
+    }
+    if !notes.skipped.is_empty() {
+        println!("left out ({}):\n  {}", notes.skipped.len(), notes.skipped.join("\n  "));
     }
 }
 
