@@ -87,6 +87,9 @@ fn a_death_at_every_point_does_no_harm() {
     }
 }
 
+/// Which seed shows a mistake that the first ones do not: it is tried first.
+const SEEN: [(Sabotage, u64); 1] = [(Sabotage::HurriesWaves, 29)];
+
 /// The judge notices each mistake that the products could make, and says which one it is.
 #[test]
 fn every_mistake_is_noticed() {
@@ -105,9 +108,11 @@ fn every_mistake_is_noticed() {
     for (mistake, words) in MISTAKES {
         let mut said: Vec<String> = Vec::new();
         // A mistake needs its moment; whatever changes a run moves it to another seed.
-        for seed in 1..=100 {
+        let seen = SEEN.iter().find(|(seen, _)| *seen == mistake).map(|(_, seed)| *seed);
+        for seed in seen.into_iter().chain(1..=100) {
             said.extend(of(mistake, seed));
             if said.last().is_some_and(|s| s.contains(words)) {
+                println!("{mistake:?} is seen with seed {seed}");
                 break;
             }
         }
