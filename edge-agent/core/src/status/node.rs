@@ -47,8 +47,11 @@ pub struct NodeFacts {
 }
 
 impl NodeFacts {
+    /// What pods may have of the memory, for the node's status, admission and what pods are told: without large pages.
     pub fn allocatable_memory_bytes(&self) -> u64 {
-        self.memory_bytes.saturating_sub(self.memory_reserved_bytes).saturating_sub(self.memory_kept_free_bytes)
+        let huge: u64 = self.huge_pages.iter().map(|(_, bytes)| bytes).sum();
+        let reserved = [self.memory_reserved_bytes, self.memory_kept_free_bytes, huge];
+        reserved.iter().fold(self.memory_bytes, |left, bytes| left.saturating_sub(*bytes))
     }
 }
 
@@ -92,7 +95,6 @@ pub struct OwnCondition {
 
 /// `mirrors`: of the board's own pods; `None` on a board that has no directory for them.
 pub fn node_report(facts: &NodeFacts, mirrors: Option<Vec<Value>>) -> Vec<u8> {
-    let huge: u64 = facts.huge_pages.iter().map(|(_, bytes)| bytes).sum();
     let resources = |cpu_milli: u64, memory: u64, disk: String, device: fn(&(u64, u64)) -> u64| {
         let cpu = if cpu_milli % 1000 == 0 { (cpu_milli / 1000).to_string() } else { format!("{cpu_milli}m") };
         let mut all = json!({
@@ -110,7 +112,7 @@ pub fn node_report(facts: &NodeFacts, mirrors: Option<Vec<Value>>) -> Vec<u8> {
     let cpu = u64::from(facts.cpus) * 1000;
     // The last tenth of the disk is where pods are evicted: nobody can count on it.
     let capacity = resources(cpu, facts.memory_bytes, format!("{}Ki", facts.disk_bytes / 1024), |all| all.0);
-    let memory = facts.allocatable_memory_bytes().saturating_sub(huge);
+    let memory = facts.allocatable_memory_bytes();
     let disk = (facts.disk_bytes / 10 * 9).to_string();
     let allocatable = resources(cpu.saturating_sub(facts.cpu_reserved_milli), memory, disk, |all| all.1);
     let mut addresses: Vec<Value> =
@@ -251,6 +253,8 @@ mod tests {
         assert_eq!(status["capacity"]["cpu"], "4");
         assert_eq!(status["allocatable"]["cpu"], "3750m");
         assert_eq!(status["allocatable"]["memory"], format!("{}Ki", (1024 - 64 - 4) * 1024));
+        // The board itself reckons with the same.
+        assert_eq!(facts.allocatable_memory_bytes(), (1024 - 64 - 4) << 20);
         assert_eq!(status["allocatable"]["ephemeral-storage"], (900u64 << 20).to_string());
         assert_eq!((&status["capacity"]["hugepages-2Mi"], &status["capacity"]["hugepages-1Gi"]), (&json!("4096Ki"), &json!("0")));
         let weak = &status["conditions"][4];
