@@ -8,7 +8,10 @@
 //! programs is worked from both ends: one takes what computes from its tail, all others take end-to-end tests from its head, the
 //! longest first.
 
-use crate::sh;
+use crate::{
+    beside::{self, Done},
+    sh,
+};
 use limpet_e2e::binaries::as_from_a_shell;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
@@ -34,8 +37,27 @@ const SLOWEST: usize = 10;
 const TICKS: u64 = 100;
 /// This worker begins at the tail, all others at the head.
 const AT_TAIL: usize = 2;
-/// What takes longest begins first, so that nothing long is left alone at the end.
-const LONGEST: [&str; 8] = ["os/main", "schedule", "brokers", "metered", "absence", "kept", "broker", "link"];
+/// What takes longest begins first, so that nothing long is left alone at the end; also what waits without a board.
+const LONGEST: [&str; 18] = [
+    "tests/e2e/tests/os/main.rs",
+    "tests/e2e/tests/wifi/main.rs",
+    "tests/e2e/tests/schedule.rs",
+    "tests/e2e/tests/brokers.rs",
+    "tests/e2e/tests/suite/main.rs",
+    "tests/e2e/tests/metered.rs",
+    "tests/e2e/tests/absence.rs",
+    "tests/e2e/tests/memory.rs",
+    "tests/e2e/tests/kept.rs",
+    "tests/e2e/tests/images.rs",
+    "tests/e2e/tests/fields/main.rs",
+    "tests/e2e/tests/broker.rs",
+    "tests/e2e/tests/lifecycle.rs",
+    "hub/store/tests/etcd_tls.rs",
+    "hub/store/tests/etcd.rs",
+    "cli/tests/aggregate.rs",
+    "hub/broker/tests/hostile.rs",
+    "hub/broker/tests/broker.rs",
+];
 /// Whose programs mostly wait.
 const WAITING: &str = "tests/e2e";
 
@@ -60,6 +82,9 @@ pub struct Notes {
     /// What was left out, a line each.
     pub skipped: Vec<String>,
     pub took: Vec<Took>,
+    /// Parts that are to run beside the tests, and then what came of them.
+    pub asked: Vec<&'static str>,
+    pub beside: Vec<Done>,
 }
 
 /// `selection` are cargo's words for packages; programs of the package in the directory `without` are built, and run elsewhere;
@@ -78,6 +103,12 @@ pub fn run(
     let failed = Mutex::new(Vec::new());
     let notes = Mutex::new(notes);
     std::thread::scope(|scope| {
+        // Cargo has built the tests by now, and is free.
+        scope.spawn(|| {
+            let asked = notes.lock().map(|mut all| std::mem::take(&mut all.asked)).unwrap_or_default();
+            let done = beside::run(&asked);
+            notes.lock().map(|mut all| all.beside.extend(done)).ok();
+        });
         for worker in 0..WORKERS + WORKERS_IDLE {
             let (row, failed, notes, prepare) = (&row, &failed, &notes, &prepare);
             scope.spawn(move || {
@@ -113,22 +144,19 @@ fn idle() -> f64 {
     }
 }
 
-/// (idle, everything) since the start of the machine, of all processors together, in the kernel's ticks.
+/// (idle or nice, everything) since the start of the machine, of all processors together, in the kernel's ticks.
 fn times() -> Option<(u64, u64)> {
     let text = std::fs::read_to_string("/proc/stat").ok()?;
     let line = text.lines().next()?.strip_prefix("cpu ")?;
     let numbers: Vec<u64> = line.split_whitespace().filter_map(|n| n.parse().ok()).collect();
-    // user, nice, system, idle, waiting for disks, …; what guests use is counted in the first two, too.
-    Some((numbers.get(3)? + numbers.get(4)?, numbers.iter().take(8).sum()))
+    // user, nice, system, idle, waiting for disks, …; what guests use is counted in the first two, too. What is nice gives way.
+    Some((numbers.get(1)? + numbers.get(3)? + numbers.get(4)?, numbers.iter().take(8).sum()))
 }
 
 /// Where in the row: the smaller, the nearer to the head.
 fn place(program: &Program) -> usize {
-    if !program.dir.ends_with(WAITING) {
-        return LONGEST.len() + 1;
-    }
-    let name = program.name.strip_prefix("tests/e2e/tests/").and_then(|n| n.strip_suffix(".rs")).unwrap_or_default();
-    LONGEST.iter().position(|long| *long == name).unwrap_or(LONGEST.len())
+    let rest = LONGEST.len() + usize::from(!program.dir.ends_with(WAITING));
+    LONGEST.iter().position(|long| *long == program.name).unwrap_or(rest)
 }
 
 /// What cargo says of each program that it has built, a line of JSON each.
@@ -176,7 +204,7 @@ fn one(program: &Program, prepare: &impl Fn(&mut Command), notes: &Mutex<&mut No
 }
 
 /// Runs to the end: what it said, and the processor seconds that it took.
-fn heard(mut command: Command) -> std::io::Result<(Output, u64)> {
+pub fn heard(mut command: Command) -> std::io::Result<(Output, u64)> {
     let mut child = command.spawn()?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let errors = std::thread::spawn(move || whole(stderr));
@@ -230,8 +258,7 @@ mod tests {
         let names: Vec<&str> = row.iter().map(|p| p.name.rsplit('/').next().unwrap_or_default()).collect();
         assert_eq!(names, ["main.rs", "schedule.rs", "pods.rs", "floods.rs"]);
         // Each of the long ones is there.
-        let there = |name: &&str| sh::root().join(format!("tests/e2e/tests/{name}.rs")).is_file();
-        assert!(LONGEST.iter().all(there));
+        assert!(LONGEST.iter().all(|name| sh::root().join(name).is_file()));
     }
 
     #[test]

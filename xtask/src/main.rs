@@ -5,6 +5,7 @@
 
 mod app_armor;
 mod bench;
+mod beside;
 mod binaries;
 mod cuts;
 mod demo;

@@ -4,8 +4,9 @@
 //! test that was left out.
 //! Never: a part, or a test, that is skipped in silence.
 
+use crate::beside::Done;
 use crate::binaries::{self, Notes, slowest};
-use crate::{demo, dist, leaf, setup, sh, tidy};
+use crate::{beside, demo, dist, leaf, setup, sh, tidy};
 use limpet_e2e::binaries::{gather, gather_boards, target_dir};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
@@ -17,10 +18,11 @@ const PARTS: &[Part] = &[
     ("setup", |_| setup::run()),
     ("tidy", |_| tidy::run()),
     ("build", |_| build()),
-    ("clippy", |_| sh::run("cargo", &["clippy", "--workspace"])),
-    ("programs that people get, each by itself", |_| programs_alone()),
+    // Both run beside the tests when those are asked for, too.
+    ("clippy", |_| alone("clippy")),
+    ("programs that people get, each by itself", |_| alone("programs that people get, each by itself")),
     // Tests share two cores, kernel objects and ports: those that need the kernel to themselves say so.
-    ("tests", |notes| tests(&["--workspace"], Some(SIMULATOR), notes)),
+    (TESTS, |notes| tests(&["--workspace"], Some(SIMULATOR), notes)),
     ("fleets", |_| fleets()),
     ("demo --check", |_| demo()),
 ];
@@ -32,6 +34,7 @@ const ON_DEMAND: &[Part] = &[
     ("ARM: unit tests", |_| dist::emulated_tests()),
 ];
 
+const TESTS: &str = "tests";
 /// Its tests are too slow as they are built for others: `fleets`.
 const SIMULATOR: &str = "tests/sim";
 /// This machine's own processor as a board.
@@ -52,9 +55,9 @@ fn build() -> Result<(), String> {
     Ok(())
 }
 
-/// A feature that only another package of the workspace asks for would be missing for those who build one of them.
-fn programs_alone() -> Result<(), String> {
-    ["limpet", "limpet-agent"].iter().try_for_each(|name| sh::run("cargo", &["clippy", "--quiet", "-p", name]))
+/// What usually runs beside the tests.
+fn alone(name: &'static str) -> Result<(), String> {
+    beside::run(&[name]).into_iter().try_for_each(|done| done.result)
 }
 
 /// Where no kubectl is on PATH, the one that `setup` fetched stands in for it.
@@ -74,6 +77,10 @@ fn tests(selection: &[&str], without: Option<&str>, notes: &mut Notes) -> Result
     let whole = without.is_some();
     let prepare = |command: &mut Command| {
         command.env("PATH", &path);
+        // Thousands of runs of kubectl are over before collecting garbage pays: a sixth of what they take of the processors.
+        if std::env::var_os("GOGC").is_none() {
+            command.env("GOGC", "400");
+        }
         if whole {
             ready(command);
         }
@@ -123,23 +130,35 @@ pub fn run(packages: &[String], words: &[String]) -> Result<(), String> {
         return done;
     }
     let parts = wanted(words)?;
-    let mut failed: Vec<&str> = Vec::new();
+    let (mut passed, mut failed): (usize, Vec<&str>) = (0, Vec::new());
     let mut table = String::new();
-    for (name, part) in &parts {
+    if parts.iter().any(|(name, _)| *name == TESTS) {
+        notes.asked = beside_the_tests(&parts);
+    }
+    let beside = notes.asked.clone();
+    for (name, part) in parts.iter().filter(|(name, _)| !beside.contains(name)) {
         println!("\n== {name}");
         let (started, before) = (Instant::now(), spent());
         let result = part(&mut notes);
-        let (seconds, processor) = (started.elapsed().as_secs(), spent() - before);
-        table.push_str(&format!("{seconds:>6} s {processor:>6} s of processors  {name}\n"));
-        match result {
-            Ok(()) => println!("== {name}: passed in {seconds} s"),
-            Err(e) => {
-                println!("== {name}: FAILED in {seconds} s\n{e}");
-                failed.push(name);
-                if *name == "build" || *name == "setup" {
-                    break;
+        let others: Vec<Done> = notes.beside.drain(..).collect();
+        let processor = spent() - before - others.iter().map(|done| done.processor.cast_signed()).sum::<i64>();
+        let own = Done { name, seconds: started.elapsed().as_secs(), processor: processor.max(0).cast_unsigned(), result };
+        for Done { name, seconds, processor, result } in [own].into_iter().chain(others) {
+            let how = if beside.contains(&name) { ", beside the tests" } else { "" };
+            table.push_str(&format!("{seconds:>6} s {processor:>6} s of processors  {name}{how}\n"));
+            match result {
+                Ok(()) => {
+                    println!("== {name}: passed in {seconds} s");
+                    passed += 1;
+                }
+                Err(e) => {
+                    println!("== {name}: FAILED in {seconds} s\n{e}");
+                    failed.push(name);
                 }
             }
+        }
+        if failed.contains(&"build") || failed.contains(&"setup") {
+            break;
         }
     }
     println!("\n{table}");
@@ -147,11 +166,17 @@ pub fn run(packages: &[String], words: &[String]) -> Result<(), String> {
         notes.skipped.extend(ON_DEMAND.iter().map(|(name, _)| format!("not asked for: {name} (--part)")));
     }
     tell(&notes);
-    println!("{} passed, {} failed", parts.len() - failed.len(), failed.len());
+    println!("{passed} passed, {} failed", failed.len());
     match failed.is_empty() {
         true => Ok(()),
         false => Err(format!("failed: {}", failed.join(", "))),
     }
+}
+
+/// What cargo can do while the tests wait.
+fn beside_the_tests(parts: &[&'static Part]) -> Vec<&'static str> {
+    let wanted = |name: &str| parts.iter().any(|(part, _)| *part == name || (*part == "fleets" && name == beside::FLEETS));
+    beside::ALL.iter().map(|(name, _)| *name).filter(|name| wanted(name)).collect()
 }
 
 /// Those that one of the words is in; without a word all but what is on demand.
@@ -179,7 +204,21 @@ fn tell(notes: &Notes) {
 
 #[cfg(test)]
 mod tests {
-    use super::wanted;
+    use super::{beside_the_tests, wanted};
+
+    #[test]
+    fn cargo_works_beside_the_tests_on_what_is_asked_for() {
+        let beside = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+            beside_the_tests(&wanted(&words).unwrap())
+        };
+        assert_eq!(beside(&[]), crate::beside::ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+        assert_eq!(beside(&["tests", "clippy"]), ["clippy"]);
+        assert_eq!(beside(&["tests", "fleets"]), [crate::beside::FLEETS]);
+        // Each is a part, but for the one that the fleets' is.
+        let parts: Vec<&str> = super::PARTS.iter().map(|(name, _)| *name).collect();
+        assert!(crate::beside::ALL.iter().all(|(name, _)| parts.contains(name) || *name == crate::beside::FLEETS));
+    }
 
     #[test]
     fn parts_are_chosen_by_words() {
