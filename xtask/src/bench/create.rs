@@ -96,13 +96,18 @@ fn figures(sides: &mut [Side; 3], version: Option<String>) -> Vec<Figure> {
 }
 
 /// Mounts and a network of this thread's own; what it starts has them too.
-fn leave_the_host() -> Result<(), String> {
-    let none: Option<&str> = None;
-    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).map_err(|e| format!("cannot leave the host: {e}"))?;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(|e| format!("private mounts: {e}"))?;
+pub(super) fn leave_the_host() -> Result<(), String> {
+    own_mounts()?;
+    unshare(CloneFlags::CLONE_NEWNET).map_err(|e| format!("cannot leave the host's network: {e}"))?;
     // Some releases of crun refuse a unified hierarchy beside the old ones; where there is none this does nothing.
     let _ = umount2("/sys/fs/cgroup/unified", MntFlags::MNT_DETACH);
     Ok(())
+}
+
+pub(super) fn own_mounts() -> Result<(), String> {
+    let none: Option<&str> = None;
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|e| format!("cannot leave the host's mounts: {e}"))?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(|e| format!("private mounts: {e}"))
 }
 
 /// A directory with the layer that both start from; gone at the end.

@@ -48,6 +48,13 @@ impl Disk {
 }
 
 impl Disk {
+    /// Makes every time of access two days old: whatever is read from now on is written down again, also with `relatime`, which
+    /// spares those of the last day.
+    pub fn age(&self) -> Result<(), String> {
+        let point = self.point.to_string_lossy();
+        sh::run("find", &[&point, "-xdev", "-exec", "touch", "-h", "-a", "-d", "2 days ago", "{}", "+"])
+    }
+
     /// Says which files changed in the last minutes.
     pub fn tell(&self, minutes: u64) {
         let (point, age) = (self.point.to_string_lossy(), format!("-{minutes}"));
