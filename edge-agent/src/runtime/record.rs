@@ -126,7 +126,10 @@ pub fn parent(pid: i32) -> Option<i32> {
 }
 
 fn stat(pid: i32) -> Option<(u8, i32, u64)> {
-    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // One read: the kernel makes the whole line anew for each, and it is shorter than this.
+    let mut text = [0; 1024];
+    let length = std::io::Read::read(&mut std::fs::File::open(format!("/proc/{pid}/stat")).ok()?, &mut text).ok()?;
+    let text = text.get(..length)?;
     let after_name = text.iter().rposition(|&b| b == b')')? + 2;
     let rest = std::str::from_utf8(text.get(after_name..)?).ok()?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();

@@ -6,12 +6,13 @@
 //! Both start the same program from the same layer with the same limits, mounts, capabilities and system call names,
 //! in the namespaces of the same pod, one after the other with the order reversed every time. Limpet's time holds
 //! its overlay mount; crun gets a plain directory. Limpet's ends in the agent, crun's here: what each caller sees.
+//! Both have their data on an ext4 with a journal, as boards have, and their state on a tmpfs, as in /run.
 //! Never: a comparison of two runs.
 
 mod crun;
 mod ours;
 
-use super::{Figure, middle};
+use super::{Figure, disk::Disk, middle};
 use crate::sh;
 use crun::Crun;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -24,7 +25,7 @@ use std::{
 
 const PAIRS: usize = 30;
 const WARM_UPS: usize = 3;
-const BUSYBOX: &str = "/bin/busybox";
+pub(super) const BUSYBOX: &str = "/bin/busybox";
 
 pub fn run(agent: &Path) -> Result<Vec<Figure>, String> {
     if !sh::is_root() {
@@ -38,8 +39,8 @@ pub fn run(agent: &Path) -> Result<Vec<Figure>, String> {
 fn measure(agent: &Path) -> Result<Vec<Figure>, String> {
     leave_the_host()?;
     let place = Place::new()?;
-    let mut ours = Ours::start(agent, &place.0)?;
-    let mut crun = sh::find("crun").map(|program| Crun::new(program, &place.0)).transpose()?;
+    let mut ours = Ours::start(agent, &place.path)?;
+    let mut crun = sh::find("crun").map(|program| Crun::new(program, &place.path)).transpose()?;
     let mut sides: [Side; 3] = Default::default();
     println!("timing {PAIRS} containers{}", if crun.is_some() { ", and crun's between them" } else { "" });
     for round in 0..WARM_UPS + PAIRS {
@@ -111,15 +112,22 @@ pub(super) fn own_mounts() -> Result<(), String> {
 }
 
 /// A directory with the layer that both start from; gone at the end.
-struct Place(PathBuf);
+struct Place {
+    path: PathBuf,
+    /// The machine's own may be one without a journal, which looks for a free inode past all that were freed in the last
+    /// minutes: every directory that is made and removed again costs a multiple there.
+    disk: Option<Disk>,
+}
 
 impl Place {
     fn new() -> Result<Place, String> {
-        let place = Place(std::env::temp_dir().join(format!("limpet-bench-{}", std::process::id())));
+        let path = std::env::temp_dir().join(format!("limpet-bench-{}", std::process::id()));
+        let disk = Some(Disk::under(&path)?);
+        let place = Place { path, disk };
         for root in ["layer", "crun/rootfs"] {
-            let bin = place.0.join(root).join("bin");
+            let bin = place.path.join(root).join("bin");
             fs::create_dir_all(&bin).map_err(|e| format!("cannot make {}: {e}", bin.display()))?;
-            fs::create_dir_all(place.0.join(root).join("etc")).map_err(|e| e.to_string())?;
+            fs::create_dir_all(place.path.join(root).join("etc")).map_err(|e| e.to_string())?;
             fs::copy(BUSYBOX, bin.join("busybox"))
                 .map_err(|e| format!("cannot copy {BUSYBOX}: {e}; install it (apt-get install busybox-static)"))?;
         }
@@ -129,8 +137,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Err(e) = fs::remove_dir_all(&self.0) {
-            eprintln!("xtask: {} is left: {e}", self.0.display());
+        drop(self.disk.take());
+        if let Err(e) = fs::remove_dir_all(&self.path) {
+            eprintln!("xtask: {} is left: {e}", self.path.display());
         }
     }
 }

@@ -13,6 +13,7 @@ mod fleet;
 mod idle;
 mod link;
 mod node;
+mod podman;
 mod proc;
 mod unpack;
 
@@ -28,7 +29,7 @@ pub struct Args {
     /// How many pods to time from apply to Running
     #[arg(long, default_value_t = 20)]
     pods: usize,
-    /// Time the creation of containers beside crun, and nothing else
+    /// Time the creation of containers beside crun, and podman's where it is installed, and nothing else
     #[arg(long)]
     create: bool,
     /// What a board costs with 0, 10, 50 and 110 pods and how soon they run, and nothing else
@@ -90,7 +91,9 @@ pub fn run(args: &Args) -> Result<(), String> {
     }
     setup::run()?;
     if args.create {
-        print(&create::run(&dist::agent()?)?);
+        let mut figures = create::run(&dist::agent()?)?;
+        figures.extend(podman::run()?);
+        print(&figures);
         return Ok(());
     }
     if args.unpack {

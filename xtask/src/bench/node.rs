@@ -1,7 +1,7 @@
 //! What a board costs with pods on it: idle, with ten that are probed, with as many as a node takes.
 //!
 //! In: the device's agent on one board, a release hub. Out: memory, processor time, bytes written; the time from apply to
-//! running, and from create to ready beside crun.
+//! running, and from create to ready beside crun; what podman spends on a container, where it is installed.
 //! Processor time is of the agent's and the keeper's own processes; what probes start in containers is the containers'.
 //! Never: a figure of a board that has not come to rest.
 
@@ -98,5 +98,6 @@ pub fn run(binaries: &Binaries, minutes: u64) -> Result<Vec<Figure>, String> {
     figures.push(Figure::new("110 pods on one node", full, "all Ready"));
     drop(world);
     figures.extend(super::create::run(agent)?);
+    figures.extend(super::podman::run()?);
     Ok(figures)
 }

@@ -179,7 +179,11 @@ fn field(path: &Path, name: &str) -> Option<u64> {
 }
 
 pub fn set(dir: &Path, file: &str, value: &str) -> Result<()> {
-    std::fs::write(dir.join(file), value)
+    use std::io::Write;
+    // The kernel's files are there or not: nothing is made, nothing cut.
+    let opened = std::fs::OpenOptions::new().write(true).open(dir.join(file));
+    opened
+        .and_then(|mut file| file.write_all(value.as_bytes()))
         .map_err(|err| Error::new(err.kind(), format!("write {value} to {}: {err}", dir.join(file).display())))
 }
 

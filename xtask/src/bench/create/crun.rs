@@ -5,6 +5,7 @@
 //! Never: less work for Limpet than for crun: what the pod's containers get, the bundle asks for.
 
 use super::stat_ms;
+use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -40,7 +41,12 @@ impl Crun {
         let version = String::from_utf8_lossy(&said.stdout).lines().next().unwrap_or("crun").replace(" version", "");
         let bundle = base.join("crun");
         fs::write(bundle.join("config.json"), config(base).to_string()).map_err(|e| format!("crun's bundle: {e}"))?;
-        Ok(Crun { program, bundle, state: base.join("crun-state"), count: 0, version })
+        let state = base.join("crun-state");
+        fs::create_dir_all(&state).map_err(|e| format!("cannot make {}: {e}", state.display()))?;
+        // As /run is, where crun has it.
+        mount(Some("tmpfs"), &state, Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=700"))
+            .map_err(|e| format!("crun's state directory: {e}"))?;
+        Ok(Crun { program, bundle, state, count: 0, version })
     }
 
     /// One command, the least that crun can do. Returns when it has removed the container too.
