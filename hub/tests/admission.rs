@@ -145,3 +145,35 @@ fn a_runtime_class_brings_its_overhead_and_its_place() {
     c.raw("DELETE", &format!("{classes}/sandboxed"), &[], b"");
     refused(pod("d", json!({})), "RuntimeClass \"sandboxed\" not found");
 }
+
+#[test]
+fn a_pod_as_a_whole_is_resized_only_where_its_board_can() {
+    let c = Cluster::start();
+    let pods = "/api/v1/namespaces/default/pods";
+    for (name, features) in [("old", json!([])), ("new", json!(["InPlacePodLevelResourcesVerticalScaling"]))] {
+        assert_eq!(c.json("POST", "/api/v1/nodes", json!({"metadata": {"name": name}})).0, 201);
+        let status = json!({"status": {"declaredFeatures": features}}).to_string();
+        c.kubectl(&["patch", "node", name, "--subresource=status", "-p", &status]).ok();
+        let limits = json!({"limits": {"memory": "64Mi"}});
+        let pod = json!({"metadata": {"name": name}, "spec": {"nodeName": name, "resources": limits,
+            "containers": [{"name": "c", "image": "i"}]}});
+        let (code, made) = c.json("POST", pods, pod);
+        assert_eq!(code, 201, "{made}");
+        assert_eq!(made["status"]["qosClass"], "Burstable");
+        assert_eq!(made["spec"]["resources"]["requests"], json!({"memory": "64Mi"}));
+    }
+    let resize = |name: &str, spec: Value| {
+        let patch = json!({"spec": spec}).to_string();
+        c.kubectl(&["patch", "pod", name, "--subresource=resize", "-p", &patch])
+    };
+    let larger = json!({"resources": {"limits": {"memory": "128Mi"}}});
+    let told = resize("old", larger.clone()).fails();
+    let words = "pod update requires features InPlacePodLevelResourcesVerticalScaling which are not available on node \"old\"";
+    assert!(told.contains(words), "{told}");
+    // Not of the pod: it has a request of its own for that.
+    resize("old", json!({"containers": [{"name": "c", "resources": {"requests": {"memory": "1Mi"}}}]})).ok();
+    resize("new", larger).ok();
+    let (_, pod) = c.get(&format!("{pods}/new"));
+    assert_eq!(pod["spec"]["resources"]["limits"]["memory"], "128Mi");
+    assert_eq!(pod["metadata"]["generation"], 2);
+}

@@ -471,10 +471,14 @@ impl Hands {
         });
     }
 
-    pub fn resize(&self, at: ContainerRef, container: &ResourcePlan, pod: &PodResources) {
-        let (container, pod) = (convert::resources(container), convert::pod_resources(pod, self.pod_pids_limit));
-        let error = self.runtime.resize(&container_id(&at), &container, &pod).err().map(|e| e.to_string());
-        self.say(Input::Resized { at, error });
+    pub fn resize(&self, at: ContainerRef, resources: &ResourcePlan) {
+        let set = self.runtime.update_container(&container_id(&at), &convert::resources(resources));
+        self.say(Input::Resized { at, error: set.err().map(|e| e.to_string()) });
+    }
+
+    pub fn resize_pod(&self, uid: Uid, resources: &PodResources, last: bool) {
+        let set = self.runtime.update_pod(&uid, &convert::pod_resources(resources, self.pod_pids_limit));
+        self.say(Input::PodResized { uid, last, error: set.err().map(|e| e.to_string()) });
     }
 
     pub fn remove_container(&self, id: String) {

@@ -599,7 +599,8 @@ impl Agent {
                 let ip = self.ip_of(&at.uid);
                 self.hands.probe(at, kind, check, ip, Duration::from_millis(timeout_ms));
             }
-            Action::Resize { at, container, pod } => self.hands.resize(at, &container, &pod),
+            Action::Resize { at, resources } => self.hands.resize(at, &resources),
+            Action::ResizePod { uid, resources, last } => self.hands.resize_pod(uid, &resources, last),
             Action::RemoveSandbox { uid } => self.hands.remove_sandbox(uid),
             Action::RemovePod { uid } => {
                 let left = self.left_of(&uid);

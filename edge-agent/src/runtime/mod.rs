@@ -13,7 +13,6 @@ mod ids;
 mod network;
 pub mod outside;
 mod record;
-mod resize;
 pub mod rt;
 pub mod seccomp;
 pub mod spec;

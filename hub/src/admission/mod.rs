@@ -6,6 +6,7 @@
 mod admin_access;
 pub mod dynamic;
 mod namespace;
+mod node_features;
 mod node_restriction;
 mod pod_security;
 mod priority;
@@ -117,6 +118,7 @@ pub async fn mutate(review: &mut Review<'_>) -> Result<(), Status> {
         tolerations::admit(review);
         limits::admit(review)?;
     }
+    node_features::admit(review)?;
     admin_access::admit(review)?;
     if review.is(limits::CLAIMS) {
         limits::admit_claim(review)?;

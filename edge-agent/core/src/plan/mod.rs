@@ -19,7 +19,9 @@ pub use env_files::{ENV_FILE_BYTES_MAX, EnvFiles, NO_ENV_FILES, wanted as env_fi
 pub use etc::{DnsPlan, etc_hosts, resolv_conf};
 pub use fields::{Context, field_value, resource_value};
 pub use mounts::{MountPlan, MountSource, Propagation};
-pub use resources::{PodResources, Qos, Requests, ResourcePlan, container as container_resources, pod_resources, qos, requests};
+pub use resources::{
+    PodResources, Qos, Requests, ResourcePlan, container as container_resources, limits, pod_resources, qos, requests,
+};
 pub(crate) use security::app_armor;
 pub use security::{AppArmorPlan, SeccompPlan, SecurityPlan, UserPlan};
 

@@ -53,6 +53,24 @@ pub struct PodResources {
     pub hugepages: BTreeMap<String, u64>,
 }
 
+impl PodResources {
+    /// Room for either: of each the more.
+    pub fn or_more(&self, other: &PodResources) -> PodResources {
+        let mut hugepages = self.hugepages.clone();
+        for (size, bytes) in &other.hugepages {
+            let own = hugepages.entry(size.clone()).or_default();
+            *own = (*own).max(*bytes);
+        }
+        PodResources {
+            cpu_shares: self.cpu_shares.max(other.cpu_shares),
+            cpu_quota_us: self.cpu_quota_us.zip(other.cpu_quota_us).map(|(own, other)| own.max(other)),
+            cpu_period_us: self.cpu_period_us,
+            memory_limit_bytes: self.memory_limit_bytes.zip(other.memory_limit_bytes).map(|(own, other)| own.max(other)),
+            hugepages,
+        }
+    }
+}
+
 const PERIOD_US: u64 = 100_000;
 
 fn cpu(map: &BTreeMap<String, Quantity>) -> Option<i64> {
@@ -107,16 +125,22 @@ fn is_guaranteed(r: &Resources) -> bool {
     cpu_equal && memory_equal
 }
 
+/// Milli-cpus and bytes that a container may have at most: what itself does not say, its pod says for it, so that programs
+/// which look at their own group see a limit.
+pub fn limits(pod: &Resources, own: &Resources) -> (Option<i64>, Option<i64>) {
+    (cpu(&own.limits).or(cpu(&pod.limits)), memory(&own.limits).or(memory(&pod.limits)))
+}
+
 pub fn container(spec: &PodSpec, container: &Container, host: &HostFacts) -> ResourcePlan {
     let r = &container.resources;
-    let limit = cpu(&r.limits);
+    let (limit, memory_limit_bytes) = limits(&spec.resources, r);
     ResourcePlan {
         cpu_shares: shares(cpu(&r.requests).or(limit).unwrap_or(0)),
         cpu_quota_us: limit.map(quota),
         cpu_period_us: PERIOD_US,
-        memory_limit_bytes: memory(&r.limits),
+        memory_limit_bytes,
         oom_score_adj: oom_score_adj(spec, container, host.memory_bytes),
-        hugepages: hugepages(&r.limits).collect(),
+        hugepages: hugepages(&spec.resources.limits).chain(hugepages(&r.limits)).collect(),
         extended: r.limits.iter().filter(|(name, _)| is_extended(name)).filter_map(count).collect(),
     }
 }

@@ -67,6 +67,11 @@ fn resources_of_the_whole_pod() {
     assert_eq!((got.cpu_shares, got.cpu_quota_us, got.memory_limit_bytes), (512, Some(100_000), Some(200 << 20)));
     assert_eq!(got.hugepages, [("2MB".to_string(), 8 << 20)].into());
     assert_eq!(qos(&whole), Qos::Burstable);
+    // What a container does not limit itself, its pod limits for it.
+    let own = |at: usize| container_resources(&whole, &whole.containers[at], &host());
+    assert_eq!((own(0).cpu_quota_us, own(0).memory_limit_bytes), (Some(100_000), Some(200 << 20)));
+    assert_eq!((own(1).cpu_quota_us, own(1).memory_limit_bytes), (Some(100_000), Some(50 << 20)));
+    assert_eq!((own(0).hugepages["2MB"], own(1).hugepages["2MB"]), (8 << 20, 4 << 20));
     let equal = json!({"cpu": "1", "memory": "64Mi"});
     let guaranteed = spec(json!({"resources": {"requests": equal, "limits": equal}, "containers": [{"name": "a"}]}));
     assert_eq!(qos(&guaranteed), Qos::Guaranteed);

@@ -381,6 +381,11 @@ impl Container {
         self.actual = None;
     }
 
+    /// The running attempt is to get other limits: its own, or those that it has of its pod.
+    pub fn awaits_sizes(&self) -> bool {
+        self.actual.is_some()
+    }
+
     /// Works out `started` and `ready` from the state and the probes.
     pub fn judge(&mut self) {
         let result = |kind| self.probers.iter().find(|p| p.kind == kind).map(|p| p.result);

@@ -418,6 +418,7 @@ fn uid_of(input: &Input) -> Option<Uid> {
         | Input::PodRemoved { uid } => uid.clone(),
         Input::ContainerStarted(at)
         | Input::ContainerUser { at, .. }
+        | Input::PodResized { uid, .. }
         | Input::ContainerFailed { at, .. }
         | Input::ContainerExited { at, .. }
         | Input::Probed { at, .. }
@@ -484,6 +485,7 @@ fn apply(pod: &mut LivePod, input: Input, cx: &mut Cx<'_>) {
             with_attempt(pod, &at, |c, facts| c.hook_done(facts, hook, error, cx));
         }
         _ => {}
+        Input::PodResized { last, error, .. } => pod.group_resized(last, error, cx),
     }
 }
 

@@ -17,6 +17,9 @@ pub struct PodMemory {
     /// All init containers have done their work in this sandbox.
     pub initialized: bool,
     pub terminal: Option<Terminal>,
+    /// What the pod has as a whole, when that is not the manifest's (a resize that waits).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<crate::api::Resources>,
     /// Boxed, as a tree's nodes have room for eleven.
     pub containers: BTreeMap<String, Box<ContainerMemory>>,
 }

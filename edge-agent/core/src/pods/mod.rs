@@ -92,6 +92,8 @@ pub enum Input {
     Evict { uid: Uid, message: String },
     /// Answer to `Resize`.
     Resized { at: ContainerRef, error: Option<String> },
+    /// Answer to `ResizePod`.
+    PodResized { uid: Uid, last: bool, error: Option<String> },
     SandboxRemoved { uid: Uid },
     PodRemoved { uid: Uid },
 }
@@ -222,8 +224,10 @@ pub enum Action {
     RunHook { at: ContainerRef, hook: HookKind, check: Check, timeout_ms: u64 },
     /// Answer: `Probed`.
     RunProbe { at: ContainerRef, kind: ProbeKind, check: Check, timeout_ms: u64 },
-    /// New limits of a running container and of its pod. Answer: `Resized`.
-    Resize { at: ContainerRef, container: ResourcePlan, pod: PodResources },
+    /// New limits of a running container. Answer: `Resized`.
+    Resize { at: ContainerRef, resources: ResourcePlan },
+    /// New limits of the pod's own group: room for what its containers had and get, or the last word. Answer: `PodResized`.
+    ResizePod { uid: Uid, resources: PodResources, last: bool },
     /// Releases network, cgroups, mounts, writable layers; keeps logs. Answer: `SandboxRemoved`.
     RemoveSandbox { uid: Uid },
     /// Kills what still runs and removes everything of the pod. Answer: `PodRemoved`.

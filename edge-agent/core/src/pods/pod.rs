@@ -139,6 +139,9 @@ impl LivePod {
     fn remember_back(&mut self, memory: PodMemory, now: Now) {
         self.terminal = memory.terminal.clone();
         self.initialized = memory.initialized && memory.terminal.is_some();
+        if let Some(whole) = memory.resources.clone() {
+            self.keep_whole(whole);
+        }
         for container in &mut self.containers {
             let Some(m) = memory.containers.get(&*container.name) else { continue };
             container.attempt = m.attempt;
@@ -223,7 +226,8 @@ impl LivePod {
     pub fn update(&mut self, object: Pod, cx: &mut Cx<'_>) {
         let images: BTreeMap<String, String> =
             object.spec.all_containers().map(|c| (c.name.clone(), c.image.clone())).collect();
-        self.facts.object = object;
+        let whole = std::mem::replace(&mut self.facts.object, object).spec.resources;
+        self.keep_whole(whole);
         self.share_containers();
         self.add_ephemeral(cx.host);
         let deadline = self.facts.object.spec.active_deadline_seconds;

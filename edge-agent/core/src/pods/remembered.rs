@@ -28,6 +28,7 @@ impl LivePod {
             start_ms: self.start_ms,
             initialized: self.initialized,
             terminal: self.terminal.clone(),
+            resources: self.resize.whole_to_remember(&self.facts.object.spec).cloned(),
             containers: containers.collect(),
         }
     }

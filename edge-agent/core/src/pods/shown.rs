@@ -11,6 +11,9 @@ use std::{borrow::Cow, collections::BTreeMap};
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Status<'a> {
+    /// Of the pod as a whole, as `resources`.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "some_quantities")]
+    pub allocated_resources: Option<&'a BTreeMap<String, Quantity>>,
     pub conditions: Vec<Condition<'a>>,
     pub container_statuses: Vec<ContainerStatus<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -33,6 +36,8 @@ pub(super) struct Status<'a> {
     pub qos_class: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Shown<'a>>,
     pub start_time: String,
 }
 

@@ -67,7 +67,12 @@ fn rendered(pod: &LivePod, dated: &mut Conditions, host: &HostFacts, now: Now) -
     mains.sort_by(|a, b| a.name.cmp(&b.name));
     let init = pod.containers.iter().filter(|c| before(c));
     let ephemeral = pod.containers.iter().filter(|c| of(c, Role::Ephemeral));
+    // Only of pods that ask for something as a whole: others are the sum of their containers.
+    let spec = &pod.facts.object.spec;
+    let asks = !(spec.resources.limits.is_empty() && spec.resources.requests.is_empty());
+    let whole = Some(spec).filter(|_| asks && pod.terminal.is_none());
     let status = shown::Status {
+        allocated_resources: whole.map(|spec| &spec.resources.requests),
         conditions,
         container_statuses: mains.into_iter().map(|c| container_status(c, &pod.facts, waiting)).collect(),
         ephemeral_container_statuses: ephemeral.map(|c| container_status(c, &pod.facts, "ContainerCreating")).collect(),
@@ -81,6 +86,7 @@ fn rendered(pod: &LivePod, dated: &mut Conditions, host: &HostFacts, now: Now) -
         pod_ips: addresses(&pod.facts.ips),
         qos_class: qos(&pod.facts.object.spec).name(),
         reason: terminal.map(|t| t.reason.as_str()),
+        resources: whole.map(|spec| shown::Shown::from(pod.resize.actual(spec))),
         start_time: rfc3339(pod.start_ms),
     };
     // Nothing in it can fail to be written.

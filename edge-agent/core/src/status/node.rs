@@ -67,7 +67,8 @@ pub enum NodeProblem {
 
 /// What schedulers and admission may want to know of a node before they send it a pod (KEP-5328), in order of the alphabet: only
 /// what this node does and older ones of the same version may not.
-const DECLARED: [&str; 2] = ["GuaranteedQoSPodCPUResize", "RestartAllContainersOnContainerExits"];
+const DECLARED: [&str; 3] =
+    ["GuaranteedQoSPodCPUResize", "InPlacePodLevelResourcesVerticalScaling", "RestartAllContainersOnContainerExits"];
 
 /// The version of Kubernetes whose ways this node has, with the agent's own.
 pub fn kubelet_version(agent: &str) -> String {

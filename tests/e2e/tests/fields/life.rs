@@ -192,6 +192,67 @@ pub fn sizes(world: &World) -> Result<()> {
     delete(world, &["size"])
 }
 
+/// `spec.resources` of a pod that runs: a container without limits has the pod's, before and after; what does not fit waits.
+pub fn sizes_of_the_whole(world: &World) -> Result<()> {
+    const LIMIT: &str = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; true";
+    let own = json!({"resources": {"limits": {"memory": "16Mi"}},
+        "resizePolicy": [{"resourceName": "memory", "restartPolicy": "RestartContainer"}]});
+    let spec = json!({"resources": {"limits": {"cpu": "400m", "memory": "48Mi"}},
+        "containers": [container("c", "exec sleep 1000000", json!({})), container("own", "exec sleep 1000000", own)]});
+    apply(world, "whole", spec)?;
+    let pod = ready(world, "whole")?;
+    wait::yes(pod["spec"]["resources"]["requests"] == json!({"cpu": "400m", "memory": "16Mi"}), || pod["spec"].to_string())?;
+    wait::yes(pod["status"]["qosClass"] == "Burstable", || pod["status"].to_string())?;
+    let limits = |of_c: u64| -> Result<()> {
+        is(&inside(world, "whole", LIMIT)?, &(of_c << 20).to_string())?;
+        let own = world.kubectl.run(&["exec", "whole", "-c", "own", "--", "sh", "-c", LIMIT])?;
+        is(own.trim(), &(16u64 << 20).to_string())
+    };
+    limits(48)?;
+    let patch = |resources: &Value| {
+        let patch = json!({"spec": {"resources": resources}}).to_string();
+        world.kubectl.output(&["patch", "pod", "whole", "--subresource=resize", "-p", &patch])
+    };
+    for (cpu, memory) in [("600m", 64), ("300m", 40)] {
+        let size = json!({"cpu": cpu, "memory": format!("{memory}Mi")});
+        patch(&json!({"limits": size, "requests": {"cpu": "100m"}}))?.ok("resize")?;
+        let done = |s: &Value| s["resources"]["limits"] == size && condition(s, "PodResizeInProgress").is_null();
+        becomes(world, "whole", "resized", done)?;
+        limits(memory)?;
+    }
+    let status = world.kubectl.json("get pod whole")?["status"].take();
+    wait::yes(status["allocatedResources"]["cpu"] == "100m", || status.to_string())?;
+    wait::yes(["c", "own"].iter().all(|name| one(&status, name)["restartCount"] == 0), || status.to_string())?;
+    has_event(world, "whole", "ResizeCompleted", "Pod resize completed: ")?;
+    for (resources, words) in [
+        (json!({"requests": {"memory": "8Mi"}}), "must be greater than or equal to aggregate container requests of 16Mi"),
+        (json!({"limits": {"memory": "12Mi"}}), "must be less than or equal to pod limits of 12Mi"),
+        (json!({"limits": {"memory": null}}), "resource limits cannot be removed"),
+        (json!({"limits": {"example.com/x": "1"}}), "supported values: \"cpu\", \"hugepages-\", \"memory\""),
+    ] {
+        has(&patch(&resources)?.stderr, &[words])?;
+    }
+    // More than the board has; then as much as it has, once another pod has gone.
+    let node = world.kubectl.json("get node board-1")?;
+    let text = node["status"]["allocatable"]["memory"].as_str().unwrap_or_default().to_string();
+    let kib: u64 = text.strip_suffix("Ki").and_then(|n| n.parse().ok()).ok_or(text)?;
+    let memory = |kib: u64| json!({"limits": {"memory": format!("{kib}Ki")}, "requests": {"memory": format!("{kib}Ki")}});
+    sleeper(world, "large", json!({"resources": {"requests": {"memory": format!("{}Ki", kib / 10 * 6)}}}), json!({}))?;
+    ready(world, "large")?;
+    patch(&memory(kib * 2))?.ok("resize")?;
+    becomes(world, "whole", "too large", |s| condition(s, "PodResizePending")["reason"] == "Infeasible")?;
+    patch(&memory(kib / 10 * 6))?.ok("resize")?;
+    let status = becomes(world, "whole", "waiting", |s| condition(s, "PodResizePending")["reason"] == "Deferred")?;
+    wait::yes(status["resources"]["limits"]["memory"] == "40Mi", || status.to_string())?;
+    limits(40)?;
+    delete(world, &["large"])?;
+    let wanted = memory(kib / 10 * 6)["limits"]["memory"].take();
+    becomes(world, "whole", "resized at last", |s| {
+        condition(s, "PodResizePending").is_null() && s["resources"]["limits"]["memory"] == wanted
+    })?;
+    delete(world, &["whole"])
+}
+
 /// hostPort: the board's port leads to the pod, and only one pod has it.
 pub fn ports(world: &World) -> Result<()> {
     let with = |protocol: &str| {

@@ -44,6 +44,7 @@ fn how_a_pod_lives() {
         life::restarts(world)?;
         life::sizes(world)?;
         life::ports(world)
+        life::sizes_of_the_whole(world)?;
     });
 }
 

@@ -21,7 +21,7 @@ fn a_size_that_fits_is_set_without_a_restart() {
     w.pod("p", sized("1", "NotRequired"));
     assert_eq!(w.condition("p", "PodResizeInProgress").0, "True");
     w.run(1000);
-    assert_eq!(w.log_without_volumes(), ["resize c Some(100000) Some(100000)"]);
+    assert_eq!(w.log_without_volumes(), ["resize first Some(100000)", "resize c Some(100000)", "resize last Some(100000)"]);
     assert_eq!((shown(&w, "resources")["limits"]["cpu"].as_str(), shown(&w, "restartCount")), (Some("1"), &json!(0)));
     assert_eq!(shown(&w, "allocatedResources")["cpu"], "1");
     let conditions = w.status["p"]["conditions"].as_array().unwrap();
@@ -82,5 +82,91 @@ fn a_size_that_cannot_be_set_is_tried_again() {
     w.behave.clear();
     w.run(5000);
     assert_eq!(shown(&w, "resources")["limits"]["cpu"], "500m");
+    assert_eq!(w.events.iter().filter(|(r, _)| r == "ResizeError").count(), 1);
+}
+
+/// A pod of 500m in all, with a container that has no limit of its own, and one that has.
+fn whole(cpu: &str, policy: &str) -> Value {
+    json!({"restartPolicy": "Always", "resources": {"requests": {"cpu": cpu}, "limits": {"cpu": cpu}}, "containers": [
+        {"name": "c", "image": "i:1", "resizePolicy": [{"resourceName": "cpu", "restartPolicy": policy}]},
+        {"name": "own", "image": "i:1", "resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "100m"}},
+            "resizePolicy": [{"resourceName": "cpu", "restartPolicy": policy}]}]})
+}
+
+#[test]
+fn a_pod_as_a_whole_is_resized_with_those_that_have_its_limit() {
+    let mut w = World::new();
+    w.pod("p", whole("500m", "NotRequired"));
+    w.run(1000);
+    assert_eq!(w.status["p"]["resources"]["limits"]["cpu"], "500m");
+    for (cpu, first, last) in [("2", 200_000, 200_000), ("250m", 200_000, 25_000)] {
+        w.log.clear();
+        w.pod("p", whole(cpu, "NotRequired"));
+        assert_eq!(w.condition("p", "PodResizeInProgress").0, "True");
+        assert_eq!(w.status["p"]["allocatedResources"]["cpu"], cpu);
+        assert_ne!(w.status["p"]["resources"]["limits"]["cpu"], cpu, "not before it is so");
+        w.run(1000);
+        let want = [format!("resize first Some({first})"), format!("resize c Some({last})"), format!("resize last Some({last})")];
+        assert_eq!(w.log_without_volumes(), want);
+        assert_eq!(w.status["p"]["resources"]["limits"]["cpu"], cpu);
+        let conditions = w.status["p"]["conditions"].as_array().unwrap();
+        assert!(!conditions.iter().any(|c| c["type"] == "PodResizeInProgress"));
+    }
+    assert!(w.has_event("ResizeCompleted", "\"resources\":{\"limits\":{\"cpu\":\"250m\"}"));
+    assert_eq!(w.container("p", "c")["restartCount"], 0);
+    assert!(w.memories.values().all(|m| m.resources.is_none()));
+}
+
+#[test]
+fn only_those_that_have_the_pods_limit_restart_for_it() {
+    let mut w = World::new();
+    w.pod("p", whole("500m", "RestartContainer"));
+    w.run(1000);
+    w.pod("p", whole("1", "RestartContainer"));
+    w.run(5000);
+    assert_eq!((&w.container("p", "c")["restartCount"], &w.container("p", "own")["restartCount"]), (&json!(1), &json!(0)));
+    assert_eq!(w.status["p"]["resources"]["limits"]["cpu"], "1");
+    let plans: Vec<_> = w.plans.iter().filter(|p| p.name == "c").map(|p| p.resources.cpu_quota_us).collect();
+    assert_eq!(plans, [Some(50_000), Some(100_000)]);
+    assert!(w.has_event("ResizeCompleted", ""));
+}
+
+#[test]
+fn a_whole_pod_waits_for_room_and_starts_with_what_it_has() {
+    let mut w = World::new();
+    w.pod("other", sized("3", "NotRequired"));
+    w.pod("p", whole("500m", "NotRequired"));
+    w.run(1000);
+    w.pod("p", whole("5", "NotRequired"));
+    assert_eq!(w.condition("p", "PodResizePending"), ("True".into(), "Infeasible".into()));
+    w.pod("p", whole("2", "NotRequired"));
+    assert_eq!(w.condition("p", "PodResizePending"), ("True".into(), "Deferred".into()));
+    assert_eq!(w.status["p"]["allocatedResources"]["cpu"], "500m");
+    // A power cut: what starts again has what the pod was given, not what it waits for.
+    let mut w = w.successor(true);
+    w.run(30_000);
+    assert_eq!(w.plans.iter().rfind(|p| p.name == "c").map(|p| p.resources.cpu_quota_us), Some(Some(50_000)));
+    assert_eq!(w.condition("p", "PodResizePending"), ("True".into(), "Deferred".into()));
+    w.delete("other", sized("3", "NotRequired"), 0);
+    w.run(1000);
+    w.remove(limpet_protocol::ItemKind::Pod, "other");
+    w.run(1000);
+    assert_eq!(w.status["p"]["resources"]["limits"]["cpu"], "2");
+    assert!(w.memories.values().all(|m| m.resources.is_none()));
+}
+
+#[test]
+fn a_group_that_refuses_is_tried_again() {
+    let mut w = World::new();
+    w.pod("p", whole("500m", "NotRequired"));
+    w.run(1000);
+    w.behave.insert("the pod".into(), Behaviour { resize_fails: true, ..Behaviour::default() });
+    w.pod("p", whole("250m", "NotRequired"));
+    w.run(500);
+    assert_eq!(w.condition("p", "PodResizeInProgress"), ("True".into(), "Error".into()));
+    assert_eq!(w.status["p"]["resources"]["limits"]["cpu"], "500m");
+    w.behave.clear();
+    w.run(5000);
+    assert_eq!(w.status["p"]["resources"]["limits"]["cpu"], "250m");
     assert_eq!(w.events.iter().filter(|(r, _)| r == "ResizeError").count(), 1);
 }

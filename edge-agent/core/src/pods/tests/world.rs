@@ -206,12 +206,18 @@ impl World {
                 let output = if ok { "" } else { "HTTP probe failed with statuscode: 500" };
                 self.soon(Input::Probed { at, kind, ok, output: output.into() });
             }
-            Action::Resize { at, container, pod } => {
-                self.log.push(format!("resize {} {:?} {:?}", at.container, container.cpu_quota_us, pod.cpu_quota_us));
+            Action::Resize { at, resources } => {
+                self.log.push(format!("resize {} {:?}", at.container, resources.cpu_quota_us));
                 let error = self.behaviour(&at.container).resize_fails.then(|| "below current usage".to_string());
                 self.soon(Input::Resized { at, error });
             }
             Action::RemoveSandbox { uid } => {
+            Action::ResizePod { uid, resources, last } => {
+                let word = if last { "last" } else { "first" };
+                self.log.push(format!("resize {word} {:?}", resources.cpu_quota_us));
+                let error = self.behaviour("the pod").resize_fails.then(|| "below current usage".to_string());
+                self.soon(Input::PodResized { uid, last, error });
+            }
                 self.log.push("remove sandbox".into());
                 assert!(!self.running.iter().any(|r| r.uid == uid), "the sandbox of a running container");
                 self.forget_records(&uid);

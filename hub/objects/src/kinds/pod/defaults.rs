@@ -28,6 +28,7 @@ pub fn pod(object: &mut Value) {
             }
         }
     }
+    super::whole::default(spec);
     pod_spec(spec);
 }
 

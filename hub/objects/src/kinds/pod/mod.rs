@@ -16,6 +16,7 @@ pub mod sources;
 pub mod spec;
 mod update;
 pub mod volumes;
+mod whole;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{containers, scheduling, security, volumes};
+use super::{containers, scheduling, security, volumes, whole};
 use crate::field::FieldError;
 use crate::kinds::fill::{list, text};
 use crate::kinds::rules::{Errors, join, named, not_negative};
@@ -29,6 +29,7 @@ pub fn validate(spec: &Value, path: &str, holder: For) -> Vec<FieldError> {
     let mut errors = Errors::new();
     let known = volumes::validate(list(spec, "volumes"), &join(path, "volumes"), holder, &mut errors);
     containers::validate(spec, path, &known, &mut errors);
+    whole::validate(spec, path, &mut errors);
     if holder == For::Template && !list(spec, "ephemeralContainers").is_empty() {
         let words = "ephemeral containers not allowed in pod template";
         errors.push(FieldError::forbidden(join(path, "ephemeralContainers"), words));

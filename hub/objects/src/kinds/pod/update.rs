@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 
 use super::spec::{self, For};
+use super::whole;
 use crate::field::FieldError;
 use crate::kinds::fill::{copy, each, list, text};
 use crate::kinds::rules::Errors;
@@ -35,7 +36,6 @@ pub fn prepare(new: &mut Value, old: &Value, subresource: &str) {
                     }
                 }
             }
-            // Kept so that it can be refused: boards change the sizes of containers only.
             copy(&mut new["spec"], &wanted, "resources");
         }
         _ => {}
@@ -72,8 +72,17 @@ fn status(new: &Value, old: &Value) -> Vec<FieldError> {
     errors
 }
 
+/// The rules of a spec, but for those of `spec.resources` that the stored pod breaks as well: hubs of before did not have them, and
+/// what is there must still be labelled and let go.
+fn rules(new: &Value, old: &Value) -> Errors {
+    let (mut errors, mut known) = (spec::validate(&new["spec"], "spec", For::Pod), Errors::new());
+    whole::validate(&old["spec"], "spec", &mut known);
+    errors.retain(|error| !known.contains(error));
+    errors
+}
+
 fn ephemeral(new: &Value, old: &Value) -> Vec<FieldError> {
-    let mut errors = spec::validate(&new["spec"], "spec", For::Pod);
+    let mut errors = rules(new, old);
     let (new, old) = (list(&new["spec"], "ephemeralContainers"), list(&old["spec"], "ephemeralContainers"));
     for container in old {
         match new.iter().find(|one| one["name"] == container["name"]) {
@@ -99,14 +108,17 @@ fn ephemeral(new: &Value, old: &Value) -> Vec<FieldError> {
 
 /// `ValidatePodResize`: sizes of cpu and memory may change, within the pod's class.
 fn resize(new: &Value, old: &Value) -> Vec<FieldError> {
+    if !old["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_null() {
+        return vec![FieldError::forbidden("spec", "static pods cannot be resized")];
+    }
     let mut errors = spec::validate(&new["spec"], "spec", For::Pod);
     if super::qos::qos_class(&new["spec"]) != super::qos::qos_class(&old["spec"]) {
         let words = "Pod QOS Class may not change as a result of resizing";
         errors.push(FieldError::invalid("spec", json!(super::qos::qos_class(&new["spec"])), words));
     }
-    if new["spec"]["resources"] != old["spec"]["resources"] {
-        let words = "the resources of a pod as a whole may not change while it runs, only those of its containers";
-        errors.push(FieldError::forbidden("spec.resources", words));
+    for side in ["limits", "requests"] {
+        let (new, old) = (&new["spec"]["resources"][side], &old["spec"]["resources"][side]);
+        sizes(new, old, &format!("spec.resources.{side}"), side, &mut errors);
     }
     for field in ["containers", "initContainers"] {
         for (at, (after, before)) in list(&new["spec"], field).iter().zip(list(&old["spec"], field)).enumerate() {
@@ -143,8 +155,11 @@ fn sizes(new: &Value, old: &Value, path: &str, side: &str, errors: &mut Errors) 
 }
 
 fn main(new: &Value, old: &Value) -> Vec<FieldError> {
-    let mut errors = spec::validate(&new["spec"], "spec", For::Pod);
-    let (new, old) = (&new["spec"], &old["spec"]);
+    let mut errors = rules(new, old);
+    let mut old = old["spec"].clone();
+    // As the new one: a pod of an older hub has no requests of its own yet.
+    whole::default(&mut old);
+    let (new, old) = (&new["spec"], &old);
     let mut munged = new.clone();
     for field in ["containers", "initContainers"] {
         if list(new, field).len() != list(old, field).len() {
@@ -298,16 +313,51 @@ mod tests {
     }
 
     #[test]
-    fn the_sizes_of_a_pod_as_a_whole_stay() {
+    fn what_lies_on_the_board_is_resized_there() {
         let mut old = pod();
-        old["spec"]["resources"] = json!({"limits": {"memory": "64Mi"}, "requests": {"memory": "64Mi"}});
-        let (mut same, mut other) = (old.clone(), old.clone());
-        other["spec"]["resources"]["limits"]["memory"] = json!("128Mi");
-        prepare(&mut same, &old, "resize");
-        prepare(&mut other, &old, "resize");
-        assert_eq!(validate(&same, &old, "resize"), []);
-        let text: Vec<String> = validate(&other, &old, "resize").iter().map(ToString::to_string).collect();
-        assert!(text[0].starts_with("spec.resources: Forbidden: the resources of a pod as a whole may not change"), "{text:?}");
+        old["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
+        let text = validate(&old, &old, "resize")[0].to_string();
+        assert_eq!(text, "spec: Forbidden: static pods cannot be resized");
+    }
+
+    #[test]
+    fn a_pod_as_a_whole_may_be_resized_within_its_class() {
+        let whole = |resources: Value| {
+            let mut pod = json!({"metadata": {"name": "a"}, "spec": {"resources": resources, "containers":
+                [{"name": "a", "image": "b:1", "resources": {"requests": {"memory": "32Mi"}}}]}});
+            defaults::pod(&mut pod);
+            pod
+        };
+        let old = whole(json!({"limits": {"memory": "64Mi"}, "requests": {"memory": "48Mi"}}));
+        for (resources, want) in [
+            (json!({"limits": {"memory": "128Mi"}, "requests": {"memory": "48Mi"}}), ""),
+            (json!({"limits": {"memory": "64Mi", "cpu": "1"}, "requests": {"memory": "48Mi"}}), ""),
+            (json!({"requests": {"memory": "48Mi"}}), "spec.resources.limits.memory: Forbidden: resource limits cannot be"),
+            (json!({}), "Pod QOS Class may not change|resource limits cannot be removed"),
+            (json!({"limits": {"memory": "64Mi", "hugepages-2Mi": "2Mi"}, "requests": {"memory": "48Mi"}}), "only cpu and"),
+            (json!({"limits": {"memory": "32Mi"}, "requests": {"memory": "48Mi"}}), "less than or equal to memory limit of 32Mi"),
+            (json!({"limits": {"memory": "64Mi"}, "requests": {"memory": "16Mi"}}), "aggregate container requests of 32Mi"),
+        ] {
+            let mut new = whole(resources.clone());
+            prepare(&mut new, &old, "resize");
+            let text: Vec<String> = validate(&new, &old, "resize").iter().map(ToString::to_string).collect();
+            let found = want.split('|').any(|words| text.iter().any(|t| t.contains(words)));
+            assert_eq!((text.is_empty(), found), (want.is_empty(), !want.is_empty()), "{resources}: {text:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_older_hub_let_in_may_still_be_labelled() {
+        let mut old = pod();
+        old["spec"]["resources"] = json!({"limits": {"memory": "64Mi"}});
+        old["spec"]["containers"][0]["resources"] = json!({"limits": {"memory": "1Gi"}, "requests": {"memory": "32Mi"}});
+        let mut new = old.clone();
+        new["metadata"]["labels"] = json!({"a": "b"});
+        defaults::pod(&mut new);
+        assert_eq!(new["spec"]["resources"]["requests"], json!({"memory": "32Mi"}));
+        assert_eq!(validate(&new, &old, ""), []);
+        let more = validate(&new, &old, "resize").iter().any(|e| e.to_string().contains("pod limits of 64Mi"));
+        assert!(more, "a resize has to mend it");
     }
 
     #[test]
