@@ -46,7 +46,7 @@ pub fn facts(answer: &JoinAnswer, config: &Config, paths: &Paths, runtime: &Runt
     }
     facts.cpu_reserved_milli = config.reserved_cpu_milli;
     facts.labels.extend(config.labels.clone());
-    facts.user_namespaces = runtime.can_own_users();
+    facts.no_own_users = runtime.no_own_users();
     let there = config.runtimes.iter().filter(|(_, other)| other.program.exists());
     facts.runtime_handlers = there.map(|(handler, _)| handler.clone()).collect();
     let controllers = runtime.cgroups().controllers();
@@ -86,7 +86,8 @@ pub fn host_facts(facts: &NodeFacts, answer: &JoinAnswer, config: &Config) -> Ho
         app_armor: device::app_armor(),
         unsafe_sysctls: config.allowed_unsafe_sysctls.clone(),
         runtime_handlers: facts.runtime_handlers.clone(),
-        user_namespaces: facts.user_namespaces,
+        no_own_users: facts.no_own_users.clone(),
+        pressed: facts.problems.iter().filter_map(NodeProblem::pressure).collect(),
         restart_wait_ms_first: config.restart_back_off_seconds_first.saturating_mul(1000),
         restart_wait_ms_max: config.restart_back_off_seconds_max.saturating_mul(1000),
     }

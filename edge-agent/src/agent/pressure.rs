@@ -9,7 +9,7 @@ use limpet_agent_core::{
     Input,
     api::PodSpec,
     plan::container_id,
-    pods::Uid,
+    pods::{PodView, Uid},
     pressure::{self, PodUse, Pressure, Shortage, Signal, StorageUse, Threshold},
 };
 use std::collections::BTreeMap;
@@ -106,7 +106,7 @@ impl Agent {
         if of_disk {
             return self.evict_for_disk(worst);
         }
-        let live: Vec<_> = self.pods.pods().filter(|pod| pod.sandbox_ready).collect();
+        let live: Vec<_> = self.pods.pods().filter(|pod| pod.sandbox_ready && !pod.is_static).collect();
         let cgroups = self.hands.runtime.cgroups();
         let uses: Vec<PodUse<'_>> = live
             .iter()
@@ -140,27 +140,40 @@ impl Agent {
     }
 
     fn candidates(&self, wanted: impl Fn(&PodSpec) -> bool) -> Vec<Candidate> {
-        let live = self.pods.pods().filter(|pod| pod.sandbox_ready && wanted(&pod.object.spec));
+        let may_go = |pod: &PodView<'_>| pod.sandbox_ready && !pod.is_static;
+        let live = self.pods.pods().filter(|pod| may_go(pod) && wanted(&pod.object.spec));
         live.map(|pod| Candidate { uid: pod.uid.clone(), spec: pod.object.spec.clone() }).collect()
+    }
+
+    /// Which attempt of each container is there.
+    fn attempts_of(&self, pods: &[Candidate]) -> Vec<BTreeMap<String, u32>> {
+        let of_one = |pod: &Candidate| {
+            let names = pod.spec.init_containers.iter().chain(&pod.spec.containers);
+            names.filter_map(|c| Some((c.name.clone(), self.pods.container(&pod.uid, &c.name)?.attempt?))).collect()
+        };
+        pods.iter().map(of_one).collect()
     }
 
     fn evict_for_disk(&self, worst: Shortage) {
         let (paths, pods) = (self.options.paths.clone(), self.candidates(|_| true));
-        let tell = self.hands.teller();
+        let (attempts, tell) = (self.attempts_of(&pods), self.hands.teller());
         tokio::task::spawn_blocking(move || {
             let sums: Vec<(u64, u64)> =
                 pods.iter().map(|pod| device::disk_use(&paths.data.join("pods").join(&*pod.uid))).collect();
+            let of_containers: Vec<StorageUse> =
+                pods.iter().zip(&attempts).map(|(pod, of)| storage_of(&paths, &pod.uid, &pod.spec, of)).collect();
             let uses: Vec<PodUse<'_>> = pods
                 .iter()
                 .zip(&sums)
-                .map(|(pod, (disk_bytes, inodes))| PodUse {
+                .zip(&of_containers)
+                .map(|((pod, (disk_bytes, inodes)), own)| PodUse {
                     uid: &pod.uid,
                     spec: &pod.spec,
                     memory_bytes: 0,
                     disk_bytes: *disk_bytes,
                     inodes: *inodes,
                     pids: 0,
-                    containers: Vec::new(),
+                    containers: own.containers.iter().map(|(name, bytes)| (name.as_str(), *bytes)).collect(),
                 })
                 .collect();
             if let Some((uid, message)) = pressure::choose(worst, &uses) {
@@ -179,13 +192,7 @@ impl Agent {
         if pods.is_empty() {
             return;
         }
-        let attempts: Vec<BTreeMap<String, u32>> = pods
-            .iter()
-            .map(|pod| {
-                let names = pod.spec.init_containers.iter().chain(&pod.spec.containers);
-                names.filter_map(|c| Some((c.name.clone(), self.pods.container(&pod.uid, &c.name)?.attempt?))).collect()
-            })
-            .collect();
+        let attempts = self.attempts_of(&pods);
         let (paths, tell) = (self.options.paths.clone(), self.hands.teller());
         let (flag, clock) = (self.watch.measuring.clone(), self.clock.clone());
         flag.set(true);

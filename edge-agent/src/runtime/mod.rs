@@ -37,10 +37,7 @@ use exits::Exits;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 
 /// Most bytes of JSON on the helper's socket, either way.
@@ -128,7 +125,7 @@ pub(crate) struct Shared {
     options: RuntimeOptions,
     network: Mutex<network::Network>,
     ids: Mutex<ids::Ids>,
-    can_own_users: AtomicBool,
+    no_own_users: Mutex<Option<String>>,
     cgroups: Cgroups,
     keeper: Keeper,
     helper: helper::Helper,
@@ -155,9 +152,8 @@ impl Runtime {
         let helper = helper::Helper::new(options.helper.clone());
         let (registry, exited) = Exits::new(restored.fds);
         let (network, pod_cidr) = (Mutex::default(), options.pod_cidr);
-        let (ids, can_own_users) = (Mutex::default(), AtomicBool::new(false));
-        let shared =
-            Arc::new(Shared { options, network, ids, can_own_users, cgroups, keeper, helper, exits: registry });
+        let (ids, no_own_users) = (Mutex::default(), Mutex::new(Some("it was not tried".to_string())));
+        let shared = Arc::new(Shared { options, network, ids, no_own_users, cgroups, keeper, helper, exits: registry });
         let runtime = Runtime { shared };
         runtime.restore_ids();
         if let Some(cidr) = pod_cidr {
@@ -196,14 +192,14 @@ impl Runtime {
     pub async fn try_users(&self) -> Result<(), RuntimeError> {
         let options = &self.shared.options;
         let request = rt::Request::TryUsers { run_dir: options.run_dir.clone(), data_dir: options.data_dir.clone() };
-        self.shared.helper.call(&request, &[]).await?;
-        self.shared.can_own_users.store(true, Ordering::Relaxed);
-        Ok(())
+        let tried = self.shared.helper.call(&request, &[]).await;
+        *lock(&self.shared.no_own_users) = tried.as_ref().err().map(ToString::to_string);
+        tried.map(|_| ())
     }
 
-    /// What the trial found.
-    pub fn can_own_users(&self) -> bool {
-        self.shared.can_own_users.load(Ordering::Relaxed)
+    /// What the trial found to be missing; `None`: pods can have users of their own.
+    pub fn no_own_users(&self) -> Option<String> {
+        lock(&self.shared.no_own_users).clone()
     }
 
     /// Whether the pod's sandbox stands (namespaces pinned); false after a reboot.

@@ -59,8 +59,11 @@ fn eater(mib: u32) -> String {
 #[test]
 fn memory_runs_short() {
     // What is kept free is not allocatable: one part in a hundred is left for the requests below.
+    let manifests = std::env::temp_dir().join(format!("limpet-e2e-short-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&manifests);
+    std::fs::create_dir_all(&manifests).unwrap();
     let settings = json!({"evictionHard": {"memory.available": "99%"}, "evictionPressureTransitionSeconds": 5,
-        "reservedMemoryMib": 0});
+        "reservedMemoryMib": 0, "staticPodDir": manifests});
     test(1, &settings, |world| {
         until("MemoryPressure", SOON, || {
             let node = world.kubectl.json("get node board-1")?;
@@ -69,15 +72,53 @@ fn memory_runs_short() {
             let tainted = node["spec"]["taints"].to_string().contains("node.kubernetes.io/memory-pressure");
             wait::yes(found && tainted, || format!("{conditions:?} {}", node["spec"]))
         })?;
+        // Who asks for nothing does not come in, unless it bears that, or lies on the board: that one stays, too.
+        std::fs::write(manifests.join("own.json"), pod("own", &eater(8), &json!({}))).map_err(|e| e.to_string())?;
+        until("the board's own pod", SOON, || world.kubectl.json("get pod own-board-1").map(|_| ()))?;
+        running(world, "own-board-1")?;
+        world.kubectl.apply(&pod("guest", &eater(8), &json!({})))?;
+        turned_away(world, "guest", "MemoryPressure")?;
         // Who stays within its request outlives who does not; the system's own and the small ones stay.
-        let asks = json!({"container": {"resources": {"requests": {"memory": "10Mi"}}}});
-        world.kubectl.apply(&pod("modest", &eater(4), &asks))?;
+        let asks = |memory: &str| json!({"container": {"resources": {"requests": {"memory": memory}}}});
+        world.kubectl.apply(&pod("modest", &eater(4), &asks("10Mi")))?;
         world.kubectl.apply(&pod("system", &eater(4), &json!({"priorityClassName": "system-node-critical"})))?;
-        world.kubectl.apply(&pod("greedy", &eater(8), &json!({})))?;
+        let bears = json!({"tolerations": [{"key": "node.kubernetes.io/memory-pressure", "operator": "Exists"}]});
+        world.kubectl.apply(&pod("greedy", &eater(8), &bears))?;
         evicted(world, "greedy", "The node was low on resource: memory. Threshold quantity: ")?;
         let message = world.kubectl.json("get pod greedy")?["status"]["message"].to_string();
         wait::yes(message.contains("Container main was using") && message.contains("request is 0"), || message)?;
         evicted(world, "modest", "The node was low on resource: memory.")?;
+        running(world, "own-board-1")?;
+        running(world, "system")
+    });
+    let _ = std::fs::remove_dir_all(&manifests);
+}
+
+/// It failed before anything of it was made, as kubelet says it.
+fn turned_away(world: &World, name: &str, condition: &str) -> Result<()> {
+    until(&format!("{name} is turned away"), SOON, || {
+        let status = world.kubectl.json(&format!("get pod {name}"))?["status"].take();
+        let words = format!("Pod was rejected: The node had condition: [{condition}]. ");
+        let right = status["phase"] == "Failed" && status["reason"] == "Evicted" && status["message"] == words;
+        wait::yes(right && status["containerStatuses"][0]["containerID"].is_null(), || status.to_string())
+    })
+}
+
+#[test]
+fn processes_run_short() {
+    let settings = json!({"evictionHard": {"pid.available": "99.9%"}, "evictionPressureTransitionSeconds": 5});
+    test(1, &settings, |world| {
+        until("PIDPressure", SOON, || {
+            let node = world.kubectl.json("get node board-1")?;
+            let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let found = conditions.iter().any(|c| c["type"] == "PIDPressure" && c["status"] == "True");
+            let tainted = node["spec"]["taints"].to_string().contains("node.kubernetes.io/pid-pressure");
+            wait::yes(found && tainted, || format!("{conditions:?} {}", node["spec"]))
+        })?;
+        let many = "for n in $(seq 20); do sleep 100000 & done; wait";
+        world.kubectl.apply(&pod("system", many, &json!({"priorityClassName": "system-node-critical"})))?;
+        world.kubectl.apply(&pod("guest", many, &json!({"container": {"resources": {"requests": {"memory": "1Mi"}}}})))?;
+        turned_away(world, "guest", "PIDPressure")?;
         running(world, "system")
     });
 }

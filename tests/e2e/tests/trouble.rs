@@ -168,6 +168,7 @@ fn a_full_disk_on_a_board() {
 
         // No byte is free: what is wanted cannot be remembered, so it is not begun; what runs goes on.
         disk.fill()?;
+        // Others than critical ones are not let in while the disk is full.
         world.kubectl.apply(&bound(&pod("while", "hub.limpet/busybox:1"))?)?;
         until("the agent's word", SOON, || {
             let log = world.agents[0].log_tail();
@@ -191,10 +192,66 @@ fn a_full_disk_on_a_board() {
     });
 }
 
+/// What fills the disk goes, with its reasons; what is within its request stays, and what lies on the board; nobody comes in.
+#[test]
+fn a_pod_that_fills_the_disk() {
+    let manifests = std::env::temp_dir().join(format!("limpet-e2e-full-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&manifests);
+    fs::create_dir_all(&manifests).unwrap();
+    test(0, &json!({}), |world| {
+        let address = limpet_e2e::net::board(&world.slot, 1)?;
+        let settings = json!({"evictionHard": {"nodefs.available": "15Mi"}, "staticPodDir": manifests});
+        let agent = limpet_e2e::Agent::new(&world.slot, world.binaries.agent.clone(), 1, address, settings)?;
+        let disk = Disk::mount(&agent.data)?;
+        world.agents.push(agent);
+        world.join()?;
+        let writes = |name: &str, mib: u32, asks: &str| {
+            let line = format!("head -c {} /dev/zero > /file; exec sleep 1000000", mib << 20);
+            let size = json!({"requests": {"ephemeral-storage": asks}});
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 0,
+                "nodeName": "board-1", "containers": [{"name": "main", "image": "hub.limpet/busybox:1",
+                "command": ["/bin/sh", "-c", line], "resources": size}]}})
+        };
+        fs::write(manifests.join("own.json"), writes("own", 4, "0").to_string()).map_err(|e| e.to_string())?;
+        world.kubectl.apply(&writes("modest", 3, "6Mi").to_string())?;
+        runs(world, "modest")?;
+        runs(world, "own-board-1")?;
+        world.kubectl.apply(&writes("greedy", 20, "1Mi").to_string())?;
+        let status = until("greedy is evicted", SOON, || {
+            let status = world.kubectl.json("get pod greedy")?["status"].take();
+            wait::yes(status["phase"] == "Failed" && status["reason"] == "Evicted", || status.to_string())?;
+            Ok(status)
+        })?;
+        let said = status["message"].as_str().unwrap_or_default();
+        for words in [
+            "The node was low on resource: ephemeral-storage. Threshold quantity: 15",
+            "Container main was using ",
+            "request is 1024Ki, has larger consumption of ephemeral-storage. ",
+        ] {
+            wait::yes(said.contains(words), || format!("{words:?} is not in {said:?}"))?;
+        }
+        pressure(world, "True")?;
+        world.kubectl.apply(&writes("guest", 1, "1Mi").to_string())?;
+        until("guest is turned away", SOON, || {
+            let status = world.kubectl.json("get pod guest")?["status"].take();
+            let words = "Pod was rejected: The node had condition: [DiskPressure]. ";
+            wait::yes(status["phase"] == "Failed" && status["reason"] == "Evicted" && status["message"] == words, || {
+                status.to_string()
+            })
+        })?;
+        runs(world, "modest")?;
+        runs(world, "own-board-1")?;
+        drop(disk);
+        Ok(())
+    });
+    let _ = fs::remove_dir_all(&manifests);
+}
+
 /// Bound by hand: the scheduler would rightly choose no node whose disk is full.
 fn bound(pod: &str) -> Result<String> {
     let mut pod: Value = serde_json::from_str(pod).map_err(|e| e.to_string())?;
     pod["spec"]["nodeName"] = json!("board-1");
+    pod["spec"]["priorityClassName"] = json!("system-node-critical");
     pod["metadata"]["annotations"] = json!({"note": "n".repeat(50_000)});
     Ok(pod.to_string())
 }

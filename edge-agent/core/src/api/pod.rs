@@ -123,6 +123,26 @@ pub struct PodSpec {
     /// What the RuntimeClass takes besides.
     pub overhead: BTreeMap<String, Quantity>,
     pub os: Os,
+    #[serde(rename = "tolerations", deserialize_with = "bears_memory_pressure")]
+    pub bears_memory_pressure: bool,
+}
+
+/// Of all tolerations the one that a node itself heeds: for the taint that a shortage of memory brings.
+fn bears_memory_pressure<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Toleration {
+        key: String,
+        operator: String,
+        value: String,
+        effect: String,
+    }
+    let bears = |t: &Toleration| {
+        let key = t.key == "node.kubernetes.io/memory-pressure" || (t.key.is_empty() && t.operator == "Exists");
+        let value = t.operator == "Exists" || (matches!(&*t.operator, "" | "Equal") && t.value.is_empty());
+        key && value && matches!(&*t.effect, "" | "NoSchedule")
+    };
+    Ok(Vec::<Toleration>::deserialize(from)?.iter().any(bears))
 }
 
 fn shared<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Arc<Container>>, D::Error> {

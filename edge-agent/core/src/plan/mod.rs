@@ -71,8 +71,10 @@ pub struct HostFacts {
     pub unsafe_sysctls: Vec<String>,
     /// Handlers of RuntimeClasses that this node has, besides its own.
     pub runtime_handlers: Vec<String>,
-    /// Pods can have users of their own (`hostUsers: false`).
-    pub user_namespaces: bool,
+    /// Why no pod can have users of its own (`hostUsers: false`); `None`: pods can.
+    pub no_own_users: Option<String>,
+    /// Conditions under which kubelet takes no further pod (`MemoryPressure`, …).
+    pub pressed: Vec<&'static str>,
     /// CrashLoopBackOff: the first wait and the longest; 0 is Kubernetes' default.
     pub restart_wait_ms_first: u64,
     pub restart_wait_ms_max: u64,

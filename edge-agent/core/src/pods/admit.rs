@@ -50,6 +50,18 @@ pub(super) fn no_room(pod: &Pod, others: &Others, host: &HostFacts) -> Option<Te
     Some(Terminal { succeeded: false, reason: format!("OutOf{name}"), message: format!("Pod was rejected: {why}") })
 }
 
+/// As `refused`, for a node that runs short: what comes now would be the next to go. Critical pods come in, and while only memory
+/// is short also those that ask for some of what they use, or say that they bear it (kubelet's eviction manager).
+pub(super) fn pressed(pod: &Pod, host: &HostFacts) -> Option<Terminal> {
+    let critical = pod.spec.priority.is_some_and(|p| p >= CRITICAL);
+    let bears = || pod.spec.bears_memory_pressure || plan::qos(&pod.spec) != plan::Qos::BestEffort;
+    if host.pressed.is_empty() || critical || (host.pressed == ["MemoryPressure"] && bears()) {
+        return None;
+    }
+    let message = format!("Pod was rejected: The node had condition: [{}]. ", host.pressed.join(" "));
+    Some(Terminal { succeeded: false, reason: super::pod::EVICTED.into(), message })
+}
+
 /// Fields that a node of this kind cannot heed, and that are no reason not to run the pod: each with a sentence.
 pub(super) fn without_effect(spec: &PodSpec) -> Vec<String> {
     let own = |pick: fn(&crate::api::SecurityContext) -> bool| spec.all_containers().any(|c| pick(&c.security_context));
@@ -86,8 +98,9 @@ fn app_armor(pod: &Pod, host: &HostFacts) -> Option<(&'static str, String)> {
 
 /// Who asks for users of its own must not get the host's without a word.
 fn host_users(pod: &Pod, host: &HostFacts) -> Option<(&'static str, String)> {
-    let why = "hostUsers: false is not supported by this node's kernel or file systems: pods run with the users of the host \
-               (the agent's log says what is missing)";
-    let refused = pod.spec.host_users == Some(false) && !host.user_namespaces;
-    refused.then(|| ("UserNamespacesNotSupported", why.to_string()))
+    let lack = host.no_own_users.as_ref().filter(|_| pod.spec.host_users == Some(false))?;
+    let why = format!(
+        "hostUsers: false is not supported by this node's kernel or file systems, pods run with the users of the host: {lack}"
+    );
+    Some(("UserNamespacesNotSupported", why))
 }

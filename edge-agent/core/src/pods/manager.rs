@@ -6,7 +6,7 @@
 
 use super::{
     Action, AdoptedPod, ContainerRef, Input, PodMemory, StaticPod, Uid,
-    admit::{Others, no_room},
+    admit::{Others, no_room, pressed},
     container::{Container, Cx},
     events::Recorder,
     pod::{Goal, LivePod, Step, Teardown},
@@ -32,7 +32,7 @@ pub struct PodManager {
     /// Boxed, as a tree's nodes have room for eleven.
     pods: BTreeMap<Uid, Box<LivePod>>,
     names: BTreeMap<(String, String), Uid>,
-    host: HostFacts,
+    pub(super) host: HostFacts,
     out: VecDeque<Action>,
     events: Recorder,
     tokens: Tokens,
@@ -68,6 +68,7 @@ impl PodManager {
             ips: &p.facts.ips,
             sandbox_ready: p.sandbox == Step::Ready && p.teardown == Teardown::None,
             ready: super::status::is_ready(p),
+            is_static: self.statics.has(&p.facts.uid),
         })
     }
 
@@ -228,7 +229,8 @@ impl PodManager {
                 let mut pod = LivePod::new(uid.clone(), object, memory, host, now);
                 if new && !pod.deleting() && pod.facts.object.status.phase.is_empty() {
                     let others = others(self.pods.values().map(|pod| &**pod));
-                    if let Some(refusal) = no_room(&pod.facts.object, &others, host) {
+                    let object = &pod.facts.object;
+                    if let Some(refusal) = pressed(object, host).or_else(|| no_room(object, &others, host)) {
                         pod.refuse(refusal, &mut cx);
                     }
                 }
@@ -381,6 +383,8 @@ pub struct PodView<'a> {
     pub sandbox_ready: bool,
     /// The condition Ready.
     pub ready: bool,
+    /// Its manifest lies on the board: nobody would bring it back, so it is never evicted (as on a kubelet).
+    pub is_static: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -414,11 +418,11 @@ fn uid_of(input: &Input) -> Option<Uid> {
         | Input::ImageFailed { uid, .. }
         | Input::EnvFilesRead { uid, .. }
         | Input::Evict { uid, .. }
+        | Input::PodResized { uid, .. }
         | Input::SandboxRemoved { uid }
         | Input::PodRemoved { uid } => uid.clone(),
         Input::ContainerStarted(at)
         | Input::ContainerUser { at, .. }
-        | Input::PodResized { uid, .. }
         | Input::ContainerFailed { at, .. }
         | Input::ContainerExited { at, .. }
         | Input::Probed { at, .. }
@@ -481,11 +485,11 @@ fn apply(pod: &mut LivePod, input: Input, cx: &mut Cx<'_>) {
         }),
         Input::Probed { at, kind, ok, output } => probed(pod, &at, kind, ok, &output, cx),
         Input::Resized { at, error } => pod.resized(&at.container, at.attempt, error, cx),
+        Input::PodResized { last, error, .. } => pod.group_resized(last, error, cx),
         Input::HookDone { at, hook, error } => {
             with_attempt(pod, &at, |c, facts| c.hook_done(facts, hook, error, cx));
         }
         _ => {}
-        Input::PodResized { last, error, .. } => pod.group_resized(last, error, cx),
     }
 }
 

@@ -24,7 +24,8 @@ use std::{collections::BTreeMap, sync::Arc};
 /// So long a missing token is not worth an Event.
 const TOKEN_PATIENCE_MS: u64 = 5000;
 
-const EVICTED: &str = "Evicted";
+pub(super) const EVICTED: &str = "Evicted";
+const REJECTED: &str = "Pod was rejected: ";
 /// As kubelet's for hard thresholds and limits of storage.
 const EVICTION_GRACE_SECONDS: i64 = 1;
 /// What the kernel takes as a host's name.
@@ -138,10 +139,10 @@ impl LivePod {
     /// What the journal knows, as if nothing runs any more (a reboot); `adopt` corrects it.
     fn remember_back(&mut self, memory: PodMemory, now: Now) {
         self.terminal = memory.terminal.clone();
-        self.initialized = memory.initialized && memory.terminal.is_some();
         if let Some(whole) = memory.resources.clone() {
             self.keep_whole(whole);
         }
+        self.initialized = memory.initialized && memory.terminal.is_some();
         for container in &mut self.containers {
             let Some(m) = memory.containers.get(&*container.name) else { continue };
             container.attempt = m.attempt;
@@ -269,7 +270,7 @@ impl LivePod {
 
     /// There is no room for it: it ends before it begins.
     pub fn refuse(&mut self, refusal: Terminal, cx: &mut Cx<'_>) {
-        let said = refusal.message.trim_start_matches("Pod was rejected: ");
+        let said = refusal.message.trim_start_matches(REJECTED);
         self.facts.event(cx, None, Kind::Warning, &refusal.reason, said);
         self.terminal = Some(refusal);
     }
@@ -286,8 +287,9 @@ impl LivePod {
         }
     }
 
+    /// It was here and had to go; one that was not let in has the same reason.
     pub fn evicted(&self) -> Option<&Terminal> {
-        self.terminal.as_ref().filter(|t| t.reason == EVICTED)
+        self.terminal.as_ref().filter(|t| t.reason == EVICTED && !t.message.starts_with(REJECTED))
     }
 
     /// Seconds that containers have to end.

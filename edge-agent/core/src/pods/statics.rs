@@ -115,6 +115,10 @@ impl Statics {
         self.pods.get(key)
     }
 
+    pub fn has(&self, uid: &str) -> bool {
+        self.pods.values().any(|pod| pod.uid == uid)
+    }
+
     pub fn keys(&self) -> impl Iterator<Item = &ItemKey> {
         self.pods.keys()
     }

@@ -226,13 +226,14 @@ fn sentence(short: Shortage, pod: &PodUse<'_>) -> String {
         signal.amount(short.wanted),
         signal.amount(short.free)
     );
-    if signal == Signal::Memory {
+    if matches!(signal, Signal::Memory | Signal::Disk) {
+        let resource = signal.resource();
         for (name, used) in &pod.containers {
             let Some(container) = pod.spec.containers.iter().find(|c| c.name == *name) else { continue };
-            let asked = request(container, "memory");
+            let asked = request(container, resource);
             if *used > asked {
                 text.push_str(&format!(
-                    "Container {name} was using {}, request is {}, has larger consumption of memory. ",
+                    "Container {name} was using {}, request is {}, has larger consumption of {resource}. ",
                     signal.amount(*used),
                     if asked == 0 { "0".to_string() } else { signal.amount(asked) }
                 ));

@@ -73,6 +73,30 @@ fn the_sentence_is_kubelets() {
 }
 
 #[test]
+fn a_full_disk_names_what_is_in_the_containers() {
+    let uid = Uid::from("u");
+    let spec = spec(json!({"containers": [{"name": "c"},
+        {"name": "modest", "resources": {"requests": {"ephemeral-storage": "90Mi"}}}]}));
+    let pod = PodUse {
+        uid: &uid,
+        spec: &spec,
+        memory_bytes: 0,
+        disk_bytes: 200 * MIB,
+        inodes: 9,
+        pids: 0,
+        containers: vec![("c", 120 * MIB), ("modest", 80 * MIB)],
+    };
+    let short = |signal| Shortage { signal, wanted: 100 * MIB, free: 50 * MIB };
+    assert_eq!(
+        choose(short(Signal::Disk), std::slice::from_ref(&pod)).unwrap().1,
+        "The node was low on resource: ephemeral-storage. Threshold quantity: 102400Ki, available: 51200Ki. Container c was \
+         using 122880Ki, request is 0, has larger consumption of ephemeral-storage. "
+    );
+    let of_inodes = choose(short(Signal::Inodes), &[pod]).unwrap().1;
+    assert!(of_inodes.starts_with("The node was low on resource: inodes. ") && !of_inodes.contains("Container"), "{of_inodes}");
+}
+
+#[test]
 fn conditions_stay_for_a_while() {
     let thresholds = vec![
         (Signal::Disk, Threshold::parse("10%").unwrap()),

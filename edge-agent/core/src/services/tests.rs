@@ -130,6 +130,7 @@ fn the_boards_own_pods_are_where_they_are_now() {
         ips: &ips[n],
         sandbox_ready: n != 1,
         ready: n != 1,
+        is_static: false,
     };
     let seen = |local: &Local| -> Vec<String> {
         table(&items, local)[0].ports[0].backends.iter().map(|b| b.ip.clone()).collect()

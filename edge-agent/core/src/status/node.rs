@@ -37,7 +37,7 @@ pub struct NodeFacts {
     /// Names and sizes of the images that are here.
     pub images: Vec<(Vec<String>, u64)>,
     /// Pods can have users of their own.
-    pub user_namespaces: bool,
+    pub no_own_users: Option<String>,
     /// Other runtimes, by the handler of a RuntimeClass.
     pub runtime_handlers: Vec<String>,
     /// Devices by the name of their resource: all, and those that pods can have.
@@ -63,6 +63,18 @@ pub enum NodeProblem {
     DiskPressure(String),
     MemoryPressure(String),
     PidPressure(String),
+}
+
+impl NodeProblem {
+    /// The condition of the node, when it is one under which further pods are refused.
+    pub fn pressure(&self) -> Option<&'static str> {
+        match self {
+            NodeProblem::NotReady(_) => None,
+            NodeProblem::DiskPressure(_) => Some("DiskPressure"),
+            NodeProblem::MemoryPressure(_) => Some("MemoryPressure"),
+            NodeProblem::PidPressure(_) => Some("PIDPressure"),
+        }
+    }
 }
 
 /// What schedulers and admission may want to know of a node before they send it a pod (KEP-5328), in order of the alphabet: only
@@ -170,7 +182,7 @@ fn handlers(facts: &NodeFacts) -> Value {
     let one = |name: &str, users: bool| {
         json!({"name": name, "features": {"recursiveReadOnlyMounts": true, "userNamespaces": users}})
     };
-    let own = ["", OWN_HANDLER].map(|name| one(name, facts.user_namespaces));
+    let own = ["", OWN_HANDLER].map(|name| one(name, facts.no_own_users.is_none()));
     own.into_iter().chain(facts.runtime_handlers.iter().map(|name| one(name, false))).collect()
 }
 

@@ -154,6 +154,13 @@ pub fn token_key(pod: &api::Pod, volume: &str, index: usize) -> ItemKey {
     ItemKey::new(ItemKind::Token, &pod.metadata.namespace, &name)
 }
 
+/// How much a volume in memory holds: what it says, but no more than its pod may have, or all pods of the node.
+fn memory_of(context: &Context<'_>, own: Option<u64>) -> Option<u64> {
+    let pod = crate::plan::pod_resources(&context.pod.spec).memory_limit_bytes;
+    let all = [Some(context.host.allocatable_memory_bytes), pod].into_iter().flatten();
+    all.filter_map(|bytes| u64::try_from(bytes).ok()).chain(own).filter(|bytes| *bytes > 0).min()
+}
+
 fn content(context: &Context<'_>, items: &Items, volume: &Volume) -> Result<VolumeContent, String> {
     let mut files = Files::default();
     if let Some(e) = &volume.empty_dir {
@@ -166,7 +173,9 @@ fn content(context: &Context<'_>, items: &Items, volume: &Volume) -> Result<Volu
             let page_bytes = page_bytes.ok_or_else(|| format!("medium \"{}\" names no page size", e.medium))?;
             return Ok(VolumeContent::HugePages { page_bytes });
         }
-        return Ok(VolumeContent::EmptyDir { memory: e.medium == "Memory", limit_bytes });
+        let memory = e.medium == "Memory";
+        let limit_bytes = if memory { memory_of(context, limit_bytes) } else { limit_bytes };
+        return Ok(VolumeContent::EmptyDir { memory, limit_bytes });
     }
     if let Some(h) = &volume.host_path {
         return Ok(VolumeContent::HostPath { path: h.path.clone(), kind: h.type_.clone() });

@@ -181,3 +181,31 @@ fn knows_what_it_reads() {
         assert_eq!(reads(&pod, &ItemKey::new(kind, namespace, name)), want, "{kind:?} {namespace}/{name}");
     }
 }
+
+#[test]
+fn a_volume_in_memory_holds_what_its_pod_may_have() {
+    for (medium, limit, pod_limit, want) in [
+        ("Memory", Value::Null, Value::Null, Some(1 << 30)),
+        ("Memory", Value::Null, json!("64Mi"), Some(64 << 20)),
+        ("Memory", json!("16Mi"), json!("64Mi"), Some(16 << 20)),
+        ("Memory", json!("128Mi"), json!("64Mi"), Some(64 << 20)),
+        ("Memory", json!("4Gi"), Value::Null, Some(1 << 30)),
+        ("", Value::Null, json!("64Mi"), None),
+        ("", json!("4Gi"), json!("64Mi"), Some(4 << 30)),
+    ] {
+        let mut pod = json!({"metadata": {"uid": "u", "name": "p", "namespace": "default"}, "spec": {
+            "volumes": [{"name": "v", "emptyDir": {"medium": medium}}], "containers": [{"name": "c"}]}});
+        if !limit.is_null() {
+            pod["spec"]["volumes"][0]["emptyDir"]["sizeLimit"] = limit;
+        }
+        if !pod_limit.is_null() {
+            pod["spec"]["containers"][0]["resources"] = json!({"limits": {"memory": pod_limit}});
+        }
+        let pod: api::Pod = api::parse(pod.to_string().as_bytes()).unwrap();
+        let host = HostFacts { allocatable_memory_bytes: 1 << 30, ..HostFacts::default() };
+        let context = Context { pod: &pod, host: &host, pod_ips: &[], env_files: &crate::plan::NO_ENV_FILES };
+        let (plans, problems) = plan(&context, &Items::default());
+        assert!(problems.is_empty());
+        assert_eq!(plans[0].content, VolumeContent::EmptyDir { memory: medium == "Memory", limit_bytes: want });
+    }
+}

@@ -204,6 +204,18 @@ pub fn groups(world: &World) -> Result<()> {
     Ok(())
 }
 
+/// emptyDir in memory: as large as its pod may have, where it does not say less.
+pub fn in_memory(world: &World) -> Result<()> {
+    let volumes = json!({"volumes": [{"name": "v", "emptyDir": {"medium": "Memory"}},
+        {"name": "w", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}}]});
+    let limits = json!({"resources": {"limits": {"memory": "32Mi"}},
+        "volumeMounts": [{"name": "v", "mountPath": "/v"}, {"name": "w", "mountPath": "/w"}]});
+    sleeper(world, "memory", limits, volumes)?;
+    ready(world, "memory")?;
+    is(&inside(world, "memory", "df -k /v /w | awk 'NR > 1 { print $2 }'")?, "32768\n8192")?;
+    delete(world, &["memory"])
+}
+
 /// volumeDevices: a volume of mode Block is a device in the container.
 pub fn blocks(world: &World) -> Result<()> {
     let file = world.slot.dir().join("block");

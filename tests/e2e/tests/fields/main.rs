@@ -31,6 +31,7 @@ fn what_a_pod_mounts() {
         files::paths_in_volumes(world)?;
         files::paths_of_the_board(world)?;
         files::groups(world)?;
+        files::in_memory(world)?;
         files::blocks(world)?;
         files::large_pages(world, &pages)
     });
@@ -43,8 +44,8 @@ fn how_a_pod_lives() {
         life::hooks(world)?;
         life::restarts(world)?;
         life::sizes(world)?;
-        life::ports(world)
         life::sizes_of_the_whole(world)?;
+        life::ports(world)
     });
 }
 

@@ -3,7 +3,7 @@
 use super::super::*;
 use super::world::*;
 use limpet_protocol::ItemKind;
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn a_missing_config_map_holds_the_container_until_it_comes() {
@@ -287,7 +287,7 @@ fn an_evicted_pod_fails_for_good() {
 fn a_pod_that_the_node_must_not_run_fails_before_anything_is_made() {
     for (context, reason, words) in [
         (json!({"sysctls": [{"name": "kernel.panic", "value": "1"}]}), "SysctlForbidden", "\"kernel.panic\" not allowlisted"),
-        (json!({"hostUsers": false}), "UserNamespacesNotSupported", "hostUsers: false is not supported"),
+        (json!({"hostUsers": false}), "UserNamespacesNotSupported", "pods run with the users of the host: an old kernel"),
         (json!({"appArmorProfile": {"type": "RuntimeDefault"}}), "AppArmor", "AppArmor is not enabled on the host"),
     ] {
         let mut w = World::new();
@@ -301,5 +301,52 @@ fn a_pod_that_the_node_must_not_run_fails_before_anything_is_made() {
         assert_eq!(w.phase("p"), "Failed");
         assert!(w.has_event(reason, words), "{reason}");
         assert!(w.plans.is_empty());
+    }
+}
+
+#[test]
+fn a_node_that_runs_short_takes_no_more() {
+    let asks = |more: Value| {
+        let mut spec = one("Always", json!({"resources": {"requests": {"memory": "1Mi"}}}));
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        spec
+    };
+    let bears = |effect: &str| {
+        let mut spec = one("Always", json!({}));
+        spec["tolerations"] = json!([{"key": "node.kubernetes.io/memory-pressure", "operator": "Exists", "effect": effect}]);
+        spec
+    };
+    for (pressed, spec, taken) in [
+        (vec!["MemoryPressure"], one("Always", json!({})), false),
+        (vec!["MemoryPressure"], asks(json!({})), true),
+        (vec!["MemoryPressure"], bears("NoSchedule"), true),
+        (vec!["MemoryPressure"], bears("NoExecute"), false),
+        (vec!["DiskPressure", "MemoryPressure"], asks(json!({})), false),
+        (vec!["DiskPressure"], bears("NoSchedule"), false),
+        (vec!["PIDPressure"], asks(json!({"priority": 1_999_999_999})), false),
+        (vec!["PIDPressure"], asks(json!({"priority": 2_000_000_000})), true),
+    ] {
+        let mut w = World::new();
+        w.pod("early", one("Always", json!({})));
+        w.run(1000);
+        let host = HostFacts { pressed: pressed.clone(), ..w.manager.host.clone() };
+        w.input(Input::Host(host));
+        w.pod("p", spec.clone());
+        w.run(1000);
+        assert_eq!(w.phase("p"), if taken { "Running" } else { "Failed" }, "{pressed:?} {spec}");
+        assert_eq!(w.phase("early"), "Running", "who is here stays until it is evicted");
+        if !taken {
+            let words = format!("The node had condition: [{}]. ", pressed.join(" "));
+            let status = &w.status["p"];
+            assert_eq!(status["reason"], "Evicted");
+            assert_eq!(status["message"], format!("Pod was rejected: {words}"));
+            assert!(w.has_event("Evicted", &words));
+            assert!(!status["conditions"].to_string().contains("DisruptionTarget"));
+            assert!(!w.plans.iter().any(|plan| plan.pod_name == "p"));
+        }
+        // Static pods are the board's own, and what was here before a power cut is no newcomer.
+        let mut w = w.successor(true);
+        w.run(1000);
+        assert_eq!(w.phase("early"), "Running");
     }
 }

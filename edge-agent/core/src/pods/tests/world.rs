@@ -84,6 +84,7 @@ impl World {
             cluster_domain: "cluster.local".into(),
             allocatable_cpu_milli: 4000,
             allocatable_memory_bytes: 1 << 30,
+            no_own_users: Some("an old kernel".into()),
             ..Default::default()
         };
         world.input(Input::Host(host));
@@ -211,13 +212,13 @@ impl World {
                 let error = self.behaviour(&at.container).resize_fails.then(|| "below current usage".to_string());
                 self.soon(Input::Resized { at, error });
             }
-            Action::RemoveSandbox { uid } => {
             Action::ResizePod { uid, resources, last } => {
                 let word = if last { "last" } else { "first" };
                 self.log.push(format!("resize {word} {:?}", resources.cpu_quota_us));
                 let error = self.behaviour("the pod").resize_fails.then(|| "below current usage".to_string());
                 self.soon(Input::PodResized { uid, last, error });
             }
+            Action::RemoveSandbox { uid } => {
                 self.log.push("remove sandbox".into());
                 assert!(!self.running.iter().any(|r| r.uid == uid), "the sandbox of a running container");
                 self.forget_records(&uid);
