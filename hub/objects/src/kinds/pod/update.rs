@@ -72,8 +72,8 @@ fn status(new: &Value, old: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// The rules of a spec, but for those of `spec.resources` that the stored pod breaks as well: hubs of before did not have them, and
-/// what is there must still be labelled and let go.
+/// The rules of a spec, but for those of `spec.resources` that the stored pod breaks as well: hubs of before did not have them,
+/// and what is there must still be labelled and let go.
 fn rules(new: &Value, old: &Value) -> Errors {
     let (mut errors, mut known) = (spec::validate(&new["spec"], "spec", For::Pod), Errors::new());
     whole::validate(&old["spec"], "spec", &mut known);
