@@ -34,8 +34,10 @@ const TARGETS: &[(&str, &str, bool)] = &[
     ("arm-unknown-linux-musleabihf", "qemu-arm-static", false),
     ("riscv64gc-unknown-linux-musl", "qemu-riscv64-static", false),
 ];
-/// What a board runs and an emulated processor can judge; containers need an emulated board (tests/e2e).
-const TESTED: &[&str] = &["limpet-protocol", "limpet-agent-core", "limpet-oci", "limpet-init"];
+/// What a board runs: its programs and what they are made of.
+const TESTED: &[&str] = &["limpet-protocol", "limpet-agent-core", "limpet-oci", "limpet-init", "limpet-agent"];
+/// What an emulated processor alone cannot judge: containers need an emulated board (tests/e2e).
+const NOT_TESTED: &[&str] = &["runtime::tests"];
 /// The profile that emulated boards' programs and unit tests share (Cargo.toml).
 pub const EMULATED: &str = "emulated";
 
@@ -87,6 +89,15 @@ impl Program {
         }
     }
 
+    /// What `--version` begins with; the first process has no such thing.
+    fn first_words(self) -> Option<&'static str> {
+        match self {
+            Program::Agent => Some("limpet-agent "),
+            Program::Init => None,
+            Program::Limpet => Some("limpet "),
+        }
+    }
+
     fn profile(self) -> &'static str {
         match self {
             Program::Agent | Program::Init => "device",
@@ -95,66 +106,93 @@ impl Program {
     }
 }
 
+/// How the standard library is built: both kinds of programs have one of their own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Std {
+    /// For people: small, ready for whole-program optimisation, aborts.
+    Small,
+    /// For emulators: quick to build, unwinds as tests must.
+    Quick,
+}
+
+impl Std {
+    fn name(self) -> &'static str {
+        match self {
+            Std::Small => "small",
+            Std::Quick => "quick",
+        }
+    }
+
+    fn profile(self) -> &'static str {
+        match self {
+            Std::Small => "opt-level = \"s\"\ncodegen-units = 1\npanic = \"abort\"\n",
+            Std::Quick => "opt-level = 1\ncodegen-units = 16\npanic = \"unwind\"\n",
+        }
+    }
+
+    fn flags(self) -> &'static str {
+        match self {
+            Std::Small => "-Cembed-bitcode=yes -Clink-self-contained=no",
+            Std::Quick => "-Clink-self-contained=no",
+        }
+    }
+}
+
 pub struct Toolchain {
-    target: Target,
     zig: PathBuf,
     version: String,
 }
 
 impl Toolchain {
-    pub fn prepare(target: Target) -> Result<Toolchain, String> {
+    pub fn prepare() -> Result<Toolchain, String> {
         setup::packages(PACKAGES)?;
         let version = compiler_version()?;
-        Ok(Toolchain { target, zig: zig()?, version })
+        Ok(Toolchain { zig: zig()?, version })
     }
 
-    pub fn build(&self, program: Program) -> Result<PathBuf, String> {
-        let triple = self.target.triple();
-        let std = self.std("abort")?;
-        let mut command = self.zigbuild(&std);
-        command.args(["zigbuild", "--locked", "--target", triple, "-p", program.name(), "--profile", program.profile()]);
-        sh::status(&mut command)?;
-        self.take(program, program.profile(), &sh::root().join("target/dist"))
+    pub fn build(&self, target: Target, program: Program) -> Result<PathBuf, String> {
+        self.std(Std::Small, &[target])?;
+        let mut command = self.zigbuild(Std::Small);
+        command.args(["zigbuild", "--locked", "--profile", program.profile()]);
+        sh::status(command.args(["--target", target.triple(), "-p", program.name()]))?;
+        self.take(target, program, program.profile(), &sh::root().join("target/dist"))
     }
 
-    /// Agent and first process for an emulated board, in `dir/TARGET`. They share all that they can with the unit tests.
-    pub fn build_emulated(&self, dir: &Path) -> Result<Vec<PathBuf>, String> {
-        let std = self.std("unwind")?;
-        let mut command = self.zigbuild(&std);
-        command.args(["zigbuild", "--locked", "--target", self.target.triple(), "--profile", EMULATED]);
-        let programs = [Program::Agent, Program::Init];
-        command.args(programs.iter().flat_map(|program| ["-p", program.name()]));
-        sh::status(&mut command)?;
-        programs.iter().map(|program| self.take(*program, EMULATED, dir)).collect()
+    /// Agent and first process for emulated boards, in `dir/TARGET`; with them unit tests for those targets that `test` is to be
+    /// called for.
+    pub fn build_emulated(&self, targets: &[(Target, bool)], dir: &Path) -> Result<Vec<(Target, PathBuf)>, String> {
+        let all: Vec<Target> = targets.iter().map(|(target, _)| *target).collect();
+        self.std(Std::Quick, &all)?;
+        for (target, tested) in targets {
+            let mut command = self.zigbuild(Std::Quick);
+            sh::status(emulated(command.arg("zigbuild"), *target).arg("--bins").args(tested.then_some("--tests")))?;
+        }
+        let programs = all.iter().flat_map(|target| [Program::Agent, Program::Init].map(|program| (*target, program)));
+        programs.map(|(target, program)| Ok((target, self.take(target, program, EMULATED, dir)?))).collect()
     }
 
     /// What was built gets its place in `dir/TARGET`, if it is static.
-    fn take(&self, program: Program, profile: &str, dir: &Path) -> Result<PathBuf, String> {
-        let built = self.target_dir().join(self.target.triple()).join(profile).join(program.name());
+    fn take(&self, target: Target, program: Program, profile: &str, dir: &Path) -> Result<PathBuf, String> {
+        let built = self.target_dir().join(target.triple()).join(profile).join(program.name());
         static_or_error(&built)?;
-        let dir = dir.join(self.target.triple());
+        let dir = dir.join(target.triple());
         fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
         let path = dir.join(program.name());
         fs::copy(&built, &path).map_err(|e| format!("cannot copy {}: {e}", built.display()))?;
+        starts(target, program, &path)?;
         Ok(path)
     }
 
-    pub fn triple(&self) -> &'static str {
-        self.target.triple()
-    }
-
-    /// Unit tests on an emulated processor: other widths of integers, other alignment.
-    pub fn test(&self) -> Result<(), String> {
+    /// Unit tests on an emulated processor: other widths of integers, other alignment, other characters.
+    pub fn test(&self, target: Target) -> Result<(), String> {
         setup::packages(PACKAGES_TEST)?;
-        let std = self.std("unwind")?;
-        let mut command = self.zigbuild(&std);
-        command.args(["test", "--locked", "--profile", EMULATED, "--tests", "--lib", "--target", self.target.triple()]);
-        TESTED.iter().for_each(|name| {
-            command.args(["-p", name]);
-        });
-        if !self.target.emulator().is_empty() {
-            command.env(self.target.env("RUNNER"), self.target.emulator());
+        self.std(Std::Quick, &[target])?;
+        let mut command = self.zigbuild(Std::Quick);
+        emulated(command.arg("test"), target).arg("--tests");
+        if !target.emulator().is_empty() {
+            command.env(target.env("RUNNER"), target.emulator());
         }
+        command.arg("--").args(NOT_TESTED.iter().flat_map(|name| ["--skip", name]));
         sh::status(&mut command)
     }
 
@@ -163,16 +201,16 @@ impl Toolchain {
         sh::root().join("target/musl")
     }
 
-    fn zigbuild(&self, std: &Path) -> Command {
+    fn zigbuild(&self, std: Std) -> Command {
         let bin = self.zig.join("bin");
         let mut command = nice(&bin.join("cargo-zigbuild"));
         let path = format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", bin.display());
         // Of two self-contained C runtimes, rustc's and zig's, only one may be linked: zig's.
         let flags = format!(
             "--sysroot={} -Clink-self-contained=no -Crelocation-model=static{}{}",
-            std.display(),
+            self.sysroot(std).display(),
             // What aborts never unwinds; tests do.
-            if std.to_string_lossy().contains("-abort/") { " -Cforce-unwind-tables=no" } else { "" },
+            if std == Std::Small { " -Cforce-unwind-tables=no" } else { "" },
             no_paths_of_this_machine()
         );
         command
@@ -187,30 +225,62 @@ impl Toolchain {
         command
     }
 
-    /// The standard library for the target, built once: `target/std/VERSION-PANIC/TRIPLE`.
-    fn std(&self, panic: &str) -> Result<PathBuf, String> {
-        let triple = self.target.triple();
-        let sysroot = sh::root().join("target/std").join(format!("{}-{panic}", self.version)).join(triple);
-        let libraries = sysroot.join("lib/rustlib").join(triple).join("lib");
-        if libraries.is_dir() {
-            return Ok(sysroot);
+    fn sysroot(&self, std: Std) -> PathBuf {
+        sh::root().join("target/std").join(format!("{}-{}", self.version, std.name()))
+    }
+
+    /// The standard library for these targets, built once: `target/std/VERSION-KIND`.
+    fn std(&self, std: Std, targets: &[Target]) -> Result<(), String> {
+        let place = |target: &Target| self.sysroot(std).join("lib/rustlib").join(target.triple()).join("lib");
+        let missing: Vec<Target> = targets.iter().copied().filter(|target| !place(target).is_dir()).collect();
+        if missing.is_empty() {
+            return Ok(());
         }
-        println!("Building the standard library for {triple}, once");
+        let names = missing.iter().map(|target| target.triple()).collect::<Vec<_>>().join(", ");
+        println!("Building the standard library for {names}, once");
         let work = sh::root().join("target/std/work");
-        let built = build_std(&work, triple, panic).and_then(|from| install_std(&from, &libraries));
+        let install = |target: &Target| {
+            install_std(&work.join("target").join(target.triple()).join("release/deps"), &place(target))
+        };
+        let built = build_std(&work, std, &missing).and_then(|()| missing.iter().try_for_each(install));
         // What is left there is only in the way of the next build.
         let _ = fs::remove_dir_all(&work);
-        built.map(|()| sysroot).map_err(|e| format!("the standard library for {triple}: {e}"))
+        built.map_err(|e| format!("the standard library for {names}: {e}"))
     }
 }
 
-fn build_std(work: &Path, triple: &str, panic: &str) -> Result<PathBuf, String> {
+/// One selection for programs and tests: cargo unites what it is asked for, and another selection is another build of
+/// everything below.
+fn emulated(command: &mut Command, target: Target) -> &mut Command {
+    command.args(["--locked", "--profile", EMULATED, "--target", target.triple()]);
+    command.args(TESTED.iter().flat_map(|name| ["-p", name]))
+}
+
+/// Each program that says which it is says so on its processor, emulated where that is another than this machine's.
+fn starts(target: Target, program: Program, path: &Path) -> Result<(), String> {
+    let Some(words) = program.first_words() else { return Ok(()) };
+    let mut command = Command::new(path);
+    if !target.emulator().is_empty() {
+        setup::packages(PACKAGES_TEST)?;
+        command = Command::new(target.emulator());
+        command.arg(path);
+    }
+    let out = command.arg("--version").output().map_err(|e| format!("cannot start {}: {e}", path.display()))?;
+    let (said, wrong) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    match out.status.success() && said.starts_with(words) {
+        true => Ok(()),
+        false => Err(format!("{} --version: {}, said {said:?} {wrong:?}", path.display(), out.status)),
+    }
+}
+
+fn build_std(work: &Path, std: Std, targets: &[Target]) -> Result<(), String> {
     let io = |e: std::io::Error| format!("{}: {e}", work.display());
     let _ = fs::remove_dir_all(work);
     fs::create_dir_all(work.join("src")).map_err(io)?;
     let manifest = format!(
         "[package]\nname = \"mkstd\"\nversion = \"0.0.0\"\nedition = \"2021\"\n[lib]\n[workspace]\n[profile.release]\n\
-         opt-level = \"s\"\ncodegen-units = 1\npanic = \"{panic}\"\ndebug = false\n"
+         debug = false\n{}",
+        std.profile()
     );
     fs::write(work.join("Cargo.toml"), manifest).map_err(io)?;
     fs::write(work.join("src/lib.rs"), "#![no_std]\n").map_err(io)?;
@@ -221,17 +291,17 @@ fn build_std(work: &Path, triple: &str, panic: &str) -> Result<PathBuf, String> 
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTC", RUSTC)
         .env("CARGO_TARGET_DIR", work.join("target"))
-        .env("RUSTFLAGS", "-Cembed-bitcode=yes -Clink-self-contained=no")
+        .env("RUSTFLAGS", std.flags())
         .env_remove("RUSTUP_TOOLCHAIN")
-        .args(["build", "--release", "--offline", "--target", triple])
+        .args(["build", "--release", "--offline"])
+        .args(targets.iter().flat_map(|target| ["--target", target.triple()]))
         // What std needs from crates.io comes with its sources.
         .args(["--config", "source.crates-io.replace-with='std-vendor'"])
         .arg("--config")
         .arg(format!("source.std-vendor.directory='{STD_SOURCES}/vendor'"))
         .args(["-Zbuild-std=std,panic_abort,test", "-Zbuild-std-features=optimize_for_size"]);
     wrapped(&mut command);
-    sh::status(&mut command)?;
-    Ok(work.join("target").join(triple).join("release/deps"))
+    sh::status(&mut command)
 }
 
 /// With our corrections around the compiler, and inside them what the caller wraps it with.
@@ -311,5 +381,14 @@ mod tests {
         assert!(parse("aarch64-unknown-linux-musl").unwrap().runs_hub());
         assert!(!parse("arm-unknown-linux-musleabihf").unwrap().runs_hub());
         assert!(parse("mips").unwrap_err().contains("armv7-unknown-linux-musleabihf"));
+    }
+
+    #[test]
+    fn a_program_that_does_not_say_what_it_is_is_not_built() {
+        let starts = |program, path| starts(parse("x86_64-unknown-linux-musl").unwrap(), program, Path::new(path));
+        for path in ["/bin/echo", "/bin/false", "/nowhere"] {
+            assert!(starts(Program::Agent, path).unwrap_err().contains(path));
+            starts(Program::Init, path).unwrap();
+        }
     }
 }
