@@ -19,6 +19,8 @@ use crate::{
     view::{Node, Pod, Taint},
 };
 
+/// What a kubelet declares that knows `restartPolicyRules` with the action `RestartAllContainers`.
+const RESTART_ALL: &str = "RestartAllContainersOnContainerExits";
 const UNSCHEDULABLE_TAINT: &str = "node.kubernetes.io/unschedulable";
 
 /// Reasons against a node that only the node itself gives.
@@ -45,6 +47,13 @@ pub fn against_itself(node: &Node, pod: &Pod, profile: &Profile) -> Option<Reaso
     if on(Plugin::NodeAffinity) && !affinity_matches(node, pod) {
         let text = "node(s) didn't match Pod's node affinity/selector";
         return Some(Reason::hopeless(Plugin::NodeAffinity, text));
+    }
+    if on(Plugin::NodeDeclaredFeatures)
+        && pod.spec.restarts_all
+        && !node.status.declared_features.iter().any(|f| **f == *RESTART_ALL)
+    {
+        let text = format!("node declared features check failed - unsatisfied requirements: {RESTART_ALL}");
+        return Some(Reason::hopeless(Plugin::NodeDeclaredFeatures, text));
     }
     None
 }

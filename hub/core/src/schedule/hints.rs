@@ -65,6 +65,9 @@ fn node(changed: &Changed) -> Plugins {
     if old.status.allocatable != new.status.allocatable {
         add(&[Plugin::NodeResourcesFit]);
     }
+    if old.status.declared_features != new.status.declared_features {
+        add(&[Plugin::NodeDeclaredFeatures]);
+    }
     cures
 }
 

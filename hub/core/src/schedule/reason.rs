@@ -25,10 +25,11 @@ pub enum Plugin {
     DefaultPreemption,
     NodeResourcesBalancedAllocation,
     ImageLocality,
+    NodeDeclaredFeatures,
 }
 
 impl Plugin {
-    pub const ALL: [Plugin; 17] = [
+    pub const ALL: [Plugin; 18] = [
         Plugin::SchedulingGates,
         Plugin::NodeUnschedulable,
         Plugin::NodeName,
@@ -46,6 +47,7 @@ impl Plugin {
         Plugin::DefaultPreemption,
         Plugin::NodeResourcesBalancedAllocation,
         Plugin::ImageLocality,
+        Plugin::NodeDeclaredFeatures,
     ];
 
     pub fn name(self) -> &'static str {
@@ -67,6 +69,7 @@ impl Plugin {
             Plugin::DefaultPreemption => "DefaultPreemption",
             Plugin::NodeResourcesBalancedAllocation => "NodeResourcesBalancedAllocation",
             Plugin::ImageLocality => "ImageLocality",
+            Plugin::NodeDeclaredFeatures => "NodeDeclaredFeatures",
         }
     }
 

@@ -343,6 +343,30 @@ fn pods_wake_for_what_could_cure_them_and_for_nothing_else() {
     assert_eq!(w.scheduler.waiting().unschedulable, 0);
 }
 
+/// A board whose agent is too old for what a pod's rules ask is passed over, until it says that it can.
+#[test]
+fn pods_go_where_their_features_are_declared() {
+    let mut w = World::with_nodes(2);
+    let rules = |action: &str| {
+        let rule = json!({"action": action, "exitCodes": {"operator": "In", "values": [7]}});
+        json!({"containers": [{"name": "c", "restartPolicy": "Never", "restartPolicyRules": [rule]}]})
+    };
+    let lacking = "2 node declared features check failed - unsatisfied requirements: RestartAllContainersOnContainerExits";
+    assert_eq!(decide(&mut w, rules("RestartAllContainers")), no(lacking, HOPELESS));
+    assert!(decide(&mut w, rules("Restart")).is_ok(), "every node knows that one");
+    w.scheduler = Scheduler::default();
+    w.create("/pods", pod(rules("RestartAllContainers")));
+    w.settle();
+    assert_eq!(w.scheduler.waiting().unschedulable, 1);
+    w.patch("/nodes", "", "n1", json!({"status": {"declaredFeatures": ["Other"]}}));
+    w.settle();
+    assert_eq!(w.view.pod("a", "p").unwrap().node, None);
+    w.patch("/nodes", "", "n1", json!({"status": {"declaredFeatures": ["RestartAllContainersOnContainerExits"]}}));
+    assert_eq!(w.scheduler.waiting().unschedulable, 0, "it is tried again");
+    w.pass(20);
+    assert_eq!(w.view.pod("a", "p").unwrap().node.as_deref(), Some("n1"));
+}
+
 /// Counts that are kept from event to event are what a fresh count gives.
 #[test]
 fn a_scheduler_that_remembers_decides_as_one_that_does_not() {

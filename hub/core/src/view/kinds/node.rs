@@ -35,6 +35,9 @@ pub struct NodeStatus {
     pub conditions: Box<[Condition]>,
     pub images: Box<[NodeImage]>,
     pub addresses: Box<[NodeAddress]>,
+    /// Of Kubernetes' feature gates, as far as pods can ask for what they bring.
+    #[serde(rename = "declaredFeatures", deserialize_with = "or_default")]
+    pub declared_features: Box<[Box<str>]>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

@@ -53,6 +53,8 @@ pub struct PodSpec {
     /// Empty: the node's own runtime.
     pub runtime_class: Box<str>,
     pub restart_policy: Box<str>,
+    /// The end of some container restarts all of them, which not every node can do.
+    pub restarts_all: bool,
     pub hostname: Box<str>,
     pub subdomain: Box<str>,
     pub active_deadline_s: Option<i64>,

@@ -77,6 +77,12 @@ struct RawResources {
 }
 
 #[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawRule {
+    action: Box<str>,
+}
+
+#[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
 struct RawContainer {
     name: Box<str>,
@@ -84,6 +90,7 @@ struct RawContainer {
     ports: Vec<RawPort>,
     resources: RawResources,
     restart_policy: Box<str>,
+    restart_policy_rules: Vec<RawRule>,
     env: Vec<RawEnv>,
     env_from: Vec<RawEnvFrom>,
 }
@@ -229,6 +236,8 @@ impl RawSpec {
             .map(|p| p.to_port(self.host_network))
             .collect();
         let images = all().map(|c| c.image.clone()).collect();
+        let mut rules = all().flat_map(|c| &c.restart_policy_rules);
+        let restarts_all = rules.any(|rule| &*rule.action == "RestartAllContainers");
         let ephemeral = self.volumes.iter().filter(|v| v.ephemeral.is_some());
         let ephemeral_volumes = ephemeral.map(|v| v.name.clone()).collect();
         let claims = self.resource_claims.iter();
@@ -253,6 +262,7 @@ impl RawSpec {
             host_network: self.host_network,
             runtime_class: self.runtime_class_name,
             restart_policy: self.restart_policy,
+            restarts_all,
             hostname: self.hostname,
             subdomain: self.subdomain,
             active_deadline_s: self.active_deadline_seconds,
