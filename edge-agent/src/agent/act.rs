@@ -394,7 +394,7 @@ impl Hands {
         let owner = (at.uid.to_string(), at.container.to_string());
         self.plugins.held(&owner, notes);
         let devices = self.runtime.devices_of(id);
-        self.lock().devices.held(&owner, &devices);
+        self.lock().devices.held(&owner, &devices, notes);
         let path = logs::file(&self.paths.data, &at.uid, &at.container, at.attempt);
         let streams = self.runtime.take_streams(id);
         self.lock().containers.insert(id.to_string(), Known { at, message_from_log });

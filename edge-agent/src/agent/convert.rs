@@ -144,13 +144,14 @@ pub fn container(
                 Propagation::HostToContainer => rt::Propagation::HostToContainer,
                 Propagation::Bidirectional => rt::Propagation::Bidirectional,
             },
+            ..rt::Mount::default()
         });
     }
     let mut devices = Vec::new();
     for (name, path) in &plan.block_devices {
         let source = sources.get(name).ok_or_else(|| format!("volume \"{name}\" is not mounted on this node"))?;
         let (host_path, container_path) = (source.clone(), PathBuf::from(path));
-        devices.push(rt::Device { host_path, container_path, access: "rwm".into() });
+        devices.push(rt::Device { host_path, container_path, access: "rwm".into(), ..rt::Device::default() });
     }
     let seccomp = match &plan.security.seccomp {
         SeccompPlan::RuntimeDefault => rt::Seccomp::RuntimeDefault,
@@ -218,18 +219,23 @@ fn app_armor(plan: &AppArmorPlan) -> Result<Option<String>, String> {
 pub fn broker_mount(run: &Path, uid: &str) -> rt::Mount {
     rt::Mount {
         source: LocalBroker::dir_of(run, uid),
-        sub_path: None,
         destination: PathBuf::from(broker::MOUNT),
         read_only: true,
-        recursive_read_only: false,
         no_exec: true,
-        propagation: rt::Propagation::None,
+        ..rt::Mount::default()
     }
 }
 
 /// What devices bring along.
 pub fn add_devices(spec: &mut rt::ContainerSpec, given: Given) {
     spec.devices.extend(given.devices);
+    // Who is not root has a vendor's node for its own, unless the vendor says whose it is.
+    let (uid, gid) = (Some(spec.user.uid).filter(|id| *id > 0), Some(spec.user.gid).filter(|id| *id > 0));
+    spec.devices.extend(given.described.into_iter().map(|device| rt::Device {
+        uid: device.uid.or(uid),
+        gid: device.gid.or(gid),
+        ..device
+    }));
     spec.mounts.extend(given.mounts);
     spec.env.extend(given.env);
     spec.user.groups.extend(given.groups);

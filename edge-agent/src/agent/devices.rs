@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+/// Before a resource's name: names of the CDI devices of it that a container has, for whoever adopts it.
+const NOTE: &str = "cdi-devices/";
 /// Nodes that one pattern may find.
 const NODES_MAX: usize = 256;
 /// A label of 63 without a number behind it.
@@ -102,6 +104,8 @@ pub struct Devices {
 #[derive(Debug, Default)]
 pub struct Given {
     pub devices: Vec<rt::Device>,
+    /// Nodes of CDI files: the container's user has them where the file does not say who.
+    pub described: Vec<rt::Device>,
     pub mounts: Vec<rt::Mount>,
     pub env: Vec<String>,
     pub groups: Vec<u32>,
@@ -116,17 +120,35 @@ impl Given {
         self.env.extend(edits.env);
         self.groups.extend(edits.additional_gids);
         self.hooks.extend(edits.hooks);
-        self.devices.extend(edits.device_nodes.into_iter().map(|node| rt::Device {
+        self.described.extend(edits.device_nodes.into_iter().map(|node| rt::Device {
+            number: node.major.filter(|_| node.r#type.is_some()).map(|major| rt::DeviceNumber {
+                block: node.r#type.as_deref() == Some("b"),
+                major,
+                minor: node.minor.unwrap_or(0),
+            }),
             host_path: node.host_path.unwrap_or_else(|| node.path.clone()),
             container_path: node.path,
-            access: node.permissions.unwrap_or_else(|| "rwm".into()),
+            access: node.permissions.filter(|p| !p.is_empty()).unwrap_or_else(|| "rwm".into()),
+            mode: node.file_mode,
+            uid: node.uid,
+            gid: node.gid,
         }));
-        self.mounts.extend(edits.mounts.into_iter().map(|mount| rt::Mount {
-            read_only: mount.options.iter().any(|o| o == "ro"),
-            no_exec: mount.options.iter().any(|o| o == "noexec"),
-            source: mount.host_path,
-            destination: mount.container_path,
-            ..rt::Mount::default()
+        self.mounts.extend(edits.mounts.into_iter().map(|mount| {
+            let has = |option: &str| mount.options.iter().any(|o| o == option);
+            rt::Mount {
+                read_only: has("ro"),
+                no_exec: has("noexec"),
+                no_suid: has("nosuid"),
+                no_dev: has("nodev"),
+                propagation: match (has("shared") || has("rshared"), has("slave") || has("rslave")) {
+                    (true, _) => rt::Propagation::Bidirectional,
+                    (_, true) => rt::Propagation::HostToContainer,
+                    _ => rt::Propagation::None,
+                },
+                source: mount.host_path,
+                destination: mount.container_path,
+                ..rt::Mount::default()
+            }
         }));
     }
 }
@@ -228,6 +250,10 @@ impl Devices {
                 }
             }
             add(&self.cdi_dirs, offer, &unit, into)?;
+            if let Unit::Cdi(name) = &unit {
+                let names = into.notes.entry(format!("{NOTE}{resource}")).or_default();
+                *names = [&**names, name, "\n"].concat();
+            }
             owners.insert(owner.clone());
             left -= 1;
         }
@@ -241,11 +267,15 @@ impl Devices {
         }
     }
 
-    /// What a container has that was started before this agent.
-    pub fn held(&mut self, owner: &Owner, paths: &[PathBuf]) {
+    /// What a container has that was started before this agent: by its nodes, and by the annotations of its record.
+    pub fn held(&mut self, owner: &Owner, paths: &[PathBuf], notes: &BTreeMap<String, String>) {
         for offer in self.offers.iter().filter(|o| !o.claims) {
+            let noted = notes.get(&format!("{NOTE}{}", offer.resource)).map_or("", String::as_str);
             for unit in units(offer) {
-                let has = matches!(&unit, Unit::Nodes(nodes) if nodes.iter().all(|n| paths.contains(n)));
+                let has = match &unit {
+                    Unit::Nodes(nodes) => nodes.iter().all(|n| paths.contains(n)),
+                    Unit::Cdi(name) => noted.lines().any(|line| line == name),
+                };
                 if has {
                     self.taken.entry((offer.resource.clone(), unit)).or_default().insert(owner.clone());
                 }
@@ -266,6 +296,7 @@ fn add(cdi_dirs: &[PathBuf], offer: &Offer, unit: &Unit, into: &mut Given) -> Re
             host_path: path.clone(),
             container_path: path.clone(),
             access: access.clone(),
+            ..rt::Device::default()
         })),
         Unit::Cdi(name) => {
             let dirs: Vec<&Path> = cdi_dirs.iter().map(PathBuf::as_path).collect();
@@ -355,7 +386,7 @@ mod tests {
         devices.give(&owner("c"), &all(), "board.example/mem", 1, &mut Given::default()).unwrap();
         // A new agent learns what is taken from the containers that run.
         let mut successor = Devices::new(vec![offer.clone()], Vec::new());
-        successor.held(&owner("b"), &["/dev/zero".into()]);
+        successor.held(&owner("b"), &["/dev/zero".into()], &BTreeMap::new());
         let mut rest = Given::default();
         successor.give(&owner("d"), &all(), "board.example/mem", 1, &mut rest).unwrap();
         assert_eq!(nodes(&rest), ["/dev/null"]);
@@ -368,6 +399,28 @@ mod tests {
             assert_eq!((given.devices.len(), given.devices[0].access.as_str()), (2, "r"));
         }
         assert!(devices.give(&owner("d"), &all(), "board.example/mem", 1, &mut Given::default()).is_err());
+    }
+
+    /// A new agent learns of CDI devices, too, whose nodes may be anybody's.
+    #[test]
+    fn cdi_devices_are_remembered_by_the_containers_that_have_them() {
+        let dir = std::env::temp_dir().join(format!("limpet-cdi-held-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let device = |name: &str| json!({"name": name, "containerEdits": {"env": [format!("NPU={name}")]}});
+        let document = json!({"kind": "v.example/npu", "devices": [device("0"), device("1")]});
+        std::fs::write(dir.join("npu.json"), document.to_string()).unwrap();
+        let names = vec!["v.example/npu=0".into(), "v.example/npu=1".into()];
+        let offers = vec![Offer { resource: "board.example/npu".into(), cdi: names, ..Offer::default() }];
+        let mut devices = Devices::new(offers.clone(), vec![dir.clone()]);
+        let mut first = Given::default();
+        devices.give(&owner("a"), &all(), "board.example/npu", 1, &mut first).unwrap();
+        let mut successor = Devices::new(offers, vec![dir.clone()]);
+        successor.held(&owner("a"), &[], &first.notes);
+        let mut second = Given::default();
+        successor.give(&owner("b"), &all(), "board.example/npu", 1, &mut second).unwrap();
+        assert_eq!((first.env, second.env), (vec!["NPU=0".to_string()], vec!["NPU=1".to_string()]));
+        assert!(successor.give(&owner("c"), &all(), "board.example/npu", 1, &mut Given::default()).is_err());
+        let _ = std::fs::remove_dir_all(dir);
     }
 
     /// An init container that is done does not keep the only device from the container after it.

@@ -156,7 +156,12 @@ fn container(message: &[u8]) -> Option<Response> {
             3 => {
                 let (container_path, host_path, rest) = texts(inner)?;
                 let access = if rest.0.is_empty() { "rw".to_string() } else { rest.0 };
-                all.devices.push(Device { host_path: host_path.into(), container_path: container_path.into(), access });
+                all.devices.push(Device {
+                    host_path: host_path.into(),
+                    container_path: container_path.into(),
+                    access,
+                    ..Device::default()
+                });
             }
             4 => {
                 let (name, value, _) = texts(inner)?;

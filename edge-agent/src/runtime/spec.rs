@@ -180,7 +180,10 @@ pub struct Mount {
     pub propagation: Propagation,
     /// With `read_only`: also what is mounted below the source.
     pub recursive_read_only: bool,
+    /// And neither devices nor programs that change who they are.
     pub no_exec: bool,
+    pub no_suid: bool,
+    pub no_dev: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -203,12 +206,26 @@ pub struct OtherRuntime {
 }
 
 /// A device node of the host to make in the container.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Device {
     pub host_path: PathBuf,
     pub container_path: PathBuf,
     /// Some of `rwm`.
     pub access: String,
+    /// What it is, where somebody says so; else as the host's node.
+    pub number: Option<DeviceNumber>,
+    /// Permissions and owner of the node in the container; else as the host's.
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DeviceNumber {
+    pub block: bool,
+    pub major: u32,
+    pub minor: u32,
 }
 
 /// Names without `CAP_`; `ALL` is every capability.

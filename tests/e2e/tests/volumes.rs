@@ -57,6 +57,7 @@ fn claims_keep_what_pods_write() {
             let got = inside(world, "writer", "stat -c %u:%g /v/file")?;
             wait::yes(got == "1000:2000", || got)
         })?;
+        what_is_left(world)?;
         world.kubectl.say("delete pod writer")?;
         let mut reads = user;
         reads["volumes"][0]["persistentVolumeClaim"]["readOnly"] = json!(true);
@@ -67,6 +68,27 @@ fn claims_keep_what_pods_write() {
         world.kubectl.say("delete pod reader")?;
         wait::yes(dir.join("file").exists(), || "the volume went with the pod".to_string())
     });
+}
+
+/// The claim's figures in the node's pages, in kubelet's names.
+fn what_is_left(world: &World) -> Result<()> {
+    let page = |path: &str| world.kubectl.say(&format!("get --raw /api/v1/nodes/board-1/proxy{path}"));
+    let text = page("/metrics")?;
+    let value = |name: &str| -> Result<u64> {
+        let start = format!("kubelet_volume_stats_{name}{{namespace=\"default\",persistentvolumeclaim=\"data\"}} ");
+        let all: Vec<u64> = text.lines().filter_map(|l| l.strip_prefix(&start)?.parse().ok()).collect();
+        wait::yes(all.len() == 1, || format!("{name}: {all:?} in {text}"))?;
+        Ok(all[0])
+    };
+    let (capacity, available, used) = (value("capacity_bytes")?, value("available_bytes")?, value("used_bytes")?);
+    let (inodes, free, taken) = (value("inodes")?, value("inodes_free")?, value("inodes_used")?);
+    let plausible = capacity > 0 && capacity >= available && used > 0 && inodes == free + taken;
+    wait::yes(plausible, || format!("{capacity} {available} {used} {inodes} {free} {taken}"))?;
+    let summary: Value = serde_json::from_str(&page("/stats/summary")?).map_err(|e| e.to_string())?;
+    let pod = summary["pods"].as_array().into_iter().flatten().find(|p| p["podRef"]["name"] == "writer").cloned();
+    let volume = pod.unwrap_or_default()["volume"][0].take();
+    let same = volume["pvcRef"] == json!({"name": "data", "namespace": "default"}) && volume["capacityBytes"] == capacity;
+    wait::yes(same && volume["name"] == "v", || volume.to_string())
 }
 
 #[test]
@@ -169,4 +191,99 @@ fn devices_by_claims() {
         let said = world.kubectl.json("get pod third")?["status"]["extendedResourceClaimStatus"].clone();
         wait::yes(said["requestMappings"][0]["containerName"] == "main", || said.to_string())
     });
+}
+
+/// Vendors' files in the CDI directory: everything that they ask for, one device to one pod also after the agent's death, and a
+/// sentence on the pod where the file cannot be followed.
+#[test]
+fn devices_by_vendors_files() {
+    test(0, &json!({}), |world| {
+        let (cdi, said) = (world.slot.dir().join("cdi"), world.slot.dir().join("hook-said"));
+        std::fs::create_dir_all(&cdi).map_err(|e| e.to_string())?;
+        vendors_files(&cdi, &said)?;
+        let names = ["vendor.example/npu=0", "vendor.example/npu=1"];
+        let devices = json!([{"resource": "board.example/npu", "cdi": names},
+            {"resource": "board.example/odd", "cdi": ["vendor.example/odd=0"]},
+            {"resource": "board.example/claimed", "cdi": ["vendor.example/npu=c"], "claims": true}]);
+        let address = limpet_e2e::net::board(&world.slot, 1)?;
+        let settings = json!({"devices": devices, "cdiDirs": [cdi]});
+        world.agents.push(limpet_e2e::Agent::new(&world.slot, world.binaries.agent.clone(), 1, address, settings)?);
+        world.join()?;
+        let limits = |resource: &str| json!({"resources": {"limits": {resource: 1}}});
+        let user = json!({"securityContext": {"runAsUser": 1000, "runAsGroup": 1000}});
+        world.kubectl.apply(&pod("first", "sleep 100000", limits("board.example/npu"), user.clone()))?;
+        running(world, "first")?;
+        for (line, want) in [
+            ("echo $ALL $NPU", "yes 0"),
+            ("stat -c '%t:%T %a %u:%g' /dev/npu", "1:3 600 1000:1000"),
+            ("echo x > /dev/npu && echo written", "written"),
+            ("stat -c '%u:%g' /dev/npu-root", "0:44"),
+            ("id -G", "1000 44"),
+            ("cat /npu/model", "example"),
+            ("touch /npu/x 2>/dev/null || echo refused", "refused"),
+            ("grep ' /npu ' /proc/mounts | grep ro, | grep nosuid | grep -c nodev", "1"),
+        ] {
+            let got = inside(world, "first", line)?;
+            wait::yes(got == want, || format!("{line}: {got:?} instead of {want:?}"))?;
+        }
+        let words = std::fs::read_to_string(&said).map_err(|e| e.to_string())?;
+        wait::yes(words.starts_with("from the vendor {") && words.contains("\"creating\""), || words)?;
+        // The next agent knows who has which.
+        let agent = world.agents[0].agent_process()?;
+        limpet_e2e::process::sh("kill", ["-9", &agent.pid.to_string()])?;
+        world.kubectl.apply(&pod("second", "sleep 100000", limits("board.example/npu"), user))?;
+        running(world, "second")?;
+        let got = inside(world, "second", "echo $NPU")?;
+        wait::yes(got == "1", || format!("two pods have one device: {got}"))?;
+        odd_files(world, &cdi)
+    });
+}
+
+/// YAML with everything, JSON with an edit that nobody here can make.
+fn vendors_files(cdi: &std::path::Path, said: &std::path::Path) -> Result<()> {
+    let write = |path: &std::path::Path, text: &str| std::fs::write(path, text).map_err(|e| e.to_string());
+    let hook = cdi.join("hook");
+    write(&hook, &format!("#!/bin/busybox sh\necho \"$1 $(cat)\" > {}\n", said.display()))?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&hook, mode).map_err(|e| e.to_string())?;
+    let share = cdi.join("share");
+    std::fs::create_dir_all(&share).map_err(|e| e.to_string())?;
+    write(&share.join("model"), "example\n")?;
+    let (hook, share) = (hook.display(), share.display());
+    let device = |name: &str| format!("- name: \"{name}\"\n  containerEdits:\n    env:\n    - NPU={name}\n");
+    write(&cdi.join("npu.yaml"), &format!(
+        "---\ncdiVersion: 0.7.0\nkind: vendor.example/npu\ncontainerEdits:\n  additionalGids:\n  - 44\n  env:\n  - ALL=yes\n  \
+         deviceNodes:\n  - path: /dev/npu\n    type: c\n    major: 1\n    minor: 3\n    fileMode: 384\n    permissions: rw\n  \
+         - path: /dev/npu-root\n    hostPath: /dev/zero\n    uid: 0\n    gid: 44\n  hooks:\n  - hookName: createContainer\n    \
+         path: {hook}\n    args:\n    - hook\n    - from the vendor\n  mounts:\n  - hostPath: {share}\n    \
+         containerPath: /npu\n    options:\n    - ro\n    - nosuid\n    - nodev\n    - rbind\n    - rprivate\ndevices:\n{}{}{}",
+        device("0"), device("1"), device("c")))?;
+    let odd = json!({"cdiVersion": "0.7.0", "kind": "vendor.example/odd", "devices": [
+        {"name": "0", "containerEdits": {"intelRdt": {"closID": "x"}}}]});
+    write(&cdi.join("odd.json"), &odd.to_string())
+}
+
+/// What cannot be done is said on the pod; when the file is mended the pod starts. A claim gives the same as a number.
+fn odd_files(world: &World, cdi: &std::path::Path) -> Result<()> {
+    world.kubectl.apply(&pod("odd", "sleep 100000", json!({"resources": {"limits": {"board.example/odd": 1}}}), json!({})))?;
+    until("the vendor's file in the pod's status", SOON, || {
+        let said = world.kubectl.json("get pod odd")?["status"]["containerStatuses"][0].to_string();
+        wait::yes(said.contains("odd.json") && said.contains("intelRdt"), || said)
+    })?;
+    let mended = json!({"kind": "vendor.example/odd", "devices": [{"name": "0", "containerEdits": {"env": ["ODD=no"]}}]});
+    std::fs::write(cdi.join("odd.json"), mended.to_string()).map_err(|e| e.to_string())?;
+    running(world, "odd")?;
+    let chosen = "device.attributes['devices.limpet.dev'].cdi == 'vendor.example/npu=c'";
+    let class = json!({"apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": {"name": "npu"},
+        "spec": {"selectors": [{"cel": {"expression": chosen}}]}});
+    let claim = json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"name": "mine"},
+        "spec": {"devices": {"requests": [{"name": "one", "exactly": {"deviceClassName": "npu"}}]}}});
+    world.kubectl.apply(&class.to_string())?;
+    world.kubectl.apply(&claim.to_string())?;
+    let claims = json!({"resources": {"claims": [{"name": "dev"}]}});
+    let spec = json!({"resourceClaims": [{"name": "dev", "resourceClaimName": "mine"}]});
+    world.kubectl.apply(&pod("claims", "sleep 100000", claims, spec))?;
+    running(world, "claims")?;
+    let got = inside(world, "claims", "echo $NPU; test -c /dev/npu && echo there")?;
+    wait::yes(got == "c\nthere", || got)
 }

@@ -3,7 +3,7 @@
 //! In: the spec's devices, the host's /dev. Out: config.json's `devices`, rules for the device cgroup.
 //! Never: touches a device.
 
-use super::super::spec::ContainerSpec;
+use super::super::spec::{ContainerSpec, DeviceNumber};
 use crate::device::cgroups::DeviceRule;
 use serde_json::{Value, json};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -21,25 +21,31 @@ pub fn of(spec: &ContainerSpec) -> std::io::Result<Devices> {
     let mut nodes = Vec::new();
     if spec.privileged {
         host_nodes(Path::new("/dev"), &mut nodes)?;
-        return Ok(Devices { nodes, rules: None });
     }
     let mut rules = DeviceRule::defaults();
     for device in &spec.devices {
-        let found = std::fs::metadata(&device.host_path)?;
-        let Some((kind, major, minor)) = numbers(&found) else {
-            return Err(std::io::Error::other(format!("{} is no device", device.host_path.display())));
+        let found = std::fs::metadata(&device.host_path);
+        let number = match (device.number, &found) {
+            (Some(number), _) => number,
+            (None, Ok(found)) => number_of(found)
+                .ok_or_else(|| std::io::Error::other(format!("{} is no device", device.host_path.display())))?,
+            (None, Err(e)) => return Err(std::io::Error::new(e.kind(), format!("{}: {e}", device.host_path.display()))),
         };
-        nodes.push(node(&device.container_path, kind, major, minor, &found));
+        let looks = found.as_ref().map_or((0o666, 0, 0), |f| (f.mode(), f.uid(), f.gid()));
+        let mode = device.mode.unwrap_or(looks.0);
+        nodes.retain(|other: &Value| other["path"] != json!(device.container_path));
+        let owner = (device.uid.unwrap_or(looks.1), device.gid.unwrap_or(looks.2));
+        nodes.push(node(&device.container_path, number, mode, owner));
         rules.push(DeviceRule {
-            block: kind == "b",
-            major: Some(major),
-            minor: Some(minor),
+            block: number.block,
+            major: Some(number.major),
+            minor: Some(number.minor),
             read: device.access.contains('r'),
             write: device.access.contains('w'),
             mknod: device.access.contains('m'),
         });
     }
-    Ok(Devices { nodes, rules: Some(rules) })
+    Ok(Devices { nodes, rules: (!spec.privileged).then_some(rules) })
 }
 
 fn host_nodes(dir: &Path, nodes: &mut Vec<Value>) -> std::io::Result<()> {
@@ -54,32 +60,28 @@ fn host_nodes(dir: &Path, nodes: &mut Vec<Value>) -> std::io::Result<()> {
             if !["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"].iter().any(|own| name == *own) {
                 host_nodes(&path, nodes)?;
             }
-        } else if let Some((kind, major, minor)) = numbers(&found)
+        } else if let Some(number) = number_of(&found)
             && name != "console"
             && name != "ptmx"
         {
-            nodes.push(node(&path, kind, major, minor, &found));
+            nodes.push(node(&path, number, found.mode(), (found.uid(), found.gid())));
         }
     }
     Ok(())
 }
 
-fn numbers(found: &std::fs::Metadata) -> Option<(&'static str, u32, u32)> {
-    let kind = found.file_type();
-    let kind = if kind.is_char_device() {
-        "c"
-    } else if kind.is_block_device() {
-        "b"
-    } else {
-        return None;
-    };
-    let id = found.rdev();
-    Some((kind, nix::sys::stat::major(id) as u32, nix::sys::stat::minor(id) as u32))
+fn number_of(found: &std::fs::Metadata) -> Option<DeviceNumber> {
+    let (kind, id) = (found.file_type(), found.rdev());
+    (kind.is_char_device() || kind.is_block_device()).then(|| DeviceNumber {
+        block: kind.is_block_device(),
+        major: nix::sys::stat::major(id) as u32,
+        minor: nix::sys::stat::minor(id) as u32,
+    })
 }
 
-fn node(path: &Path, kind: &str, major: u32, minor: u32, found: &std::fs::Metadata) -> Value {
+fn node(path: &Path, number: DeviceNumber, mode: u32, owner: (u32, u32)) -> Value {
     json!({
-        "path": path, "type": kind, "major": major, "minor": minor,
-        "fileMode": found.mode() & 0o7777, "uid": found.uid(), "gid": found.gid(),
+        "path": path, "type": if number.block { "b" } else { "c" }, "major": number.major, "minor": number.minor,
+        "fileMode": mode & 0o7777, "uid": owner.0, "gid": owner.1,
     })
 }

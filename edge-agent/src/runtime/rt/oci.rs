@@ -238,8 +238,7 @@ fn bind(source: &Path, destination: &Path, wish: &Mount, read_only: bool) -> Val
     if read_only && wish.recursive_read_only {
         options.push("rro");
     }
-    if wish.no_exec {
-        options.extend(["noexec", "nosuid", "nodev"]);
-    }
+    let wished = [(wish.no_exec, "noexec"), (wish.no_exec || wish.no_suid, "nosuid"), (wish.no_exec || wish.no_dev, "nodev")];
+    options.extend(wished.iter().filter(|(wish, _)| *wish).map(|(_, word)| *word));
     json!({ "destination": destination, "type": "bind", "source": source, "options": options })
 }
