@@ -12,7 +12,7 @@ mod stats;
 
 pub use devices::DeviceRule;
 pub use limits::Usage;
-pub use stats::Stats;
+pub use stats::{DiskIo, Stats};
 
 use crate::runtime::spec::{Qos, Resources};
 use hierarchy::Hierarchies;
@@ -169,6 +169,11 @@ impl Cgroups {
     /// All that a group counts.
     pub fn stats(&self, group: &str) -> Stats {
         stats::stats(&self.hierarchies, group)
+    }
+
+    /// What a group has read and written, by disk.
+    pub fn disks(&self, group: &str) -> Vec<DiskIo> {
+        stats::disks(&self.hierarchies, group)
     }
 
     /// Every group that is a container's by its place.

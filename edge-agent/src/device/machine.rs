@@ -48,6 +48,8 @@ pub struct Fs {
     pub inodes_used: u64,
 }
 
+/// Of more processes in one group nobody counts what they have open.
+const PROCESSES_MAX: usize = 1000;
 /// The kernel counts CPU time in hundredths of a second for everybody.
 const TICK_NS: u64 = 10_000_000;
 
@@ -136,6 +138,34 @@ pub fn pod_interface(all: &[Interface], host_link: &str) -> Option<Interface> {
     })
 }
 
+/// `/dev/mmcblk0`; the number where the kernel has no name for it.
+pub fn disk_name(major: u32, minor: u32) -> String {
+    let text = read(&format!("/sys/dev/block/{major}:{minor}/uevent"));
+    let name = text.lines().find_map(|line| line.strip_prefix("DEVNAME="));
+    name.map_or_else(|| format!("{major}:{minor}"), |name| format!("/dev/{name}"))
+}
+
+/// The disk that a directory is on; empty where that is none (a tmpfs, an overlay).
+pub fn disk_of(dir: &Path) -> String {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(found) = std::fs::metadata(dir) else { return String::new() };
+    let (major, minor) = (nix::sys::stat::major(found.dev()), nix::sys::stat::minor(found.dev()));
+    if major == 0 { String::new() } else { disk_name(major as u32, minor as u32) }
+}
+
+/// What processes have open: descriptors, and those of them that are sockets.
+pub fn open_files(pids: &[i32]) -> (u64, u64) {
+    let (mut all, mut sockets) = (0, 0);
+    for pid in pids.iter().take(PROCESSES_MAX) {
+        for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+            all += 1;
+            let target = std::fs::read_link(entry.path());
+            sockets += u64::from(target.is_ok_and(|t| t.to_string_lossy().starts_with("socket:")));
+        }
+    }
+    (all, sockets)
+}
+
 // The widths of statvfs fields differ between targets.
 #[allow(clippy::unnecessary_cast)]
 pub fn file_system(dir: &Path) -> Fs {
@@ -164,5 +194,8 @@ mod tests {
         assert!(m.memory_total > m.memory_available && m.memory_available > 0 && m.cpu_ns > 0 && m.processes > 0);
         let fs = file_system(Path::new("/"));
         assert!(fs.capacity >= fs.used && fs.capacity > 0);
+        assert_eq!((disk_name(999, 7).as_str(), disk_of(Path::new("/proc")).as_str()), ("999:7", ""));
+        let (all, sockets) = open_files(&[std::process::id() as i32]);
+        assert!(all > 2 && sockets < all, "{all} {sockets}");
     }
 }

@@ -19,7 +19,7 @@ pub use volumes::VolumeSubject;
 
 use crate::{
     device::{
-        cgroups::{Cgroups, Stats},
+        cgroups::{Cgroups, DiskIo, Stats},
         machine::{self, Fs, Interface, Machine},
     },
     logs,
@@ -101,12 +101,15 @@ pub struct Measured {
     pub machine: Machine,
     pub interfaces: Vec<Interface>,
     pub fs: Fs,
+    /// The disk of the agent's data; empty where it is none.
+    pub disk: String,
     pub pods: Vec<PodMeasured>,
 }
 
 #[derive(Default)]
 pub struct PodMeasured {
     pub stats: Stats,
+    pub more: More,
     pub network: Option<Interface>,
     /// In the order of the subject's containers; those that do not run are empty.
     pub containers: Vec<ContainerMeasured>,
@@ -114,9 +117,30 @@ pub struct PodMeasured {
     pub volumes: Vec<Option<Fs>>,
 }
 
+/// What takes walks through /proc to know; only for `/metrics/cadvisor`.
+#[derive(Default)]
+pub struct More {
+    /// With the disk's name.
+    pub disks: Vec<(String, DiskIo)>,
+    pub processes: u64,
+    pub descriptors: u64,
+    pub sockets: u64,
+}
+
+impl More {
+    fn of(cgroups: &Cgroups, group: &str) -> More {
+        let pids = cgroups.pids(group);
+        let (descriptors, sockets) = machine::open_files(&pids);
+        let named = |disk: DiskIo| (machine::disk_name(disk.major, disk.minor), disk);
+        let disks = cgroups.disks(group).into_iter().map(named).collect();
+        More { disks, processes: pids.len() as u64, descriptors, sockets }
+    }
+}
+
 #[derive(Default)]
 pub struct ContainerMeasured {
     pub stats: Stats,
+    pub more: More,
     pub root_bytes: u64,
     pub log_bytes: u64,
 }
@@ -124,7 +148,8 @@ pub struct ContainerMeasured {
 /// The page's text. Takes a second when it needs a rate and nobody asked lately.
 pub async fn render(page: Page, subject: Subject, cgroups: Cgroups, samples: &Samples) -> Result<Vec<u8>, String> {
     let disks = match page {
-        Page::Summary(false) | Page::Cadvisor => Disks::Walk,
+        Page::Summary(false) => Disks::Walk,
+        Page::Cadvisor => Disks::All,
         Page::Own => Disks::Claims,
         _ => Disks::None,
     };
@@ -152,6 +177,8 @@ enum Disks {
     Claims,
     /// And what containers and pods have written.
     Walk,
+    /// And what each container does with disks and files.
+    All,
 }
 
 /// Many small reads: beside the loop, not in it.
@@ -167,9 +194,13 @@ fn measure(subject: &Subject, cgroups: &Cgroups, disks: Disks) -> Measured {
         let one = |c: &ContainerSubject| {
             let mut measured = ContainerMeasured::default();
             if c.running {
-                measured.stats = cgroups.stats(&format!("{}/{}", pod.group, c.id));
+                let group = format!("{}/{}", pod.group, c.id);
+                measured.stats = cgroups.stats(&group);
+                if disks == Disks::All {
+                    measured.more = More::of(cgroups, &group);
+                }
             }
-            if disks == Disks::Walk {
+            if matches!(disks, Disks::Walk | Disks::All) {
                 let root = rt::writable_layer(&subject.data_dir, &pod.uid, &c.id);
                 measured.root_bytes = files::bytes_below(&root);
                 let log = logs::file(&subject.data_dir, &pod.uid, &c.name, c.attempt);
@@ -179,11 +210,12 @@ fn measure(subject: &Subject, cgroups: &Cgroups, disks: Disks) -> Measured {
         };
         PodMeasured {
             stats: cgroups.stats(&pod.group),
+            more: if disks == Disks::All { More::of(cgroups, &pod.group) } else { More::default() },
             network: machine::pod_interface(&interfaces, &rt::sandbox::host_link(&pod.uid)).filter(|_| !pod.host_network),
             containers: pod.containers.iter().map(one).collect(),
             volumes: match disks {
                 Disks::None => Vec::new(),
-                _ => pod.volumes.iter().map(|volume| volumes::measure(volume, disks == Disks::Walk)).collect(),
+                _ => pod.volumes.iter().map(|volume| volumes::measure(volume, disks != Disks::Claims)).collect(),
             },
         }
     });
@@ -194,5 +226,6 @@ fn measure(subject: &Subject, cgroups: &Cgroups, disks: Disks) -> Measured {
         machine: machine::machine(),
         interfaces,
         fs: machine::file_system(&subject.data_dir),
+        disk: machine::disk_of(&subject.data_dir),
     }
 }

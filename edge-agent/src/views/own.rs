@@ -59,6 +59,7 @@ pub fn page(subject: &Subject, measured: &Measured) -> Vec<u8> {
     ] {
         t.one(name, "counter", help, value);
     }
+    runtime(&mut t, c);
     t.family("limpet_node_link_bytes_total", "counter", "Bytes on the wire to the hub and registries, with TLS, TCP, IPv4.");
     for (direction, value) in [("sent", c.link_sent), ("received", c.link_received)] {
         t.sample("limpet_node_link_bytes_total", &[("direction", direction)], value);
@@ -72,6 +73,20 @@ pub fn page(subject: &Subject, measured: &Measured) -> Vec<u8> {
     board(&mut t);
     process(&mut t, subject);
     t.into_bytes()
+}
+
+/// What dashboards of kubelets show of the runtime.
+fn runtime(t: &mut Text, c: &Counters) {
+    let all = [
+        ("pull_image", c.images_pulled, c.images_failed),
+        ("run_podsandbox", c.sandboxes_started, c.sandboxes_failed),
+        ("start_container", c.containers_started, c.containers_failed),
+    ];
+    let (name, errors) = ("kubelet_runtime_operations_total", "kubelet_runtime_operations_errors_total");
+    t.family(name, "counter", "[ALPHA] Cumulative number of runtime operations by operation type.");
+    all.iter().for_each(|(kind, good, bad)| t.sample(name, &[("operation_type", kind)], good + bad));
+    t.family(errors, "counter", "[ALPHA] Cumulative number of runtime operation errors by operation type.");
+    all.iter().for_each(|(kind, _, bad)| t.sample(errors, &[("operation_type", kind)], bad));
 }
 
 /// What the board can tell of itself; nothing where it cannot.

@@ -98,6 +98,7 @@ mod tests {
         let measured = Measured {
             machine: Default::default(),
             interfaces: Vec::new(),
+            disk: String::new(),
             fs: Default::default(),
             pods: vec![measured],
         };

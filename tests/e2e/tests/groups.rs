@@ -64,6 +64,7 @@ fn limits_hold() {
         out_of_memory(world)?;
         whole_pods(world)?;
         resized(world)?;
+        dashboards_find_their_names(world)?;
         waiting_is_counted(world)
     });
 }
@@ -186,4 +187,85 @@ fn waiting_is_counted(world: &World) -> Result<()> {
         wait::yes(waited > 0.0, || format!("{waited} s of waiting"))
     })?;
     world.kubectl.say("delete pod slow").map(|_| ())
+}
+
+/// What dashboards of clusters ask cAdvisor for: of a container, and of the whole machine.
+const ASKED_FOR: [(&str, bool, bool); 26] = [
+    ("container_cpu_usage_seconds_total", true, true),
+    ("container_cpu_user_seconds_total", true, false),
+    ("container_cpu_system_seconds_total", true, false),
+    ("container_cpu_cfs_periods_total", true, false),
+    ("container_cpu_cfs_throttled_periods_total", true, false),
+    ("container_spec_cpu_quota", true, false),
+    ("container_spec_cpu_period", true, false),
+    ("container_spec_cpu_shares", true, false),
+    ("container_memory_working_set_bytes", true, true),
+    ("container_memory_usage_bytes", true, true),
+    ("container_memory_rss", true, true),
+    ("container_memory_cache", true, false),
+    ("container_memory_swap", false, true),
+    ("container_memory_mapped_file", true, false),
+    ("container_memory_failures_total", true, true),
+    ("container_spec_memory_limit_bytes", true, true),
+    ("container_oom_events_total", true, true),
+    ("container_processes", true, false),
+    ("container_threads", true, true),
+    ("container_threads_max", true, true),
+    ("container_file_descriptors", true, false),
+    ("container_sockets", true, false),
+    ("container_fs_usage_bytes", true, true),
+    ("container_fs_limit_bytes", true, true),
+    ("container_start_time_seconds", true, false),
+    ("container_last_seen", true, false),
+];
+
+fn dashboards_find_their_names(world: &World) -> Result<()> {
+    let limits = json!({"limits": {"cpu": "200m", "memory": "32Mi"}});
+    let script = "dd if=/dev/zero of=/disk/file bs=64k count=64 conv=fsync 2>/dev/null; nc -l -p 99 & sleep 100000";
+    let mut main = container("main", script, &limits);
+    main["volumeMounts"] = json!([{"name": "disk", "mountPath": "/disk"}]);
+    apply(world, "writes", json!({"containers": [main], "volumes": [{"name": "disk", "emptyDir": {}}]}))?;
+    ready(world, "writes")?;
+    let page = || world.kubectl.say("get --raw /api/v1/nodes/board-1/proxy/metrics/cadvisor");
+    let value = |page: &str, name: &str, label: &str, also: &str| {
+        let ours = |l: &&str| l.starts_with(&format!("{name}{{")) && l.contains(label) && l.contains(also);
+        page.lines().find(ours).and_then(|l| l.rsplit(' ').next()?.parse::<f64>().ok())
+    };
+    let (main, pod) = ("container=\"main\"", "pod=\"writes\"");
+    // What has no block device under it (a tmpfs in a virtual machine) has no figures of disks.
+    let device = std::fs::metadata(&world.agents[0].data).map_err(|e| e.to_string())?;
+    let has_disk = std::os::unix::fs::MetadataExt::dev(&device) >> 8 != 0;
+    // On v1 nobody counts them.
+    let v2 = number(world, "writes", "cgroup.controllers", "cpu/cpu.shares")?.contains("cpu");
+    println!("the board's data is on a disk: {has_disk}; cgroup v2: {v2}");
+    until("4 MiB of writes", SOON, || {
+        let text = page()?;
+        let (bytes, times) = ("container_fs_writes_bytes_total", "container_fs_writes_total");
+        let got = (value(&text, bytes, main, pod), value(&text, times, main, pod));
+        let good = got.0.is_some_and(|n| n >= 4_194_304.0) && got.1.is_some_and(|n| n >= 1.0);
+        wait::yes(good || !has_disk || !v2, || format!("{got:?}"))
+    })?;
+    let text = page()?;
+    for (name, of_container, of_machine) in ASKED_FOR {
+        let found = (value(&text, name, main, pod), value(&text, name, "id=\"/\"", "container=\"\""));
+        wait::yes(found.0.is_some() || !of_container, || format!("{name} of a container: {text}"))?;
+        wait::yes(found.1.is_some() || !of_machine, || format!("{name} of the machine: {text}"))?;
+    }
+    for (name, least, most) in [
+        ("container_spec_cpu_quota", 20_000.0, 20_000.0),
+        ("container_spec_memory_limit_bytes", 33_554_432.0, 33_554_432.0),
+        ("container_processes", 2.0, 3.0),
+        ("container_sockets", 1.0, 2.0),
+        ("container_file_descriptors", 4.0, 40.0),
+    ] {
+        let got = value(&text, name, main, pod).unwrap_or(-1.0);
+        wait::yes((least..=most).contains(&got), || format!("{name}: {got}, not {least} to {most}"))?;
+    }
+    wait::yes(!has_disk || text.contains("container_fs_limit_bytes{device=\"/dev/"), || text.clone())?;
+    let own = world.kubectl.say("get --raw /api/v1/nodes/board-1/proxy/metrics")?;
+    for operation in ["pull_image", "run_podsandbox", "start_container"] {
+        let name = format!("kubelet_runtime_operations_total{{operation_type=\"{operation}\"}} ");
+        wait::yes(own.lines().any(|l| l.starts_with(&name) && !l.ends_with(" 0")), || format!("{name}: {own}"))?;
+    }
+    world.kubectl.say("delete pod writes").map(|_| ())
 }

@@ -8,7 +8,7 @@ use std::io::{Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
 
 /// Controllers that pods get on v2; nothing else is switched on below the root.
-const WANTED_V2: [&str; 4] = ["cpu", "memory", "pids", "hugetlb"];
+const WANTED_V2: [&str; 5] = ["cpu", "memory", "pids", "hugetlb", "io"];
 /// v1 hierarchies that containers get a group in; the others stay as they are.
 const MANAGED_V1: [&str; 6] = ["cpu", "cpuacct", "memory", "pids", "devices", "hugetlb"];
 /// Controllers that a container sees of v1: what runtimes of languages look for.
