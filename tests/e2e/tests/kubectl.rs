@@ -254,7 +254,20 @@ fn copy(world: &World, kubectl: &Kubectl) -> Result<()> {
     let back = format!("{there}-back");
     kubectl.run(&["cp", "box:/tmp/copied/sub/file", &back])?;
     let same = std::fs::read(&back).is_ok_and(|b| b == bytes);
-    wait::yes(same, || "what kubectl cp brought back differs".to_string())
+    wait::yes(same, || "what kubectl cp brought back differs".to_string())?;
+    // A directory back, with an empty file, an empty directory, and a name that a shell would take apart.
+    let odd = "cd /tmp/copied/sub && touch empty && echo x >'a b;c' && mkdir -p deep/er";
+    kubectl.run(&["exec", "box", "--", "sh", "-c", odd])?;
+    let tree = format!("{there}-tree");
+    let _ = std::fs::remove_dir_all(&tree);
+    kubectl.run(&["cp", "box:/tmp/copied/sub", &tree])?;
+    let read = |name: &str| std::fs::read(format!("{tree}/{name}")).map_err(|e| format!("{name} was not copied: {e}"));
+    wait::yes(read("file")? == bytes && read("empty")?.is_empty() && read("a b;c")? == b"x\n", || "other bytes".to_string())?;
+    wait::yes(std::path::Path::new(&format!("{tree}/deep/er")).is_dir(), || "the empty directory is lost".to_string())?;
+    let none = kubectl.output(&["cp", "box:/tmp/nothing", &format!("{tree}-none")])?;
+    contains(&(none.stdout + &none.stderr), &["No such file"])?;
+    let far = kubectl.output(&["cp", "nobody:/tmp/x", &format!("{tree}-none")])?;
+    contains(&far.stderr, &["pods \"nobody\" not found"])
 }
 
 /// `logs -f` ends when the container does; `--previous` shows the one before.
@@ -277,7 +290,30 @@ fn following(world: &World, kubectl: &Kubectl) -> Result<()> {
         Err(_) => Ok(()),
     })?;
     contains(&limpet_e2e::process::tail(&log, 1000), &["line 1", "line 5"])?;
+    from_the_end(world, kubectl)?;
     kubectl.say("delete pod restarts follow --force --grace-period=0").map(|_| ())
+}
+
+/// `--tail` and `-f` together: the last lines, then what comes, and nothing twice; the same for a whole label.
+fn from_the_end(world: &World, kubectl: &Kubectl) -> Result<()> {
+    let script = "for n in 1 2 3 4 5; do echo old $n; done; until [ -f /go ]; do sleep 0.1; done; echo new; sleep 1000";
+    kubectl.apply(&shell("ends", script))?;
+    kubectl.say("wait --for=condition=Ready pod/ends --timeout=60s")?;
+    until("the old lines", SOON, || contains(&kubectl.say("logs ends")?, &["old 5"]))?;
+    let start = |words: &[&str], name: &str| {
+        let log = world.slot.dir().join(name);
+        let _ = std::fs::remove_file(&log);
+        kubectl.start(words, &log).map(|daemon| (daemon, log))
+    };
+    let (_one, one) = start(&["logs", "-f", "--tail=2", "ends"], "tail.log")?;
+    let (_all, all) = start(&["logs", "-f", "--tail=1", "-l", "app=ends", "--all-containers", "--prefix"], "label.log")?;
+    let read = |log: &std::path::Path| std::fs::read_to_string(log).unwrap_or_default();
+    until("the last lines", SOON, || contains(&(read(&one) + &read(&all)), &["old 4\nold 5\n", "[pod/ends/main] old 5"]))?;
+    kubectl.run(&["exec", "ends", "--", "touch", "/go"])?;
+    until("the new line", SOON, || contains(&(read(&one) + &read(&all)), &["old 5\nnew\n", "[pod/ends/main] new"]))?;
+    wait::yes(read(&one) == "old 4\nold 5\nnew\n", || read(&one))?;
+    wait::yes(read(&all) == "[pod/ends/main] old 5\n[pod/ends/main] new\n", || read(&all))?;
+    kubectl.say("delete pod ends --force --grace-period=0").map(|_| ())
 }
 
 #[test]

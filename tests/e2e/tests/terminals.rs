@@ -266,5 +266,42 @@ fn forwards(world: &World) -> Result<()> {
         wait::yes(said.contains("onnection refused") || said.contains("rror"), || said)
     })?;
     let _ = closed.check();
-    Ok(())
+    several_ports(world)
+}
+
+/// Two ports by one kubectl, one of them closed: what is refused is said by its number.
+fn several_ports(world: &World) -> Result<()> {
+    let log = world.slot.dir().join("ports.log");
+    let mut both = world.kubectl.start(&["port-forward", "pod/screen", ":7777", ":7778"], &log)?;
+    let local = |port: u16| {
+        let text = std::fs::read_to_string(&log).map_err(|e| e.to_string())?;
+        let line = text.lines().find(|l| l.contains("127.0.0.1:") && l.ends_with(&format!("-> {port}")));
+        let number = line.and_then(|l| l.split("127.0.0.1:").nth(1)?.split(' ').next()?.parse::<u16>().ok());
+        number.ok_or(text)
+    };
+    let (open, closed) = until("both ports", SOON, || Ok::<_, String>((local(7777)?, local(7778)?)))?;
+    let echo = |text: &[u8]| -> std::io::Result<Vec<u8>> {
+        let mut stream = TcpStream::connect(("127.0.0.1", open))?;
+        stream.set_read_timeout(Some(SOON))?;
+        stream.write_all(text)?;
+        let mut got = vec![0; text.len()];
+        stream.read_exact(&mut got).map(|()| got)
+    };
+    wait::yes(echo(b"before").is_ok_and(|got| got == b"before"), || process::tail(&log, 4000))?;
+    let _ = TcpStream::connect(("127.0.0.1", closed)).and_then(|mut stream| {
+        stream.set_read_timeout(Some(SOON))?;
+        stream.write_all(b"x")?;
+        stream.read_to_string(&mut String::new())
+    });
+    until("the reason", SOON, || {
+        let said = process::tail(&log, 4000);
+        wait::yes(said.contains("7778") && said.contains("onnection refused"), || said)
+    })?;
+    println!("{}", process::tail(&log, 4000));
+    // kubectl ends with that; another one finds the pod as it was.
+    drop(both.check());
+    drop(both);
+    let (_again, port) = world.kubectl.forward("pod/screen", 7777, &log)?;
+    let stream = TcpStream::connect(("127.0.0.1", port)).map(|_| ());
+    wait::yes(stream.is_ok(), || format!("{stream:?}"))
 }

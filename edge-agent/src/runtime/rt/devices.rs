@@ -85,3 +85,37 @@ fn node(path: &Path, number: DeviceNumber, mode: u32, owner: (u32, u32)) -> Valu
         "fileMode": mode & 0o7777, "uid": owner.0, "gid": owner.1,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::spec::Device;
+    use super::*;
+
+    /// What a pod names is there under its own path, with its own looks, also among all the host's nodes.
+    #[test]
+    fn named_devices_of_the_privileged_and_of_others() {
+        let zero = Device { host_path: "/dev/zero".into(), container_path: "/dev/own".into(), access: "r".into(), ..Device::default() };
+        let over = Device {
+            host_path: "/dev/none".into(),
+            container_path: "/dev/null".into(),
+            access: "rw".into(),
+            number: Some(DeviceNumber { block: true, major: 7, minor: 9 }),
+            mode: Some(0o600),
+            uid: Some(5),
+            gid: None,
+        };
+        for privileged in [false, true] {
+            let spec = ContainerSpec { privileged, devices: vec![zero.clone(), over.clone()], ..ContainerSpec::default() };
+            let found = of(&spec).unwrap();
+            assert_eq!(found.rules.is_none(), privileged);
+            let at = |path: &str| found.nodes.iter().filter(|n| n["path"] == path).collect::<Vec<_>>();
+            let (own, null) = (at("/dev/own"), at("/dev/null"));
+            assert_eq!((own.len(), &own[0]["major"], &own[0]["minor"]), (1, &json!(1), &json!(5)));
+            let wanted = json!({"path": "/dev/null", "type": "b", "major": 7, "minor": 9, "fileMode": 0o600, "uid": 5, "gid": 0});
+            assert_eq!(null, [&wanted]);
+        }
+        let gone = Device { host_path: "/dev/none".into(), ..zero };
+        let why = of(&ContainerSpec { devices: vec![gone], ..ContainerSpec::default() }).err().unwrap();
+        assert!(why.to_string().contains("/dev/none"), "{why}");
+    }
+}
