@@ -35,7 +35,7 @@ impl Heard {
     }
 
     pub fn line(&mut self, line: &str) -> Result<(), String> {
-        let words: Vec<&str> = line.trim_end().strip_prefix(MARK).map(|rest| rest.split_whitespace().collect()).unwrap_or_default();
+        let words: Vec<&str> = line.strip_prefix(MARK).unwrap_or_default().split_whitespace().collect();
         match (words.as_slice(), &mut self.now) {
             ([name, "begins"], _) => {
                 let path = self.logs.join(format!("{}.log", name.replace("::", ".")));
@@ -69,7 +69,9 @@ pub fn judge(wanted: &[String], results: &[Ended]) -> (String, Result<(), String
     let mut failed = Vec::new();
     for name in wanted {
         let (result, rest) = match results.iter().find(|r| r.name == *name) {
-            Some(r @ Ended { code: 0, .. }) => ("passed", format!("{:>6} s {:>3} tests  {}", r.seconds, r.passed, r.skipped.join("; "))),
+            Some(r @ Ended { code: 0, .. }) => {
+                ("passed", format!("{:>6} s {:>3} tests  {}", r.seconds, r.passed, r.skipped.join("; ")))
+            }
             Some(r) => ("FAILED", format!("{:>6} s {:>3} tests passed, exit code {}", r.seconds, r.passed, r.code)),
             None => ("FAILED", "the machine did not come to its end".into()),
         };
