@@ -3,7 +3,7 @@
 //! In: a board, binaries. Out: an image with its bill of materials, updates, keys. The same inputs give the same bytes.
 //! Never: a private key anywhere but in its own file.
 
-use super::Outcome;
+use super::{Outcome, node_args::OWN_HUB};
 use crate::agents;
 use clap::Subcommand;
 use limpet_device::{
@@ -22,6 +22,7 @@ use std::{
 
 const SUITE: &str = "bookworm";
 const MIRROR: &str = "http://deb.debian.org/debian";
+const OWN_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Build Limpet OS: a minimal read-only system with two slots, for `limpet flash`.
 #[derive(clap::Args)]
@@ -39,7 +40,7 @@ enum Wanted {
         /// Where the image goes; its bill of materials goes to OUT.spdx.json
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
-        /// Who may sign updates (made by `limpet image key`); without it the image takes none
+        /// Who may sign updates (made by `limpet image key`) [default: the hub that a board joins]
         #[arg(long, value_name = "FILE")]
         update_key: Option<PathBuf>,
     },
@@ -49,9 +50,12 @@ enum Wanted {
         from: From,
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
-        /// The private key
+        /// The private key that the image was built with [default: the hub's own]
         #[arg(long, value_name = "FILE")]
-        update_key: PathBuf,
+        update_key: Option<PathBuf>,
+        /// The hub's data directory [default: /var/lib/limpet-hub]
+        #[arg(long, value_name = "DIR", env = "LIMPET_DATA_DIR")]
+        data_dir: Option<PathBuf>,
     },
     /// Sign an image, packed or not, to FILE.sig; `limpet flash --signature` checks it
     Sign {
@@ -72,9 +76,9 @@ struct From {
     /// The board; `limpet flash --list` shows all
     #[arg(long)]
     board: String,
-    /// Digits and dots; boards try the greatest first
-    #[arg(long, value_name = "N.N.N", default_value = env!("CARGO_PKG_VERSION"))]
-    os_version: String,
+    /// Digits and dots; a board takes an update only if this is greater than what it runs [default of an image: limpet's own]
+    #[arg(long, value_name = "N.N.N")]
+    os_version: Option<String>,
     /// The agent's binary [default: the one that came with limpet]
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
@@ -110,8 +114,17 @@ pub fn run(args: Args) -> Outcome {
         }
         Wanted::Sign { file, key: path } => sign(&file, &key(&path)?),
         Wanted::Build { from, out, update_key } => build(&from, &out, update_key.as_deref()),
-        Wanted::Update { from, out, update_key } => {
-            let key = key(&update_key)?;
+        Wanted::Update { from, out, update_key, data_dir } => {
+            if from.os_version.is_none() {
+                return Err(format!(
+                    "say --os-version, such as 1.4.2: boards take what is newer than what they run (`limpet flash` builds {OWN_VERSION})"
+                ));
+            }
+            let of_hub = data_dir.as_deref().unwrap_or(OWN_HUB.as_ref()).join("pki/update.key");
+            let key = match update_key {
+                Some(path) => key(&path),
+                None => key(&of_hub).map_err(|e| format!("{e}; name the hub with --data-dir, or the private key with --update-key")),
+            }?;
             let made = from.with(Some(os::public_key(&key)), |inputs| os::update(inputs, &key))?;
             fs::write(&out, made).map_err(|e| format!("{}: {e}", out.display()))?;
             println!("{}: put it into /data/os/incoming of each board (docs/guides/cards.md)", out.display());
@@ -151,7 +164,7 @@ pub fn of_board(board: &Board, agent: Option<&Path>) -> Result<PathBuf, String> 
     }
     let from = From {
         board: board.name.clone(),
-        os_version: env!("CARGO_PKG_VERSION").into(),
+        os_version: None,
         agent: agent.map(Path::to_path_buf),
         init: None,
         mirror: MIRROR.into(),
@@ -163,13 +176,13 @@ pub fn of_board(board: &Board, agent: Option<&Path>) -> Result<PathBuf, String> 
     let told = |e: std::io::Error| format!("{}: {e}", kept.display());
     fs::create_dir_all(&kept).map_err(told)?;
     let programs = [agents::find(&board.target, agent)?, agents::find_program("limpet-init", &board.target, None)?].concat();
-    let name = format!("{}-{}-{:.12}.img", board.name, from.os_version, sum_of_bytes(&programs));
+    let name = format!("{}-{}-{:.12}.img", board.name, OWN_VERSION, sum_of_bytes(&programs));
     let (path, part) = (kept.join(&name), kept.join(format!("{name}.part-{}", std::process::id())));
     if path.is_file() {
         eprintln!("Limpet OS for the {} as it was built before; remove {} for one of today's packages", board.title, path.display());
         return Ok(path);
     }
-    eprintln!("building Limpet OS for the {} of Debian's packages; it takes no updates (`limpet image build --update-key` makes one that does)", board.title);
+    eprintln!("building Limpet OS {OWN_VERSION} for the {} of Debian's packages; it takes the updates that its hub signs (`limpet image update`)", board.title);
     let made = from.with(None, |inputs| os::image(inputs, &part)).and_then(|made| {
         fs::write(kept.join(format!("{name}.spdx.json")), made.sbom).map_err(told)?;
         fs::rename(&part, &path).map_err(told)
@@ -215,8 +228,8 @@ impl From {
         work: impl FnOnce(&Inputs<'_>) -> Result<T, os::OsError>,
     ) -> Result<T, String> {
         let board = board::find(&self.board).map_err(|e| e.to_string())?;
-        let version = &self.os_version;
-        if version.is_empty() || !version.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        let version = self.os_version.as_deref().unwrap_or(OWN_VERSION);
+        if !version.split('.').all(|n| n.bytes().all(|b| b.is_ascii_digit()) && n.parse::<u64>().is_ok()) {
             return Err(format!("{version:?} is not a version such as 1.4.2"));
         }
         let agent = agents::find(&board.target, self.agent.as_deref())?;

@@ -18,7 +18,7 @@ use std::{
 };
 
 /// Where this machine's own hub is, as the README and the packages of distributions have it.
-const OWN_HUB: &str = "/var/lib/limpet-hub";
+pub const OWN_HUB: &str = "/var/lib/limpet-hub";
 /// A password is a line; more is not read.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 

@@ -73,7 +73,7 @@ fn run() -> Result<(), String> {
     let network = net::start(&node);
     let mut clock = time::Keeper::new(&node, &network);
     let mut agent = Agent::new(&node, word("limpet.led").as_deref());
-    let mut updates = update::Updates::new(word("limpet.board").unwrap_or_default());
+    let mut updates = update::Updates::new(word("limpet.board").unwrap_or_default(), word("limpet.version").unwrap_or_default());
     let (mut good, mut forgotten) = (false, false);
     loop {
         let start = Instant::now();

@@ -90,6 +90,11 @@ impl Slots {
         }
     }
 
+    /// Whether the other slot holds this version and has no tries left.
+    pub fn gave_up(&self, version: &str) -> bool {
+        mounts::with_system(&self.disk, false, |at| Ok(gave_up(at, self.other(), version))).unwrap_or(false)
+    }
+
     pub fn write(&self, release: &Release<'_>) -> Result<(), String> {
         mounts::with_system(&self.disk, true, |at| write(at, self.other(), release))
     }
@@ -109,6 +114,22 @@ fn on_trial(system: &Path, slot: &str) -> bool {
         true => counter::read(system).good != letter(slot),
         false => entries(system, slot).iter().any(|p| p.to_string_lossy().contains('+')),
     }
+}
+
+/// What was written, tried as often as it may, and never called good.
+fn gave_up(system: &Path, slot: &str, version: &str) -> bool {
+    let names = |path: PathBuf| {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        text.split_whitespace().any(|word| word.strip_prefix("limpet.version=") == Some(version))
+    };
+    if has_counter(system) {
+        let counter = counter::read(system);
+        return counter.good != letter(slot) && counter.left == 0 && names(system.join("limpet").join(slot).join("options"));
+    }
+    let no_tries = format!("limpet-{slot}+0");
+    entries(system, slot).into_iter().any(|entry| {
+        entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&no_tries)) && names(entry)
+    })
 }
 
 fn call_good(system: &Path, slot: &str) -> Result<(), String> {
@@ -210,6 +231,11 @@ mod tests {
         let text = fs::read_to_string(at.join(ENTRIES).join("limpet-b+3.conf")).unwrap();
         assert!(text.contains("options console=ttyS0 limpet.slot=b limpet.version=2\n"), "{text}");
         assert!(on_trial(at, "b") && !on_trial(at, "a"));
+        assert!(!gave_up(at, "b", "2"));
+        let dir_of = at.join(ENTRIES);
+        fs::rename(dir_of.join("limpet-b+3.conf"), dir_of.join("limpet-b+0-3.conf")).unwrap();
+        assert!(gave_up(at, "b", "2") && !gave_up(at, "b", "2.1") && !gave_up(at, "a", "2"));
+        fs::rename(dir_of.join("limpet-b+0-3.conf"), dir_of.join("limpet-b+3.conf")).unwrap();
         // As the boot loader renames it at a try.
         fs::rename(at.join(ENTRIES).join("limpet-b+3.conf"), at.join(ENTRIES).join("limpet-b+2-1.conf")).unwrap();
         call_good(at, "b").unwrap();
@@ -235,7 +261,11 @@ mod tests {
         }
         assert_eq!(fs::read(at.join("limpet/b/tree")).unwrap(), b"tree");
         assert_eq!(fs::read_to_string(at.join("limpet/b/options")).unwrap(), "limpet_options=quiet limpet.version=2\n");
+        assert!(!gave_up(at, "b", "2"));
+        counter::write(at, Counter { good: 'a', left: 0 }).unwrap();
+        assert!(gave_up(at, "b", "2") && !gave_up(at, "b", "3"));
         call_good(at, "b").unwrap();
+        assert!(!gave_up(at, "b", "2"));
         assert_eq!(counter::read(at), Counter { good: 'b', left: 0 });
         assert!(!on_trial(at, "b") && on_trial(at, "a"));
         // A slot that cannot be written has no tries.

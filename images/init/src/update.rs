@@ -2,7 +2,8 @@
 //!
 //! In: `NAME.update`: magic, length of the manifest, manifest (JSON), its Ed25519 signature, kernel, initial file system. A pod
 //! with that folder as a hostPath leaves it there, so a DaemonSet's rolling update is an update of the fleet in waves.
-//! Out: the other slot, to be tried at the next boot. Never: a byte of a file whose signature does not fit in any slot.
+//! Out: the other slot, to be tried at the next boot. Never: a byte of a file whose signature does not fit in any slot; what runs
+//! already, what is older, or what did not stay up: a pod leaves the same file there again at each of its starts.
 
 use crate::{
     log::say,
@@ -22,7 +23,11 @@ use std::{
 
 const INCOMING: &str = "/data/os/incoming";
 const WORK: &str = "/data/os/work";
+/// The image's own key: where there is one, no other counts.
 const KEY: &str = "/etc/limpet/update.pub";
+/// What the agent was given at its join, the hub's key for its own releases among it.
+const IDENTITY: &str = "/var/lib/limpet/identity/identity.json";
+const IDENTITY_BYTES_MAX: u64 = 256 * 1024;
 const MAGIC: &[u8; 8] = b"LIMPETU1";
 const MANIFEST_BYTES_MAX: u32 = 64 * 1024;
 const PART_BYTES_MAX: u64 = 120 << 20;
@@ -50,14 +55,58 @@ struct Part {
     sha256: String,
 }
 
+/// Who may sign: `limpet image build --update-key`, else the hub that this board has joined.
+fn key(image: &Path, identity: &Path) -> Result<Vec<u8>, String> {
+    #[derive(Deserialize)]
+    struct Identity {
+        #[serde(default)]
+        update_key: String,
+    }
+    if let Ok(key) = fs::read(image) {
+        return Ok(key);
+    }
+    let nobody = || "this image has no update key, and this board has joined no hub that has one".to_string();
+    let mut text = Vec::new();
+    let read = File::open(identity).and_then(|file| file.take(IDENTITY_BYTES_MAX).read_to_end(&mut text));
+    read.map_err(|_| nobody())?;
+    let told: Identity = serde_json::from_slice(&text).map_err(|e| format!("{}: {e}", identity.display()))?;
+    let hex = told.update_key;
+    if hex.len() != 64 || !hex.is_ascii() {
+        return Err(nobody());
+    }
+    (0..32).map(|at| u8::from_str_radix(&hex[at * 2..at * 2 + 2], 16).map_err(|_| nobody())).collect()
+}
+
+/// Numbers between dots, as `limpet image` takes them.
+fn numbers(version: &str) -> Option<Vec<u64>> {
+    let mut all = version.split('.').map(|n| n.parse().ok()).collect::<Option<Vec<u64>>>()?;
+    while all.last() == Some(&0) {
+        all.pop();
+    }
+    Some(all)
+}
+
+/// Whether a board that runs `running` takes `offered`. What runs and cannot be read is older than anything.
+fn wanted(offered: &str, running: &str) -> Result<(), String> {
+    let new = numbers(offered).ok_or_else(|| format!("{offered:?} is not a version such as 1.4.2"))?;
+    match numbers(running).map(|old| new.cmp(&old)) {
+        None | Some(std::cmp::Ordering::Greater) => Ok(()),
+        Some(std::cmp::Ordering::Equal) => Err(format!("it is version {offered}, which runs already")),
+        Some(std::cmp::Ordering::Less) => Err(format!(
+            "it is version {offered}, older than {running}, which runs; to go back make one with a greater --os-version"
+        )),
+    }
+}
+
 pub struct Updates {
     board: String,
+    running: String,
     next: Instant,
 }
 
 impl Updates {
-    pub fn new(board: String) -> Updates {
-        Updates { board, next: Instant::now() }
+    pub fn new(board: String, running: String) -> Updates {
+        Updates { board, running, next: Instant::now() }
     }
 
     /// The version that was put into the other slot.
@@ -82,8 +131,12 @@ impl Updates {
     }
 
     fn apply(&self, file: &Path, slots: &Slots) -> Result<String, String> {
-        let key = fs::read(KEY).map_err(|_| "this image was built without an update key: it takes no updates".to_string())?;
+        let key = key(Path::new(KEY), Path::new(IDENTITY))?;
         let unpacked = unpack(file, &key, &self.board, Path::new(WORK))?;
+        wanted(&unpacked.version, &self.running)?;
+        if slots.gave_up(&unpacked.version) {
+            return Err(format!("version {} was tried here and did not stay up; make one with a greater --os-version", unpacked.version));
+        }
         say!("update {} goes into slot {}", unpacked.version, slots.other());
         let release = Release {
             version: &unpacked.version,
@@ -122,7 +175,7 @@ fn unpack(file: &Path, key: &[u8], board: &str, work: &Path) -> Result<Unpacked,
     from.read_exact(&mut signature).map_err(told)?;
     UnparsedPublicKey::new(&ED25519, key)
         .verify(&manifest, &signature)
-        .map_err(|_| "its signature does not fit the key of this image".to_string())?;
+        .map_err(|_| "its signature does not fit the key of this image or, where that has none, of its hub".to_string())?;
     let manifest: Manifest = serde_json::from_slice(&manifest).map_err(|e| format!("its manifest: {e}"))?;
     if manifest.board != board {
         return Err(format!("it is for the board {}, this is a {board}", manifest.board));
@@ -208,6 +261,42 @@ mod tests {
         assert_eq!(fs::read(got.tree.unwrap()).unwrap(), b"tree");
         fs::write(&path, &good[..good.len() - 1]).unwrap();
         assert!(unpack(&path, key.public_key().as_ref(), TREE, &dir.path().join("work")).unwrap_err().contains("cut off"));
+    }
+
+    #[test]
+    fn the_images_own_key_counts_or_else_the_hubs() {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, identity) = (dir.path().join("update.pub"), dir.path().join("identity.json"));
+        assert!(key(&image, &identity).unwrap_err().contains("has joined no hub"));
+        let no_hex = format!(r#"{{"update_key":"{}"}}"#, "x".repeat(64));
+        for bad in [r#"{"node_name":"rock"}"#, r#"{"update_key":""}"#, r#"{"update_key":"zz"}"#, &no_hex] {
+            fs::write(&identity, bad).unwrap();
+            assert!(key(&image, &identity).unwrap_err().contains("no update key"), "{bad}");
+        }
+        fs::write(&identity, format!(r#"{{"node_name":"rock","update_key":"{}0f"}}"#, "a0".repeat(31))).unwrap();
+        assert_eq!(key(&image, &identity).unwrap(), [&[0xa0; 31][..], &[0x0f]].concat());
+        fs::write(&identity, "{").unwrap();
+        assert!(key(&image, &identity).is_err());
+        fs::write(&image, [7; 32]).unwrap();
+        assert_eq!(key(&image, &identity).unwrap(), [7; 32]);
+    }
+
+    #[test]
+    fn only_what_is_newer_is_taken() {
+        for (offered, running, says) in [
+            ("2.0", "1.9", None),
+            ("1.10", "1.9", None),
+            ("1.0.1", "1.0", None),
+            ("1.0", "", None),
+            ("1.0", "1.0.0", Some("runs already")),
+            ("2.0", "2.0", Some("runs already")),
+            ("1.9", "1.10", Some("older than 1.10")),
+            ("1.x", "1.0", Some("not a version")),
+        ] {
+            let got = wanted(offered, running).err();
+            assert_eq!(got.is_some(), says.is_some(), "{offered} {running}: {got:?}");
+            assert!(says.is_none_or(|says| got.unwrap_or_default().contains(says)), "{offered} {running}");
+        }
     }
 
     #[test]

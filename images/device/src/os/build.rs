@@ -36,7 +36,7 @@ pub struct Inputs<'a> {
     pub init: &'a [u8],
     /// Boot loaders of the builder's own, by the name in the board's file.
     pub loaders: BTreeMap<String, Vec<u8>>,
-    /// Who may sign updates; without it the image takes none.
+    /// Who may sign updates; without it the hub that a board has joined.
     pub update_key: Option<Vec<u8>>,
     /// For PEM roots of registries and the like: path in the image without the first slash, permission bits, content.
     pub extra: &'a [(String, u32, Vec<u8>)],

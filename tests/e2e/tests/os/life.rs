@@ -5,6 +5,7 @@
 use crate::node;
 use crate::world::{NODE, World};
 use limpet_e2e::{Result, wait};
+use std::time::Duration;
 
 /// From the image to a pod that speaks, and what else a node does.
 pub fn first_steps(world: &mut World) -> Result<()> {
@@ -21,6 +22,30 @@ pub fn first_steps(world: &mut World) -> Result<()> {
     pod_logs_exec(world)?;
     memory(world)?;
     node::list(world)
+}
+
+/// A card as `limpet flash BOARD` writes it, switched on before its hub is, and unplugged meanwhile; then the hub's updates.
+pub fn a_late_hub(world: &mut World) -> Result<()> {
+    world.image_of_no_key("image")?;
+    world.card("image")?;
+    world.hub.kill();
+    world.machine.switch_on()?;
+    world.console("waits to join as", 1)?;
+    // The agent is called sound after 20 s; it has a key by then, and is nobody's node.
+    std::thread::sleep(Duration::from_secs(40));
+    world.machine.power_cut();
+    world.hub.start()?;
+    world.machine.switch_on()?;
+    world.node_ready()?;
+    world.console("the token is gone from its card", 1)?;
+    world.push("busybox", &[])?;
+    let content = world.made_by_hub("2.0")?;
+    world.send_update("update-two", &content)?;
+    world.console("slot b", 1)?;
+    world.os_is("2.0")?;
+    // A pod of a DaemonSet leaves it there at each of its starts.
+    world.send_update("update-again", &content)?;
+    world.console("was refused: it is version 2.0, which runs already", 1)
 }
 
 pub fn all(world: &mut World) -> Result<()> {
@@ -144,5 +169,7 @@ fn broken_update(world: &mut World) -> Result<()> {
     world.console("slot b", boots + 1)?;
     world.os_is("2.0")?;
     let node = world.node()?;
-    wait::yes(node["metadata"]["name"] == NODE, || "it came back as another node".into())
+    wait::yes(node["metadata"]["name"] == NODE, || "it came back as another node".into())?;
+    world.send_update("update-broken-again", &content)?;
+    world.console("version 3.0 was tried here and did not stay up", 1)
 }

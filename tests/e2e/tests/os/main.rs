@@ -23,6 +23,12 @@ fn from_an_image_to_a_node_on_x86_64() {
     run(&AMD64, life::first_steps);
 }
 
+/// What a person has who writes a card today and plugs the hub in tomorrow.
+#[test]
+fn a_board_that_was_on_before_its_hub_joins_and_takes_the_hubs_updates() {
+    run(&AMD64, life::a_late_hub);
+}
+
 /// The plug is pulled wherever chance wants it.
 #[test]
 fn power_cuts_at_random_points_end_in_a_booting_system() {

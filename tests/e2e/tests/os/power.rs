@@ -86,8 +86,6 @@ fn all(world: &mut World, cuts: u64, chance: &mut Chance) -> Result<()> {
     world.image("image")?;
     world.card("image")?;
     world.push("busybox", &[])?;
-    // Whichever slot runs, the same update goes into the other one.
-    let update = world.made_update("2.0", None)?;
     let mut pods = Vec::new();
     // How long a start takes here today; the first cuts have only a guess.
     let mut start = Duration::from_secs(20);
@@ -107,6 +105,8 @@ fn all(world: &mut World, cuts: u64, chance: &mut Chance) -> Result<()> {
             }
             Moment::Update => {
                 start = up(world, &before)?;
+                // Whichever slot runs, a newer system goes into the other one.
+                let update = world.made_update(&format!("2.{cut}"), None)?;
                 world.send_update(&format!("update-{cut}"), &update)?;
                 // Called good, fetched, checked, written, started again.
                 start + Duration::from_secs(30)

@@ -106,6 +106,11 @@ impl World {
         said.split_whitespace().next().map(str::to_string).ok_or_else(|| format!("no checksum in {said:?}"))
     }
 
+    /// As `limpet flash` builds one: no key of its own.
+    pub fn image_of_no_key(&self, name: &str) -> Result<()> {
+        self.built(&["image", "build", "--out", &self.path(name)]).map(drop)
+    }
+
     /// Debian is asked for its packages once; one at a time, since apt has one state.
     fn built(&self, words: &[&str]) -> Result<String> {
         let _turn = APT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -212,6 +217,13 @@ impl World {
         let mut words = vec!["image", "update", "--out", &out, "--update-key", &key, "--os-version", version];
         words.extend(init.iter().flat_map(|file| ["--init", file]));
         self.built(&words)?;
+        std::fs::read(&out).map_err(|e| e.to_string())
+    }
+
+    /// An update that the hub signed.
+    pub fn made_by_hub(&self, version: &str) -> Result<Vec<u8>> {
+        let (hub, out) = (self.hub.dir.display().to_string(), self.path("update"));
+        self.built(&["image", "update", "--out", &out, "--data-dir", &hub, "--os-version", version])?;
         std::fs::read(&out).map_err(|e| e.to_string())
     }
 
