@@ -149,13 +149,18 @@ impl NodeArgs {
         if let Some(file) = &self.token_file {
             return Ok(Some(read(file)?.trim().to_string()));
         }
-        let own = Path::new(OWN_HUB);
-        // Whoever may not read the hub's keys makes no tokens there.
-        let has_own = std::fs::read_dir(own.join("pki")).is_ok();
-        let Some(dir) = self.data_dir.as_deref().or(has_own.then_some(own)) else { return Ok(None) };
+        let Some(dir) = self.hub() else { return Ok(None) };
         let (ttl_seconds, node) = (self.token_ttl.as_secs(), Some(name.into()));
         let wish = TokenWish { ttl_seconds, uses: Some(1), node, ..TokenWish::default() };
-        operate::create_token(dir, &wish).map(|made| Some(made.token)).map_err(|e| e.to_string())
+        operate::create_token(&dir, &wish).map(|made| Some(made.token)).map_err(|e| e.to_string())
+    }
+
+    /// The hub that makes the token: the one that is named, or this machine's own.
+    pub fn hub(&self) -> Option<PathBuf> {
+        let own = Path::new(OWN_HUB);
+        // Whoever may not read the hub's keys makes no tokens there.
+        let has_own = || std::fs::read_dir(own.join("pki")).is_ok().then(|| own.into());
+        if self.token_file.is_some() { None } else { self.data_dir.clone().or_else(has_own) }
     }
 
     fn wifi(&self) -> Result<Option<Wifi>, String> {

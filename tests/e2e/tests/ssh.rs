@@ -52,6 +52,10 @@ impl Machine {
             fs::create_dir_all(dir.join(folder)).map_err(|e| format!("{}: {e}", dir.display()))?;
         }
         write(&upper.join("usr/bin/systemctl"), SYSTEMCTL, 0o755)?;
+        // A user whose sudo wants a password.
+        let users = fs::read_to_string("/etc/passwd").map_err(|e| e.to_string())?;
+        write(&upper.join("etc/passwd"), &format!("{users}asker:x:4321:4321::/tmp:/bin/sh\n"), 0o644)?;
+        write(&upper.join("usr/bin/sudo"), "#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n", 0o755)?;
         let cgroup = format!("{{\"cgroupParent\": \"{}\", \"reconnectSecondsMax\": 2}}", world.slot.cgroup(1));
         write(&upper.join("etc/limpet/agent.json"), &cgroup, 0o600)?;
         for key in ["host", "user"] {
@@ -59,7 +63,8 @@ impl Machine {
             sh("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-f", &file.to_string_lossy()])?;
         }
         let key = fs::read_to_string(dir.join("user.pub")).map_err(|e| e.to_string())?;
-        write(&upper.join("etc/limpet-test/authorized_keys"), &key, 0o600)?;
+        // Others log in with it, too.
+        write(&upper.join("etc/limpet-test/authorized_keys"), &key, 0o644)?;
         let host_key = fs::read_to_string(dir.join("host")).map_err(|e| e.to_string())?;
         write(&upper.join("etc/limpet-test/host"), &host_key, 0o600)?;
         let config = "HostKey /etc/limpet-test/host\nAuthorizedKeysFile /etc/limpet-test/authorized_keys\nPermitRootLogin yes\n\
@@ -82,7 +87,7 @@ impl Machine {
         let host_pub = fs::read_to_string(dir.join("host.pub")).map_err(|e| e.to_string())?;
         write(&dir.join("known_hosts"), &format!("{address} {host_pub}"), 0o600)?;
         write(&dir.join("ssh_config"), &format!(
-            "Host machine\n HostName {address}\n User root\n IdentityFile {place}/user\n IdentitiesOnly yes\n\
+            "Host asker\n User asker\nHost machine\n User root\nHost asker machine\n HostName {address}\n IdentityFile {place}/user\n IdentitiesOnly yes\n\
              Host * \n UserKnownHostsFile {place}/known_hosts\n StrictHostKeyChecking yes\n BatchMode yes\n"), 0o600)?;
         // `limpet` asks for `ssh`: one that knows this file stands before it on PATH.
         write(&dir.join("bin/ssh"), &format!("#!/bin/sh\nexec /usr/bin/ssh -F {place}/ssh_config \"$@\"\n"), 0o755)?;
@@ -110,7 +115,13 @@ fn life(world: &mut World) -> Result<()> {
     let machine = Machine::start(world)?;
     let refused = |out: Output, words: &str| wait::yes(out.code != 0 && out.stderr.contains(words), || format!("{out:?}"));
     // Whoever cannot be reached, or is not a machine for this, is told so before a token is made.
-    refused(machine.add(world, &["--name", "shed", &format!("nobody@{}", machine.address)])?, "does not reach")?;
+    refused(machine.add(world, &["--name", "shed", &format!("nobody-there@{}", machine.address)])?, "does not let you in")?;
+    refused(machine.add(world, &["--name", "shed", "-p", "9", "machine"])?, "nothing answers at machine, port 9")?;
+    refused(machine.add(world, &["--name", "shed", "asker"])?, "asks for a password")?;
+    machine.ssh("mv /run/systemd/system /run/systemd/away")?.ok("mv")?;
+    refused(machine.add(world, &["--name", "shed", "machine"])?, "does not run systemd")?;
+    // An earlier try to join made the key and got no further.
+    machine.ssh("mv /run/systemd/away /run/systemd/system && mkdir -p -m 0700 /var/lib/limpet/identity")?.ok("mv")?;
     refused(machine.add(world, &["--name", "Not A Name", "machine"])?, "Not A Name")?;
     refused(machine.add(world, &["--name", "shed", "--", "-oProxyCommand=touch"])?, "not user@host")?;
     let tokens = world.hub.operate(&["token", "list"])?;
@@ -137,9 +148,13 @@ fn life(world: &mut World) -> Result<()> {
         wait::yes(faults.is_empty(), || format!("{faults:?}"))?;
     }
     // A second time changes nothing that is right: the same identity, whatever the token.
+    refused(machine.add(world, &["--name", "barn", "machine"])?, "is the node \"shed\" already")?;
     let before = machine.ssh("sha256sum /var/lib/limpet/identity/node.key")?.ok("sum")?;
     machine.ssh("kill $(pidof limpet-agent)")?;
-    machine.add(world, &["--name", "shed", "machine"])?.ok("limpet node add, again")?;
+    let again = machine.add(world, &["machine"])?.ok("limpet node add, again")?;
+    wait::yes(again.contains("was the node shed before and stays it"), || again.clone())?;
+    let tokens = world.hub.operate(&["token", "list"])?;
+    wait::yes(tokens.lines().filter(|line| line.contains("shed")).count() == 1, || format!("a token for nothing:\n{tokens}"))?;
     let after = machine.ssh("sha256sum /var/lib/limpet/identity/node.key")?.ok("sum")?;
     wait::yes(before == after, || format!("{before} {after}"))
 }
