@@ -103,6 +103,8 @@ fn main() -> Result<()> {
     let _ = std::fs::remove_dir_all(&dir);
     let [written, read, dd_written, dd_read] = outcome?;
     cleaned?;
+    let both = |one: &[f64], two: &[f64]| median(one.iter().zip(two).map(|(a, b)| a + b).collect());
+    println!("both\t{:.0} %", both(&dd_written, &dd_read) / both(&written, &read) * 100.0);
     println!("written\t{:.0} %", median(dd_written) / median(written) * 100.0);
     println!("read back\t{:.0} %", median(dd_read) / median(read) * 100.0);
     Ok(())

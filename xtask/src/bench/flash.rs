@@ -24,6 +24,7 @@ pub fn run() -> Result<Vec<Figure>, String> {
 
 fn figure(name: &str, value: &str) -> Figure {
     match name {
+        "both" => Figure::new("writing a card and reading it back", format!("{value} of dd's speed at both"), "≥ 80 %"),
         "written" => Figure::new("writing a card", format!("{value} of dd's speed"), "≥ 80 %"),
         _ => Figure::new("reading it back", format!("{value} of dd's speed"), "report"),
     }
