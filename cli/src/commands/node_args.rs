@@ -111,7 +111,8 @@ fn letters() -> String {
 impl NodeArgs {
     /// Names for so many nodes; `board` gives one to a card that was given none.
     pub fn names(&self, count: usize, board: Option<&str>) -> Result<Vec<String>, String> {
-        let own = board.map(|board| format!("{board}-{}", letters()));
+        // x86_64 is a board's name, and no node's.
+        let own = board.map(|board| format!("{}-{}", board.replace('_', "-"), letters()));
         let name = self.name.clone().or(own).ok_or("name the node with --name, such as --name greenhouse-1")?;
         match count {
             1 => Ok(vec![name]),
@@ -197,5 +198,23 @@ impl NodeArgs {
         let Some(text) = &self.address else { return Ok(None) };
         let (ip, prefix) = Address::parse(text).map_err(|e| e.to_string())?;
         Ok(Some(Address { ip, prefix, gateway: self.gateway, dns: self.dns.clone() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Args as _, FromArgMatches as _};
+    use limpet_device::{board, provision};
+
+    #[test]
+    fn every_board_gives_its_cards_a_name() {
+        let command = NodeArgs::augment_args(clap::Command::new("flash"));
+        let args = NodeArgs::from_arg_matches(&command.get_matches_from(["flash"])).unwrap();
+        for board in board::all().unwrap() {
+            let name = args.names(1, Some(&board.name)).unwrap().remove(0);
+            let wish = Wish { node_name: name.clone(), ..Wish::default() };
+            assert!(wish.check().is_ok() && provision::install_script(&name, None).is_ok(), "{name}");
+        }
     }
 }
