@@ -7,7 +7,7 @@ use super::state::Agent;
 use crate::{
     runtime::spec::Qos,
     streams::{NodePage, Target},
-    views::{ContainerSubject, LogFiles, Page, PodSubject, Subject, VolumeSubject},
+    views::{ContainerSubject, LogFiles, Page, PodSubject, Subject, VolumeSubject, query},
 };
 use limpet_agent_core::{
     api,
@@ -20,6 +20,14 @@ use serde_json::{Value, json};
 impl Agent {
     pub(super) fn node_get(&self, path: &str) -> Result<Target, String> {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let asked = query::find(query).filter(|_| matches!(path, "/logs" | "/logs/"));
+        if let Some(found) = asked {
+            let page = match found? {
+                query::Found::Files(files) => NodePage::Files(files),
+                query::Found::Journal(words) => NodePage::Journal(words),
+            };
+            return Ok(Target { page: Some(page), ..Target::default() });
+        }
         let page = match path {
             "/healthz" | "/livez" | "/readyz" | "/healthz/ping" | "/healthz/syncloop" | "/healthz/log" => {
                 NodePage::Bytes(b"ok".to_vec())
@@ -62,7 +70,8 @@ impl Agent {
             "containerLogMaxFiles": config.container_log_files_max,
             "cgroupRoot": config.cgroup_parent(&self.options.paths),
             "crashLoopBackOff": {"maxContainerRestartPeriod": format!("{}s", config.restart_back_off_seconds_max)},
-            "nodeStatusReportFrequency": "0s", "registerNode": true, "serializeImagePulls": false,
+            "nodeStatusReportFrequency": "0s", "registerNode": true, "maxParallelImagePulls": config.image_pulls_at_once,
+            "serializeImagePulls": config.image_pulls_at_once == Some(1),
             "imageGCHighThresholdPercent": config.image_gc_high_threshold_percent,
             "imageGCLowThresholdPercent": config.image_gc_low_threshold_percent,
         }})

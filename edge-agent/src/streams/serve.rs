@@ -61,6 +61,8 @@ pub enum NodePage {
     /// Made from counters when the stream runs.
     View(Page, Box<Subject>),
     Files(LogFiles),
+    /// What journalctl says when it is started with these words.
+    Journal(Vec<String>),
 }
 
 pub async fn serve(context: Context, open: StreamOpen, target: Result<Target, String>, io: StreamIo) {
@@ -102,11 +104,36 @@ async fn node_get(context: &Context, page: Option<NodePage>, out: &StreamOut) ->
                 out.data(1, &piece).await.map_err(closed)?;
             }
         }
+        Some(NodePage::Journal(words)) => return journal(&words, out).await,
         None => return Err("the node has no such page".into()),
     };
     out.opened().await.map_err(closed)?;
     out.data(1, &body).await.map_err(closed)?;
     Ok(None)
+}
+
+/// Ends with the reader, too: what nobody reads any more is not looked up.
+async fn journal(words: &[String], out: &StreamOut) -> Result<Option<i32>, String> {
+    let failed = |e: std::io::Error| format!("{}: {e}", views::query::JOURNALCTL);
+    let mut process = tokio::process::Command::new(views::query::JOURNALCTL)
+        .args(words)
+        .env_clear()
+        .current_dir("/")
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(failed)?;
+    let mut from = process.stdout.take().ok_or("journalctl has no output")?;
+    out.opened().await.map_err(closed)?;
+    let mut piece = vec![0; 16 * 1024];
+    loop {
+        match from.read(&mut piece).await.map_err(failed)? {
+            0 => return Ok(None),
+            got => out.data(1, &piece[..got]).await.map_err(closed)?,
+        }
+    }
 }
 
 async fn serve_logs(

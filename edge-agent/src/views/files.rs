@@ -29,7 +29,7 @@ impl LogFiles {
         LogFiles::open_below(Path::new(ROOT), path)
     }
 
-    fn open_below(root: &Path, path: &str) -> Result<LogFiles, String> {
+    pub(super) fn open_below(root: &Path, path: &str) -> Result<LogFiles, String> {
         let none = || format!("there is no log file {path} on this node");
         if path.split('/').any(|part| part == "..") {
             return Err(none());

@@ -6,6 +6,7 @@
 mod cadvisor;
 mod files;
 mod own;
+pub mod query;
 mod resource;
 mod samples;
 mod summary;

@@ -23,6 +23,16 @@ impl Query {
         Some(Query(pairs))
     }
 
+    /// As it can stand behind a question mark again; empty, or with the mark.
+    pub fn written(&self) -> String {
+        let escaped = |text: &str| -> String {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~/:".contains(&b);
+            text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+        };
+        let pairs: Vec<String> = self.0.iter().map(|(key, value)| format!("{}={}", escaped(key), escaped(value))).collect();
+        if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
+    }
+
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
     }

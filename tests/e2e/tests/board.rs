@@ -1,7 +1,7 @@
 //! What a board says of itself: its Node object to kubectl, its containers, logs and health to somebody who stands at it.
 //!
 //! In: one board with labels of its own and a pod; then no hub at all. Out: every part of the node object; `limpet-agent ps`,
-//! `logs`, `exec`, `images` and `doctor` in the board's own namespaces.
+//! `logs`, `exec`, `images` and `doctor` in the board's own namespaces; what `doctor` says of boards that lack something.
 
 use limpet_e2e::process::{Output, run};
 use limpet_e2e::world::test;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
 /// In this order one thing needs another.
-const AREAS: [&str; 7] = ["kernel", "control groups", "clock", "disk", "network", "hub", "certificates"];
+const AREAS: [&str; 8] = ["kernel", "control groups", "clock", "disk", "board", "network", "hub", "certificates"];
 
 /// A command of the agent's program where somebody at the board would type it.
 fn at_the_board(world: &World, words: &[&str]) -> Result<Output> {
@@ -39,8 +39,10 @@ fn a_board_speaks_for_itself() {
         world.kubectl.apply(&pod.to_string())?;
         world.kubectl.say("wait --for=condition=Ready pod/here --timeout=60s")?;
         the_node(world)?;
+        facts(world)?;
         world.hub.kill();
-        without_a_hub(world)
+        without_a_hub(world)?;
+        sick_boards(world)
     });
 }
 
@@ -93,6 +95,36 @@ fn the_node(world: &World) -> Result<()> {
     Ok(())
 }
 
+/// A Raspberry Pi on a weak supply in a hot box with a worn eMMC and a clock chip, as its kernel would show it.
+fn facts(world: &World) -> Result<()> {
+    let script = "set -e; mount -t tmpfs none /mnt; cd /mnt; mkdir net; mount --rbind /sys/class/net net; \
+        mkdir -p thermal/thermal_zone0 block/mmcblk0/device hwmon/hwmon0 rtc/rtc0; echo 81500 >thermal/thermal_zone0/temp; \
+        echo 0x0a 0x02 >block/mmcblk0/device/life_time; echo rpi_volt >hwmon/hwmon0/name; echo 1 >hwmon/hwmon0/in0_lcrit_alarm; \
+        mount --rbind /mnt /sys/class";
+    let target = world.agents[0].agent_process()?.pid.to_string();
+    run(Command::new("nsenter").args(["--target", &target, "--mount", "--", "sh", "-c", script]))?.ok("the board's /sys")?;
+    // The next agent looks at once.
+    run(Command::new("kill").args(["-9", &target]))?.ok("kill")?;
+    until("what the board says of itself", Duration::from_secs(120), || {
+        let node = world.kubectl.json("get node board-1")?;
+        let all = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        for (kind, reason) in
+            [("UnderVoltage", "PowerSupplyTooWeak"), ("Overheated", "TooHot"), ("FlashWornOut", "LifeUsedUp")]
+        {
+            let one = all.iter().find(|c| c["type"] == kind).cloned().unwrap_or_default();
+            wait::yes(one["status"] == "True" && one["reason"] == reason, || format!("{kind}: {all:?}"))?;
+            wait::yes(one["message"].as_str().is_some_and(|m| !m.is_empty()), || one.to_string())?;
+        }
+        wait::yes(node["metadata"]["labels"]["limpet.dev/rtc"] == "true", || node["metadata"]["labels"].to_string())
+    })?;
+    let page = world.kubectl.say("get --raw /api/v1/nodes/board-1/proxy/metrics")?;
+    for (name, value) in [("temperature_celsius", "81.5"), ("flash_life_used_ratio", "1"), ("throttled_bits", "1")] {
+        let line = format!("limpet_board_{name} {value}\n");
+        wait::yes(page.contains(&line), || format!("no {line} in {page}"))?;
+    }
+    Ok(())
+}
+
 fn without_a_hub(world: &World) -> Result<()> {
     let listed = says(world, &["ps"])?;
     let row = listed.lines().find(|line| line.contains(" here ")).ok_or_else(|| format!("no pod in\n{listed}"))?;
@@ -121,4 +153,103 @@ fn without_a_hub(world: &World) -> Result<()> {
     wait::yes(!findings.iter().any(|f| silent(&f)), || format!("a finding without a remedy: {report}"))?;
     let hub = findings.iter().find(|f| f["area"] == "hub").cloned().unwrap_or_default();
     wait::yes(hub["verdict"] == "note" && hub["what"].as_str().is_some_and(|w| w.contains("does not answer")), || hub.to_string())
+}
+
+/// What a script in mounts and a network of its own makes the doctor find; whether a node cannot be.
+fn found(world: &World, script: &str) -> Result<(Vec<Value>, bool)> {
+    let board = &world.agents[0];
+    let target = board.agent_process()?.pid.to_string();
+    let line = format!("set -e; {script}; exec \"$0\" doctor --json --run-dir \"$2\" --data-dir ${{DATA:-\"$1\"}}");
+    let mut command = Command::new("nsenter");
+    command.args(["--target", &target, "--mount", "--net", "--pid", "--uts", "--ipc", "--", "unshare", "--mount"]);
+    command.args(script.contains("no network").then_some("--net"));
+    command.args(["sh", "-c", &line]).arg(&world.binaries.agent).arg(&board.data).arg(&board.run);
+    let output = run(&mut command)?;
+    let report: Value = serde_json::from_str(&output.stdout).map_err(|e| format!("{e}: {output:?}"))?;
+    let findings = report["findings"].as_array().cloned().unwrap_or_default();
+    let mut areas: Vec<&str> = findings.iter().filter_map(|f| f["area"].as_str()).collect();
+    areas.dedup();
+    // A directory of its own holds no certificate.
+    let known = if script.contains("DATA=") { &AREAS[..7] } else { &AREAS[..] };
+    wait::yes(areas == known, || format!("areas: {areas:?}"))?;
+    wait::yes(report["good"] == (output.code == 0), || format!("{} and exit code {}", report["good"], output.code))?;
+    Ok((findings, output.code != 0))
+}
+
+/// Boards that lack one thing each: the doctor names it, says whether it can live with it, and what to do.
+fn sick_boards(world: &World) -> Result<()> {
+    let no_memory = "umount -l /sys/fs/cgroup/memory 2>/dev/null || { echo cpu pids io >/tmp/controllers; \
+        mount --bind /tmp/controllers /sys/fs/cgroup/cgroup.controllers; }; mount -t tmpfs none /boot; mkdir /boot/firmware; \
+        echo 'console=tty1 root=PARTUUID=1-02 cgroup_disable=memory rootwait' >/boot/firmware/cmdline.txt";
+    let no_overlay = "mount -t tmpfs none /boot; echo CONFIG_NAMESPACES=y >/boot/config-$(uname -r); if [ -e /proc/config.gz ]; then \
+        gzip -c /boot/config-$(uname -r) >/boot/gz; mount --bind /boot/gz /proc/config.gz; fi";
+    let disk = |size: &str| format!("mount -t tmpfs -o {size} none /mnt; DATA=/mnt/data");
+    let clock = |seconds: u64| format!("export LIMPET_FAKE_WALL_OFFSET_S=$(({seconds} - $(date +%s)))");
+    let (small, locked) = (disk("size=1m"), disk("ro"));
+    let (past, future) = (clock(34_300_800), clock(3_786_912_000));
+    let all: [(&str, &str, &str, &str, &str); 8] = [
+        (no_memory, "control groups", "bad", "controller memory", "change the one line of /boot/firmware/cmdline.txt to `console=tty1 \
+            root=PARTUUID=1-02 rootwait cgroup_enable=memory cgroup_memory=1` and reboot"),
+        (no_overlay, "kernel", "bad", "lacks CONFIG_OVERLAY_FS (images)", "CONFIG_OVERLAY_FS=y or =m"),
+        (&small, "disk", "bad", "MiB free for /mnt/data", "free some space"),
+        (&locked, "disk", "bad", "can be written to", "mount it read-write"),
+        (&past, "clock", "note", "the clock says 1971-02-02T", "time server"),
+        (&past, "certificates", "note", "node board-1: certificate from", "the clock is behind"),
+        (&future, "certificates", "note", "node board-1: certificate from", "it has run out: the agent renews it by its key"),
+        (": no network", "network", "note", "no network address", "plug in a cable"),
+    ];
+    for (script, area, verdict, what, remedy) in all {
+        let (findings, hopeless) = found(world, script)?;
+        let has = |f: &&Value, key: &str, words: &str| f[key].as_str().is_some_and(|text| text.contains(words));
+        let one = findings.iter().find(|f| f["area"] == area && f["verdict"] == verdict && has(f, "what", what));
+        let one = one.ok_or_else(|| format!("no {verdict} {what:?} of {area} in {findings:?}"))?;
+        wait::yes(has(&one, "remedy", remedy), || one.to_string())?;
+        wait::yes(hopeless == findings.iter().any(|f| f["verdict"] == "bad"), || format!("{findings:?}"))?;
+        wait::yes(hopeless == (verdict == "bad"), || format!("{area}: this machine itself has something bad: {findings:?}"))?;
+    }
+    Ok(())
+}
+
+/// What the board's own programs have logged: files below /var/log, and journald's where it runs (here a script says what
+/// journalctl is asked).
+#[test]
+fn logs_of_services() {
+    test(1, &json!({}), |world| services_logs(world));
+}
+
+fn services_logs(world: &World) -> Result<()> {
+    let raw = |query: &str| {
+        world.kubectl.output(&["get", "--raw", &format!("/api/v1/nodes/board-1/proxy/logs/?query={query}")])
+    };
+    let board = |script: &str| {
+        let target = world.agents[0].agent_process()?.pid.to_string();
+        run(Command::new("nsenter").args(["--target", &target, "--mount", "--", "sh", "-ec", script]))?.ok(script)
+    };
+    board("mkdir -p /run/systemd; mount -t tmpfs none /run/systemd; mount -t tmpfs none /var/log; mkdir /var/log/chrony; \
+        echo tick >/var/log/chrony/chrony.log; echo secret >/run/systemd/secret; ln -s /run/systemd/secret /var/log/link")?;
+    for (query, words) in [("chrony", "tick\n"), ("/chrony/chrony.log", "tick\n")] {
+        let got = raw(query)?.ok(query)?;
+        wait::yes(got == words, || got)?;
+    }
+    for (query, words) in [
+        ("none", "journald does not run on this node"),
+        ("/link", "no log file"),
+        ("/..%2f..%2fetc/passwd", "no log file"),
+        ("--version", "must be the name of a service"),
+        ("chrony&tailLines=x", "between 0 and 100000"),
+    ] {
+        let got = raw(query)?;
+        wait::yes(got.code != 0 && got.stderr.contains(words), || format!("{query}: {got:?}"))?;
+    }
+    if !std::path::Path::new("/usr/bin/journalctl").exists() {
+        println!("skipped: there is no journalctl to put a script over");
+        return Ok(());
+    }
+    board("mkdir /run/systemd/journal; : >/run/systemd/journal/socket; printf '#!/bin/sh\\necho \"asked: $*\"; seq 100000' \
+        >/var/log/script; chmod 755 /var/log/script; mount --bind /var/log/script /usr/bin/journalctl")?;
+    let got = raw("kubelet&query=ssh.service&tailLines=7&sinceTime=2026-01-02T03:04:05Z&pattern=a%3B%20$(id)")?.ok("journalctl")?;
+    // kubectl sorts what it sends.
+    let asked = "asked: --utc --no-pager --output=short-precise --grep=a; $(id) --since=2026-01-02 03:04:05 UTC --lines=7 \
+        --unit=limpet-agent --unit=ssh.service\n";
+    wait::yes(got.starts_with(asked) && got.ends_with("\n100000\n"), || got.chars().take(400).collect())
 }

@@ -155,13 +155,13 @@ fn memory_remedy(root: &Path) -> String {
 }
 
 fn clock() -> Vec<Finding> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let text = limpet_agent_core::clock::rfc3339(now * 1000);
+    let now_ms = device::Clock::new().wall_ms();
+    let text = limpet_agent_core::clock::rfc3339(now_ms);
     let rtc = device::board::read(Path::new("/")).rtc;
     vec![
         wish(
             "clock",
-            now >= 1_700_000_000,
+            now_ms >= 1_700_000_000_000,
             format!("the clock says {text}"),
             "the agent goes on from the last good time it knows; to mend it let the board reach a time server",
         ),

@@ -94,7 +94,8 @@ mod tests {
     /// What a pod names is there under its own path, with its own looks, also among all the host's nodes.
     #[test]
     fn named_devices_of_the_privileged_and_of_others() {
-        let zero = Device { host_path: "/dev/zero".into(), container_path: "/dev/own".into(), access: "r".into(), ..Device::default() };
+        let (host_path, container_path) = ("/dev/zero".into(), "/dev/own".into());
+        let zero = Device { host_path, container_path, access: "r".into(), ..Device::default() };
         let over = Device {
             host_path: "/dev/none".into(),
             container_path: "/dev/null".into(),

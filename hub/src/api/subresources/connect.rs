@@ -219,7 +219,7 @@ pub async fn node(call: &Call, target: &Target) -> Result<Reply, Status> {
         namespace: String::new(),
         pod: String::new(),
         uid: object::uid(&node).to_owned(),
-        kind: StreamKind::NodeGet { path: path.clone() },
+        kind: StreamKind::NodeGet { path: format!("{path}{}", call.query.written()) },
     };
     let handle = streams(&call.api)?.open(&target.name, open).await.map_err(|e| failed(&e))?;
     let mut reply = reply::flow(Body::flow(output(Arc::clone(&call.api), handle)));
