@@ -1,8 +1,8 @@
 //! Kubernetes Events of the hub's own parts.
 //!
-//! In: what happened to which object. Out: Events, counted, combined and limited as the core's correlator says. The scheduler's are of
-//! events.k8s.io's form as upstream's are (`eventTime`, `series`), the controllers' of v1's (`lastTimestamp`, `count`): kubectl sorts by
-//! `lastTimestamp`, so what the scheduler says of a pod comes first.
+//! In: what happened to which object. Out: Events, counted, combined and limited as the core's correlator says. The
+//! scheduler's are of events.k8s.io's form as upstream's are (`eventTime`, `series`), the controllers' of v1's
+//! (`lastTimestamp`, `count`): kubectl sorts by `lastTimestamp`, so what the scheduler says of a pod comes first.
 //! Never: fails anything: an Event that cannot be written is logged and forgotten.
 
 use super::{Api, Delete, Lead, Patch, clock};
