@@ -186,15 +186,16 @@ fn sick_boards(world: &World) -> Result<()> {
     let disk = |size: &str| format!("mount -t tmpfs -o {size} none /mnt; DATA=/mnt/data");
     let clock = |seconds: u64| format!("export LIMPET_FAKE_WALL_OFFSET_S=$(({seconds} - $(date +%s)))");
     let (small, locked) = (disk("size=1m"), disk("ro"));
-    let (past, future) = (clock(34_300_800), clock(3_786_912_000));
-    let all: [(&str, &str, &str, &str, &str); 8] = [
-        (no_memory, "control groups", "bad", "controller memory", "change the one line of /boot/firmware/cmdline.txt to `console=tty1 \
+    let (past, future) = (clock(34_300_800), clock(4_134_067_200));
+    let all: [(&str, &str, &str, &str, &str); 9] = [
+        (no_memory, "control groups", "bad", "no controller memory", "change the one line of /boot/firmware/cmdline.txt to `console=tty1 \
             root=PARTUUID=1-02 rootwait cgroup_enable=memory cgroup_memory=1` and reboot"),
         (no_overlay, "kernel", "bad", "lacks CONFIG_OVERLAY_FS (images)", "CONFIG_OVERLAY_FS=y or =m"),
         (&small, "disk", "bad", "MiB free for /mnt/data", "free some space"),
-        (&locked, "disk", "bad", "can be written to", "mount it read-write"),
+        (&locked, "disk", "bad", "/mnt cannot be written to", "mount it read-write"),
         (&past, "clock", "note", "the clock says 1971-02-02T", "time server"),
         (&past, "certificates", "note", "node board-1: certificate from", "the clock is behind"),
+        (&future, "clock", "note", "the clock says 2101-01-02T", "time server"),
         (&future, "certificates", "note", "node board-1: certificate from", "it has run out: the agent renews it by its key"),
         (": no network", "network", "note", "no network address", "plug in a cable"),
     ];

@@ -37,7 +37,8 @@ pub fn look(paths: &Paths) -> Vec<Finding> {
 
 fn root() -> Finding {
     let good = nix::unistd::geteuid().is_root();
-    finding("kernel", good, "runs as root", "start it with sudo or as a system service")
+    let what = if good { "runs as root" } else { "does not run as root" };
+    finding("kernel", good, what, "start it with sudo or as a system service")
 }
 
 fn release() -> String {
@@ -48,7 +49,9 @@ fn kernel() -> Finding {
     let release = release();
     let mut numbers = release.split(['.', '-']).map(|n| n.parse::<u32>().unwrap_or(0));
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    finding("kernel", version >= (5, 4), format!("kernel {release}"), "use a kernel of version 5.4 or newer")
+    let good = version >= (5, 4);
+    let what = if good { format!("kernel {release}") } else { format!("kernel {release} is too old") };
+    finding("kernel", good, what, "use a kernel of version 5.4 or newer")
 }
 
 /// The kernel's own list of what it was built with; `None` where it is not kept.
@@ -101,13 +104,15 @@ fn judge_options(text: &str) -> Vec<Finding> {
 
 fn overlay() -> Finding {
     let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default().contains("overlay");
-    finding("kernel", known, "overlay file systems", "load it: `modprobe overlay`, and add `overlay` to /etc/modules")
+    let what = if known { "the kernel has overlay file systems" } else { "the kernel has no overlay file systems" };
+    finding("kernel", known, what, "load them: `modprobe overlay`, and add `overlay` to /etc/modules")
 }
 
 fn netfilter() -> Finding {
     let socket = crate::net::netlink::Socket::netfilter();
     let remedy = "load it: `modprobe nf_tables nft_nat nft_masq`, and add the three to /etc/modules";
-    finding("kernel", socket.is_ok(), "nftables in the kernel", remedy)
+    let what = if socket.is_ok() { "the kernel has nftables" } else { "the kernel has no nftables" };
+    finding("kernel", socket.is_ok(), what, remedy)
 }
 
 fn cgroups() -> Vec<Finding> {
@@ -121,7 +126,8 @@ fn cgroups() -> Vec<Finding> {
     let version = if found.is_v2() { "v2" } else { "v1" };
     let have = found.controllers();
     let row = |good, name: &str, remedy: String| {
-        finding("control groups", good, format!("controller {name} ({version})"), remedy)
+        let lacks = if good { "" } else { "no " };
+        finding("control groups", good, format!("{lacks}controller {name} ({version})"), remedy)
     };
     vec![
         row(have.cpu, "cpu", "the kernel lacks CONFIG_CGROUP_SCHED: use one that has it, or CPU limits have no effect".into()),
@@ -161,7 +167,7 @@ fn clock() -> Vec<Finding> {
     vec![
         wish(
             "clock",
-            now_ms >= 1_700_000_000_000,
+            (1_700_000_000_000..4_102_444_800_000).contains(&now_ms),
             format!("the clock says {text}"),
             "the agent goes on from the last good time it knows; to mend it let the board reach a time server",
         ),
@@ -179,8 +185,9 @@ fn clock() -> Vec<Finding> {
 fn disk(data: &Path) -> Vec<Finding> {
     let there = data.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
     let (_, free) = device::disk_bytes(there);
-    let what = format!("{} MiB free for {}", free >> 20, data.display());
-    let mut all = vec![finding("disk", free > 256 << 20, what, "free some space, or name another directory with --data-dir")];
+    let enough = free > 256 << 20;
+    let what = format!("{}{} MiB free for {}", if enough { "" } else { "only " }, free >> 20, data.display());
+    let mut all = vec![finding("disk", enough, what, "free some space, or name another directory with --data-dir")];
     let kind = nix::sys::statfs::statfs(there).map(|s| s.filesystem_type().0 as u64 & 0xffff_ffff).unwrap_or(0);
     let bad = match kind {
         0x794c_7630 => Some("overlay"),
@@ -197,7 +204,7 @@ fn disk(data: &Path) -> Vec<Finding> {
     all.push(finding("disk", bad.is_none(), what, "name a directory on ext4, xfs, btrfs or f2fs with --data-dir"));
     let read_only = nix::sys::statvfs::statvfs(there)
         .is_ok_and(|s| s.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY));
-    let what = format!("{} can be written to", there.display());
+    let what = format!("{} can{} be written to", there.display(), if read_only { "not" } else { "" });
     all.push(finding("disk", !read_only, what, "mount it read-write, or name another directory with --data-dir"));
     all
 }

@@ -110,9 +110,11 @@ pub fn paths_in_volumes(world: &World) -> Result<()> {
     sleeper(world, "trap", with(json!({"subPath": "trap"})), volume(&dir))?;
     waits(world, "trap", "CreateContainerError", "leads out of the volume")?;
     delete(world, &["part", "unknown", "trap"])?;
-    // One container exchanges a directory for a link to the board's own, again and again; the other mounts it each time.
+    // One container exchanges a directory for a link to the board's own, again and again, and rests in between, so that a
+    // board without time starts something, too; the other mounts it each time.
     let swap = format!(
-        "while true; do mkdir /all/s; sleep 0.2; rm -rf /all/s; ln -s {} /all/s; sleep 0.05; rm -f /all/s; done",
+        "while true; do for n in 1 2 3 4 5; do ln -s {} /all/s; sleep 0.05; rm -f /all/s; mkdir /all/s; sleep 0.05; rm -rf /all/s; done; \
+         mkdir /all/s; sleep 1; rm -rf /all/s; done",
         outside.display()
     );
     let spec = json!({"volumes": [{"name": "v", "emptyDir": {}}], "containers": [
