@@ -81,7 +81,9 @@ fn the_node(world: &World) -> Result<()> {
     wait::yes(status["addresses"].as_array().is_some_and(|all| all.contains(&address)), || status["addresses"].to_string())?;
     let handlers = status["runtimeHandlers"].as_array().cloned().unwrap_or_default();
     wait::yes(handlers.iter().any(|h| h["name"] == ""), || format!("handlers: {handlers:?}"))?;
-    let declared = json!(["GuaranteedQoSPodCPUResize", "RestartAllContainersOnContainerExits"]);
+    let declared = json!([
+        "GuaranteedQoSPodCPUResize", "InPlacePodLevelResourcesVerticalScaling", "RestartAllContainersOnContainerExits",
+    ]);
     wait::yes(status["declaredFeatures"] == declared, || format!("declared: {}", status["declaredFeatures"]))?;
     // Said with the next look around, not with the pull.
     until("the image among the node's", Duration::from_secs(90), || {
