@@ -134,6 +134,7 @@ pub fn unfold(base: &[u8], bytes: &[u8], max: usize) -> Result<Vec<u8>, SqueezeE
 }
 
 /// `from` is inside of base and output; what the copy itself appends may be read again (a run).
+#[allow(clippy::explicit_counter_loop)] // `at + len` may be more than there is
 fn copy(base: &[u8], out: &mut Vec<u8>, from: usize, len: usize) {
     let of_base = base.get(from..).map_or(0, |rest| rest.len().min(len));
     if of_base > 0 {

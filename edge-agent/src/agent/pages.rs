@@ -119,7 +119,7 @@ impl Agent {
                 group: cgroups.pod_group(class, pod.uid),
                 start_ms: self.pods.start_ms_of(pod.uid),
                 containers: containers.collect(),
-                volumes: self.volumes_of(pod.uid, &pod.object),
+                volumes: self.volumes_of(pod.uid, pod.object),
             }
         });
         Subject {

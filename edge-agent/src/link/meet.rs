@@ -299,7 +299,7 @@ impl Meeting<'_> {
             State::Waiting(at) if at <= now => self.ask(self.knows_beats.unwrap_or(true)),
             State::Asking(asking, at) if at <= now => {
                 self.unanswered().await?;
-                if self.asked % ASKED_ALIKE == 0 {
+                if self.asked.is_multiple_of(ASKED_ALIKE) {
                     return Ok(self.ask(!asking.beats()));
                 }
                 // The same greeting: an answer to the first one is as good.

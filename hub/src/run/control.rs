@@ -139,13 +139,9 @@ impl Controllers {
 
     /// Figures of all controllers, as Prometheus reads them.
     pub fn text(&self) -> String {
-        let row = |(c, figures): (&Box<dyn Controller>, _)| Row {
-            name: queue_name(c.name()),
-            figures,
-            depth: 0,
-            under_way: vec![],
-        };
-        let mut rows: Vec<Row<'_>> = self.list.iter().zip(&self.figures).map(row).collect();
+        let row = |(name, figures)| Row { name, figures, depth: 0, under_way: vec![] };
+        let names = self.list.iter().map(|c| queue_name(c.name()));
+        let mut rows: Vec<Row<'_>> = names.zip(&self.figures).map(row).collect();
         self.queue.each_waiting(|work| rows[work.0].depth += 1);
         for worker in &self.at_work {
             if let Some((controller, since)) = *worker.lock().unwrap_or_else(PoisonError::into_inner) {

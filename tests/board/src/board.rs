@@ -114,7 +114,7 @@ pub fn start<L: Life>(at: usize, identity: Identity, clock: Clock, fleet: Fleet)
         outbox: Outbox::new(0),
         urgent: VecDeque::new(),
         lanes: None,
-        runtime: Pretend::default(),
+        runtime: Pretend,
         later: BTreeMap::new(),
         later_next: 0,
         round: 0,

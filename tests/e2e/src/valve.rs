@@ -94,6 +94,7 @@ impl Valve {
         done
     }
 
+    #[allow(clippy::disallowed_methods)] // the slow road itself
     fn back(&self, mut server: &TcpStream, mut client: &TcpStream) -> std::io::Result<()> {
         let (mut own, mut piece) = (0u64, [0; 16 * 1024]);
         loop {

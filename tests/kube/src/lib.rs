@@ -14,6 +14,7 @@ use std::{
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The operator's kubeconfig, once the hub listens. Panics with the reason where it does not start: this is for tests.
+#[allow(clippy::disallowed_methods)] // a hub in another thread
 pub fn kubeconfig() -> &'static str {
     static KUBECONFIG: OnceLock<String> = OnceLock::new();
     KUBECONFIG.get_or_init(|| {

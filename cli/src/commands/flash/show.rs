@@ -64,6 +64,7 @@ pub fn while_showing<T>(cards: &[(String, Arc<Progress>)], work: impl FnOnce() -
     })
 }
 
+#[allow(clippy::disallowed_methods)] // a line that is drawn ten times a second
 fn draw(cards: &[(String, Arc<Progress>)], done: &AtomicBool) {
     let terminal = std::io::stderr().is_terminal();
     let every = if terminal { 5 } else { 100 };

@@ -47,6 +47,7 @@ pub fn ask(question: &str) -> Result<String, String> {
     line
 }
 
+#[allow(clippy::unbuffered_bytes)] // one key at a time: what comes after the line is not ours
 fn line(keys: impl Read) -> Result<String, String> {
     let mut line = Vec::new();
     for key in keys.bytes() {

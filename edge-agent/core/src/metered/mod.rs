@@ -161,8 +161,8 @@ impl Metered {
         let (holds, reason, words) = if policy.is_used_up(used) {
             let then = if policy.when_used_up == UsedUp::Hold { "the link is closed" } else { "only state and status travel" };
             (true, "BudgetUsedUp", format!("all {} are used{since}; {then}", quantity::binary(policy.bytes_per_month)))
-        } else if policy.bytes_per_month > 0 {
-            let tenth = used * 10 / policy.bytes_per_month + 1;
+        } else if let Some(tenths) = (used * 10).checked_div(policy.bytes_per_month) {
+            let tenth = tenths + 1;
             let all = quantity::binary(policy.bytes_per_month);
             (false, "WithinBudget", format!("less than {} % of {all} used{since}", tenth * 10))
         } else {

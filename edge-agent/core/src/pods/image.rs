@@ -79,7 +79,7 @@ impl Container {
             None => format!("Container image \"{name}\" already present on machine"),
         };
         pod.event(cx, self.field_path(), Kind::Normal, "Pulled", &message);
-        self.image_stop_signal = Some(image.stop_signal.as_str().into()).filter(|s: &Box<str>| !s.is_empty());
+        self.image_stop_signal = Some(image.stop_signal.as_str()).filter(|s| !s.is_empty()).map(Into::into);
         self.image = Some(Box::new(image));
         self.pull_wait.reset();
         self.state = State::Pulled;

@@ -435,7 +435,7 @@ impl LivePod {
     /// Whether others must count it. The hub does not once its last container has ended, though it is still here to be removed.
     pub fn takes_room(&self) -> bool {
         let goes = self.deleting() || matches!(self.goal, Goal::Delete | Goal::Remove);
-        self.terminal.is_none() && !(goes && !self.containers.iter().any(Container::alive))
+        self.terminal.is_none() && (!goes || self.containers.iter().any(Container::alive))
     }
 
     /// The last phase, once no container will run again.

@@ -40,7 +40,7 @@ pub fn static_pod(text: &str, file: &str, node: &str) -> Result<StaticPod, Strin
     if !valid_name(&namespace) {
         return Err("metadata.namespace is no name".into());
     }
-    if !pod["spec"]["containers"].as_array().is_some_and(|c| !c.is_empty()) {
+    if pod["spec"]["containers"].as_array().is_none_or(Vec::is_empty) {
         return Err("spec.containers is empty".into());
     }
     if let Some(field) = foreign(&pod["spec"]) {

@@ -109,7 +109,7 @@ pub struct OwnCondition {
 /// `mirrors`: of the board's own pods; `None` on a board that has no directory for them.
 pub fn node_report(facts: &NodeFacts, mirrors: Option<Vec<Value>>) -> Vec<u8> {
     let resources = |cpu_milli: u64, memory: u64, disk: String, device: fn(&(u64, u64)) -> u64| {
-        let cpu = if cpu_milli % 1000 == 0 { (cpu_milli / 1000).to_string() } else { format!("{cpu_milli}m") };
+        let cpu = if cpu_milli.is_multiple_of(1000) { (cpu_milli / 1000).to_string() } else { format!("{cpu_milli}m") };
         let mut all = json!({
             "cpu": cpu, "memory": format!("{}Ki", memory / 1024), "pods": facts.pods_max.to_string(),
             "ephemeral-storage": disk,

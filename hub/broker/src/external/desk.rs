@@ -162,10 +162,11 @@ impl Desk {
         }
         if let Some(at) = node.pending.iter().position(|(_, p)| p.id() == id) {
             return match node.pending[at].1.confirm(packet) {
-                Ok(()) => match node.pending.remove(at) {
-                    Some((_, pending)) => self.begin(name, pending).await,
-                    None => {}
-                },
+                Ok(()) => {
+                    if let Some((_, pending)) = node.pending.remove(at) {
+                        self.begin(name, pending).await;
+                    }
+                }
                 Err(error) => self.refuse(name, &error),
             };
         }
@@ -276,7 +277,7 @@ fn take(live: &mut Live, inside: Inside) -> Result<Option<(u8, Vec<u8>)>, SealEr
         Inside::Over(_) => live.task.try_send(Control::End("the node said goodbye".into())).map(|()| None).map_err(full),
         Inside::Beat => {
             live.beats = live.beats.wrapping_add(1);
-            if live.beats % live.answered_every == 0 {
+            if live.beats.is_multiple_of(live.answered_every) {
                 // A session's task that is that busy says enough.
                 let _ = live.task.try_send(Control::Beat);
             }

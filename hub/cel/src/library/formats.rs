@@ -109,7 +109,7 @@ fn validate(name: &str, text: &str, meter: &mut Meter) -> Outcome {
             "does not match the UUID format",
         ),
         "byte" => (
-            text.len() % 4 == 0 && matches(r"^[A-Za-z0-9+/_-]*={0,2}$", text),
+            text.len().is_multiple_of(4) && matches(r"^[A-Za-z0-9+/_-]*={0,2}$", text),
             "invalid base64",
         ),
         "date" => (

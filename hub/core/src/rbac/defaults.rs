@@ -77,7 +77,6 @@ fn metrics_rules() -> Value {
 }
 
 /// A role that consists of all roles with its label; the rules known now are spelled out for `kubectl describe`.
-
 fn aggregated(name: &str, of: &[&str], labels: Value) -> Value {
     let mut rules = view_rules();
     for more in match name {

@@ -90,8 +90,7 @@ pub fn rules(
         return None;
     }
     let others = registry.resources().iter().filter(|other| {
-        other.storage == own.storage && other.version != own.version
-            || other.storage == own.storage && other.group != own.group
+        other.storage == own.storage && (other.version != own.version || other.group != own.group)
     });
     others
         .into_iter()

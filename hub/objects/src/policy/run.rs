@@ -216,12 +216,8 @@ impl<'a> Runner<'a> {
             .filter(Value::is_object)
             .ok_or("must evaluate to Object")?;
         let meta = applied["metadata"].as_object().into_iter().flatten();
-        for (name, _) in meta.filter(|(name, _)| {
-            !matches!(
-                name.as_str(),
-                "labels" | "annotations" | "finalizers" | "ownerReferences"
-            )
-        }) {
+        let open = ["labels", "annotations", "finalizers", "ownerReferences"];
+        if let Some((name, _)) = meta.into_iter().find(|(name, _)| !open.contains(&name.as_str())) {
             return Err(format!("metadata.{name} cannot be changed by a mutation"));
         }
         let findings = crate::patch::typed::check(place, &applied);

@@ -70,7 +70,7 @@ pub fn unpacked_bytes(path: &Path) -> io::Result<Option<u64>> {
     let length = file.metadata()?.len();
     let first = magic(&mut file)?;
     if first.starts_with(XZ) {
-        return Ok(xz_bytes(&mut file, length)?);
+        return xz_bytes(&mut file, length);
     }
     if first.starts_with(ZSTD) {
         return zstd_bytes(&mut file);

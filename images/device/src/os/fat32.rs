@@ -166,7 +166,7 @@ fn long_name(name: &str, short: &[u8; 11]) -> Vec<u8> {
     }
     let sum = short.iter().fold(0u8, |sum, b| sum.rotate_right(1).wrapping_add(*b));
     let mut units: Vec<u16> = name.encode_utf16().collect();
-    if units.len() % 13 != 0 {
+    if !units.len().is_multiple_of(13) {
         units.push(0);
         units.resize(units.len().next_multiple_of(13), 0xffff);
     }

@@ -4,6 +4,9 @@
 //! near the agent's own count is.
 //! Never: a ping among them: the board's keep-alive is as long as it can be.
 
+// It waits for what boards do by themselves.
+#![allow(clippy::disallowed_methods)]
+
 use super::{super::Figure, Capture};
 use limpet_e2e::{World, process, until, wait};
 use serde_json::json;

@@ -70,10 +70,9 @@ fn id(slice: &SliceSpec, device: &Device) -> Id {
 /// What a device takes, by counter set and counter.
 pub fn consumption(device: &Device) -> impl Iterator<Item = ((Box<str>, Box<str>), Quantity)> + '_ {
     device.consumes_counters.iter().flat_map(|c| {
-        let of = |(name, amount): (&Box<str>, &crate::view::Counter)| {
+        c.counters.iter().filter_map(|(name, amount)| {
             Some(((c.counter_set.clone(), name.clone()), amount.value.parse().ok()?))
-        };
-        c.counters.iter().filter_map(of)
+        })
     })
 }
 
