@@ -19,6 +19,7 @@ mod locks;
 mod logger;
 mod logs;
 mod net;
+mod os_update;
 mod plugins;
 mod probes;
 mod runtime;

@@ -6,6 +6,7 @@
 
 pub mod broker;
 pub mod client;
+pub mod os_release;
 pub mod release;
 pub mod snapshot;
 

@@ -14,6 +14,7 @@ pub mod envelope;
 pub mod join;
 pub mod limits;
 pub mod message;
+pub mod os_update;
 pub mod release;
 pub mod schedule;
 pub mod squeeze;

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod kept;
 pub mod messages;
 pub mod metered;
+pub mod os_update;
 pub mod plan;
 pub mod pods;
 pub mod pressure;

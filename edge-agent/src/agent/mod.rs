@@ -15,6 +15,7 @@ mod manifests;
 mod messages;
 mod metered;
 mod node;
+mod os_update;
 mod pages;
 mod pressure;
 mod released;

@@ -12,6 +12,7 @@ use crate::{
     },
     runtime::Runtime,
 };
+use crate::os_update::Os;
 use limpet_agent_core::{
     Items,
     plan::HostFacts,
@@ -36,6 +37,9 @@ pub fn pod_cidr(items: &Items, node: &str) -> Option<Cidr> {
 pub fn facts(answer: &JoinAnswer, config: &Config, paths: &Paths, runtime: &Runtime) -> NodeFacts {
     let mut facts = device::node_facts(&paths.data);
     facts.name = answer.node_name.clone();
+    if let Some(os) = Os::here() {
+        facts.os_image = os.image();
+    }
     facts.pods_max = config.pods_max;
     facts.ips = match &config.node_ip {
         Some(ip) => vec![ip.clone()],

@@ -8,6 +8,7 @@ use super::{
     StartOptions,
     act::{Extras, Hands, container_id},
     manifests, node,
+    os_update::Systems,
     released::Removals,
     spare,
     start::{Replayed, Stop},
@@ -62,6 +63,7 @@ pub struct Agent {
     pub(super) meters: super::metered::Meters,
     pub(super) messaging: super::messages::Messaging,
     pub(super) updating: Updating,
+    pub(super) systems: Systems,
     pub(super) hands: Hands,
     pub(super) identity: watch::Sender<Arc<Identity>>,
     pub(super) facts: NodeFacts,
@@ -102,6 +104,7 @@ impl Agent {
         let mut facts = node::facts(&identity.borrow().answer, &options.config, &options.paths, &hands.runtime);
         let updating = Updating::new(&options.paths.data);
         facts.agent_version = updating.version();
+        let systems = Systems::new(&options.paths.data);
         node::enforce_allocatable(&facts, &hands.runtime);
         node::load_app_armor();
         let watch = super::pressure::Watch::new(&options.config, &options.paths);
@@ -118,6 +121,7 @@ impl Agent {
             ),
             meters: super::metered::Meters::new(replayed.link, hands.gates.clone()),
             updating,
+            systems,
             sync: replayed.sync,
             memories: replayed.memories,
             own_pods: services::Local::default(),
@@ -284,6 +288,7 @@ impl Agent {
                 }
                 Some(exit) = exited.recv() => self.hands.exited(exit),
                 Some(fetched) = self.updating.done.recv() => self.update_fetched(fetched),
+                Some(fetched) = self.systems.done.recv() => self.system_fetched(fetched),
                 Some(grown) = self.kept.grown.recv() => self.log_has_grown(&grown),
                 Some((whose, chunk)) = self.kept.pieces.recv() => self.piece_was_read(&whose, chunk),
                 Some(volume) = self.removals.done.recv() => self.is_removed(volume),
@@ -351,9 +356,14 @@ impl Agent {
         let kept = self.kept.logs.wake_at().filter(|(at, _)| *at > now);
         let core = timers.into_iter().flatten().chain(kept).map(|(at, _)| at);
         let link = self.meters.wake_at(self.clock.now());
-        let others = self.code_at_ms.into_iter().chain(self.pressure_at()).chain(self.updating.wake_at());
+        let others = self.code_at_ms.into_iter().chain(self.pressure_at()).chain(self.update_wake_at());
         let others = others.chain(link).chain(self.messaging.wake_at(now)).chain([self.look_at_ms]);
         core.chain(others).min().unwrap_or(now + LOOK_AGAIN_MS).max(now)
+    }
+
+    /// Of the agent and of the system.
+    fn update_wake_at(&self) -> Option<u64> {
+        self.updating.wake_at().into_iter().chain(self.systems.wake_at()).min()
     }
 
     fn tick(&mut self) {
@@ -372,7 +382,7 @@ impl Agent {
         }
         self.look_at_link();
         self.messaging.tick(now);
-        if self.updating.wake_at().is_some_and(|at| at <= now.mono_ms) {
+        if self.update_wake_at().is_some_and(|at| at <= now.mono_ms) {
             self.look_at_update();
         }
         if self.look_at_ms <= now.mono_ms {

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 
 /// Until a version that could not be fetched, or that the hub did not hear from, is tried again.
-const AGAIN_MS: u64 = 300_000;
+pub(super) const AGAIN_MS: u64 = 300_000;
 const AGAIN_AFTER_TRIAL_MS: u64 = 3_600_000;
 
 pub struct Updating {
@@ -71,14 +71,25 @@ impl Updating {
 
 impl Agent {
     fn wanted_version(&self) -> Option<String> {
+        self.wanted_annotation(WANTED)
+    }
+
+    /// An annotation of the node's object.
+    pub(super) fn wanted_annotation(&self, key: &str) -> Option<String> {
         let name = self.identity.borrow().answer.node_name.clone();
         let node: serde_json::Value = self.sync.items().read(ItemKind::Node, "", &name)?;
-        Some(node.get("metadata")?.get("annotations")?.get(WANTED)?.as_str()?.to_string())
+        Some(node.get("metadata")?.get("annotations")?.get(key)?.as_str()?.to_string())
+    }
+
+    /// Who holds updates of this board back, and why.
+    pub(super) fn update_lock(&self) -> Option<&str> {
+        self.updating.locked.as_deref()
     }
 
     /// A board that joined before there were updates gets the key with its next certificate: now, when one is wanted.
     pub(super) fn lacks_update_key(&self) -> bool {
-        self.identity.borrow().answer.update_key.is_empty() && self.wanted_version().is_some_and(|v| v != self.updating.version())
+        let wants = || self.wanted_version().is_some_and(|v| v != self.updating.version()) || self.wants_another_system();
+        self.identity.borrow().answer.update_key.is_empty() && wants()
     }
 
     /// Something that may lead to an update: a new set, the hub's welcome, time.
@@ -98,6 +109,7 @@ impl Agent {
                 self.begin_update(wanted);
             }
         }
+        self.look_at_system();
         self.show_update();
     }
 
@@ -212,7 +224,7 @@ impl Agent {
         }
     }
 
-    fn say_update(&mut self, warning: bool, reason: &str, text: String) {
+    pub(super) fn say_update(&mut self, warning: bool, reason: &str, text: String) {
         match warning {
             true => log::warn!("update: {text}"),
             false => log::info!("update: {text}"),
@@ -220,10 +232,10 @@ impl Agent {
         self.say_of_node(&[(warning, reason.into(), text)]);
     }
 
-    /// The node's condition `AgentUpToDate`.
+    /// The node's conditions of its own: `AgentUpToDate`, `OsUpToDate`, locks, the link.
     pub(super) fn show_update(&mut self) {
         let others = [self.lock_condition()].into_iter().chain(self.meters.core.condition());
-        let own: Vec<OwnCondition> = self.update_condition().into_iter().chain(others).collect();
+        let own: Vec<OwnCondition> = self.update_condition().into_iter().chain(self.system_condition()).chain(others).collect();
         if self.facts.own != own {
             self.facts.own = own;
             self.tell_node(false);

@@ -47,7 +47,7 @@ pub async fn fetch(images: &images::Store, ask: &Ask) -> Result<Fetched, Failed>
     Ok(Fetched { version: ask.wanted.clone(), sha256: program.sha256.clone(), over: ask.installed.clone() })
 }
 
-fn failed(error: images::ImageError) -> Failed {
+pub fn failed(error: images::ImageError) -> Failed {
     match error {
         images::ImageError::Refused { why, .. } => Failed::Never(format!("the hub's registry does not give it: {why}")),
         other => Failed::Later(other.to_string()),
@@ -63,7 +63,7 @@ fn verify(document: &[u8], key: &str) -> Result<Release, String> {
     serde_json::from_slice(json).map_err(|e| format!("its description cannot be read: {e}"))
 }
 
-fn from_hex(text: &str) -> Option<Vec<u8>> {
+pub fn from_hex(text: &str) -> Option<Vec<u8>> {
     let pair = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
     (text.len() == 64).then(|| (0..64).step_by(2).map(pair).collect()).flatten()
 }

@@ -36,36 +36,23 @@ pub fn publish(data_dir: &Path, wish: &Wish) -> Result<(), OperateError> {
     }
     let document = sign(data_dir, wish)?;
     exchange(data_dir, async |hub| {
-        let manifest = format!("/v2/{REPOSITORY}/manifests/{}", wish.version);
-        if hub.request("GET", &manifest, "application/json", None).await.map_err(OperateError::Client)?.0 == 200 {
-            return Err(wrong(format!("version {} is published already; boards may have it: publish another", wish.version)));
-        }
+        is_new(hub, REPOSITORY, &wish.version).await?;
         let mut layers = Vec::new();
         for (architecture, program) in &wish.programs {
-            let mut layer = upload(hub, program, PROGRAM_TYPE).await?;
+            let mut layer = upload(hub, REPOSITORY, program, PROGRAM_TYPE).await?;
             layer["annotations"] = json!({"limpet.dev/architecture": architecture});
             layers.push(layer);
         }
-        let config = upload(hub, &document, DOCUMENT_TYPE).await?;
-        let body = json!({
-            "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": ARTIFACT_TYPE, "config": config, "layers": layers,
-        });
-        send(hub, ("PUT", &manifest), MANIFEST, body.to_string().into_bytes()).await
+        let config = upload(hub, REPOSITORY, &document, DOCUMENT_TYPE).await?;
+        put(hub, (REPOSITORY, &wish.version), ARTIFACT_TYPE, &config, &layers).await
     })
 }
 
 /// Published versions, oldest first.
 pub fn list(data_dir: &Path) -> Result<Vec<String>, OperateError> {
     exchange(data_dir, async |hub| {
-        let path = format!("/v2/{REPOSITORY}/tags/list");
-        let (code, bytes) = hub.request("GET", &path, "application/json", None).await.map_err(OperateError::Client)?;
-        if code == 404 {
-            return Ok(Vec::new());
-        }
-        let answer: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        let tags = answer["tags"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let mut all: Vec<(Version, String)> =
-            tags.iter().filter_map(|t| t.as_str()).filter_map(|t| Some((Version::parse(t).ok()?, t.to_string()))).collect();
+        let tags = tags(hub, REPOSITORY).await?;
+        let mut all: Vec<(Version, String)> = tags.into_iter().filter_map(|t| Some((Version::parse(&t).ok()?, t))).collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(all.into_iter().map(|(_, text)| text).collect())
     })
@@ -91,11 +78,64 @@ fn sign(data_dir: &Path, wish: &Wish) -> Result<Vec<u8>, OperateError> {
     Ok(release::document(&json, key.sign(&release::signed(&json)).as_ref()))
 }
 
-async fn upload(hub: &mut client::Connection, bytes: &[u8], media_type: &str) -> Result<Value, OperateError> {
+fn manifest(repository: &str, version: &str) -> String {
+    format!("/v2/{repository}/manifests/{version}")
+}
+
+/// A version that was published stays what it is.
+pub(super) async fn is_new(hub: &mut client::Connection, repository: &str, version: &str) -> Result<(), OperateError> {
+    let asked = hub.request("GET", &manifest(repository, version), "application/json", None).await;
+    match asked.map_err(OperateError::Client)?.0 {
+        200 => {
+            let why = format!("version {version} is published already; boards may have it: publish another");
+            Err(OperateError::Release(why))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The tags of a repository; none where it is not there.
+pub(super) async fn tags(hub: &mut client::Connection, repository: &str) -> Result<Vec<String>, OperateError> {
+    Ok(strings(&ask(hub, &format!("/v2/{repository}/tags/list")).await?["tags"]))
+}
+
+pub(super) fn strings(list: &Value) -> Vec<String> {
+    list.as_array().into_iter().flatten().filter_map(|t| t.as_str()).map(String::from).collect()
+}
+
+pub(super) async fn ask(hub: &mut client::Connection, path: &str) -> Result<Value, OperateError> {
+    let (code, bytes) = hub.request("GET", path, "application/json", None).await.map_err(OperateError::Client)?;
+    match code {
+        200 => Ok(serde_json::from_slice(&bytes).unwrap_or_default()),
+        404 => Ok(Value::Null),
+        code => Err(OperateError::Answer(format!("the registry answers {code}: {}", String::from_utf8_lossy(&bytes)))),
+    }
+}
+
+pub(super) async fn upload(
+    hub: &mut client::Connection,
+    repository: &str,
+    bytes: &[u8],
+    media_type: &str,
+) -> Result<Value, OperateError> {
     let digest = format!("sha256:{}", hex(&Sha256::digest(bytes)));
-    let path = format!("/v2/{REPOSITORY}/blobs/uploads/?digest={digest}");
+    let path = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
     send(hub, ("POST", &path), "application/octet-stream", bytes.to_vec()).await?;
     Ok(json!({"mediaType": media_type, "digest": digest, "size": bytes.len()}))
+}
+
+/// The artifact itself, when all that it names is there.
+pub(super) async fn put(
+    hub: &mut client::Connection,
+    (repository, version): (&str, &str),
+    artifact_type: &str,
+    config: &Value,
+    layers: &[Value],
+) -> Result<(), OperateError> {
+    let body = json!({
+        "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": artifact_type, "config": config, "layers": layers,
+    });
+    send(hub, ("PUT", &manifest(repository, version)), MANIFEST, body.to_string().into_bytes()).await
 }
 
 async fn send(
@@ -112,7 +152,7 @@ async fn send(
 }
 
 /// A conversation with the registry of the hub that runs on this directory.
-fn exchange<T>(
+pub(super) fn exchange<T>(
     data_dir: &Path,
     work: impl AsyncFnOnce(&mut client::Connection) -> Result<T, OperateError>,
 ) -> Result<T, OperateError> {

@@ -17,6 +17,7 @@ mod mounts;
 mod net;
 mod node;
 mod radio;
+mod said;
 mod slots;
 mod sys;
 mod table;
@@ -25,7 +26,7 @@ mod torn;
 mod update;
 mod watchdog;
 
-use crate::{agent::Agent, log::say, slots::Slots, watchdog::Watchdog};
+use crate::{agent::Agent, log::say, said::Voice, slots::Slots, watchdog::Watchdog};
 use nix::sys::reboot::{RebootMode, reboot};
 use std::{
     path::Path,
@@ -76,7 +77,10 @@ fn run() -> Result<(), String> {
     let network = net::start(&node);
     let mut clock = time::Keeper::new(&node, &network);
     let mut agent = Agent::new(&node, word("limpet.led").as_deref());
-    let mut updates = update::Updates::new(word("limpet.board").unwrap_or_default(), word("limpet.version").unwrap_or_default());
+    let running = word("limpet.version").unwrap_or_default();
+    let left = slots.given_up().filter(|v| update::wanted(v, &running).is_ok());
+    let mut voice = Voice::new(Path::new(said::FILE), &running, left, !slots.is_on_trial());
+    let mut updates = update::Updates::new(word("limpet.board").unwrap_or_default(), running);
     let (mut good, mut forgotten) = (false, false);
     loop {
         let start = Instant::now();
@@ -87,6 +91,7 @@ fn run() -> Result<(), String> {
                 Ok(false) => {}
                 Err(why) => say!("this slot cannot be called good: {why}"),
             }
+            voice.good();
             good = true;
         }
         if good && !forgotten && node::has_joined(Path::new(AGENT_DATA)) {
@@ -102,7 +107,7 @@ fn run() -> Result<(), String> {
             return Err("the agent of this untried slot does not stay up; the other slot gets its turn".into());
         }
         clock.look_after();
-        if good && let Some(version) = updates.look_after(&slots) {
+        if good && let Some(version) = updates.look_after(&slots, &mut voice) {
             say!("update to {version} is in place; restarting");
             agent.stop();
             mounts::leave();

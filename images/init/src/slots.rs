@@ -16,7 +16,7 @@ use std::{
 };
 
 const ENTRIES: &str = "loader/entries";
-const TRIES: u32 = 3;
+pub const TRIES: u32 = 3;
 
 pub struct Slots {
     disk: Disk,
@@ -92,7 +92,12 @@ impl Slots {
 
     /// Whether the other slot holds this version and has no tries left.
     pub fn gave_up(&self, version: &str) -> bool {
-        mounts::with_system(&self.disk, false, |at| Ok(gave_up(at, self.other(), version))).unwrap_or(false)
+        self.given_up().is_some_and(|v| v == version)
+    }
+
+    /// The version in the other slot, where that has no tries left.
+    pub fn given_up(&self) -> Option<String> {
+        mounts::with_system(&self.disk, false, |at| Ok(given_up(at, self.other()))).ok().flatten()
     }
 
     pub fn write(&self, release: &Release<'_>) -> Result<(), String> {
@@ -117,19 +122,19 @@ fn on_trial(system: &Path, slot: &str) -> bool {
 }
 
 /// What was written, tried as often as it may, and never called good.
-fn gave_up(system: &Path, slot: &str, version: &str) -> bool {
-    let names = |path: PathBuf| {
+fn given_up(system: &Path, slot: &str) -> Option<String> {
+    let version = |path: PathBuf| {
         let text = fs::read_to_string(path).unwrap_or_default();
-        text.split_whitespace().any(|word| word.strip_prefix("limpet.version=") == Some(version))
+        text.split_whitespace().find_map(|word| word.strip_prefix("limpet.version=").map(str::to_string))
     };
     if has_counter(system) {
         let counter = counter::read(system);
-        return counter.good != letter(slot) && counter.left == 0 && names(system.join("limpet").join(slot).join("options"));
+        let none_left = counter.good != letter(slot) && counter.left == 0;
+        return if none_left { version(system.join("limpet").join(slot).join("options")) } else { None };
     }
     let no_tries = format!("limpet-{slot}+0");
-    entries(system, slot).into_iter().any(|entry| {
-        entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&no_tries)) && names(entry)
-    })
+    let spent = |entry: &PathBuf| entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&no_tries));
+    entries(system, slot).into_iter().filter(spent).find_map(version)
 }
 
 fn call_good(system: &Path, slot: &str) -> Result<(), String> {
@@ -231,10 +236,10 @@ mod tests {
         let text = fs::read_to_string(at.join(ENTRIES).join("limpet-b+3.conf")).unwrap();
         assert!(text.contains("options console=ttyS0 limpet.slot=b limpet.version=2\n"), "{text}");
         assert!(on_trial(at, "b") && !on_trial(at, "a"));
-        assert!(!gave_up(at, "b", "2"));
+        assert_eq!(given_up(at, "b"), None);
         let dir_of = at.join(ENTRIES);
         fs::rename(dir_of.join("limpet-b+3.conf"), dir_of.join("limpet-b+0-3.conf")).unwrap();
-        assert!(gave_up(at, "b", "2") && !gave_up(at, "b", "2.1") && !gave_up(at, "a", "2"));
+        assert_eq!((given_up(at, "b").as_deref(), given_up(at, "a")), (Some("2"), None));
         fs::rename(dir_of.join("limpet-b+0-3.conf"), dir_of.join("limpet-b+3.conf")).unwrap();
         // As the boot loader renames it at a try.
         fs::rename(at.join(ENTRIES).join("limpet-b+3.conf"), at.join(ENTRIES).join("limpet-b+2-1.conf")).unwrap();
@@ -261,11 +266,11 @@ mod tests {
         }
         assert_eq!(fs::read(at.join("limpet/b/tree")).unwrap(), b"tree");
         assert_eq!(fs::read_to_string(at.join("limpet/b/options")).unwrap(), "limpet_options=quiet limpet.version=2\n");
-        assert!(!gave_up(at, "b", "2"));
+        assert_eq!(given_up(at, "b"), None);
         counter::write(at, Counter { good: 'a', left: 0 }).unwrap();
-        assert!(gave_up(at, "b", "2") && !gave_up(at, "b", "3"));
+        assert_eq!(given_up(at, "b").as_deref(), Some("2"));
         call_good(at, "b").unwrap();
-        assert!(!gave_up(at, "b", "2"));
+        assert_eq!(given_up(at, "b"), None);
         assert_eq!(counter::read(at), Counter { good: 'b', left: 0 });
         assert!(!on_trial(at, "b") && on_trial(at, "a"));
         // A slot that cannot be written has no tries.

@@ -1,12 +1,13 @@
 //! Updates of the system: a signed file that somebody left in /data/os/incoming.
 //!
-//! In: `NAME.update`: magic, length of the manifest, manifest (JSON), its Ed25519 signature, kernel, initial file system. A pod
-//! with that folder as a hostPath leaves it there, so a DaemonSet's rolling update is an update of the fleet in waves.
+//! In: `NAME.update`: magic, length of the manifest, manifest (JSON), its Ed25519 signature, kernel, initial file system. The
+//! agent leaves it there when its node's object names a version; a pod with that folder as a hostPath may do so, too.
 //! Out: the other slot, to be tried at the next boot. Never: a byte of a file whose signature does not fit in any slot; what runs
 //! already, what is older, or what did not stay up: a pod leaves the same file there again at each of its starts.
 
 use crate::{
     log::say,
+    said::Voice,
     slots::{Release, Slots},
 };
 use ring::{
@@ -87,7 +88,7 @@ fn numbers(version: &str) -> Option<Vec<u64>> {
 }
 
 /// Whether a board that runs `running` takes `offered`. What runs and cannot be read is older than anything.
-fn wanted(offered: &str, running: &str) -> Result<(), String> {
+pub fn wanted(offered: &str, running: &str) -> Result<(), String> {
     let new = numbers(offered).ok_or_else(|| format!("{offered:?} is not a version such as 1.4.2"))?;
     match numbers(running).map(|old| new.cmp(&old)) {
         None | Some(std::cmp::Ordering::Greater) => Ok(()),
@@ -110,7 +111,7 @@ impl Updates {
     }
 
     /// The version that was put into the other slot.
-    pub fn look_after(&mut self, slots: &Slots) -> Option<String> {
+    pub fn look_after(&mut self, slots: &Slots, voice: &mut Voice) -> Option<String> {
         if Instant::now() < self.next {
             return None;
         }
@@ -118,6 +119,11 @@ impl Updates {
         let found = fs::read_dir(INCOMING).ok()?.flatten().map(|e| e.path());
         let file = found.filter(|p| p.extension().is_some_and(|e| e == "update")).min()?;
         let outcome = self.apply(&file, slots);
+        // Told before the file goes: whoever left it there reads the outcome when it is gone.
+        match &outcome {
+            Ok(_) => voice.taken(),
+            Err(why) => voice.refused(&file, why),
+        }
         // Tried once: what failed would fail again, and a good one is in its slot.
         let _ = fs::remove_file(&file);
         let _ = fs::remove_dir_all(WORK);

@@ -5,6 +5,7 @@
 //! Never: changes a unit whose board is away or that holds a lock; begins a wave before the last one is good.
 
 mod decide;
+mod programs;
 mod units;
 mod windows;
 
@@ -20,7 +21,8 @@ use crate::{
 use decide::{Decision, Phase, decide};
 use serde_json::{Value, json};
 use std::sync::Arc;
-pub use units::{AGENT_VERSION, LOCK, device_lock};
+pub use programs::AGENT_VERSION;
+pub use units::{LOCK, device_lock};
 
 const NAME: &str = "fleetrollout-controller";
 /// Units that are named in the status, of those that failed or hold a lock.
@@ -229,7 +231,7 @@ fn node_matters(changed: &Changed) -> bool {
             && o.meta.annotations == n.meta.annotations
             && o.status.ready() == n.status.ready()
             && o.field("/status/nodeInfo") == n.field("/status/nodeInfo")
-            && units::agent_says(o) == units::agent_says(n)
+            && programs::told(o) == programs::told(n)
             && units::device_lock(o) == units::device_lock(n)
     })
 }

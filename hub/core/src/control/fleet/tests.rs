@@ -366,3 +366,46 @@ fn a_board_that_left_the_new_agent_ends_the_rollout_and_all_go_back() {
     assert_eq!(phase(&w), "RolledBack");
     assert_eq!((asked(&w, "0.3.0").len(), asked(&w, "0.2.0")), (0, vec![first]), "back to what it ran, by name");
 }
+
+/// A new system counts when its board says that it stayed up; one that it left ends the rollout.
+#[test]
+fn systems_go_board_by_board_and_one_on_trial_is_waited_for() {
+    let mut w = World::with_nodes(2);
+    let runs = |w: &mut World, name: &str, version: &str, condition: Value| {
+        w.patch("/nodes", "", name, json!({"status": {"nodeInfo": {"osImage": format!("Limpet OS {version}")}}}));
+        let mut all = w.get("/nodes", "", name)["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        all.retain(|c| c["type"] != "OsUpToDate");
+        all.push(condition);
+        w.patch("/nodes", "", name, json!({"status": {"conditions": all}}));
+    };
+    let says = |reason: &str, message: &str| {
+        json!({"type": "OsUpToDate", "status": "False", "reason": reason, "message": message})
+    };
+    for name in ["n0", "n1"] {
+        runs(&mut w, name, "0.2.0", says("AsWanted", "0.2.0: runs"));
+    }
+    w.create(ROLLOUTS, json!({"metadata": {"name": "r", "namespace": "a"}, "spec": {
+        "success": {"maxFailed": 0}, "onFailure": "Halt",
+        "target": {"kind": "Node", "selector": {"matchExpressions": [
+            {"key": "kubernetes.io/hostname", "operator": "Exists"}]}},
+        "change": {"metadata": {"annotations": {"limpet.dev/os-version": "0.3.0"}}}}}));
+    w.settle();
+    let asked = |w: &World| {
+        let has = |n: &&&Value| n["metadata"]["annotations"]["limpet.dev/os-version"] == "0.3.0";
+        w.list("/nodes").iter().filter(has).map(|n| n["metadata"]["name"].as_str().unwrap().to_string()).collect::<Vec<_>>()
+    };
+    let first = asked(&w);
+    assert_eq!(first.len(), 1);
+    runs(&mut w, &first[0], "0.3.0", says("Updating", "0.3.0: runs, and is on trial"));
+    w.settle();
+    assert_eq!(asked(&w), first, "on trial is not healthy");
+    runs(&mut w, &first[0], "0.3.0", says("AsWanted", "0.3.0: runs"));
+    w.settle();
+    let both = asked(&w);
+    assert_eq!((both.len(), phase(&w)), (2, "Progressing"));
+    let second = both.iter().find(|n| **n != first[0]).unwrap();
+    runs(&mut w, second, "0.2.0", says("RolledBack", "0.3.0: it did not stay up"));
+    w.settle();
+    assert_eq!(phase(&w), "Failed");
+    assert!(status(&w).to_string().contains("Limpet OS 0.3.0: it did not stay up"), "{}", status(&w));
+}

@@ -5,6 +5,7 @@
 //! DaemonSet says so by the revision of its pod.
 //! Never: a change without the way back.
 
+use super::programs::{AGENT_VERSION, Programs, agent_version};
 use crate::{
     Change, ObjectStore, Plan, Timestamp,
     canonical::{json_diff, merge},
@@ -27,8 +28,6 @@ pub const LOCK: &str = "limpet.dev/update-lock";
 /// Annotation of a rollout: `true` goes on in spite of locks, but never in the way of another rollout.
 const OVERRIDE: &str = "limpet.dev/override-locks";
 const OTHER: &str = "FleetRollout";
-/// Annotation of a node: the version that its agent should have.
-pub const AGENT_VERSION: &str = "limpet.dev/agent-version";
 /// Container restarts since the change after which a pod counts as failed.
 const RESTARTS_MAX: i32 = 5;
 
@@ -109,9 +108,9 @@ fn all(view: &ObjectStore, rollout: &FleetRollout) -> Result<Vec<Unit>, String> 
             Ok(all.map(|c| unit(rivals, rollout, &c.meta, config_map(view, c))).collect())
         }
         "Node" => {
-            let wanted = rollout.field("/spec/change/metadata/annotations")[AGENT_VERSION].as_str().map(String::from);
+            let wanted = Programs::of(rollout);
             let all = view.all::<Node>().filter(|n| chosen(&n.meta));
-            Ok(all.map(|n| node_unit(view, rivals, rollout, n, wanted.as_deref())).collect())
+            Ok(all.map(|n| node_unit(view, rivals, rollout, n, &wanted)).collect())
         }
         other => Err(format!("objects of kind {other:?} cannot be rolled out")),
     }
@@ -209,42 +208,13 @@ pub fn device_lock(node: &Node) -> Option<String> {
     Some(format!("on the board: {}", told["message"].as_str().unwrap_or_default()))
 }
 
-fn node_unit(
-    view: &ObjectStore,
-    rivals: &Rivals<'_>,
-    rollout: &FleetRollout,
-    node: &Node,
-    version: Option<&str>,
-) -> Unit {
+fn node_unit(view: &ObjectStore, rivals: &Rivals<'_>, rollout: &FleetRollout, node: &Node, wanted: &Programs) -> Unit {
     let ready = node.status.ready();
-    let runs = |v: &str| agent_version(node).is_some_and(|have| have == v);
-    let settled = ready && version.is_none_or(runs);
-    let failed = version.and_then(|v| agent_failed(node, v));
-    let mut unit = unit(rivals, rollout, &node.meta, Health { ok: ready, settled, failed });
+    let health = Health { ok: ready, settled: ready && wanted.run_on(node), failed: wanted.failed_on(node) };
+    let mut unit = unit(rivals, rollout, &node.meta, health);
     unit.away = is_away(node);
     unit.lock = unit.lock.or_else(|| board_lock(view, node));
     unit
-}
-
-/// Why the board does not run this version of its agent and will not by itself: it says so in its condition.
-fn agent_failed(node: &Node, version: &str) -> Option<String> {
-    let (reason, message) = agent_says(node)?;
-    let (of, why) = message.split_once(": ")?;
-    let gone_wrong = matches!(reason.as_str(), "RolledBack" | "Refused");
-    (gone_wrong && of == version).then(|| format!("agent {version}: {why}"))
-}
-
-/// Reason and message of the agent's condition, which begins with the version that it is about.
-pub fn agent_says(node: &Node) -> Option<(String, String)> {
-    let conditions = node.field("/status/conditions");
-    let said = conditions.as_array()?.iter().find(|c| c["type"] == "AgentUpToDate")?;
-    Some((said["reason"].as_str()?.into(), said["message"].as_str()?.into()))
-}
-
-/// The version that a node's agent says it has.
-fn agent_version(node: &Node) -> Option<String> {
-    let says = node.field("/status/nodeInfo/kubeletVersion");
-    says.as_str()?.rsplit_once("limpet-").map(|(_, version)| version.to_string())
 }
 
 /// The newest revision of a DaemonSet, and the one before it.

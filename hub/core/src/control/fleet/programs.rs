@@ -1,0 +1,74 @@
+//! What boards are to run: versions of the agent and of Limpet OS, as annotations of nodes name them.
+//!
+//! In: a rollout's change, a node's status. Out: whether the node runs that, or why it will not by itself.
+//! Never: an opinion of its own: a board tells what it runs, and what it left.
+
+use crate::view::{FleetRollout, Node};
+use limpet_protocol::os_update;
+
+/// Annotation of a node: the version that its agent should have.
+pub const AGENT_VERSION: &str = "limpet.dev/agent-version";
+const AGENT_CONDITION: &str = "AgentUpToDate";
+
+/// The versions that a rollout gives to boards.
+pub struct Programs {
+    agent: Option<String>,
+    system: Option<String>,
+}
+
+impl Programs {
+    pub fn of(rollout: &FleetRollout) -> Programs {
+        let annotations = rollout.field("/spec/change/metadata/annotations");
+        let named = |key: &str| annotations[key].as_str().map(String::from);
+        Programs { agent: named(AGENT_VERSION), system: named(os_update::WANTED) }
+    }
+
+    /// A system on trial is none yet: the board says so in its condition.
+    pub fn run_on(&self, node: &Node) -> bool {
+        let agent = |wanted: &String| agent_version(node).is_some_and(|runs| runs == *wanted);
+        let system = |wanted: &String| {
+            let trial = says(node, os_update::CONDITION).is_some_and(|(reason, _)| reason != "AsWanted");
+            !trial && system_version(node).is_some_and(|runs| os_update::same(&runs, wanted))
+        };
+        self.agent.as_ref().is_none_or(agent) && self.system.as_ref().is_none_or(system)
+    }
+
+    /// Why the board does not run one of them and will not by itself.
+    pub fn failed_on(&self, node: &Node) -> Option<String> {
+        let agent = || self.agent.as_ref().and_then(|v| failed(node, AGENT_CONDITION, v)).map(|why| format!("agent {why}"));
+        let system = || self.system.as_ref().and_then(|v| failed(node, os_update::CONDITION, v)).map(|why| format!("Limpet OS {why}"));
+        agent().or_else(system)
+    }
+}
+
+fn failed(node: &Node, condition: &str, version: &str) -> Option<String> {
+    let (reason, message) = says(node, condition)?;
+    let (of, _) = message.split_once(": ")?;
+    let gone_wrong = matches!(reason.as_str(), "RolledBack" | "Refused");
+    (gone_wrong && of == version).then(|| message.clone())
+}
+
+/// All that a board says of its versions, for whoever wants to know whether that changed.
+pub fn told(node: &Node) -> [Option<(String, String)>; 2] {
+    [AGENT_CONDITION, os_update::CONDITION].map(|condition| says(node, condition))
+}
+
+/// Reason and message of such a condition, which begins with the version that it is about.
+fn says(node: &Node, condition: &str) -> Option<(String, String)> {
+    let conditions = node.field("/status/conditions");
+    let said = conditions.as_array()?.iter().find(|c| c["type"] == condition)?;
+    Some((said["reason"].as_str()?.into(), said["message"].as_str()?.into()))
+}
+
+fn info(node: &Node, field: &str) -> Option<String> {
+    Some(node.field("/status/nodeInfo")[field].as_str()?.to_string())
+}
+
+/// The version that a node's agent says it has.
+pub fn agent_version(node: &Node) -> Option<String> {
+    info(node, "kubeletVersion")?.rsplit_once("limpet-").map(|(_, version)| version.to_string())
+}
+
+fn system_version(node: &Node) -> Option<String> {
+    info(node, "osImage")?.strip_prefix(os_update::OS_IMAGE).map(String::from)
+}
