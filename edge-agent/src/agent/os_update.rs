@@ -1,7 +1,7 @@
 //! Updates of Limpet OS: what the node's object wants, and how far it is.
 //!
-//! In: the annotation `limpet.dev/os-version`, the outcome of a fetch, what `limpet-init` says, locks. Out: a file in the folder of
-//! `limpet-init`, which restarts the board; Events; the node's condition `OsUpToDate`.
+//! In: the annotation `limpet.dev/os-version`, the outcome of a fetch, what `limpet-init` says, locks. Out: a file in the
+//! folder of `limpet-init`, which restarts the board; Events; the node's condition `OsUpToDate`.
 //! Never: an update while no hub is there to agree with it, or while a lock is held.
 
 use super::{state::Agent, update::AGAIN_MS};

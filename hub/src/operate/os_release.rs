@@ -1,7 +1,7 @@
 //! Updates of Limpet OS: signed by `limpet image update`, kept in the hub's registry, fetched by boards.
 //!
 //! In: the file. Out: an artifact `limpet/os/BOARD:VERSION` in the registry of the running hub: its config is the file's head,
-//! its layers are the parts, each under the checksum that the signed head names. So a kernel that two versions share is there once.
+//! its layers are the parts, each under the checksum that the signed head names. A kernel that two versions share is there once.
 //! Never: a file that boards would refuse; another content under a version that is published already.
 
 use super::{

@@ -1,7 +1,7 @@
 //! Limpet OS over the air: published, fetched, left for the board's first process, reported; in waves over a fleet.
 //!
 //! In: boards whose command line and folders are those of a pretended Limpet OS (`LIMPET_FAKE_OS`); this test is their first
-//! process. Out: the node as kubectl shows it, files in the folder. What the real first process does with them is shown by `--test os`.
+//! process. Out: the node as kubectl shows it, files in the folder. The real first process: `--test os`.
 
 use limpet_device::{fetch::sum_of_bytes, os::Key};
 use limpet_e2e::process::tail;
@@ -63,7 +63,8 @@ impl System {
     fn take(&self, world: &World, version: &str) -> Result<Vec<u8>> {
         let name = format!("limpet-{version}.update");
         until(&format!("the file {name}"), SOON, || {
-            wait::yes(self.waiting() == [name.as_str()], || format!("{:?}\n{}", self.waiting(), tail(&world.agents[self.board].log, 3000)))
+            let log = || tail(&world.agents[self.board].log, 3000);
+            wait::yes(self.waiting() == [name.as_str()], || format!("{:?}\n{}", self.waiting(), log()))
         })?;
         let path = self.root.join("data/os/incoming").join(name);
         let bytes = fs::read(&path).map_err(told)?;
@@ -80,8 +81,8 @@ fn update(key: &Key, board: &str, version: &str) -> Vec<u8> {
     // Large enough to come in several pieces.
     let (linux, initrd) = (vec![7; 3 << 20], version.repeat(1 << 16).into_bytes());
     let part = |bytes: &[u8]| json!({"bytes": bytes.len(), "sha256": sum_of_bytes(bytes)});
-    let manifest = json!({"board": board, "version": version, "options": "quiet", "linux": part(&linux), "initrd": part(&initrd)});
-    let manifest = manifest.to_string();
+    let (kernel, files) = (part(&linux), part(&initrd));
+    let manifest = json!({"board": board, "version": version, "options": "quiet", "linux": kernel, "initrd": files}).to_string();
     let length = u32::try_from(manifest.len()).unwrap_or_default().to_le_bytes();
     let signature = key.sign(manifest.as_bytes());
     [b"LIMPETU1", length.as_slice(), manifest.as_bytes(), &signature, &linux, &initrd].concat()

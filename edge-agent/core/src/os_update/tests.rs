@@ -24,7 +24,8 @@ fn a_new_system_is_fetched_handed_over_tried_and_runs() {
     assert_eq!(look(&mut state, None, ("0.1.0", "1", false), Some(&old)), Step::Nothing);
     assert_eq!(look(&mut state, Some("0.2.0"), ("0.1.0", "1", false), Some(&old)), Step::Fetch);
     state.hand("0.2.0", "1");
-    assert_eq!(look(&mut state, Some("0.2.0"), ("0.1.0", "1", true), Some(&old)), Step::Underway("waits for the board to install it"));
+    let waits = look(&mut state, Some("0.2.0"), ("0.1.0", "1", true), Some(&old));
+    assert_eq!(waits, Step::Underway("waits for the board to install it"));
     assert!(matches!(look(&mut state, Some("0.2.0"), ("0.1.0", "1", false), Some(&old)), Step::Underway(_)));
     let trial = said("0.2.0", false, None);
     assert_eq!(look(&mut state, Some("0.2.0"), ("0.2.0", "2", false), Some(&trial)), Step::Underway("runs, and is on trial"));

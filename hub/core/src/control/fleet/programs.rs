@@ -35,9 +35,12 @@ impl Programs {
 
     /// Why the board does not run one of them and will not by itself.
     pub fn failed_on(&self, node: &Node) -> Option<String> {
-        let agent = || self.agent.as_ref().and_then(|v| failed(node, AGENT_CONDITION, v)).map(|why| format!("agent {why}"));
-        let system = || self.system.as_ref().and_then(|v| failed(node, os_update::CONDITION, v)).map(|why| format!("Limpet OS {why}"));
-        agent().or_else(system)
+        let told = |what: &str, condition: &str, wanted: &Option<String>| {
+            let why = failed(node, condition, wanted.as_ref()?)?;
+            Some(format!("{what} {why}"))
+        };
+        let agent = told("agent", AGENT_CONDITION, &self.agent);
+        agent.or_else(|| told("Limpet OS", os_update::CONDITION, &self.system))
     }
 }
 
