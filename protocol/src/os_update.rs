@@ -140,10 +140,9 @@ impl Manifest {
     /// Whether it can be what it says.
     pub fn check(&self) -> Result<(), String> {
         is_version(&self.version)?;
-        let name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        let end = |b: Option<&u8>| b.is_some_and(|b| *b != b'-');
-        let board = self.board.as_bytes();
-        if board.len() > 63 || !board.iter().all(|b| name(*b)) || !end(board.first()) || !end(board.last()) {
+        // As a registry takes it: `qemu-x86_64`.
+        let word = |w: &str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        if self.board.len() > 63 || !self.board.split(['-', '_']).all(word) {
             return Err("it is for a board that has no name".into());
         }
         let hex = |p: &Part| p.sha256.len() == 64 && p.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
@@ -195,7 +194,10 @@ mod tests {
         for bad in ["", "1..2", "1.x", "+1", "v1", "1.2-rc.1"] {
             assert!(said(&manifest("rock-5", bad), bad, "0.1").contains("not a version"), "{bad}");
         }
-        for bad in ["", "../agent", "-a", "a-", "Rock"] {
+        for good in ["rock-5", "qemu-x86_64", "rock5"] {
+            assert_eq!(manifest(good, "1.0").check(), Ok(()), "{good}");
+        }
+        for bad in ["", "../agent", "-a", "a-", "a__b", "Rock", "a b"] {
             assert!(manifest(bad, "1.0").check().is_err(), "{bad}");
         }
         let mut odd = manifest("rock-5", "2.0");
