@@ -127,7 +127,7 @@ pub fn run(args: Args) -> Outcome {
             }?;
             let made = from.with(Some(os::public_key(&key)), |inputs| os::update(inputs, &key))?;
             fs::write(&out, made).map_err(|e| format!("{}: {e}", out.display()))?;
-            println!("{}: put it into /data/os/incoming of each board (docs/guides/cards.md)", out.display());
+            println!("{0}: offer it to its boards with: limpet update publish {0} (docs/guides/agent-updates.md)", out.display());
             Ok(())
         }
     }

@@ -40,9 +40,11 @@ pub fn a_late_hub(world: &mut World) -> Result<()> {
     world.console("the token is gone from its card", 1)?;
     world.push("busybox", &[])?;
     let content = world.made_by_hub("2.0")?;
-    world.send_update("update-two", &content)?;
+    world.hub.operate(&["update", "publish", &world.path("update")])?;
+    world.kubectl.say(&format!("annotate node {NODE} limpet.dev/os-version=2.0"))?;
     world.console("slot b", 1)?;
     world.os_is("2.0")?;
+    world.kubectl.say(&format!("wait node/{NODE} --for=condition=OsUpToDate --timeout=120s"))?;
     // A pod of a DaemonSet leaves it there at each of its starts.
     world.send_update("update-again", &content)?;
     world.console("was refused: it is version 2.0, which runs already", 1)
