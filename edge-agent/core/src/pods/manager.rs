@@ -358,8 +358,13 @@ impl PodManager {
         let (now, host) = (self.now, &self.host);
         let Some(pod) = self.pods.get_mut(&uid) else { return };
         let mut cx = Cx { now, items, host, out: &mut self.out, events: &mut self.events };
+        let counted = pod.terminal.is_none();
         apply(pod, input, &mut cx);
         self.sync_one(items, &uid);
+        if counted && self.pods.get(&uid).is_none_or(|pod| pod.terminal.is_some()) {
+            // What it had is for those that wait for room.
+            self.sync_some(items, |_, _| false);
+        }
     }
 }
 

@@ -70,6 +70,32 @@ fn what_does_not_fit_waits_or_is_refused() {
     assert!(w.memories.values().all(|m| m.containers["c"].resources.is_none()));
 }
 
+/// Nothing else happens on the board when the room is there: it is not the next news that brings the size.
+#[test]
+fn room_that_others_leave_is_given_at_once() {
+    let waiting = |policy: &str| {
+        let mut other = sized("3", "NotRequired");
+        other["restartPolicy"] = policy.into();
+        let mut w = World::new();
+        w.pod("other", other.clone());
+        w.pod("p", sized("500m", "NotRequired"));
+        w.run(1000);
+        w.pod("p", sized("2", "NotRequired"));
+        assert_eq!(w.condition("p", "PodResizePending"), ("True".into(), "Deferred".into()));
+        (w, other)
+    };
+    let (mut w, other) = waiting("Always");
+    w.delete("other", other, 0);
+    w.remove(limpet_protocol::ItemKind::Pod, "other");
+    w.run(60_000);
+    assert_eq!(shown(&w, "resources")["limits"]["cpu"], "2", "a pod that is gone");
+    let (mut w, _) = waiting("Never");
+    let at = w.running.iter().find(|r| r.uid.contains("other")).unwrap().clone();
+    w.end(at, 0);
+    w.run(60_000);
+    assert_eq!(shown(&w, "resources")["limits"]["cpu"], "2", "a pod that has ended");
+}
+
 #[test]
 fn a_size_that_cannot_be_set_is_tried_again() {
     let mut w = World::new();
