@@ -1,7 +1,7 @@
 //! What a signed update of Limpet OS says of itself, and what the board's first process says of updates.
 //!
 //! In: the head of an update (JSON and signature are the caller's), what is wanted, what runs. Out: the parts that follow, or a
-//! sentence why not. `limpet-init` reads the same file by itself (images/init/src/update.rs).
+//! sentence why not. `limpet-init` reads the file as it comes from the disk (images/init/src/update.rs).
 //! Never: another version than the wanted one, one for another board, or one that is not newer.
 
 use alloc::{format, string::String, vec::Vec};
@@ -19,9 +19,8 @@ pub const PART_TYPE: &str = "application/vnd.limpet.os.part.v1";
 pub const MAGIC: &[u8; 8] = b"LIMPETU1";
 const BEFORE_MANIFEST: usize = MAGIC.len() + 4;
 const SIGNATURE_BYTES: usize = 64;
-const MANIFEST_BYTES_MAX: usize = 64 * 1024;
+pub const MANIFEST_BYTES_MAX: usize = 64 * 1024;
 pub const HEAD_BYTES_MAX: usize = BEFORE_MANIFEST + MANIFEST_BYTES_MAX + SIGNATURE_BYTES;
-/// As `limpet-init` has it.
 pub const PART_BYTES_MAX: u64 = 120 << 20;
 const VERSION_BYTES_MAX: usize = 48;
 /// Annotation of a node: the version of Limpet OS that it should run.

@@ -229,9 +229,7 @@ impl From {
     ) -> Result<T, String> {
         let board = board::find(&self.board).map_err(|e| e.to_string())?;
         let version = self.os_version.as_deref().unwrap_or(OWN_VERSION);
-        if !version.split('.').all(|n| n.bytes().all(|b| b.is_ascii_digit()) && n.parse::<u64>().is_ok()) {
-            return Err(format!("{version:?} is not a version such as 1.4.2"));
-        }
+        limpet_protocol::os_update::is_version(version)?;
         let agent = agents::find(&board.target, self.agent.as_deref())?;
         let init = agents::find_program("limpet-init", &board.target, self.init.as_deref())?;
         let cache = cache()?.join("packages");

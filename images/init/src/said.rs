@@ -1,11 +1,11 @@
 //! What this process says of updates, for the agent, which tells the hub.
 //!
 //! In: what runs, whether it stayed up, what was refused or left. Out: `/data/os/said.json`, small, replaced as a whole and only
-//! when it says something else. Mirrors `limpet_protocol::os_update::Said`.
+//! when it says something else.
 //! Never: keeps this board from working: what cannot be written is said on the console.
 
 use crate::{log::say, slots, update};
-use serde::{Deserialize, Serialize};
+use limpet_protocol::os_update::{FailedUpdate, Said};
 use std::{
     fs::{self, File},
     io::Read,
@@ -16,24 +16,6 @@ pub const FILE: &str = "/data/os/said.json";
 const BYTES_MAX: u64 = 4096;
 const WHY_CHARS_MAX: usize = 300;
 const NAME_CHARS_MAX: usize = 255;
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-struct Said {
-    running: String,
-    good: bool,
-    failed: Option<Failed>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-struct Failed {
-    /// The file that was refused.
-    file: String,
-    /// The version that ran and was left.
-    version: String,
-    why: String,
-}
 
 pub struct Voice {
     path: PathBuf,
@@ -46,11 +28,11 @@ impl Voice {
         let mut text = String::new();
         let read = File::open(path).and_then(|f| f.take(BYTES_MAX).read_to_string(&mut text));
         let before: Said = read.ok().and_then(|_| serde_json::from_str(&text).ok()).unwrap_or_default();
-        let gone_by = |f: &Failed| !f.version.is_empty() && update::wanted(&f.version, running).is_err();
+        let gone_by = |f: &FailedUpdate| !f.version.is_empty() && update::wanted(&f.version, running).is_err();
         let failed = match left {
             Some(version) => {
                 let why = format!("it was started {} times and did not stay up", slots::TRIES);
-                Some(Failed { version, why, ..Failed::default() })
+                Some(FailedUpdate { version, why, ..FailedUpdate::default() })
             }
             None => before.failed.clone().filter(|f| !gone_by(f)),
         };
@@ -89,7 +71,7 @@ impl Voice {
 
     pub fn refused(&mut self, file: &Path, why: &str) {
         let name = file.file_name().map(|n| n.to_string_lossy().chars().take(NAME_CHARS_MAX).collect()).unwrap_or_default();
-        let failed = Failed { file: name, version: String::new(), why: why.chars().take(WHY_CHARS_MAX).collect() };
+        let failed = FailedUpdate { file: name, version: String::new(), why: why.chars().take(WHY_CHARS_MAX).collect() };
         self.change(Said { failed: Some(failed), ..self.said.clone() });
     }
 }

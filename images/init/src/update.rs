@@ -10,12 +10,14 @@ use crate::{
     said::Voice,
     slots::{Release, Slots},
 };
+use limpet_protocol::os_update::{self, MAGIC, MANIFEST_BYTES_MAX, PART_BYTES_MAX};
 use ring::{
     digest,
     signature::{ED25519, UnparsedPublicKey},
 };
 use serde::Deserialize;
 use std::{
+    cmp::Ordering,
     fs::{self, File},
     io::{Read, Write},
     path::{Path, PathBuf},
@@ -29,9 +31,6 @@ const KEY: &str = "/etc/limpet/update.pub";
 /// What the agent was given at its join, the hub's key for its own releases among it.
 const IDENTITY: &str = "/var/lib/limpet/identity/identity.json";
 const IDENTITY_BYTES_MAX: u64 = 256 * 1024;
-const MAGIC: &[u8; 8] = b"LIMPETU1";
-const MANIFEST_BYTES_MAX: u32 = 64 * 1024;
-const PART_BYTES_MAX: u64 = 120 << 20;
 const EVERY: Duration = Duration::from_secs(5);
 
 /// Mirrors `limpet_device::os::bundle::Manifest`.
@@ -78,22 +77,13 @@ fn key(image: &Path, identity: &Path) -> Result<Vec<u8>, String> {
     (0..32).map(|at| u8::from_str_radix(&hex[at * 2..at * 2 + 2], 16).map_err(|_| nobody())).collect()
 }
 
-/// Numbers between dots, as `limpet image` takes them.
-fn numbers(version: &str) -> Option<Vec<u64>> {
-    let mut all = version.split('.').map(|n| n.parse().ok()).collect::<Option<Vec<u64>>>()?;
-    while all.last() == Some(&0) {
-        all.pop();
-    }
-    Some(all)
-}
-
 /// Whether a board that runs `running` takes `offered`. What runs and cannot be read is older than anything.
 pub fn wanted(offered: &str, running: &str) -> Result<(), String> {
-    let new = numbers(offered).ok_or_else(|| format!("{offered:?} is not a version such as 1.4.2"))?;
-    match numbers(running).map(|old| new.cmp(&old)) {
-        None | Some(std::cmp::Ordering::Greater) => Ok(()),
-        Some(std::cmp::Ordering::Equal) => Err(format!("it is version {offered}, which runs already")),
-        Some(std::cmp::Ordering::Less) => Err(format!(
+    os_update::is_version(offered)?;
+    match os_update::compare(offered, running) {
+        None | Some(Ordering::Greater) => Ok(()),
+        Some(Ordering::Equal) => Err(format!("it is version {offered}, which runs already")),
+        Some(Ordering::Less) => Err(format!(
             "it is version {offered}, older than {running}, which runs; to go back make one with a greater --os-version"
         )),
     }
@@ -172,7 +162,7 @@ fn unpack(file: &Path, key: &[u8], board: &str, work: &Path) -> Result<Unpacked,
     let mut head = [0; 12];
     from.read_exact(&mut head).map_err(told)?;
     let length = u32::from_le_bytes([head[8], head[9], head[10], head[11]]);
-    if &head[..8] != MAGIC || length > MANIFEST_BYTES_MAX {
+    if &head[..8] != MAGIC || length as usize > MANIFEST_BYTES_MAX {
         return Err("it is not an update of Limpet OS".into());
     }
     let mut manifest = vec![0; length as usize];

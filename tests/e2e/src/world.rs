@@ -73,6 +73,22 @@ impl World {
         Target::hub(&self.hub, &self.slot.dir())?.push("busybox", "1", &images::busybox()?)
     }
 
+    /// What somebody types at the first board: a command of `limpet-agent`.
+    pub fn at_the_board(&self, words: &[&str]) -> Result<()> {
+        let program = self.binaries.agent.display().to_string();
+        let data = self.agents[0].data.display().to_string();
+        let all: Vec<&str> = [program.as_str()].into_iter().chain(words.iter().copied()).chain(["--data-dir", &data]).collect();
+        self.agents[0].inside(&all)?.ok("limpet-agent").map(|_| ())
+    }
+
+    /// Waits for an Event of this reason, in whichever namespace.
+    pub fn has_event(&self, reason: &str) -> Result<()> {
+        until(&format!("an Event {reason}"), Duration::from_secs(120), || {
+            let all = self.kubectl.say("get events -A")?;
+            wait::yes(all.contains(reason), || all.clone())
+        })
+    }
+
     /// Processes of this name on all boards.
     pub fn named(&self, name: &str) -> Vec<crate::process::Process> {
         self.agents.iter().flat_map(|a| a.named(name)).collect()

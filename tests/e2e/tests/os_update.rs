@@ -116,20 +116,6 @@ fn comes_to(world: &World, system: &str, words: &[&str]) -> Result<()> {
     })
 }
 
-fn an_event(world: &World, reason: &str) -> Result<()> {
-    until(&format!("an Event {reason}"), SOON, || {
-        let all = world.kubectl.say("get events -A")?;
-        wait::yes(all.contains(reason), || all.clone())
-    })
-}
-
-fn at_the_board(world: &World, words: &[&str]) -> Result<()> {
-    let program = world.binaries.agent.display().to_string();
-    let data = world.agents[0].data.display().to_string();
-    let all: Vec<&str> = [program.as_str()].into_iter().chain(words.iter().copied()).chain(["--data-dir", &data]).collect();
-    world.agents[0].inside(&all)?.ok("limpet-agent").map(|_| ())
-}
-
 #[test]
 fn only_updates_that_boards_would_take_are_published() {
     test(1, &json!({}), |world| {
@@ -162,15 +148,15 @@ fn a_board_gets_its_system_over_the_air_and_tells_how_that_went() {
         let published = publish_good(world, "0.2.0")?;
         wanted(world, "0.2.0")?;
         comes_to(world, "", &["False", "Refused", "0.2.0: this board does not run Limpet OS"])?;
-        an_event(world, "OsUpdateRefused")?;
-        at_the_board(world, &["lock", "till", "--reason", "a payment"])?;
+        world.has_event("OsUpdateRefused")?;
+        world.at_the_board(&["lock", "till", "--reason", "a payment"])?;
         let mut system = System::new(world, 0)?;
         world.kubectl.say("annotate node board-1 limpet.dev/os-version-")?;
         comes_to(world, "0.1.0", &[])?;
         wanted(world, "0.2.0")?;
         comes_to(world, "0.1.0", &["False", "Locked", "0.2.0: held back by till: a payment"])?;
         wait::yes(system.waiting().is_empty(), || "it was handed over in spite of the lock".into())?;
-        at_the_board(world, &["unlock", "till"])?;
+        world.at_the_board(&["unlock", "till"])?;
         comes_to(world, "0.1.0", &["False", "Updating", "0.2.0: waits for the board to install it"])?;
         let got = system.take(world, "0.2.0")?;
         wait::yes(got == published, || format!("{} bytes came of {}", got.len(), published.len()))?;
@@ -178,7 +164,7 @@ fn a_board_gets_its_system_over_the_air_and_tells_how_that_went() {
         comes_to(world, "0.2.0", &["False", "Updating", "0.2.0: runs, and is on trial"])?;
         system.says(&json!({"running": "0.2.0", "good": true}))?;
         comes_to(world, "0.2.0", &["True", "AsWanted"])?;
-        an_event(world, "OsUpdated")?;
+        world.has_event("OsUpdated")?;
 
         for (version, says) in [("0.1.5", "older than 0.2.0"), ("0.3.x", "is not a version of Limpet OS"), ("0.9.0", "")] {
             if version == "0.1.5" {
@@ -201,7 +187,7 @@ fn a_board_gets_its_system_over_the_air_and_tells_how_that_went() {
         let failed = json!({"version": "0.4.0", "why": "it did not stay up"});
         system.starts(world, "0.2.0", &json!({"running": "0.2.0", "good": true, "failed": failed}))?;
         comes_to(world, "0.2.0", &["False", "RolledBack", "0.4.0: it did not stay up"])?;
-        an_event(world, "OsRolledBack")?;
+        world.has_event("OsRolledBack")?;
         wait::yes(system.waiting().is_empty(), || "it was handed over again".into())
     });
 }

@@ -84,23 +84,6 @@ fn comes_to(world: &World, version: &str, words: &[&str]) -> Result<()> {
     })
 }
 
-fn an_event(world: &World, reason: &str) -> Result<()> {
-    until(&format!("an Event {reason}"), SOON, || {
-        let all = world.kubectl.say("get events -A")?;
-        wait::yes(all.contains(reason), || all.clone())
-    })
-}
-
-/// What somebody types at the board.
-fn at_the_board(world: &World, words: &[&str]) -> Result<()> {
-    let program = world.binaries.agent.display().to_string();
-    let data = world.agents[0].data.display().to_string();
-    let mut all = vec![program.as_str()];
-    all.extend(words);
-    all.extend(["--data-dir", &data]);
-    world.agents[0].inside(&all)?.ok("limpet-agent").map(|_| ())
-}
-
 fn sleepers(world: &World) -> Vec<Process> {
     world.agents[0].named("sleep")
 }
@@ -129,23 +112,23 @@ fn an_agent_is_updated_over_the_air_and_containers_never_notice() {
         let twice = publish(world, "7.2.0", &another).err().unwrap_or_default();
         wait::yes(twice.contains("published already"), || twice.clone())?;
 
-        at_the_board(world, &["lock", "till", "--reason", "a payment"])?;
+        world.at_the_board(&["lock", "till", "--reason", "a payment"])?;
         wanted(world, "7.2.0")?;
         comes_to(world, &installed, &["False", "Locked", "7.2.0: held back by till: a payment"])?;
-        at_the_board(world, &["unlock", "till"])?;
+        world.at_the_board(&["unlock", "till"])?;
         comes_to(world, "7.2.0", &["True", "AsWanted"])?;
-        an_event(world, "AgentUpdated")?;
+        world.has_event("AgentUpdated")?;
         untouched(world, "after the update")?;
         wait::yes(world.kubectl.say("exec till -- echo here")?.contains("here"), || "exec does not work".into())?;
 
         wanted(world, "7.3.0")?;
         comes_to(world, "7.2.0", &["False", "RolledBack", "7.3.0: it was started 3 times"])?;
-        an_event(world, "AgentRolledBack")?;
+        world.has_event("AgentRolledBack")?;
         untouched(world, "after the broken update")?;
 
         wanted(world, "7.4.0")?;
         comes_to(world, "7.2.0", &["False", "Refused", "its signature is not by the key"])?;
-        an_event(world, "AgentUpdateRefused")?;
+        world.has_event("AgentUpdateRefused")?;
         wanted(world, "7.1.0")?;
         comes_to(world, "7.2.0", &["False", "Refused", "older than 7.2.0"])?;
         untouched(world, "after refusals")?;
