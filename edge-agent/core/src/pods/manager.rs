@@ -137,6 +137,20 @@ impl PodManager {
             }
             other => self.about_one(items, other),
         }
+        self.share_room(items);
+    }
+
+    /// Room that somebody has just left is for those that wait for it: they may have been asked before it was there, and on a quiet
+    /// board no other news would come.
+    fn share_room(&mut self, items: &Items) {
+        let waits = |(uid, pod): (&Uid, &Box<LivePod>)| {
+            let seen = pod.resize.pending.as_ref().map(|pending| pending.free)?;
+            self.free_for(uid).filter(|free| *free != seen).map(|_| uid.clone())
+        };
+        if let Some(uid) = self.pods.iter().find_map(waits) {
+            self.sync_one(items, &uid);
+            self.share_room(items);
+        }
     }
 
     fn begin(&mut self, items: &Items) {
@@ -340,7 +354,7 @@ impl PodManager {
             cpu_milli: self.host.allocatable_cpu_milli,
             memory_bytes: self.host.allocatable_memory_bytes,
         };
-        for other in self.pods.values().filter(|p| p.facts.uid != *uid && p.terminal.is_none()) {
+        for other in self.pods.values().filter(|p| p.facts.uid != *uid && p.takes_room()) {
             free = free.without(requests_of(other));
         }
         Some(free)
@@ -358,13 +372,8 @@ impl PodManager {
         let (now, host) = (self.now, &self.host);
         let Some(pod) = self.pods.get_mut(&uid) else { return };
         let mut cx = Cx { now, items, host, out: &mut self.out, events: &mut self.events };
-        let counted = pod.terminal.is_none();
         apply(pod, input, &mut cx);
         self.sync_one(items, &uid);
-        if counted && self.pods.get(&uid).is_none_or(|pod| pod.terminal.is_some()) {
-            // What it had is for those that wait for room.
-            self.sync_some(items, |_, _| false);
-        }
     }
 }
 

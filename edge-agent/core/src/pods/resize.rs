@@ -25,6 +25,8 @@ pub(super) struct Pending {
     /// `Deferred` (later perhaps) or `Infeasible` (never on this node).
     pub reason: &'static str,
     pub message: String,
+    /// What the node had for the pod when it was looked at.
+    pub free: Requests,
 }
 
 /// How far the pod's own group is on its way.
@@ -127,10 +129,12 @@ impl LivePod {
             (Some((name, asked, capacity)), _) => Some(Pending {
                 reason: "Infeasible",
                 message: format!("Node didn't have enough capacity: {name}, requested: {asked}, capacity: {capacity}"),
+                free,
             }),
-            (None, Some((name, asked, free))) => Some(Pending {
+            (None, Some((name, asked, left))) => Some(Pending {
                 reason: "Deferred",
-                message: format!("Node didn't have enough resource: {name}, requested: {asked}, available: {free}"),
+                message: format!("Node didn't have enough resource: {name}, requested: {asked}, available: {left}"),
+                free,
             }),
             (None, None) => None,
         };

@@ -70,30 +70,43 @@ fn what_does_not_fit_waits_or_is_refused() {
     assert!(w.memories.values().all(|m| m.containers["c"].resources.is_none()));
 }
 
-/// Nothing else happens on the board when the room is there: it is not the next news that brings the size.
+/// Nothing else happens on the board when the room is there: it is not the next news that brings the size. Whose turn comes first
+/// is by uid, so whoever waits comes before and after who leaves.
 #[test]
 fn room_that_others_leave_is_given_at_once() {
-    let waiting = |policy: &str| {
-        let mut other = sized("3", "NotRequired");
-        other["restartPolicy"] = policy.into();
-        let mut w = World::new();
-        w.pod("other", other.clone());
-        w.pod("p", sized("500m", "NotRequired"));
-        w.run(1000);
-        w.pod("p", sized("2", "NotRequired"));
-        assert_eq!(w.condition("p", "PodResizePending"), ("True".into(), "Deferred".into()));
-        (w, other)
-    };
-    let (mut w, other) = waiting("Always");
-    w.delete("other", other, 0);
-    w.remove(limpet_protocol::ItemKind::Pod, "other");
-    w.run(60_000);
-    assert_eq!(shown(&w, "resources")["limits"]["cpu"], "2", "a pod that is gone");
-    let (mut w, _) = waiting("Never");
-    let at = w.running.iter().find(|r| r.uid.contains("other")).unwrap().clone();
-    w.end(at, 0);
-    w.run(60_000);
-    assert_eq!(shown(&w, "resources")["limits"]["cpu"], "2", "a pod that has ended");
+    for name in ["before", "rather"] {
+        let waiting = |policy: &str| {
+            let mut leaves = sized("3", "NotRequired");
+            leaves["restartPolicy"] = policy.into();
+            let mut w = World::new();
+            w.pod(name, leaves.clone());
+            w.pod("p", sized("500m", "NotRequired"));
+            w.run(1000);
+            w.pod("p", sized("2", "NotRequired"));
+            assert_eq!(w.condition("p", "PodResizePending"), ("True".into(), "Deferred".into()));
+            (w, leaves)
+        };
+        let has_it = |mut w: World, how: &str| {
+            w.run(60_000);
+            assert_eq!(shown(&w, "resources")["limits"]["cpu"], "2", "{how}: {name}");
+        };
+        let (mut w, leaves) = waiting("Always");
+        w.delete(name, leaves, 0);
+        w.remove(limpet_protocol::ItemKind::Pod, name);
+        has_it(w, "gone from the hub before its containers end");
+        let (mut w, leaves) = waiting("Always");
+        w.delete(name, leaves, 0);
+        w.run(60_000);
+        w.remove(limpet_protocol::ItemKind::Pod, name);
+        has_it(w, "gone after its containers");
+        let (mut w, _) = waiting("Never");
+        let at = w.running.iter().find(|r| r.uid.contains(name)).unwrap().clone();
+        w.end(at, 0);
+        has_it(w, "ended");
+        let (mut w, _) = waiting("Always");
+        w.pod(name, sized("1", "NotRequired"));
+        has_it(w, "smaller now");
+    }
 }
 
 #[test]
