@@ -188,7 +188,19 @@ fn a_board_gets_its_system_over_the_air_and_tells_how_that_went() {
         system.starts(world, "0.2.0", &json!({"running": "0.2.0", "good": true, "failed": failed}))?;
         comes_to(world, "0.2.0", &["False", "RolledBack", "0.4.0: it did not stay up"])?;
         world.has_event("OsRolledBack")?;
-        wait::yes(system.waiting().is_empty(), || "it was handed over again".into())
+        wait::yes(system.waiting().is_empty(), || "it was handed over again".into())?;
+
+        // Power fails at any time on the way: all of it comes, under its name alone.
+        let published = publish_good(world, "0.5.0")?;
+        wanted(world, "0.5.0")?;
+        for ms in [0, 300, 600, 900, 1200, 1500, 1800] {
+            std::thread::sleep(Duration::from_millis(ms));
+            system.starts(world, "0.2.0", &json!({"running": "0.2.0", "good": true}))?;
+        }
+        let got = system.take(world, "0.5.0")?;
+        wait::yes(got == published, || format!("{} bytes came of {}", got.len(), published.len()))?;
+        let left = fs::read_dir(system.root.join("data/os/incoming")).map_err(told)?.count();
+        wait::yes(left == 0, || format!("{left} files are left of what was cut off"))
     });
 }
 

@@ -140,8 +140,8 @@ impl PodManager {
         self.share_room(items);
     }
 
-    /// Room that somebody has just left is for those that wait for it: they may have been asked before it was there, and on a quiet
-    /// board no other news would come.
+    /// Room that somebody has just left is for those that wait for it: they may have been asked before it was there, and on a
+    /// quiet board no other news would come.
     fn share_room(&mut self, items: &Items) {
         let waits = |(uid, pod): (&Uid, &Box<LivePod>)| {
             let seen = pod.resize.pending.as_ref().map(|pending| pending.free)?;
