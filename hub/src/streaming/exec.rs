@@ -8,11 +8,12 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use http::{Response, request::Parts};
 use limpet_objects::status::Status;
-use tokio::time::{interval, timeout};
+use tokio::sync::Notify;
+use tokio::time::{interval, sleep, timeout};
 use tokio_tungstenite::tungstenite::protocol::Message;
 
 use super::channel::{CLOSE, ERROR, EXEC_PROTOCOLS, RESIZE, STDERR, STDIN, STDOUT, Version};
-use super::limits::{CLOSE_TIME, HEARTBEAT_EVERY};
+use super::limits::{CLOSE_TIME, HEARTBEAT_EVERY, LISTENS_TIME, STREAMS_MADE_TIME};
 use super::options::ExecRequest;
 use super::upgrade::{Speaks, Transport, negotiate};
 use super::wire::{Socket, goodbye, socket};
@@ -51,24 +52,33 @@ pub async fn exec(
 
 async fn carry(socket: Socket, version: Version, request: &ExecRequest, handle: StreamHandle) {
     let (sink, stream) = socket.split();
-    let up = up(stream, version, request, &handle);
+    let listens = Notify::new();
+    let up = up(stream, version, request, &handle, &listens);
     tokio::pin!(up);
     tokio::select! {
         // The client left: dropping the handle tells the node.
         () = &mut up => {}
         // The client reads the end and closes; what it still sends must be taken until then, or its system
         // would drop what it has not read yet.
-        () = down(sink, version, request, &handle) => {
+        () = down(sink, version, request, &handle, &listens) => {
             let _ = timeout(CLOSE_TIME, up).await;
         }
     }
 }
 
 /// From the client to the node, until the client closes.
-async fn up(mut stream: SplitStream<Socket>, version: Version, request: &ExecRequest, handle: &StreamHandle) {
+async fn up(
+    mut stream: SplitStream<Socket>,
+    version: Version,
+    request: &ExecRequest,
+    handle: &StreamHandle,
+    listens: &Notify,
+) {
     while let Some(Ok(message)) = stream.next().await {
-        if matches!(message, Message::Close(_)) {
-            return;
+        match message {
+            Message::Close(_) => return,
+            Message::Pong(_) => listens.notify_one(),
+            _ => {}
         }
         // Errors of the node's side come to the client with the end, not here.
         let _ = match version.form.decode(message) {
@@ -88,7 +98,11 @@ async fn down(
     version: Version,
     request: &ExecRequest,
     handle: &StreamHandle,
+    listens: &Notify,
 ) {
+    if !until_it_listens(&mut sink, listens).await {
+        return;
+    }
     // Tells clients that the streams are up, as upstream does.
     let lowest = if request.stdout {
         STDOUT
@@ -131,6 +145,18 @@ async fn down(
         }
         next.set(handle.recv());
     }
+}
+
+/// kubectl before 1.33 begins to read before it has made its streams, drops what comes for one that it has not made yet, and ends
+/// with code 0. It answers a ping once it reads; its streams follow in microseconds. False: the client is gone.
+async fn until_it_listens(sink: &mut SplitSink<Socket, Message>, listens: &Notify) -> bool {
+    if sink.send(Message::Ping(bytes::Bytes::new())).await.is_err() {
+        return false;
+    }
+    if timeout(LISTENS_TIME, listens.notified()).await.is_ok() {
+        sleep(STREAMS_MADE_TIME).await;
+    }
+    true
 }
 
 /// A ping finds out whether the client is still there; a pong nobody asked for keeps its own timer from

@@ -25,6 +25,10 @@ pub const SPDY_OUT_QUEUE: usize = 32;
 pub const STREAMS_TIME: Duration = Duration::from_secs(30);
 /// Signs of life to quiet clients. kubectl gives up after 60 s without one.
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(20);
+/// A client that answers no ping is sent its first data after this time all the same.
+pub const LISTENS_TIME: Duration = Duration::from_secs(1);
+/// From a client's first answer until its streams are there.
+pub const STREAMS_MADE_TIME: Duration = Duration::from_millis(10);
 /// Time for the last frames to reach a client.
 pub const CLOSE_TIME: Duration = Duration::from_secs(10);
 /// Ports of one port-forward over WebSocket channels: two channels each, numbered in one byte.

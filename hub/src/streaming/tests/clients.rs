@@ -3,7 +3,9 @@
 use super::*;
 use crate::streaming::spdy::{Decoder, Encoder, Frame, Headers};
 use futures_util::{SinkExt, StreamExt};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -37,6 +39,26 @@ impl WsClient {
 
     pub async fn send(&mut self, bytes: &[u8]) {
         self.socket.send(Message::Binary(Bytes::copy_from_slice(bytes))).await.unwrap();
+    }
+
+    /// The very first message, and whether more came in a tenth of a second in which nothing was answered.
+    pub async fn first(&mut self) -> (Message, bool) {
+        let first = self.socket.next().await.unwrap().unwrap();
+        let mut byte = [0];
+        let more = timeout(Duration::from_millis(100), self.socket.get_mut().read(&mut byte)).await;
+        (first, more.is_ok())
+    }
+
+    /// All bytes until the end, from a client that sends nothing.
+    pub async fn silent(&mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        let io = self.socket.get_mut();
+        while !all.ends_with(&[0x88, 2, 3, 0xe8]) {
+            if io.read_buf(&mut all).await.unwrap() == 0 {
+                break;
+            }
+        }
+        all
     }
 
     /// The next message with content; None at the close.

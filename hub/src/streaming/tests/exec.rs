@@ -58,6 +58,26 @@ async fn v5_carries_everything_and_ends_with_the_exit_code() {
     assert_eq!(client.next().await, None);
 }
 
+/// kubectl before 1.33 drops what comes before it has made its streams: nothing comes before it has answered.
+#[tokio::test]
+async fn nothing_is_sent_to_a_client_that_does_not_listen_yet() {
+    let mut node = Node::online();
+    let (mut client, id, _) = connect(&mut node, request(false), ALL).await;
+    node.data(id, 1, b"out");
+    node.end(id, Some(0), "");
+    let (first, more) = client.first().await;
+    assert!(first.is_ping(), "{first:?}");
+    assert!(!more, "data came before the answer to the ping");
+    let rest = [client.next().await, client.next().await];
+    assert_eq!(rest.map(Option::unwrap), [&[1][..], b"\x01out"]);
+    // One that never answers has its data all the same.
+    let (mut client, id, _) = connect(&mut node, request(false), ALL).await;
+    node.data(id, 1, b"out");
+    node.end(id, Some(0), "");
+    let silent = client.silent().await;
+    assert!(silent.windows(4).any(|w| w == b"\x01out"), "{silent:?}");
+}
+
 #[tokio::test]
 async fn terminals_have_sizes_and_success_is_said() {
     let mut node = Node::online();

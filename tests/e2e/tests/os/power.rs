@@ -131,6 +131,21 @@ fn all(world: &mut World, cuts: u64, chance: &mut Chance) -> Result<()> {
     whole(world)
 }
 
+/// FAT has no journal, but a flag for "mounted", which the kernel leaves alone once power has ended such a mount. What it warns
+/// of is what is looked for here, so the flag itself is taken away.
+fn forget_the_mount(file: &str) -> Result<()> {
+    use std::os::unix::fs::FileExt;
+    const KIND: (u64, &[u8]) = (82, b"FAT32   ");
+    const FLAGS: u64 = 65;
+    let told = |e: std::io::Error| format!("{file}: {e}");
+    let disk = std::fs::File::options().read(true).write(true).open(file).map_err(told)?;
+    let (mut kind, mut flags) = ([0; 8], [0]);
+    disk.read_exact_at(&mut kind, KIND.0).map_err(told)?;
+    disk.read_exact_at(&mut flags, FLAGS).map_err(told)?;
+    wait::yes(kind == KIND.1, || format!("{file} is no FAT32"))?;
+    disk.write_all_at(&[flags[0] & !1], FLAGS).map_err(told)
+}
+
 /// The card, as the file systems' own judges see it once the journal was replayed.
 fn whole(world: &World) -> Result<()> {
     let plan = plan::limpet_os(&board::find(world.kind.board).map_err(|e| e.to_string())?);
@@ -146,7 +161,10 @@ fn whole(world: &World) -> Result<()> {
                 sh("e2fsck", ["-p", "-E", "journal_only", file.as_str()])?;
                 sh("e2fsck", ["-f", "-n", file.as_str()])?;
             }
-            _ => drop(sh("fsck.fat", ["-n", file.as_str()])?),
+            _ => {
+                forget_the_mount(&file)?;
+                sh("fsck.fat", ["-n", file.as_str()])?;
+            }
         }
         std::fs::remove_file(&file).map_err(|e| e.to_string())?;
     }
