@@ -318,6 +318,7 @@ impl PodManager {
         let (now, host) = (self.now, &self.host);
         let free = self.free_for(uid);
         let Some(pod) = self.pods.get_mut(uid) else { return };
+        let before = self.out.len();
         let mut cx = Cx { now, items, host, out: &mut self.out, events: &mut self.events };
         match free {
             Some(free) => pod.try_resize(free, &mut cx),
@@ -331,7 +332,8 @@ impl PodManager {
             return;
         }
         if let Some(memory) = pod.memory_if_changed() {
-            self.out.push_back(Action::Remember(memory));
+            // Before it is done: whoever comes after an agent that is killed now has to know what was begun.
+            self.out.insert(before, Action::Remember(memory));
         }
         if pod.goal == Goal::Remove || pod.hearsay {
             return;

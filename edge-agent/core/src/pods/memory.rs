@@ -20,6 +20,9 @@ pub struct PodMemory {
     /// What the pod has as a whole, when that is not the manifest's (a resize that waits).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<crate::api::Resources>,
+    /// New sizes are on their way, and the pod's group may be wider than the pod.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub resizing: bool,
     /// Boxed, as a tree's nodes have room for eleven.
     pub containers: BTreeMap<String, Box<ContainerMemory>>,
 }

@@ -142,6 +142,7 @@ impl LivePod {
         if let Some(whole) = memory.resources.clone() {
             self.keep_whole(whole);
         }
+        self.resize.remember_back(memory.resizing);
         self.initialized = memory.initialized && memory.terminal.is_some();
         for container in &mut self.containers {
             let Some(m) = memory.containers.get(&*container.name) else { continue };
@@ -188,6 +189,7 @@ impl LivePod {
             self.sandbox = Step::Ready;
             self.facts.ips = ips;
             self.initialized = self.was_initialized;
+            self.resize.adopt();
         }
         for a in found.containers {
             let Some(c) = self.containers.iter_mut().find(|c| *c.name == *a.name) else { continue };

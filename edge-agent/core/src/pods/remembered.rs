@@ -29,6 +29,7 @@ impl LivePod {
             initialized: self.initialized,
             terminal: self.terminal.clone(),
             resources: self.resize.whole_to_remember(&self.facts.object.spec).cloned(),
+            resizing: self.resize.in_progress(),
             containers: containers.collect(),
         }
     }

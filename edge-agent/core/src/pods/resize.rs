@@ -54,6 +54,8 @@ pub(super) struct Resize {
     /// What the group has of the pod as a whole, when that is not what the pod was given.
     actual: Option<Box<Resources>>,
     group: Group,
+    /// The agent before this one had not come to the end.
+    unfinished: bool,
     again_at: u64,
     wait: Backoff,
 }
@@ -61,13 +63,26 @@ pub(super) struct Resize {
 impl Default for Resize {
     fn default() -> Resize {
         let wait = Backoff::new(1000, 60_000);
-        Resize { pending: None, error: None, wanted: None, actual: None, group: Group::Fine, again_at: 0, wait }
+        let (group, unfinished) = (Group::Fine, false);
+        Resize { pending: None, error: None, wanted: None, actual: None, group, unfinished, again_at: 0, wait }
     }
 }
 
 impl Resize {
     pub fn in_progress(&self) -> bool {
         self.group != Group::Fine
+    }
+
+    /// The journal says that the last agent was at it.
+    pub fn remember_back(&mut self, resizing: bool) {
+        self.unfinished = resizing;
+    }
+
+    /// The pod's group is there as the last agent left it, perhaps wide.
+    pub fn adopt(&mut self) {
+        if std::mem::take(&mut self.unfinished) {
+            self.group = Group::Narrow;
+        }
     }
 
     /// What the pod has as a whole. `spec`: with what it was given.

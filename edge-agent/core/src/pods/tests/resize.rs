@@ -209,3 +209,60 @@ fn a_group_that_refuses_is_tried_again() {
     assert_eq!(w.status["p"]["resources"]["limits"]["cpu"], "250m");
     assert_eq!(w.events.iter().filter(|(r, _)| r == "ResizeError").count(), 1);
 }
+
+/// Whenever the agent is killed on the way, the next one brings containers and group to the same end, tells so, and is done.
+#[test]
+fn the_next_agent_ends_what_the_last_one_began() {
+    let containers: fn(&str) -> Value = |cpu| sized(cpu, "NotRequired");
+    let pods: fn(&str) -> Value = |cpu| whole(cpu, "NotRequired");
+    for (spec, from, to, back) in [
+        (containers, "500m", "1", false), (containers, "1", "500m", false), (containers, "500m", "1", true),
+        (pods, "500m", "1", false), (pods, "1", "500m", false), (pods, "500m", "1", true),
+    ] {
+        // With the first action the journal hears of it.
+        for actions in 1.. {
+            let mut w = World::new();
+            w.pod("p", spec(from));
+            w.run(1000);
+            w.actions_left = Some(actions);
+            w.pod("p", spec(to));
+            w.run(1000);
+            let killed = w.actions_left == Some(0);
+            let mut w = w.successor(false);
+            let (end, quota) = if back { (from, from) } else { (to, to) };
+            if back {
+                w.pod("p", spec(from));
+            }
+            w.run(10_000);
+            let quota = if quota == "1" { 100_000 } else { 50_000 };
+            let case = format!("{from} to {end} by {to}, killed after {actions} actions: {:?}", w.log);
+            let c = w.quotas.iter().find(|(at, _)| *at.container == *"c").unwrap();
+            assert_eq!(*c.1, Some(quota), "{case}");
+            assert_eq!(w.group_quotas.values().collect::<Vec<_>>(), [&Some(quota)], "{case}");
+            let conditions = w.status["p"]["conditions"].as_array().unwrap();
+            assert!(!conditions.iter().any(|c| c["type"].as_str().unwrap().starts_with("PodResize")), "{case}");
+            assert!(w.plans.is_empty(), "{case}");
+            let mut w = w.successor(false);
+            w.run(10_000);
+            assert_eq!(w.log_without_volumes(), [""; 0], "{case}");
+            if !killed {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_resize_ends_with_the_boards_power() {
+    let mut w = World::new();
+    w.pod("p", sized("500m", "NotRequired"));
+    w.run(1000);
+    w.actions_left = Some(4);
+    w.pod("p", sized("1", "NotRequired"));
+    w.run(1000);
+    let mut w = w.successor(true);
+    w.run(60_000);
+    assert_eq!(w.group_quotas.values().collect::<Vec<_>>(), [&Some(100_000)]);
+    assert!(!w.status["p"]["conditions"].as_array().unwrap().iter().any(|c| c["type"] == "PodResizeInProgress"));
+    assert!(w.memories.values().all(|m| !m.resizing));
+}

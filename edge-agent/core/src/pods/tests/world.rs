@@ -44,6 +44,11 @@ pub struct World {
     pub probes: u32,
     /// What each file of variables says.
     pub env_file: Option<String>,
+    /// Limits of CPU, as the kernel has them: of pods' groups, of containers.
+    pub group_quotas: BTreeMap<Uid, Option<i64>>,
+    pub quotas: BTreeMap<ContainerRef, Option<i64>>,
+    /// The agent is killed after so many actions: what it would do then does not happen.
+    pub actions_left: Option<usize>,
     later: Vec<(u64, Input)>,
     generation: u64,
 }
@@ -75,6 +80,9 @@ impl World {
             plans: Vec::new(),
             probes: 0,
             env_file: None,
+            group_quotas: BTreeMap::new(),
+            quotas: BTreeMap::new(),
+            actions_left: None,
             later: Vec::new(),
             generation: 0,
         };
@@ -167,6 +175,11 @@ impl World {
     }
 
     fn act(&mut self, action: Action) {
+        match &mut self.actions_left {
+            Some(0) => return,
+            Some(left) => *left -= 1,
+            None => {}
+        }
         match action {
             Action::SetupVolumes { uid, volumes, .. } => {
                 self.volumes.push(volumes);
@@ -176,8 +189,9 @@ impl World {
                 self.log.push("update volumes".into());
                 self.volumes.push(volumes);
             }
-            Action::CreateSandbox { uid, .. } => {
+            Action::CreateSandbox { uid, plan } => {
                 self.log.push("sandbox".into());
+                self.group_quotas.insert(uid.clone(), plan.resources.cpu_quota_us);
                 self.sandboxes.insert(uid.clone());
                 self.soon(Input::SandboxReady { uid, ips: vec!["10.42.0.5".into()] });
             }
@@ -210,12 +224,18 @@ impl World {
             Action::Resize { at, resources } => {
                 self.log.push(format!("resize {} {:?}", at.container, resources.cpu_quota_us));
                 let error = self.behaviour(&at.container).resize_fails.then(|| "below current usage".to_string());
+                if error.is_none() {
+                    self.quotas.insert(at.clone(), resources.cpu_quota_us);
+                }
                 self.soon(Input::Resized { at, error });
             }
             Action::ResizePod { uid, resources, last } => {
                 let word = if last { "last" } else { "first" };
                 self.log.push(format!("resize {word} {:?}", resources.cpu_quota_us));
                 let error = self.behaviour("the pod").resize_fails.then(|| "below current usage".to_string());
+                if error.is_none() {
+                    self.group_quotas.insert(uid.clone(), resources.cpu_quota_us);
+                }
                 self.soon(Input::PodResized { uid, last, error });
             }
             Action::RemoveSandbox { uid } => {
@@ -262,6 +282,7 @@ impl World {
         let at = ContainerRef { uid, container: plan.name.as_str().into(), attempt: plan.attempt };
         self.log.push(format!("start {} {}", plan.name, plan.attempt));
         let behaviour = self.behaviour(&plan.name);
+        self.quotas.insert(at.clone(), plan.resources.cpu_quota_us);
         self.plans.push(plan);
         if let Some(stage) = behaviour.start_fails {
             self.soon(Input::ContainerFailed { at, stage, message: "exec: no such file".into() });
@@ -304,6 +325,7 @@ impl World {
             w.running = self.running.clone();
             w.records = self.records.clone();
             w.sandboxes = self.sandboxes.clone();
+            (w.group_quotas, w.quotas) = (self.group_quotas.clone(), self.quotas.clone());
             // Ends of containers that are still to come happen to the device, whoever watches.
             let exits = self.later.iter().filter(|(_, i)| matches!(i, Input::ContainerExited { .. }));
             w.later = exits.map(|(at, i)| (at.saturating_sub(self.now.mono_ms) + 5_000, i.clone())).collect();
