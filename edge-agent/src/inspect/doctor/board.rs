@@ -25,7 +25,7 @@ const WISHED: &[(&str, &str)] = &[
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
 
 pub fn look(paths: &Paths) -> Vec<Finding> {
-    let mut all = vec![root(), kernel()];
+    let mut all = vec![root(), judge_kernel(&release())];
     all.extend(options());
     all.extend([overlay(), netfilter()]);
     all.extend(cgroups());
@@ -45,13 +45,16 @@ fn release() -> String {
     nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-fn kernel() -> Finding {
-    let release = release();
-    let mut numbers = release.split(['.', '-']).map(|n| n.parse::<u32>().unwrap_or(0));
+/// Paths in volumes and images are opened by openat2(2), which nothing stands in for.
+const KERNEL_MIN: (u32, u32) = (5, 6);
+
+fn judge_kernel(release: &str) -> Finding {
+    let mut numbers = release.split(['.', '-', '+']).map(|n| n.parse::<u32>().unwrap_or(0));
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    let good = version >= (5, 4);
+    let good = version >= KERNEL_MIN;
     let what = if good { format!("kernel {release}") } else { format!("kernel {release} is too old") };
-    finding("kernel", good, what, "use a kernel of version 5.4 or newer")
+    let (major, minor) = KERNEL_MIN;
+    finding("kernel", good, what, format!("use a kernel of version {major}.{minor} or newer"))
 }
 
 /// The kernel's own list of what it was built with; `None` where it is not kept.
@@ -233,6 +236,17 @@ mod tests {
              cgroup_enable=memory cgroup_memory=1` and reboot"
         );
         let _ = std::fs::remove_dir_all(&root);
+    }
+
+    #[test]
+    fn kernels_without_openat2_are_too_old() {
+        for (release, good) in [
+            ("4.19.113-v7l+", false), ("5.4.83-v8+", false), ("5.5.0", false), ("5.6+", true), ("5.10.0-28-arm64", true),
+            ("6.1.21-v7l+", true), ("", false),
+        ] {
+            assert_eq!(judge_kernel(release).verdict, if good { Verdict::Good } else { Verdict::Bad }, "{release}");
+        }
+        assert_eq!(judge_kernel("5.4.83-v8+").remedy, "use a kernel of version 5.6 or newer");
     }
 
     #[test]
