@@ -490,6 +490,7 @@ impl Agent {
                     self.remember(&[Record::TimeFloor(ms)]);
                     self.floor_ms = ms;
                 }
+                self.pods.linked(self.clock.now());
             }
         }
     }

@@ -6,9 +6,16 @@
 use crate::process::{Daemon, run};
 use crate::{Result, Slot, until};
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+
+/// The first of these that is there.
+const FAKETIME: [&str; 3] = [
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
+    "/usr/lib/faketime/libfaketimeMT.so.1",
+];
 
 pub struct Hub {
     program: PathBuf,
@@ -83,6 +90,17 @@ impl Hub {
         }
     }
 
+    /// Its clock from its next start on: so much later than this machine's (`300d`, `50m`). Durations go on as they are.
+    pub fn ahead(&mut self, library: &str, by: &str) {
+        let of = |name: &str, value: String| (name.to_string(), value);
+        self.environment = vec![
+            of("LD_PRELOAD", library.into()),
+            of("FAKETIME", format!("+{by}")),
+            of("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+            of("DONT_FAKE_MONOTONIC", "1".into()),
+        ];
+    }
+
     pub fn is_running(&self) -> bool {
         self.process.is_some()
     }
@@ -124,4 +142,9 @@ impl Hub {
         command.args(["token", "create", "--data-dir"]).arg(&self.dir).args(words);
         run(&mut command)?.ok("limpet token create").map(|t| t.trim().to_string())
     }
+}
+
+/// The library that makes a hub's clock another (`cargo xtask setup` installs it).
+pub fn faketime() -> Option<&'static str> {
+    FAKETIME.into_iter().find(|path| Path::new(path).is_file())
 }

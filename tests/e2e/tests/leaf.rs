@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::{
     ffi::OsStr,
     net::{Ipv4Addr, UdpSocket},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -182,32 +182,13 @@ fn a_leaf_joins_follows_its_config_and_keeps_it_without_a_hub() {
     }
 }
 
-/// The first of these that is there.
-const FAKETIME: [&str; 3] = [
-    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
-    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
-    "/usr/lib/faketime/libfaketimeMT.so.1",
-];
-
-/// The hub's clock from its next start on.
-fn ahead(hub: &mut Hub, library: &str, days: u32) {
-    let of = |name: &str, value: String| (name.to_string(), value);
-    hub.environment = vec![
-        of("LD_PRELOAD", library.into()),
-        of("FAKETIME", format!("+{days}d")),
-        // Durations go on as they are.
-        of("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
-        of("DONT_FAKE_MONOTONIC", "1".into()),
-    ];
-}
-
 /// Certificates live for a year.
 fn renewals(world: &mut World, leaf: &mut Leaf, library: &str) -> Result<()> {
     leaf.power_on()?;
     leaf.says("state Ready", 1)?;
     // Two thirds are over: it hears the time, and renews before the next connection.
     world.hub.kill();
-    ahead(&mut world.hub, library, 300);
+    world.hub.ahead(library, "300d");
     world.hub.start()?;
     leaf.says("state Ready", 2)?;
     world.hub.kill();
@@ -217,7 +198,7 @@ fn renewals(world: &mut World, leaf: &mut Leaf, library: &str) -> Result<()> {
     // Longer off than any certificate lives. Its own clock has stood still meanwhile.
     leaf.power_cut();
     world.hub.kill();
-    ahead(&mut world.hub, library, 800);
+    world.hub.ahead(library, "800d");
     world.hub.start()?;
     leaf.power_on()?;
     leaf.says("the certificate is renewed", 2)?;
@@ -226,7 +207,7 @@ fn renewals(world: &mut World, leaf: &mut Leaf, library: &str) -> Result<()> {
 
 #[test]
 fn a_leafs_certificate_is_renewed_in_time_and_after_it_has_ended() {
-    let library = FAKETIME.into_iter().find(|path| Path::new(path).is_file());
+    let library = limpet_e2e::hub::faketime();
     let why = limpet_e2e::missing().or_else(|| library.is_none().then(|| "needs libfaketime: run `cargo xtask setup`".into()));
     if let Some(why) = why {
         println!("skipped: {why}");

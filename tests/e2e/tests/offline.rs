@@ -134,6 +134,7 @@ fn a_board_that_reboots_twice_without_a_hub() {
     test(1, &json!({}), |world| {
         world.kubectl.apply(limpet_e2e::tour::WORKLOAD)?;
         limpet_e2e::tour::running(world, 3)?;
+        let token = bearer(world)?;
         world.hub.kill();
         for _ in 0..2 {
             world.agents[0].power_cut()?;
@@ -144,10 +145,70 @@ fn a_board_that_reboots_twice_without_a_hub() {
                 wait::yes(count == 3, || format!("{count} run"))
             })?;
         }
+        outlives(world, &token)?;
+        // Four fifths of the token's life are over when the hub is there again.
+        let library = limpet_e2e::hub::faketime();
+        match library {
+            Some(library) => world.hub.ahead(library, "50m"),
+            None => println!("not shown here: the token's renewal (libfaketime is missing: `cargo xtask setup`)"),
+        }
         world.hub.start()?;
         world.nodes_ready(SOON)?;
-        limpet_e2e::tour::running(world, 3)
+        limpet_e2e::tour::running(world, 3)?;
+        match library {
+            Some(_) => renewed(world, &token),
+            None => Ok(()),
+        }
     });
+}
+
+/// A pod with a token that is good for an hour.
+fn bearer(world: &World) -> Result<String> {
+    let source = json!({"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}});
+    let spec = json!({"volumes": [{"name": "t", "projected": {"sources": [source]}}]});
+    let mount = json!({"volumeMounts": [{"name": "t", "mountPath": "/t"}]});
+    world.kubectl.apply(&pod("bearer", "exec tail -f /t/token", &mount, &spec))?;
+    ready(world, "bearer")?;
+    world.kubectl.say("exec bearer -- cat /t/token")
+}
+
+fn token_of(process: &limpet_e2e::process::Process) -> Result<String> {
+    let file = format!("/proc/{}/root/t/token", process.pid);
+    std::fs::read_to_string(&file).map_err(|e| format!("{file}: {e}"))
+}
+
+/// A board that has been away for longer than a token lives: its pods start with it all the same, after a power cut and after
+/// their own end.
+fn outlives(world: &mut World, token: &str) -> Result<()> {
+    world.agents[0].power_cut()?;
+    world.agents[0].start_with(None, &[("LIMPET_FAKE_WALL_OFFSET_S", "90000")])?;
+    let with_token = |old: Option<&limpet_e2e::process::Process>| {
+        until("the pod with its token", SOON, || {
+            let now = process(world, "tail")?;
+            wait::yes(old != Some(&now) && token_of(&now)? == token, || "the same process, or another token".into())?;
+            Ok(now)
+        })
+    };
+    let first = with_token(None)?;
+    kill(Pid::from_raw(first.pid), Signal::SIGKILL).map_err(|e| e.to_string())?;
+    with_token(Some(&first)).map(|_| ())
+}
+
+/// The pod's file has a new token, while the old one is still good.
+fn renewed(world: &World, old: &str) -> Result<()> {
+    let before = process(world, "tail")?;
+    let new = until("a new token", SOON, || {
+        let new = token_of(&before)?;
+        wait::yes(new != old, || "the old token".into())?;
+        Ok(new)
+    })?;
+    for token in [old, &new] {
+        let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}});
+        let said = world.kubectl.with_input(&["create", "-o", "json", "-f", "-"], &review.to_string())?.ok("TokenReview")?;
+        let said: Value = serde_json::from_str(&said).map_err(|e| e.to_string())?;
+        wait::yes(said["status"]["authenticated"] == true, || said["status"].to_string())?;
+    }
+    wait::yes(process(world, "tail")? == before, || "the pod was restarted for it".into())
 }
 
 #[test]

@@ -108,6 +108,12 @@ impl PodManager {
         self.pods.get(uid).map_or(0, |pod| pod.start_ms)
     }
 
+    /// There is a hub to talk to: what only it can answer is asked at once.
+    pub fn linked(&mut self, now: Now) {
+        self.now = now;
+        self.tokens.linked();
+    }
+
     /// Records for the journal's compaction.
     pub fn snapshot(&self) -> impl Iterator<Item = PodMemory> {
         let early = self.memories.values().cloned();
