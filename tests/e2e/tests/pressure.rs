@@ -4,6 +4,8 @@
 
 use limpet_e2e::world::test;
 use limpet_e2e::{Result, World, until, wait};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -106,9 +108,26 @@ fn turned_away(world: &World, name: &str, condition: &str) -> Result<()> {
 
 #[test]
 fn processes_run_short() {
-    // As many as a kernel can have: always too few, on a quiet machine, too.
-    let settings = json!({"evictionHard": {"pid.available": "4194304"}, "evictionPressureTransitionSeconds": 5});
-    test(1, &settings, |world| {
+    test(1, &json!({"evictionPressureTransitionSeconds": 5}), |world| {
+        let many = |count: u32| format!("for n in $(seq {count}); do sleep 100000 & done; wait");
+        let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "dear"},
+            "value": 1000});
+        world.kubectl.apply(&class.to_string())?;
+        let classed = |name: &str| json!({"priorityClassName": name});
+        // By how dear they are, and then by how many they have.
+        for (name, count, more) in [
+            ("few", 2, json!({})),
+            ("most", 20, json!({})),
+            ("dear", 30, classed("dear")),
+            ("system", 30, classed("system-node-critical")),
+        ] {
+            world.kubectl.apply(&pod(name, &many(count), &more))?;
+            running(world, name)?;
+        }
+        // As many as a kernel can have: always too few, on a quiet machine, too.
+        world.agents[0].configure(&json!({"evictionHard": {"pid.available": "4194304"}}))?;
+        let agent = world.agents[0].agent_process()?;
+        kill(Pid::from_raw(agent.pid), Signal::SIGKILL).map_err(|e| e.to_string())?;
         until("PIDPressure", SOON, || {
             let node = world.kubectl.json("get node board-1")?;
             let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
@@ -116,12 +135,25 @@ fn processes_run_short() {
             let tainted = node["spec"]["taints"].to_string().contains("node.kubernetes.io/pid-pressure");
             wait::yes(found && tainted, || format!("{conditions:?} {}", node["spec"]))
         })?;
-        let many = "for n in $(seq 20); do sleep 100000 & done; wait";
-        world.kubectl.apply(&pod("system", many, &json!({"priorityClassName": "system-node-critical"})))?;
-        world.kubectl.apply(&pod("guest", many, &json!({"container": {"resources": {"requests": {"memory": "1Mi"}}}})))?;
+        let words = "The node was low on resource: pids. Threshold quantity: 4194304, available: ";
+        evicted(world, "most", words)?;
+        let first = evicted_at(world, "most")?;
+        for name in ["few", "dear"] {
+            let then = evicted_at(world, name)?;
+            wait::yes(then.is_empty() || then > first, || format!("{name} went at {then}, and the most at {first}"))?;
+        }
+        let request = json!({"container": {"resources": {"requests": {"memory": "1Mi"}}}});
+        world.kubectl.apply(&pod("guest", &many(2), &request))?;
         turned_away(world, "guest", "PIDPressure")?;
         running(world, "system")
     });
+}
+
+/// When a pod was told to go; empty before that.
+fn evicted_at(world: &World, name: &str) -> Result<String> {
+    let status = world.kubectl.json(&format!("get pod {name}"))?["status"].take();
+    let told = limpet_e2e::pods::condition(&status, "DisruptionTarget")["lastTransitionTime"].take();
+    Ok(told.as_str().unwrap_or_default().to_string())
 }
 
 #[test]

@@ -8,6 +8,7 @@ use limpet_e2e::{Result, World, until, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(120);
@@ -72,6 +73,7 @@ fn containers_outlive_agent_and_keeper() {
         apply(world, "counter", "i=0; while true; do echo $i; i=$((i+1)); sleep 0.1; done")?;
         apply(world, "lasting", "exec sleep 1000001")?;
         apply(world, "doomed", "exec sleep 1000002")?;
+        let diary = prepared(world)?;
         let started: Vec<Value> = ["counter", "lasting", "doomed"].iter().map(|n| runs(world, n, 0)).collect::<Result<_>>()?;
         let of = |world: &World, word: &str| -> Result<Process> {
             let line = |p: &Process| std::fs::read_to_string(format!("/proc/{}/cmdline", p.pid)).unwrap_or_default();
@@ -108,6 +110,10 @@ fn containers_outlive_agent_and_keeper() {
         let said = world.kubectl.say("exec lasting -- echo here")?;
         wait::yes(said.trim() == "here", || said)?;
 
+        // What init containers have done stays done, whoever watches.
+        let same = runs(world, "prepared", 0)?;
+        wait::yes(written(&diary) == "init", || format!("{}: {same}", written(&diary)))?;
+
         // What was adopted from a dead keeper is under the rules as before: its end is seen, it begins again, its log too.
         send(&one(world, "sleep").and_then(|_| of(world, "1000001"))?, Signal::SIGKILL)?;
         let ended = runs(world, "lasting", 1)?;
@@ -118,6 +124,30 @@ fn containers_outlive_agent_and_keeper() {
         until("an empty board", SOON, || {
             let left = world.named("sleep");
             wait::yes(left.is_empty(), || format!("{left:?}"))
-        })
+        })?;
+
+        // A sandbox that is gone takes that with it: everything begins anew, once.
+        world.agents[0].power_cut()?;
+        world.agents[0].start(None)?;
+        runs(world, "prepared", 1)?;
+        wait::yes(written(&diary) == "init init", || written(&diary))
     });
+}
+
+/// A pod whose init container writes down that it ran.
+fn prepared(world: &World) -> Result<PathBuf> {
+    let diary = world.slot.dir().join("diary");
+    let write = json!({"name": "i", "image": "hub.limpet/busybox:1", "command": ["sh", "-c", "echo init >> /d/diary"],
+        "volumeMounts": [{"name": "d", "mountPath": "/d"}]});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "prepared"}, "spec": {
+        "terminationGracePeriodSeconds": 0, "volumes": [{"name": "d", "hostPath": {"path": world.slot.dir()}}],
+        "initContainers": [write],
+        "containers": [{"name": "c", "image": "hub.limpet/busybox:1", "command": ["tail", "-f", "/dev/null"]}]}});
+    world.kubectl.apply(&pod.to_string())?;
+    runs(world, "prepared", 0)?;
+    Ok(diary)
+}
+
+fn written(diary: &Path) -> String {
+    std::fs::read_to_string(diary).unwrap_or_default().replace('\n', " ").trim().to_string()
 }

@@ -206,6 +206,26 @@ pub fn groups(world: &World) -> Result<()> {
     Ok(())
 }
 
+/// A volume of kind `local`: a directory of the one board that it names, and so of its pods.
+pub fn local(world: &World) -> Result<()> {
+    let dir = made(world, "local")?;
+    let here = json!([{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": ["board-1"]}]}]);
+    let source = json!({"local": {"path": dir}, "nodeAffinity": {"required": {"nodeSelectorTerms": here}}});
+    claimed(world, "local", source, "Filesystem")?;
+    let claim = json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "local"}}]});
+    sleeper(world, "local", mounted(json!({})), claim.clone())?;
+    ready(world, "local")?;
+    inside(world, "local", "echo kept > /v/file")?;
+    delete(world, &["local"])?;
+    is(&std::fs::read_to_string(dir.join("file")).map_err(|e| e.to_string())?, "kept")?;
+    // A directory that is not there is not made: the disk that should be below it may be missing.
+    std::fs::remove_dir_all(&dir).map_err(|e| e.to_string())?;
+    sleeper(world, "local", mounted(json!({})), claim)?;
+    has_event(world, "local", "FailedMount", &dir.to_string_lossy())?;
+    wait::yes(!dir.exists(), || "the directory was made".into())?;
+    delete(world, &["local"])
+}
+
 /// emptyDir in memory: as large as its pod may have, where it does not say less.
 pub fn in_memory(world: &World) -> Result<()> {
     let volumes = json!({"volumes": [{"name": "v", "emptyDir": {"medium": "Memory"}},

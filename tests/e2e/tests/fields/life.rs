@@ -116,7 +116,8 @@ fn written(dir: &std::path::Path, name: &str) -> String {
     std::fs::read_to_string(dir.join(name)).unwrap_or_default().replace('\n', " ").trim().to_string()
 }
 
-/// Hooks that sleep: the order of what containers write shows that they do. A hook that fails ends its container.
+/// Hooks that sleep: the order of what containers write shows that they do. Hooks that ask a server. A hook that fails ends its
+/// container.
 pub fn hooks(world: &World) -> Result<()> {
     let dir = diary(world)?;
     let volumes = json!([{"name": "d", "hostPath": {"path": dir}}]);
@@ -137,6 +138,19 @@ pub fn hooks(world: &World) -> Result<()> {
     ready(world, "hooks")?;
     delete(world, &["hooks"])?;
     is(&written(&dir, "order"), "a a+ b b- a-")?;
+    // Who answers lives longer than who asks, and notes what it is asked for.
+    let note = "read -r get path rest; [ -n \"$path\" ] && echo $path >> /d/asked; \
+                printf 'HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n'";
+    let serve = json!(["nc", "-ll", "-p", "5004", "-e", "sh", "-c", note]);
+    let answers = container("web", "", json!({"command": serve, "volumeMounts": mounts, "restartPolicy": "Always",
+        "startupProbe": {"tcpSocket": {"port": 5004}, "periodSeconds": 1, "failureThreshold": 30}}));
+    let get = |path: &str| json!({"httpGet": {"path": path, "port": 5004}});
+    let asks = with("c", "exec sleep 1000000", json!({"postStart": get("/hello"), "preStop": get("/bye")}));
+    apply(world, "asks", json!({"volumes": volumes, "initContainers": [answers], "containers": [asks]}))?;
+    ready(world, "asks")?;
+    is(&written(&dir, "asked"), "/hello")?;
+    delete(world, &["asks"])?;
+    is(&written(&dir, "asked"), "/hello /bye")?;
     let web = json!({"postStart": {"httpGet": {"path": "/", "port": 5003, "host": "127.0.0.1"}}});
     apply(world, "fails", json!({"volumes": volumes, "containers": [with("c", idle, web)]}))?;
     has_event(world, "fails", "FailedPostStartHook", "PostStartHook failed")?;

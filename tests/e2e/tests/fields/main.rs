@@ -31,6 +31,7 @@ fn what_a_pod_mounts() {
         files::paths_in_volumes(world)?;
         files::paths_of_the_board(world)?;
         files::groups(world)?;
+        files::local(world)?;
         files::in_memory(world)?;
         files::blocks(world)?;
         files::large_pages(world, &pages)

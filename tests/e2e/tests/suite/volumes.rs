@@ -4,6 +4,7 @@
 
 use limpet_e2e::pods::{apply, container, delete, inside, is, merge, ready, sleeper};
 use limpet_e2e::{Result, World, until, wait};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -104,13 +105,39 @@ pub fn changes(world: &World) -> Result<()> {
     let look = "for v in created changed deleted; do for s in c s pc ps; do cat /$v-$s/a 2>/dev/null || printf -; done; \
                 printf ' '; done; cat /fixed";
     is(&inside(world, "later", look)?, "---- 1111 1111 1")?;
+    let watch = watched(world, "changed-c")?;
     kubectl.say("create configmap created --from-literal=a=2")?;
     kubectl.say("create secret generic created --from-literal=a=2")?;
     kubectl.say(r#"patch configmap changed -p {"data":{"a":"2"}}"#)?;
     kubectl.say(r#"patch secret changed -p {"stringData":{"a":"2"}}"#)?;
     kubectl.say("delete configmap,secret deleted")?;
     until("all changes", SOON, || is(&inside(world, "later", look)?, "2222 2222 ---- 1"))?;
+    swapped(&watch)?;
     delete(world, &["later"])
+}
+
+/// What programs do that read their configuration anew: they watch the directory, as the container sees it.
+fn watched(world: &World, volume: &str) -> Result<Inotify> {
+    let roots = world.named("sleep").into_iter().map(|p| std::path::PathBuf::from(format!("/proc/{}/root/{volume}", p.pid)));
+    let dir = roots.into_iter().find(|dir| dir.is_dir()).ok_or_else(|| format!("no container has /{volume}"))?;
+    let watch = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).map_err(|e| e.to_string())?;
+    watch.add_watch(&dir, AddWatchFlags::IN_ALL_EVENTS).map_err(|e| format!("{}: {e}", dir.display()))?;
+    Ok(watch)
+}
+
+/// One step, and all of it: `..data` leads to the new directory. The names that lead through it are left alone.
+fn swapped(watch: &Inotify) -> Result<()> {
+    let changes = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MODIFY;
+    let events = watch.read_events().map_err(|e| format!("nothing was seen: {e}"))?;
+    let seen: Vec<(String, AddWatchFlags)> = events
+        .into_iter()
+        .filter(|e| e.mask.intersects(changes))
+        .map(|e| (e.name.unwrap_or_default().to_string_lossy().into_owned(), e.mask))
+        .collect();
+    let is_move = |(name, mask): &&(String, AddWatchFlags)| name == "..data" && mask.contains(AddWatchFlags::IN_MOVED_TO);
+    let moved = seen.iter().filter(is_move).count();
+    wait::yes(moved == 1, || format!("..data was moved there {moved} times: {seen:?}"))?;
+    wait::yes(seen.iter().all(|(name, _)| name.starts_with("..")), || format!("files themselves were touched: {seen:?}"))
 }
 
 /// Fields and amounts as files and as variables, with the node's where a container says nothing; changes of labels and notes.
