@@ -271,26 +271,52 @@ fn block(world: &World, device: &str, file: &Path) -> Result<()> {
 }
 
 const PAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+/// Beside the slots' own locks.
+const PAGES_LOCK: &str = "/var/tmp/limpet-e2e/large-pages.lock";
 
-/// Four pages of 2 MiB more than before, while this lives.
+/// Four pages of 2 MiB more than before, while this lives. The machine has one number for all, so worlds take turns; it is
+/// written down, so that who comes after one that was killed puts it back.
 pub struct LargePages {
     before: Option<u64>,
+    lock: Option<std::fs::File>,
 }
 
 impl LargePages {
     pub fn reserve() -> LargePages {
+        if limpet_e2e::missing().is_some() {
+            return LargePages { before: None, lock: None };
+        }
+        let lock = LargePages::turn();
         let count = || std::fs::read_to_string(PAGES).ok()?.trim().parse::<u64>().ok();
-        let before = count().filter(|_| limpet_e2e::missing().is_none());
-        let wanted = before.map(|n| n + 4);
-        let done = wanted.is_some_and(|n| std::fs::write(PAGES, n.to_string()).is_ok() && count() >= Some(n));
-        LargePages { before: before.filter(|_| done) }
+        let left_by_another = std::fs::read_to_string(PAGES_LOCK).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let before = lock.as_ref().and_then(|_| left_by_another.or_else(count));
+        let pages = LargePages { before, lock };
+        let set = |n: u64| {
+            let noted = std::fs::write(PAGES_LOCK, (n - 4).to_string()).is_ok();
+            noted && std::fs::write(PAGES, n.to_string()).is_ok() && count() >= Some(n)
+        };
+        if before.is_some_and(|n| set(n + 4)) {
+            return pages;
+        }
+        // What was given of them goes back.
+        drop(pages);
+        LargePages { before: None, lock: None }
+    }
+
+    /// The lock is the file's, whoever has it open: it goes with the process.
+    fn turn() -> Option<std::fs::File> {
+        std::fs::create_dir_all(Path::new(PAGES_LOCK).parent()?).ok()?;
+        let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(PAGES_LOCK).ok()?;
+        file.lock().ok()?;
+        Some(file)
     }
 }
 
 impl Drop for LargePages {
     fn drop(&mut self) {
-        if let Some(before) = self.before {
-            let _ = std::fs::write(PAGES, before.to_string());
+        let (Some(before), Some(lock)) = (self.before, &self.lock) else { return };
+        if std::fs::write(PAGES, before.to_string()).is_ok() {
+            let _ = lock.set_len(0);
         }
     }
 }
