@@ -177,3 +177,42 @@ fn a_pod_as_a_whole_is_resized_only_where_its_board_can() {
     assert_eq!(pod["spec"]["resources"]["limits"]["memory"], "128Mi");
     assert_eq!(pod["metadata"]["generation"], 2);
 }
+
+#[test]
+fn the_cpu_of_a_guaranteed_pod_is_resized_only_where_its_board_can() {
+    let c = Cluster::start();
+    let pods = "/api/v1/namespaces/default/pods";
+    let some = |cpu: &str, memory: &str| {
+        let size = json!({"cpu": cpu, "memory": memory});
+        json!({"limits": size, "requests": size})
+    };
+    let pod = |name: &str, node: &str, resources: Value| {
+        let pod = json!({"metadata": {"name": name}, "spec": {"nodeName": node, "containers": [
+            {"name": "other", "image": "i", "resources": resources}, {"name": "c", "image": "i", "resources": resources}]}});
+        let (code, made) = c.json("POST", pods, pod);
+        assert_eq!(code, 201, "{made}");
+    };
+    for (name, features) in [("old", json!([])), ("new", json!(["GuaranteedQoSPodCPUResize"]))] {
+        assert_eq!(c.json("POST", "/api/v1/nodes", json!({"metadata": {"name": name}})).0, 201);
+        let status = json!({"status": {"declaredFeatures": features}}).to_string();
+        c.kubectl(&["patch", "node", name, "--subresource=status", "-p", &status]).ok();
+        pod(name, name, some("1", "64Mi"));
+    }
+    pod("lost", "gone", some("1", "64Mi"));
+    pod("burstable", "old", json!({"requests": {"cpu": "1"}}));
+    let resize = |name: &str, resources: Value| {
+        let patch = json!({"spec": {"containers": [{"name": "c", "resources": resources}]}}).to_string();
+        c.kubectl(&["patch", "pod", name, "--subresource=resize", "-p", &patch])
+    };
+    let told = resize("old", some("2", "64Mi")).fails();
+    let words = "pod update requires features GuaranteedQoSPodCPUResize which are not available on node \"old\"";
+    assert!(told.contains(words), "{told}");
+    let told = resize("lost", some("2", "64Mi")).fails();
+    assert!(told.contains("node \"gone\" not found"), "{told}");
+    // The same CPU in other words, memory alone, another class, a board that can.
+    resize("old", some("1000m", "128Mi")).ok();
+    resize("burstable", json!({"requests": {"cpu": "2"}})).ok();
+    resize("new", some("2", "64Mi")).ok();
+    let (_, pod) = c.get(&format!("{pods}/new"));
+    assert_eq!(pod["spec"]["containers"][1]["resources"]["requests"]["cpu"], "2");
+}
