@@ -16,6 +16,7 @@ use crate::{
     plugins::Plugins,
     probes::Prober,
     runtime::{self, Exited, Runtime, RuntimeError, spec::OtherRuntime},
+    views::{Operation, Took},
     volumes,
 };
 use limpet_agent_core::{
@@ -29,7 +30,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, watch};
 
@@ -70,6 +71,8 @@ struct Shared {
     devices: Devices,
     /// Something did not fit on the disk.
     disk_full: bool,
+    /// For `/metrics`.
+    took: Took,
 }
 
 impl Shared {
@@ -134,6 +137,15 @@ impl Hands {
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes how long something took, or looks at what was noted.
+    pub fn took<T>(&self, note: impl FnOnce(&mut Took) -> T) -> T {
+        note(&mut self.lock().took)
+    }
+
+    fn done(&self, operation: Operation, begun: Instant) {
+        self.took(|t| t.operation(operation, begun.elapsed()));
     }
 
     /// For work that is done elsewhere.
@@ -213,9 +225,12 @@ impl Hands {
             (shared.cidr.map(|c| c.gateway()), shared.host_ips.clone())
         };
         let spec = convert::sandbox(&plan, gateway, &device::host_file("/etc/resolv.conf"), self.pod_pids_limit);
-        let runtime = self.runtime.clone();
+        let hands = self.clone();
         self.spawn(async move {
-            match runtime.create_sandbox(&spec).await {
+            let begun = Instant::now();
+            let made = hands.runtime.create_sandbox(&spec).await;
+            hands.done(Operation::RunPodSandbox, begun);
+            match made {
                 Ok(info) => {
                     let ips = info.ip.map_or(host_ips, |ip| vec![ip.to_string()]);
                     Input::SandboxReady { uid, ips }
@@ -251,15 +266,20 @@ impl Hands {
                 hands.say(Input::ImagePulling { uid: uid.clone(), container: container.clone() });
             }
             let want = images::Want { image, policy, pull_secrets: secrets };
+            let pull = Instant::now();
             match hands.images.ensure(&want).await {
                 Ok(image) => {
                     hands.lock().layers.insert(image.id.clone(), image.layers.clone());
                     let asked = image.pulled || (policy == images::Policy::Always && !image.unverified);
+                    if asked {
+                        hands.done(Operation::PullImage, pull);
+                    }
                     let pulled_in_ms = asked.then(|| hands.clock.mono_ms().saturating_sub(begun));
                     Input::ImageReady { uid, container, image: image_facts(&image), pulled_in_ms }
                 }
                 Err(e) => {
                     log::warn!("pod {uid}: {e}");
+                    hands.done(Operation::PullImage, pull);
                     hands.lock().disk_full |= e.is_no_space();
                     Input::ImageFailed { uid, container, error: image_error(&e), message: e.to_string() }
                 }
@@ -308,7 +328,10 @@ impl Hands {
         };
         let hands = self.clone();
         self.spawn(async move {
-            let (stage, message) = match hands.try_start(&plan, &sources, qos, extras).await {
+            let begun = Instant::now();
+            let started = hands.try_start(&plan, &sources, qos, extras).await;
+            hands.done(Operation::StartContainer, begun);
+            let (stage, message) = match started {
                 Ok(user) => {
                     hands.say(Input::ContainerUser { at: at.clone(), user });
                     return Input::ContainerStarted(at);

@@ -10,12 +10,14 @@ use crate::{
     views::{ContainerSubject, LogFiles, Page, PodSubject, Subject, VolumeSubject, query},
 };
 use limpet_agent_core::{
-    api,
+    Input, api,
     plan::{self, container_id},
+    pods::ContainerRef,
     volumes::claimed,
 };
 use limpet_protocol::ItemKind;
 use serde_json::{Value, json};
+use std::{collections::BTreeMap, time::Duration};
 
 impl Agent {
     pub(super) fn node_get(&self, path: &str) -> Result<Target, String> {
@@ -130,6 +132,63 @@ impl Agent {
             began_ms: self.began_ms,
             pods: pods.collect(),
             counters: self.counters,
+            took: self.hands.took(|t| *t),
+            volumes: self.volume_counts(),
+            certificate_ms: crate::link::join::validity(&self.identity.borrow())
+                .map(|(_, end)| end as i64 - self.clock.wall_ms() as i64),
+        }
+    }
+
+    /// A claim is a directory of this board, whichever way its volume was written.
+    fn volume_counts(&self) -> BTreeMap<&'static str, (u32, u32)> {
+        let kind = |v: &api::Volume| match v {
+            api::Volume { empty_dir: Some(_), .. } => "kubernetes.io/empty-dir",
+            api::Volume { host_path: Some(_), .. } => "kubernetes.io/host-path",
+            api::Volume { config_map: Some(_), .. } => "kubernetes.io/configmap",
+            api::Volume { secret: Some(_), .. } => "kubernetes.io/secret",
+            api::Volume { downward_api: Some(_), .. } => "kubernetes.io/downward-api",
+            api::Volume { projected: Some(_), .. } => "kubernetes.io/projected",
+            api::Volume { image: Some(_), .. } => "kubernetes.io/image",
+            _ => "kubernetes.io/local-volume",
+        };
+        let mut all: BTreeMap<&'static str, (u32, u32)> = BTreeMap::new();
+        for pod in self.pods.pods() {
+            for volume in &pod.object.spec.volumes {
+                let (wanted, there) = all.entry(kind(volume)).or_default();
+                *wanted += 1;
+                // The sandbox is made after the volumes.
+                *there += u32::from(pod.sandbox_ready);
+            }
+        }
+        all
+    }
+
+    /// For `/metrics`.
+    pub(super) fn count(&mut self, input: &Input) {
+        let c = &mut self.counters;
+        let counter = match input {
+            Input::ContainerStarted(_) => &mut c.containers_started,
+            Input::ContainerFailed { .. } => &mut c.containers_failed,
+            Input::SandboxReady { .. } => &mut c.sandboxes_started,
+            Input::SandboxFailed { .. } => &mut c.sandboxes_failed,
+            Input::ImageReady { pulled_in_ms: Some(_), .. } => &mut c.images_pulled,
+            Input::ImageFailed { .. } => &mut c.images_failed,
+            Input::Evict { .. } => &mut c.evictions,
+            Input::Probed { ok: true, .. } => &mut c.probes_good,
+            Input::Probed { .. } => &mut c.probes_bad,
+            _ => return,
+        };
+        *counter += 1;
+    }
+
+    /// A container runs for the first time: with the last one of its pod, the pod has started.
+    pub(super) fn has_started(&self, at: &ContainerRef) {
+        let Some(pod) = self.pods.pods().find(|pod| *pod.uid == at.uid) else { return };
+        let names = || pod.object.spec.containers.iter().map(|c| c.name.as_str());
+        let first = |name: &str| self.pods.container(&at.uid, name).is_some_and(|c| c.attempt == Some(0));
+        if names().any(|name| *name == *at.container) && names().all(first) {
+            let took = Duration::from_millis(self.pods.seen_for_ms(&at.uid));
+            self.hands.took(|t| t.pod(took));
         }
     }
 }

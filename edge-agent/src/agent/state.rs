@@ -36,7 +36,7 @@ use limpet_protocol::{ItemKey, ItemKind, TokenAsk, Up, topic::Channel};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, watch};
 
@@ -83,6 +83,8 @@ pub struct Agent {
     names: dns::Shared,
     pub(super) renewal: super::renewal::State,
     pub(super) counters: Counters,
+    /// So long pods have taken in this round of the loop.
+    round: Duration,
     pub(super) samples: Arc<Samples>,
     pub(super) began_ms: u64,
     events_said: usize,
@@ -141,6 +143,7 @@ impl Agent {
             sign: crate::sign::Sign::new(&options.paths.run, options.config.led.as_deref()),
             renewal: super::renewal::State::default(),
             counters: Counters::default(),
+            round: Duration::ZERO,
             samples: Arc::default(),
             began_ms: clock.wall_ms(),
             events_said: 0,
@@ -323,29 +326,20 @@ impl Agent {
     }
 
     pub(super) fn pods_input(&mut self, input: Input) {
+        let begun = Instant::now();
         self.count(&input);
         if let Input::ImageReady { pulled_in_ms: Some(_), .. } = input {
             self.look_at_ms = self.look_at_ms.min(self.clock.mono_ms() + LOOK_AT_IMAGES_MS);
         }
-        self.pods.handle(self.clock.now(), self.sync.items(), input);
-    }
-
-    /// For `/metrics`.
-    fn count(&mut self, input: &Input) {
-        let c = &mut self.counters;
-        let counter = match input {
-            Input::ContainerStarted(_) => &mut c.containers_started,
-            Input::ContainerFailed { .. } => &mut c.containers_failed,
-            Input::SandboxReady { .. } => &mut c.sandboxes_started,
-            Input::SandboxFailed { .. } => &mut c.sandboxes_failed,
-            Input::ImageReady { pulled_in_ms: Some(_), .. } => &mut c.images_pulled,
-            Input::ImageFailed { .. } => &mut c.images_failed,
-            Input::Evict { .. } => &mut c.evictions,
-            Input::Probed { ok: true, .. } => &mut c.probes_good,
-            Input::Probed { .. } => &mut c.probes_bad,
-            _ => return,
+        let started = match &input {
+            Input::ContainerStarted(at) if at.attempt == 0 => Some(at.clone()),
+            _ => None,
         };
-        *counter += 1;
+        self.pods.handle(self.clock.now(), self.sync.items(), input);
+        if let Some(at) = started {
+            self.has_started(&at);
+        }
+        self.round += begun.elapsed();
     }
 
     fn wake_at(&self) -> u64 {
@@ -457,10 +451,16 @@ impl Agent {
             if let Some(output) = self.sync.poll() {
                 self.sync_output(output);
             } else if let Some(action) = self.pods.poll() {
+                let begun = Instant::now();
                 self.act(action);
+                self.round += begun.elapsed();
             } else {
                 break;
             }
+        }
+        let round = std::mem::take(&mut self.round);
+        if !round.is_zero() {
+            self.hands.took(|t| t.round(round));
         }
         self.send();
         self.compact_if_wanted();

@@ -11,11 +11,13 @@ mod resource;
 mod samples;
 mod summary;
 mod text;
+mod took;
 mod volumes;
 
 pub use files::LogFiles;
 pub use own::Counters;
 pub use samples::Samples;
+pub use took::{Operation, Took};
 pub use volumes::VolumeSubject;
 
 use crate::{
@@ -26,7 +28,7 @@ use crate::{
     logs,
     runtime::rt,
 };
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 /// The node and its pods at the time of the question.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +41,11 @@ pub struct Subject {
     pub began_ms: u64,
     pub pods: Vec<PodSubject>,
     pub counters: Counters,
+    pub took: Took,
+    /// By kubelet's names of their kinds: how many pods want, and how many are there.
+    pub volumes: BTreeMap<&'static str, (u32, u32)>,
+    /// Until the node's certificate ends.
+    pub certificate_ms: Option<i64>,
 }
 
 #[derive(Clone, Debug, Default)]

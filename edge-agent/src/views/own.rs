@@ -60,6 +60,8 @@ pub fn page(subject: &Subject, measured: &Measured) -> Vec<u8> {
         t.one(name, "counter", help, value);
     }
     runtime(&mut t, c);
+    subject.took.metrics(&mut t);
+    managers(&mut t, subject);
     t.family("limpet_node_link_bytes_total", "counter", "Bytes on the wire to the hub and registries, with TLS, TCP, IPv4.");
     for (direction, value) in [("sent", c.link_sent), ("received", c.link_received)] {
         t.sample("limpet_node_link_bytes_total", &[("direction", direction)], value);
@@ -87,6 +89,22 @@ fn runtime(t: &mut Text, c: &Counters) {
     all.iter().for_each(|(kind, good, bad)| t.sample(name, &[("operation_type", kind)], good + bad));
     t.family(errors, "counter", "[ALPHA] Cumulative number of runtime operation errors by operation type.");
     all.iter().for_each(|(kind, _, bad)| t.sample(errors, &[("operation_type", kind)], bad));
+}
+
+/// Volumes and the certificate, as kubelet's managers of them count.
+fn managers(t: &mut Text, subject: &Subject) {
+    let name = "volume_manager_total_volumes";
+    t.family(name, "gauge", "[ALPHA] Number of volumes in Volume Manager");
+    for (kind, (wanted, there)) in &subject.volumes {
+        for (state, count) in [("actual_state_of_world", there), ("desired_state_of_world", wanted)] {
+            t.sample(name, &[("plugin_name", kind), ("state", state)], count);
+        }
+    }
+    if let Some(left) = subject.certificate_ms {
+        let help = "[ALPHA] Gauge of the TTL (time-to-live) of the Kubelet's client certificate. The value is in seconds until \
+                    certificate expiry (negative if already expired).";
+        t.one("kubelet_certificate_manager_client_ttl_seconds", "gauge", help, left / 1000);
+    }
 }
 
 /// What the board can tell of itself; nothing where it cannot.

@@ -8,7 +8,7 @@ use std::fmt::Write;
 pub struct Text(String);
 
 impl Text {
-    /// Begins a family; `kind` is `counter` or `gauge`.
+    /// Begins a family; `kind` is `counter`, `gauge` or `histogram`.
     pub fn family(&mut self, name: &str, kind: &str, help: &str) {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }

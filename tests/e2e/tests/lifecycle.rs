@@ -363,6 +363,7 @@ fn figures(world: &World) -> Result<()> {
         let text = raw(page)?;
         wait::yes(text.contains(words), || format!("{page} has no {words}: {text}"))?;
     }
+    took(&raw("/metrics")?)?;
     let bad = kubectl.output(&["get", "--raw", "/api/v1/nodes/board-1/proxy/logs/%2e%2e/%2e%2e/etc/passwd"])?;
     wait::yes(bad.code != 0, || bad.stdout.clone())?;
     let top = kubectl.say("top pod busy --containers --no-headers")?;
@@ -374,6 +375,34 @@ fn figures(world: &World) -> Result<()> {
     let top = kubectl.say("top node --no-headers")?;
     wait::yes(top.starts_with("board-1 ") && top.contains('%'), || top.clone())?;
     kubectl.say("delete pod busy").map(|_| ())
+}
+
+/// What the usual dashboard of kubelets asks for besides: each operation once in its histogram, pods by the time of their start.
+fn took(page: &str) -> Result<()> {
+    let value = |sample: &str| -> Result<f64> {
+        let line = page.lines().find_map(|l| l.strip_prefix(sample)?.strip_prefix(' '));
+        line.and_then(|number| number.parse().ok()).ok_or_else(|| format!("no {sample} in {page}"))
+    };
+    let of = |name: &str, more: &str| {
+        value(&format!("kubelet_runtime_operations_{name}{{operation_type=\"start_container\"{more}}}"))
+    };
+    let (all, timed) = (of("total", "")?, of("duration_seconds_count", "")?);
+    let (sum, last) = (of("duration_seconds_sum", "")?, of("duration_seconds_bucket", ",le=\"+Inf\"")?);
+    wait::yes(all > 0.0 && all == timed && timed == last && sum > 0.0, || format!("{all} {timed} {last} {sum}"))?;
+    let below = |bound: &str| value(&format!("kubelet_pod_start_duration_seconds_bucket{{le=\"{bound}\"}}"));
+    let (hour, pods) = (below("3600")?, value("kubelet_pod_start_duration_seconds_count")?);
+    wait::yes(hour > 0.0 && hour == pods && pods <= all, || format!("{hour} of {pods} pods within an hour"))?;
+    let rounds = value("kubelet_pod_worker_duration_seconds_count{operation_type=\"sync\"}")?;
+    let volumes = |state: &str| {
+        let kind = "plugin_name=\"kubernetes.io/projected\"";
+        value(&format!("volume_manager_total_volumes{{{kind},state=\"{state}_state_of_world\"}}"))
+    };
+    let (wanted, there) = (volumes("desired")?, volumes("actual")?);
+    let left = value("kubelet_certificate_manager_client_ttl_seconds")?;
+    let year = 366.0 * 86_400.0;
+    wait::yes(rounds > pods && there > 0.0 && there <= wanted && left > 0.0 && left <= year, || {
+        format!("{rounds} rounds, {there} of {wanted} volumes, {left} seconds")
+    })
 }
 
 /// An autoscaler sees what its pods use.

@@ -114,6 +114,11 @@ impl PodManager {
         self.tokens.linked();
     }
 
+    /// Since when the node knows of a pod, by the monotonic clock.
+    pub fn seen_for_ms(&self, uid: &str) -> u64 {
+        self.pods.get(uid).map_or(0, |pod| self.now.mono_ms.saturating_sub(pod.since_ms))
+    }
+
     /// Records for the journal's compaction.
     pub fn snapshot(&self) -> impl Iterator<Item = PodMemory> {
         let early = self.memories.values().cloned();

@@ -75,7 +75,7 @@ pub(super) struct LivePod {
     pub initialized: bool,
     pub start_ms: u64,
     /// When this machine began, on the monotonic clock.
-    since_ms: u64,
+    pub(super) since_ms: u64,
     pub terminal: Option<Terminal>,
     /// The hub says that the pod has ended, and nothing is known of it here: there is nothing to report.
     pub hearsay: bool,
