@@ -13,7 +13,7 @@ use crate::{
     images::{self, ImageError as PullError},
     logs::{self, Begin, Logs},
     net::Cidr,
-    plugins::Plugins,
+    plugins::{Plugins, lister::Held},
     probes::Prober,
     runtime::{self, Exited, Runtime, RuntimeError, spec::OtherRuntime},
     views::{Operation, Took},
@@ -409,6 +409,18 @@ impl Hands {
     pub fn device_counts(&self) -> BTreeMap<String, (u64, u64)> {
         let own = self.lock().devices.capacity();
         self.plugins.counts().into_iter().chain(own.into_iter().map(|(name, count)| (name, (count, count)))).collect()
+    }
+
+    /// For whoever asks which devices a container has.
+    pub fn devices_of(&self, owner: &(String, String)) -> Vec<Held> {
+        let own = self.lock().devices.held_by(owner);
+        own.into_iter().chain(self.plugins.held_by(owner)).collect()
+    }
+
+    /// And which there are.
+    pub fn devices_there(&self) -> Vec<Held> {
+        let own = self.lock().devices.there();
+        own.into_iter().chain(self.plugins.healthy()).collect()
     }
 
     /// A container of the agent before this one, with the annotations of its record.

@@ -75,12 +75,17 @@ enum Unit {
 }
 
 impl Unit {
-    /// `/dev/gpiochip0` is `gpiochip0`, `vendor.com/npu=0` is `vendor-com-npu-0`: a DNS label with room for a number.
-    fn name(&self) -> String {
-        let text = match self {
+    /// As programs know it.
+    fn id(&self) -> String {
+        match self {
             Unit::Nodes(nodes) => nodes.first().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
             Unit::Cdi(name) => name.clone(),
-        };
+        }
+    }
+
+    /// `/dev/gpiochip0` is `gpiochip0`, `vendor.com/npu=0` is `vendor-com-npu-0`: a DNS label with room for a number.
+    fn name(&self) -> String {
+        let text = self.id();
         let text = text.strip_prefix("/dev/").unwrap_or(&text).to_ascii_lowercase();
         let plain = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' };
         let name: String = text.chars().map(plain).take(NAME_CHARS_MAX).collect();
@@ -281,6 +286,24 @@ impl Devices {
                 }
             }
         }
+    }
+
+    /// By resource, what a container has.
+    pub fn held_by(&self, owner: &Owner) -> BTreeMap<String, Vec<String>> {
+        let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for ((resource, unit), _) in self.taken.iter().filter(|(_, owners)| owners.contains(owner)) {
+            all.entry(resource.clone()).or_default().push(unit.id());
+        }
+        all
+    }
+
+    /// By resource, what is there to be given, whether somebody has it or not.
+    pub fn there(&self) -> BTreeMap<String, Vec<String>> {
+        let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for offer in self.offers.iter().filter(|o| !o.claims) {
+            all.entry(offer.resource.clone()).or_default().extend(units(offer).iter().map(Unit::id));
+        }
+        all
     }
 
     pub fn release(&mut self, pod_uid: &str) {

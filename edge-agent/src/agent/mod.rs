@@ -20,6 +20,7 @@ mod pages;
 mod pressure;
 mod released;
 mod renewal;
+mod resources;
 mod start;
 mod spare;
 mod state;

@@ -19,6 +19,7 @@ use crate::{
     journal::Journal,
     link::{Identity, Lanes, Link, METER, join},
     net::{Cidr, dns},
+    plugins::lister::Ask,
     runtime::{self, Exited},
     streams::Streams,
     views::{Counters, Samples},
@@ -82,6 +83,8 @@ pub struct Agent {
     cidr: Option<Cidr>,
     names: dns::Shared,
     pub(super) renewal: super::renewal::State,
+    /// Questions of programs on the board.
+    pub(super) asks: mpsc::Receiver<Ask>,
     pub(super) counters: Counters,
     /// So long pods have taken in this round of the loop.
     round: Duration,
@@ -142,6 +145,7 @@ impl Agent {
             spare: super::spare::Spare::default(),
             sign: crate::sign::Sign::new(&options.paths.run, options.config.led.as_deref()),
             renewal: super::renewal::State::default(),
+            asks: mpsc::channel(1).1,
             counters: Counters::default(),
             round: Duration::ZERO,
             samples: Arc::default(),
@@ -314,6 +318,7 @@ impl Agent {
                 },
                 Some(result) = renewed.recv() => self.renewed(result),
                 Some(message) = self.messaging.local.up.recv() => self.message_up(&message),
+                Some(ask) = self.asks.recv() => self.tell_of_devices(ask),
                 () = devices.notified() => self.look_soon(),
                 () = METER.news.notified() => self.look_at_link(),
                 Some(()) = manifests.recv() => self.read_manifests(),

@@ -12,7 +12,7 @@ mod serve;
 pub mod wire;
 
 pub use call::Call;
-pub use serve::{Answer, serve};
+pub use serve::{Answer, Answering, serve};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -20,10 +20,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// What may be sent before the other side gives more room (RFC 9113, 6.9.2), without the frame around it.
 pub const REQUEST_BYTES_MAX: usize = 60_000;
+/// Of a kind that has no name.
+pub const UNKNOWN: u8 = 2;
 /// Method or service that is not there.
 pub const UNIMPLEMENTED: u8 = 12;
 pub const INVALID_ARGUMENT: u8 = 3;
 const RESOURCE_EXHAUSTED: u8 = 8;
+pub const UNAVAILABLE: u8 = 14;
 
 /// TCP and Unix sockets by one piece of code.
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}

@@ -6,6 +6,7 @@
 use super::{MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX, RESOURCE_EXHAUSTED, Stream, UNIMPLEMENTED, frame, hpack, take_message};
 use std::collections::BTreeMap;
 use std::io::{Error, Result};
+use std::pin::Pin;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const STREAMS_MAX: usize = 8;
@@ -15,8 +16,11 @@ const FRAMES_MAX: usize = 10_000;
 /// The message, or a status with its words.
 pub type Answer = std::result::Result<Vec<u8>, (u8, String)>;
 
+/// What becomes an answer. The connection's next request waits for it.
+pub type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
 /// Until the other side goes.
-pub async fn serve(mut io: Stream, answer: &(dyn Fn(&str, &[u8]) -> Answer + Sync)) -> Result<()> {
+pub async fn serve(mut io: Stream, answer: &(dyn Fn(&str, &[u8]) -> Answering + Sync)) -> Result<()> {
     let mut preface = [0; frame::PREFACE.len()];
     io.read_exact(&mut preface).await?;
     if preface != *frame::PREFACE {
@@ -58,7 +62,7 @@ pub async fn serve(mut io: Stream, answer: &(dyn Fn(&str, &[u8]) -> Answer + Syn
             && let Some((path, mut body)) = open.remove(&got.stream)
         {
             let done = match take_message(&mut body) {
-                Ok(Some(message)) => answer(&path, &message).and_then(short),
+                Ok(Some(message)) => answer(&path, &message).await.and_then(short),
                 Ok(None) => Err((UNIMPLEMENTED, "a request without a message".into())),
                 Err(why) => Err((UNIMPLEMENTED, why)),
             };

@@ -3,14 +3,15 @@
 use super::*;
 use tokio::io::AsyncWriteExt;
 
-fn words(path: &str, message: &[u8]) -> Answer {
-    match path {
+fn words(path: &str, message: &[u8]) -> Answering {
+    let answer = match path {
         "/echo" => Ok(message.to_vec()),
         "/long" => Ok(vec![7; REQUEST_BYTES_MAX]),
         "/longer" => Ok(vec![7; REQUEST_BYTES_MAX + 1]),
         "/no" => Err((INVALID_ARGUMENT, "100 % wrong: \"ü\"".into())),
         _ => Err((UNIMPLEMENTED, format!("there is no {path}"))),
-    }
+    };
+    Box::pin(std::future::ready(answer))
 }
 
 async fn call(path: &str, message: &[u8]) -> Result<Option<Vec<u8>>, String> {

@@ -5,6 +5,7 @@
 //! Never: one device to two containers; a container without the devices that it asked for.
 //! Source: kubernetes.io/docs/concepts/extend-kubernetes/compute-storage-net/device-plugins.
 
+pub mod lister;
 mod messages;
 mod socket;
 mod table;
@@ -79,6 +80,16 @@ impl Plugins {
     /// All devices and the healthy ones, by resource.
     pub fn counts(&self) -> BTreeMap<String, (u64, u64)> {
         self.table().counts()
+    }
+
+    /// What a container has.
+    pub fn held_by(&self, owner: &Owner) -> Vec<lister::Held> {
+        self.table().held_by(owner)
+    }
+
+    /// What there is to be had, given away or not.
+    pub fn healthy(&self) -> Vec<lister::Held> {
+        self.table().healthy()
     }
 
     /// Whether this resource is, or was once, a plugin's.

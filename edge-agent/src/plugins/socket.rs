@@ -6,11 +6,12 @@
 //! Never: the place of another kubelet that answers there; a socket outside of the directory.
 
 use super::{ANSWER_TIMEOUT, Plugins, messages, table::Plugin};
-use crate::grpc::{self, Answer, INVALID_ARGUMENT, UNIMPLEMENTED};
+use crate::grpc::{self, Answer, Answering, INVALID_ARGUMENT, UNIMPLEMENTED};
 use std::{
     io,
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -21,19 +22,26 @@ use tokio::{
 
 const SOCKET: &str = "kubelet.sock";
 const VERSION: &str = "v1beta1";
-/// Plugins that register at one moment.
+/// Plugins that register at one moment, and others that ask.
 const GUESTS_MAX: usize = 16;
-/// Nobody needs longer to register.
+/// Nobody needs longer to register; who asks again and again connects again.
 const VISIT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(500);
 /// A plugin that is updated comes back within this time; then its devices are counted no more (kubelet's grace period).
 const GRACE: Duration = Duration::from_secs(300);
 
 pub fn open(plugins: Plugins, dir: &Path) -> Result<(), String> {
+    let listener = bind(dir).map_err(|why| format!("device plugins: {why}"))?;
+    listen(listener, move |path, message| Box::pin(std::future::ready(plugins.answer(path, message))));
+    Ok(())
+}
+
+/// A socket of a kubelet's, which root alone may talk to: what a plugin says is mounted into containers.
+pub fn bind(dir: &Path) -> Result<UnixListener, String> {
     let place = dir.join(SOCKET);
-    let wrong = |e: io::Error| format!("device plugins: {}: {e}", dir.display());
+    let wrong = |e: io::Error| format!("{}: {e}", dir.display());
     if std::os::unix::net::UnixStream::connect(&place).is_ok() {
-        return Err(format!("device plugins: a kubelet answers at {} already; none register here", place.display()));
+        return Err(format!("a kubelet answers at {} already; this agent does not", place.display()));
     }
     std::fs::create_dir_all(dir).map_err(wrong)?;
     for entry in std::fs::read_dir(dir).map_err(wrong)?.flatten() {
@@ -42,29 +50,30 @@ pub fn open(plugins: Plugins, dir: &Path) -> Result<(), String> {
         }
     }
     let listener = UnixListener::bind(&place).map_err(wrong)?;
-    // A plugin is root's: what it says is mounted into containers.
     std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o600)).map_err(wrong)?;
-    tokio::spawn(listen(listener, plugins));
-    Ok(())
+    Ok(listener)
 }
 
-async fn listen(listener: UnixListener, plugins: Plugins) {
-    let mut guests = JoinSet::new();
-    loop {
-        tokio::select! {
-            Ok((stream, _)) = listener.accept(), if guests.len() < GUESTS_MAX => {
-                let plugins = plugins.clone();
-                guests.spawn(async move {
-                    let answer = |path: &str, message: &[u8]| plugins.answer(path, message);
-                    // It ends when the plugin hangs up, with nothing to tell.
-                    let _ = timeout(VISIT, grpc::serve(Box::new(stream), &answer)).await;
-                });
+/// Answers whoever comes, for as long as the agent lives.
+pub fn listen(listener: UnixListener, answer: impl Fn(&str, &[u8]) -> Answering + Send + Sync + 'static) {
+    let answer = Arc::new(answer);
+    tokio::spawn(async move {
+        let mut guests = JoinSet::new();
+        loop {
+            tokio::select! {
+                Ok((stream, _)) = listener.accept(), if guests.len() < GUESTS_MAX => {
+                    let answer = answer.clone();
+                    guests.spawn(async move {
+                        // It ends when the guest hangs up, with nothing to tell.
+                        let _ = timeout(VISIT, grpc::serve(Box::new(stream), &*answer)).await;
+                    });
+                }
+                Some(_) = guests.join_next() => {}
+                // Too many files are open, mostly.
+                else => sleep(PAUSE).await,
             }
-            Some(_) = guests.join_next() => {}
-            // Too many files are open, mostly.
-            else => sleep(PAUSE).await,
         }
-    }
+    });
 }
 
 impl Plugins {

@@ -2,6 +2,7 @@
 //!
 //! In: registrations, lists, wishes. Out: choices and counts. Never: I/O; a device to two containers.
 
+use super::lister::Held;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -126,6 +127,21 @@ impl Table {
     pub fn counts(&self) -> BTreeMap<String, (u64, u64)> {
         let count = |r: &Resource| (r.devices.len() as u64, r.devices.values().filter(|healthy| **healthy).count() as u64);
         self.resources.iter().map(|(name, r)| (name.clone(), count(r))).collect()
+    }
+
+    /// By resource, what a container has.
+    pub fn held_by(&self, owner: &Owner) -> Vec<Held> {
+        self.ids(|r| r.taken.iter().filter(|(_, who)| *who == owner).map(|(id, _)| id.clone()).collect())
+    }
+
+    /// By resource, what can be given, whether somebody has it or not.
+    pub fn healthy(&self) -> Vec<Held> {
+        self.ids(|r| r.devices.iter().filter(|(_, healthy)| **healthy).map(|(id, _)| id.clone()).collect())
+    }
+
+    fn ids(&self, of: impl Fn(&Resource) -> Vec<String>) -> Vec<Held> {
+        let all = self.resources.iter().map(|(name, r)| (name.clone(), of(r)));
+        all.filter(|(_, ids)| !ids.is_empty()).collect()
     }
 
     pub fn names(&self) -> Vec<&String> {

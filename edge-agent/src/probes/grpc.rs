@@ -49,14 +49,15 @@ mod tests {
     use super::*;
     use crate::grpc;
 
-    fn answer(path: &str, message: &[u8]) -> grpc::Answer {
-        match (path, message) {
+    fn answer(path: &str, message: &[u8]) -> grpc::Answering {
+        let answer = match (path, message) {
             ("/grpc.health.v1.Health/Check", b"\x0a\x03svc") => Ok(vec![0x08, 1]),
             (_, b"\x0a\x04sick") => Ok(vec![0x08, 2]),
             (_, b"\x0a\x06broken") => Ok(vec![0xff]),
             (_, b"") => Ok(Vec::new()),
             _ => Err((5, "unknown service".into())),
-        }
+        };
+        Box::pin(std::future::ready(answer))
     }
 
     #[tokio::test]

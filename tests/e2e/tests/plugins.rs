@@ -1,7 +1,8 @@
 //! Device plugins of Kubernetes on a real board: a plugin on gRPC of another make, pods that ask for its devices.
 //!
 //! In: `plugins/dongles.py` with grpcio. Out: the node's counts, containers with their devices, and the plugin's own notes of
-//! what it was asked; through its death, its return, the agent's death and a power cut.
+//! what it was asked; through its death, its return, the agent's death and a power cut. Who has which is told at the node's other
+//! socket (`plugins/lister.py`).
 
 use limpet_e2e::binaries::target_dir;
 use limpet_e2e::process::{Daemon, which};
@@ -93,6 +94,20 @@ fn has(world: &World, name: &str, line: &str, want: &str) -> Result<()> {
     wait::yes(got.trim() == want, || format!("{name}: {line}: {got:?} instead of {want:?}"))
 }
 
+/// What a program on the board hears of devices.
+fn told(world: &World, words: &[&str]) -> Result<Vec<String>> {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plugins/lister.py");
+    let mut python = std::process::Command::new("python3");
+    python.arg(program).arg(world.slot.dir().join("pod-resources/kubelet.sock")).args(words);
+    let said = limpet_e2e::process::run(python.env("PYTHONPATH", target_dir().join("tools/grpc")))?.ok("lister.py")?;
+    Ok(said.lines().map(String::from).collect())
+}
+
+fn is_told(world: &World, words: &[&str], want: &[&str]) -> Result<()> {
+    let told = told(world, words)?;
+    wait::yes(told == want, || format!("{words:?}: {told:?} instead of {want:?}"))
+}
+
 fn waits(world: &World, name: &str, words: &str) -> Result<()> {
     until(words, SOON, || {
         let status = world.kubectl.json(&format!("get pod {name}"))?["status"].take();
@@ -110,7 +125,9 @@ fn plugins_of_kubernetes() {
     test(0, &json!({}), |world| {
         let dir = world.slot.dir().join(PLACE);
         let cdi = world.slot.dir().join("cdi");
-        let settings = json!({"devicePluginDir": dir, "cdiDirs": [cdi]});
+        let own = json!([{"resource": "board.example/zero", "nodes": ["/dev/zero"]},
+            {"resource": "board.example/fuse", "nodes": ["/dev/fus?"], "claims": true}]);
+        let settings = json!({"devicePluginDir": dir, "cdiDirs": [cdi], "devices": own});
         let address = limpet_e2e::net::board(&world.slot, 1)?;
         world.agents.push(limpet_e2e::Agent::new(&world.slot, world.binaries.agent.clone(), 1, address, settings)?);
         world.join()?;
@@ -123,8 +140,26 @@ fn plugins_of_kubernetes() {
         deaths(world, &mut plugin)?;
         plugin.kill();
         world.kubectl.say("delete pods --all")?;
-        choosers(world, &dir, &cdi)
+        choosers(world, &dir, &cdi)?;
+        devices_of_the_board(world)
     });
+}
+
+/// Devices that the board's own configuration offers, by number and by claim, are told of as plugins' are.
+fn devices_of_the_board(world: &World) -> Result<()> {
+    let class = json!({"apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": {"name": "fuse"},
+        "spec": {"selectors": [{"cel": {"expression": "device.driver == 'devices.limpet.dev'"}}]}});
+    let claim = json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"name": "mine"},
+        "spec": {"devices": {"requests": [{"name": "one", "exactly": {"deviceClassName": "fuse"}}]}}});
+    world.kubectl.apply(&class.to_string())?;
+    world.kubectl.apply(&claim.to_string())?;
+    let mut object: Value = serde_json::from_str(&pod("six", 0, false)).map_err(|e| e.to_string())?;
+    object["spec"]["resourceClaims"] = json!([{"name": "dev", "resourceClaimName": "mine"}]);
+    object["spec"]["containers"][0]["resources"] = json!({"limits": {"board.example/zero": 1}, "claims": [{"name": "dev"}]});
+    world.kubectl.apply(&object.to_string())?;
+    running(world, "six")?;
+    let line = "default/six/main board.example/zero=/dev/zero mine:devices.limpet.dev/board-1/fuse";
+    is_told(world, &["Get", "six", "default"], &[line])
 }
 
 fn refusals(plugin: &Plugin) -> Result<()> {
@@ -158,6 +193,15 @@ fn pods_get_devices(world: &World, plugin: &Plugin) -> Result<()> {
     waits(world, "three", "Insufficient vendor.example/dongle")?;
     plugin.was_asked("allocate a")?;
     plugin.was_asked("allocate b")?;
+    // The init container is over: what it had is not its own any more.
+    let pods = [format!("default/one/main {DONGLE}=a"), format!("default/two/main {DONGLE}=b")];
+    let mut all = told(world, &["List"])?;
+    all.sort();
+    wait::yes(all == pods, || format!("{all:?}"))?;
+    is_told(world, &["Get", "two", "default"], &[&pods[1]])?;
+    is_told(world, &["Get", "two", "elsewhere"], &["UNKNOWN pod two in namespace elsewhere not found"])?;
+    is_told(world, &["GetAllocatableResources"], &["board.example/zero=/dev/zero", &format!("{DONGLE}=a,b")])?;
+    is_told(world, &["Nothing"], &["UNIMPLEMENTED unknown method /v1.PodResourcesLister/Nothing"])?;
     // A container that is started again has the same one.
     world.kubectl.say("exec two -- touch /tmp/end")?;
     until("the restart", SOON, || {
@@ -202,6 +246,7 @@ fn deaths(world: &mut World, plugin: &mut Plugin) -> Result<()> {
     })?;
     counted(world, DONGLE, "3", "3")?;
     wait::yes(shells(world) == before, || "containers ended with the agent".to_string())?;
+    is_told(world, &["Get", "two", "default"], &[&format!("default/two/main {DONGLE}=b")])?;
     // Adopted containers still have theirs: the one that is free is the one that was given back.
     world.kubectl.say("delete pod two")?;
     world.kubectl.apply(&pod("four", 1, false))?;
@@ -239,6 +284,7 @@ fn choosers(world: &World, dir: &Path, cdi: &Path) -> Result<()> {
     running(world, "five")?;
     has(world, "five", "echo $DONGLES $KIT", "z,y 1")?;
     has(world, "five", "echo x > /dev/kit && echo written", "written")?;
+    is_told(world, &["Get", "five", "default"], &[&format!("default/five/main {resource}=y,z")])?;
     plugin.was_asked("preferred 2 of x y z with ")?;
     plugin.was_asked("allocate z y")?;
     plugin.was_asked("prestart z y")

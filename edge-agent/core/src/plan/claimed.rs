@@ -23,36 +23,59 @@ struct Claim {
     results: Vec<Allocated>,
 }
 
-#[derive(Clone, Deserialize)]
+/// A device that a claim was given.
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 #[derive(Default)]
-struct Allocated {
+pub struct Allocated {
     /// `request`, or `request/alternative`.
     request: String,
-    driver: String,
-    pool: String,
-    device: String,
+    pub driver: String,
+    pub pool: String,
+    pub device: String,
 }
 
 /// Names of devices as the node offers them, each once. The error is kubelet's.
 pub fn devices(context: &Context<'_>, items: &Items, container: &Container) -> Result<Vec<String>, String> {
-    let pod = context.pod;
     let mut devices = Vec::new();
-    let mut take = |claim: &str, request: Option<&str>| -> Result<(), String> {
+    each(context.pod, items, container, &mut |_, result| {
+        if result.driver != DRIVER || result.pool != context.host.node_name {
+            let driver = &result.driver;
+            return Err(format!(
+                "failed to prepare dynamic resources: DRA driver {driver} is not registered on this node, which has \
+                 {DRIVER} only"
+            ));
+        }
+        if !devices.contains(&result.device) {
+            devices.push(result.device);
+        }
+        Ok(())
+    })?;
+    Ok(devices)
+}
+
+/// With the claim's name, what a container has by claims; nothing where that is not known.
+pub fn claimed(pod: &Pod, items: &Items, container: &Container) -> Vec<(String, Allocated)> {
+    let mut all = Vec::new();
+    let known = each(pod, items, container, &mut |claim, result| {
+        all.push((claim.to_string(), result));
+        Ok(())
+    });
+    known.map_or_else(|_| Vec::new(), |()| all)
+}
+
+/// What claims say that the container names, in its order.
+fn each(
+    pod: &Pod,
+    items: &Items,
+    container: &Container,
+    take: &mut dyn FnMut(&str, Allocated) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut of_claim = |claim: &str, request: Option<&str>| -> Result<(), String> {
         for result in results(items, pod, claim)? {
             let asked = |r: &str| r == result.request || result.request.split('/').next() == Some(r);
-            if request.is_some_and(|r| !asked(r)) {
-                continue;
-            }
-            if result.driver != DRIVER || result.pool != context.host.node_name {
-                let driver = &result.driver;
-                return Err(format!(
-                    "failed to prepare dynamic resources: DRA driver {driver} is not registered on this node, which has \
-                     {DRIVER} only"
-                ));
-            }
-            if !devices.contains(&result.device) {
-                devices.push(result.device);
+            if request.is_none_or(asked) {
+                take(claim, result)?;
             }
         }
         Ok(())
@@ -61,13 +84,13 @@ pub fn devices(context: &Context<'_>, items: &Items, container: &Container) -> R
         let name = claim_name(pod, &wanted.name).ok_or_else(|| {
             format!("failed to prepare dynamic resources: the pod has no resource claim \"{}\"", wanted.name)
         })?;
-        take(&name, wanted.request.as_deref().filter(|r| !r.is_empty()))?;
+        of_claim(&name, wanted.request.as_deref().filter(|r| !r.is_empty()))?;
     }
     let extended = &pod.status.extended_resource_claim_status;
     for mapping in extended.request_mappings.iter().filter(|m| m.container_name == container.name) {
-        take(&extended.resource_claim_name, Some(&mapping.request_name))?;
+        of_claim(&extended.resource_claim_name, Some(&mapping.request_name))?;
     }
-    Ok(devices)
+    Ok(())
 }
 
 fn claim_name(pod: &Pod, own: &str) -> Option<String> {

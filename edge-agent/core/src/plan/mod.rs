@@ -15,6 +15,7 @@ mod resources;
 mod security;
 pub mod sysctls;
 
+pub use claimed::claimed;
 pub use env_files::{ENV_FILE_BYTES_MAX, EnvFiles, NO_ENV_FILES, wanted as env_files_wanted};
 pub use etc::{DnsPlan, etc_hosts, resolv_conf};
 pub use fields::{Context, field_value, resource_value};
