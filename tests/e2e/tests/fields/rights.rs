@@ -162,10 +162,20 @@ pub fn shares(world: &World) -> Result<()> {
 /// What this node cannot do: it says so, and runs the pod where it can be run without.
 pub fn refusals(world: &World) -> Result<()> {
     let linux = context(json!({"seLinuxOptions": {"level": "s0:c1,c2"}}));
-    sleeper(world, "labels", linux, json!({"securityContext": {"windowsOptions": {"runAsUserName": "x"}}}))?;
+    let whole = json!({"windowsOptions": {"runAsUserName": "x"}, "seLinuxChangePolicy": "Recursive"});
+    sleeper(world, "labels", linux, json!({"securityContext": whole}))?;
     ready(world, "labels")?;
+    has_event(world, "labels", "FieldWithoutEffect", "securityContext.seLinuxChangePolicy has no effect")?;
     has_event(world, "labels", "FieldWithoutEffect", "securityContext.seLinuxOptions has no effect")?;
     has_event(world, "labels", "FieldWithoutEffect", "securityContext.windowsOptions has no effect")?;
+    // What has no place in a container that looks into others, and what nobody here would do.
+    let mut pod = world.kubectl.json("get pod labels")?;
+    pod["spec"]["ephemeralContainers"] = json!([container("e", "true", json!({"ports": [{"containerPort": 80}]}))]);
+    let path = "/api/v1/namespaces/default/pods/labels/ephemeralcontainers";
+    let told = world.kubectl.with_input(&["replace", "--raw", path, "-f", "-"], &pod.to_string())?;
+    has(&told.stderr, &["spec.ephemeralContainers[0].ports: Forbidden: cannot be set for an Ephemeral Container"])?;
+    let group = json!({"containers": [container("c", "true", json!({}))], "schedulingGroup": {"podGroupName": "g"}});
+    refused(world, &manifest("grouped", group), "spec.schedulingGroup: Forbidden: pods are placed one by one here")?;
     sleeper(world, "windows", json!({}), json!({"os": {"name": "windows"}}))?;
     rejected(world, "windows", "PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")?;
     sleeper(world, "gated", json!({}), json!({"schedulingGates": [{"name": "example.com/wait"}]}))?;
