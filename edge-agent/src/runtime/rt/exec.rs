@@ -70,7 +70,7 @@ fn exec_in(run_dir: &Path, dir: &Path, exec: &ExecSpec, fds: Vec<OwnedFd>) -> Re
         errors: Rc::new(writer),
         // libcontainer starts an exec by itself: it goes into the group on its own feet.
         doors: if let group::Way::Late(late) = &way { Some(late.doors.clone()) } else { None },
-        home: Rc::default(),
+        uid: exec.user.as_ref().unwrap_or(&record.spec.user).uid,
         guarded: false,
         users,
         tty: exec.tty,

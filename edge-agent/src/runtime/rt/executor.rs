@@ -6,10 +6,9 @@
 
 use super::super::seccomp::Filter;
 use super::super::sys;
-use super::caps;
+use super::{caps, home};
 use crate::device::cgroups::enter;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::ffi::{CString, OsStr};
@@ -32,7 +31,8 @@ pub struct Program {
     pub errors: Rc<OwnedFd>,
     /// The group's files when the program's process is not in it yet. They were opened by root, which is what counts.
     pub doors: Option<Rc<Vec<File>>>,
-    pub home: Rc<RefCell<Option<String>>>,
+    /// As the container counts.
+    pub uid: u32,
     /// The first program of a container: its mounts are looked at once more.
     pub guarded: bool,
     /// An exec in a pod with users of its own: libcontainer joins every namespace but that of users.
@@ -84,7 +84,9 @@ impl Program {
         };
         let args = words(&self.args).map_err(text("exec"))?;
         let mut env = words(&last_of_each(&self.env)).map_err(text("exec"))?;
-        if let Some(home) = self.home.borrow().as_ref().filter(|_| !self.env.iter().any(|e| e.starts_with("HOME="))) {
+        if !self.env.iter().any(|pair| pair.starts_with("HOME="))
+            && let Some(home) = home::of(self.uid)
+        {
             env.push(sys::c_str(OsStr::new(&format!("HOME={home}"))).map_err(text("exec"))?);
         }
         if let Some(users) = &self.users {
@@ -146,9 +148,8 @@ impl Executor for Program {
         }
     }
 
-    fn setup_envs(&self, envs: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
-        // The environment is handed to execve as given; only HOME of the container's passwd is new here.
-        *self.home.borrow_mut() = envs.get("HOME").cloned();
+    fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
+        // The environment is handed to execve as given; only a home is new there.
         Ok(())
     }
 

@@ -13,6 +13,7 @@ pub mod external;
 mod furnish;
 mod group;
 mod guard;
+mod home;
 mod init;
 pub(super) mod oci;
 mod owner;

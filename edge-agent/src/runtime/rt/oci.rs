@@ -5,7 +5,7 @@
 
 use super::super::record::Record;
 use super::super::spec::{ContainerSpec, ExecSpec, Mount, Propagation, SandboxSpec, User};
-use super::{caps, executor, furnish, sandbox};
+use super::{caps, executor, furnish, home, sandbox};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -98,10 +98,13 @@ fn process(process: &Process<'_>) -> Value {
     // The primary group is a supplementary one too, so that dropping it takes nothing away (CVE-2022-2989).
     let mut groups = vec![process.user.gid];
     groups.extend(process.user.groups.iter().filter(|gid| **gid != process.user.gid));
+    // Our own executor finds the home itself.
+    let home = (process.borrows && home::is_missing(process.env)).then_some(home::NONE);
+    let env: Vec<&str> = process.env.iter().map(String::as_str).chain(home).collect();
     let mut value = json!({
         "terminal": process.tty,
         "args": process.args,
-        "env": process.env,
+        "env": env,
         "cwd": if process.cwd.is_empty() { "/" } else { process.cwd },
         "user": { "uid": process.user.uid, "gid": process.user.gid, "additionalGids": groups },
         "capabilities": { "bounding": names, "effective": names, "permitted": names },

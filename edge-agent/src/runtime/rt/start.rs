@@ -214,7 +214,7 @@ fn run(
         filter: filter(spec, final_caps, run_dir)?,
         errors: Rc::new(writer),
         doors: None,
-        home: Rc::default(),
+        uid: spec.user.uid,
         guarded: true,
         users: None,
         tty: spec.tty,

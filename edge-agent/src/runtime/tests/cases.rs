@@ -78,12 +78,12 @@ pub async fn exec(mut world: World) {
     assert_eq!(exec.exit.await.unwrap(), 0);
     let as_user = ExecSpec {
         container_id: "main".into(),
-        args: vec!["id".into(), "-u".into()],
+        args: ["sh", "-c", "id -u; echo $HOME"].map(String::from).into(),
         user: Some(User { uid: 1000, gid: 1000, groups: vec![] }),
         ..ExecSpec::default()
     };
     let exec = world.runtime.exec(&as_user).await.unwrap();
-    assert_eq!(read_all(exec.streams.stdout.unwrap()).await, "1000\n");
+    assert_eq!(read_all(exec.streams.stdout.unwrap()).await, "1000\n/home\n");
     let missing = ExecSpec { container_id: "main".into(), args: vec!["nope".into()], ..ExecSpec::default() };
     let err = world.runtime.exec(&missing).await.unwrap_err();
     assert!(err.to_string().contains("exec: \"nope\": executable file not found in $PATH"), "{err}");
@@ -94,6 +94,29 @@ pub async fn exec(mut world: World) {
     world.runtime.kill("main").unwrap();
     world.ended("main").await;
     assert!(matches!(world.runtime.exec(&missing).await, Err(RuntimeError::NotFound(_))));
+}
+
+/// Whose home it is, the image says, in one file alone: who reads a pipe waits for its writer.
+pub async fn homes(mut world: World) {
+    world.pod("pod-h").await;
+    let mut spec = world.container("pod-h", "named", "echo home=$HOME");
+    spec.user = User { uid: 1000, gid: 1000, groups: vec![] };
+    assert_eq!(world.output(&spec).await, "home=/home\n");
+    spec.id = "own".into();
+    spec.env.push("HOME=/data".into());
+    assert_eq!(world.output(&spec).await, "home=/data\n");
+    let mut spec = world.container("pod-h", "nobody", "echo home=$HOME");
+    spec.user.uid = 4711;
+    assert_eq!(world.output(&spec).await, "home=\n");
+    let etc = world.layers[0].join("etc");
+    for name in ["passwd", "nsswitch.conf"] {
+        let _ = std::fs::remove_file(etc.join(name));
+        nix::unistd::mkfifo(&etc.join(name), nix::sys::stat::Mode::from_bits_truncate(0o644)).unwrap();
+    }
+    let spec = world.container("pod-h", "pipes", "echo home=$HOME; exec sleep 1000");
+    let started = world.runtime.start_container(&spec).await.unwrap();
+    read_until(&sys::watch(started.streams.stdout.unwrap()).unwrap(), "home=\n").await;
+    assert_eq!(world.exec("pipes", &["sh", "-c", "echo home=$HOME"]).await, ("home=\n".into(), 0));
 }
 
 pub async fn terminal(mut world: World) {

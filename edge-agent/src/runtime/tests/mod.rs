@@ -40,6 +40,7 @@ worlds! {
     a_container_writes_and_ends => cases::writes_and_ends,
     two_containers_share_their_pod => cases::share_the_pod,
     exec_joins_and_reports => cases::exec,
+    a_home_is_what_the_image_says => cases::homes,
     a_terminal_has_a_size => cases::terminal,
     stop_signals_arrive => cases::stop,
     memory_limits_kill_and_are_told => cases::out_of_memory,
