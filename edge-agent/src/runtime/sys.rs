@@ -160,6 +160,12 @@ pub fn capabilities() -> Result<(u64, u64)> {
     Ok((set(0), set(1)))
 }
 
+/// Whether a capability's number means something to this kernel.
+pub fn knows_capability(number: u32) -> bool {
+    // SAFETY: plain numbers.
+    unsafe { libc::prctl(libc::PR_CAPBSET_READ, number as libc::c_ulong, 0, 0, 0) >= 0 }
+}
+
 /// Every capability set at once; bounding is separate.
 pub fn set_capabilities(caps: u64) -> Result<()> {
     let header = [CAPABILITY_VERSION_3, 0];

@@ -6,6 +6,7 @@
 //! Never: trusts a path alone; what counts is where mounts ended up.
 
 use super::oci::{MASKED, READ_ONLY};
+use std::io::Read;
 use std::path::Path;
 
 /// Files that lxcfs and its like put there; they say how large a container is, and the runtime writes none of them.
@@ -22,9 +23,14 @@ pub fn check_destination(destination: &Path) -> Result<(), String> {
     }
 }
 
+/// What most tables fit in. The kernel gives up to a page at once, if that much is asked for.
+const TABLE_BYTES: usize = 16 * 1024;
+
 /// Inside the container, when all its mounts are there.
 pub fn check_mounts() -> Result<(), String> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").map_err(|err| format!("look at the mounts: {err}"))?;
+    let told = |err: std::io::Error| format!("look at the mounts: {err}");
+    let mut table = String::with_capacity(TABLE_BYTES);
+    std::fs::File::open("/proc/self/mountinfo").and_then(|mut file| file.read_to_string(&mut table)).map_err(told)?;
     check_table(&table)
 }
 
