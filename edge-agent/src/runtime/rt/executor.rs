@@ -84,10 +84,8 @@ impl Program {
         };
         let args = words(&self.args).map_err(text("exec"))?;
         let mut env = words(&last_of_each(&self.env)).map_err(text("exec"))?;
-        if !self.env.iter().any(|pair| pair.starts_with("HOME="))
-            && let Some(home) = home::of(self.uid)
-        {
-            env.push(sys::c_str(OsStr::new(&format!("HOME={home}"))).map_err(text("exec"))?);
+        if !self.env.iter().any(|pair| pair.starts_with("HOME=")) {
+            env.push(sys::c_str(OsStr::new(&format!("HOME={}", home::of(self.uid)))).map_err(text("exec"))?);
         }
         if let Some(users) = &self.users {
             if self.tty {

@@ -1,14 +1,16 @@
 //! The home directory of the user that a program runs as.
 //!
 //! In: a number, from inside the container. Out: what the image's /etc/passwd says. libcontainer would ask the C library, which
-//! reads more files of the image and, in a program with glibc, loads the libraries that those name, with the capabilities of the setup.
-//! Never: waits for an image's file (a pipe), reads it without end, or fails: who has no home there has none.
+//! reads more files of the image and, in a program with glibc, loads the libraries that those name, with the capabilities of
+//! the setup.
+//! Never: waits for an image's file (a pipe), reads it without end, or fails: who has no home there has `/`, as with runc.
 
 use std::fs::OpenOptions;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 
-/// Stands in config.json where no environment names a home, so that libcontainer does not look for one. The program never sees it.
+/// Stands in config.json where no environment names a home, so that libcontainer does not look for one. The program never
+/// sees it.
 pub const NONE: &str = "HOME=/";
 
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -18,7 +20,14 @@ pub fn is_missing(env: &[String]) -> bool {
     env.iter().rev().find_map(|pair| pair.strip_prefix("HOME=")).is_none_or(str::is_empty)
 }
 
-pub fn of(uid: u32) -> Option<String> {
+/// Of whom nobody knows one.
+const NOBODYS: &str = "/";
+
+pub fn of(uid: u32) -> String {
+    read(uid).unwrap_or_else(|| NOBODYS.to_owned())
+}
+
+fn read(uid: u32) -> Option<String> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/etc/passwd").ok()?;
     if !file.metadata().ok()?.is_file() {
         return None;
