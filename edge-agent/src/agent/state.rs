@@ -473,7 +473,8 @@ impl Agent {
 
     fn sync_output(&mut self, output: SyncOutput) {
         match output {
-            SyncOutput::Persist(mut records) => {
+            SyncOutput::Persist(records) => {
+                let mut records = self.pods.with_sizes(records);
                 // Only what the hub said counts: a clock that is wrong in the future must not stay so for ever.
                 let floor = self.clock.floor_ms();
                 let later = floor > self.floor_ms + FLOOR_STEP_MS;

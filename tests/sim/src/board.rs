@@ -364,7 +364,7 @@ impl Board {
                     agent.sync.persisted(true);
                 }
                 SyncOutput::Persist(records) => {
-                    for record in records {
+                    for record in agent.pods.with_sizes(records) {
                         if self.mistake == Sabotage::SessionsUnwritten && matches!(record, Record::SessionCeiling(_)) {
                             continue;
                         }

@@ -19,7 +19,7 @@ use crate::{
     api::{self, Pod},
     clock::Now,
     plan::{self, HostFacts, Requests},
-    sync::Items,
+    sync::{Items, Record},
 };
 use limpet_protocol::{ItemKey, ItemKind};
 use std::{
@@ -123,6 +123,20 @@ impl PodManager {
     pub fn snapshot(&self) -> impl Iterator<Item = PodMemory> {
         let early = self.memories.values().cloned();
         self.pods.values().filter_map(|pod| pod.memory()).chain(early)
+    }
+
+    /// Records on their way to the journal, and before them what it must have before new sizes of pods that are here: an agent
+    /// may be killed before it has looked at those.
+    pub fn with_sizes(&self, records: Vec<Record>) -> Vec<Record> {
+        let before = records.iter().filter_map(|record| {
+            let Record::Put(item) = record else { return None };
+            let name = (item.key.namespace.clone(), item.key.name.clone());
+            let uid = self.names.get(&name).filter(|_| item.key.kind == ItemKind::Pod)?;
+            let manifest: Pod = api::parse(&item.body).ok()?;
+            let pod = self.pods.get(uid).filter(|_| manifest.metadata.uid == **uid)?;
+            pod.record_before(&manifest).map(Record::Pod)
+        });
+        before.collect::<Vec<_>>().into_iter().chain(records).collect()
     }
 
     pub fn handle(&mut self, now: Now, items: &Items, input: Input) {

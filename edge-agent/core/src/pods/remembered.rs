@@ -3,7 +3,7 @@
 //! In: a pod as it is. Out: its record, and whether that is another than the one that was written last.
 //! Never: kept in memory: a hash of it tells whether it is another.
 
-use super::{ContainerMemory, PodMemory, mark, pod::LivePod};
+use super::{ContainerMemory, PodMemory, container::Container, mark, pod::LivePod};
 use crate::api;
 
 impl LivePod {
@@ -32,6 +32,26 @@ impl LivePod {
             resizing: self.resize.in_progress(),
             containers: containers.collect(),
         }
+    }
+
+    /// What the journal must have before a manifest that wants other sizes: whoever has only the two would else take these for
+    /// what runs.
+    pub fn record_before(&self, manifest: &api::Pod) -> Option<PodMemory> {
+        let runs = || self.containers.iter().filter(|c| c.attempt.is_some());
+        let wanted = |c: &Container| manifest.spec.all_containers().find(|new| new.name == *c.name);
+        let whole = self.resize.actual(&self.facts.object.spec);
+        let differs = |c: &Container| wanted(c).is_some_and(|new| new.resources != *c.actual());
+        if *whole == manifest.spec.resources && !runs().any(differs) {
+            return None;
+        }
+        let mut record = self.record();
+        record.resources = Some(whole.clone());
+        for container in runs() {
+            if let Some(memory) = record.containers.get_mut(&*container.name) {
+                memory.resources = Some(container.actual().clone());
+            }
+        }
+        Some(record)
     }
 
     /// The record for the journal, when it differs from the one that is there.

@@ -219,8 +219,8 @@ fn the_next_agent_ends_what_the_last_one_began() {
         (containers, "500m", "1", false), (containers, "1", "500m", false), (containers, "500m", "1", true),
         (pods, "500m", "1", false), (pods, "1", "500m", false), (pods, "500m", "1", true),
     ] {
-        // With the first action the journal hears of it.
-        for actions in 1.. {
+        // Before the first action the journal has the manifest, and what it had to have before that.
+        for actions in 0.. {
             let mut w = World::new();
             w.pod("p", spec(from));
             w.run(1000);

@@ -1,8 +1,8 @@
 //! A device in memory: answers actions, ends containers when asked, keeps what was reported.
 
 use super::super::*;
-use crate::{Items, Now, clock};
-use limpet_protocol::{ItemKey, ItemKind};
+use crate::{Items, Now, Record, clock};
+use limpet_protocol::{Item, ItemKey, ItemKind};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -102,7 +102,14 @@ impl World {
     pub fn put(&mut self, kind: ItemKind, name: &str, body: Value) {
         self.generation += 1;
         let key = ItemKey::new(kind, "default", name);
-        self.items.put(key.clone(), self.generation, body.to_string().as_bytes());
+        let body = body.to_string().into_bytes();
+        let item = Item { key: key.clone(), generation: self.generation, body: body.clone() };
+        for record in self.manager.with_sizes(vec![Record::Put(item)]) {
+            if let Record::Pod(memory) = record {
+                self.memories.insert(memory.uid.clone(), memory);
+            }
+        }
+        self.items.put(key.clone(), self.generation, &body);
         self.input(Input::Changed(vec![key]));
     }
 
