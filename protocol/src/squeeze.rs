@@ -79,9 +79,16 @@ fn fold_by(mut table: Table<'_>, base: &[u8], data: &[u8]) -> Vec<u8> {
         // Where both end alike: what has grown or shrunk in one place only.
         let aligned = (base.len() + at).checked_sub(data.len());
         let [found, known] = table.find(&data[at..]);
-        let pick = [Some(straight), aligned, known, found].into_iter().flatten().filter(|from| *from < here);
-        let best = pick.map(|from| (space.same(from, here), from)).max_by_key(|(len, _)| *len);
-        let Some((mut len, mut from)) = best.filter(|(len, _)| *len >= COPY_MIN) else {
+        let mut best: Option<(usize, usize)> = None;
+        for from in [Some(straight), aligned, known, found].into_iter().flatten() {
+            // Nearly everywhere nothing stands that is the same, and several ways lead to one place.
+            if from >= here || !space.begins(from, here) || best.is_some_and(|(_, before)| before == from) {
+                continue;
+            }
+            let len = space.same(from, here);
+            best = best.filter(|(longest, _)| *longest > len).or(Some((len, from)));
+        }
+        let Some((mut len, mut from)) = best else {
             table.note(&data[at..], here);
             at += 1;
             continue;
@@ -134,17 +141,19 @@ pub fn unfold(base: &[u8], bytes: &[u8], max: usize) -> Result<Vec<u8>, SqueezeE
 }
 
 /// `from` is inside of base and output; what the copy itself appends may be read again (a run).
-#[allow(clippy::explicit_counter_loop)] // `at + len` may be more than there is
 fn copy(base: &[u8], out: &mut Vec<u8>, from: usize, len: usize) {
     let of_base = base.get(from..).map_or(0, |rest| rest.len().min(len));
     if of_base > 0 {
         out.extend_from_slice(&base[from..from + of_base]);
     }
-    let mut at = (from + of_base) - base.len().min(from + of_base);
-    for _ in of_base..len {
+    let at = (from + of_base) - base.len().min(from + of_base);
+    let left = len - of_base;
+    if at + left <= out.len() {
+        return out.extend_from_within(at..at + left);
+    }
+    for at in (at..).take(left) {
         let byte = out.get(at).copied().unwrap_or_default();
         out.push(byte);
-        at += 1;
     }
 }
 
@@ -165,6 +174,22 @@ impl Space<'_> {
         if at < self.base.len() { self.base.get(at).copied() } else { self.data.get(at - self.base.len()).copied() }
     }
 
+    /// Whether what stands at `from` is long enough for a copy to `here`, where at least as much is left; `from < here`.
+    fn begins(&self, from: usize, here: usize) -> bool {
+        let chunk = |bytes: &[u8]| bytes.first_chunk::<COPY_MIN>().copied();
+        let data = |at: usize| self.data.get(at..).and_then(chunk);
+        let there = match from.checked_sub(self.base.len()) {
+            Some(at) => data(at),
+            None => chunk(&self.base[from..]),
+        };
+        let want = data(here - self.base.len());
+        match there {
+            Some(there) => want == Some(there),
+            // Across the end of the base.
+            None => want.is_some_and(|want| (from..).zip(want).all(|(at, byte)| self.byte(at) == Some(byte))),
+        }
+    }
+
     /// How many bytes from `from` on are the same as those from `here` on; `from < here`.
     fn same(&self, from: usize, here: usize) -> usize {
         let want = self.data.get(here - self.base.len()..).unwrap_or_default();
@@ -180,7 +205,14 @@ impl Space<'_> {
 
 /// How many bytes two slices begin with that are the same.
 fn common(a: &[u8], b: &[u8]) -> usize {
-    let wide = a.as_chunks::<16>().0.iter().zip(b.as_chunks::<16>().0).take_while(|(a, b)| a == b).count() * 16;
+    let (wide, others) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
+    for (at, (a, b)) in wide.iter().zip(others).enumerate() {
+        let differ = u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b);
+        if differ != 0 {
+            return at * 8 + differ.trailing_zeros() as usize / 8;
+        }
+    }
+    let wide = wide.len().min(others.len()) * 8;
     wide + a[wide..].iter().zip(&b[wide..]).take_while(|(a, b)| a == b).count()
 }
 
