@@ -174,6 +174,7 @@ impl Agent {
             self.pods_input(Input::Adopted(found));
         }
         self.pods_input(Input::Begin);
+        self.sync.rest();
         for found in self.hands.runtime.list() {
             let (uid, container) = (found.pod_uid.as_str().into(), found.name.as_str().into());
             let at = ContainerRef { uid, container, attempt: found.attempt };
@@ -556,6 +557,7 @@ impl Agent {
             if self.remember(std::slice::from_ref(&record)) {
                 self.sync.replay(record);
                 self.pods_input(Input::Changed(vec![key]));
+                self.sync.rest();
             }
         }
     }

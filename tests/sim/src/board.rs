@@ -165,6 +165,7 @@ impl Board {
             pods.handle(now, items, Input::Adopted(found));
         }
         pods.handle(now, items, Input::Begin);
+        sync.rest();
         let mut outbox = Outbox::new(ceiling);
         outbox.remember(events);
         outbox.node(node_report(&self.facts(), None));

@@ -6,21 +6,37 @@
 use crate::api;
 use limpet_protocol::{InventoryEntry, ItemHash, ItemKey, ItemKind, SetDigest, dictionary, squeeze};
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 /// One held item.
 #[derive(Clone, Debug)]
 pub struct Held {
     pub generation: u64,
     pub hash: ItemHash,
+    body: Body,
+}
+
+#[derive(Clone, Debug)]
+enum Body {
     /// With the words of the link's dictionary: a node holds many, and looks into few.
-    folded: Box<[u8]>,
+    Folded(Box<[u8]>),
+    /// At the start, where most of what the journal says is said anew further on, and what stays is looked into first.
+    Plain(Box<[u8]>),
+}
+
+impl Body {
+    fn folded(body: &[u8]) -> Body {
+        Body::Folded(dictionary::PREPARED.fold(body).into())
+    }
 }
 
 impl Held {
     /// The object's JSON.
     pub fn body(&self) -> Vec<u8> {
-        squeeze::unfold(dictionary::WORDS, &self.folded, usize::MAX).unwrap_or_default()
+        match &self.body {
+            Body::Folded(bytes) => squeeze::unfold(dictionary::WORDS, bytes, usize::MAX).unwrap_or_default(),
+            Body::Plain(bytes) => bytes.to_vec(),
+        }
     }
 }
 
@@ -75,13 +91,39 @@ impl Items {
     }
 
     pub fn put(&mut self, key: ItemKey, generation: u64, body: &[u8]) {
-        let hash = ItemHash::of(body);
-        if let Some(old) = self.held.get(&key) {
-            self.digest.remove(&key, old.hash);
-        }
+        self.put_hashed(key, generation, ItemHash::of(body), body);
+    }
+
+    /// As `put`, with the body's hash.
+    pub(super) fn put_hashed(&mut self, key: ItemKey, generation: u64, hash: ItemHash, body: &[u8]) {
+        self.hold(key, generation, hash, Body::folded(body));
+    }
+
+    /// As `put`, until `fold`.
+    pub(super) fn put_plain(&mut self, key: ItemKey, generation: u64, body: Vec<u8>) {
+        self.hold(key, generation, ItemHash::of(&body), Body::Plain(body.into()));
+    }
+
+    fn hold(&mut self, key: ItemKey, generation: u64, hash: ItemHash, body: Body) {
         self.digest.add(&key, hash);
-        let folded = dictionary::PREPARED.fold(body).into();
-        self.held.insert(key, Held { generation, hash, folded });
+        match self.held.entry(key) {
+            Entry::Occupied(mut entry) => {
+                let old = entry.insert(Held { generation, hash, body });
+                self.digest.remove(entry.key(), old.hash);
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(Held { generation, hash, body });
+            }
+        }
+    }
+
+    /// Whatever is still as it came out of the journal.
+    pub(super) fn fold(&mut self) {
+        for held in self.held.values_mut() {
+            if let Body::Plain(bytes) = &held.body {
+                held.body = Body::folded(bytes);
+            }
+        }
     }
 
     pub fn remove(&mut self, key: &ItemKey) -> bool {

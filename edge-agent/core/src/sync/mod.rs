@@ -92,7 +92,9 @@ struct Talk {
 struct Pending {
     changed: Vec<ItemKey>,
     seq: u64,
-    records: Vec<Record>,
+    removals: Vec<ItemKey>,
+    /// With the hashes of their bodies.
+    puts: Vec<(Item, ItemHash)>,
     digest: SetDigest,
     now: Now,
 }
@@ -116,10 +118,10 @@ impl Sync {
         }
     }
 
-    /// One journal record at the start. Records that are not for this module are passed over.
+    /// One journal record at the start, where `rest` follows. Records that are not for this module are passed over.
     pub fn replay(&mut self, record: Record) {
         match record {
-            Record::Put(item) => self.items.put(item.key, item.generation, &item.body),
+            Record::Put(item) => self.items.put_plain(item.key, item.generation, item.body),
             Record::Remove(key) => {
                 self.items.remove(&key);
             }
@@ -129,6 +131,11 @@ impl Sync {
             }
             _ => {}
         }
+    }
+
+    /// All records are replayed, and everybody has looked at what there is: the set takes as little memory as it can.
+    pub fn rest(&mut self) {
+        self.items.fold();
     }
 
     pub fn items(&self) -> &Items {
@@ -210,33 +217,31 @@ impl Sync {
         }
         talk.seq_next = change.seq + 1;
         talk.target = change.digest;
-        let mut records = Vec::new();
-        let mut changed = Vec::new();
+        let (mut removals, mut puts, mut changed) = (Vec::new(), Vec::new(), Vec::new());
         for removal in change.removals {
             if self.items.by_key(&removal.key).is_some_and(|held| held.generation <= removal.generation) {
                 changed.push(removal.key.clone());
-                records.push(Record::Remove(removal.key));
+                removals.push(removal.key);
             }
         }
         let mut room = limits::ITEMS_PER_NODE_MAX.saturating_sub(self.items.len());
         for item in change.puts {
-            let held = self.items.by_key(&item.key);
-            let stale = held.is_some_and(|held| {
-                item.generation < held.generation || held.hash == ItemHash::of(&item.body)
-            });
+            let (held, hash) = (self.items.by_key(&item.key), ItemHash::of(&item.body));
+            let stale = held.is_some_and(|held| item.generation < held.generation || held.hash == hash);
             if stale || (held.is_none() && room == 0) {
                 continue;
             }
             room = room.saturating_sub(usize::from(held.is_none()));
             changed.push(item.key.clone());
-            records.push(Record::Put(item));
+            puts.push((item, hash));
         }
-        let pending =
-            Pending { changed, seq: change.seq, records: Vec::new(), digest: change.digest, now };
+        let removed = removals.iter().cloned().map(Record::Remove);
+        let records: Vec<Record> = removed.chain(puts.iter().map(|(item, _)| Record::Put(item.clone()))).collect();
+        let pending = Pending { changed, seq: change.seq, removals, puts, digest: change.digest, now };
         if records.is_empty() {
             self.settle(pending);
         } else {
-            self.pending = Some(Pending { records: records.clone(), ..pending });
+            self.pending = Some(pending);
             self.out.push_back(SyncOutput::Persist(records));
         }
     }
@@ -252,8 +257,11 @@ impl Sync {
             }
             return;
         }
-        for record in std::mem::take(&mut pending.records) {
-            self.replay(record);
+        for key in std::mem::take(&mut pending.removals) {
+            self.items.remove(&key);
+        }
+        for (item, hash) in std::mem::take(&mut pending.puts) {
+            self.items.put_hashed(item.key, item.generation, hash, &item.body);
         }
         self.out.push_back(SyncOutput::Changed(std::mem::take(&mut pending.changed)));
         self.settle(pending);
