@@ -71,6 +71,28 @@ pub fn json_diff(old: &Value, new: &Value) -> Option<Value> {
     (!patch.is_empty()).then_some(Value::Object(patch))
 }
 
+/// As `json_diff`, where `new` is not needed any more.
+pub fn json_diff_of(old: &Value, new: Value) -> Option<Value> {
+    match (old, new) {
+        (Value::Object(old), Value::Object(mut new)) => {
+            for (key, before) in old {
+                match new.get_mut(key) {
+                    None | Some(Value::Null) if before.is_null() => _ = new.remove(key),
+                    None => _ = new.insert(key.clone(), Value::Null),
+                    Some(Value::Null) => {}
+                    Some(after) => match json_diff_of(before, after.take()) {
+                        Some(differs) => *after = differs,
+                        None => _ = new.remove(key),
+                    },
+                }
+            }
+            new.retain(|key, after| !after.is_null() || old.get(key).is_some_and(|before| !before.is_null()));
+            (!new.is_empty()).then_some(Value::Object(new))
+        }
+        (old, new) => (*old != new).then_some(new),
+    }
+}
+
 /// RFC 7386.
 pub fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
@@ -124,6 +146,12 @@ mod tests {
             merge(&mut merged, &patch);
             assert_eq!(merged, new, "{old} -> {patch}");
             assert_eq!(json_diff(&new, &new), None);
+            assert_eq!(json_diff_of(&new, new.clone()), None);
+            assert_eq!(json_diff_of(&old, new), Some(patch));
+        }
+        let nulls = [json!({"a": null}), json!({}), json!({"a": {"b": null}}), json!({"a": {}}), json!({"a": {"b": 1}}), json!(1)];
+        for old in &nulls {
+            nulls.iter().for_each(|new| assert_eq!(json_diff_of(old, new.clone()), json_diff(old, new), "{old} {new}"));
         }
         assert_eq!(json_diff(&json!({"a": null}), &json!({})), None);
     }

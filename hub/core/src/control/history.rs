@@ -7,8 +7,8 @@
 
 use super::common::{claim, owner_reference};
 use crate::{
-    ObjectStore, Plan, names,
-    view::{ControllerRevision, DaemonSet, Kind, Labels, Obj, Pod, Selector, StatefulSet, Template},
+    ObjectStore, Plan, canonical, names,
+    view::{ControllerRevision, DaemonSet, Kind, Obj, Pod, Selector, StatefulSet, Template, pick::pick},
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, sync::Arc};
@@ -23,13 +23,12 @@ const HISTORY_DEFAULT: i32 = 10;
 pub struct Owner<'a> {
     namespace: &'a str,
     name: &'a str,
-    reference: Value,
-    annotations: Value,
-    digest: [u8; 32],
+    reference: Box<dyn Fn() -> Value + 'a>,
+    /// Its bytes: what a revision is made of is read when one is made.
+    raw: &'a [u8],
+    template: &'a Template,
     collisions: Option<i32>,
     limit: Option<i32>,
-    labels: &'a Labels,
-    data: Value,
     /// DaemonSets merge equal revisions, StatefulSets take the newest of them.
     merges: bool,
     /// By revision.
@@ -72,18 +71,14 @@ impl<'a> Owner<'a> {
     {
         let mut all = claim::<ControllerRevision, _>(view, owner, selector, plan, |r| &r.meta);
         all.sort_by_key(|r| (r.revision, r.meta.created_at(), r.meta.name.clone()));
-        let mut data = patch(owner.field("/spec/template"));
-        crate::canonical::strip_nulls(&mut data);
         Owner {
             namespace: &owner.meta.namespace,
             name: &owner.meta.name,
-            reference: owner_reference(owner),
-            annotations: owner.field("/metadata/annotations"),
-            digest: template.digest,
+            reference: Box::new(|| owner_reference(owner)),
+            raw: &owner.raw,
+            template,
             collisions: None,
             limit: None,
-            labels: &template.labels,
-            data,
             merges: false,
             all,
         }
@@ -91,6 +86,18 @@ impl<'a> Owner<'a> {
 
     fn hash_label(&self) -> &'static str {
         if self.merges { HASH_LABEL } else { SET_HASH_LABEL }
+    }
+
+    /// What a revision of the template holds.
+    fn data(&self) -> Value {
+        let mut data = patch(pick(self.raw, "/spec/template"));
+        canonical::strip_nulls(&mut data);
+        data
+    }
+
+    fn holds(&self, revision: &ControllerRevision) -> bool {
+        let wanted = self.template.as_revision.get(|| canonical::sha256(&self.data()));
+        revision.digest.get(|| canonical::sha256(&revision.field("/data"))) == wanted
     }
 
     pub fn has(&self, revision: &str) -> bool {
@@ -121,7 +128,7 @@ fn hash_of<'r>(revision: &'r ControllerRevision, label: &str) -> &'r str {
 /// be tried again when that is gone.
 pub fn current(view: &ObjectStore, owner: &Owner<'_>, pods: &[&Arc<Pod>], plan: &mut Plan) -> Option<Current> {
     let label = owner.hash_label();
-    let equal: Vec<_> = owner.all.iter().filter(|r| r.field("/data") == owner.data).copied().collect();
+    let equal: Vec<_> = owner.all.iter().filter(|r| owner.holds(r)).copied().collect();
     let other = |r: &&&Arc<ControllerRevision>| !owner.merges || !equal.iter().any(|e| e.meta.name == r.meta.name);
     let newest = owner.all.iter().filter(other).map(|r| r.revision).max().unwrap_or(0);
     if let Some((found, doubles)) = equal.split_last() {
@@ -143,20 +150,20 @@ pub fn current(view: &ObjectStore, owner: &Owner<'_>, pods: &[&Arc<Pod>], plan: 
     }
     let mut collisions = owner.collisions;
     for _ in 0..16 {
-        let hash = names::template_hash(&owner.digest, collisions);
+        let hash = names::template_hash(&owner.template.digest, collisions);
         let name = format!("{}-{hash}", owner.name);
         if view.get::<ControllerRevision>(owner.namespace, &name).is_some() {
             collisions = Some(collisions.unwrap_or(0) + 1);
             continue;
         }
-        let mut labels = owner.labels.to_value();
+        let mut labels = owner.template.labels.to_value();
         labels[label] = json!(hash);
         let revision = json!({
             "apiVersion": "apps/v1",
             "kind": "ControllerRevision",
             "metadata": {"name": name, "namespace": owner.namespace, "labels": labels,
-                "annotations": owner.annotations, "ownerReferences": [owner.reference]},
-            "data": owner.data,
+                "annotations": pick(owner.raw, "/metadata/annotations"), "ownerReferences": [(owner.reference)()]},
+            "data": owner.data(),
             "revision": newest + 1,
         });
         plan.create(ControllerRevision::RESOURCE, owner.namespace, revision);

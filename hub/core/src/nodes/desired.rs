@@ -234,20 +234,27 @@ pub fn body(view: &ObjectStore, key: &ItemKey) -> Option<Vec<u8>> {
 
 /// What an item was before its last change, when that had this hash: what a node may still hold.
 pub fn previous(view: &ObjectStore, key: &ItemKey, hash: ItemHash) -> Option<Vec<u8>> {
-    fn shaped<T>(object: &Obj<T>, hash: ItemHash) -> Option<Vec<u8>>
-    where
-        Obj<T>: Kind,
-    {
-        // Filled when it was first wanted; what nobody was sent is nobody's base.
-        (object.item_hash.get() == Some(&hash)).then(|| shape::<T>(object))
-    }
-    match view.previous(&object_key(key))? {
-        Object::ConfigMap(o) => shaped(o, hash),
-        Object::Secret(o) => shaped(o, hash),
-        Object::Service(o) => shaped(o, hash),
-        Object::EndpointSlice(o) => shaped(o, hash),
+    match before(view, key, hash)? {
+        Object::ConfigMap(o) => Some(shape(&**o)),
+        Object::Secret(o) => Some(shape(&**o)),
+        Object::Service(o) => Some(shape(&**o)),
+        Object::EndpointSlice(o) => Some(shape(&**o)),
         _ => None,
     }
+}
+
+/// The object of `previous`.
+pub fn before<'a>(view: &'a ObjectStore, key: &ItemKey, hash: ItemHash) -> Option<&'a Object> {
+    let object = view.previous(&object_key(key))?;
+    let known = match object {
+        Object::ConfigMap(o) => o.item_hash.get(),
+        Object::Secret(o) => o.item_hash.get(),
+        Object::Service(o) => o.item_hash.get(),
+        Object::EndpointSlice(o) => o.item_hash.get(),
+        _ => None,
+    };
+    // Filled when it was first wanted; what nobody was sent is nobody's base.
+    (known == Some(&hash)).then_some(object)
 }
 
 /// The object as nodes get it. Of a pod's status they get what others decided (`told`).
@@ -374,7 +381,8 @@ pub fn nodes_for(view: &ObjectStore, changed: &Changed) -> BTreeSet<String> {
         match api {
             true => nodes.extend(view.nodes_with_pods().map(String::from)),
             false => {
-                nodes.extend(pods_in(view, namespace).filter_map(|p| p.node.as_deref()).map(String::from))
+                let with_pods: BTreeSet<&str> = pods_in(view, namespace).filter_map(|p| p.node.as_deref()).collect();
+                nodes.extend(with_pods.into_iter().map(String::from));
             }
         }
     }

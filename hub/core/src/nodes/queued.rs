@@ -6,7 +6,7 @@
 use super::desired;
 use crate::{
     ObjectStore, Timestamp,
-    view::{ConfigMap, CronJob, Secret},
+    view::{ConfigMap, CronJob, Obj, Secret},
 };
 use limpet_protocol::{ItemKey, ItemKind};
 use serde_json::Value;
@@ -33,26 +33,26 @@ pub fn queued(view: &ObjectStore, node: &str, since: Timestamp) -> Vec<Waiting> 
 
 fn waiting(view: &ObjectStore, key: &ItemKey, since: Timestamp) -> Option<Waiting> {
     let (namespace, name) = (&*key.namespace, &*key.name);
-    let (kind, meta) = match key.kind {
-        ItemKind::Pod => ("pod", view.pod(namespace, name)?.field("/metadata")),
-        ItemKind::ConfigMap => ("ConfigMap", view.get::<ConfigMap>(namespace, name)?.field("/metadata")),
-        ItemKind::Secret => ("Secret", view.get::<Secret>(namespace, name)?.field("/metadata")),
-        ItemKind::Schedule => ("CronJob", view.get::<CronJob>(namespace, name)?.field("/metadata")),
+    let (kind, what) = match key.kind {
+        ItemKind::Pod => ("pod", change(view.pod(namespace, name)?, since)?),
+        ItemKind::ConfigMap => ("ConfigMap", change(view.get::<ConfigMap>(namespace, name)?, since)?),
+        ItemKind::Secret => ("Secret", change(view.get::<Secret>(namespace, name)?, since)?),
+        ItemKind::Schedule => ("CronJob", change(view.get::<CronJob>(namespace, name)?, since)?),
         _ => return None,
     };
-    let what = change(&meta, since)?;
     Some(Waiting { kind, namespace: namespace.into(), name: name.into(), what })
 }
 
-fn change(meta: &Value, since: Timestamp) -> Option<&'static str> {
+fn change<T>(object: &Obj<T>, since: Timestamp) -> Option<&'static str> {
     let later = |time: &Value| time.as_str().and_then(|t| t.parse::<Timestamp>().ok()).is_some_and(|t| t > since);
-    if meta["deletionTimestamp"].is_string() {
+    if object.meta.deleting.is_some() {
         return Some("to be deleted");
     }
-    if later(&meta["creationTimestamp"]) {
+    if object.meta.created.is_some_and(|t| t > since) {
         return Some("new");
     }
-    let written = meta["managedFields"].as_array()?.iter().filter(|m| m["subresource"].as_str().is_none_or(str::is_empty));
+    let fields = object.field("/metadata/managedFields");
+    let written = fields.as_array()?.iter().filter(|m| m["subresource"].as_str().is_none_or(str::is_empty));
     written.into_iter().any(|m| later(&m["time"])).then_some("changed")
 }
 

@@ -7,7 +7,7 @@
 
 use super::volumes;
 use crate::{
-    Change, EventType, ObjectStore, Propagation, Regarding, Timestamp, json_diff,
+    Change, EventType, ObjectStore, Propagation, Regarding, Timestamp, canonical::json_diff_of,
     view::{Kind, Node, Phase, Pod, conditions::rfc3339},
 };
 use limpet_protocol::{PodGone, PodReport};
@@ -66,7 +66,7 @@ pub fn pod_report(view: &ObjectStore, node: &str, report: &PodReport) -> Effect 
             new.insert(key.into(), old[key].clone());
         }
     }
-    let mut conditions = merge_conditions(&old["conditions"], new.get("conditions"), &["PodScheduled"]);
+    let mut conditions = merge_conditions(&old["conditions"], new.remove("conditions"), &["PodScheduled"]);
     // The board has seen that it was placed, too: kubelet says of this condition as of its own which generation it saw.
     let scheduled = conditions.as_array_mut().and_then(|all| all.iter_mut().find(|c| c["type"] == "PodScheduled"));
     if let (Some(scheduled), Some(seen)) = (scheduled, new.get("observedGeneration")) {
@@ -123,7 +123,7 @@ pub fn node_report(view: &ObjectStore, node: &str, body: &[u8], now: Timestamp) 
     let Some(object) = view.node(node) else { return Effect::Nothing };
     let old = object.field("/status");
     let booted = new.get("nodeInfo").and_then(|info| info["bootID"].as_str()).map(String::from);
-    let mut conditions = merge_conditions(&old["conditions"], new.get("conditions"), &[]);
+    let mut conditions = merge_conditions(&old["conditions"], new.remove("conditions"), &[]);
     date(&mut conditions, &old["conditions"], now);
     new.insert("conditions".into(), conditions);
     let mut changes = match patch(Node::RESOURCE, "", node, &object.meta.uid, &old, new) {
@@ -175,7 +175,7 @@ fn patch(
 ) -> Effect {
     let empty = Value::Object(Map::new());
     let old = if old.is_null() { &empty } else { old };
-    match json_diff(old, &Value::Object(new)) {
+    match json_diff_of(old, Value::Object(new)) {
         None => Effect::Nothing,
         Some(status) => Effect::Write(vec![Change::Patch {
             resource: resource.into(),
@@ -190,26 +190,24 @@ fn patch(
 }
 
 /// Reported conditions by type over the ones that are there; those in `hubs` stay as they are when they are there.
-fn merge_conditions(old: &Value, reported: Option<&Value>, hubs: &[&str]) -> Value {
+fn merge_conditions(old: &Value, reported: Option<Value>, hubs: &[&str]) -> Value {
     fn type_of(c: &Value) -> &str {
         c["type"].as_str().unwrap_or_default()
     }
     let old = old.as_array().map(Vec::as_slice).unwrap_or_default();
-    let reported = reported.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let mut merged: Vec<Value> = Vec::with_capacity(old.len() + reported.len());
-    for condition in reported {
+    let mut merged = match reported {
+        Some(Value::Array(reported)) => reported,
+        _ => Vec::new(),
+    };
+    let others = |c: &&Value| !NODES_OWN.contains(&type_of(c)) && !merged.iter().any(|r| type_of(r) == type_of(c));
+    let others: Vec<Value> = old.iter().filter(others).cloned().collect();
+    for condition in &mut merged {
         let kept = old.iter().find(|o| type_of(o) == type_of(condition));
-        match kept {
-            Some(kept) if hubs.contains(&type_of(condition)) => merged.push(kept.clone()),
-            _ => merged.push(condition.clone()),
+        if let Some(kept) = kept.filter(|_| hubs.contains(&type_of(condition))) {
+            *condition = kept.clone();
         }
     }
-    for condition in old {
-        let over = NODES_OWN.contains(&type_of(condition));
-        if !over && !reported.iter().any(|r| type_of(r) == type_of(condition)) {
-            merged.push(condition.clone());
-        }
-    }
+    merged.extend(others);
     Value::Array(merged)
 }
 

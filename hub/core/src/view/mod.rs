@@ -6,19 +6,23 @@
 mod beside;
 mod changed;
 pub mod kinds;
+mod memo;
 mod meta;
 mod object;
 pub mod pick;
 mod selector;
 mod previous;
+mod recent;
 mod store;
 mod used;
 
 pub use changed::Changed;
 pub(crate) use kinds::conditions;
 pub use kinds::*;
+pub use memo::Memo;
 pub use meta::{Labels, Meta, OwnerRef};
 pub use object::*;
+pub(crate) use recent::{Sent, Which};
 pub use selector::{Requirement, Selector};
 pub use store::ObjectStore;
 pub use used::{NodePods, Used};

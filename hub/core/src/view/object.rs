@@ -16,13 +16,14 @@ use memchr::memmem;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::{
+    cmp::Ordering,
     fmt,
     ops::Deref,
-    sync::{Arc, OnceLock},
+    sync::{Arc, LazyLock, OnceLock},
 };
 
 /// Identity of an object. `resource` is a store id such as `apps/deployments` or `/pods`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     pub resource: Arc<str>,
     pub namespace: Box<str>,
@@ -31,7 +32,25 @@ pub struct Key {
 
 impl Key {
     pub fn new(resource: &str, namespace: &str, name: &str) -> Key {
-        Key { resource: resource.into(), namespace: namespace.into(), name: name.into() }
+        let resource = known_resource(resource).unwrap_or_else(|| resource.into());
+        Key { resource, namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Key) -> Ordering {
+        // Of a kind that the view knows there is one text only.
+        let resource = match Arc::ptr_eq(&self.resource, &other.resource) {
+            true => Ordering::Equal,
+            false => self.resource.cmp(&other.resource),
+        };
+        resource.then_with(|| self.namespace.cmp(&other.namespace)).then_with(|| self.name.cmp(&other.name))
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Key) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -207,6 +226,17 @@ macro_rules! kinds {
                 let meta = read::<Nothing>(&raw)?.0;
                 let item_hash = OnceLock::new();
                 Some(Object::Other(Arc::new(Obj { meta, raw: Bytes::new(), data: (), item_hash })))
+            }
+        }
+
+        /// The store id of a kind that the view knows by type: the same text for all keys.
+        pub(super) fn known_resource(resource: &str) -> Option<Arc<str>> {
+            match resource {
+                $($resource => {
+                    static ID: LazyLock<Arc<str>> = LazyLock::new(|| $resource.into());
+                    Some(ID.clone())
+                })*
+                _ => None,
             }
         }
 

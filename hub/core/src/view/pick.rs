@@ -55,7 +55,7 @@ pub fn fields(raw: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 }
 
 /// The elements of a list, as they are written.
-fn elements(raw: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn elements(raw: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = raw.trim_ascii_start().strip_prefix(b"[").unwrap_or_default();
     std::iter::from_fn(move || {
         let (element, after) = first(behind(rest, b','))?;

@@ -4,8 +4,9 @@
 //! Never: partial updates of an index; every event removes the old entries and adds the new ones.
 
 use super::{
-    Changed, ControllerRevision, Key, Kind, Node, Object, Pod, ReplicaSet,
+    Changed, ControllerRevision, Key, Kind, Node, Object, Pod, ReplicaSet, known_resource,
     previous::Previous,
+    recent::{Recent, Sent, Which},
     used::{NodePods, Used, counts_as_anti_affine},
 };
 use crate::nodes::leaf;
@@ -33,6 +34,7 @@ pub struct ObjectStore {
     /// Pods and ReplicaSets without a controller, by resource and namespace: what may be adopted.
     loose: BTreeMap<Place, BTreeSet<Arc<Key>>>,
     previous: Previous,
+    recent: Recent,
     /// Names of nodes, by the ConfigMap (`namespace/name`) that their annotation for leaf boards names.
     leaves: BTreeMap<Box<str>, BTreeSet<Box<str>>>,
 }
@@ -88,6 +90,9 @@ impl ObjectStore {
     }
 
     fn resource_id(&mut self, resource: &str) -> Arc<str> {
+        if let Some(id) = known_resource(resource) {
+            return id;
+        }
         match self.resources.get_key_value(resource) {
             Some((id, _)) => id.clone(),
             None => {
@@ -99,19 +104,39 @@ impl ObjectStore {
     }
 
     fn replace(&mut self, key: Arc<Key>, new: Option<Object>) -> Changed {
-        let old = self.take(&key);
+        let old = match &new {
+            Some(new) => self.swap(&key, new.clone()),
+            None => self.take(&key),
+        };
+        let stays = old.as_ref().zip(new.as_ref()).is_some_and(|(old, new)| same_entries(old, new));
         if let Some(old) = &old {
-            self.unindex(&key, old);
+            if !stays {
+                self.unindex(&key, old);
+            }
             if new.is_some() {
                 self.previous.keep(&key, old);
             }
         }
         if let Some(new) = &new {
-            self.index(&key, new);
-            let names = self.resources.entry(key.resource.clone()).or_default();
-            names.entry(key.namespace.clone()).or_default().insert(key.name.clone(), new.clone());
+            if !stays {
+                self.index(&key, new);
+            } else if let Some(pod) = Pod::of(new) {
+                let node = pod.node.as_deref().unwrap_or_default();
+                let pods = self.pods_by_node.get_mut(node);
+                pods.into_iter().for_each(|pods| pods.insert(key.clone(), pod.clone()));
+            }
         }
         Changed { key: (*key).clone(), old, new }
+    }
+
+    /// Puts an object into its place.
+    fn swap(&mut self, key: &Key, new: Object) -> Option<Object> {
+        let there = self.resources.get_mut(&*key.resource).and_then(|n| n.get_mut(&key.namespace)?.get_mut(&key.name));
+        if let Some(there) = there {
+            return Some(std::mem::replace(there, new));
+        }
+        let names = self.resources.entry(key.resource.clone()).or_default();
+        names.entry(key.namespace.clone()).or_default().insert(key.name.clone(), new)
     }
 
     fn take(&mut self, key: &Key) -> Option<Object> {
@@ -203,6 +228,11 @@ impl ObjectStore {
     /// What an object was before its last change, when that is still known.
     pub fn previous(&self, key: &Key) -> Option<&Object> {
         self.previous.of(key)
+    }
+
+    /// What a node is sent of an object, made anew where no other node was sent the same just now.
+    pub(crate) fn sent(&self, which: &Which, make: impl FnOnce() -> Option<Sent>) -> Option<Sent> {
+        self.recent.get(which, make)
     }
 
     /// One object of a known kind; cluster-scoped kinds have an empty namespace.
@@ -342,6 +372,15 @@ impl ObjectStore {
     pub fn counts(&self) -> impl Iterator<Item = (&str, usize)> {
         self.resources.iter().map(|(r, n)| (&**r, n.values().map(BTreeMap::len).sum()))
     }
+}
+
+/// Whether two versions of an object have the same entries in all indexes: nearly every change is one of a status.
+fn same_entries(old: &Object, new: &Object) -> bool {
+    let (before, after) = (old.meta(), new.meta());
+    let (pods, nodes) = ([old, new].map(Pod::of), [old, new].map(|o| Node::of(o).is_some()));
+    let place = |pod: Option<&Arc<Pod>>| pod.map(|p| p.node.clone());
+    let [pod_before, pod_after] = pods.map(place);
+    nodes == [false; 2] && pod_before == pod_after && before.uid == after.uid && before.owners == after.owners
 }
 
 fn adoptable(resource: &str) -> bool {

@@ -62,11 +62,16 @@ pub struct NodePods {
 
 impl NodePods {
     pub fn insert(&mut self, key: Arc<Key>, pod: Arc<Pod>) {
-        self.remove(&key);
         if !pod.is_finished() {
             self.used.add(&pod);
         }
-        self.pods.insert(key, pod);
+        let old = match self.pods.get_mut(&key) {
+            Some(there) => Some(std::mem::replace(there, pod)),
+            None => self.pods.insert(key, pod),
+        };
+        if let Some(old) = old.filter(|p| !p.is_finished()) {
+            self.used.subtract(&old);
+        }
     }
 
     pub fn remove(&mut self, key: &Key) {

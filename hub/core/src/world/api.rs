@@ -158,15 +158,24 @@ impl Api {
     }
 
     pub fn put(&mut self, key: Key, mut object: Value) {
+        crate::canonical::strip_nulls(&mut object);
+        self.put_whole(&key, object);
+    }
+
+    /// As `put`, an object without nulls.
+    fn put_whole(&mut self, key: &Key, mut object: Value) {
         self.revision += 1;
         object["metadata"]["resourceVersion"] = json!(self.revision.to_string());
-        crate::canonical::strip_nulls(&mut object);
-        let raw = serde_json::to_vec(&object).unwrap_or_default();
+        let mut raw = Vec::with_capacity(self.view.object(key).map_or(0, |o| o.raw().len()) + 256);
+        let _ = serde_json::to_writer(&mut raw, &object);
         let changed =
             self.view.apply(self.revision, &key.resource, &key.namespace, &key.name, Some(raw.into()));
         self.scheduler.observe(&self.view, &changed, self.steady());
         self.changed.push(changed);
-        self.objects.insert(key, object);
+        match self.objects.get_mut(key) {
+            Some(place) => *place = object,
+            None => _ = self.objects.insert(key.clone(), object),
+        }
         if let Some(always) = self.always {
             always(self);
         }
@@ -228,12 +237,12 @@ impl Api {
     }
 
     pub fn edit(&mut self, key: &Key, patch: &Value) {
-        let Some(mut new) = self.objects.remove(key) else { panic!("no {key}") };
-        let spec = patch.get("spec").is_some_and(|spec| merges(&mut new, &json!({"spec": spec})));
-        if !merges(&mut new, patch) && !spec {
-            self.objects.insert(key.clone(), new);
+        let Some(place) = self.objects.get_mut(key) else { panic!("no {key}") };
+        let spec = patch.get("spec").is_some_and(|spec| merges(place, &json!({"spec": spec})));
+        if !merges(place, patch) && !spec {
             return;
         }
+        let mut new = place.take();
         if spec {
             new["metadata"]["generation"] = json!(new["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
         }
@@ -245,7 +254,7 @@ impl Api {
         if going && &*key.resource == "/namespaces" && is_empty(&new["spec"]["finalizers"]) {
             return self.remove(key);
         }
-        self.put(key.clone(), new);
+        self.put_whole(key, new);
     }
 
     pub fn delete(&mut self, resource: &str, ns: &str, name: &str) {
@@ -253,33 +262,33 @@ impl Api {
     }
 
     pub fn delete_with(&mut self, key: &Key, grace: Option<i64>, propagation: Option<Propagation>) {
-        let Some(old) = self.objects.get(key).cloned() else { return };
-        let mut new = old.clone();
+        let Some(old) = self.objects.get(key) else { return };
         let extra = match propagation {
             Some(Propagation::Foreground) => Some("foregroundDeletion"),
             Some(Propagation::Orphan) => Some("orphan"),
             _ => None,
         };
-        if let Some(f) = extra {
-            let mut list = new["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
-            list.push(json!(f));
-            new["metadata"]["finalizers"] = json!(list);
-        }
         let bound = &*key.resource == "/pods" && old["spec"]["nodeName"].is_string();
         let done = ["Succeeded", "Failed"].contains(&old["status"]["phase"].as_str().unwrap_or(""));
         let own = old["spec"]["terminationGracePeriodSeconds"].as_i64().unwrap_or(30);
         let grace = if bound && !done { grace.unwrap_or(own) } else { 0 };
-        let namespace = &*key.resource == "/namespaces" && !is_empty(&new["spec"]["finalizers"]);
-        if grace == 0 && no_finalizers(&new) && !namespace {
+        let namespace = &*key.resource == "/namespaces" && !is_empty(&old["spec"]["finalizers"]);
+        if grace == 0 && extra.is_none() && no_finalizers(old) && !namespace {
             return self.remove(key);
+        }
+        let mut new = old.clone();
+        if let Some(f) = extra {
+            let mut list = new["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+            list.push(json!(f));
+            new["metadata"]["finalizers"] = json!(list);
         }
         new["metadata"]["deletionTimestamp"] = json!(rfc3339(self.now));
         new["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
         if namespace {
             new["status"]["phase"] = json!("Terminating");
         }
-        if new != old {
-            self.put(key.clone(), new);
+        if new != *old {
+            self.put_whole(key, new);
         }
     }
 
@@ -358,7 +367,7 @@ impl Api {
 /// As `merge`, on an object without nulls; whether it is another one afterwards.
 fn merges(target: &mut Value, patch: &Value) -> bool {
     let (Value::Object(fields), Value::Object(patch)) = (&mut *target, patch) else {
-        let mut new = target.clone();
+        let mut new = Value::Null;
         merge(&mut new, patch);
         crate::canonical::strip_nulls(&mut new);
         let differs = new != *target;

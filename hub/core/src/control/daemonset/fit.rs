@@ -20,9 +20,8 @@ const BORNE: [(&str, &str); 6] = [
 ];
 
 /// (should run, should stay). A NoSchedule taint keeps new pods away and lets running ones stay.
-pub fn fits(node: &Node, probe: &Pod, template: &Value) -> (bool, bool) {
-    let wanted = template["spec"]["nodeName"].as_str().unwrap_or("");
-    let named = wanted.is_empty() || *wanted == *node.meta.name;
+pub fn fits(node: &Node, probe: &Pod) -> (bool, bool) {
+    let named = probe.node.as_deref().is_none_or(|wanted| *wanted == *node.meta.name);
     // The probe is tied to no node yet: only the template's own selector and affinity count.
     if !named || !affinity_matches(node, probe) {
         return (false, false);

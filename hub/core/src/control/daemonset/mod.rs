@@ -23,18 +23,27 @@ use backoff::BackOff;
 #[cfg(test)]
 pub(super) use fit::node_of;
 use serde_json::Value;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cell::OnceCell, collections::BTreeMap, sync::Arc};
 
 pub(super) const NAME: &str = "daemonset-controller";
 
 /// The boards that a DaemonSet is meant for: those where its pod should run.
 pub(super) fn boards<'a>(view: &'a ObjectStore, ds: &DaemonSet) -> Vec<&'a Arc<Node>> {
-    let template = ds.field("/spec/template");
-    let mut probe = pod_of_template(&template, &ds.meta.namespace, "probe", owner_reference(ds));
-    fit::tie(&mut probe["spec"], "");
-    let probe = Object::parse(Pod::RESOURCE, probe.to_string().into_bytes().into());
-    let Some(Object::Pod(probe)) = probe else { return vec![] };
-    view.all::<Node>().filter(|n| fit::fits(n, &probe, &template).0).collect()
+    let Some(probe) = probe(ds) else { return vec![] };
+    view.all::<Node>().filter(|n| fit::fits(n, probe).0).collect()
+}
+
+/// A pod of the DaemonSet that is meant for no node, to see where it could run; its name and labels do not matter.
+fn probe(ds: &DaemonSet) -> Option<&Arc<Pod>> {
+    let make = || {
+        let mut probe = pod_of_template(&ds.field("/spec/template"), &ds.meta.namespace, "probe", owner_reference(ds));
+        fit::tie(&mut probe["spec"], "");
+        match Object::parse(Pod::RESOURCE, probe.to_string().into_bytes().into()) {
+            Some(Object::Pod(probe)) => Some(probe),
+            _ => None,
+        }
+    };
+    ds.spec.probe.get(make).as_ref()
 }
 
 #[derive(Default)]
@@ -79,8 +88,7 @@ impl Controller for DaemonSetController {
         let owner = history::Owner::daemon_set(view, ds, selector, &mut plan);
         let Some(current) = history::current(view, &owner, &pods, &mut plan) else { return plan };
         let history::Current { name, hash, collisions } = current;
-        let (template, nodes) = (ds.field("/spec/template"), vec![]);
-        let back_off = &self.back_off;
+        let (template, nodes, back_off) = (OnceCell::new(), vec![], &self.back_off);
         let mut step =
             Step { view, ds, template, hash, collisions, now, seed, serial: 0, plan, nodes, surge: 0, back_off };
         step.look(&pods);
@@ -122,7 +130,8 @@ struct Place<'a> {
 struct Step<'a> {
     view: &'a ObjectStore,
     ds: &'a DaemonSet,
-    template: Value,
+    /// Read when a pod is made of it.
+    template: OnceCell<Value>,
     /// `controller-revision-hash` of the current template.
     hash: String,
     collisions: Option<i32>,
@@ -154,23 +163,19 @@ impl<'a> Step<'a> {
                 None => entry.0.push(pod),
             }
         }
-        let probe = self.pod_for("", "probe");
-        let Some(Object::Pod(probe)) = Object::parse(Pod::RESOURCE, probe.to_string().into_bytes().into())
-        else {
-            return;
-        };
+        let Some(probe) = probe(self.ds) else { return };
         for node in self.view.all::<Node>().filter(|n| n.meta.deleting.is_none()) {
             let (mut pods, going) = by_node.remove(&*node.meta.name).unwrap_or_default();
             pods.sort_by_key(|p| (p.node.is_none(), p.meta.created_at(), p.meta.name.clone()));
-            let (should_run, should_stay) = fit::fits(node, &probe, &self.template);
+            let (should_run, should_stay) = fit::fits(node, probe);
             self.nodes.push(Place { node, should_run, should_stay, pods, going });
         }
         self.surge = self.surge_of(&self.nodes);
     }
 
     fn pod_for(&self, node: &str, name: &str) -> Value {
-        let owner = owner_reference(self.ds);
-        let mut pod = pod_of_template(&self.template, &self.ds.meta.namespace, name, owner);
+        let template = self.template.get_or_init(|| self.ds.field("/spec/template"));
+        let mut pod = pod_of_template(template, &self.ds.meta.namespace, name, owner_reference(self.ds));
         pod["metadata"]["labels"][HASH_LABEL] = Value::from(self.hash.as_str());
         if let Some(generation) = self.ds.meta.annotations.get("deprecated.daemonset.template.generation") {
             pod["metadata"]["labels"]["pod-template-generation"] = Value::from(generation);

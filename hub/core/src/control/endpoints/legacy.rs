@@ -3,17 +3,20 @@
 //! In: the Service and its pods. Out: one object with subsets by ports. Never: more than 1000 addresses; those that are ready
 //! stay first, each subset keeps its share, and an annotation says that some are missing.
 
-use super::{HEADLESS, hostname, is_headless, ports, slices::families, target_ref};
+use super::{HEADLESS, Ports, TargetRef, changed, hostname, is_headless, slices::families, target_ref, text};
 use crate::{
     Key, ObjectStore, Plan,
-    view::{Endpoints, Kind, Pod, Service},
+    view::{Endpoints, Kind, Pod, Service, pick::find},
 };
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 const MANAGER: &str = "endpoint-controller";
 const ADDRESSES_MAX: usize = 1000;
+/// No ports, as text.
+const NONE: &str = "[]";
 const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
 
 /// A deleted Service takes the Endpoints that were kept for it along.
@@ -29,7 +32,8 @@ pub fn without_service(view: &ObjectStore, key: &Key, plan: &mut Plan) {
 pub fn reconcile(view: &ObjectStore, service: &Service, pods: &[&Pod], plan: &mut Plan) {
     let mut subsets = subsets(service, pods);
     let truncated = truncate(&mut subsets).then_some("truncated");
-    let subsets: Vec<Value> = subsets.into_iter().map(|(ports, (ready, waiting))| subset(&ports, ready, waiting)).collect();
+    let all: Vec<String> = subsets.into_iter().map(|(ports, (ready, waiting))| subset(&ports, ready, waiting)).collect();
+    let subsets = format!("[{}]", all.join(","));
     let labels = labels(service);
     let Some(old) = view.get::<Endpoints>(&service.meta.namespace, &service.meta.name) else {
         let mut new = json!({
@@ -37,8 +41,8 @@ pub fn reconcile(view: &ObjectStore, service: &Service, pods: &[&Pod], plan: &mu
             "kind": "Endpoints",
             "metadata": {"name": service.meta.name, "namespace": service.meta.namespace, "labels": labels},
         });
-        if !subsets.is_empty() {
-            new["subsets"] = json!(subsets);
+        if !all.is_empty() {
+            new["subsets"] = serde_json::from_str(&subsets).unwrap_or_default();
         }
         if let Some(text) = truncated {
             new["metadata"]["annotations"] = json!({OVER_CAPACITY: text});
@@ -46,9 +50,9 @@ pub fn reconcile(view: &ObjectStore, service: &Service, pods: &[&Pod], plan: &mu
         return plan.create(Endpoints::RESOURCE, &service.meta.namespace, new);
     };
     let mut patch = json!({});
-    let before = old.field("/subsets").as_array().cloned().unwrap_or_default();
-    if before != subsets {
-        patch["subsets"] = if subsets.is_empty() { Value::Null } else { json!(subsets) };
+    let before = find(&old.raw, "/subsets").filter(|bytes| *bytes != b"null");
+    if let Some(subsets) = changed(before.unwrap_or(b"[]"), &subsets) {
+        patch["subsets"] = if all.is_empty() { Value::Null } else { subsets };
     }
     if let Some(diff) = crate::json_diff(&old.meta.labels.to_value(), &Value::Object(labels)) {
         patch["metadata"] = json!({"labels": diff});
@@ -71,35 +75,44 @@ fn labels(service: &Service) -> Map<String, Value> {
     labels
 }
 
-/// By ports as text: ready addresses, and those that are not.
-type Subsets = BTreeMap<String, (Vec<Value>, Vec<Value>)>;
+/// As it is written: its fields are in the order of canonical JSON.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Address<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hostname: Option<&'a str>,
+    ip: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_ref: Option<TargetRef<'a>>,
+}
 
-fn subsets(service: &Service, pods: &[&Pod]) -> Subsets {
+/// By ports as text: ready addresses, and those that are not.
+type Subsets<'a> = BTreeMap<String, (Vec<Address<'a>>, Vec<Address<'a>>)>;
+
+fn subsets<'a>(service: &Service, pods: &[&'a Pod]) -> Subsets<'a> {
     let mut groups = Subsets::new();
     let publish = service.spec.publish_not_ready_addresses;
     // One family: the Service's first.
     let six = families(service).first() == Some(&"IPv6");
+    let mut ports = Ports::new(service, false);
     for pod in pods.iter().filter(|p| p.meta.deleting.is_none() || publish) {
         let Some(ip) = pod.status.ips.iter().find(|ip| ip.contains(':') == six) else { continue };
-        let mut address = json!({"ip": ip, "targetRef": target_ref(pod)});
-        if let Some(node) = &pod.node {
-            address["nodeName"] = json!(node);
-        }
-        if let Some(name) = hostname(service, pod) {
-            address["hostname"] = name;
-        }
-        let ports = ports(service, pod, false);
-        if ports.is_empty() && !is_headless(service) {
+        let ports = ports.of(pod);
+        if ports == NONE && !is_headless(service) {
             continue;
         }
-        let group = groups.entry(json!(ports).to_string()).or_default();
+        let (hostname, target_ref) = (hostname(service, pod), Some(target_ref(pod)));
+        let address = Address { hostname, ip, node_name: pod.node.as_deref(), target_ref };
+        let group = groups.entry(ports).or_default();
         if publish || pod.status.ready { group.0.push(address) } else { group.1.push(address) }
     }
     groups
 }
 
 /// At most `ADDRESSES_MAX`: first those go that are not ready. Whether any went.
-fn truncate(subsets: &mut Subsets) -> bool {
+fn truncate(subsets: &mut Subsets<'_>) -> bool {
     let ready: usize = subsets.values().map(|s| s.0.len()).sum();
     let waiting: usize = subsets.values().map(|s| s.1.len()).sum();
     if ready + waiting <= ADDRESSES_MAX {
@@ -114,28 +127,26 @@ fn truncate(subsets: &mut Subsets) -> bool {
         }
         let list = if of_ready { ready } else { waiting };
         let share = (list.len() * room).div_ceil(all.max(1)).min(left);
-        list.sort_by_key(|a| a["ip"].as_str().unwrap_or_default().to_owned());
+        list.sort_by_key(|a| a.ip);
         list.truncate(share);
         left -= list.len();
     }
     true
 }
 
-fn subset(ports: &str, ready: Vec<Value>, waiting: Vec<Value>) -> Value {
-    let mut out = Map::new();
-    let mut put = |name: &str, mut list: Vec<Value>| {
-        list.sort_by_key(|a| a["ip"].as_str().unwrap_or_default().to_owned());
+/// As text.
+fn subset(ports: &str, ready: Vec<Address<'_>>, waiting: Vec<Address<'_>>) -> String {
+    let mut fields = Vec::new();
+    for (name, mut list) in [("addresses", ready), ("notReadyAddresses", waiting)] {
+        list.sort_by_key(|a| a.ip);
         if !list.is_empty() {
-            out.insert(name.into(), json!(list));
+            fields.push(format!("{name:?}:{}", text(&list)));
         }
-    };
-    put("addresses", ready);
-    put("notReadyAddresses", waiting);
-    let ports: Value = serde_json::from_str(ports).unwrap_or_default();
-    if ports.as_array().is_some_and(|p| !p.is_empty()) {
-        out.insert("ports".into(), ports);
     }
-    Value::Object(out)
+    if ports != NONE {
+        fields.push(format!("\"ports\":{ports}"));
+    }
+    format!("{{{}}}", fields.join(","))
 }
 
 #[cfg(test)]
@@ -155,9 +166,11 @@ mod tests {
             (&[(1000, 1)], &[(1000, 0)], true),
         ];
         for (before, after, cut) in cases {
-            let list = |n: usize| (0..n).map(|i| json!({"ip": format!("10.0.{}.{}", i / 256, i % 256)})).collect::<Vec<_>>();
+            let ips: Vec<String> = (0..1200).map(|i| format!("10.0.{}.{}", i / 256, i % 256)).collect();
+            let address = |ip| Address { hostname: None, ip, node_name: None, target_ref: None };
+            let list = |n: usize| ips.iter().take(n).map(|ip| address(ip)).collect::<Vec<_>>();
             let keyed = before.iter().enumerate().map(|(at, (r, w))| (at.to_string(), (list(*r), list(*w))));
-            let mut subsets: Subsets = keyed.collect();
+            let mut subsets: Subsets<'_> = keyed.collect();
             assert_eq!(truncate(&mut subsets), cut, "{before:?}");
             let left: Vec<(usize, usize)> = subsets.values().map(|(r, w)| (r.len(), w.len())).collect();
             assert_eq!(left, after, "{before:?}");

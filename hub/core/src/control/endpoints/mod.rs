@@ -16,6 +16,7 @@ use crate::{
     Changed, Key, ObjectStore, Plan, Timestamp,
     view::{EndpointSlice, Endpoints, IntOrString, Kind, Labels, Pod, Service, ServicePort},
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 
 pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -130,14 +131,62 @@ fn ports(service: &Service, pod: &Pod, always_name: bool) -> Vec<Value> {
     service.spec.ports.iter().filter_map(one).collect()
 }
 
-fn target_ref(pod: &Pod) -> Value {
-    json!({"kind": "Pod", "namespace": pod.meta.namespace, "name": pod.meta.name, "uid": pod.meta.uid})
+/// The same as text, for many pods.
+struct Ports<'a> {
+    service: &'a Service,
+    always_name: bool,
+    /// Where they do not depend on the pod.
+    of_all: Option<String>,
+}
+
+impl<'a> Ports<'a> {
+    fn new(service: &'a Service, always_name: bool) -> Ports<'a> {
+        Ports { service, always_name, of_all: None }
+    }
+
+    fn of(&mut self, pod: &Pod) -> String {
+        if let Some(text) = &self.of_all {
+            return text.clone();
+        }
+        let text = json!(ports(self.service, pod, self.always_name)).to_string();
+        if !self.service.spec.ports.iter().any(|p| matches!(p.target_port, IntOrString::Text(_))) {
+            self.of_all = Some(text.clone());
+        }
+        text
+    }
+}
+
+/// Fields in the order of canonical JSON, as in all that is written to be compared with bytes.
+#[derive(Debug, Serialize)]
+struct TargetRef<'a> {
+    kind: &'static str,
+    name: &'a str,
+    namespace: &'a str,
+    uid: &'a str,
+}
+
+fn target_ref(pod: &Pod) -> TargetRef<'_> {
+    TargetRef { kind: Pod::KIND, name: &pod.meta.name, namespace: &pod.meta.namespace, uid: &pod.meta.uid }
 }
 
 /// The pod's host name when the Service is the one that gives it a name of its own.
-fn hostname(service: &Service, pod: &Pod) -> Option<Value> {
+fn hostname<'a>(service: &Service, pod: &'a Pod) -> Option<&'a str> {
     let named = !pod.spec.hostname.is_empty() && *pod.spec.subdomain == *service.meta.name;
-    named.then(|| json!(pod.spec.hostname))
+    named.then_some(&*pod.spec.hostname)
+}
+
+fn text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// What a field is to be, when that is something else than its bytes say. Other bytes may say the same.
+fn changed(bytes: &[u8], wanted: &str) -> Option<Value> {
+    if bytes == wanted.as_bytes() {
+        return None;
+    }
+    let wanted: Value = serde_json::from_str(wanted).unwrap_or_default();
+    let old: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    (old != wanted).then_some(wanted)
 }
 
 #[cfg(test)]

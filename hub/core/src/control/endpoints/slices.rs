@@ -3,13 +3,17 @@
 //! In: the Service, its pods, its slices. Out: slices to create, patch and delete.
 //! Never: moves an endpoint from one slice to another.
 
-use super::{HEADLESS, MANAGED_BY, MANAGER, SERVICE_NAME, hostname, is_headless, ports, target_ref};
+use super::{HEADLESS, MANAGED_BY, MANAGER, Ports, SERVICE_NAME, TargetRef, changed, hostname, is_headless, target_ref, text};
 use crate::{
     ObjectStore, Plan,
     control::common::owner_reference,
     limits, names,
-    view::{EndpointSlice, Kind, Pod, Service},
+    view::{
+        EndpointSlice, Kind, Pod, Service,
+        pick::{elements, find},
+    },
 };
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,8 +31,33 @@ struct Group {
 /// A slice as it is, and as it is to be.
 struct Slice<'a> {
     object: Option<&'a Arc<EndpointSlice>>,
-    old: Vec<Value>,
-    new: Vec<Value>,
+    /// Endpoints as they are written.
+    old: Vec<&'a [u8]>,
+    new: Vec<String>,
+}
+
+/// As it is written: its fields are in the order of canonical JSON.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Endpoint<'a> {
+    addresses: [&'a str; 1],
+    conditions: Conditions,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hints: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hostname: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node_name: Option<&'a str>,
+    target_ref: TargetRef<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zone: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Conditions {
+    ready: bool,
+    serving: bool,
+    terminating: bool,
 }
 
 pub fn reconcile(view: &ObjectStore, service: &Service, pods: &[&Pod], seed: u64, plan: &mut Plan) {
@@ -77,53 +106,46 @@ pub(super) fn families(service: &Service) -> Vec<&'static str> {
     if list.is_empty() { vec!["IPv4"] } else { list }
 }
 
-fn wanted(view: &ObjectStore, service: &Service, pods: &[&Pod]) -> BTreeMap<Group, BTreeMap<String, Value>> {
-    let mut out: BTreeMap<Group, BTreeMap<String, Value>> = BTreeMap::new();
+fn wanted(view: &ObjectStore, service: &Service, pods: &[&Pod]) -> BTreeMap<Group, BTreeMap<String, String>> {
+    let mut out: BTreeMap<Group, BTreeMap<String, String>> = BTreeMap::new();
+    let mut ports = Ports::new(service, true);
     for family in families(service) {
         for pod in pods {
             let ips = pod.status.ips.iter().filter(|ip| ip.contains(':') == (family == "IPv6"));
             let Some(ip) = ips.into_iter().next() else { continue };
-            let ports = json!(ports(service, pod, true)).to_string();
-            let endpoint = endpoint(view, service, pod, ip);
-            out.entry(Group { family, ports }).or_default().insert(identity(&endpoint), endpoint);
+            let identity = identity(&text(&pod.meta.name), &text(&pod.meta.uid));
+            let endpoint = text(&endpoint(view, service, pod, ip));
+            out.entry(Group { family, ports: ports.of(pod) }).or_default().insert(identity, endpoint);
         }
     }
     out
 }
 
-fn endpoint(view: &ObjectStore, service: &Service, pod: &Pod, ip: &str) -> Value {
+fn endpoint<'a>(view: &'a ObjectStore, service: &Service, pod: &'a Pod, ip: &'a str) -> Endpoint<'a> {
     let terminating = pod.meta.deleting.is_some();
     let serving = pod.status.ready;
     let ready = service.spec.publish_not_ready_addresses || (serving && !terminating);
-    let mut out = json!({
-        "addresses": [ip],
-        "conditions": {"ready": ready, "serving": serving, "terminating": terminating},
-        "targetRef": target_ref(pod),
-    });
-    if let Some(node) = &pod.node {
-        out["nodeName"] = json!(node);
-        let zone = view.node(node).and_then(|n| n.meta.labels.get("topology.kubernetes.io/zone"));
-        if let Some(zone) = zone {
-            out["zone"] = json!(zone);
-        }
+    let node_name = pod.node.as_deref();
+    let node = node_name.and_then(|name| view.node(name));
+    let zone = node.and_then(|n| n.meta.labels.get("topology.kubernetes.io/zone"));
+    Endpoint {
+        addresses: [ip],
+        conditions: Conditions { ready, serving, terminating },
+        hints: if ready { hints(service, zone, node_name) } else { None },
+        hostname: hostname(service, pod),
+        node_name,
+        target_ref: target_ref(pod),
+        zone,
     }
-    if let Some(name) = hostname(service, pod) {
-        out["hostname"] = name;
-    }
-    if ready && let Some(hints) = hints(service, &out) {
-        out["hints"] = hints;
-    }
-    out
 }
 
 /// Whom an endpoint is for, when the Service prefers what is near (KEP-4444, KEP-3015).
-fn hints(service: &Service, endpoint: &Value) -> Option<Value> {
-    let zones = endpoint["zone"].as_str().map(|z| json!([{"name": z}]));
+fn hints(service: &Service, zone: Option<&str>, node: Option<&str>) -> Option<Value> {
+    let zones = zone.map(|z| json!([{"name": z}]));
     match service.spec.traffic_distribution.as_deref()? {
         "PreferClose" | "PreferSameZone" => zones.map(|z| json!({"forZones": z})),
         "PreferSameNode" => {
-            let node = endpoint["nodeName"].as_str()?;
-            let mut out = json!({"forNodes": [{"name": node}]});
+            let mut out = json!({"forNodes": [{"name": node?}]});
             if let Some(zones) = zones {
                 out["forZones"] = zones;
             }
@@ -133,9 +155,14 @@ fn hints(service: &Service, endpoint: &Value) -> Option<Value> {
     }
 }
 
-/// What makes an endpoint the same one.
-fn identity(endpoint: &Value) -> String {
-    format!("{} {}", endpoint["targetRef"]["name"], endpoint["targetRef"]["uid"])
+/// What makes an endpoint the same one: name and uid of its pod, as they are written.
+fn identity(name: &str, uid: &str) -> String {
+    format!("{name} {uid}")
+}
+
+fn identity_of(endpoint: &[u8]) -> String {
+    let field = |pointer: &str| String::from_utf8_lossy(find(endpoint, pointer).unwrap_or(b"null"));
+    identity(&field("/targetRef/name"), &field("/targetRef/uid"))
 }
 
 fn existing<'a>(view: &'a ObjectStore, service: &Service) -> BTreeMap<Group, Vec<Slice<'a>>> {
@@ -147,25 +174,24 @@ fn existing<'a>(view: &'a ObjectStore, service: &Service) -> BTreeMap<Group, Vec
         if !ours || object.meta.deleting.is_some() {
             continue;
         }
-        let mut value = object.value();
-        let old = value["endpoints"].as_array().cloned().unwrap_or_default();
-        let family = if value["addressType"] == "IPv6" { "IPv6" } else { "IPv4" };
-        let ports = value["ports"].take();
-        let group = Group { family, ports: ports.to_string() };
+        let field = |pointer: &str| find(&object.raw, pointer).unwrap_or(b"null");
+        let old = elements(field("/endpoints")).collect();
+        let family = if field("/addressType") == b"\"IPv6\"" { "IPv6" } else { "IPv4" };
+        let group = Group { family, ports: String::from_utf8_lossy(field("/ports")).into_owned() };
         out.entry(group).or_default().push(Slice { object: Some(object), old, new: vec![] });
     }
     out
 }
 
 /// Endpoints that are wanted stay in their slices, with what is new about them.
-fn keep(slices: &mut [Slice<'_>], wanted: &mut BTreeMap<String, Value>) {
+fn keep(slices: &mut [Slice<'_>], wanted: &mut BTreeMap<String, String>) {
     for slice in slices {
-        slice.new = slice.old.iter().filter_map(|e| wanted.remove(&identity(e))).collect();
+        slice.new = slice.old.iter().filter_map(|e| wanted.remove(&identity_of(e))).collect();
     }
 }
 
 /// The rest goes where there is room, then into new slices.
-fn fill(slices: &mut Vec<Slice<'_>>, wanted: &mut BTreeMap<String, Value>) {
+fn fill(slices: &mut Vec<Slice<'_>>, wanted: &mut BTreeMap<String, String>) {
     if wanted.is_empty() && slices.is_empty() {
         slices.push(Slice { object: None, old: vec![], new: vec![] });
     }
@@ -215,14 +241,17 @@ fn write(
             "metadata": {"name": name, "generateName": format!("{}-", service.meta.name),
                 "namespace": service.meta.namespace, "labels": labels, "ownerReferences": [owner_reference(service)]},
             "addressType": group.family,
-            "endpoints": slice.new,
+            "endpoints": Value::Array(slice.new.iter().map(|e| serde_json::from_str(e).unwrap_or_default()).collect()),
             "ports": ports,
         });
         return plan.create(EndpointSlice::RESOURCE, &service.meta.namespace, slice);
     };
     let mut patch = json!({});
-    if slice.old != slice.new {
-        patch["endpoints"] = json!(slice.new);
+    if !slice.old.iter().copied().eq(slice.new.iter().map(String::as_bytes)) {
+        let old = find(&object.raw, "/endpoints").unwrap_or(b"[]");
+        if let Some(endpoints) = changed(old, &format!("[{}]", slice.new.join(","))) {
+            patch["endpoints"] = endpoints;
+        }
     }
     let have: BTreeSet<(&str, &str)> = object.meta.labels.iter().collect();
     let want: BTreeSet<(&str, &str)> =

@@ -19,6 +19,7 @@ use crate::{
 };
 use serde_json::Value;
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -74,7 +75,7 @@ impl Controller for StatefulSetController {
             name if owner.has(name) => name.to_owned(),
             _ => update.clone(),
         };
-        let template = set.field("/spec/template");
+        let template = OnceCell::new();
         let pods = all.iter().filter_map(|p| Some((ordinal(set, &p.meta.name)?, *p))).collect();
         let deleted = BTreeSet::new();
         let mut step = Step { view, set, template, current, update, collisions, pods, now, plan, deleted };
@@ -119,7 +120,8 @@ fn ordinal(set: &StatefulSet, pod: &str) -> Option<i32> {
 struct Step<'a> {
     view: &'a ObjectStore,
     set: &'a StatefulSet,
-    template: Value,
+    /// Read when a pod is made of it.
+    template: OnceCell<Value>,
     /// Names of the revision that was rolled out last, and of the template's.
     current: String,
     update: String,
@@ -135,6 +137,10 @@ impl<'a> Step<'a> {
     fn ordinals(&self) -> std::ops::Range<i32> {
         let start = self.set.spec.ordinals.start.max(0);
         start..start.saturating_add(self.set.spec.replicas.unwrap_or(1).max(0))
+    }
+
+    fn template(&self) -> &Value {
+        self.template.get_or_init(|| self.set.field("/spec/template"))
     }
 
     fn is_ordered(&self) -> bool {

@@ -136,11 +136,11 @@ impl<'a> Step<'a> {
     fn create(&mut self, ordinal: i32) {
         let (template, revision) = if self.is_of_current(ordinal) {
             match history::template(self.view, &self.set.meta.namespace, &self.current) {
-                Value::Null => (self.template.clone(), self.update.clone()),
+                Value::Null => (self.template().clone(), self.update.clone()),
                 old => (old, self.current.clone()),
             }
         } else {
-            (self.template.clone(), self.update.clone())
+            (self.template().clone(), self.update.clone())
         };
         let name = format!("{}-{ordinal}", self.set.meta.name);
         if self.view.pod(&self.set.meta.namespace, &name).is_some() {

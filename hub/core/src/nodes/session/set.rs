@@ -9,9 +9,10 @@ use super::{few::Few, is_token};
 use crate::{
     ObjectStore, Timestamp, limits,
     nodes::desired::{self, ItemState, TokenWanted, Wanted},
+    view::{Sent, Which},
 };
 use limpet_protocol::{
-    Inventory, ItemHash, ItemKey, ItemStep, Removal, SetDigest, SetStep, limits as wire, squeeze,
+    Inventory, ItemHash, ItemKey, ItemKind, ItemStep, Removal, SetDigest, SetStep, limits as wire, squeeze,
 };
 use std::collections::BTreeMap;
 
@@ -260,14 +261,16 @@ impl SetState {
             if change.puts.len() >= wire::ITEMS_PER_CHANGE_MAX || bytes >= wire::SET_CHANGE_BYTES_TARGET {
                 break;
             }
-            let body = match is_token(key) {
-                true => self.tokens.get(key).and_then(|t| t.body.clone()),
-                false => desired::body(view, key),
+            let sent = match is_token(key) {
+                true => self.tokens.get(key).and_then(|t| t.body.as_deref()).map(whole),
+                false => {
+                    let before = held.items.get(key).filter(|_| self.differences).map(|h| h.hash);
+                    item(view, key, state.hash, before)
+                }
             };
-            let Some(body) = body.filter(|b| b.len() <= wire::ITEM_BYTES_MAX) else { continue };
-            bytes += body.len();
-            let before = held.items.get(key).filter(|_| self.differences).map(|h| h.hash);
-            let (base, body) = difference(view, key, before, body);
+            let Some(Sent { whole, base, body }) = sent.filter(|s| s.whole <= wire::ITEM_BYTES_MAX) else { continue };
+            bytes += whole;
+            let body = body.to_vec();
             held.put(key, state);
             change.puts.push(ItemStep { key: key.clone(), generation: state.generation, base, body });
         }
@@ -286,11 +289,23 @@ impl SetState {
     }
 }
 
-/// The shorter one of the body itself (base 0) and the way to it from what the node holds.
-fn difference(view: &ObjectStore, key: &ItemKey, before: Option<ItemHash>, body: Vec<u8>) -> (u64, Vec<u8>) {
-    let base = before.filter(|hash| hash.prefix() != 0);
-    let known = base.and_then(|hash| Some((hash.prefix(), desired::previous(view, key, hash)?)));
-    let Some((prefix, old)) = known else { return (0, body) };
-    let folded = squeeze::fold(&old, &body);
-    if folded.len() < body.len() / limits::DIFFERENCE_WORTH { (prefix, folded) } else { (0, body) }
+fn whole(body: &[u8]) -> Sent {
+    Sent { whole: body.len(), base: 0, body: body.into() }
+}
+
+/// An item for a node that holds `before` of it, as a difference where that is known and worth it.
+fn item(view: &ObjectStore, key: &ItemKey, hash: ItemHash, before: Option<ItemHash>) -> Option<Sent> {
+    // Pods and Nodes are for one node only.
+    if !matches!(key.kind, ItemKind::ConfigMap | ItemKind::Secret | ItemKind::Service | ItemKind::EndpointSlice) {
+        return desired::body(view, key).map(|body| whole(&body));
+    }
+    let before = before.filter(|hash| hash.prefix() != 0 && desired::before(view, key, *hash).is_some());
+    let make = || {
+        let body = desired::body(view, key)?;
+        let base = before.and_then(|hash| Some((hash.prefix(), desired::previous(view, key, hash)?)));
+        let folded = base.map(|(prefix, old)| (prefix, squeeze::fold(&old, &body)));
+        let worth = folded.filter(|(_, folded)| folded.len() < body.len() / limits::DIFFERENCE_WORTH);
+        Some(worth.map_or_else(|| whole(&body), |(base, folded)| Sent { whole: body.len(), base, body: folded.into() }))
+    };
+    view.sent(&Which { key: key.clone(), hash, before }, make)
 }

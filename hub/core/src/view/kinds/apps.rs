@@ -7,10 +7,11 @@
 use super::{Condition, IntOrString};
 use crate::{
     names,
-    view::{Labels, Selector, meta::or_default},
+    view::{Labels, Memo, Pod, Selector, meta::or_default},
 };
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// What is kept of a pod template.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct Template {
     /// Canonical hash without the labels that controllers add.
     pub digest: [u8; 32],
     pub labels: Labels,
+    /// Hash of the content of a ControllerRevision of it.
+    pub as_revision: Memo<[u8; 32]>,
 }
 
 impl<'de> Deserialize<'de> for Template {
@@ -26,7 +29,7 @@ impl<'de> Deserialize<'de> for Template {
         let labels = value.pointer("/metadata/labels").and_then(Value::as_object);
         let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
         let labels = labels.into_iter().flatten().map(|(k, v)| (k.as_str(), text(v))).collect();
-        Ok(Template { digest: names::template_digest(&value), labels })
+        Ok(Template { digest: names::template_digest(&value), labels, as_revision: Memo::default() })
     }
 }
 
@@ -204,6 +207,9 @@ pub struct DaemonSetSpec {
     pub update_strategy: Strategy,
     pub min_ready_seconds: i64,
     pub revision_history_limit: Option<i32>,
+    /// A pod of it that is meant for no node.
+    #[serde(skip)]
+    pub probe: Memo<Option<Arc<Pod>>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -217,4 +223,7 @@ pub struct DaemonSetStatus {
 #[serde(default)]
 pub struct ControllerRevisionData {
     pub revision: i64,
+    /// Hash of its content.
+    #[serde(skip)]
+    pub digest: Memo<[u8; 32]>,
 }
