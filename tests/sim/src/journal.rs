@@ -5,8 +5,9 @@
 //! Never: loses a record that was synced.
 
 use crate::Rng;
-use limpet_agent_core::{Record, Sync};
-use limpet_protocol::SetDigest;
+use limpet_agent_core::Record;
+use limpet_protocol::{ItemHash, ItemKey, SetDigest};
+use std::collections::BTreeMap;
 
 const RECORDS_MAX: usize = 400;
 
@@ -18,7 +19,9 @@ pub struct Journal {
     /// What a compaction left behind.
     base: usize,
     written: u64,
-    held: Sync,
+    /// Hashes of the bodies of the set that the records make, and its digest.
+    held: BTreeMap<ItemKey, ItemHash>,
+    digest: SetDigest,
     versions: u64,
     sessions: u64,
 }
@@ -45,9 +48,23 @@ impl Journal {
         match record {
             Record::VersionCeiling(n) => self.versions = self.versions.max(*n),
             Record::SessionCeiling(n) => self.sessions = self.sessions.max(*n),
-            Record::Put(_) | Record::Remove(_) => self.held.replay(record.clone()),
+            Record::Put(item) => {
+                let hash = ItemHash::of(&item.body);
+                self.digest.add(&item.key, hash);
+                self.replace(&item.key, Some(hash));
+            }
+            Record::Remove(key) => self.replace(key, None),
             _ => {}
         }
+    }
+
+    /// What was held under a key is no more; what is there instead.
+    fn replace(&mut self, key: &ItemKey, now: Option<ItemHash>) {
+        let old = match now {
+            Some(hash) => self.held.insert(key.clone(), hash),
+            None => self.held.remove(key),
+        };
+        old.into_iter().for_each(|old| self.digest.remove(key, old));
     }
 
     /// Of what was not synced the beginning may have reached the disk.
@@ -82,7 +99,7 @@ impl Journal {
 
     /// Of the set that the journal alone would rebuild.
     pub fn digest(&self) -> SetDigest {
-        self.held.items().digest()
+        self.digest
     }
 
     /// No report with a version above this one may be sent.

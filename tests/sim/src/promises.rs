@@ -62,6 +62,12 @@ impl Promises {
         }
         let Some(pod) = changed.new_as::<Pod>().or(changed.old_as::<Pod>()) else { return Ok(()) };
         self.identity(pod, changed.new.is_none())?;
+        // Most changes of a pod change nothing that is counted below.
+        let counts = |p: &Arc<Pod>| (p.is_active(), p.meta.annotations.contains_key(REPLACE), p.meta.owners.clone());
+        let (old, new) = (changed.old_as::<Pod>(), changed.new_as::<Pod>());
+        if old.is_some() && old.map(counts) == new.map(counts) {
+            return Ok(());
+        }
         let set = pod.meta.controller().and_then(|o| view.get::<ReplicaSet>(&pod.meta.namespace, &o.name));
         set.and_then(|set| deployment_of(view, set)).map_or(Ok(()), |d| self.fence(view, d))
     }

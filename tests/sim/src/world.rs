@@ -108,7 +108,8 @@ pub(crate) struct World {
     pub(crate) rng: Rng,
     pub(crate) now: u64,
     order: u64,
-    queue: BTreeMap<(u64, u64), What>,
+    /// In boxes: what moves when one comes or goes is small.
+    queue: BTreeMap<(u64, u64), Box<What>>,
     pub(crate) hub: Hub,
     pub(crate) boards: Vec<Board>,
     /// Connections that exist, by board, and the other way round.
@@ -218,7 +219,7 @@ impl World {
 
     pub(crate) fn after(&mut self, ms: u64, what: What) {
         self.order += 1;
-        self.queue.insert((self.now + ms, self.order), what);
+        self.queue.insert((self.now + ms, self.order), Box::new(what));
     }
 
     pub(crate) fn trouble(&self) -> bool {
@@ -246,7 +247,7 @@ impl World {
             self.report.events += 1;
             self.report.trace = self.report.trace.rotate_left(5) ^ (at.wrapping_mul(31) + order + what.letter());
             self.hub.set_clock(self.now);
-            self.step(what);
+            self.step(*what);
             self.follow_up()?;
         }
         self.now = self.now.max(until);
