@@ -31,6 +31,13 @@ impl Body {
 }
 
 impl Held {
+    #[cfg(test)]
+    pub(super) fn size(&self) -> usize {
+        match &self.body {
+            Body::Folded(bytes) | Body::Plain(bytes) => bytes.len(),
+        }
+    }
+
     /// The object's JSON.
     pub fn body(&self) -> Vec<u8> {
         match &self.body {

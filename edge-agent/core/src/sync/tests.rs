@@ -104,6 +104,29 @@ fn equal_digests_need_nothing_and_older_generations_lose() {
 }
 
 #[test]
+fn a_replayed_set_says_the_same_before_and_after_it_rests() {
+    let text = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c1","namespace":"default"}}"#;
+    let (mut sync, mut put) = (Sync::new(), Sync::new());
+    for generation in 1..4 {
+        sync.replay(Record::Put(item(1, generation, text)));
+        sync.replay(Record::Put(item(2, generation, &generation.to_string())));
+    }
+    sync.replay(Record::Put(item(3, 1, "gone")));
+    sync.replay(Record::Remove(key(3)));
+    [item(1, 3, text), item(2, 3, "3")].into_iter().for_each(|i| put.items.put(i.key, i.generation, &i.body));
+    let says = |sync: &Sync| {
+        let bodies: Vec<_> = sync.items().all().map(|(k, held)| (k.clone(), held.generation, held.body())).collect();
+        (bodies, sync.items().digest(), sync.snapshot().collect::<Vec<_>>())
+    };
+    assert_eq!(says(&sync).0.len(), 2);
+    assert_eq!(says(&sync), says(&put));
+    sync.rest();
+    assert_eq!(says(&sync), says(&put));
+    let size = |sync: &Sync| sync.items().all().map(|(_, held)| held.size()).sum::<usize>();
+    assert_eq!(size(&sync), size(&put), "as small as if it had come from the hub");
+}
+
+#[test]
 fn a_repeated_step_is_acknowledged_again_and_a_gap_asks_for_the_differences() {
     let mut sync = Sync::new();
     up(&mut sync, SetDigest::default());
