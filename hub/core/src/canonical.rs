@@ -149,7 +149,8 @@ mod tests {
             assert_eq!(json_diff_of(&new, new.clone()), None);
             assert_eq!(json_diff_of(&old, new), Some(patch));
         }
-        let nulls = [json!({"a": null}), json!({}), json!({"a": {"b": null}}), json!({"a": {}}), json!({"a": {"b": 1}}), json!(1)];
+        let (null, deep) = (json!({"a": null}), json!({"a": {"b": null}}));
+        let nulls = [null, deep, json!({}), json!({"a": {}}), json!({"a": {"b": 1}}), json!(1)];
         for old in &nulls {
             nulls.iter().for_each(|new| assert_eq!(json_diff_of(old, new.clone()), json_diff(old, new), "{old} {new}"));
         }

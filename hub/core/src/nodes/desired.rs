@@ -417,7 +417,7 @@ pub fn looks_the_same(changed: &Changed) -> bool {
         Obj<T>: Kind,
     {
         let (Some(old), Some(new)) = (old, new) else { return false };
-        if differs::only_in_status(&old.raw, &new.raw) {
+        if differs::only_in_status(old, new) {
             old.item_hash.get().into_iter().for_each(|hash| _ = new.item_hash.set(*hash));
             return true;
         }

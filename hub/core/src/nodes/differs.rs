@@ -3,7 +3,7 @@
 //! In: the bytes of a version, or of two. Out: those without what nodes are not told; yes where no more than that differs.
 //! Never: an answer in doubt; reading the objects gives the same (`desired::looks_the_same`, `desired::shape`).
 
-use crate::view::pick::fields;
+use crate::view::{Obj, pick::fields};
 use memchr::memmem::Finder;
 use std::sync::LazyLock;
 
@@ -12,7 +12,26 @@ type Field<'a> = (&'a [u8], &'a [u8]);
 
 /// Whether the bytes of two versions say that nodes need not be told of the later one: no more than the status differs,
 /// and it says nothing of what nodes are told (`told`). False where reading them would show it, too.
-pub(super) fn only_in_status(old: &[u8], new: &[u8]) -> bool {
+pub(super) fn only_in_status<T>(old: &Obj<T>, new: &Obj<T>) -> bool {
+    fn parts<T>(object: &Obj<T>) -> Option<[&[u8]; 4]> {
+        object.layout?.parts(&object.raw)
+    }
+    match (parts(old), parts(new)) {
+        (Some(old), Some(new)) => only_behind(old, new),
+        _ => only_in_status_of(&old.raw, &new.raw),
+    }
+}
+
+/// By what stands before the metadata, the metadata, the spec and the status of both.
+fn only_behind(old: [&[u8]; 4], new: [&[u8]; 4]) -> bool {
+    fn told(metadata: &[u8]) -> impl Iterator<Item = Field<'_>> {
+        fields(metadata).filter(|(name, _)| !OWN_TIME.contains(name))
+    }
+    let same = old[0] == new[0] && old[2] == new[2] && told(old[1]).eq(told(new[1]));
+    same && GATES.find(new[2]).is_none() && says_nothing(old[3]) && says_nothing(new[3])
+}
+
+fn only_in_status_of(old: &[u8], new: &[u8]) -> bool {
     let mut parts: [Told<'_>; 2] = Default::default();
     for (raw, told) in [old, new].into_iter().zip(&mut parts) {
         for (name, value) in fields(raw) {
@@ -45,9 +64,10 @@ pub(super) fn says_nothing(status: &[u8]) -> bool {
     FINDERS.iter().all(|finder| finder.find(status).is_none())
 }
 
+static GATES: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"readinessGates\""));
+
 /// Whether others open the pod: nodes are told of their conditions.
 pub(super) fn is_gated(fields: &[Field<'_>]) -> bool {
-    static GATES: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"readinessGates\""));
     fields.iter().any(|(name, value)| *name == b"\"spec\"" && GATES.find(value).is_some())
 }
 
@@ -107,7 +127,7 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{nodes::desired::{shape, written_anew}, view::ObjectStore};
+    use crate::{nodes::desired::{shape, written_anew}, view::{Layout, ObjectStore, Pod}};
     use serde_json::{Value, json};
 
     /// What is decided by the bytes is what reading them would decide.
@@ -147,9 +167,12 @@ mod tests {
             for pod in [&two, &read(&applied)] {
                 assert_eq!(String::from_utf8_lossy(&shape(&**pod)), String::from_utf8_lossy(&written_anew(&**pod)));
             }
-            assert_eq!(only_in_status(&one.raw, &two.raw), told, "{other}");
+            assert_eq!(only_in_status_of(&one.raw, &two.raw), told, "{other}");
+            let layout = |pod: &Pod| Layout::of(&pod.raw).unwrap().parts(&pod.raw).unwrap().map(<[u8]>::to_vec);
+            let (a, b) = (layout(&one), layout(&two));
+            assert_eq!(only_behind(a.each_ref().map(|p| &**p), b.each_ref().map(|p| &**p)), told, "{other}");
             assert!(!told || shape(&*one) == shape(&*two), "{other}");
         }
-        assert!(!only_in_status(b"", b"") && !only_in_status(b"{}", b"{}"));
+        assert!(!only_in_status_of(b"", b"") && !only_in_status_of(b"{}", b"{}"));
     }
 }

@@ -6,26 +6,45 @@
 use super::meta::Meta;
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeOwned, DeserializeSeed, IgnoredAny, IntoDeserializer, MapAccess, Visitor, value::MapAccessDeserializer},
+    de::{DeserializeOwned, DeserializeSeed, IntoDeserializer, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
 pub fn read<T: DeserializeOwned>(raw: &[u8]) -> Result<(Meta, T), serde_json::Error> {
-    read_some(raw, "")
-}
-
-/// As `read`; the kind does not see the field `without` either.
-pub fn read_some<T: DeserializeOwned>(raw: &[u8], without: &str) -> Result<(Meta, T), serde_json::Error> {
     let mut json = serde_json::Deserializer::from_slice(raw);
     let mut meta = None;
-    let data = json.deserialize_map(Object { meta: &mut meta, without, kind: PhantomData })?;
+    let data = json.deserialize_map(Object { meta: &mut meta, kind: PhantomData })?;
     json.end()?;
     Ok((meta.unwrap_or_default(), data))
 }
 
+/// A kind of which only this field is at hand, with its value.
+pub fn read_field<T: DeserializeOwned>(name: &'static str, value: &[u8]) -> Result<T, serde_json::Error> {
+    let mut field = Field { name: Some(name), json: serde_json::Deserializer::from_slice(value) };
+    let data = T::deserialize(MapAccessDeserializer::new(&mut field))?;
+    field.json.end()?;
+    Ok(data)
+}
+
+struct Field<'de> {
+    name: Option<&'static str>,
+    json: serde_json::Deserializer<serde_json::de::SliceRead<'de>>,
+}
+
+impl<'de> MapAccess<'de> for Field<'de> {
+    type Error = serde_json::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Self::Error> {
+        self.name.take().map(|name| seed.deserialize(name.into_deserializer())).transpose()
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Self::Error> {
+        seed.deserialize(&mut self.json)
+    }
+}
+
 struct Object<'m, T> {
     meta: &'m mut Option<Meta>,
-    without: &'m str,
     kind: PhantomData<T>,
 }
 
@@ -37,7 +56,7 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for Object<'_, T> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
-        T::deserialize(MapAccessDeserializer::new(Rest { map, meta: self.meta, without: self.without }))
+        T::deserialize(MapAccessDeserializer::new(Rest { map, meta: self.meta }))
     }
 }
 
@@ -49,7 +68,6 @@ struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 struct Rest<'m, A> {
     map: A,
     meta: &'m mut Option<Meta>,
-    without: &'m str,
 }
 
 impl<'de, A: MapAccess<'de>> MapAccess<'de> for Rest<'_, A> {
@@ -59,8 +77,6 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Rest<'_, A> {
         while let Some(Name(name)) = self.map.next_key()? {
             if name == "metadata" {
                 *self.meta = Some(self.map.next_value()?);
-            } else if name == self.without {
-                self.map.next_value::<IgnoredAny>()?;
             } else {
                 return seed.deserialize(name.into_deserializer()).map(Some);
             }
@@ -88,6 +104,15 @@ mod tests {
             assert_eq!((&*meta.name, &*meta.uid, data.spec.replicas), ("a", "u", Some(3)), "{raw}");
         }
         assert_eq!(read::<ConfigMapData>(b"{}").unwrap().0.name, Meta::default().name);
+    }
+
+    #[test]
+    fn one_field_is_read_as_if_it_were_all() {
+        let read = |value: &str| read_field::<DeploymentData>("spec", value.as_bytes());
+        assert_eq!(read("{\"replicas\": 3}").unwrap().spec.replicas, Some(3));
+        for value in ["", "5", "{}{}", "{\"replicas\": 3}}", "{"] {
+            assert!(read(value).is_err(), "{value}");
+        }
     }
 
     #[test]

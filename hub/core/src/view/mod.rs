@@ -6,6 +6,7 @@
 mod beside;
 mod changed;
 pub mod kinds;
+mod layout;
 mod memo;
 mod meta;
 mod object;
@@ -22,6 +23,8 @@ pub use kinds::*;
 pub use memo::Memo;
 pub use meta::{Labels, Meta, OwnerRef};
 pub use object::*;
+#[cfg(test)]
+pub(crate) use layout::Layout;
 pub(crate) use recent::{Sent, Which};
 pub use selector::{Requirement, Selector};
 pub use store::ObjectStore;

@@ -5,9 +5,10 @@
 
 use super::{
     beside,
+    layout::Layout,
     kinds::*,
     meta::Meta,
-    pick::{find, pick},
+    pick::pick,
 };
 use crate::canonical::strip_nulls;
 use bytes::Bytes;
@@ -32,7 +33,7 @@ pub struct Key {
 
 impl Key {
     pub fn new(resource: &str, namespace: &str, name: &str) -> Key {
-        let resource = known_resource(resource).unwrap_or_else(|| resource.into());
+        let resource = known_resource(resource).map_or_else(|| resource.into(), |(_, id)| id);
         Key { resource, namespace: namespace.into(), name: name.into() }
     }
 }
@@ -68,6 +69,8 @@ pub struct Obj<T> {
     data: T,
     /// Hash of the form in which nodes get this object; filled when first asked for.
     pub(crate) item_hash: OnceLock<ItemHash>,
+    /// Where it was found by comparing with the version before: then all else is the status.
+    pub(crate) layout: Option<Layout>,
 }
 
 impl<T> Deref for Obj<T> {
@@ -100,7 +103,7 @@ impl<T: Clone> Obj<T> {
     pub(crate) fn with(&self, change: impl FnOnce(&mut T)) -> Obj<T> {
         let mut data = self.data.clone();
         change(&mut data);
-        Obj { meta: self.meta.clone(), raw: self.raw.clone(), data, item_hash: OnceLock::new() }
+        Obj { meta: self.meta.clone(), raw: self.raw.clone(), data, item_hash: OnceLock::new(), layout: self.layout }
     }
 }
 
@@ -156,13 +159,16 @@ impl KeepsSpec for PodData {
 
 /// The next version of an object whose spec is as it was to the byte.
 fn next<T: KeepsSpec>(old: &Obj<T>, raw: &Bytes) -> Option<Arc<Obj<T>>> {
-    let spec = find(raw, "/spec")?;
-    if find(&old.raw, "/spec")? != spec || old.data.is_tied(spec) {
+    let before = old.layout.or_else(|| Layout::of(&old.raw))?;
+    let (layout, status) = before.next(&old.raw, raw)?;
+    let [_, metadata, spec, _] = layout.parts(raw)?;
+    if old.data.is_tied(spec) {
         return None;
     }
-    let (meta, mut data): (_, T) = beside::read_some(raw, "spec").ok()?;
+    let meta = serde_json::from_slice(metadata).ok()?;
+    let mut data: T = beside::read_field("status", status).ok()?;
     data.take_over(&old.data);
-    Some(Arc::new(Obj { meta, raw: raw.clone(), data, item_hash: OnceLock::new() }))
+    Some(Arc::new(Obj { meta, raw: raw.clone(), data, item_hash: OnceLock::new(), layout: Some(layout) }))
 }
 
 /// A kind that the view knows by type.
@@ -170,6 +176,8 @@ pub trait Kind: Sized {
     const RESOURCE: &'static str;
     const API_VERSION: &'static str;
     const KIND: &'static str;
+    /// Its place among the kinds that the view knows by type, below `KINDS`.
+    const INDEX: usize;
     fn of(object: &Object) -> Option<&Arc<Self>>;
 }
 
@@ -180,6 +188,7 @@ macro_rules! kinds {
             const RESOURCE: &'static str = $resource;
             const API_VERSION: &'static str = $version;
             const KIND: &'static str = stringify!($name);
+            const INDEX: usize = Index::$name as usize;
             fn of(object: &Object) -> Option<&Arc<Self>> {
                 match object {
                     Object::$name(o) => Some(o),
@@ -218,23 +227,30 @@ macro_rules! kinds {
                     $($resource => {
                         if let Some((meta, data)) = read::<$data>(&raw) {
                             let item_hash = OnceLock::new();
-                            return Some(Object::$name(Arc::new(Obj { meta, raw, data, item_hash })));
+                            return Some(Object::$name(Arc::new(Obj { meta, raw, data, item_hash, layout: None })));
                         }
                     })*
                     _ => {}
                 }
                 let meta = read::<Nothing>(&raw)?.0;
                 let item_hash = OnceLock::new();
-                Some(Object::Other(Arc::new(Obj { meta, raw: Bytes::new(), data: (), item_hash })))
+                Some(Object::Other(Arc::new(Obj { meta, raw: Bytes::new(), data: (), item_hash, layout: None })))
             }
         }
 
-        /// The store id of a kind that the view knows by type: the same text for all keys.
-        pub(super) fn known_resource(resource: &str) -> Option<Arc<str>> {
+        enum Index {
+            $($name,)*
+        }
+
+        /// How many kinds the view knows by type.
+        pub(super) const KINDS: usize = [$(Index::$name as usize,)*].len();
+
+        /// Place and store id of a kind that the view knows by type: the same text for all keys.
+        pub(super) fn known_resource(resource: &str) -> Option<(usize, Arc<str>)> {
             match resource {
                 $($resource => {
                     static ID: LazyLock<Arc<str>> = LazyLock::new(|| $resource.into());
-                    Some(ID.clone())
+                    Some((Index::$name as usize, ID.clone()))
                 })*
                 _ => None,
             }

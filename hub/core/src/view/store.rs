@@ -4,7 +4,7 @@
 //! Never: partial updates of an index; every event removes the old entries and adds the new ones.
 
 use super::{
-    Changed, ControllerRevision, Key, Kind, Node, Object, Pod, ReplicaSet, known_resource,
+    Changed, ControllerRevision, KINDS, Key, Kind, Node, Object, Pod, ReplicaSet, known_resource,
     previous::Previous,
     recent::{Recent, Sent, Which},
     used::{NodePods, Used, counts_as_anti_affine},
@@ -23,10 +23,14 @@ type Place = (Arc<str>, Box<str>);
 type Namespaces = BTreeMap<Box<str>, Names>;
 
 /// All objects, by (resource, namespace, name), with indexes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ObjectStore {
     revision: u64,
-    resources: BTreeMap<Arc<str>, Namespaces>,
+    /// Where the objects of each resource are.
+    resources: BTreeMap<Arc<str>, usize>,
+    places: Vec<Namespaces>,
+    /// The same, for kinds that the view knows by type.
+    of_kinds: [Option<usize>; KINDS],
     /// Nodes with their pods, by name; pods without a node under "".
     pods_by_node: BTreeMap<Box<str>, NodePods>,
     uids: BTreeMap<Box<str>, Arc<Key>>,
@@ -39,9 +43,39 @@ pub struct ObjectStore {
     leaves: BTreeMap<Box<str>, BTreeSet<Box<str>>>,
 }
 
+impl Default for ObjectStore {
+    fn default() -> ObjectStore {
+        ObjectStore {
+            revision: 0,
+            resources: BTreeMap::new(),
+            places: Vec::new(),
+            of_kinds: [None; KINDS],
+            pods_by_node: BTreeMap::new(),
+            uids: BTreeMap::new(),
+            by_owner: BTreeMap::new(),
+            loose: BTreeMap::new(),
+            previous: Previous::default(),
+            recent: Recent::default(),
+            leaves: BTreeMap::new(),
+        }
+    }
+}
+
 impl ObjectStore {
     pub fn new() -> ObjectStore {
         ObjectStore::default()
+    }
+
+    fn of(&self, resource: &str) -> Option<&Namespaces> {
+        self.places.get(*self.resources.get(resource)?)
+    }
+
+    fn of_mut(&mut self, resource: &str) -> Option<&mut Namespaces> {
+        self.places.get_mut(*self.resources.get(resource)?)
+    }
+
+    fn of_kind<K: Kind>(&self) -> Option<&Namespaces> {
+        self.places.get(self.of_kinds[K::INDEX]?)
     }
 
     /// Newest revision that was applied.
@@ -60,7 +94,7 @@ impl ObjectStore {
         raw: Option<Bytes>,
     ) -> Changed {
         self.revision = self.revision.max(revision);
-        let old = self.resources.get(resource).and_then(|namespaces| namespaces.get(namespace)?.get(name));
+        let old = self.of(resource).and_then(|namespaces| namespaces.get(namespace)?.get(name));
         let new = raw.and_then(|bytes| Object::parse_next(resource, bytes, old)).map(|new| self.still_assumed(new));
         let key = Arc::new(Key {
             resource: self.resource_id(resource),
@@ -90,17 +124,17 @@ impl ObjectStore {
     }
 
     fn resource_id(&mut self, resource: &str) -> Arc<str> {
-        if let Some(id) = known_resource(resource) {
-            return id;
+        if let Some((id, _)) = self.resources.get_key_value(resource) {
+            return id.clone();
         }
-        match self.resources.get_key_value(resource) {
-            Some((id, _)) => id.clone(),
-            None => {
-                let id: Arc<str> = resource.into();
-                self.resources.insert(id.clone(), Namespaces::new());
-                id
-            }
+        let known = known_resource(resource);
+        if let Some((kind, _)) = known {
+            self.of_kinds[kind] = Some(self.places.len());
         }
+        let id: Arc<str> = known.map_or_else(|| resource.into(), |(_, id)| id);
+        self.resources.insert(id.clone(), self.places.len());
+        self.places.push(Namespaces::new());
+        id
     }
 
     fn replace(&mut self, key: Arc<Key>, new: Option<Object>) -> Changed {
@@ -131,16 +165,16 @@ impl ObjectStore {
 
     /// Puts an object into its place.
     fn swap(&mut self, key: &Key, new: Object) -> Option<Object> {
-        let there = self.resources.get_mut(&*key.resource).and_then(|n| n.get_mut(&key.namespace)?.get_mut(&key.name));
-        if let Some(there) = there {
+        // `resource_id` has made a place for all of its kind.
+        let namespaces = self.of_mut(&key.resource)?;
+        if let Some(there) = namespaces.get_mut(&key.namespace).and_then(|names| names.get_mut(&key.name)) {
             return Some(std::mem::replace(there, new));
         }
-        let names = self.resources.entry(key.resource.clone()).or_default();
-        names.entry(key.namespace.clone()).or_default().insert(key.name.clone(), new)
+        namespaces.entry(key.namespace.clone()).or_default().insert(key.name.clone(), new)
     }
 
     fn take(&mut self, key: &Key) -> Option<Object> {
-        let namespaces = self.resources.get_mut(&*key.resource)?;
+        let namespaces = self.of_mut(&key.resource)?;
         let names = namespaces.get_mut(&key.namespace)?;
         let old = names.remove(&key.name);
         if names.is_empty() {
@@ -222,7 +256,7 @@ impl ObjectStore {
 
     /// Any object by its key.
     pub fn object(&self, key: &Key) -> Option<&Object> {
-        self.resources.get(&*key.resource)?.get(&key.namespace)?.get(&key.name)
+        self.of(&key.resource)?.get(&key.namespace)?.get(&key.name)
     }
 
     /// What an object was before its last change, when that is still known.
@@ -237,30 +271,30 @@ impl ObjectStore {
 
     /// One object of a known kind; cluster-scoped kinds have an empty namespace.
     pub fn get<K: Kind>(&self, namespace: &str, name: &str) -> Option<&Arc<K>> {
-        K::of(self.resources.get(K::RESOURCE)?.get(namespace)?.get(name)?)
+        K::of(self.of_kind::<K>()?.get(namespace)?.get(name)?)
     }
 
     /// All objects of a kind in one namespace, by name.
     pub fn list<'a, K: Kind + 'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Arc<K>> {
-        let names = self.resources.get(K::RESOURCE).and_then(|n| n.get(namespace));
+        let names = self.of_kind::<K>().and_then(|n| n.get(namespace));
         names.into_iter().flat_map(|n| n.values()).filter_map(K::of)
     }
 
     /// All objects of a kind, by namespace and name.
     pub fn all<'a, K: Kind + 'a>(&'a self) -> impl Iterator<Item = &'a Arc<K>> {
-        let namespaces = self.resources.get(K::RESOURCE);
+        let namespaces = self.of_kind::<K>();
         namespaces.into_iter().flat_map(|n| n.values()).flat_map(|n| n.values()).filter_map(K::of)
     }
 
     /// How many objects of a resource are in a namespace, whether or not the view knows their kind.
     pub fn count_in(&self, resource: &str, namespace: &str) -> usize {
-        self.resources.get(resource).and_then(|n| n.get(namespace)).map_or(0, BTreeMap::len)
+        self.of(resource).and_then(|n| n.get(namespace)).map_or(0, BTreeMap::len)
     }
 
     /// Everything inside a namespace, of every resource.
     pub fn in_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a str, &'a Object)> {
-        self.resources.iter().flat_map(move |(resource, namespaces)| {
-            let names = namespaces.get(namespace);
+        self.resources.iter().flat_map(move |(resource, place)| {
+            let names = self.places[*place].get(namespace);
             names.into_iter().flat_map(|n| n.values()).map(move |o| (&**resource, o))
         })
     }
@@ -321,7 +355,7 @@ impl ObjectStore {
     }
 
     pub fn node(&self, name: &str) -> Option<&Arc<Node>> {
-        self.get::<Node>("", name)
+        self.pods_by_node.get(name)?.node.as_ref()
     }
 
     pub fn pod(&self, namespace: &str, name: &str) -> Option<&Arc<Pod>> {
@@ -370,7 +404,7 @@ impl ObjectStore {
 
     /// Number of objects, by resource.
     pub fn counts(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.resources.iter().map(|(r, n)| (&**r, n.values().map(BTreeMap::len).sum()))
+        self.resources.iter().map(|(r, place)| (&**r, self.places[*place].values().map(BTreeMap::len).sum()))
     }
 }
 
