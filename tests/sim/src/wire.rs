@@ -5,7 +5,7 @@
 //! Never: changes anything; judges what two devices with one card say.
 
 use crate::board::Board;
-use limpet_hub_core::{limits::CHANGES_IN_FLIGHT_MAX, view::pick::pick, world::Api};
+use limpet_hub_core::{limits::CHANGES_IN_FLIGHT_MAX, view::pick::{find, pick}, world::Api};
 use limpet_protocol::{Down, Up};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -81,6 +81,7 @@ impl Wire {
         let Some(said) = self.said.get(uid) else { return Ok(()) };
         let Some(key) = api.view.by_uid(uid) else { return Ok(()) };
         let Some(pod) = api.objects.get(key).filter(|p| p["spec"]["nodeName"] == node) else { return Ok(()) };
+        let stored = api.view.object(key).map(|o| &o.raw()[..]);
         let ended = ["Succeeded", "Failed"].contains(&pod["status"]["phase"].as_str().unwrap_or_default());
         let holds = |said: &Said| match said {
             // Somebody else may still hold it with a finalizer.
@@ -89,7 +90,14 @@ impl Wire {
                 meta["deletionTimestamp"].is_null() || meta["deletionGracePeriodSeconds"] == 0
             }
             Said::Status(json) => {
-                let same = |field: &str| pick(json, &format!("/{field}")) == pod["status"][field];
+                let written = stored.and_then(|raw| find(raw, "/status"));
+                // Other bytes may say the same.
+                let same = |field: &str| {
+                    let pointer = format!("/{field}");
+                    let bytes = find(json, &pointer);
+                    (bytes.is_some() && bytes == written.and_then(|status| find(status, &pointer)))
+                        || pick(json, &pointer) == pod["status"][field]
+                };
                 ended || (same("phase") && same("containerStatuses"))
             }
         };
