@@ -167,7 +167,7 @@ impl<'a> Step<'a> {
         for node in self.view.all::<Node>().filter(|n| n.meta.deleting.is_none()) {
             let (mut pods, going) = by_node.remove(&*node.meta.name).unwrap_or_default();
             let age = |p: &'a Arc<Pod>| (p.node.is_none(), p.meta.created_at(), &*p.meta.name);
-            pods.sort_by(|a, b| age(*a).cmp(&age(*b)));
+            pods.sort_by(|a, b| age(a).cmp(&age(b)));
             let (should_run, should_stay) = fit::fits(node, probe);
             self.nodes.push(Place { node, should_run, should_stay, pods, going });
         }
