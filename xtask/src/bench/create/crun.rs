@@ -4,8 +4,13 @@
 //! of `crun run` and of the three commands that engines use.
 //! Never: less work for Limpet than for crun: what the pod's containers get, the bundle asks for.
 
-use super::stat_ms;
 use nix::mount::{MsFlags, mount};
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::{TimeVal, TimeValLike},
+    wait::waitpid,
+};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -17,9 +22,11 @@ use std::{
 
 /// The agent's own list, so that both filters have the same calls.
 const CALLS: &str = include_str!("../../../../edge-agent/src/runtime/seccomp/default.rs");
-const MASKED: [&str; 8] = [
-    "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/sched_debug",
-    "/proc/scsi", "/sys/firmware",
+/// As the agent's `MASKED`.
+const MASKED: [&str; 12] = [
+    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+    "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+    "/sys/devices/virtual/powercap",
 ];
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 const CAPABILITIES: [&str; 14] = [
@@ -59,7 +66,8 @@ impl Crun {
         took
     }
 
-    /// Create, start, and delete afterwards: what containerd and CRI-O do.
+    /// Create, start, and delete afterwards: what containerd and CRI-O do, and like theirs (a shim, conmon) this process inherits
+    /// the container's and collects it.
     pub fn steps(&mut self) -> Result<f64, String> {
         let id = self.next();
         let took = self.create_and_start(&id);
@@ -70,11 +78,14 @@ impl Crun {
 
     fn create_and_start(&self, id: &str) -> Result<f64, String> {
         let begun = Instant::now();
-        let mut created = self.spawn(&["create", "--bundle"], id, Stdio::piped())?;
+        let pid_file = self.state.join("pid");
+        let words = ["create", "--pid-file", pid_file.to_str().unwrap_or_default(), "--bundle"];
+        let mut created = self.spawn(&words, id, Stdio::piped())?;
         ended(&mut created, "create")?;
         let mut started = self.spawn(&["start"], id, Stdio::null())?;
         let took = first_byte(&mut created, begun);
         ended(&mut started, "start")?;
+        collect(&pid_file)?;
         took
     }
 
@@ -93,6 +104,14 @@ impl Crun {
     }
 }
 
+/// Waits for the end of the container's process, which is this one's since crun ended: what it used counts from then on.
+fn collect(pid_file: &Path) -> Result<(), String> {
+    let told = |e: &dyn std::fmt::Display| format!("crun's container cannot be collected: {e}");
+    let text = fs::read_to_string(pid_file).map_err(|e| told(&e))?;
+    let pid = text.trim().parse().map_err(|_| told(&format!("its pid is `{text}`")))?;
+    waitpid(Pid::from_raw(pid), None).map(drop).map_err(|e| told(&e))
+}
+
 fn first_byte(child: &mut Child, begun: Instant) -> Result<f64, String> {
     let mut byte = [0u8];
     match child.stdout.take().map_or(Ok(0), |mut stdout| stdout.read(&mut byte)) {
@@ -109,9 +128,11 @@ fn ended(child: &mut Child, what: &str) -> Result<(), String> {
     }
 }
 
-/// What this process's children that ended have used: while containers are timed that is crun alone.
+/// What this process's children that ended have used: while containers are timed that is crun alone, and its containers.
 pub fn cpu_ms() -> Result<f64, String> {
-    stat_ms("self", 16)
+    let used = getrusage(UsageWho::RUSAGE_CHILDREN).map_err(|e| format!("cannot ask for processor time: {e}"))?;
+    let ms = |time: TimeVal| time.num_microseconds() as f64 / 1000.0;
+    Ok(ms(used.user_time()) + ms(used.system_time()))
 }
 
 fn config(base: &Path) -> Value {
