@@ -7,10 +7,14 @@
 use crate::beside::Done;
 use crate::binaries::{self, Notes, slowest};
 use crate::{beside, demo, dist, leaf, setup, sh, tidy};
-use limpet_e2e::binaries::{gather, gather_boards, target_dir};
+use limpet_e2e::binaries::{as_from_a_shell, gather, gather_boards, target_dir};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
-use std::{path::PathBuf, process::Command, time::Instant};
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Instant,
+};
 
 type Part = (&'static str, fn(&mut Notes) -> Result<(), String>);
 
@@ -27,12 +31,19 @@ const PARTS: &[Part] = &[
     ("demo --check", |_| demo()),
 ];
 
-/// Many minutes of compiling on two cores: where nobody has asked for them, the end says so.
+/// Many minutes on two cores: where nobody has asked for them, the end says so.
 const ON_DEMAND: &[Part] = &[
     ("leaf: the firmware's code", |notes| leaf::check(&mut notes.skipped)),
     ("ARM: programs", |_| dist::emulated_builds(&boards_dir())),
     ("ARM: unit tests", |_| dist::emulated_tests()),
+    ("ARM: a board", |_| board(ARM_SHORT)),
+    ("ARM: updates of a board", |_| board(ARM_LONG)),
 ];
+
+/// Tests of the emulated ARM board in `tests/e2e/tests/os`: `tests` leaves them to parts of their own, after those that make its
+/// programs.
+const ARM_SHORT: &str = "from_an_image_to_a_pod_that_outlives_a_power_cut_on_arm64";
+const ARM_LONG: &str = "from_an_image_to_a_node_through_power_cuts_and_updates_on_arm64";
 
 const TESTS: &str = "tests";
 /// Its tests are too slow as they are built for others: `fleets`.
@@ -43,6 +54,24 @@ const OWN_BOARD: &str = "x86_64-unknown-linux-musl";
 /// What emulated boards run in tests: a folder with one folder a target.
 fn boards_dir() -> PathBuf {
     target_dir().join("emulated")
+}
+
+/// One test of the emulated ARM board, with the programs that the part before has made.
+fn board(test: &str) -> Result<(), String> {
+    let mut command = Command::new("cargo");
+    command.current_dir(sh::root()).args(["test", "-p", "limpet-e2e", "--test", "os", "--", "--show-output", "--exact", test]);
+    if std::env::var_os("LIMPET_BOARDS_DIR").is_none() {
+        command.env("LIMPET_BOARDS_DIR", boards_dir());
+    }
+    let out = as_from_a_shell(&mut command).stderr(Stdio::inherit()).output().map_err(|e| format!("cannot start cargo: {e}"))?;
+    let said = String::from_utf8_lossy(&out.stdout);
+    println!("{said}");
+    match said.lines().find(|line| line.starts_with("skipped")) {
+        // It was asked for, and so it must run.
+        Some(why) => Err(format!("{test}: {why}")),
+        None if out.status.success() && said.contains("1 passed") => Ok(()),
+        None => Err(format!("{test} failed ({}): see above", out.status)),
+    }
 }
 
 /// Everything once, with the features of all packages together; tests run what is made here.
@@ -83,6 +112,7 @@ fn tests(selection: &[&str], without: Option<&str>, notes: &mut Notes) -> Result
         }
         if whole {
             ready(command);
+            command.args([ARM_SHORT, ARM_LONG].iter().flat_map(|name| ["--skip", name]));
         }
     };
     let programs = binaries::run(selection, without, prepare, notes);
@@ -221,14 +251,22 @@ mod tests {
     }
 
     #[test]
+    fn tests_that_parts_name_exist() {
+        let text = std::fs::read_to_string(crate::sh::root().join("tests/e2e/tests/os/main.rs")).unwrap();
+        assert!([super::ARM_SHORT, super::ARM_LONG].iter().all(|name| text.contains(&format!("fn {name}()"))));
+    }
+
+    #[test]
     fn parts_are_chosen_by_words() {
         let names = |words: &[&str]| {
             let words: Vec<String> = words.iter().map(ToString::to_string).collect();
             wanted(&words).map(|parts| parts.iter().map(|(name, _)| *name).collect::<Vec<_>>())
         };
-        assert_eq!(names(&["ARM"]).unwrap(), ["ARM: programs", "ARM: unit tests"]);
+        let arm = ["ARM: programs", "ARM: unit tests", "ARM: a board", "ARM: updates of a board"];
+        assert_eq!(names(&["ARM"]).unwrap(), arm);
         assert_eq!(names(&["tidy", "fleets"]).unwrap(), ["tidy", "fleets"]);
-        assert!(names(&[]).unwrap().contains(&"tests") && !names(&[]).unwrap().contains(&"ARM: programs"));
+        let usual = names(&[]).unwrap();
+        assert!(usual.contains(&"tests") && arm.iter().all(|name| !usual.contains(name)));
         assert!(names(&["tidy", "arms"]).unwrap_err().starts_with("no part has \"arms\" in its name; there are: setup; tidy"));
     }
 }

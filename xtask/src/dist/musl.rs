@@ -384,6 +384,19 @@ mod tests {
         assert!(parse("mips").unwrap_err().contains("armv7-unknown-linux-musleabihf"));
     }
 
+    /// Who writes a card for a board is told to build for its target.
+    #[test]
+    fn every_boards_target_can_be_built() {
+        let mut boards = 0;
+        for file in fs::read_dir(sh::root().join("boards")).unwrap().map(|entry| entry.unwrap().path()) {
+            let text = fs::read_to_string(&file).unwrap();
+            let target = text.lines().find_map(|line| line.strip_prefix("target = ")).unwrap_or_default();
+            parse(target.trim_matches('"')).unwrap_or_else(|why| panic!("{}: {why}", file.display()));
+            boards += 1;
+        }
+        assert!(boards > 0);
+    }
+
     #[test]
     fn a_program_that_does_not_say_what_it_is_is_not_built() {
         let starts = |program, path| starts(parse("x86_64-unknown-linux-musl").unwrap(), program, Path::new(path));

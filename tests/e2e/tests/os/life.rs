@@ -24,6 +24,20 @@ pub fn first_steps(world: &mut World) -> Result<()> {
     node::list(world)
 }
 
+/// On each push: a container on another processor, its system calls filtered, and its return from the journal.
+pub fn short(world: &mut World) -> Result<()> {
+    world.image("image")?;
+    world.card("image")?;
+    std::fs::remove_file(world.path("image")).map_err(|e| e.to_string())?;
+    world.push("busybox", &[])?;
+    world.first_start()?;
+    grown(world)?;
+    pod_logs_exec(world)?;
+    memory(world)?;
+    node::filtered(world)?;
+    power_cut(world)
+}
+
 /// A card as `limpet flash BOARD` writes it, switched on before its hub is, and unplugged meanwhile; then the hub's updates.
 pub fn a_late_hub(world: &mut World) -> Result<()> {
     world.image_of_no_key("image")?;

@@ -17,7 +17,18 @@ pub fn list(world: &mut World) -> Result<()> {
     filters(world)?;
     memory_ends(world)?;
     probes(world)?;
-    // They have done their work; what comes next is about other things.
+    done(world)
+}
+
+/// The filter alone: its numbers of system calls are each processor's own.
+pub fn filtered(world: &mut World) -> Result<()> {
+    world.kubectl.apply(&json!({"apiVersion": "v1", "kind": "List", "items": under_filters()}).to_string())?;
+    filters(world)?;
+    done(world)
+}
+
+/// They have done their work; what comes next is about other things.
+fn done(world: &World) -> Result<()> {
     world.kubectl.say("delete pod,service,configmap,secret -l list=short --wait=false").map(drop)
 }
 
@@ -34,6 +45,14 @@ fn pod(name: &str, line: &str, container: Value, spec: Value) -> Value {
 
 /// A user's own namespaces: what Docker's and our rules forbid to whoever is not root on the node.
 const FORBIDDEN: &str = "unshare -U true 2>/dev/null && echo let || echo kept";
+
+/// One with the runtime's own filter and one without.
+fn under_filters() -> [Value; 2] {
+    let never = json!({"restartPolicy": "Never"});
+    let looks = format!("grep ^Seccomp: /proc/self/status; {FORBIDDEN}");
+    let profile = |kind: &str| json!({"securityContext": {"runAsUser": 1000, "seccompProfile": {"type": kind}}});
+    [("filtered", "RuntimeDefault"), ("free", "Unconfined")].map(|(name, kind)| pod(name, &looks, profile(kind), never.clone()))
+}
 
 fn everything() -> Value {
     let labels = json!({"list": "short"});
@@ -57,14 +76,13 @@ fn everything() -> Value {
     let asker = pod("asker", "until wget -q -O - http://server; do sleep 1; done", json!({}), never.clone());
     let limited = pod("limited", "cd /sys/fs/cgroup && cat memory.max cpu.max",
         json!({"resources": {"limits": {"memory": MEMORY_BYTES.to_string(), "cpu": "500m"}}}), never.clone());
-    let profile = |kind: &str| json!({"securityContext": {"runAsUser": 1000, "seccompProfile": {"type": kind}}});
-    let looks = format!("grep ^Seccomp: /proc/self/status; {FORBIDDEN}");
-    let hungry = pod("hungry", "exec tail /dev/zero", json!({"resources": {"limits": {"memory": "16Mi"}}}), never.clone());
+    let hungry = pod("hungry", "exec tail /dev/zero", json!({"resources": {"limits": {"memory": "16Mi"}}}), never);
     let well = json!({"livenessProbe": {"exec": {"command": ["test", "!", "-e", "/tmp/sick"]}, "periodSeconds": 1,
         "failureThreshold": 1}});
     let sick = pod("sick", "echo a life; touch /tmp/sick; exec tail -f /dev/null", well, json!({}));
+    let [filtered, free] = under_filters();
     json!({"apiVersion": "v1", "kind": "List", "items": [config, secret, service, server, asker, limited, hungry, sick,
-        pod("filtered", &looks, profile("RuntimeDefault"), never.clone()), pod("free", &looks, profile("Unconfined"), never)]})
+        filtered, free]})
 }
 
 /// What a pod printed once it has ended well.
