@@ -4,6 +4,7 @@
 //! sizes, which `--check` compares with xtask/sizes.txt. Never: a binary that needs a library of the device.
 
 mod host;
+mod library;
 pub mod musl;
 mod sizes;
 

@@ -1,9 +1,9 @@
 //! Static musl binaries for every board, without a container engine.
 //!
 //! In: Debian's `rustc-web` with the sources of std, zig as linker and C compiler from PyPI. Out: `target/dist/TRIPLE/`.
-//! std is built once for each target and compiler and kept in target/std. With a container engine, `cross` and Cross.toml
-//! do the same. Never: a compiler that is not named here.
+//! With a container engine, `cross` and Cross.toml do the same. Never: a compiler that is not named here.
 
+use super::library::{Kind, Library};
 use crate::{setup, sh};
 use std::{
     fs,
@@ -13,9 +13,8 @@ use std::{
 
 const ZIG: &str = "ziglang==0.17.1";
 const ZIGBUILD: &str = "cargo-zigbuild==0.24.0";
-const RUSTC: &str = "/usr/bin/rustc";
-const CARGO: &str = "/usr/bin/cargo";
-const STD_SOURCES: &str = "/usr/lib/rustlib/src/rust/library";
+pub const RUSTC: &str = "/usr/bin/rustc";
+pub const CARGO: &str = "/usr/bin/cargo";
 
 const PACKAGES: &[setup::Package] = &[
     ("/usr/bin/rustc", "rustc-web", "a compiler whose standard library can be built for every board"),
@@ -107,53 +106,20 @@ impl Program {
     }
 }
 
-/// How the standard library is built: both kinds of programs have one of their own.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Std {
-    /// For people: small, ready for whole-program optimisation, aborts.
-    Small,
-    /// For emulators: quick to build, unwinds as tests must.
-    Quick,
-}
-
-impl Std {
-    fn name(self) -> &'static str {
-        match self {
-            Std::Small => "small",
-            Std::Quick => "quick",
-        }
-    }
-
-    fn profile(self) -> &'static str {
-        match self {
-            Std::Small => "opt-level = \"s\"\ncodegen-units = 1\npanic = \"abort\"\n",
-            Std::Quick => "opt-level = 1\ncodegen-units = 16\npanic = \"unwind\"\n",
-        }
-    }
-
-    fn flags(self) -> &'static str {
-        match self {
-            Std::Small => "-Cembed-bitcode=yes -Clink-self-contained=no",
-            Std::Quick => "-Clink-self-contained=no",
-        }
-    }
-}
-
 pub struct Toolchain {
     zig: PathBuf,
-    version: String,
+    standard: Library,
 }
 
 impl Toolchain {
     pub fn prepare() -> Result<Toolchain, String> {
         setup::packages(PACKAGES)?;
-        let version = compiler_version()?;
-        Ok(Toolchain { zig: zig()?, version })
+        Ok(Toolchain { zig: zig()?, standard: Library::of(&compiler_version()?)? })
     }
 
     pub fn build(&self, target: Target, program: Program) -> Result<PathBuf, String> {
-        self.std(Std::Small, &[target])?;
-        let mut command = self.zigbuild(Std::Small);
+        self.standard.ready(Kind::Small, &[target])?;
+        let mut command = self.zigbuild(Kind::Small);
         command.args(["zigbuild", "--locked", "--profile", program.profile()]);
         sh::status(command.args(["--target", target.triple(), "-p", program.name()]))?;
         self.take(target, program, program.profile(), &sh::root().join("target/dist"))
@@ -163,9 +129,9 @@ impl Toolchain {
     /// called for.
     pub fn build_emulated(&self, targets: &[(Target, bool)], dir: &Path) -> Result<Vec<(Target, PathBuf)>, String> {
         let all: Vec<Target> = targets.iter().map(|(target, _)| *target).collect();
-        self.std(Std::Quick, &all)?;
+        self.standard.ready(Kind::Quick, &all)?;
         for (target, tested) in targets {
-            let mut command = self.zigbuild(Std::Quick);
+            let mut command = self.zigbuild(Kind::Quick);
             sh::status(emulated(command.arg("zigbuild"), *target).arg("--bins").args(tested.then_some("--tests")))?;
         }
         let programs = all.iter().flat_map(|target| [Program::Agent, Program::Init].map(|program| (*target, program)));
@@ -187,8 +153,8 @@ impl Toolchain {
     /// Unit tests on an emulated processor: other widths of integers, other alignment, other characters.
     pub fn test(&self, target: Target) -> Result<(), String> {
         setup::packages(PACKAGES_TEST)?;
-        self.std(Std::Quick, &[target])?;
-        let mut command = self.zigbuild(Std::Quick);
+        self.standard.ready(Kind::Quick, &[target])?;
+        let mut command = self.zigbuild(Kind::Quick);
         emulated(command.arg("test"), target).arg("--tests");
         if !target.emulator().is_empty() {
             command.env(target.env("RUNNER"), target.emulator());
@@ -202,16 +168,16 @@ impl Toolchain {
         sh::root().join("target/musl")
     }
 
-    fn zigbuild(&self, std: Std) -> Command {
+    fn zigbuild(&self, kind: Kind) -> Command {
         let bin = self.zig.join("bin");
         let mut command = nice(&bin.join("cargo-zigbuild"));
         let path = format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", bin.display());
         // Of two self-contained C runtimes, rustc's and zig's, only one may be linked: zig's.
         let flags = format!(
             "--sysroot={} -Clink-self-contained=no -Crelocation-model=static{}{}",
-            self.sysroot(std).display(),
+            self.standard.sysroot(kind).display(),
             // What aborts never unwinds; tests do.
-            if std == Std::Small { " -Cforce-unwind-tables=no" } else { "" },
+            if kind == Kind::Small { " -Cforce-unwind-tables=no" } else { "" },
             no_paths_of_this_machine()
         );
         command
@@ -224,29 +190,6 @@ impl Toolchain {
             .env_remove("RUSTUP_TOOLCHAIN");
         wrapped(&mut command);
         command
-    }
-
-    fn sysroot(&self, std: Std) -> PathBuf {
-        sh::root().join("target/std").join(format!("{}-{}", self.version, std.name()))
-    }
-
-    /// The standard library for these targets, built once: `target/std/VERSION-KIND`.
-    fn std(&self, std: Std, targets: &[Target]) -> Result<(), String> {
-        let place = |target: &Target| self.sysroot(std).join("lib/rustlib").join(target.triple()).join("lib");
-        let missing: Vec<Target> = targets.iter().copied().filter(|target| !place(target).is_dir()).collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let names = missing.iter().map(|target| target.triple()).collect::<Vec<_>>().join(", ");
-        println!("Building the standard library for {names}, once");
-        let work = sh::root().join("target/std/work");
-        let install = |target: &Target| {
-            install_std(&work.join("target").join(target.triple()).join("release/deps"), &place(target))
-        };
-        let built = build_std(&work, std, &missing).and_then(|()| missing.iter().try_for_each(install));
-        // What is left there is only in the way of the next build.
-        let _ = fs::remove_dir_all(&work);
-        built.map_err(|e| format!("the standard library for {names}: {e}"))
     }
 }
 
@@ -274,58 +217,12 @@ fn starts(target: Target, program: Program, path: &Path) -> Result<(), String> {
     }
 }
 
-fn build_std(work: &Path, std: Std, targets: &[Target]) -> Result<(), String> {
-    let io = |e: std::io::Error| format!("{}: {e}", work.display());
-    let _ = fs::remove_dir_all(work);
-    fs::create_dir_all(work.join("src")).map_err(io)?;
-    let manifest = format!(
-        "[package]\nname = \"mkstd\"\nversion = \"0.0.0\"\nedition = \"2021\"\n[lib]\n[workspace]\n[profile.release]\n\
-         debug = false\n{}",
-        std.profile()
-    );
-    fs::write(work.join("Cargo.toml"), manifest).map_err(io)?;
-    fs::write(work.join("src/lib.rs"), "#![no_std]\n").map_err(io)?;
-    let mut command = nice(Path::new(CARGO));
-    command
-        .current_dir(work)
-        // -Zbuild-std is what the compiler's own makers use; Debian's compiler lets it be asked for by name.
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("RUSTC", RUSTC)
-        .env("CARGO_TARGET_DIR", work.join("target"))
-        .env("RUSTFLAGS", std.flags())
-        .env_remove("RUSTUP_TOOLCHAIN")
-        .args(["build", "--release", "--offline"])
-        .args(targets.iter().flat_map(|target| ["--target", target.triple()]))
-        // What std needs from crates.io comes with its sources.
-        .args(["--config", "source.crates-io.replace-with='std-vendor'"])
-        .arg("--config")
-        .arg(format!("source.std-vendor.directory='{STD_SOURCES}/vendor'"))
-        .args(["-Zbuild-std=std,panic_abort,test", "-Zbuild-std-features=optimize_for_size"]);
-    wrapped(&mut command);
-    sh::status(&mut command)
-}
-
 /// With our corrections around the compiler, and inside them what the caller wraps it with.
-fn wrapped(command: &mut Command) {
+pub fn wrapped(command: &mut Command) {
     command.env("RUSTC_WRAPPER", sh::root().join("xtask/src/dist/rustc-wrapper.sh"));
     if let Some(own) = std::env::var_os("RUSTC_WRAPPER") {
         command.env("LIMPET_RUSTC_WRAPPER", own);
     }
-}
-
-/// Complete or not at all: the folder gets its name last.
-fn install_std(from: &Path, libraries: &Path) -> Result<(), String> {
-    let io = |e: std::io::Error| format!("{}: {e}", libraries.display());
-    let partial = libraries.with_extension("partial");
-    let _ = fs::remove_dir_all(&partial);
-    fs::create_dir_all(&partial).map_err(io)?;
-    for entry in fs::read_dir(from).map_err(io)?.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with("lib") && name.ends_with(".rlib") && !name.starts_with("libmkstd") {
-            fs::copy(entry.path(), partial.join(name)).map_err(io)?;
-        }
-    }
-    fs::rename(&partial, libraries).map_err(io)
 }
 
 fn compiler_version() -> Result<String, String> {
@@ -356,7 +253,7 @@ fn no_paths_of_this_machine() -> String {
 }
 
 /// Heavy builds give way to whatever else the machine does.
-fn nice(program: &Path) -> Command {
+pub fn nice(program: &Path) -> Command {
     let mut command = Command::new("nice");
     command.args(["-n", "10"]).arg(program).current_dir(sh::root());
     command
