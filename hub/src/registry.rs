@@ -26,7 +26,8 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 const CONNECTIONS_MAX: usize = 1024;
-const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Longer than a board waits for a connection: giving up is the caller's.
+const HANDSHAKE: Duration = Duration::from_secs(30);
 const HEADERS: Duration = Duration::from_secs(30);
 const HEADER_BYTES_MAX: usize = 64 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

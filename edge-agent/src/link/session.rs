@@ -35,8 +35,9 @@ use tokio::{
 pub(super) const OUT_MESSAGES_MAX: usize = 8;
 pub(super) const BULK_MESSAGES_MAX: usize = 2;
 const IN_MESSAGES_MAX: usize = 32;
-/// From the first packet to the hub's confirmation of the subscription.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// From the first packet to the hub's confirmation of the subscription. A handshake that is given up is work for nothing on both
+/// sides, and bytes; a busy board of one slow core, or a link that loses packets, needs more than ten seconds at times.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// A session of this length was a good one: the next attempt starts quickly again.
 pub(super) const SOUND: Duration = Duration::from_secs(30);
 /// After so many failed attempts, and then each time after so many more, the hub is asked where it is.

@@ -106,12 +106,17 @@ async fn handshake(socket: TcpStream, setting: &Setting) -> Result<(Box<dyn Stre
     // What waits is put in order here; in the kernel it could not be overtaken.
     let _ = options.set_tcp_notsent_lowat(limits::UNSENT_BYTES);
     let tls = setting.broker.shared.tls.read().unwrap_or_else(PoisonError::into_inner).clone();
-    let stream = timeout(limits::HANDSHAKE, Tls::accept(tls, socket))
+    let stream = timeout(patience(setting.strangers.available_permits()), Tls::accept(tls, socket))
         .await
         .map_err(|_| "no TLS handshake in time".to_string())?
         .map_err(|e| format!("TLS: {e}"))?;
     let leaf = stream.certificates().first().ok_or("no client certificate")?.to_vec();
     Ok((Box::new(stream), leaf))
+}
+
+/// How long one that has just come may take for its handshake; `places` are left for others.
+fn patience(places: usize) -> Duration {
+    if places < limits::UNAUTHENTICATED_ROOM { limits::HANDSHAKE_CROWDED } else { limits::HANDSHAKE }
 }
 
 /// CONNECT and the gate, in time.
@@ -175,5 +180,14 @@ mod tests {
     fn the_task_of_a_connection_is_small() {
         let size = size(run);
         assert!(size <= 1536, "{size} bytes");
+    }
+
+    /// A busy board may take its time until strangers hold half of the places.
+    #[test]
+    fn who_comes_to_a_crowd_has_less_time() {
+        assert_eq!(patience(limits::UNAUTHENTICATED_MAX - 1), limits::HANDSHAKE);
+        assert_eq!(patience(limits::UNAUTHENTICATED_ROOM), limits::HANDSHAKE);
+        assert_eq!(patience(limits::UNAUTHENTICATED_ROOM - 1), limits::HANDSHAKE_CROWDED);
+        assert_eq!(patience(0), limits::HANDSHAKE_CROWDED);
     }
 }

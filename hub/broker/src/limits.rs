@@ -4,12 +4,17 @@
 
 use std::time::Duration;
 
-/// TCP accept to the end of the TLS handshake, and from there to a whole CONNECT.
-pub const HANDSHAKE: Duration = Duration::from_secs(10);
+/// TCP accept to the end of the TLS handshake, and from there to a whole CONNECT: as long as a board waits for both together, so
+/// the hub is never the first to lose patience.
+pub const HANDSHAKE: Duration = Duration::from_secs(30);
+/// The same where half of the places for strangers are taken: whoever holds places for nothing gets them for less time.
+pub const HANDSHAKE_CROWDED: Duration = Duration::from_secs(10);
 /// A CONNECT packet. Ours is about 60 bytes.
 pub const CONNECT_BYTES_MAX: u32 = 1024;
 /// Connections that have not finished CONNECT. Above it, new ones wait in the kernel's backlog.
 pub const UNAUTHENTICATED_MAX: usize = 512;
+/// With fewer places left than these, `HANDSHAKE_CROWDED` holds for who comes.
+pub const UNAUTHENTICATED_ROOM: usize = UNAUTHENTICATED_MAX / 2;
 /// Connections in all.
 pub const CONNECTIONS_MAX: usize = 120_000;
 /// Topic filters in one SUBSCRIBE.

@@ -38,8 +38,8 @@ pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(30);
 pub const KEEP_ALIVE_TIME: Duration = Duration::from_secs(30);
 /// After a failed accept.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Time for the TLS handshake.
-pub const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// Time for the TLS handshake: as long as a board that joins waits for an answer, so the hub is never the first to lose patience.
+pub const HANDSHAKE_TIME: Duration = Duration::from_secs(30);
 /// Time for the headers of an HTTP/1 request.
 pub const HEADERS_TIME: Duration = Duration::from_secs(30);
 /// How long a client may leave its answer unread, once all buffers on the way are full.
