@@ -1,7 +1,6 @@
 //! The emulated machine itself.
 //!
-//! In: a kernel, its first files, a disk, a folder for logs. Out: what it says, as it says it, and by program in the folder; how
-//! each of its programs ended.
+//! In: a kernel, its first files, a disk, who listens. Out: what it says, as it says it; how each of its programs ended.
 //! Never: a network, or anything of this machine but these files.
 
 use super::results::{Heard, Results};
@@ -16,21 +15,24 @@ const MEMORY_MIB: &str = "3072";
 /// Nobody attacks this machine. Looking at a second clock, to trust the first one less, costs. Where others want the processors,
 /// too, the timer may come late: a kernel that checks it ends there.
 const KERNEL_WORDS: &str = "console=ttyS0 quiet panic=-1 rdinit=/init mitigations=off tsc=reliable no_timer_check";
+/// Where a processor changes its pace: `/proc/cpuinfo` says that of the moment there, not the time-stamp counter's.
+const CHANGES_PACE: &str = "/sys/devices/system/cpu/cpu0/cpufreq";
 /// Four levels of page tables and narrow vectors: what programs do without more of them is quicker here.
 const PROCESSOR: &str = "max,la57=off,avx=off,avx2=off";
 
 /// Shows what the machine says until it is off.
-pub fn boot(kernel: &Path, initrd: &Path, disk: &Path, logs: &Path, limit: Duration) -> Result<Results, String> {
-    let mut command = Command::new("timeout");
-    command.arg(limit.as_secs().to_string()).arg("qemu-system-x86_64");
+pub fn boot(kernel: &Path, initrd: &Path, disk: &Path, mut heard: Heard, limit: Duration) -> Result<Results, String> {
+    // Whoever ends this program ends the machine, too.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "timeout"]).arg(limit.as_secs().to_string()).arg("qemu-system-x86_64");
     command.args(["-machine", "q35", "-cpu", PROCESSOR, "-accel", "tcg,thread=multi", "-smp", "2", "-m", MEMORY_MIB]);
     command.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
-    command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd).args(["-append", KERNEL_WORDS]);
+    let words = format!("{KERNEL_WORDS}{}", pace());
+    command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd).args(["-append", &words]);
     // What it wrote is of no use after a cut.
     command.arg("-drive").arg(format!("if=none,id=disk,format=raw,cache=unsafe,file={}", disk.display()));
     command.args(["-device", "virtio-blk-pci,drive=disk", "-device", "virtio-rng-pci"]);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(|e| format!("cannot start QEMU: {e}"))?;
-    let mut heard = Heard::new(logs);
     if let Some(console) = child.stdout.take() {
         let mut console = BufReader::new(console);
         let mut line = Vec::new();
@@ -42,4 +44,32 @@ pub fn boot(kernel: &Path, initrd: &Path, disk: &Path, logs: &Path, limit: Durat
     }
     child.wait().map_err(|e| format!("QEMU: {e}"))?;
     Ok(heard.results)
+}
+
+/// The emulated time-stamp counter is this machine's own. A kernel that measures its pace where others want the processors may be
+/// wrong by a factor of ten, and all of its times with it: it is told, where this machine knows.
+fn pace() -> String {
+    let changes = Path::new(CHANGES_PACE).exists();
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok().filter(|_| !changes);
+    text.and_then(|text| khz(&text)).map(|khz| format!(" tsc_early_khz={khz}")).unwrap_or_default()
+}
+
+/// What `/proc/cpuinfo` calls `cpu MHz`, of the first processor.
+fn khz(text: &str) -> Option<u32> {
+    let mhz = text.lines().find_map(|line| line.strip_prefix("cpu MHz")?.split_once(':'))?.1;
+    let (whole, part) = mhz.trim().split_once('.')?;
+    (part.len() == 3).then(|| format!("{whole}{part}").parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_is_told_in_kilohertz() {
+        let text = "processor\t: 0\nmodel name\t: AMD EPYC\ncpu MHz\t\t: 2596.138\ncpu MHz\t\t: 1.000\n";
+        assert_eq!(khz(text), Some(2_596_138));
+        assert_eq!(khz("cpu MHz\t\t: unknown\n"), None);
+        assert_eq!(khz("processor\t: 0\n"), None);
+    }
 }
