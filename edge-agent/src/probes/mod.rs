@@ -8,7 +8,7 @@ mod http;
 
 use crate::{
     device::Clock,
-    runtime::{ExecSpec, Runtime},
+    runtime::{ExecSpec, Leash, Runtime},
 };
 use limpet_agent_core::pods::Check;
 use std::{os::fd::OwnedFd, time::Duration};
@@ -102,28 +102,6 @@ impl Prober {
 /// `host:port`, with brackets around an IPv6 address.
 fn target(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-/// Kills an exec's process when whoever wanted it is gone before its end: a command that hangs must not pile up.
-pub struct Leash(Option<i32>);
-
-impl Leash {
-    pub fn new(pid: i32) -> Leash {
-        Leash(Some(pid))
-    }
-
-    /// The process has ended by itself.
-    pub fn let_go(&mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Leash {
-    fn drop(&mut self) {
-        if let Some(pid) = self.0.filter(|pid| *pid > 1) {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
-        }
-    }
 }
 
 /// The system's words in lower case, as Go prints them.

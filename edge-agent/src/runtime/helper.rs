@@ -16,9 +16,10 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 const HELPERS_MAX: usize = 4;
 /// A start on a slow card under load; a helper that takes longer is killed.
@@ -28,7 +29,12 @@ pub struct Helper {
     program: PathBuf,
     /// Read-only mount of our own program: what runs in a container's namespaces cannot be written to from there.
     _mount: Option<OwnedFd>,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
+}
+
+/// The right to have a helper at work. Kept until it has answered, or the bound is none.
+pub struct Turn {
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// A successful reply.
@@ -48,11 +54,21 @@ impl Helper {
                 (own, None)
             }
         };
-        Helper { program, _mount: mount, permits: Semaphore::new(HELPERS_MAX) }
+        Helper { program, _mount: mount, permits: Arc::new(Semaphore::new(HELPERS_MAX)) }
+    }
+
+    /// Whoever goes away while waiting for it has begun nothing.
+    pub async fn turn(&self) -> Turn {
+        Turn { _permit: Arc::clone(&self.permits).acquire_owned().await.ok() }
+    }
+
+    #[cfg(test)]
+    pub fn at_work(&self) -> usize {
+        HELPERS_MAX - self.permits.available_permits()
     }
 
     pub async fn call(&self, request: &Request, fds: &[&OwnedFd]) -> Result<Answer, RuntimeError> {
-        self.call_after(std::future::ready(Ok(())), request, fds).await
+        self.call_in(self.turn().await, std::future::ready(Ok(())), request, fds).await
     }
 
     /// The helper begins to start at once, and hears the request when `first` has succeeded.
@@ -62,7 +78,17 @@ impl Helper {
         request: &Request,
         fds: &[&OwnedFd],
     ) -> Result<Answer, RuntimeError> {
-        let _permit = self.permits.acquire().await;
+        self.call_in(self.turn().await, first, request, fds).await
+    }
+
+    /// As `call_after`, by who has its turn already.
+    pub async fn call_in(
+        &self,
+        _turn: Turn,
+        first: impl Future<Output = Result<(), RuntimeError>>,
+        request: &Request,
+        fds: &[&OwnedFd],
+    ) -> Result<Answer, RuntimeError> {
         let failed = |what: &'static str| move |err: std::io::Error| RuntimeError::io(what, err);
         let body = serde_json::to_vec(request).map_err(|err| RuntimeError::Invalid(err.to_string()))?;
         if body.len() > SPEC_BYTES_MAX {

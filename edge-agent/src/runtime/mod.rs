@@ -115,6 +115,28 @@ pub struct ExecStarted {
     pub exit: tokio::sync::oneshot::Receiver<i32>,
 }
 
+/// Kills an exec's process when whoever wanted it is gone before its end: a command that hangs must not pile up.
+pub struct Leash(Option<i32>);
+
+impl Leash {
+    pub fn new(pid: i32) -> Leash {
+        Leash(Some(pid))
+    }
+
+    /// The process has ended by itself.
+    pub fn let_go(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0.filter(|pid| *pid > 1) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+}
+
 /// Handle to the runtime; cheap to clone.
 #[derive(Clone)]
 pub struct Runtime {
@@ -245,23 +267,42 @@ impl Runtime {
         Ok(Started { pid: reply.pid, start_time: reply.start_time, streams: std::mem::take(&mut pipes.streams) })
     }
 
-    /// Runs a program in a running container. Dropping the streams does not end it.
+    /// Runs a program in a running container. Dropping the streams does not end it. Who goes away before the answer (a probe
+    /// whose time is up) leaves nothing behind: the program ends as soon as it has begun.
     pub async fn exec(&self, spec: &ExecSpec) -> Result<ExecStarted, RuntimeError> {
         check_id(&spec.container_id)?;
         let record = record::read(&self.shared.options.run_dir, &spec.container_id)?;
         if !record.alive() {
             return Err(RuntimeError::NotFound(format!("container {} does not run", spec.container_id)));
         }
-        let mut pipes = helper::Pipes::for_exec(spec, record.spec.first_id)
-            .map_err(|err| RuntimeError::io("make the exec's pipes", err))?;
-        let request = rt::Request::Exec { run_dir: self.shared.options.run_dir.clone(), spec: spec.clone() };
-        let mut reply = self.shared.helper.call(&request, &pipes.theirs()).await?;
+        let turn = self.shared.helper.turn().await;
+        // A task of its own: what is being started has no number yet by which it could be ended.
+        let (runtime, spec) = (self.clone(), spec.clone());
+        let begun = tokio::spawn(async move { runtime.begin_exec(turn, spec, record.spec.first_id).await });
+        let broken = |err| RuntimeError::Create(format!("the start of the command broke off: {err}"));
+        let (started, mut leash) = begun.await.map_err(broken)??;
+        leash.let_go();
+        Ok(started)
+    }
+
+    async fn begin_exec(
+        &self,
+        turn: helper::Turn,
+        spec: ExecSpec,
+        first_id: Option<u32>,
+    ) -> Result<(ExecStarted, Leash), RuntimeError> {
+        let mut pipes =
+            helper::Pipes::for_exec(&spec, first_id).map_err(|err| RuntimeError::io("make the exec's pipes", err))?;
+        let request = rt::Request::Exec { run_dir: self.shared.options.run_dir.clone(), spec };
+        let now = std::future::ready(Ok(()));
+        let mut reply = self.shared.helper.call_in(turn, now, &request, &pipes.theirs()).await?;
+        let leash = Leash::new(reply.pid);
         if let Some(master) = reply.fds.pop() {
             helper::set_nonblocking(&master).map_err(|err| RuntimeError::io("the pty", err))?;
             pipes.streams.tty = Some(master);
         }
         let exit = self.shared.exits.register_exec(reply.pid);
-        Ok(ExecStarted { pid: reply.pid, streams: std::mem::take(&mut pipes.streams), exit })
+        Ok((ExecStarted { pid: reply.pid, streams: std::mem::take(&mut pipes.streams), exit }, leash))
     }
 
     /// Other limits for a running container, at once (in-place resize). They stay on its record.

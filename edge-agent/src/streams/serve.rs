@@ -7,8 +7,7 @@ use super::flow::{Closed, Incoming, StreamIn, StreamIo, StreamOut};
 use crate::{
     device::Clock,
     logs::{self, Logs, ReadOptions},
-    probes::Leash,
-    runtime::{self, ExecSpec, Runtime},
+    runtime::{self, ExecSpec, Leash, Runtime},
     views::{self, LogFiles, Page, Samples, Subject},
 };
 use bytes::Bytes;

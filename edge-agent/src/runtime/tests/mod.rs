@@ -78,6 +78,7 @@ worlds! {
     an_end_after_the_greeting_is_seen => survive::ended_meanwhile,
     a_stopped_keeper_leaves_containers => survive::stopped_keeper,
     a_killed_helper_leaves_nothing => survive::killed_helper,
+    an_exec_without_a_caller_ends => survive::exec_without_a_caller,
     hundreds_of_pipes_are_let_go_of => survive::many_fds,
     a_hangup_restarts_the_agent_only => survive::hangup,
     pods_have_users_of_their_own => users::own,

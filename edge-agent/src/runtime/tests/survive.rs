@@ -213,3 +213,30 @@ pub async fn many_fds(world: World) {
     assert_eq!(nix::unistd::write(&writer, b"x"), Err(nix::errno::Errno::EPIPE), "nobody holds it any more");
     keeper.drop_fds(keys).await.unwrap();
 }
+
+/// Probes whose time is up while their command is still being started: no more helpers are at work than may be, and no command
+/// stays.
+pub async fn exec_without_a_caller(world: World) {
+    world.pod("pod-x").await;
+    let started = world.runtime.start_container(&world.container("pod-x", "main", "echo ready; exec sleep 1000")).await.unwrap();
+    let out = sys::watch(started.streams.stdout.unwrap()).unwrap();
+    read_until(&out, "ready").await;
+    let args: Vec<String> = ["sleep", "1000321"].map(String::from).into();
+    let spec = ExecSpec { container_id: "main".into(), args, ..ExecSpec::default() };
+    for _ in 0..8 {
+        // Looked at once, and left.
+        assert!(tokio::time::timeout(Duration::ZERO, world.runtime.exec(&spec)).await.is_err());
+    }
+    assert_eq!(world.runtime.shared.helper.at_work(), 4, "as many as may be, until they have answered");
+    let runtime = &world.runtime.shared;
+    let group = record::read(&runtime.options.run_dir, "main").unwrap().cgroup;
+    let left = || (runtime.helper.at_work(), runtime.cgroups.pids(&group).len());
+    for _ in 0..1000 {
+        if left() == (0, 1) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(left(), (0, 1), "nothing but the container's own process");
+    assert_eq!(world.exec("main", &["true"]).await, (String::new(), 0));
+}
