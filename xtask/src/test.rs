@@ -35,7 +35,7 @@ const PARTS: &[Part] = &[
 const ON_DEMAND: &[Part] = &[
     ("leaf: the firmware's code", |notes| leaf::check(&mut notes.skipped)),
     ("ARM: programs", |_| dist::emulated_builds(&boards_dir())),
-    ("ARM: unit tests", |_| dist::emulated_tests()),
+    ("ARM: units", |_| dist::emulated_tests()),
     ("ARM: a board", |_| board(ARM_SHORT)),
     ("ARM: updates of a board", |_| board(ARM_LONG)),
 ];
@@ -262,9 +262,10 @@ mod tests {
             let words: Vec<String> = words.iter().map(ToString::to_string).collect();
             wanted(&words).map(|parts| parts.iter().map(|(name, _)| *name).collect::<Vec<_>>())
         };
-        let arm = ["ARM: programs", "ARM: unit tests", "ARM: a board", "ARM: updates of a board"];
+        let arm = ["ARM: programs", "ARM: units", "ARM: a board", "ARM: updates of a board"];
         assert_eq!(names(&["ARM"]).unwrap(), arm);
         assert_eq!(names(&["tidy", "fleets"]).unwrap(), ["tidy", "fleets"]);
+        assert_eq!(names(&["tests"]).unwrap(), ["tests"]);
         let usual = names(&[]).unwrap();
         assert!(usual.contains(&"tests") && arm.iter().all(|name| !usual.contains(name)));
         assert!(names(&["tidy", "arms"]).unwrap_err().starts_with("no part has \"arms\" in its name; there are: setup; tidy"));

@@ -91,13 +91,13 @@ mod tests {
         tokens.changed(&key, &items);
         assert!(tokens.take_due(at(2879)).is_empty());
         assert_eq!(tokens.wake_at(at(2879)).map(|(at, _)| at), Some(7_000_000 + 2_880_000));
-        assert_eq!(tokens.take_due(at(2880)), [key.clone()]);
+        assert_eq!(tokens.take_due(at(2880)), std::slice::from_ref(&key));
         // Nobody has heard that: after ten minutes, or at once when somebody is there.
         assert!(tokens.take_due(at(3479)).is_empty());
-        assert_eq!(tokens.take_due(at(3480)), [key.clone()]);
+        assert_eq!(tokens.take_due(at(3480)), std::slice::from_ref(&key));
         tokens.linked();
         assert_eq!(tokens.wake_at(at(3490)).map(|(at, _)| at), Some(7_000_000 + 3_490_000));
-        assert_eq!(tokens.take_due(at(3490)), [key.clone()]);
+        assert_eq!(tokens.take_due(at(3490)), std::slice::from_ref(&key));
         assert!(tokens.take_due(at(3491)).is_empty());
     }
 }
