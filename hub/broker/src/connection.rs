@@ -128,7 +128,7 @@ async fn greet(
 ) -> Result<Greeted, String> {
     let identity = PeerIdentity { address: Some(peer), ..PeerIdentity::from_der(leaf)? };
     let (mut reader, mut writer) = wire::split(stream, limits::CONNECT_BYTES_MAX);
-    let first = timeout(limits::HANDSHAKE, reader.next())
+    let first = timeout(limits::HANDSHAKE, reader.first())
         .await
         .map_err(|_| format!("{}: no CONNECT in time", identity.common_name))?;
     let connect = match first {

@@ -19,6 +19,9 @@ use tokio_util::codec::{Decoder, Encoder};
 /// A read buffer above this is given back once it is empty.
 const BUFFER_BYTES_KEPT: usize = 2 * limits::READ_BYTES;
 
+/// Type and flags of a CONNECT packet (MQTT 3.1.1, 3.1.1).
+const CONNECT: u8 = 0x10;
+
 pub(crate) struct Reader {
     stream: ReadHalf<Box<dyn Stream>>,
     codec: Codec,
@@ -61,18 +64,32 @@ impl Reader {
             if self.buffer.is_empty() && self.buffer.capacity() > BUFFER_BYTES_KEPT {
                 self.buffer = BytesMut::new();
             }
-            let Reader { stream, buffer, .. } = self;
-            let read = poll_fn(|cx| {
-                let mut bytes = [0; limits::READ_BYTES];
-                let mut into = ReadBuf::new(&mut bytes);
-                let done = std::task::ready!(Pin::new(&mut *stream).poll_read(cx, &mut into));
-                buffer.extend_from_slice(into.filled());
-                std::task::Poll::Ready(done.map(|()| into.filled().len()))
-            });
-            match read.await {
-                Ok(1..) => {}
-                Ok(0) | Err(_) => return Err(End::Closed),
-            }
+            self.fill().await?;
+        }
+    }
+
+    /// The first packet, which has to be CONNECT: what begins otherwise is not waited for.
+    pub async fn first(&mut self) -> Result<Packet, End> {
+        self.fill().await?;
+        match self.buffer.first() {
+            Some(&CONNECT) => self.next().await,
+            _ => Err(End::Broken(DecodeError::InvalidProtocol)),
+        }
+    }
+
+    /// Some bytes more.
+    async fn fill(&mut self) -> Result<(), End> {
+        let Reader { stream, buffer, .. } = self;
+        let read = poll_fn(|cx| {
+            let mut bytes = [0; limits::READ_BYTES];
+            let mut into = ReadBuf::new(&mut bytes);
+            let done = std::task::ready!(Pin::new(&mut *stream).poll_read(cx, &mut into));
+            buffer.extend_from_slice(into.filled());
+            std::task::Poll::Ready(done.map(|()| into.filled().len()))
+        });
+        match read.await {
+            Ok(1..) => Ok(()),
+            Ok(0) | Err(_) => Err(End::Closed),
         }
     }
 }
