@@ -1,6 +1,7 @@
 //! The node's pages as the loop sees them: which pods there are, what the agent is set to.
 //!
-//! In: a path of `nodes/NAME/proxy`. Out: a page that is ready, or what the stream's task needs to make it.
+//! In: a path of `nodes/NAME/proxy`; what the loop was told, to be counted. Out: a page that is ready, or what the stream's task
+//! needs to make it.
 //! Never: measures or reads files here; that is the stream's task, beside the loop.
 
 use super::state::Agent;

@@ -1,4 +1,4 @@
-//! Where plugins register, and a watch over each that did.
+//! Where plugins register, and a watch over each that did; how a socket of kubelet's is opened, also for `lister`.
 //!
 //! In: calls of `v1beta1.Registration`, lists of devices. Out: a table that is up to date.
 //! As kubelet does: sockets that are there when the agent begins are removed, by which plugins notice that they have to

@@ -19,7 +19,7 @@ use tokio_util::codec::{Decoder, Encoder};
 /// A read buffer above this is given back once it is empty.
 const BUFFER_BYTES_KEPT: usize = 2 * limits::READ_BYTES;
 
-/// Type and flags of a CONNECT packet (MQTT 3.1.1, 3.1.1).
+/// Type and flags of a CONNECT packet (MQTT 3.1.1, section 3.1.1).
 const CONNECT: u8 = 0x10;
 
 pub(crate) struct Reader {

@@ -28,7 +28,9 @@ impl Plugin {
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plugins/dongles.py");
         let python = which("python3").ok_or("needs python3: run `cargo xtask setup`")?;
         let socket = format!("{}.sock", resource.rsplit('/').next().unwrap_or_default());
-        let mut words = vec![python.as_os_str(), program.as_os_str(), dir.as_os_str(), resource.as_ref(), socket.as_ref()];
+        // -B: nothing is left beside the scripts.
+        let mut words = vec![python.as_os_str(), "-B".as_ref(), program.as_os_str()];
+        words.extend([dir.as_os_str(), resource.as_ref(), socket.as_ref()]);
         words.extend(more.iter().map(|word| std::ffi::OsStr::new(*word)));
         let path = target_dir().join("tools/grpc").to_string_lossy().into_owned();
         let (key, value) = world.slot.mark();
@@ -98,7 +100,7 @@ fn has(world: &World, name: &str, line: &str, want: &str) -> Result<()> {
 fn told(world: &World, words: &[&str]) -> Result<Vec<String>> {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plugins/lister.py");
     let mut python = std::process::Command::new("python3");
-    python.arg(program).arg(world.slot.dir().join("pod-resources/kubelet.sock")).args(words);
+    python.arg("-B").arg(program).arg(world.slot.dir().join("pod-resources/kubelet.sock")).args(words);
     let said = limpet_e2e::process::run(python.env("PYTHONPATH", target_dir().join("tools/grpc")))?.ok("lister.py")?;
     Ok(said.lines().map(String::from).collect())
 }

@@ -12,54 +12,16 @@ from concurrent import futures
 
 import grpc
 
+from wire import field, fields, number
+
 DIRECTORY, RESOURCE, SOCKET = sys.argv[1:4]
 OPTIONS = "--options" in sys.argv
 CDI = sys.argv[sys.argv.index("--cdi") + 1] if "--cdi" in sys.argv else None
 SERVICE = "v1beta1.DevicePlugin"
 
 
-def number(value):
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def field(tag, value):
-    value = value.encode() if isinstance(value, str) else value
-    return number(tag << 3 | 2) + number(len(value)) + value
-
-
 def flag(tag, value):
     return number(tag << 3) + number(int(value))
-
-
-def fields(data):
-    """(tag, value) of a message; numbers as int, the rest as bytes."""
-    at, out = 0, []
-
-    def take():
-        nonlocal at
-        shift = value = 0
-        while True:
-            byte = data[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value
-            shift += 7
-
-    while at < len(data):
-        key = take()
-        if key & 7 == 0:
-            out.append((key >> 3, take()))
-        else:
-            length = take()
-            out.append((key >> 3, data[at : at + length]))
-            at += length
-    return out
 
 
 def said(line):

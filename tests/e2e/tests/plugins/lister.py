@@ -8,28 +8,7 @@ import sys
 
 import grpc
 
-
-def fields(data):
-    """(tag, value) of a message that has only texts and messages."""
-    at, out = 0, []
-
-    def take():
-        nonlocal at
-        shift = value = 0
-        while True:
-            byte = data[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value
-            shift += 7
-
-    while at < len(data):
-        key, length = take(), take()
-        assert key & 7 == 2, key
-        out.append((key >> 3, data[at : at + length]))
-        at += length
-    return out
+from wire import field, fields
 
 
 def texts(data, tag):
@@ -57,12 +36,8 @@ def show(pod):
         print(*words)
 
 
-def put(tag, text):
-    return bytes([tag << 3 | 2, len(text)]) + text.encode()
-
-
 socket, method, *names = sys.argv[1:]
-request = b"".join(put(tag, name) for tag, name in enumerate(names, 1))
+request = b"".join(field(tag, name) for tag, name in enumerate(names, 1))
 with grpc.insecure_channel("unix://" + socket) as channel:
     call = channel.unary_unary("/v1.PodResourcesLister/" + method)
     try:
