@@ -1,17 +1,19 @@
 //! The emulated machine itself.
 //!
-//! In: a kernel, its first files, a disk, who listens. Out: what it says, as it says it; how each of its programs ended.
+//! In: a kernel, its first files, a disk; or another machine's command; who listens. Out: what it says, as it says it; how each
+//! of its programs ended.
 //! Never: a network, or anything of this machine but these files.
 
 use super::results::{Heard, Results};
 use std::{
+    ffi::OsString,
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
 
-const MEMORY_MIB: &str = "3072";
+pub const MEMORY_MIB: &str = "3072";
 /// Nobody attacks this machine. Looking at a second clock, to trust the first one less, costs. Where others want the processors,
 /// too, the timer may come late: a kernel that checks it ends there.
 const KERNEL_WORDS: &str = "console=ttyS0 quiet panic=-1 rdinit=/init mitigations=off tsc=reliable no_timer_check";
@@ -20,19 +22,28 @@ const CHANGES_PACE: &str = "/sys/devices/system/cpu/cpu0/cpufreq";
 /// Four levels of page tables and narrow vectors: what programs do without more of them is quicker here.
 const PROCESSOR: &str = "max,la57=off,avx=off,avx2=off";
 
+/// Debian's kernel in QEMU, with a disk and nothing else.
+pub fn emulated(kernel: &Path, initrd: &Path, disk: &Path) -> Vec<OsString> {
+    let words = format!("{KERNEL_WORDS}{}", pace());
+    let mut command: Vec<OsString> = ["qemu-system-x86_64", "-machine", "q35", "-cpu", PROCESSOR, "-accel", "tcg,thread=multi"]
+        .into_iter()
+        .chain(["-smp", "2", "-m", MEMORY_MIB, "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
+        .map(OsString::from)
+        .collect();
+    command.extend(["-kernel".into(), kernel.into(), "-initrd".into(), initrd.into(), "-append".into(), words.into()]);
+    // What it wrote is of no use after a cut.
+    command.extend(["-drive".into(), format!("if=none,id=disk,format=raw,cache=unsafe,file={}", disk.display()).into()]);
+    command.extend(["-device", "virtio-blk-pci,drive=disk", "-device", "virtio-rng-pci"].map(OsString::from));
+    command
+}
+
 /// Shows what the machine says until it is off.
-pub fn boot(kernel: &Path, initrd: &Path, disk: &Path, mut heard: Heard, limit: Duration) -> Result<Results, String> {
+pub fn boot(machine: &[OsString], mut heard: Heard, limit: Duration) -> Result<Results, String> {
     // Whoever ends this program ends the machine, too.
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "TERM", "timeout"]).arg(limit.as_secs().to_string()).arg("qemu-system-x86_64");
-    command.args(["-machine", "q35", "-cpu", PROCESSOR, "-accel", "tcg,thread=multi", "-smp", "2", "-m", MEMORY_MIB]);
-    command.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
-    let words = format!("{KERNEL_WORDS}{}", pace());
-    command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd).args(["-append", &words]);
-    // What it wrote is of no use after a cut.
-    command.arg("-drive").arg(format!("if=none,id=disk,format=raw,cache=unsafe,file={}", disk.display()));
-    command.args(["-device", "virtio-blk-pci,drive=disk", "-device", "virtio-rng-pci"]);
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(|e| format!("cannot start QEMU: {e}"))?;
+    command.args(["--pdeathsig", "TERM", "timeout"]).arg(limit.as_secs().to_string()).args(machine);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut child = child.map_err(|e| format!("cannot start the machine: {e}"))?;
     if let Some(console) = child.stdout.take() {
         let mut console = BufReader::new(console);
         let mut line = Vec::new();
@@ -42,7 +53,7 @@ pub fn boot(kernel: &Path, initrd: &Path, disk: &Path, mut heard: Heard, limit: 
             line.clear();
         }
     }
-    child.wait().map_err(|e| format!("QEMU: {e}"))?;
+    child.wait().map_err(|e| format!("the machine: {e}"))?;
     Ok(heard.results)
 }
 

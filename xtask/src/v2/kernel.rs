@@ -1,9 +1,9 @@
 //! Debian's cloud kernel and its first file system.
 //!
 //! In: Debian's packages. Out: `vmlinuz`, `lib/modules`, an archive that loads drivers and leaves for the disk.
-//! Never: a kernel that is built here.
+//! Never: a kernel that is built here (user_mode.rs).
 
-use crate::sh;
+use crate::{setup, sh};
 use std::{
     fs,
     os::unix::fs::symlink,
@@ -25,11 +25,12 @@ mount --move /proc /new/proc; mount --move /sys /new/sys; mount --move /dev /new
 exec switch_root /new /run.sh
 ";
 
+const PACKAGES: &[setup::Package] = &[("qemu-system-x86_64", "qemu-system-x86", "the emulated machine")];
+
 /// Debian's newest, unpacked once: `vmlinuz` and `lib/modules`.
 pub fn kernel(work: &Path) -> Result<PathBuf, String> {
-    let depends = sh::output("apt-cache", &["depends", KERNEL])?;
-    let name = depends.lines().find_map(|l| l.trim().strip_prefix("Depends: ").filter(|n| n.starts_with("linux-image-")));
-    let name = name.ok_or_else(|| format!("apt knows no {KERNEL}: run `apt-get update`"))?.to_string();
+    setup::packages(PACKAGES)?;
+    let name = newest(KERNEL, "linux-image-")?;
     let dir = work.join(&name);
     if dir.join("vmlinuz").is_file() {
         return Ok(dir);
@@ -55,7 +56,14 @@ pub fn kernel(work: &Path) -> Result<PathBuf, String> {
     Ok(dir)
 }
 
-fn first(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<PathBuf, String> {
+/// What a package of Debian's stands for today.
+pub fn newest(package: &str, beginning: &str) -> Result<String, String> {
+    let depends = sh::output("apt-cache", &["depends", package])?;
+    let name = depends.lines().find_map(|l| l.trim().strip_prefix("Depends: ").filter(|n| n.starts_with(beginning)));
+    name.map(String::from).ok_or_else(|| format!("apt knows no {package}: run `apt-get update`"))
+}
+
+pub fn first(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<PathBuf, String> {
     let entries = fs::read_dir(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     let found = entries.flatten().find(|e| wanted(&e.file_name().to_string_lossy()));
     found.map(|e| e.path()).ok_or_else(|| format!("{} has not what was looked for", dir.display()))

@@ -1,6 +1,7 @@
 //! Tests where boards run them: on Debian's kernel with nothing but cgroup v2, in an emulated machine.
 //!
-//! In: Debian's cloud kernel, QEMU; the agent's unit tests, or end-to-end programs with hub, agent and kubectl.
+//! In: Debian's cloud kernel and QEMU, or its source, which is built as a program of this machine; the agent's unit tests, or
+//! end-to-end programs with hub, agent and kubectl.
 //! Out: the tests' words and their result.
 //! Never: KVM (not every machine has it), or a figure of time: an emulated millisecond is none.
 
@@ -8,6 +9,7 @@ mod boot;
 mod kernel;
 mod results;
 mod tree;
+mod user_mode;
 
 use crate::{dist, setup, sh};
 use limpet_e2e::{
@@ -16,6 +18,7 @@ use limpet_e2e::{
 };
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -25,7 +28,6 @@ use tree::{Program, Tree};
 
 const PACKAGES: &[setup::Package] = &[
     ("busybox", "busybox-static", "the emulated machine's userland"),
-    ("qemu-system-x86_64", "qemu-system-x86", "the emulated machine"),
     ("mke2fs", "e2fsprogs", "its disk"),
     ("ldd", "libc-bin", "finds the libraries of programs"),
 ];
@@ -60,6 +62,8 @@ const ALONE: &[&str] = &["memory", "pressure", "groups"];
 const GARBAGE: &str = "GOGC=off GOMEMLIMIT=256MiB";
 /// How much longer an emulated machine may take than the tests' own limits say; `LIMPET_E2E_PATIENCE` says another number.
 const PATIENCE: u32 = 10;
+/// The same for a kernel that is a program of this machine.
+const PATIENCE_USER_MODE: u32 = 4;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -72,6 +76,10 @@ pub struct Args {
     /// Of the programs of tests/e2e those that have not passed here yet: goes on with a list that was cut
     #[arg(long, requires = "e2e", conflicts_with = "filter")]
     left: bool,
+    /// Debian's kernel from its source, as a program of this machine (User-mode Linux) instead of an emulated machine: many times
+    /// as quick; without large pages, and without a second processor
+    #[arg(long)]
+    user_mode: bool,
 }
 
 pub fn run(args: &Args) -> Result<(), String> {
@@ -82,7 +90,7 @@ pub fn run(args: &Args) -> Result<(), String> {
     }
     let work = sh::root().join("target/v2");
     fs::create_dir_all(&work).map_err(|e| format!("{}: {e}", work.display()))?;
-    let kernel = kernel::kernel(&work)?;
+    let machine = Machine::prepare(args.user_mode, &work)?;
     let file = work.join("results");
     let (Plan { tree, alone, together }, minutes) = match args.e2e {
         true => {
@@ -94,22 +102,70 @@ pub fn run(args: &Args) -> Result<(), String> {
             if wanted.is_empty() {
                 return tell(args, &all_programs()?, &results::kept(&file), &work.join("logs"));
             }
-            (end_to_end(wanted, &work)?, 600)
+            (end_to_end(wanted, &work, machine.patience())?, 600)
         }
         false => (runtime(&args.filter, &work)?, 60),
     };
-    tree.modules(&kernel)?;
+    machine.modules(&tree)?;
     let disk = tree.disk(&alone, &together)?;
-    let initrd = kernel::first_files(&work, &kernel)?;
+    let command = machine.command(&work, &disk)?;
     let logs = work.join("logs");
     fs::create_dir_all(&logs).map_err(|e| format!("{}: {e}", logs.display()))?;
-    let heard = results::Heard::new(&logs, &file, &of()?);
-    let mut results = boot::boot(&kernel.join("vmlinuz"), &initrd, &disk, heard, Duration::from_secs(minutes * 60))?;
+    let heard = results::Heard::new(&logs, &file, &format!("{}, {}", of()?, machine.name()));
+    let mut results = boot::boot(&command, heard, Duration::from_secs(minutes * 60))?;
     let mut wanted: Vec<String> = alone.into_iter().chain(together).map(|program| program.name).collect();
     if args.left {
         (wanted, results) = (all_programs()?, results::kept(&file));
     }
     tell(args, &wanted, &results, &logs)
+}
+
+/// What the programs run on.
+enum Machine {
+    /// Debian's kernel as it is, in QEMU.
+    Emulated { kernel: PathBuf },
+    /// The same source, as a program of this machine.
+    UserMode { kernel: PathBuf },
+}
+
+impl Machine {
+    fn prepare(user_mode: bool, work: &Path) -> Result<Machine, String> {
+        match user_mode {
+            true => Ok(Machine::UserMode { kernel: user_mode::kernel(work)? }),
+            false => Ok(Machine::Emulated { kernel: kernel::kernel(work)? }),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Machine::Emulated { .. } => "QEMU",
+            Machine::UserMode { .. } => "user mode",
+        }
+    }
+
+    fn patience(&self) -> u32 {
+        match self {
+            Machine::Emulated { .. } => PATIENCE,
+            Machine::UserMode { .. } => PATIENCE_USER_MODE,
+        }
+    }
+
+    /// Drivers that are not in the kernel itself.
+    fn modules(&self, tree: &Tree) -> Result<(), String> {
+        match self {
+            Machine::Emulated { kernel } => tree.modules(kernel),
+            Machine::UserMode { .. } => Ok(()),
+        }
+    }
+
+    fn command(&self, work: &Path, disk: &Path) -> Result<Vec<OsString>, String> {
+        match self {
+            Machine::Emulated { kernel } => {
+                Ok(boot::emulated(&kernel.join("vmlinuz"), &kernel::first_files(work, kernel)?, disk))
+            }
+            Machine::UserMode { kernel } => Ok(user_mode::command(kernel, work, disk)),
+        }
+    }
 }
 
 /// Whose programs run, and the day.
@@ -159,7 +215,7 @@ fn all_programs() -> Result<Vec<String>, String> {
     Ok(names)
 }
 
-fn end_to_end(wanted: Vec<String>, work: &Path) -> Result<Plan, String> {
+fn end_to_end(wanted: Vec<String>, work: &Path, patience: u32) -> Result<Plan, String> {
     setup::packages(setup::PACKAGES)?;
     let targets: Vec<&str> = wanted.iter().flat_map(|word| ["--test", word.split("::").next().unwrap_or(word)]).collect();
     let built = test_programs("limpet-e2e", &targets)?;
@@ -174,7 +230,7 @@ fn end_to_end(wanted: Vec<String>, work: &Path) -> Result<Plan, String> {
     if built.contains_key("leaf") {
         tree.program(&leaf()?, "limpet/limpet-leaf-host")?;
     }
-    let patience = std::env::var("LIMPET_E2E_PATIENCE").ok().and_then(|times| times.parse().ok()).unwrap_or(PATIENCE);
+    let patience = std::env::var("LIMPET_E2E_PATIENCE").ok().and_then(|times| times.parse().ok()).unwrap_or(patience);
     let (mut alone, mut together) = (Vec::new(), Vec::new());
     for word in wanted {
         let (program, test) = word.split_once("::").unwrap_or((&word, ""));

@@ -14,6 +14,7 @@ use std::{
 /// File systems as a board has them, the programs by twos (some alone), the plug.
 const RUN: &str = "#!/bin/busybox sh
 export PATH=/usr/bin:/bin:/usr/sbin HOME=/root
+[ -d /proc/self ] || { mount -t proc proc /proc; mount -t sysfs sysfs /sys; }
 mkdir -p /dev/pts /dev/shm; mount -t devpts dev /dev/pts; mount -t tmpfs shm /dev/shm
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t tmpfs run /run
