@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod binaries;
 pub mod broker;
+pub mod disk;
 pub mod hub;
 pub mod images;
 pub mod kubectl;

@@ -12,9 +12,10 @@
 mod crun;
 mod ours;
 
-use super::{Figure, disk::Disk, middle};
+use super::{Figure, middle};
 use crate::sh;
 use crun::Crun;
+use limpet_e2e::disk::Disk;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
@@ -110,7 +111,7 @@ pub(super) fn leave_the_host() -> Result<(), String> {
     Ok(())
 }
 
-pub(super) fn own_mounts() -> Result<(), String> {
+fn own_mounts() -> Result<(), String> {
     let none: Option<&str> = None;
     unshare(CloneFlags::CLONE_NEWNS).map_err(|e| format!("cannot leave the host's mounts: {e}"))?;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(|e| format!("private mounts: {e}"))

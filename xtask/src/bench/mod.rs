@@ -7,7 +7,6 @@ mod api;
 mod apply;
 mod control;
 mod create;
-mod disk;
 mod flash;
 mod fleet;
 mod idle;
@@ -35,9 +34,6 @@ pub struct Args {
     /// What a board costs with 0, 10, 50 and 110 pods and how soon they run, and nothing else
     #[arg(long)]
     node: bool,
-    /// What a board with ten probed pods writes to its disk in `--minutes` (60 are the promise's measure), and nothing else
-    #[arg(long)]
-    disk: bool,
     /// Time the unpacking of a layer beside tar, and nothing else
     #[arg(long)]
     unpack: bool,
@@ -107,10 +103,6 @@ pub fn run(args: &Args) -> Result<(), String> {
     let ready = Binaries::build("dev")?;
     if args.node {
         print(&node::run(&Binaries { hub: dist::hub()?, agent: dist::agent()?, ..ready }, args.minutes)?);
-        return Ok(());
-    }
-    if args.disk {
-        print(&node::quiet(&Binaries { hub: dist::hub()?, agent: dist::agent()?, ..ready }, args.minutes)?);
         return Ok(());
     }
     if args.memory {

@@ -5,7 +5,7 @@
 //! Processor time is of the agent's and the keeper's own processes; what probes start in containers is the containers'.
 //! Never: a figure of a board that has not come to rest.
 
-use super::{Figure, disk::Disk, mib, proc};
+use super::{Figure, mib, proc};
 use limpet_e2e::{Binaries, World, until};
 use serde_json::json;
 use std::time::Duration;
@@ -33,36 +33,6 @@ fn scaled(world: &World, replicas: usize) -> Result<(), String> {
     // Statuses on their way, pages of starts that are given back.
     proc::rest(Duration::from_secs(20));
     Ok(())
-}
-
-/// Ten probed pods, their data on a disk of its own, watched for so many minutes. Nothing was read there for two days, as it
-/// seems: the worst hour.
-pub fn quiet(binaries: &Binaries, minutes: u64) -> Result<Vec<Figure>, String> {
-    let agent = &binaries.agent;
-    // Whoever walks over the machine's files (locate, du) would read on the board's disk, and that is written down.
-    super::create::own_mounts()?;
-    let mut world = World::new(binaries, 1)?;
-    let board = world.agents.first().ok_or("no board")?;
-    let disk = Disk::under(&board.data)?;
-    world.join()?;
-    world.push_demo_image()?;
-    scaled(&world, 10)?;
-    disk.age()?;
-    // Longer than the file system's own commits wait.
-    proc::rest(Duration::from_secs(60));
-    println!("watching ten pods for {minutes} minutes");
-    let before = (disk.written()?, proc::written(agent), proc::cpu_seconds(agent));
-    proc::rest(Duration::from_secs(minutes.max(1) * 60));
-    let (on_disk, by_agent) = (disk.written()? - before.0, proc::written(agent) - before.1);
-    let share = (proc::cpu_seconds(agent) - before.2) / (minutes.max(1) as f64 * 60.0) * 100.0;
-    if on_disk > 0 {
-        disk.tell(minutes);
-    }
-    Ok(vec![
-        Figure::new("ten probed pods: to the disk", format!("{on_disk} B in {minutes} min"), "0 B in an hour"),
-        Figure::new("of it asked for by agent and keeper", format!("{by_agent} B"), "0 B"),
-        Figure::new("their CPU", format!("{share:.3} % of a core"), "≤ 0.5 %"),
-    ])
 }
 
 pub fn run(binaries: &Binaries, minutes: u64) -> Result<Vec<Figure>, String> {

@@ -4,8 +4,9 @@
 //! waits for (conmon goes its own way and is not counted), the memory of the conmon that each running container keeps.
 //! Never: podman's usual store, a registry, or a container that is left behind.
 
-use super::{Figure, create, disk::Disk, middle};
+use super::{Figure, create, middle};
 use crate::sh;
+use limpet_e2e::disk::Disk;
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -36,7 +36,7 @@ const TOOLS_E2E: &[&str] = &[
     "flock", "ip", "setpriv", "nsenter", "unshare", "mount", "umount", "losetup", "mke2fs", "e2fsck", "debugfs", "sfdisk",
     "fsck.fat", "curl", "crun", "openssl", "nft", "mosquitto", "mosquitto_sub", "mosquitto_pub", "mosquitto_passwd",
     "stdbuf", "docker-registry", "etcd", "etcdctl", "swtpm", "tinyproxy", "faketime", "xz", "zstd", "tar", "ssh",
-    "ssh-keygen", "gpg", "gpgv", "gpg-agent", "gpgconf",
+    "ssh-keygen", "gpg", "gpgv", "gpg-agent", "gpgconf", "find", "touch", "sync",
 ];
 /// What those need that no library is; where it is not there, the test that needs it says so.
 const FOLDERS_E2E: &[(&str, &str)] = &[
@@ -60,6 +60,8 @@ const ALONE: &[&str] = &["memory", "pressure", "groups"];
 /// A run of kubectl is over before collecting garbage pays: a seventh of what it takes of the processors. Servers in Go, which
 /// last, collect at this size.
 const GARBAGE: &str = "GOGC=off GOMEMLIMIT=256MiB";
+/// Numbers of the environment that programs of `tests/e2e` ask for.
+const WISHES: [&str; 2] = ["LIMPET_E2E_PODS", "LIMPET_QUIET_MINUTES"];
 /// How much longer an emulated machine may take than the tests' own limits say; `LIMPET_E2E_PATIENCE` says another number.
 const PATIENCE: u32 = 10;
 /// The same for a kernel that is a program of this machine.
@@ -230,20 +232,26 @@ fn end_to_end(wanted: Vec<String>, work: &Path, patience: u32) -> Result<Plan, S
     if built.contains_key("leaf") {
         tree.program(&leaf()?, "limpet/limpet-leaf-host")?;
     }
-    let patience = std::env::var("LIMPET_E2E_PATIENCE").ok().and_then(|times| times.parse().ok()).unwrap_or(patience);
+    let patience = number("LIMPET_E2E_PATIENCE").unwrap_or(patience);
     let (mut alone, mut together) = (Vec::new(), Vec::new());
     for word in wanted {
         let (program, test) = word.split_once("::").unwrap_or((&word, ""));
         let path = built.get(program).ok_or_else(|| format!("tests/e2e has no program {program}"))?;
         tree.program(path, &format!("e2e/{program}"))?;
+        let wishes: String = WISHES.iter().filter_map(|name| Some(format!("{name}={} ", number(name)?))).collect();
         let script = format!(
-            "export LIMPET_BIN_DIR=/limpet LIMPET_E2E_PATIENCE={patience} RUST_BACKTRACE=0 CARGO_TARGET_DIR=/target {GARBAGE}\n\
+            "export LIMPET_BIN_DIR=/limpet LIMPET_E2E_PATIENCE={patience} RUST_BACKTRACE=0 CARGO_TARGET_DIR=/target {GARBAGE} {wishes}\n\
              exec /e2e/{program} --show-output --test-threads=1 {test}\n"
         );
         let row = if ALONE.contains(&program) { &mut alone } else { &mut together };
         row.push(Program { name: word.clone(), script });
     }
     Ok(Plan { tree, alone, together })
+}
+
+/// What the environment says here.
+fn number(name: &str) -> Option<u32> {
+    std::env::var(name).ok()?.parse().ok()
 }
 
 /// kubectl, servers and clients of other people's making, Python with what was fetched for it.

@@ -1,10 +1,10 @@
-//! A board's data directory as a disk of its own, so that the kernel counts what reaches it.
+//! A board's data directory as a disk of its own, so that the kernel counts what reaches it; benchmarks put theirs on one, too.
 //!
 //! In: the directory, before the agent starts. Out: bytes that were written to the disk, by whomever: what the agent writes, what
 //! containers write in their layers, and what the file system adds (its journal, times of access).
 //! Never: left behind mounted.
 
-use crate::sh;
+use crate::{Result, process::sh};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -20,26 +20,26 @@ pub struct Disk {
 
 impl Disk {
     /// An ext4 of its own on a loop device, mounted as Debian mounts one.
-    pub fn under(point: &Path) -> Result<Disk, String> {
+    pub fn under(point: &Path) -> Result<Disk> {
         let text = |path: &Path| path.to_str().map(str::to_owned).ok_or("a path that is no text".to_string());
         let image = point.with_extension("disk");
         let (file, place) = (text(&image)?, text(point)?);
         fs::create_dir_all(point).map_err(|e| format!("cannot make {place}: {e}"))?;
-        sh::run("truncate", &["--size", SIZE, &file])?;
+        sh("truncate", ["--size", SIZE, &file])?;
         // Nothing that the file system would do later by itself.
-        sh::run("mkfs.ext4", &["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", &file])?;
-        let device = sh::output("losetup", &["--find", "--show", &file])?.trim().to_owned();
+        sh("mke2fs", ["-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=0,lazy_journal_init=0", &file])?;
+        let device = sh("losetup", ["--find", "--show", &file])?.trim().to_owned();
         let disk = Disk { image, point: point.to_owned(), device };
-        sh::run("mount", &[&disk.device, &place])?;
+        sh("mount", [&disk.device, &place])?;
         Ok(disk)
     }
 
     /// Bytes written since the disk was made; what waits in memory is written first.
-    pub fn written(&self) -> Result<u64, String> {
+    pub fn written(&self) -> Result<u64> {
         let name = self.device.rsplit('/').next().unwrap_or_default();
         let path = format!("/sys/block/{name}/stat");
         let point = self.point.to_string_lossy();
-        sh::run("sync", &["--file-system", &point])?;
+        sh("sync", ["--file-system", &point])?;
         let text = fs::read_to_string(&path).map_err(|e| format!("cannot read {path}: {e}"))?;
         // The seventh number counts sectors of 512 bytes.
         let sectors = text.split_whitespace().nth(6).and_then(|word| word.parse::<u64>().ok());
@@ -50,17 +50,17 @@ impl Disk {
 impl Disk {
     /// Makes every time of access two days old: whatever is read from now on is written down again, also with `relatime`, which
     /// spares those of the last day.
-    pub fn age(&self) -> Result<(), String> {
+    pub fn age(&self) -> Result<()> {
         let point = self.point.to_string_lossy();
-        sh::run("find", &[&point, "-xdev", "-exec", "touch", "-h", "-a", "-d", "2 days ago", "{}", "+"])
+        sh("find", [&point, "-xdev", "-exec", "touch", "-h", "-a", "-d", "2 days ago", "{}", "+"]).map(|_| ())
     }
 
     /// Says which files changed in the last minutes.
     pub fn tell(&self, minutes: u64) {
         let (point, age) = (self.point.to_string_lossy(), format!("-{minutes}"));
         // Looking must not count as reading.
-        let _ = sh::run("mount", &["-o", "remount,noatime", &point]);
-        let found = sh::output("find", &[&point, "-xdev", "(", "-cmin", &age, "-or", "-amin", &age, ")"]);
+        let _ = sh("mount", ["-o", "remount,noatime", &point]);
+        let found = sh("find", [&point, "-xdev", "(", "-cmin", &age, "-or", "-amin", &age, ")"]);
         println!("changed or read: {}", found.unwrap_or_else(|why| why));
     }
 }
@@ -69,8 +69,8 @@ impl Drop for Disk {
     fn drop(&mut self) {
         // The board may still run: its own view of the disk goes with it, and then the loop device.
         let point = self.point.to_string_lossy();
-        let _ = sh::run("umount", &["--lazy", &point]);
-        let _ = sh::run("losetup", &["--detach", &self.device]);
+        let _ = sh("umount", ["--lazy", &point]);
+        let _ = sh("losetup", ["--detach", &self.device]);
         let _ = fs::remove_file(&self.image);
     }
 }

@@ -1,0 +1,94 @@
+//! A board at rest writes nothing to its disk: cards live for so many writes.
+//!
+//! In: a board with ten probed pods, whose data is on a file system of its own; `LIMPET_QUIET_MINUTES`, 60 for the promise.
+//! Out: bytes that reached that disk meanwhile, by whomever; what agent and keeper asked for, and what they took of a processor.
+//! Everything there seems to have been read two days ago: Linux writes down the next time of access then, the worst hour.
+
+use limpet_e2e::disk::Disk;
+use limpet_e2e::process::{Process, sh};
+use limpet_e2e::wait::until_every;
+use limpet_e2e::{Binaries, Result, World, until, wait};
+use nix::sched::{CloneFlags, unshare};
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn ten_pods(world: &World) -> Result<()> {
+    let probe = json!({"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 10});
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "pods"},
+        "spec": {"replicas": 10, "selector": {"matchLabels": {"app": "pods"}}, "template": {
+            "metadata": {"labels": {"app": "pods"}}, "spec": {"terminationGracePeriodSeconds": 0, "containers": [
+                {"name": "web", "image": "hub.limpet/demo-web:1", "readinessProbe": probe, "livenessProbe": probe}]}}}});
+    world.kubectl.apply(&deployment.to_string())?;
+    until("ten pods", Duration::from_secs(180), || {
+        let ready = world.kubectl.say("get deployment pods -o jsonpath={.status.readyReplicas}")?;
+        wait::yes(ready.trim() == "10", || format!("{ready} are ready"))
+    })
+}
+
+/// What is watched lasts as long as it should, whatever the patience of this machine.
+fn pass(time: Duration) -> Result<()> {
+    let begun = Instant::now();
+    let longer = time + MINUTE;
+    until_every(Duration::from_secs(1), "time passes", longer, || wait::yes(begun.elapsed() >= time, || "too slowly".into()))
+}
+
+/// (bytes that they caused to be written, seconds of a processor)
+fn used(processes: &[Process]) -> Result<(u64, f64)> {
+    let mut sum = (0, 0.0);
+    for Process { pid, .. } in processes {
+        let read = |name: &str| {
+            let path = format!("/proc/{pid}/{name}");
+            std::fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))
+        };
+        let (io, stat) = (read("io")?, read("stat")?);
+        let bytes = io.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse::<u64>().ok());
+        // After the name in parentheses; the twelfth and thirteenth are ticks of its own and of the kernel's for it.
+        let words: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+        let ticks = |at: usize| words.get(at).and_then(|word| word.parse::<f64>().ok());
+        let both = ticks(11).zip(ticks(12)).map(|(own, kernel)| (own + kernel) / 100.0);
+        let (bytes, seconds) = bytes.zip(both).ok_or_else(|| format!("/proc/{pid}: {io}{stat}"))?;
+        sum = (sum.0 + bytes, sum.1 + seconds);
+    }
+    Ok(sum)
+}
+
+fn nothing_is_written(minutes: u32) -> Result<()> {
+    // Whoever walks over the machine's files (locate, du) would read on the board's disk, and that is written down.
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|e| format!("cannot leave the host's mounts: {e}"))?;
+    sh("mount", ["--make-rprivate", "/"])?;
+    let mut world = World::new(&Binaries::build("dev")?, 1)?;
+    let disk = Disk::under(&world.agents.first().ok_or("no board")?.data)?;
+    world.join()?;
+    world.push_demo_image()?;
+    ten_pods(&world).map_err(|why| format!("{why}\n{}", world.logs()))?;
+    disk.age()?;
+    // Longer than the file system's own commits wait, and longer than the agent waits before it rests.
+    pass(2 * MINUTE)?;
+    let board = world.agents.first().ok_or("no board")?;
+    let both = [board.keeper_process()?, board.agent_process()?];
+    let (written, before) = (disk.written()?, used(&both)?);
+    pass(minutes * MINUTE)?;
+    let (written, after) = (disk.written()? - written, used(&both)?);
+    let share = (after.1 - before.1) / (f64::from(minutes) * 60.0) * 100.0;
+    println!(
+        "{minutes} minutes with ten probed pods: {written} B to the disk, {} B of them asked for by agent and keeper, which took \
+         {share:.3} % of a processor",
+        after.0 - before.0
+    );
+    if written > 0 {
+        disk.tell(u64::from(minutes) + 1);
+    }
+    wait::yes(written == 0, || format!("{written} B were written to the disk of a board at rest"))
+}
+
+#[test]
+fn a_board_at_rest_writes_nothing() {
+    let minutes = std::env::var("LIMPET_QUIET_MINUTES").ok().and_then(|text| text.parse().ok()).filter(|minutes| *minutes > 0);
+    match (limpet_e2e::missing(), minutes) {
+        (Some(why), _) => println!("skipped: {why}"),
+        (None, None) => println!("skipped: it takes an hour; LIMPET_QUIET_MINUTES=60 runs it"),
+        (None, Some(minutes)) => nothing_is_written(minutes).unwrap(),
+    }
+}
