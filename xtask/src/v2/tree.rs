@@ -68,8 +68,8 @@ impl Tree {
         let tree = Tree { dir: work.join("tree"), disk: work.join("disk") };
         let _ = fs::remove_dir_all(&tree.dir);
         for dir in [
-            "bin", "lib", "lib64", "sbin", "usr/bin", "usr/sbin", "etc", "proc", "sys", "dev", "tmp", "run", "root", "mnt", "opt",
-            "var/tmp", "var/log/programs", "programs",
+            "bin", "lib", "lib64", "sbin", "usr/bin", "usr/sbin", "etc", "proc", "sys", "dev", "tmp", "run", "root", "mnt",
+            "boot", "var/tmp", "var/log/programs", "programs",
         ] {
             tree.make(dir)?;
         }
