@@ -20,7 +20,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const SUITE: &str = "bookworm";
 const MIRROR: &str = "http://deb.debian.org/debian";
 const OWN_VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -236,7 +235,7 @@ impl From {
         let origin = match &self.packages {
             Some(folder) => Origin::Folder(folder.clone()),
             None => {
-                let suite = self.suite.as_ref().or(board.limpet_os.suite.as_ref()).map_or(SUITE, String::as_str);
+                let suite = self.suite.as_ref().or(board.limpet_os.suite.as_ref()).map_or(os::SUITE, String::as_str);
                 Origin::Mirror { url: self.mirror.clone(), suite: suite.into() }
             }
         };

@@ -61,6 +61,18 @@ fn is_kernel(name: &str, named: &str) -> bool {
     version.is_some_and(|v| v.split('-').all(|part| part.starts_with(|c: char| c.is_ascii_digit())))
 }
 
+/// Debian's release that boards without a suite of their own get.
+pub const SUITE: &str = "bookworm";
+
+/// Where packages from a mirror are kept, below `cache`.
+pub fn debs(cache: &Path, suite: &str, architecture: &str) -> PathBuf {
+    kept(cache, suite, architecture).join("debs")
+}
+
+fn kept(cache: &Path, suite: &str, architecture: &str) -> PathBuf {
+    cache.join(format!("{suite}-{architecture}"))
+}
+
 /// The packages for a board. `cache` keeps lists and packages for the next time.
 pub fn fetch(origin: &Origin, board: &Board, cache: &Path) -> Result<Vec<Package>, OsError> {
     if let Some(why) = &board.limpet_os.refused {
@@ -69,9 +81,8 @@ pub fn fetch(origin: &Origin, board: &Board, cache: &Path) -> Result<Vec<Package
     let folder = match origin {
         Origin::Folder(folder) => folder.clone(),
         Origin::Mirror { url, suite } => {
-            let folder = cache.join(format!("{suite}-{}", board.debian_architecture()));
-            download(url, suite, board, &folder)?;
-            folder.join("debs")
+            download(url, suite, board, &kept(cache, suite, board.debian_architecture()))?;
+            debs(cache, suite, board.debian_architecture())
         }
     };
     let io = |e| OsError::Io(folder.display().to_string(), e);

@@ -116,7 +116,7 @@ impl World {
         let _turn = APT.lock().unwrap_or_else(PoisonError::into_inner);
         let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
         let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"))).unwrap_or_default();
-        let packages = cache.join("limpet/packages").join(self.kind.architecture).join("debs");
+        let packages = os::debs(&cache.join("limpet/packages"), os::SUITE, self.kind.architecture);
         let packages = packages.display().to_string();
         let mut all = [&words[..2], &["--board", self.kind.board], &words[2..]].concat();
         if ASKED.lock().unwrap_or_else(PoisonError::into_inner).contains(&self.kind.board) {
@@ -144,7 +144,7 @@ impl World {
         let cache = binaries::target_dir().join(format!("tools/debian-{architecture}"));
         let mirror = "http://deb.debian.org/debian";
         if !cache.join("debs").read_dir().is_ok_and(|mut all| all.next().is_some()) {
-            os::fetch_named(mirror, "bookworm", architecture, &["busybox-static"], &cache).map_err(|e| e.to_string())?;
+            os::fetch_named(mirror, os::SUITE, architecture, &["busybox-static"], &cache).map_err(|e| e.to_string())?;
         }
         let deb = cache.join("debs").read_dir().map_err(|e| e.to_string())?.flatten().map(|e| e.path()).next();
         let files = os::package_files(&deb.ok_or("no package")?, |p| p.ends_with("bin/busybox"))?;
