@@ -27,8 +27,11 @@ const VERSION_BYTES_MAX: usize = 48;
 pub const WANTED: &str = "limpet.dev/os-version";
 /// What a node's `osImage` begins with on Limpet OS; the version follows.
 pub const OS_IMAGE: &str = "Limpet OS ";
-/// The node's condition.
+/// The node's condition; its message begins with the wanted version and a colon.
 pub const CONDITION: &str = "OsUpToDate";
+/// What follows that colon, with the reason `Updating`, while the board has no such update in its hands yet.
+pub const WAITS: &str = "waits to be fetched";
+pub const COMES: &str = "being fetched";
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -15,7 +15,7 @@ use limpet_agent_core::{
     os_update::{LOOK_MS, Seen, State, Step},
     status::OwnCondition,
 };
-use limpet_protocol::os_update::{CONDITION, WANTED};
+use limpet_protocol::os_update::{COMES, CONDITION, WAITS, WANTED};
 use std::{
     fs::{self, File},
     io::Read,
@@ -179,9 +179,9 @@ impl Agent {
         let locked = || self.update_lock().map(|who| ("Locked", format!("held back by {who}")));
         let held = || self.link_holds(Traffic::Updates).map(|why| ("HeldByLinkPolicy", why));
         let wrong = || refused.map(|r| (if r.ran { "RolledBack" } else { "Refused" }, r.why.clone()));
-        let waits = || ("Updating", "waits to be fetched".to_string());
+        let waits = || ("Updating", WAITS.to_string());
         let (reason, message) = match (&self.systems.busy, &self.systems.step) {
-            (Some(version), _) if *version == wanted => ("Updating", "being fetched".into()),
+            (Some(version), _) if *version == wanted => ("Updating", COMES.into()),
             (_, Step::Runs) => ("AsWanted", "runs".into()),
             (_, Step::Underway(how)) => ("Updating", (*how).into()),
             (_, Step::Nothing) => return None,

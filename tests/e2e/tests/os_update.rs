@@ -204,12 +204,12 @@ fn a_board_gets_its_system_over_the_air_and_tells_how_that_went() {
     });
 }
 
-fn rollout(name: &str, version: &str) -> String {
+fn rollout(name: &str, version: &str, on_failure: &str) -> String {
     let metadata = json!({"name": name, "namespace": "kube-system"});
     json!({"apiVersion": "limpet.dev/v1", "kind": "FleetRollout", "metadata": metadata, "spec": {
         "target": {"kind": "Node", "selector": {"matchLabels": {"kubernetes.io/os": "linux"}}},
         "change": {"metadata": {"annotations": {"limpet.dev/os-version": version}}},
-        "success": {"deadline": "5m", "maxFailed": 0}, "onFailure": "Halt"}})
+        "success": {"deadline": "5m", "maxFailed": 0}, "onFailure": on_failure}})
     .to_string()
 }
 
@@ -223,13 +223,13 @@ fn next_board(systems: &[System]) -> Result<usize> {
 }
 
 #[test]
-fn a_fleet_gets_its_system_board_by_board_and_stops_where_one_came_back() {
+fn a_fleet_gets_its_system_board_by_board_and_stops_or_goes_back_where_one_came_back() {
     test(2, &json!({}), |world| {
         let mut systems = vec![System::new(world, 0)?, System::new(world, 1)?];
         world.nodes_ready(SOON)?;
         publish_good(world, "0.2.0")?;
         publish_good(world, "0.3.0")?;
-        world.kubectl.apply(&rollout("good", "0.2.0"))?;
+        world.kubectl.apply(&rollout("good", "0.2.0", "Halt"))?;
         for _ in 0..2 {
             let board = next_board(&systems)?;
             systems[board].take(world, "0.2.0")?;
@@ -239,7 +239,7 @@ fn a_fleet_gets_its_system_board_by_board_and_stops_where_one_came_back() {
         let all = world.kubectl.say("get nodes -o jsonpath={.items[*].status.nodeInfo.osImage}")?;
         wait::yes(all.matches("Limpet OS 0.2.0").count() == 2, || all.clone())?;
 
-        world.kubectl.apply(&rollout("bad", "0.3.0"))?;
+        world.kubectl.apply(&rollout("bad", "0.3.0", "Halt"))?;
         let board = next_board(&systems)?;
         systems[board].take(world, "0.3.0")?;
         let failed = json!({"version": "0.3.0", "why": "it did not stay up"});
@@ -248,6 +248,30 @@ fn a_fleet_gets_its_system_board_by_board_and_stops_where_one_came_back() {
         let status = world.kubectl.json("-n kube-system get fleetrollout bad")?["status"].to_string();
         wait::yes(status.contains("Limpet OS 0.3.0: it did not stay up"), || status.clone())?;
         let other = &systems[1 - board];
-        wait::yes(other.waiting().is_empty() && other.running == "0.2.0", || "the other board was updated, too".into())
+        wait::yes(other.waiting().is_empty() && other.running == "0.2.0", || "the other board was updated, too".into())?;
+        world.kubectl.say("-n kube-system delete fleetrollout bad")?;
+
+        // The way back: who runs the new system keeps it, the one that left it has again what it was asked for before.
+        publish_good(world, "0.4.0")?;
+        let asked = |world: &World, board: usize| {
+            let node = world.kubectl.json(&format!("get node board-{}", board + 1))?;
+            Ok::<_, String>(node["metadata"]["annotations"]["limpet.dev/os-version"].as_str().unwrap_or_default().to_string())
+        };
+        let before = [asked(world, 0)?, asked(world, 1)?];
+        world.kubectl.apply(&rollout("back", "0.4.0", "Rollback"))?;
+        let good = next_board(&systems)?;
+        systems[good].take(world, "0.4.0")?;
+        systems[good].starts(world, "0.4.0", &json!({"running": "0.4.0", "good": true}))?;
+        let left = next_board(&systems)?;
+        systems[left].take(world, "0.4.0")?;
+        let failed = json!({"version": "0.4.0", "why": "it did not stay up"});
+        systems[left].starts(world, "0.2.0", &json!({"running": "0.2.0", "good": true, "failed": failed}))?;
+        world.kubectl.say("-n kube-system wait fleetrollout/back --for=jsonpath={.status.phase}=RolledBack --timeout=180s")?;
+        let status = world.kubectl.json("-n kube-system get fleetrollout back")?["status"].to_string();
+        let says = "1 of 2 run the new Limpet OS and keep it: no board takes an older one";
+        wait::yes(status.contains(says), || status.clone())?;
+        let now = [asked(world, good)?, asked(world, left)?];
+        wait::yes(good != left && now == ["0.4.0".to_string(), before[left].clone()], || format!("{before:?}, then {now:?}"))?;
+        world.kubectl.say(&format!("wait node/board-{} --for=condition=OsUpToDate --timeout=120s", good + 1)).map(drop)
     });
 }

@@ -4,6 +4,7 @@
 //! far it is, in words. Never: more away from service than the budget allows; the next wave before the last one is good.
 
 use super::{
+    programs::Kept,
     units::{State, Unit},
     windows::{self, Open},
 };
@@ -254,21 +255,33 @@ impl Look<'_> {
         decision.failure = self.failure_words();
         if changed.is_empty() {
             decision.phase = Phase::RolledBack;
-            decision.message = format!("{}; every unit has again what it had before", decision.failure);
+            decision.message = format!("{}; every unit has again what it had before{}", decision.failure, self.kept_words());
             return;
         }
         let held = |i: &usize| self.units[*i].lock.is_some();
-        let (mut away, mut locked, mut present) = (0, 0, Vec::new());
+        let (mut away, mut locked, mut on_trial, mut present) = (0, 0, 0, Vec::new());
         for i in &changed {
-            match (self.units[*i].away, held(i)) {
-                (true, _) => away += 1,
-                (false, true) => locked += 1,
-                (false, false) => present.push(*i),
+            match (self.units[*i].away, held(i), self.units[*i].kept) {
+                (true, ..) => away += 1,
+                (false, true, _) => locked += 1,
+                (false, false, Kept::OnTrial) => on_trial += 1,
+                (false, false, _) => present.push(*i),
             }
         }
         decision.message = format!("{}; {} of {} still go back", decision.failure, changed.len(), self.units.len());
         decision.message.push_str(&waiting_words(locked, away, "go back"));
+        if on_trial > 0 {
+            decision.message.push_str(&format!("; {on_trial} try the new system first"));
+        }
         decision.undo = self.within_budget(&present, true);
+    }
+
+    /// Those that do not go back, and why.
+    fn kept_words(&self) -> String {
+        match self.units.iter().filter(|u| u.kept == Kept::Runs).count() {
+            0 => String::new(),
+            n => format!("; {n} of {} run the new Limpet OS and keep it: no board takes an older one", self.units.len()),
+        }
     }
 
     fn go_on(&mut self, began: bool, wave_index: usize, reached: Option<Timestamp>, decision: &mut Decision) {

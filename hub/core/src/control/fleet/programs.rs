@@ -10,6 +10,16 @@ use limpet_protocol::os_update;
 pub const AGENT_VERSION: &str = "limpet.dev/agent-version";
 const AGENT_CONDITION: &str = "AgentUpToDate";
 
+/// What of a rollout's change stays with a board when the rollout goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    Nothing,
+    /// A system is in the board's hands: soon it stays up, or the board is back with the one before.
+    OnTrial,
+    /// A system that runs.
+    Runs,
+}
+
 /// The versions that a rollout gives to boards.
 pub struct Programs {
     agent: Option<String>,
@@ -31,6 +41,18 @@ impl Programs {
             !trial && system_version(node).is_some_and(|runs| os_update::same(&runs, wanted))
         };
         self.agent.as_ref().is_none_or(agent) && self.system.as_ref().is_none_or(system)
+    }
+
+    /// Whether the board has the system, which it keeps: none goes back to an older one.
+    pub fn kept_by(&self, node: &Node) -> Kept {
+        let Some(wanted) = &self.system else { return Kept::Nothing };
+        let told = says(node, os_update::CONDITION).filter(|(reason, _)| reason == "Updating");
+        let how_far = told.as_ref().and_then(|(_, message)| message.strip_prefix(wanted.as_str())?.strip_prefix(": "));
+        match how_far {
+            Some(how_far) if ![os_update::WAITS, os_update::COMES].contains(&how_far) => Kept::OnTrial,
+            _ if system_version(node).is_some_and(|runs| os_update::same(&runs, wanted)) => Kept::Runs,
+            _ => Kept::Nothing,
+        }
     }
 
     /// Why the board does not run one of them and will not by itself.

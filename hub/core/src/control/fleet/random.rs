@@ -4,6 +4,7 @@
 
 use super::{
     decide::{Phase, decide},
+    programs::Kept,
     units::{State, Unit},
 };
 use crate::{
@@ -32,6 +33,7 @@ fn unit(i: u64, d: &mut Dice) -> Unit {
         away: d.roll(8) == 0,
         lock: (d.roll(8) == 0).then(|| "busy".into()),
         going_back: false,
+        kept: Kept::Nothing,
     }
 }
 

@@ -367,45 +367,85 @@ fn a_board_that_left_the_new_agent_ends_the_rollout_and_all_go_back() {
     assert_eq!((asked(&w, "0.3.0").len(), asked(&w, "0.2.0")), (0, vec![first]), "back to what it ran, by name");
 }
 
-/// A new system counts when its board says that it stayed up; one that it left ends the rollout.
-#[test]
-fn systems_go_board_by_board_and_one_on_trial_is_waited_for() {
-    let mut w = World::with_nodes(2);
-    let runs = |w: &mut World, name: &str, version: &str, condition: Value| {
-        w.patch("/nodes", "", name, json!({"status": {"nodeInfo": {"osImage": format!("Limpet OS {version}")}}}));
-        let mut all = w.get("/nodes", "", name)["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        all.retain(|c| c["type"] != "OsUpToDate");
-        all.push(condition);
-        w.patch("/nodes", "", name, json!({"status": {"conditions": all}}));
-    };
-    let says = |reason: &str, message: &str| {
-        json!({"type": "OsUpToDate", "status": "False", "reason": reason, "message": message})
-    };
-    for name in ["n0", "n1"] {
-        runs(&mut w, name, "0.2.0", says("AsWanted", "0.2.0: runs"));
-    }
+/// What a board of Limpet OS says of itself.
+fn runs(w: &mut World, name: &str, version: &str, reason: &str, message: &str) {
+    w.patch("/nodes", "", name, json!({"status": {"nodeInfo": {"osImage": format!("Limpet OS {version}")}}}));
+    let mut all = w.get("/nodes", "", name)["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    all.retain(|c| c["type"] != "OsUpToDate");
+    all.push(json!({"type": "OsUpToDate", "status": "False", "reason": reason, "message": message}));
+    w.patch("/nodes", "", name, json!({"status": {"conditions": all}}));
+    w.settle();
+}
+
+fn systems(w: &mut World, on_failure: &str) {
     w.create(ROLLOUTS, json!({"metadata": {"name": "r", "namespace": "a"}, "spec": {
-        "success": {"maxFailed": 0}, "onFailure": "Halt",
+        "success": {"maxFailed": 0}, "onFailure": on_failure, "budget": {"maxUnavailable": 3, "maxConcurrent": 3},
+        "waves": [{"percent": 1}],
         "target": {"kind": "Node", "selector": {"matchExpressions": [
             {"key": "kubernetes.io/hostname", "operator": "Exists"}]}},
-        "change": {"metadata": {"annotations": {"limpet.dev/os-version": "0.3.0"}}}}}));
+        "change": {"metadata": {"annotations": {"limpet.dev/os-version": "0.3.0"}, "labels": {"new": "yes"}}}}}));
     w.settle();
-    let asked = |w: &World| {
-        let has = |n: &&&Value| n["metadata"]["annotations"]["limpet.dev/os-version"] == "0.3.0";
-        w.list("/nodes").iter().filter(has).map(|n| n["metadata"]["name"].as_str().unwrap().to_string()).collect::<Vec<_>>()
-    };
+}
+
+fn asked_for(w: &World, version: &Value) -> Vec<String> {
+    let has = |n: &&&Value| n["metadata"]["annotations"]["limpet.dev/os-version"] == *version;
+    w.list("/nodes").iter().filter(has).map(|n| n["metadata"]["name"].as_str().unwrap().to_string()).collect()
+}
+
+/// A new system counts when its board says that it stayed up; one that it left ends the rollout.
+#[test]
+fn systems_go_wave_by_wave_and_one_on_trial_is_waited_for() {
+    let mut w = World::with_nodes(2);
+    for name in ["n0", "n1"] {
+        runs(&mut w, name, "0.2.0", "AsWanted", "0.2.0: runs");
+    }
+    systems(&mut w, "Halt");
+    let asked = |w: &World| asked_for(w, &json!("0.3.0"));
     let first = asked(&w);
     assert_eq!(first.len(), 1);
-    runs(&mut w, &first[0], "0.3.0", says("Updating", "0.3.0: runs, and is on trial"));
-    w.settle();
+    runs(&mut w, &first[0], "0.3.0", "Updating", "0.3.0: runs, and is on trial");
     assert_eq!(asked(&w), first, "on trial is not healthy");
-    runs(&mut w, &first[0], "0.3.0", says("AsWanted", "0.3.0: runs"));
-    w.settle();
+    runs(&mut w, &first[0], "0.3.0", "AsWanted", "0.3.0: runs");
     let both = asked(&w);
     assert_eq!((both.len(), phase(&w)), (2, "Progressing"));
     let second = both.iter().find(|n| **n != first[0]).unwrap();
-    runs(&mut w, second, "0.2.0", says("RolledBack", "0.3.0: it did not stay up"));
-    w.settle();
+    runs(&mut w, second, "0.2.0", "RolledBack", "0.3.0: it did not stay up");
     assert_eq!(phase(&w), "Failed");
     assert!(status(&w).to_string().contains("Limpet OS 0.3.0: it did not stay up"), "{}", status(&w));
+}
+
+/// No board takes an older system: who runs the new one keeps it and its name, who has it in hand is waited for, all others have
+/// what they had.
+#[test]
+fn systems_that_run_stay_when_a_rollout_goes_back() {
+    let mut w = World::with_nodes(5);
+    for name in ["n0", "n1", "n2", "n3", "n4"] {
+        runs(&mut w, name, "0.2.0", "AsWanted", "0.2.0: runs");
+    }
+    // One was given its version by hand, the others have none.
+    w.patch("/nodes", "", "n0", json!({"metadata": {"annotations": {"limpet.dev/os-version": "0.2.0"}}}));
+    systems(&mut w, "Rollback");
+    let good = asked_for(&w, &json!("0.3.0")).remove(0);
+    runs(&mut w, &good, "0.3", "AsWanted", "0.3.0: runs");
+    let asked: Vec<String> = asked_for(&w, &json!("0.3.0")).into_iter().filter(|n| *n != good).collect();
+    let [bad, trial, fetching] = &asked[..] else { panic!("{asked:?}") };
+    runs(&mut w, fetching, "0.2.0", "Updating", "0.3.0: being fetched");
+    runs(&mut w, trial, "0.2.0", "Updating", "0.3.0: is being installed; the board restarts");
+    runs(&mut w, bad, "0.2.0", "RolledBack", "0.3.0: it did not stay up");
+    let message = |w: &World| status(w)["message"].as_str().unwrap_or_default().to_string();
+    assert_eq!(phase(&w), "RollingBack", "{}", message(&w));
+    assert!(message(&w).ends_with("1 of 5 still go back; 1 try the new system first"), "{}", message(&w));
+    runs(&mut w, trial, "0.3.0", "Updating", "0.3.0: runs, and is on trial");
+    assert_eq!(phase(&w), "RollingBack", "{}", message(&w));
+    runs(&mut w, trial, "0.3.0", "AsWanted", "0.3.0: runs");
+    assert_eq!(phase(&w), "RolledBack", "{}", message(&w));
+    let says = "again what it had before; 2 of 5 run the new Limpet OS and keep it: no board takes an older one";
+    assert!(message(&w).ends_with(says), "{}", message(&w));
+    let mut kept = [good, trial.clone()];
+    kept.sort();
+    assert_eq!(asked_for(&w, &json!("0.3.0")), kept);
+    let named = usize::from(!kept.contains(&"n0".into()));
+    assert_eq!((asked_for(&w, &json!("0.2.0")).len(), asked_for(&w, &Value::Null).len()), (named, 3 - named));
+    let left = |n: &&&Value| !n["metadata"]["labels"]["new"].is_null() || n.to_string().contains("limpet.dev/rollout");
+    assert_eq!(w.list("/nodes").iter().filter(left).count(), 0, "all else of the change is gone");
 }

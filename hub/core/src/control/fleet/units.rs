@@ -5,7 +5,7 @@
 //! DaemonSet says so by the revision of its pod.
 //! Never: a change without the way back.
 
-use super::programs::{AGENT_VERSION, Programs, agent_version};
+use super::programs::{AGENT_VERSION, Kept, Programs, agent_version};
 use crate::{
     Change, ObjectStore, Plan, Timestamp,
     canonical::{json_diff, merge},
@@ -16,6 +16,7 @@ use crate::{
         StatefulSet, conditions, conditions::rfc3339,
     },
 };
+use limpet_protocol::os_update;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -53,6 +54,8 @@ pub struct Unit {
     pub lock: Option<String>,
     /// Is between the change and what it had before.
     pub going_back: bool,
+    /// What it keeps when the rollout goes back.
+    pub kept: Kept,
 }
 
 /// All units by name. `Err`: why the target cannot be rolled out; empty: it is about to be seen.
@@ -180,6 +183,7 @@ fn unit(rivals: &Rivals<'_>, rollout: &FleetRollout, meta: &Meta, health: Health
         away: false,
         lock,
         going_back: false,
+        kept: Kept::Nothing,
     }
 }
 
@@ -213,6 +217,7 @@ fn node_unit(view: &ObjectStore, rivals: &Rivals<'_>, rollout: &FleetRollout, no
     let health = Health { ok: ready, settled: ready && wanted.run_on(node), failed: wanted.failed_on(node) };
     let mut unit = unit(rivals, rollout, &node.meta, health);
     unit.away = is_away(node);
+    unit.kept = wanted.kept_by(node);
     unit.lock = unit.lock.or_else(|| board_lock(view, node));
     unit
 }
@@ -288,6 +293,7 @@ fn board(view: &ObjectStore, node: &Node, pods: &[&Arc<Pod>], newest: &str, roll
         away: is_away(node),
         lock: board_lock(view, node),
         going_back: rolling_back && (active.is_none() || (has_new && !ok)),
+        kept: Kept::Nothing,
     }
 }
 
@@ -311,7 +317,7 @@ pub fn undo(view: &ObjectStore, rollout: &FleetRollout, unit: &str, plan: &mut P
         "Deployment" => take_back(view.get::<Deployment>(namespace, unit), plan),
         "StatefulSet" => take_back(view.get::<StatefulSet>(namespace, unit), plan),
         "ConfigMap" => take_back(view.get::<ConfigMap>(namespace, unit), plan),
-        _ => take_back(view.node(unit), plan),
+        _ => take_back_from_node(view, unit, rollout, plan),
     }
 }
 
@@ -333,7 +339,7 @@ fn apply_to_node(view: &ObjectStore, name: &str, rollout: &FleetRollout, now: Ti
     if let Some(runs) = agent_version(node).filter(|_| !named && names_one) {
         before["metadata"]["annotations"][AGENT_VERSION] = runs.into();
     }
-    apply_from(&before, node, rollout, now, plan);
+    apply_from(before, node, rollout, now, plan);
 }
 
 fn apply<T>(object: Option<&Arc<Obj<T>>>, rollout: &FleetRollout, now: Timestamp, plan: &mut Plan)
@@ -341,21 +347,37 @@ where
     Obj<T>: Kind,
 {
     let Some(object) = object else { return };
-    apply_from(&object.value(), object, rollout, now, plan);
+    apply_from(object.value(), object, rollout, now, plan);
 }
 
 /// `before`: what the way back leads to.
-fn apply_from<T>(before: &Value, object: &Arc<Obj<T>>, rollout: &FleetRollout, now: Timestamp, plan: &mut Plan)
+fn apply_from<T>(mut before: Value, object: &Arc<Obj<T>>, rollout: &FleetRollout, now: Timestamp, plan: &mut Plan)
 where
     Obj<T>: Kind,
 {
+    // The way back names each annotation: it cannot take away all of them, its own marks are among them.
+    if before["metadata"]["annotations"].is_null() {
+        before["metadata"]["annotations"] = json!({});
+    }
     let mut patch = rollout.field("/spec/change");
     let mut after = before.clone();
     merge(&mut after, &patch);
-    let undo = json_diff(&after, before).unwrap_or_else(|| json!({}));
+    let undo = json_diff(&after, &before).unwrap_or_else(|| json!({}));
     let marks = json!({"metadata": {"annotations": {OF: rollout.meta.uid, AT: rfc3339(now), UNDO: undo.to_string()}}});
     add(&mut patch, &marks);
     plan.patch_exact(<Obj<T> as Kind>::RESOURCE, &object.meta, None, patch);
+}
+
+/// The name of the system that it runs stays on a board: it would refuse the older one's.
+fn take_back_from_node(view: &ObjectStore, name: &str, rollout: &FleetRollout, plan: &mut Plan) {
+    let Some(node) = view.node(name) else { return };
+    let mut undo = undo_of(&node.meta);
+    if Programs::of(rollout).kept_by(node) != Kept::Nothing
+        && let Some(annotations) = undo.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut)
+    {
+        annotations.remove(os_update::WANTED);
+    }
+    take_back_by(undo, node, plan);
 }
 
 fn take_back<T>(object: Option<&Arc<Obj<T>>>, plan: &mut Plan)
@@ -363,8 +385,20 @@ where
     Obj<T>: Kind,
 {
     let Some(object) = object else { return };
-    let undo = object.meta.annotations.get(UNDO).and_then(|t| serde_json::from_str::<Value>(t).ok());
-    let mut patch = undo.unwrap_or_else(|| json!({}));
+    take_back_by(undo_of(&object.meta), object, plan);
+}
+
+/// What its mark says; nothing, where that cannot be read.
+fn undo_of(meta: &Meta) -> Value {
+    let undo = meta.annotations.get(UNDO).and_then(|t| serde_json::from_str::<Value>(t).ok());
+    undo.unwrap_or_else(|| json!({}))
+}
+
+fn take_back_by<T>(undo: Value, object: &Arc<Obj<T>>, plan: &mut Plan)
+where
+    Obj<T>: Kind,
+{
+    let mut patch = undo;
     add(&mut patch, &json!({"metadata": {"annotations": {OF: null, AT: null, UNDO: null}}}));
     plan.patch_exact(<Obj<T> as Kind>::RESOURCE, &object.meta, None, patch);
 }
