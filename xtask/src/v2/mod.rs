@@ -109,7 +109,7 @@ pub fn run(args: &Args) -> Result<(), String> {
         false => (runtime(&args.filter, &work)?, 60),
     };
     machine.modules(&tree)?;
-    let disk = tree.disk(&alone, &together)?;
+    let disk = tree.disk(&alone, &together, machine.width())?;
     let command = machine.command(&work, &disk)?;
     let logs = work.join("logs");
     fs::create_dir_all(&logs).map_err(|e| format!("{}: {e}", logs.display()))?;
@@ -149,6 +149,14 @@ impl Machine {
         match self {
             Machine::Emulated { .. } => PATIENCE,
             Machine::UserMode { .. } => PATIENCE_USER_MODE,
+        }
+    }
+
+    /// How many programs at a time: most wait, and an emulated processor has less to give meanwhile.
+    fn width(&self) -> u32 {
+        match self {
+            Machine::Emulated { .. } => 2,
+            Machine::UserMode { .. } => 4,
         }
     }
 

@@ -11,7 +11,7 @@ use std::{
     process::Command,
 };
 
-/// File systems as a board has them, the programs by twos (some alone), the plug.
+/// File systems as a board has them, the programs some at a time (others alone), the plug.
 const RUN: &str = "#!/bin/busybox sh
 export PATH=/usr/bin:/bin:/usr/sbin HOME=/root
 [ -d /proc/self ] || { mount -t proc proc /proc; mount -t sysfs sysfs /sys; }
@@ -24,7 +24,7 @@ echo \"kernel $(uname -r), clock $(cat /sys/devices/system/clocksource/clocksour
 echo \"controllers: $(cat /sys/fs/cgroup/cgroup.controllers)\"
 cd /tmp
 ALONE | xargs -r -n 1 /one.sh
-TOGETHER | xargs -r -n 1 -P 2 /one.sh
+TOGETHER | xargs -r -n 1 -P WIDTH /one.sh
 sync
 poweroff -f
 ";
@@ -122,8 +122,8 @@ impl Tree {
         sh::status(Command::new("cp").arg("-a").arg(kernel.join("lib/modules")).arg(self.dir.join("lib/")))
     }
 
-    /// Written anew for each machine: what it runs, one after the other and then two at a time.
-    pub fn disk(&self, alone: &[Program], together: &[Program]) -> Result<PathBuf, String> {
+    /// Written anew for each machine: what it runs, one after the other and then so many at a time.
+    pub fn disk(&self, alone: &[Program], together: &[Program], width: u32) -> Result<PathBuf, String> {
         for program in alone.iter().chain(together) {
             self.text(&format!("programs/{}", program.name), &program.script)?;
         }
@@ -131,7 +131,8 @@ impl Tree {
             let names: Vec<&str> = programs.iter().map(|program| program.name.as_str()).collect();
             format!("echo {}", names.join(" "))
         };
-        script(&self.dir.join("run.sh"), &RUN.replace("ALONE", &names(alone)).replace("TOGETHER", &names(together)))?;
+        let run = RUN.replace("ALONE", &names(alone)).replace("TOGETHER", &names(together));
+        script(&self.dir.join("run.sh"), &run.replace("WIDTH", &width.to_string()))?;
         script(&self.dir.join("one.sh"), &ONE.replace("SECONDS", &PROGRAM_SECONDS_MAX.to_string()))?;
         let _ = fs::remove_file(&self.disk);
         let (disk, dir) = (self.disk.to_string_lossy(), self.dir.to_string_lossy());
