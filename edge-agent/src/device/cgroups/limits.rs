@@ -93,10 +93,10 @@ fn hugepages(dir: &Path, v2: bool, wanted: &std::collections::BTreeMap<String, u
     for entry in std::fs::read_dir(dir)?.flatten() {
         let name = entry.file_name();
         let Some(size) = name.to_str().and_then(|n| n.strip_prefix("hugetlb.")?.strip_suffix(word)) else { continue };
-        if size.ends_with(".rsvd") {
-            continue;
-        }
-        set(dir, &format!("hugetlb.{size}{word}"), &wanted.get(size).copied().unwrap_or(0).to_string())?;
+        // Pages that are mapped and not touched yet (`rsvd`, since Linux 5.7) are as good as taken: nobody else gets them, and
+        // who asks for too many is told so, where it would end by SIGBUS later.
+        let limit = wanted.get(size.strip_suffix(".rsvd").unwrap_or(size)).copied().unwrap_or(0);
+        set(dir, &format!("hugetlb.{size}{word}"), &limit.to_string())?;
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! What a pod mounts: how mounts travel, paths in volumes, kinds of host paths, groups, block devices, large pages.
+//! What a pod mounts: how mounts travel, paths in volumes, kinds of host paths, groups, block devices.
 //!
 //! In: a world with one board, directories and devices of its own. Out: what is in the container, and on the board.
 
 use limpet_e2e::pods::{
-    apply, becomes, container, delete, has, has_event, hasnt, inside, is, merge, one, ready, sleeper, waits,
+    apply, becomes, container, delete, has, has_event, inside, is, merge, one, ready, sleeper, waits,
 };
 use limpet_e2e::process::sh;
 use limpet_e2e::{Result, World, until, wait};
@@ -12,14 +12,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-fn made(world: &World, name: &str) -> Result<PathBuf> {
+pub fn made(world: &World, name: &str) -> Result<PathBuf> {
     let dir = world.slot.dir().join(name);
     std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     Ok(dir)
 }
 
 /// Runs a program where the board's mounts are.
-fn on_board(world: &World, words: &[&str]) -> Result<String> {
+pub fn on_board(world: &World, words: &[&str]) -> Result<String> {
     let pid = world.agents[0].agent_process()?.pid.to_string();
     limpet_e2e::process::run(std::process::Command::new("nsenter").args(["-m", "-t", &pid, "--"]).args(words))?
         .ok(&words.join(" "))
@@ -29,7 +29,7 @@ fn volume(path: &Path) -> Value {
     json!({"volumes": [{"name": "v", "hostPath": {"path": path}}]})
 }
 
-fn mounted(more: Value) -> Value {
+pub fn mounted(more: Value) -> Value {
     let mut mount = json!({"name": "v", "mountPath": "/v"});
     merge(&mut mount, more);
     json!({"volumeMounts": [mount]})
@@ -268,76 +268,4 @@ fn block(world: &World, device: &str, file: &Path) -> Result<()> {
         wait::yes(bytes.starts_with(b"written"), || "the device's file is as it was".into())
     })?;
     delete(world, &["block"])
-}
-
-const PAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
-/// Beside the slots' own locks.
-const PAGES_LOCK: &str = "/var/tmp/limpet-e2e/large-pages.lock";
-
-/// Four pages of 2 MiB more than before, while this lives. The machine has one number for all, so worlds take turns; it is
-/// written down, so that who comes after one that was killed puts it back.
-pub struct LargePages {
-    before: Option<u64>,
-    lock: Option<std::fs::File>,
-}
-
-impl LargePages {
-    pub fn reserve() -> LargePages {
-        if limpet_e2e::missing().is_some() {
-            return LargePages { before: None, lock: None };
-        }
-        let lock = LargePages::turn();
-        let count = || std::fs::read_to_string(PAGES).ok()?.trim().parse::<u64>().ok();
-        let left_by_another = std::fs::read_to_string(PAGES_LOCK).ok().and_then(|text| text.trim().parse::<u64>().ok());
-        let before = lock.as_ref().and_then(|_| left_by_another.or_else(count));
-        let pages = LargePages { before, lock };
-        let set = |n: u64| {
-            let noted = std::fs::write(PAGES_LOCK, (n - 4).to_string()).is_ok();
-            noted && std::fs::write(PAGES, n.to_string()).is_ok() && count() >= Some(n)
-        };
-        if before.is_some_and(|n| set(n + 4)) {
-            return pages;
-        }
-        // What was given of them goes back.
-        drop(pages);
-        LargePages { before: None, lock: None }
-    }
-
-    /// The lock is the file's, whoever has it open: it goes with the process.
-    fn turn() -> Option<std::fs::File> {
-        std::fs::create_dir_all(Path::new(PAGES_LOCK).parent()?).ok()?;
-        let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(PAGES_LOCK).ok()?;
-        file.lock().ok()?;
-        Some(file)
-    }
-}
-
-impl Drop for LargePages {
-    fn drop(&mut self) {
-        let (Some(before), Some(lock)) = (self.before, &self.lock) else { return };
-        if std::fs::write(PAGES, before.to_string()).is_ok() {
-            let _ = lock.set_len(0);
-        }
-    }
-}
-
-/// Large pages: counted by the node, limits of containers, a volume of them.
-pub fn large_pages(world: &World, pages: &LargePages) -> Result<()> {
-    if pages.before.is_none() {
-        eprintln!("skipped: this machine gives no large pages");
-        return Ok(());
-    }
-    let node = world.kubectl.json("get node board-1")?;
-    let has_some = node["status"]["capacity"]["hugepages-2Mi"].as_str().is_some_and(|n| n != "0");
-    wait::yes(has_some, || node["status"]["capacity"].to_string())?;
-    let mut fields = mounted(json!({}));
-    merge(&mut fields, json!({"resources": {"limits": {"hugepages-2Mi": "4Mi", "memory": "32Mi", "cpu": "100m"}}}));
-    sleeper(world, "pages", fields, json!({"volumes": [{"name": "v", "emptyDir": {"medium": "HugePages"}}]}))?;
-    ready(world, "pages")?;
-    has(&inside(world, "pages", "cat /proc/mounts")?, &[" /v hugetlbfs rw"])?;
-    let too_many = json!({"resources": {"limits": {"hugepages-2Mi": "1Gi", "memory": "32Mi", "cpu": "100m"}}});
-    sleeper(world, "too-many", too_many, json!({}))?;
-    has_event(world, "too-many", "FailedScheduling", "Insufficient hugepages-2Mi")?;
-    hasnt(&world.kubectl.json("get pod too-many")?["status"].to_string(), &["Running"])?;
-    delete(world, &["pages", "too-many"])
 }

@@ -5,6 +5,7 @@
 mod files;
 mod life;
 mod names;
+mod pages;
 mod rights;
 mod sources;
 
@@ -24,7 +25,7 @@ fn what_a_pod_sees() {
 #[test]
 fn what_a_pod_mounts() {
     // Before the agent counts them: a few large pages for a volume.
-    let pages = files::LargePages::reserve();
+    let pages = pages::LargePages::reserve();
     test(1, &json!({"restartBackOffSecondsFirst": 1, "restartBackOffSecondsMax": 1}), |world| {
         files::read_only_below(world)?;
         files::travelling(world)?;
@@ -34,7 +35,7 @@ fn what_a_pod_mounts() {
         files::local(world)?;
         files::in_memory(world)?;
         files::blocks(world)?;
-        files::large_pages(world, &pages)
+        pages::large_pages(world, &pages)
     });
 }
 
