@@ -4,6 +4,9 @@
 //! Never: guesses: anchors, aliases, tags, several documents and plain values over several lines are refused, because
 //! a manifest that is understood otherwise than it was meant is worse than one that is not understood.
 
+mod flow;
+
+use flow::Flow;
 use serde_json::{Map, Number, Value};
 
 const DEPTH_MAX: usize = 64;
@@ -332,95 +335,6 @@ fn plain(text: &str) -> Value {
     match float().filter(|_| looks) {
         Some(number) => Value::Number(number),
         None => Value::String(text.to_string()),
-    }
-}
-
-/// `[a, b]` and `{a: b}` on one line.
-struct Flow<'a, 'b> {
-    rest: &'a str,
-    line: &'b Line<'b>,
-    depth: usize,
-}
-
-impl<'a> Flow<'a, '_> {
-    fn value(&mut self) -> Result<Value, String> {
-        self.depth += 1;
-        if self.depth > DEPTH_MAX {
-            return Err(self.line.error("nested too deeply"));
-        }
-        self.rest = self.rest.trim_start();
-        let value = match self.rest.chars().next() {
-            Some('[') => self.list(),
-            Some('{') => self.map(),
-            _ => {
-                let text = self.word(&[',', ']', '}'])?;
-                scalar(text, self.line)
-            }
-        };
-        self.depth -= 1;
-        value
-    }
-
-    fn list(&mut self) -> Result<Value, String> {
-        self.rest = &self.rest[1..];
-        let mut items = Vec::new();
-        loop {
-            if self.eat(']') {
-                return Ok(Value::Array(items));
-            }
-            items.push(self.value()?);
-            if !self.eat(',') && !self.rest.trim_start().starts_with(']') {
-                return Err(self.unfinished());
-            }
-        }
-    }
-
-    fn map(&mut self) -> Result<Value, String> {
-        self.rest = &self.rest[1..];
-        let mut map = Map::new();
-        loop {
-            if self.eat('}') {
-                return Ok(Value::Object(map));
-            }
-            let key = match scalar(self.word(&[':', ',', '}'])?, self.line)? {
-                Value::String(text) => text,
-                other => other.to_string(),
-            };
-            let value = if self.eat(':') { self.value()? } else { Value::Null };
-            if map.insert(key.clone(), value).is_some() {
-                return Err(self.line.error(&format!("`{key}` stands here twice")));
-            }
-            if !self.eat(',') && !self.rest.trim_start().starts_with('}') {
-                return Err(self.unfinished());
-            }
-        }
-    }
-
-    fn unfinished(&self) -> String {
-        self.line.error("the bracket does not end on this line")
-    }
-
-    fn eat(&mut self, c: char) -> bool {
-        let rest = self.rest.trim_start();
-        match rest.strip_prefix(c) {
-            Some(rest) => {
-                self.rest = rest;
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// A quoted text, or everything up to one of `ends`.
-    fn word(&mut self, ends: &[char]) -> Result<&'a str, String> {
-        self.rest = self.rest.trim_start();
-        let end = match self.rest.chars().next() {
-            Some(quote @ ('"' | '\'')) => end_of_quoted(self.rest, quote).ok_or_else(|| self.unfinished())?,
-            _ => self.rest.find(ends).ok_or_else(|| self.unfinished())?,
-        };
-        let (word, rest) = self.rest.split_at(end);
-        self.rest = rest;
-        Ok(word.trim_end())
     }
 }
 

@@ -1,11 +1,13 @@
 //! The agent process: wires the cores to the link, the journal, the runtime and the images.
 //!
 //! In: the command line, fd 3 to the keeper. Out: an exit code for the keeper.
-//! `start` opens everything in the order in which it depends on each other; `state` is the loop; `act` carries out
-//! what the cores decide; the other files translate.
+//! `start` opens everything in the order in which it depends on each other; `resume` looks at what runs already; `state` is the
+//! loop; `carry` takes what the cores decided to the journal, the hub and the hands (`act`);
+//! the other files translate.
 //! Never: decides what should be; that is `limpet-agent-core`.
 
 mod act;
+mod carry;
 pub mod config;
 mod convert;
 pub mod devices;
@@ -21,6 +23,7 @@ mod pressure;
 mod released;
 mod renewal;
 mod resources;
+mod resume;
 mod start;
 mod spare;
 mod state;

@@ -11,6 +11,7 @@
 pub mod client;
 mod program;
 pub mod server;
+mod spawn;
 mod transport;
 pub mod wire;
 

@@ -1,4 +1,4 @@
-#![allow(unsafe_code)] // pre_exec places the socket on fd 3
+#![allow(unsafe_code)] // waitpid's status
 //! The keeper's loop: one thread, one poll, fixed bounds.
 //!
 //! In: SIGCHLD/SIGTERM/SIGINT/SIGHUP through a signalfd, packets of the agent. Out: a running agent, replies, exits.
@@ -8,19 +8,17 @@
 use super::program::Programs;
 use super::transport::{mono_ms, receive_packet, send_packet, wall_ms};
 use super::wire::{EXITS_MAX, Exit, FDS_MAX, PACKET_BYTES_MAX, Packet};
-use super::{AGENT_FD, EXIT_CONFIG, EXIT_UPDATE};
+use super::spawn::{describe, raise_fd_limit, start_agent};
+use super::{EXIT_CONFIG, EXIT_UPDATE};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::Pid;
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::process::Command;
 
 const BACKOFF_MS_MIN: u64 = 200;
 const BACKOFF_MS_MAX: u64 = 10_000;
@@ -469,45 +467,5 @@ impl Keeper {
             agent.replies.pop_front();
         }
         Ok(())
-    }
-}
-
-fn start_agent(exe: &Path, args: &[OsString]) -> std::io::Result<(Pid, OwnedFd)> {
-    let (ours, theirs) =
-        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
-    let theirs_raw = theirs.as_raw_fd();
-    let mut command = Command::new(exe);
-    command.arg0("limpet-agent").arg("agent").args(args);
-    // SAFETY: only dup2, fcntl, prctl and sigprocmask, all async-signal-safe, run between fork and exec; the process has
-    // one thread.
-    unsafe {
-        command.pre_exec(move || {
-            if theirs_raw == AGENT_FD {
-                Errno::result(libc::fcntl(AGENT_FD, libc::F_SETFD, 0))?;
-            } else {
-                Errno::result(libc::dup2(theirs_raw, AGENT_FD))?;
-            }
-            Errno::result(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM))?;
-            // The keeper blocks what it reads from its signalfd; the agent must not inherit that.
-            SigSet::empty().thread_set_mask()?;
-            Ok(())
-        });
-    }
-    let child = command.spawn()?;
-    Ok((Pid::from_raw(child.id() as i32), ours))
-}
-
-fn raise_fd_limit() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536), hard);
-    }
-}
-
-fn describe(status: i32) -> String {
-    if libc::WIFSIGNALED(status) {
-        format!("killed by signal {}", libc::WTERMSIG(status))
-    } else {
-        format!("exit code {}", libc::WEXITSTATUS(status))
     }
 }

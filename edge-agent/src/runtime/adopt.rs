@@ -22,7 +22,6 @@ pub enum State {
 
 /// A container of this machine, from its record.
 #[derive(Clone, Debug)]
-#[allow(dead_code)] // all that is on record, whoever needs which of it
 pub struct Found {
     pub id: String,
     pub pod_uid: String,
@@ -31,8 +30,6 @@ pub struct Found {
     /// Name in the pod's spec.
     pub name: String,
     pub attempt: u32,
-    pub pid: i32,
-    pub start_time: u64,
     pub started_ms: i64,
     pub annotations: std::collections::BTreeMap<String, String>,
     pub user: super::spec::User,
@@ -170,8 +167,6 @@ fn found(record: Record) -> Found {
         namespace: record.spec.namespace,
         name: record.spec.name,
         attempt: record.spec.attempt,
-        pid: record.pid,
-        start_time: record.start_time,
         started_ms: record.started_ms,
         annotations: record.spec.annotations,
         user: record.spec.user,

@@ -40,7 +40,6 @@ pub struct Turn {
 /// A successful reply.
 pub struct Answer {
     pub pid: i32,
-    pub start_time: u64,
     pub fds: Vec<OwnedFd>,
 }
 
@@ -135,7 +134,7 @@ impl Helper {
             let _ = child.wait().await;
         }
         match reply {
-            Reply::Done { pid, start_time } => Ok(Answer { pid, start_time, fds }),
+            Reply::Done { pid, .. } => Ok(Answer { pid, fds }),
             Reply::NotCreated(why) => Err(RuntimeError::Create(why)),
             Reply::NotStarted(why) => Err(RuntimeError::Start(why)),
             Reply::Invalid(why) => Err(RuntimeError::Invalid(why)),

@@ -21,15 +21,12 @@ pub(crate) mod sys;
 #[cfg(test)]
 mod tests;
 
-#[allow(unused_imports)] // the words of this module, whoever uses which
-pub use adopt::{Found, State};
+pub use adopt::State;
 pub use exits::Exited;
 pub use rt::writable_layer;
-#[allow(unused_imports)]
-pub use spec::{
-    CapabilityChange, ContainerSpec, Device, Dns, ExecSpec, HostPort, Mount, Propagation, Protocol, Qos, Resources,
-    SandboxInfo, SandboxSpec, Seccomp, User,
-};
+#[cfg(test)]
+pub use spec::{CapabilityChange, Mount, Propagation, Protocol, Seccomp};
+pub use spec::{ContainerSpec, ExecSpec, Qos, Resources, SandboxInfo, SandboxSpec, User};
 
 use crate::device::cgroups::Cgroups;
 use crate::keeper::client::{Exit, Keeper, KeeperError, Restored};
@@ -88,11 +85,9 @@ pub struct RuntimeOptions {
 
 /// What a start gives back. Pipes are the ends of this side.
 #[derive(Debug)]
-#[allow(dead_code)] // what the start produced, whoever needs which of it
 pub struct Started {
+    #[cfg(test)]
     pub pid: i32,
-    /// Field 22 of /proc/PID/stat: with the pid it names the process for ever.
-    pub start_time: u64,
     pub streams: Streams,
 }
 
@@ -264,7 +259,11 @@ impl Runtime {
             pipes.streams.tty = Some(master);
         }
         self.shared.exits.register_container(reply.pid, &spec.id);
-        Ok(Started { pid: reply.pid, start_time: reply.start_time, streams: std::mem::take(&mut pipes.streams) })
+        Ok(Started {
+            #[cfg(test)]
+            pid: reply.pid,
+            streams: std::mem::take(&mut pipes.streams),
+        })
     }
 
     /// Runs a program in a running container. Dropping the streams does not end it. Who goes away before the answer (a probe

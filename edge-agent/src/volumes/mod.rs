@@ -15,8 +15,7 @@ use nix::mount::{MntFlags, umount2};
 use std::io::{Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
 
-#[allow(unused_imports)]
-pub use atomic::{File, Payload};
+pub use atomic::File;
 pub use emptydir::Medium;
 pub use hostpath::HostPathType;
 

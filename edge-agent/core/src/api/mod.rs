@@ -4,12 +4,14 @@
 //! Never: writes objects, or knows fields that the agent does not act on.
 
 mod config;
+mod container;
 mod handler;
 mod pod;
 mod small;
 mod volume;
 
 pub use config::{ConfigMap, Endpoint, EndpointPort, EndpointSlice, Secret, Service, ServicePort, Token};
+pub use container::*;
 pub use handler::*;
 pub use pod::*;
 pub use small::{Rare, Words};

@@ -2,7 +2,7 @@
 //!
 //! In: serde. Out: plain data; a volume type that the agent does not know has no source set.
 
-use super::pod::{FieldRef, LocalRef, Quantity, ResourceFieldRef};
+use super::{FieldRef, LocalRef, Quantity, ResourceFieldRef};
 use serde::Deserialize;
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

@@ -9,7 +9,7 @@ use super::{
     check_of,
     events::{Kind, Recorder, Subject},
     policy::{After, after},
-    probe::{Prober, Verdict},
+    probe::Prober,
     stop::StopStep,
 };
 use crate::{
@@ -466,67 +466,6 @@ impl Container {
         self.judge();
     }
 
-    /// Starts the probes that are due.
-    pub fn run_probes(&mut self, pod: &Facts, cx: &mut Cx<'_>) {
-        let stopping = matches!(self.state, State::Stopping { .. });
-        if self.running().is_none_or(|r| !r.hook_done) {
-            return;
-        }
-        let at = self.at(&pod.uid);
-        let started = self.started;
-        for prober in &mut self.probers {
-            let turn = match prober.kind {
-                ProbeKind::Startup => !started && !stopping,
-                ProbeKind::Liveness => started && !stopping,
-                ProbeKind::Readiness => started,
-            };
-            if turn && prober.take_due(cx.now.mono_ms) {
-                cx.out.push_back(Action::RunProbe {
-                    at: at.clone(),
-                    kind: prober.kind,
-                    check: prober.check.clone(),
-                    timeout_ms: prober.timeout_ms,
-                });
-            }
-        }
-    }
-
-    /// A probe's result. `Some((message, grace))`: the container must be stopped for it.
-    pub fn probed(
-        &mut self,
-        pod: &Facts,
-        kind: ProbeKind,
-        ok: bool,
-        output: &str,
-        cx: &mut Cx<'_>,
-    ) -> Option<(String, Option<i64>)> {
-        let now = cx.now.mono_ms;
-        let path = self.field_path();
-        let prober = self.probers.iter_mut().find(|p| p.kind == kind)?;
-        let news = !prober.is_early();
-        let verdict = prober.result(now, ok);
-        let grace = prober.grace_s;
-        if !ok && news {
-            let message = format!("{} probe failed: {output}", kind.title());
-            pod.event(cx, path, Kind::Warning, "Unhealthy", &message);
-        }
-        let was_started = self.started;
-        self.judge();
-        if self.started && !was_started {
-            self.probers.iter_mut().for_each(|p| p.hurry(now));
-        }
-        match (verdict, kind) {
-            (Verdict::Decided(false), ProbeKind::Liveness | ProbeKind::Startup) => {
-                let word = kind.word();
-                // A probe's failure counts as a failure of the container, whatever code it ends with.
-                let again = after(self.role, &self.spec, pod.object.spec.restart_policy, 1) != After::Rest;
-                let tail = if again { ", will be restarted" } else { "" };
-                Some((format!("Container {} failed {word} probe{tail}", self.name), grace))
-            }
-            _ => None,
-        }
-    }
-
     pub fn next_timer(&self) -> Option<(u64, &'static str)> {
         match &self.state {
             State::PullFailed { until, shown_until, .. } => {
@@ -538,19 +477,5 @@ impl Container {
             State::Running(_) => None,
             _ => None,
         }
-    }
-
-    pub fn next_probe(&self) -> Option<(u64, &'static str)> {
-        let stopping = matches!(self.state, State::Stopping { .. });
-        if self.running().is_none_or(|r| !r.hook_done) {
-            return None;
-        }
-        let turn = |p: &&Prober| match p.kind {
-            ProbeKind::Startup => !self.started && !stopping,
-            ProbeKind::Liveness => self.started && !stopping,
-            ProbeKind::Readiness => self.started,
-        };
-        let at = self.probers.iter().filter(turn).filter_map(Prober::next_at).min()?;
-        Some((at, "probe a container"))
     }
 }

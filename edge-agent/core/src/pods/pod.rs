@@ -4,7 +4,7 @@
 //! `sync` may be called at any time: it looks at what is, and does the next thing that is missing.
 
 use super::{
-    Action, AdoptedPod, PodMemory, Terminal, Uid, mark,
+    Action, PodMemory, Terminal, Uid, mark,
     backoff::Backoff,
     container::{Container, Cx, Facts, Role, State},
     events::Kind,
@@ -15,22 +15,16 @@ use super::{
 use crate::{
     api::{self, Pod},
     clock::Now,
-    plan::{self, Context, HostFacts},
-    volumes::{self, VolumePlan},
+    plan::{self, HostFacts},
+    volumes,
 };
 use limpet_protocol::{ItemHash, ItemKey};
 use std::{collections::BTreeMap, sync::Arc};
-
-/// So long a missing token is not worth an Event.
-const TOKEN_PATIENCE_MS: u64 = 5000;
 
 pub(super) const EVICTED: &str = "Evicted";
 const REJECTED: &str = "Pod was rejected: ";
 /// As kubelet's for hard thresholds and limits of storage.
 const EVICTION_GRACE_SECONDS: i64 = 1;
-/// What the kernel takes as a host's name.
-const HOSTNAME_BYTES_MAX: usize = 64;
-
 /// Something the shell makes for the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -88,14 +82,14 @@ pub(super) struct LivePod {
     /// Of the record that the journal has.
     pub(super) remembered: Option<u64>,
     /// The record of the agent before this one said so.
-    was_initialized: bool,
+    pub(super) was_initialized: bool,
     /// Whether the node has looked at it and taken it.
-    admitted: bool,
+    pub(super) admitted: bool,
     deadline: Option<u64>,
-    volume_backoff: Backoff,
-    sandbox_backoff: Backoff,
+    pub(super) volume_backoff: Backoff,
+    pub(super) sandbox_backoff: Backoff,
     /// Of what the files of its volumes show.
-    volume_hashes: Vec<(Box<str>, ItemHash)>,
+    pub(super) volume_hashes: Vec<(Box<str>, ItemHash)>,
 }
 
 impl LivePod {
@@ -134,95 +128,6 @@ impl LivePod {
             pod.remember_back(memory, now);
         }
         pod
-    }
-
-    /// What the journal knows, as if nothing runs any more (a reboot); `adopt` corrects it.
-    fn remember_back(&mut self, memory: PodMemory, now: Now) {
-        self.terminal = memory.terminal.clone();
-        if let Some(whole) = memory.resources.clone() {
-            self.keep_whole(whole);
-        }
-        self.resize.remember_back(memory.resizing);
-        self.initialized = memory.initialized && memory.terminal.is_some();
-        for container in &mut self.containers {
-            let Some(m) = memory.containers.get(&*container.name) else { continue };
-            container.attempt = m.attempt;
-            container.started_ms = m.started_ms;
-            container.image_id = m.image_id.as_str().into();
-            container.last = m.last.clone();
-            container.ended = m.ended.clone();
-            if let Some(actual) = &m.resources {
-                Arc::make_mut(&mut container.spec).resources = actual.clone();
-            }
-            if let Some(attempt) = m.attempt {
-                if m.ended.is_none() {
-                    container.ended = Some(super::Terminated {
-                        code: 255,
-                        reason: "Unknown".into(),
-                        message: String::new(),
-                        started_ms: m.started_ms,
-                        finished_ms: now.wall_ms,
-                        id: plan::container_id(&self.facts.uid, &container.name, attempt),
-                    });
-                }
-                let over = memory.terminal.is_some()
-                    || container.role == Role::Ephemeral
-                    || (container.role == Role::Main
-                        && m.ended.is_some()
-                        && !container.wants_restart(self.facts.object.spec.restart_policy));
-                if over {
-                    container.state = State::Ended { at: now.mono_ms };
-                }
-            }
-            container.judge();
-        }
-        self.admitted = true;
-        self.was_initialized = memory.initialized;
-        self.remembered = Some(mark(&memory));
-    }
-
-    /// What the runtime still has: running containers go on, ended ones are over.
-    pub fn adopt(&mut self, found: AdoptedPod, now: Now) {
-        if self.terminal.is_none()
-            && let Some(ips) = found.sandbox
-        {
-            self.sandbox = Step::Ready;
-            self.facts.ips = ips;
-            self.initialized = self.was_initialized;
-            self.resize.adopt();
-        }
-        for a in found.containers {
-            let Some(c) = self.containers.iter_mut().find(|c| *c.name == *a.name) else { continue };
-            let same = c.attempt == Some(a.attempt);
-            if !same {
-                // Started, but the power went before the journal knew.
-                c.last = c.ended.take();
-            } else if c.ended.as_ref().is_some_and(|e| e.code == 255 && e.reason == "Unknown") {
-                c.ended = None;
-            }
-            // What was told of this start stays: the record is older by what the start itself took, and a second may begin in it.
-            let started_ms = if same && c.started_ms > 0 { c.started_ms } else { a.started_ms };
-            c.adopt(a.attempt, started_ms, now.mono_ms);
-            self.initialized |= c.role == Role::Main;
-            if let Some(exit) = a.exit {
-                if same && c.ended.is_some() {
-                    c.state = State::Ended { at: now.mono_ms };
-                    c.probers.clear();
-                    c.judge();
-                } else {
-                    c.container_exited(&self.facts, a.attempt, exit, now);
-                }
-            }
-        }
-        // Init containers that had done their work leave no process behind.
-        if self.sandbox == Step::Ready {
-            for c in self.containers.iter_mut().filter(|c| c.role == Role::Init) {
-                if matches!(c.state, State::Idle) && c.ended.as_ref().is_some_and(|e| e.code == 0) {
-                    c.state = State::Ended { at: now.mono_ms };
-                    c.judge();
-                }
-            }
-        }
     }
 
     /// A newer version of the same pod object.
@@ -325,41 +230,6 @@ impl LivePod {
             self.refresh_volumes(cx);
         }
         waits || reads
-    }
-
-    fn volume_plans(&self, cx: &Cx<'_>) -> (Vec<VolumePlan>, Vec<volumes::VolumeProblem>) {
-        let (pod, pod_ips) = (&self.facts.object, &self.facts.ips);
-        let context = Context { pod, host: cx.host, pod_ips, env_files: &plan::NO_ENV_FILES };
-        volumes::plan(&context, cx.items)
-    }
-
-    fn refresh_volumes(&mut self, cx: &mut Cx<'_>) {
-        if self.volumes != Step::Ready || self.goal != Goal::Run {
-            return;
-        }
-        let (plans, _) = self.volume_plans(cx);
-        let mut changed = Vec::new();
-        for plan in plans.into_iter().filter(VolumePlan::is_files) {
-            if self.shows(&plan) {
-                changed.push(plan);
-            }
-        }
-        if !changed.is_empty() {
-            cx.out.push_back(Action::UpdateVolumes { uid: self.facts.uid.clone(), volumes: changed });
-        }
-    }
-
-    /// Whether a volume is to show something else than before.
-    fn shows(&mut self, plan: &VolumePlan) -> bool {
-        let hash = plan.hash();
-        match self.volume_hashes.iter_mut().find(|(name, _)| **name == *plan.name) {
-            Some((_, before)) => std::mem::replace(before, hash) != hash,
-            None => {
-                self.volume_hashes.reserve_exact(1);
-                self.volume_hashes.push((plan.name.as_str().into(), hash));
-                true
-            }
-        }
     }
 
     /// Does the next thing that is missing.
@@ -480,85 +350,6 @@ impl LivePod {
         }
         (self.initialized, self.beginning_again) = (false, false);
         false
-    }
-
-    fn prepare(&mut self, cx: &mut Cx<'_>) {
-        let now = cx.now.mono_ms;
-        let due = |step: Step| matches!(step, Step::Missing) || matches!(step, Step::Failed { until } if until <= now);
-        if due(self.volumes) {
-            let (plans, problems) = self.volume_plans(cx);
-            if let Some(problem) = problems.into_iter().next() {
-                if problem.token_missing && now < self.since_ms + TOKEN_PATIENCE_MS {
-                    self.volumes = Step::Failed { until: self.since_ms + TOKEN_PATIENCE_MS };
-                } else {
-                    self.volume_failed(&problem.volume, &problem.message, cx);
-                }
-            } else {
-                self.volumes = Step::Asked;
-                for plan in plans.iter().filter(|p| p.is_files()) {
-                    self.shows(plan);
-                }
-                let m = &self.facts.object.metadata;
-                let (namespace, name) = (m.namespace.clone(), m.name.clone());
-                let uid = self.facts.uid.clone();
-                cx.out.push_back(Action::SetupVolumes { uid, namespace, name, volumes: plans });
-            }
-        }
-        let handler = plan::handler(&self.facts.object.spec, cx.items);
-        let missing = |h: &String| h != plan::OWN_HANDLER && !cx.host.runtime_handlers.contains(h);
-        if due(self.sandbox)
-            && let Some(handler) = handler.as_ref().filter(|h| missing(h))
-        {
-            self.sandbox = Step::Asked;
-            let why = format!("failed to get sandbox runtime: no runtime for \"{handler}\" is configured");
-            self.sandbox_failed(&why, cx);
-        } else if due(self.sandbox)
-            && self.facts.object.spec.host_users == Some(false)
-            && let Some(other) = handler.filter(|h| h != plan::OWN_HANDLER)
-        {
-            self.sandbox = Step::Asked;
-            let words = "can't set `spec.hostUsers: false`, RuntimeClass handler";
-            self.sandbox_failed(&format!("{words} \"{other}\" does not support user namespaces"), cx);
-        } else if due(self.sandbox) {
-            if self.sandbox == Step::Missing && self.containers.iter().any(|c| c.attempt.is_some()) {
-                let words = "Pod sandbox changed, it will be killed and re-created.";
-                self.facts.event(cx, None, Kind::Normal, "SandboxChanged", words);
-            }
-            self.sandbox = Step::Asked;
-            let plan = Box::new(plan::sandbox(&self.facts.object, cx.host));
-            if plan.hostname.len() > HOSTNAME_BYTES_MAX && self.facts.object.spec.set_hostname_as_fqdn {
-                let words = format!(
-                    "failed to construct FQDN from pod hostname and cluster domain, FQDN {} is too long ({HOSTNAME_BYTES_MAX} \
-                     characters is the max, {} characters requested)",
-                    plan.hostname,
-                    plan.hostname.len()
-                );
-                return self.sandbox_failed(&words, cx);
-            }
-            cx.out.push_back(Action::CreateSandbox { uid: self.facts.uid.clone(), plan });
-        }
-    }
-
-    pub fn volume_failed(&mut self, volume: &str, message: &str, cx: &mut Cx<'_>) {
-        let words = format!("MountVolume.SetUp failed for volume \"{volume}\" : {message}");
-        self.facts.event(cx, None, Kind::Warning, "FailedMount", &words);
-        self.volumes = Step::Failed { until: self.volume_backoff.fail(cx.now.mono_ms) };
-    }
-
-    pub fn sandbox_ready(&mut self, ips: Vec<String>) {
-        if self.sandbox == Step::Asked {
-            self.sandbox = Step::Ready;
-            self.sandbox_backoff.reset();
-            self.facts.ips = ips;
-        }
-    }
-
-    pub fn sandbox_failed(&mut self, message: &str, cx: &mut Cx<'_>) {
-        if self.sandbox == Step::Asked {
-            let words = format!("Failed to create pod sandbox: {message}");
-            self.facts.event(cx, None, Kind::Warning, "FailedCreatePodSandBox", &words);
-            self.sandbox = Step::Failed { until: self.sandbox_backoff.fail(cx.now.mono_ms) };
-        }
     }
 
     /// Init containers one by one, then all others; sidecars for as long as there are others.
