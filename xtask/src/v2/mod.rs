@@ -296,6 +296,10 @@ fn tools(tree: &Tree) -> Result<(), String> {
     for (from, to) in PROGRAMS_E2E.iter().filter(|(from, _)| Path::new(from).is_file()) {
         tree.program(Path::new(from), to)?;
     }
+    if let Ok(newer) = setup::kubectl_second() {
+        let name = newer.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        tree.copy(&newer, &format!("target/tools/{name}"))?;
+    }
     for name in ["amqtt", "grpc"] {
         let folder = target_dir().join("tools").join(name);
         if folder.is_dir() {
