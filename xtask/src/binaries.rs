@@ -88,10 +88,11 @@ pub struct Notes {
 }
 
 /// `selection` are cargo's words for packages; programs of the package in the directory `without` are built, and run elsewhere;
-/// `prepare` is given each command before it starts.
+/// `words` are for each program; `prepare` is given each command before it starts.
 pub fn run(
     selection: &[&str],
     without: Option<&str>,
+    words: &[&str],
     prepare: impl Fn(&mut Command) + Sync,
     notes: &mut Notes,
 ) -> Result<(), String> {
@@ -106,7 +107,7 @@ pub fn run(
         // Cargo has built the tests by now, and is free.
         scope.spawn(|| {
             let asked = notes.lock().map(|mut all| std::mem::take(&mut all.asked)).unwrap_or_default();
-            let done = beside::run(&asked);
+            let done = beside::run(&asked, &prepare);
             notes.lock().map(|mut all| all.beside.extend(done)).ok();
         });
         for worker in 0..WORKERS + WORKERS_IDLE {
@@ -119,7 +120,7 @@ pub fn run(
                         false => row.pop_back(),
                     });
                     let Some(program) = next else { return };
-                    let lines = one(&program, prepare, notes).map_err(|e| failed.lock().map(|mut all| all.push(e)).ok());
+                    let lines = one(&program, words, prepare, notes).map_err(|e| failed.lock().map(|mut all| all.push(e)).ok());
                     notes.lock().map(|mut all| all.skipped.extend(lines.unwrap_or_default())).ok();
                 }
             });
@@ -182,11 +183,17 @@ fn program(message: &Value) -> Option<Program> {
 }
 
 /// What it has skipped.
-fn one(program: &Program, prepare: &impl Fn(&mut Command), notes: &Mutex<&mut Notes>) -> Result<Vec<String>, String> {
+fn one(
+    program: &Program,
+    words: &[&str],
+    prepare: &impl Fn(&mut Command),
+    notes: &Mutex<&mut Notes>,
+) -> Result<Vec<String>, String> {
     let started = Instant::now();
     let mut command = Command::new(&program.file);
     // What a test that passes has to say counts, too: figures, and that it was skipped.
-    command.arg("--show-output").current_dir(&program.dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.arg("--show-output").args(words).current_dir(&program.dir);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     prepare(&mut command);
     let name = &program.name;
     let (out, processor) = heard(command).map_err(|e| format!("{name} could not be run: {e}"))?;

@@ -3,7 +3,7 @@
 //! In: what is on the machine. Out: Debian packages and a second kubectl; each named with its reason first.
 //! Never: anything from outside the package registries that the machine is set up for.
 
-use crate::{protobuf_facts, sh};
+use crate::{dist, protobuf_facts, sh};
 use std::{path::PathBuf, process::Command};
 
 /// (program or file that tells whether it is there, Debian package, why)
@@ -50,7 +50,7 @@ const SERVICES: &[(&str, &str)] = &[
 ];
 
 pub fn run() -> Result<(), String> {
-    packages(PACKAGES)?;
+    packages(&[PACKAGES, dist::EMULATED_PACKAGES].concat())?;
     match kubectl_second() {
         Ok(path) => println!("second kubectl: {}", path.display()),
         Err(e) => println!("no second kubectl ({e}); tests use the one on PATH only"),
@@ -94,7 +94,8 @@ pub fn packages(wanted: &[Package]) -> Result<(), String> {
             return Err(format!("needs root: run `sudo apt-get install {}` and try again", names.join(" ")));
         }
         apt(&["update", "-q"])?;
-        let mut arguments = vec!["install", "-yq", "--no-install-recommends"];
+        // What is there already is somebody's: Debian's compiler and its package rustup do not go together.
+        let mut arguments = vec!["install", "-yq", "--no-install-recommends", "--no-remove"];
         arguments.extend(missing.iter().map(|(_, p, _)| *p));
         apt(&arguments)?;
         // Debian starts some of them as services; tests start their own. What was there before is somebody's.

@@ -30,12 +30,18 @@ pub fn status(command: &mut Command) -> Result<(), String> {
 
 /// What a program prints on stdout.
 pub fn output(program: &str, arguments: &[&str]) -> Result<String, String> {
-    let out = as_from_a_shell(Command::new(program).args(arguments).current_dir(root()))
-        .output()
-        .map_err(|e| format!("cannot start {program}: {e}"))?;
+    said(Command::new(program).args(arguments).current_dir(root()))
+}
+
+/// The same, of a command that has been made ready.
+pub fn said(command: &mut Command) -> Result<String, String> {
+    let out = as_from_a_shell(command).output().map_err(|e| format!("cannot start {:?}: {e}", command.get_program()))?;
     match out.status.success() {
         true => Ok(String::from_utf8_lossy(&out.stdout).into_owned()),
-        false => Err(format!("{program} {arguments:?} failed: {}", String::from_utf8_lossy(&out.stderr))),
+        false => {
+            let (program, words) = (command.get_program().to_string_lossy(), command.get_args().collect::<Vec<_>>());
+            Err(format!("{program} {words:?} failed: {}", String::from_utf8_lossy(&out.stderr).trim_end()))
+        }
     }
 }
 

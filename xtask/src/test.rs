@@ -11,6 +11,7 @@ use limpet_e2e::binaries::{as_from_a_shell, gather, gather_boards, target_dir};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use std::{
+    ffi::OsString,
     path::PathBuf,
     process::{Command, Stdio},
     time::Instant,
@@ -22,9 +23,12 @@ const PARTS: &[Part] = &[
     ("setup", |_| setup::run()),
     ("tidy", |_| tidy::run()),
     ("build", |_| build()),
-    // Both run beside the tests when those are asked for, too.
+    // These run beside the tests when those are asked for, too.
     ("clippy", |_| alone("clippy")),
-    ("programs that people get, each by itself", |_| alone("programs that people get, each by itself")),
+    ("limpet by itself", |_| alone("limpet by itself")),
+    ("ARM: programs", |_| dist::emulated_builds(&boards_dir())),
+    ("ARM: units", |_| dist::emulated_tests()),
+    ("ARM: a board", |_| board(ARM_SHORT)),
     // Tests share two cores, kernel objects and ports: those that need the kernel to themselves say so.
     (TESTS, |notes| tests(&["--workspace"], Some(SIMULATOR), notes)),
     ("fleets", |_| fleets()),
@@ -34,9 +38,6 @@ const PARTS: &[Part] = &[
 /// Many minutes on two cores: where nobody has asked for them, the end says so.
 const ON_DEMAND: &[Part] = &[
     ("leaf: the firmware's code", |notes| leaf::check(&mut notes.skipped)),
-    ("ARM: programs", |_| dist::emulated_builds(&boards_dir())),
-    ("ARM: units", |_| dist::emulated_tests()),
-    ("ARM: a board", |_| board(ARM_SHORT)),
     ("ARM: updates of a board", |_| board(ARM_LONG)),
 ];
 
@@ -59,7 +60,9 @@ fn boards_dir() -> PathBuf {
 /// One test of the emulated ARM board, with the programs that the part before has made.
 fn board(test: &str) -> Result<(), String> {
     let mut command = Command::new("cargo");
-    command.current_dir(sh::root()).args(["test", "-p", "limpet-e2e", "--test", "os", "--", "--show-output", "--exact", test]);
+    // With the features of all packages together, as `build` makes it.
+    command.current_dir(sh::root()).args(["test", "--workspace", "--test", "os", "--", "--show-output", "--exact", test]);
+    command.env("PATH", path()?);
     if std::env::var_os("LIMPET_BOARDS_DIR").is_none() {
         command.env("LIMPET_BOARDS_DIR", boards_dir());
     }
@@ -86,24 +89,28 @@ fn build() -> Result<(), String> {
 
 /// What usually runs beside the tests.
 fn alone(name: &'static str) -> Result<(), String> {
-    beside::run(&[name]).into_iter().try_for_each(|done| done.result)
+    beside::run(&[name], |_| ()).into_iter().try_for_each(|done| done.result)
 }
 
-/// Where no kubectl is on PATH, the one that `setup` fetched stands in for it.
-fn tests(selection: &[&str], without: Option<&str>, notes: &mut Notes) -> Result<(), String> {
-    let mut path = std::env::var_os("PATH").unwrap_or_default();
-    if setup::kubectl_first().is_none() {
-        let dir = sh::root().join("target/tools/path");
-        let link = dir.join("kubectl");
-        let made = std::fs::create_dir_all(&dir).and_then(|()| match link.exists() {
-            true => Ok(()),
-            false => std::os::unix::fs::symlink(setup::kubectl_second().map_err(std::io::Error::other)?, &link),
-        });
-        made.map_err(|e| format!("cannot put kubectl into {}: {e}", dir.display()))?;
-        let all = std::iter::once(dir).chain(std::env::split_paths(&path)).collect::<Vec<_>>();
-        path = std::env::join_paths(all).map_err(|e| e.to_string())?;
+/// PATH as tests have it: where no kubectl is on it, the one that `setup` fetched stands in.
+fn path() -> Result<OsString, String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if setup::kubectl_first().is_some() {
+        return Ok(path);
     }
-    let whole = without.is_some();
+    let dir = sh::root().join("target/tools/path");
+    let link = dir.join("kubectl");
+    let made = std::fs::create_dir_all(&dir).and_then(|()| match link.exists() {
+        true => Ok(()),
+        false => std::os::unix::fs::symlink(setup::kubectl_second().map_err(std::io::Error::other)?, &link),
+    });
+    made.map_err(|e| format!("cannot put kubectl into {}: {e}", dir.display()))?;
+    let all = std::iter::once(dir).chain(std::env::split_paths(&path)).collect::<Vec<_>>();
+    std::env::join_paths(all).map_err(|e| e.to_string())
+}
+
+fn tests(selection: &[&str], without: Option<&str>, notes: &mut Notes) -> Result<(), String> {
+    let (path, whole) = (path()?, without.is_some());
     let prepare = |command: &mut Command| {
         command.env("PATH", &path);
         // Thousands of runs of kubectl are over before collecting garbage pays: a sixth of what they take of the processors.
@@ -112,10 +119,11 @@ fn tests(selection: &[&str], without: Option<&str>, notes: &mut Notes) -> Result
         }
         if whole {
             ready(command);
-            command.args([ARM_SHORT, ARM_LONG].iter().flat_map(|name| ["--skip", name]));
         }
     };
-    let programs = binaries::run(selection, without, prepare, notes);
+    // Parts of their own, where their programs are made before.
+    let words = if whole { ["--skip", ARM_SHORT, "--skip", ARM_LONG].to_vec() } else { Vec::new() };
+    let programs = binaries::run(selection, without, &words, prepare, notes);
     let pages = sh::run("cargo", &[&["test", "--doc", "--quiet"], selection].concat());
     programs.and(pages)
 }
@@ -206,7 +214,7 @@ pub fn run(packages: &[String], words: &[String]) -> Result<(), String> {
 /// What cargo can do while the tests wait.
 fn beside_the_tests(parts: &[&'static Part]) -> Vec<&'static str> {
     let wanted = |name: &str| parts.iter().any(|(part, _)| *part == name || (*part == "fleets" && name == beside::FLEETS));
-    beside::ALL.iter().map(|(name, _)| *name).filter(|name| wanted(name)).collect()
+    beside::ALL.iter().map(|work| work.name).filter(|name| wanted(name)).collect()
 }
 
 /// Those that one of the words is in; without a word all but what is on demand.
@@ -242,12 +250,12 @@ mod tests {
             let words: Vec<String> = words.iter().map(ToString::to_string).collect();
             beside_the_tests(&wanted(&words).unwrap())
         };
-        assert_eq!(beside(&[]), crate::beside::ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+        assert_eq!(beside(&[]), crate::beside::ALL.iter().map(|work| work.name).collect::<Vec<_>>());
         assert_eq!(beside(&["tests", "clippy"]), ["clippy"]);
         assert_eq!(beside(&["tests", "fleets"]), [crate::beside::FLEETS]);
         // Each is a part, but for the one that the fleets' is.
         let parts: Vec<&str> = super::PARTS.iter().map(|(name, _)| *name).collect();
-        assert!(crate::beside::ALL.iter().all(|(name, _)| parts.contains(name) || *name == crate::beside::FLEETS));
+        assert!(crate::beside::ALL.iter().all(|work| parts.contains(&work.name) || work.name == crate::beside::FLEETS));
     }
 
     #[test]
@@ -262,12 +270,12 @@ mod tests {
             let words: Vec<String> = words.iter().map(ToString::to_string).collect();
             wanted(&words).map(|parts| parts.iter().map(|(name, _)| *name).collect::<Vec<_>>())
         };
-        let arm = ["ARM: programs", "ARM: units", "ARM: a board", "ARM: updates of a board"];
-        assert_eq!(names(&["ARM"]).unwrap(), arm);
+        let arm = ["ARM: programs", "ARM: units", "ARM: a board"];
+        assert_eq!(names(&["ARM"]).unwrap(), [&arm[..], &["ARM: updates of a board"]].concat());
         assert_eq!(names(&["tidy", "fleets"]).unwrap(), ["tidy", "fleets"]);
         assert_eq!(names(&["tests"]).unwrap(), ["tests"]);
         let usual = names(&[]).unwrap();
-        assert!(usual.contains(&"tests") && arm.iter().all(|name| !usual.contains(name)));
+        assert!(usual.contains(&"tests") && arm.iter().all(|name| usual.contains(name)));
         assert!(names(&["tidy", "arms"]).unwrap_err().starts_with("no part has \"arms\" in its name; there are: setup; tidy"));
     }
 }

@@ -4,14 +4,20 @@
 //! user's cache beside the linker's: another clone, or a clean one, finds it there.
 //! Never: one that was built otherwise than it would be now: its recipe lies beside it and is compared.
 
-use super::musl::{CARGO, RUSTC, Target, nice, wrapped};
-use crate::sh;
+use super::debian;
+use super::musl::{CARGO, RUSTC, nice, wrapped};
+use crate::{setup, sh};
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
 const SOURCES: &str = "/usr/lib/rustlib/src/rust/library";
+pub const PACKAGE: setup::Package = (
+    "/usr/lib/rustlib/src/rust/library/std/src/lib.rs",
+    "rust-web-src",
+    "the standard library's sources, to build it for a board's processor",
+);
 /// The file that says how a library was built.
 const RECIPE: &str = "recipe";
 
@@ -62,51 +68,45 @@ pub struct Library {
 
 impl Library {
     pub fn of(version: &str) -> Result<Library, String> {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-        let dir = cache.ok_or("neither HOME nor XDG_CACHE_HOME says where the standard library is kept")?.join("limpet/std");
-        Ok(Library { version: version.to_string(), dir })
+        Ok(Library { version: version.to_string(), dir: debian::cache()?.join("std") })
     }
 
     pub fn sysroot(&self, kind: Kind) -> PathBuf {
         self.dir.join(format!("{}-{}", self.version, kind.name()))
     }
 
-    fn place(&self, kind: Kind, target: Target) -> PathBuf {
-        self.sysroot(kind).join("lib/rustlib").join(target.triple()).join("lib")
+    fn place(&self, kind: Kind, triple: &str) -> PathBuf {
+        self.sysroot(kind).join("lib/rustlib").join(triple).join("lib")
     }
 
     fn recipe(&self, kind: Kind) -> String {
         format!("rustc {}\n{}{}\n{}\n", self.version, kind.profile(), kind.flags(), kind.crates())
     }
 
-    fn is_ready(&self, kind: Kind, target: Target) -> bool {
-        let known = fs::read_to_string(self.place(kind, target).join(RECIPE));
+    fn is_ready(&self, kind: Kind, triple: &str) -> bool {
+        let known = fs::read_to_string(self.place(kind, triple).join(RECIPE));
         known.is_ok_and(|known| known == self.recipe(kind))
     }
 
     /// Built where it is missing, or where it would be built otherwise now.
-    pub fn ready(&self, kind: Kind, targets: &[Target]) -> Result<(), String> {
-        let missing: Vec<Target> = targets.iter().copied().filter(|target| !self.is_ready(kind, *target)).collect();
-        if missing.is_empty() {
+    pub fn ready(&self, kind: Kind, triple: &str) -> Result<(), String> {
+        if self.is_ready(kind, triple) {
             return Ok(());
         }
-        let names = missing.iter().map(|target| target.triple()).collect::<Vec<_>>().join(", ");
-        println!("Building the standard library for {names}, once");
+        setup::packages(&[PACKAGE])?;
+        println!("Building the standard library for {triple}, once");
         let work = sh::root().join("target/std");
-        let built = build(&work, kind, &missing).and_then(|()| {
-            missing.iter().try_for_each(|target| {
-                let from = work.join("target").join(target.triple()).join("release/deps");
-                install(&from, &self.place(kind, *target), &self.recipe(kind))
-            })
+        let built = build(&work, kind, triple).and_then(|()| {
+            let from = work.join("target").join(triple).join("release/deps");
+            install(&from, &self.place(kind, triple), &self.recipe(kind))
         });
         // What is left there is only in the way of the next build.
         let _ = fs::remove_dir_all(&work);
-        built.map_err(|e| format!("the standard library for {names}: {e}"))
+        built.map_err(|e| format!("the standard library for {triple}: {e}"))
     }
 }
 
-fn build(work: &Path, kind: Kind, targets: &[Target]) -> Result<(), String> {
+fn build(work: &Path, kind: Kind, triple: &str) -> Result<(), String> {
     let io = |e: std::io::Error| format!("{}: {e}", work.display());
     let _ = fs::remove_dir_all(work);
     fs::create_dir_all(work.join("src")).map_err(io)?;
@@ -126,8 +126,7 @@ fn build(work: &Path, kind: Kind, targets: &[Target]) -> Result<(), String> {
         .env("CARGO_TARGET_DIR", work.join("target"))
         .env("RUSTFLAGS", kind.flags())
         .env_remove("RUSTUP_TOOLCHAIN")
-        .args(["build", "--release", "--offline"])
-        .args(targets.iter().flat_map(|target| ["--target", target.triple()]))
+        .args(["build", "--release", "--offline", "--target", triple])
         // What std needs from crates.io comes with its sources.
         .args(["--config", "source.crates-io.replace-with='std-vendor'"])
         .arg("--config")
@@ -158,14 +157,13 @@ fn install(from: &Path, libraries: &Path, recipe: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::musl::parse;
     use super::*;
 
     #[test]
     fn a_library_is_used_again_until_it_would_be_built_otherwise() {
         let dir = std::env::temp_dir().join(format!("limpet-std-{}", std::process::id()));
         let library = |version: &str| Library { version: version.into(), dir: dir.clone() };
-        let (old, target) = (library("1.0"), parse("armv7-unknown-linux-musleabihf").unwrap());
+        let (old, target) = (library("1.0"), "armv7-unknown-linux-musleabihf");
         let built = dir.join("built");
         fs::create_dir_all(&built).unwrap();
         for name in ["libstd-1.rlib", "libmkstd-2.rlib", "libstd-1.rmeta", "notes"] {

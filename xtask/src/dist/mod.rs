@@ -3,11 +3,14 @@
 //! In: the workspace, `--target` for each architecture (none: this machine's). Out: `target/dist[/TARGET]/`, and their
 //! sizes, which `--check` compares with xtask/sizes.txt. Never: a binary that needs a library of the device.
 
+mod debian;
+mod emulated;
 mod host;
 mod library;
 pub mod musl;
 mod sizes;
 
+pub use emulated::PACKAGES as EMULATED_PACKAGES;
 pub use host::{agent, board, hub};
 
 use std::path::Path;
@@ -64,24 +67,16 @@ pub fn run(args: &Args) -> Result<(), String> {
     }
 }
 
-/// What boards of most people have: 64 bits and 32.
-const USUAL: [&str; 2] = [WIDE, NARROW];
-const WIDE: &str = "aarch64-unknown-linux-musl";
-/// Where unit tests run: what can differ between processors (the width of integers, what may be unaligned, signs of characters)
-/// differs most there from the machine that ran them before.
-const NARROW: &str = "armv7-unknown-linux-musleabihf";
-
-/// Programs for the usual boards in `dir/TARGET`, built quickly rather than small, and compared with the sizes that are checked
-/// in: what makes them grow makes those that people get grow, too. `LIMPET_UPDATE=1` checks in the sizes of now.
+/// Programs for the boards of most people, of 64 bits and of 32, in `dir/TARGET`, built quickly rather than small, and compared
+/// with the sizes that are checked in: what makes them grow makes those that people get grow, too. `LIMPET_UPDATE=1` checks in
+/// the sizes of now.
 pub fn emulated_builds(dir: &Path) -> Result<(), String> {
-    let mut wanted = Vec::new();
-    for name in USUAL {
-        wanted.push((musl::parse(name)?, name == NARROW));
-    }
     let mut measured = Vec::new();
-    for (target, path) in musl::Toolchain::prepare()?.build_emulated(&wanted, dir)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        measured.push((format!("{} {name} {}", target.triple(), musl::EMULATED), tell(&path)?));
+    for (processor, tested) in [(emulated::WIDE, false), (emulated::NARROW, true)] {
+        for path in processor.programs(tested, dir)? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            measured.push((format!("{} {name} {}", processor.board, emulated::PROFILE), tell(&path)?));
+        }
     }
     match std::env::var_os("LIMPET_UPDATE") {
         Some(_) => sizes::update(&measured),
@@ -91,7 +86,7 @@ pub fn emulated_builds(dir: &Path) -> Result<(), String> {
 
 /// Unit tests on the narrow processor, emulated; those of others are for `dist --test`.
 pub fn emulated_tests() -> Result<(), String> {
-    musl::Toolchain::prepare()?.test(musl::parse(NARROW)?)
+    emulated::NARROW.test()
 }
 
 fn tell(path: &Path) -> Result<u64, String> {

@@ -3,6 +3,7 @@
 //! In: Debian's `rustc-web` with the sources of std, zig as linker and C compiler from PyPI. Out: `target/dist/TRIPLE/`.
 //! With a container engine, `cross` and Cross.toml do the same. Never: a compiler that is not named here.
 
+use super::emulated::{NOT_TESTED, PROFILE, TESTED};
 use super::library::{Kind, Library};
 use crate::{setup, sh};
 use std::{
@@ -19,7 +20,6 @@ pub const CARGO: &str = "/usr/bin/cargo";
 const PACKAGES: &[setup::Package] = &[
     ("/usr/bin/rustc", "rustc-web", "a compiler whose standard library can be built for every board"),
     ("/usr/bin/cargo", "cargo-web", "belongs to it"),
-    ("/usr/lib/rustlib/src/rust/library/std/src/lib.rs", "rust-web-src", "the standard library's sources"),
     ("python3", "python3-venv", "holds zig, the linker for every architecture"),
 ];
 const PACKAGES_TEST: &[setup::Package] =
@@ -33,14 +33,6 @@ const TARGETS: &[(&str, &str, bool)] = &[
     ("arm-unknown-linux-musleabihf", "qemu-arm-static", false),
     ("riscv64gc-unknown-linux-musl", "qemu-riscv64-static", false),
 ];
-/// What a board runs: its programs and what they are made of.
-const TESTED: &[&str] = &["limpet-protocol", "limpet-agent-core", "limpet-oci", "limpet-init", "limpet-agent"];
-/// What an emulated processor alone cannot judge: containers need an emulated board (tests/e2e), and Debian 12's QEMU does not
-/// know openat2.
-const NOT_TESTED: &[&str] = &["runtime::tests", "workdir::tests", "volumes::tests::sub_paths_stay_inside"];
-/// The profile that emulated boards' programs and unit tests share (Cargo.toml).
-pub const EMULATED: &str = "emulated";
-
 #[derive(Clone, Copy, Debug)]
 pub struct Target(usize);
 
@@ -118,24 +110,11 @@ impl Toolchain {
     }
 
     pub fn build(&self, target: Target, program: Program) -> Result<PathBuf, String> {
-        self.standard.ready(Kind::Small, &[target])?;
+        self.standard.ready(Kind::Small, target.triple())?;
         let mut command = self.zigbuild(Kind::Small);
         command.args(["zigbuild", "--locked", "--profile", program.profile()]);
         sh::status(command.args(["--target", target.triple(), "-p", program.name()]))?;
         self.take(target, program, program.profile(), &sh::root().join("target/dist"))
-    }
-
-    /// Agent and first process for emulated boards, in `dir/TARGET`; with them unit tests for those targets that `test` is to be
-    /// called for.
-    pub fn build_emulated(&self, targets: &[(Target, bool)], dir: &Path) -> Result<Vec<(Target, PathBuf)>, String> {
-        let all: Vec<Target> = targets.iter().map(|(target, _)| *target).collect();
-        self.standard.ready(Kind::Quick, &all)?;
-        for (target, tested) in targets {
-            let mut command = self.zigbuild(Kind::Quick);
-            sh::status(emulated(command.arg("zigbuild"), *target).arg("--bins").args(tested.then_some("--tests")))?;
-        }
-        let programs = all.iter().flat_map(|target| [Program::Agent, Program::Init].map(|program| (*target, program)));
-        programs.map(|(target, program)| Ok((target, self.take(target, program, EMULATED, dir)?))).collect()
     }
 
     /// What was built gets its place in `dir/TARGET`, if it is static.
@@ -146,16 +125,17 @@ impl Toolchain {
         fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
         let path = dir.join(program.name());
         fs::copy(&built, &path).map_err(|e| format!("cannot copy {}: {e}", built.display()))?;
-        starts(target, program, &path)?;
+        starts(target.emulator(), program, &path)?;
         Ok(path)
     }
 
     /// Unit tests on an emulated processor: other widths of integers, other alignment, other characters.
     pub fn test(&self, target: Target) -> Result<(), String> {
         setup::packages(PACKAGES_TEST)?;
-        self.standard.ready(Kind::Quick, &[target])?;
+        self.standard.ready(Kind::Quick, target.triple())?;
         let mut command = self.zigbuild(Kind::Quick);
-        emulated(command.arg("test"), target).arg("--tests");
+        command.args(["test", "--locked", "--profile", PROFILE, "--tests", "--target", target.triple()]);
+        command.args(TESTED.iter().flat_map(|name| ["-p", name]));
         if !target.emulator().is_empty() {
             command.env(target.env("RUNNER"), target.emulator());
         }
@@ -193,20 +173,13 @@ impl Toolchain {
     }
 }
 
-/// One selection for programs and tests: cargo unites what it is asked for, and another selection is another build of
-/// everything below.
-fn emulated(command: &mut Command, target: Target) -> &mut Command {
-    command.args(["--locked", "--profile", EMULATED, "--target", target.triple()]);
-    command.args(TESTED.iter().flat_map(|name| ["-p", name]))
-}
-
 /// Each program that says which it is says so on its processor, emulated where that is another than this machine's.
-fn starts(target: Target, program: Program, path: &Path) -> Result<(), String> {
+pub fn starts(emulator: &str, program: Program, path: &Path) -> Result<(), String> {
     let Some(words) = program.first_words() else { return Ok(()) };
     let mut command = Command::new(path);
-    if !target.emulator().is_empty() {
+    if !emulator.is_empty() {
         setup::packages(PACKAGES_TEST)?;
-        command = Command::new(target.emulator());
+        command = Command::new(emulator);
         command.arg(path);
     }
     let out = command.arg("--version").output().map_err(|e| format!("cannot start {}: {e}", path.display()))?;
@@ -225,7 +198,7 @@ pub fn wrapped(command: &mut Command) {
     }
 }
 
-fn compiler_version() -> Result<String, String> {
+pub fn compiler_version() -> Result<String, String> {
     let text = sh::output(RUSTC, &["-V"])?;
     text.split_whitespace().nth(1).map(String::from).ok_or_else(|| format!("{RUSTC} -V says {text:?}"))
 }
@@ -246,7 +219,7 @@ fn zig() -> Result<PathBuf, String> {
 }
 
 /// Messages of panics name source files: the same wherever it was built.
-fn no_paths_of_this_machine() -> String {
+pub fn no_paths_of_this_machine() -> String {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cargo"))).unwrap_or_default();
     format!(" --remap-path-prefix={}=cargo --remap-path-prefix={}=limpet", home.display(), sh::root().display())
@@ -260,7 +233,7 @@ pub fn nice(program: &Path) -> Command {
 }
 
 /// An ELF file that names an interpreter would look for it on the board and not find it.
-fn static_or_error(path: &Path) -> Result<(), String> {
+pub fn static_or_error(path: &Path) -> Result<(), String> {
     let bytes = fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let head = &bytes[..bytes.len().min(4096)];
     match head.windows(8).any(|w| w == b"/ld-musl" || w == b"/ld-linu") {
@@ -296,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_program_that_does_not_say_what_it_is_is_not_built() {
-        let starts = |program, path| starts(parse("x86_64-unknown-linux-musl").unwrap(), program, Path::new(path));
+        let starts = |program, path| starts("", program, Path::new(path));
         for path in ["/bin/echo", "/bin/false", "/nowhere"] {
             assert!(starts(Program::Agent, path).unwrap_err().contains(path));
             starts(Program::Init, path).unwrap();
