@@ -33,7 +33,7 @@ pub const ALL: &[Work] = &[
     // A feature that only another package of the workspace asks for would be missing for those who build one of them. The agent
     // and the first process are built so for 64-bit ARM.
     Work { name: "limpet by itself", nice: "19", commands: &[&["cargo", "clippy", "-p", "limpet"]] },
-    Work { name: FLEETS, nice: "19", commands: &[&["cargo", "test", "--profile", "sim", "-p", "limpet-sim", "--no-run"]] },
+    Work { name: FLEETS, nice: "19", commands: &[&["cargo", "test", "--profile", "fleets", "-p", "limpet-sim", "--no-run"]] },
 ];
 
 /// What the fleets' part runs.

@@ -137,10 +137,10 @@ fn ready(command: &mut Command) {
     }
 }
 
-/// The simulator, optimised, for so many node-hours.
+/// The simulator, optimised a little, for so many node-hours.
 fn fleets() -> Result<(), String> {
     let mut command = Command::new("cargo");
-    command.current_dir(sh::root()).args(["test", "--profile", "sim", "-p", "limpet-sim"]).env("LIMPET_SIM_HOURS", "20000");
+    command.current_dir(sh::root()).args(["test", "--profile", "fleets", "-p", "limpet-sim"]).env("LIMPET_SIM_HOURS", "20000");
     sh::status(&mut command)
 }
 
