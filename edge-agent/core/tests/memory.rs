@@ -49,7 +49,7 @@ unsafe impl GlobalAlloc for Counting {
 static COUNTING: Counting = Counting;
 
 /// With its manifest, its token and what was said of it.
-const BYTES_MAX: usize = 11_000;
+const BYTES_MAX: usize = 10_000;
 const START_MS: u64 = 1_795_431_600_000;
 
 /// A pod of a Deployment with two probes, with all that an API server adds to it.

@@ -33,7 +33,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+/// Containers that are being made at once, each some 30 KiB; the others of a board that starts wait as plans.
+const STARTS_MAX: usize = 4;
+/// Fewer: a pod that has its sandbox shall run before the next one gets its own.
+const SANDBOXES_MAX: usize = 2;
 
 /// Everything that tasks need; cheap to clone.
 #[derive(Clone)]
@@ -51,7 +56,14 @@ pub struct Hands {
     pub gates: watch::Sender<Gates>,
     tell: mpsc::UnboundedSender<Input>,
     prober: Arc<Prober>,
+    turns: Arc<Turns>,
     shared: Arc<Mutex<Shared>>,
+}
+
+/// Who may begin; in the order of asking.
+struct Turns {
+    starts: Semaphore,
+    sandboxes: Semaphore,
 }
 
 #[derive(Default)]
@@ -127,6 +139,7 @@ impl Hands {
             gates: watch::channel(Gates::default()).0,
             tell,
             prober,
+            turns: Arc::new(Turns { starts: Semaphore::new(STARTS_MAX), sandboxes: Semaphore::new(SANDBOXES_MAX) }),
             shared: Arc::new(Mutex::new(Shared { devices, ..Shared::default() })),
         };
         (hands, outcomes)
@@ -161,7 +174,8 @@ impl Hands {
     }
 
     fn spawn(&self, work: impl Future<Output = Input> + Send + 'static) {
-        let tell = self.tell.clone();
+        // Apart: a future that is moved into another one takes its room twice.
+        let (tell, work) = (self.tell.clone(), Box::pin(work));
         tokio::spawn(async move {
             let _ = tell.send(work.await);
         });
@@ -169,7 +183,7 @@ impl Hands {
 
     /// As `spawn`, for futures that stay on this thread.
     fn spawn_here(&self, work: impl Future<Output = Input> + 'static) {
-        let tell = self.tell.clone();
+        let (tell, work) = (self.tell.clone(), Box::pin(work));
         tokio::task::spawn_local(async move {
             let _ = tell.send(work.await);
         });
@@ -221,11 +235,12 @@ impl Hands {
             shared.qos.insert(uid.clone(), plan.qos);
             (shared.cidr.map(|c| c.gateway()), shared.host_ips.clone())
         };
-        let spec = convert::sandbox(&plan, gateway, &device::host_file("/etc/resolv.conf"), self.pod_pids_limit);
         let hands = self.clone();
         self.spawn(async move {
+            let _turn = hands.turns.sandboxes.acquire().await;
             let begun = Instant::now();
-            let made = hands.runtime.create_sandbox(&spec).await;
+            let spec = convert::sandbox(&plan, gateway, &device::host_file("/etc/resolv.conf"), hands.pod_pids_limit);
+            let made = Box::pin(hands.runtime.create_sandbox(&spec)).await;
             hands.done(Operation::RunPodSandbox, begun);
             match made {
                 Ok(info) => {

@@ -7,6 +7,7 @@
 mod kept;
 mod pump;
 mod read;
+mod reader;
 mod spool;
 mod write;
 

@@ -1,12 +1,13 @@
 //! Moves bytes from containers to their logs and to whoever is attached.
 //!
 //! In: the reading ends of a container's pipes, or its terminal. Out: the log file, copies, a sign of the end.
-//! One task a stream; all of them share one buffer, because only one reads at a time. On their way bytes lie in a spool, so that
-//! an agent that is killed loses none.
+//! One task hears all streams (`reader`), so that one buffer is enough. On their way bytes lie in a spool, so that an agent that
+//! is killed loses none.
 //! Never: waits for somebody who is attached: who is too slow is cut off.
 
 use super::{
     Limits,
+    reader::{Heard, Reader, Source},
     spool::{self, Spool},
     write::{Rest, Writer},
 };
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use std::{
     cell::RefCell,
     collections::HashMap,
-    os::fd::OwnedFd,
+    os::fd::{BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
@@ -44,11 +45,26 @@ pub struct Sources {
 /// All containers that are read now, by container id.
 #[derive(Clone, Default)]
 pub struct Logs {
-    running: Arc<Mutex<HashMap<String, Arc<Pump>>>>,
-    /// Where spools are; without it, what was read and not written yet goes with the agent.
-    spools: Option<Arc<Path>>,
+    home: Arc<Home>,
+    reader: Arc<Reader>,
     /// Who hears that a kept log has grown.
     grown: Option<mpsc::UnboundedSender<Grown>>,
+}
+
+#[derive(Default)]
+struct Home {
+    running: Mutex<HashMap<Arc<str>, Arc<Pump>>>,
+    /// Where spools are; without it, what was read and not written yet goes with the agent.
+    spools: Option<Box<Path>>,
+}
+
+impl Home {
+    fn forget(&self, id: &str) {
+        lock(&self.running).remove(id);
+        if let Some(dir) = &self.spools {
+            spool::remove(dir, id);
+        }
+    }
 }
 
 /// A kept log that has grown.
@@ -92,9 +108,8 @@ struct State {
     attached: Vec<mpsc::Sender<(u8, Bytes)>>,
     version: u64,
     /// Says once that the log has grown, until that was heard.
-    say_grown: Option<mpsc::UnboundedSender<Grown>>,
+    say_grown: Option<Box<(mpsc::UnboundedSender<Grown>, Grown)>>,
     grown_said: bool,
-    whose: Grown,
 }
 
 /// A live view of a container.
@@ -113,7 +128,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Logs {
     /// `spools`: a directory that outlives the agent, not the board.
     pub fn new(spools: PathBuf) -> Logs {
-        Logs { running: Arc::default(), spools: Some(spools.into()), grown: None }
+        let home = Home { running: Mutex::default(), spools: Some(spools.into()) };
+        Logs { home: Arc::new(home), reader: Arc::default(), grown: None }
     }
 
     /// Whoever wants to know which kept logs grow; each is named once until `heard`.
@@ -131,11 +147,11 @@ impl Logs {
     pub fn start(&self, id: &str, path: &Path, limits: Limits, sources: Sources, begin: Begin) {
         let fd = |fd: Option<OwnedFd>| fd.and_then(|fd| crate::runtime::sys::watch(fd).ok()).map(Arc::new);
         let tty = fd(sources.tty);
-        let streams: Vec<(u8, Arc<AsyncFd<OwnedFd>>)> = match &tty {
-            Some(tty) => vec![(1, tty.clone())],
-            None => [(1, fd(sources.stdout)), (2, fd(sources.stderr))]
+        let streams: Vec<(u8, Source)> = match &tty {
+            Some(tty) => vec![(1, Source::Terminal(tty.clone()))],
+            None => [(1, sources.stdout), (2, sources.stderr)]
                 .into_iter()
-                .filter_map(|(lane, fd)| Some((lane, fd?)))
+                .filter_map(|(lane, fd)| Some((lane, Source::Pipe(fd?))))
                 .collect(),
         };
         // An adopted container whose pipes went with its keeper: there is nothing to read, and nothing to wait for.
@@ -156,37 +172,26 @@ impl Logs {
             open: streams.len(),
             attached: Vec::new(),
             version: 0,
-            say_grown: self.grown.clone().filter(|_| limits.kept),
+            say_grown: self.grown.clone().filter(|_| limits.kept).map(|to| Box::new((to, Grown::of(id, path)))),
             grown_said: false,
-            whose: Grown::of(id, path),
         };
         let stdin = Mutex::new(fd(sources.stdin).or_else(|| tty.clone()));
         let pump = Arc::new(Pump { state: Mutex::new(state), news: Notify::new(), stdin, tty });
-        lock(&self.running).insert(id.to_string(), pump.clone());
-        for (lane, fd) in streams {
-            let (pump, logs, id) = (pump.clone(), self.clone(), id.to_string());
-            tokio::spawn(async move {
-                copy(&pump, lane, &fd).await;
-                let last = {
-                    let mut state = lock(&pump.state);
-                    state.open -= 1;
-                    state.version += 1;
-                    if state.open == 0 {
-                        state.attached.clear();
-                    }
-                    state.open == 0
-                };
-                if last {
-                    logs.forget(&id);
-                    lock(&pump.stdin).take();
-                }
-                pump.news.notify_waiters();
-            });
+        let id: Arc<str> = id.into();
+        lock(&self.home.running).insert(id.clone(), pump.clone());
+        for (lane, source) in streams {
+            let stream = Stream { lane, rest: Rest::default() };
+            let mut ear = Ear { pump: pump.clone(), home: self.home.clone(), id: id.clone(), source, stream };
+            // What the agent before this one had taken from the pipe and not written.
+            ear.stream.spooled(&pump);
+            if let Err(e) = self.reader.add(ear) {
+                log::error!("logs: {id} is not heard: {e}");
+            }
         }
     }
 
     fn spool(&self, id: &str, begin: Begin) -> Option<Spool> {
-        let dir = self.spools.as_deref()?;
+        let dir = self.home.spools.as_deref()?;
         let spool = match begin {
             Begin::Now => Spool::begin(dir, id),
             Begin::Again => Spool::resume(dir, id),
@@ -195,7 +200,7 @@ impl Logs {
     }
 
     fn get(&self, id: &str) -> Option<Arc<Pump>> {
-        lock(&self.running).get(id).cloned()
+        lock(&self.home.running).get(id).cloned()
     }
 
     /// Whether the container's output may still grow.
@@ -239,10 +244,12 @@ impl Logs {
 
     /// The container is gone: whatever still holds its pipes is not read any more.
     pub fn forget(&self, id: &str) {
-        lock(&self.running).remove(id);
-        if let Some(dir) = &self.spools {
-            spool::remove(dir, id);
-        }
+        self.home.forget(id);
+    }
+
+    #[cfg(test)]
+    pub fn places(&self) -> usize {
+        self.reader.places()
     }
 
     pub fn attach(&self, id: &str) -> Option<Attached> {
@@ -261,22 +268,56 @@ impl Logs {
     }
 }
 
-async fn copy(pump: &Pump, lane: u8, fd: &AsyncFd<OwnedFd>) {
-    let mut stream = Stream { lane, rest: Rest::default() };
-    // What the agent before this one had taken from the pipe and not written.
-    stream.spooled(pump);
-    loop {
-        let Ok(mut ready) = fd.readable().await else { break };
-        match ready.try_io(|fd| stream.take_in(pump, fd.get_ref())) {
-            Ok(Ok(0)) => break,
-            Ok(Ok(_)) => pump.news.notify_waiters(),
-            Ok(Err(e)) if e.kind() == std::io::ErrorKind::Interrupted => {}
+/// One stream of a container, heard until its end.
+pub struct Ear {
+    pump: Arc<Pump>,
+    home: Arc<Home>,
+    id: Arc<str>,
+    source: Source,
+    stream: Stream,
+}
+
+impl Ear {
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.source.fd()
+    }
+
+    /// One step.
+    pub fn hear(&mut self) -> Heard {
+        match self.stream.take_in(&self.pump, self.source.fd()) {
+            Ok(0) => Heard::End,
+            Ok(_) => {
+                self.pump.news.notify_waiters();
+                Heard::Some
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => Heard::Some,
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                self.stream.silent(&self.pump);
+                Heard::Nothing
+            }
             // A terminal's master says EIO when the last process has closed it.
-            Ok(Err(_)) => break,
-            Err(_would_block) => stream.silent(pump),
+            Err(_) => Heard::End,
         }
     }
-    lock(&pump.state).writer.finish(stream.name(), wall_ns(), &mut stream.rest);
+
+    /// Nothing comes any more.
+    pub fn end(&mut self) {
+        let last = {
+            let mut state = lock(&self.pump.state);
+            state.writer.finish(self.stream.name(), wall_ns(), &mut self.stream.rest);
+            state.open -= 1;
+            state.version += 1;
+            if state.open == 0 {
+                state.attached.clear();
+            }
+            state.open == 0
+        };
+        if last {
+            self.home.forget(&self.id);
+            lock(&self.pump.stdin).take();
+        }
+        self.pump.news.notify_waiters();
+    }
 }
 
 /// One of a container's two streams.
@@ -295,7 +336,7 @@ impl Stream {
     }
 
     /// One step: bytes from the pipe to the log. 0: the stream is over.
-    fn take_in(&mut self, pump: &Pump, fd: &OwnedFd) -> std::io::Result<usize> {
+    fn take_in(&mut self, pump: &Pump, fd: BorrowedFd<'_>) -> std::io::Result<usize> {
         let spooled = lock(&pump.state).spool.as_mut().map(|spool| spool.take_in(self.at(), fd, BUFFER_BYTES));
         match spooled {
             Some(Ok(n)) => {
@@ -351,8 +392,8 @@ impl Stream {
     fn write(&mut self, state: &mut State, chunk: &[u8]) {
         state.writer.chunk(self.name(), wall_ns(), &mut self.rest, chunk);
         state.version += 1;
-        if let Some(to) = state.say_grown.as_ref().filter(|_| !state.grown_said) {
-            state.grown_said = to.send(state.whose.clone()).is_ok();
+        if let Some((to, whose)) = state.say_grown.as_deref().filter(|_| !state.grown_said) {
+            state.grown_said = to.send(whose.clone()).is_ok();
         }
         if !state.attached.is_empty() {
             let bytes = Bytes::copy_from_slice(chunk);
@@ -361,7 +402,7 @@ impl Stream {
     }
 }
 
-fn read_fd(fd: &OwnedFd, buffer: &mut [u8]) -> std::io::Result<usize> {
+fn read_fd(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> std::io::Result<usize> {
     Ok(nix::unistd::read(fd, buffer)?)
 }
 

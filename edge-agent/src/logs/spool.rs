@@ -13,7 +13,7 @@ use nix::{
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::{fd::OwnedFd, unix::fs::FileExt},
+    os::{fd::BorrowedFd, unix::fs::FileExt},
     path::{Path, PathBuf},
 };
 
@@ -102,7 +102,7 @@ impl Spool {
     }
 
     /// Moves what the pipe has, at most `max` bytes, into the spool: 0 is the end of the stream.
-    pub fn take_in(&mut self, lane: usize, from: &OwnedFd, max: usize) -> io::Result<usize> {
+    pub fn take_in(&mut self, lane: usize, from: BorrowedFd<'_>, max: usize) -> io::Result<usize> {
         let lane = self.lane(lane)?;
         let mut offset = lane.size as i64;
         let moved = match splice(from, None, &lane.file, Some(&mut offset), max, SpliceFFlags::SPLICE_F_NONBLOCK) {
@@ -172,7 +172,7 @@ impl Lane {
         Lane { file, size, read: HEAD_BYTES, holed: HEAD_BYTES }
     }
 
-    fn copy_in(&self, from: &OwnedFd, max: usize) -> io::Result<usize> {
+    fn copy_in(&self, from: BorrowedFd<'_>, max: usize) -> io::Result<usize> {
         let mut bytes = vec![0; max];
         let n = nix::unistd::read(from, &mut bytes)?;
         self.file.write_all_at(&bytes[..n], self.size)?;

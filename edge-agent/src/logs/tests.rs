@@ -1,6 +1,7 @@
 //! Writing, rotating, reading back.
 
 use super::{write::{Rest, Writer}, *};
+use std::os::fd::AsFd;
 use tokio::sync::mpsc;
 
 struct Dir(PathBuf);
@@ -138,6 +139,48 @@ fn following_sees_all_lines_across_rotations_until_the_end() {
     });
 }
 
+/// All are heard by one task: one that always has more to say keeps nobody from being heard, and places are given again.
+#[test]
+fn many_are_heard_whoever_shouts() {
+    let dir = Dir::new("many");
+    block(async {
+        let logs = Logs::default();
+        let file_of = |id: &str| dir.0.join(format!("{id}/0.log"));
+        let begin = |id: &str| {
+            let (out, to_out) = nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).unwrap();
+            let (err, to_err) = nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).unwrap();
+            let sources = Sources { stdout: Some(out), stderr: Some(err), ..Sources::default() };
+            logs.start(id, &file_of(id), BIG, sources, Begin::Now);
+            (to_out, to_err)
+        };
+        let shouts = begin("shouts");
+        for round in 0..3 {
+            let ids: Vec<String> = (0..40).map(|n| format!("{round}-{n}")).collect();
+            let pipes: Vec<_> = ids.iter().map(|id| begin(id)).collect();
+            for (id, (out, err)) in ids.iter().zip(&pipes) {
+                nix::unistd::write(out, format!("out of {id}\n").as_bytes()).unwrap();
+                nix::unistd::write(err, format!("err of {id}\n").as_bytes()).unwrap();
+            }
+            drop(pipes);
+            while ids.iter().any(|id| logs.is_open(id)) {
+                // Its pipe is never empty.
+                while nix::unistd::write(&shouts.0, &[b'x'; 4096]).is_ok() {}
+                tokio::task::yield_now().await;
+            }
+            for id in ids {
+                let said = text(&file_of(&id), ReadOptions::default()).await;
+                let mut lines: Vec<&str> = said.lines().collect();
+                lines.sort_unstable();
+                assert_eq!(lines, [format!("err of {id}"), format!("out of {id}")]);
+            }
+            assert_eq!(logs.places(), 2, "only who shouts has places after round {round}");
+        }
+        drop(shouts);
+        logs.drain("shouts", std::time::Duration::MAX).await;
+        assert_eq!(logs.places(), 0);
+    });
+}
+
 #[test]
 fn a_container_without_pipes_is_not_waited_for() {
     let dir = Dir::new("adopted");
@@ -177,12 +220,12 @@ fn a_killed_agent_loses_no_byte_and_writes_none_twice() {
                 let (head, tail) = line.split_at(roll(line.len() as u64) as usize);
                 nix::unistd::write(&pipes[lane].1, head.as_bytes()).unwrap();
                 if roll(3) == 0 {
-                    let _ = spool.take_in(lane, &pipes[lane].0, 700);
+                    let _ = spool.take_in(lane, pipes[lane].0.as_fd(), 700);
                 }
                 nix::unistd::write(&pipes[lane].1, format!("{tail}\n").as_bytes()).unwrap();
                 said[lane] += 1;
             }
-            let _ = spool.take_in(lane, &pipes[lane].0, 700);
+            let _ = spool.take_in(lane, pipes[lane].0.as_fd(), 700);
             let last_step = roll(6);
             if last_step > 0 {
                 let n = spool.next(lane, &mut buffer).unwrap();
@@ -204,7 +247,7 @@ fn a_killed_agent_loses_no_byte_and_writes_none_twice() {
         }
         for lane in [0, 1] {
             loop {
-                let moved = spool.take_in(lane, &pipes[lane].0, 700).unwrap_or(0);
+                let moved = spool.take_in(lane, pipes[lane].0.as_fd(), 700).unwrap_or(0);
                 let n = spool.next(lane, &mut buffer).unwrap();
                 writer.chunk(["stdout", "stderr"][lane], NS, &mut rests[lane], &buffer[..n]);
                 spool.kept(lane, rests[lane].len(), writer.place()).unwrap();

@@ -28,6 +28,9 @@ use std::{
     sync::Arc,
 };
 
+/// Room for so many actions stays when all are done; a board that starts its pods has hundreds at once.
+const OUT_KEPT: usize = 8;
+
 #[derive(Debug, Default)]
 pub struct PodManager {
     /// Boxed, as a tree's nodes have room for eleven.
@@ -52,7 +55,11 @@ impl PodManager {
     }
 
     pub fn poll(&mut self) -> Option<Action> {
-        self.out.pop_front()
+        let next = self.out.pop_front();
+        if next.is_none() && self.out.capacity() > OUT_KEPT {
+            self.out.shrink_to(OUT_KEPT);
+        }
+        next
     }
 
     /// The next time at which `Input::Tick` is due, and why.

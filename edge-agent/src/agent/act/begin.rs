@@ -1,7 +1,7 @@
 //! How a container begins: its devices, its turn, its spec, its log; or how it is adopted.
 //!
 //! In: plans of the core, records of the agent before this one. Out: `ContainerStarted` or why not; who has which device.
-//! Never: starts what the core did not plan.
+//! Never: more at once than there are turns.
 
 use super::super::{convert, convert::VolumeSources, devices::Given};
 use super::{Extras, Hands, Known};
@@ -35,7 +35,15 @@ impl Hands {
         let hands = self.clone();
         self.spawn(async move {
             let begun = Instant::now();
-            let started = hands.try_start(&plan, &sources, qos, extras).await;
+            let given = Box::pin(hands.give_devices(&plan)).await;
+            let started = match given {
+                Ok(given) => {
+                    let _turn = hands.turns.starts.acquire().await;
+                    // Made when it is its turn, and gone after it.
+                    Box::pin(hands.try_start(&plan, given, &sources, qos, extras)).await
+                }
+                Err(why) => Err((StartStage::Create, why)),
+            };
             hands.done(Operation::StartContainer, begun);
             let (stage, message) = match started {
                 Ok(user) => {
@@ -53,6 +61,7 @@ impl Hands {
     async fn try_start(
         &self,
         plan: &ContainerPlan,
+        given: Given,
         sources: &VolumeSources,
         qos: Qos,
         extras: Extras,
@@ -61,7 +70,6 @@ impl Hands {
         let layers = self.lock().layers.get(&plan.image.id).cloned();
         let layers = layers.ok_or_else(|| create(format!("image {} is no longer here", plan.image.id)))?;
         let mut spec = convert::container(plan, qos, &layers, sources, &self.paths).map_err(create)?;
-        let given = self.give_devices(plan).await.map_err(create)?;
         convert::add_devices(&mut spec, given);
         if !plan.handler.is_empty() {
             let other = self.other_runtimes.get(&plan.handler).cloned();
