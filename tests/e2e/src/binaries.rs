@@ -105,6 +105,15 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 /// What runs on a board.
 const PROGRAMS: [&str; 2] = ["limpet-agent", "limpet-init"];
 
+/// By how many bytes agent and first process in `dir`, built for tests without care for their size, are heavier than boards get
+/// them at most. A board's system lies in its memory.
+pub fn heavier(dir: &Path) -> Result<u64> {
+    const BYTES_MAX: u64 = 9 << 20;
+    let size = |name: &str| std::fs::metadata(dir.join(name)).map(|m| m.len()).map_err(|e| format!("{name}: {e}"));
+    let bytes = PROGRAMS.iter().map(|name| size(name)).sum::<Result<u64>>()?;
+    Ok(bytes.saturating_sub(BYTES_MAX))
+}
+
 /// Agent and first process for an emulated board: a folder with one folder a target. What lies in `LIMPET_BOARDS_DIR` or
 /// what `cargo xtask dist` has built, or, for this machine's own processor, static programs built here; `None` when they would be
 /// for another.

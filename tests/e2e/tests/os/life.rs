@@ -4,7 +4,7 @@
 
 use crate::node;
 use crate::world::{NODE, World};
-use limpet_e2e::{Result, wait};
+use limpet_e2e::{Result, binaries, wait};
 use std::time::Duration;
 
 /// From the image to a pod that speaks, and what else a node does.
@@ -106,11 +106,7 @@ fn pod_logs_exec(world: &mut World) -> Result<()> {
 /// without care for their size (34 MiB and more) are more than boards get by so much.
 fn memory(world: &World) -> Result<()> {
     const MIB_MAX: u64 = 48;
-    /// Agent and first process as boards get them, at most.
-    const PROGRAMS_BYTES: u64 = 9 << 20;
-    let programs = world.programs.join(world.kind.target);
-    let size = |name: &str| std::fs::metadata(programs.join(name)).map(|m| m.len()).map_err(|e| format!("{name}: {e}"));
-    let heavier = (size("limpet-agent")? + size("limpet-init")?).saturating_sub(PROGRAMS_BYTES) >> 20;
+    let heavier = binaries::heavier(&world.programs.join(world.kind.target))? >> 20;
     let text = world.kubectl.say("exec web -- cat /proc/meminfo")?;
     let kib = |name: &str| {
         let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));

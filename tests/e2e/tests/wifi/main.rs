@@ -77,6 +77,7 @@ fn a_board_becomes_ready_over_wifi_alone_by_dhcp_and_behind_a_hidden_name() {
         let (address, boot) = ready(lab, "")?;
         wait::yes(address == "10.0.2.15", || format!("the node's address is {address}"))?;
         lab.memory()?;
+        lab.packed()?;
         lab.machine.power_cut();
         // Its certificate is on the card by now, and the token gone.
         let ip = "10.0.2.77".parse().map_err(|e| format!("{e}"))?;
