@@ -117,13 +117,20 @@ fn target_dir() -> PathBuf {
     sh::root().join("target/arm")
 }
 
-/// Debian's own standard library, and the cross compiler's own C library.
+/// Debian's own standard library, and the cross compiler's own C library. Where a mirror has none of the compiler's version it is
+/// built here, once.
 fn with_glibc(processor: &Processor) -> Result<String, String> {
-    let files = debian::package(&format!("libstd-rust-web-dev={}", debian::version()?), "arm64")?;
-    match files.join("usr/lib/rustlib").join(processor.triple).is_dir() {
-        true => Ok(format!("--sysroot={} -Ctarget-feature=+crt-static", files.join("usr").display())),
-        false => Err(format!("{} has no standard library for {}", files.display(), processor.triple)),
-    }
+    let files = debian::package(&format!("libstd-rust-web-dev={}", debian::version()?), "arm64");
+    let sysroot = match files.map(|files| files.join("usr")) {
+        Ok(files) if files.join("lib/rustlib").join(processor.triple).is_dir() => files,
+        other => {
+            println!("Debian has no standard library for {}: {other:?}", processor.triple);
+            let library = Library::of(&musl::compiler_version()?)?;
+            library.ready(Kind::Quick, processor.triple)?;
+            library.sysroot(Kind::Quick)
+        }
+    };
+    Ok(format!("--sysroot={} -Ctarget-feature=+crt-static", sysroot.display()))
 }
 
 /// A standard library that is built here, once, and Debian's musl for the cross compiler, which has what unwinds.
