@@ -12,6 +12,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::OnceLock,
 };
 
 /// The profile of these programs and unit tests (Cargo.toml).
@@ -84,6 +85,14 @@ impl Processor {
         PROGRAMS.map(take).into_iter().collect()
     }
 
+    /// As `xtask/sizes.txt` calls what was built so.
+    pub fn kind(&self) -> String {
+        match self.triple != self.board && debians_library().is_none() {
+            true => format!("{PROFILE}-own-library"),
+            false => PROFILE.to_string(),
+        }
+    }
+
     /// Unit tests on this processor, emulated.
     pub fn test(&self) -> Result<(), String> {
         let mut command = self.cargo("test", TESTED)?;
@@ -117,14 +126,27 @@ fn target_dir() -> PathBuf {
     sh::root().join("target/arm")
 }
 
-/// Debian's own standard library, and the cross compiler's own C library. Where a mirror has none of the compiler's version it is
-/// built here, once.
+/// Debian's own standard library for 64 bits; looked for once.
+fn debians_library() -> Option<&'static Path> {
+    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let look = || {
+        let files = debian::version().and_then(|version| debian::package(&format!("libstd-rust-web-dev={version}"), "arm64"));
+        match files.map(|files| files.join("usr")) {
+            Ok(usr) if usr.join("lib/rustlib").join(WIDE.triple).is_dir() => Some(usr),
+            other => {
+                println!("Debian has no standard library for {}: {other:?}", WIDE.triple);
+                None
+            }
+        }
+    };
+    FOUND.get_or_init(look).as_deref()
+}
+
+/// With the cross compiler's own C library. Where a mirror has no standard library of the compiler's version it is built, once.
 fn with_glibc(processor: &Processor) -> Result<String, String> {
-    let files = debian::package(&format!("libstd-rust-web-dev={}", debian::version()?), "arm64");
-    let sysroot = match files.map(|files| files.join("usr")) {
-        Ok(files) if files.join("lib/rustlib").join(processor.triple).is_dir() => files,
-        other => {
-            println!("Debian has no standard library for {}: {other:?}", processor.triple);
+    let sysroot = match debians_library() {
+        Some(usr) => usr.to_path_buf(),
+        None => {
             let library = Library::of(&musl::compiler_version()?)?;
             library.ready(Kind::Quick, processor.triple)?;
             library.sysroot(Kind::Quick)

@@ -75,7 +75,7 @@ pub fn emulated_builds(dir: &Path) -> Result<(), String> {
     for (processor, tested) in [(emulated::WIDE, false), (emulated::NARROW, true)] {
         for path in processor.programs(tested, dir)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            measured.push((format!("{} {name} {}", processor.board, emulated::PROFILE), tell(&path)?));
+            measured.push((format!("{} {name} {}", processor.board, processor.kind()), tell(&path)?));
         }
     }
     match std::env::var_os("LIMPET_UPDATE") {

@@ -23,17 +23,10 @@ fn from_an_image_to_a_node_through_power_cuts_and_updates_on_arm64() {
     run(&ARM64, life::all);
 }
 
-/// Asks for everything on this machine's own processor, too: a power cut, and updates that are refused, taken and left.
-const ALL: &str = "LIMPET_OS_ALL";
-
-/// The other image that can be emulated comes up and runs a pod.
+/// The same on this machine's own processor, at each push: a power cut, and updates that are refused, taken and left.
 #[test]
-fn from_an_image_to_a_node_on_x86_64() {
-    if std::env::var_os(ALL).is_some() {
-        return run(&AMD64, life::all);
-    }
-    println!("skipped in part: no system that does not stay up is tried on x86-64; {ALL}=1 does");
-    run(&AMD64, life::first_steps);
+fn from_an_image_to_a_node_through_power_cuts_and_updates_on_x86_64() {
+    run(&AMD64, life::all);
 }
 
 /// What a person has who writes a card today and plugs the hub in tomorrow.
