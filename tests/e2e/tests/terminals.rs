@@ -207,8 +207,11 @@ fn terminals_and_connections() {
             let mut session = Session::start(&world.kubectl, words)?;
             for (rows, columns) in [(31, 71), (40, 120), (2000, 1999)] {
                 until("the size", SOON, || {
-                    session.resize(rows, columns)?;
-                    std::thread::sleep(Duration::from_millis(300));
+                    // Only a change is told, and who came first may not have listened yet.
+                    for columns in [columns + 1, columns] {
+                        session.resize(rows, columns)?;
+                        std::thread::sleep(Duration::from_millis(300));
+                    }
                     let text = session.shown.lock().unwrap().clone();
                     wait::yes(text.contains(&format!("{rows} {columns}")), || text)
                 })?;
