@@ -121,7 +121,7 @@ fn ends_and_beginnings(world: &World, diary: &str) -> Result<()> {
             container("i", "echo i >> /d/order", json!({"volumeMounts": mounts})),
             note("s1", json!({"restartPolicy": "Always"})),
             note("s2", json!({"restartPolicy": "Always",
-                "startupProbe": {"exec": {"command": ["grep", "s2", "/d/order"]}, "periodSeconds": 1}}))],
+                "startupProbe": {"exec": {"command": ["grep", "s2", "/d/order"]}, "periodSeconds": 1, "timeoutSeconds": 20}}))],
         "containers": [
             note("a", json!({"lifecycle": {"postStart": hook("hook"), "preStop": hook("bye"), "stopSignal": "SIGUSR1"}})),
             note("b", json!({}))]});

@@ -129,7 +129,7 @@ fn by_crun(world: &World) -> Result<()> {
     let line = "echo started; id -u; grep -E 'Seccomp:|NoNewPrivs' /proc/self/status; trap 'exit 0' TERM; while true; do sleep 0.1; done";
     let more = json!({"runtimeClassName": "small", "containers": [{"name": "c", "image": "hub.limpet/busybox:1",
         "command": ["sh", "-c", line], "resources": {"limits": {"memory": "32Mi"}},
-        "readinessProbe": {"exec": {"command": ["test", "-d", "/proc/1"]}, "periodSeconds": 1},
+        "readinessProbe": {"exec": {"command": ["test", "-d", "/proc/1"]}, "periodSeconds": 1, "timeoutSeconds": 20},
         "securityContext": {"runAsUser": 1000, "runAsGroup": 1000, "allowPrivilegeEscalation": false}}]});
     run(world, "small", "", more)?;
     let pod = ready(world, "small")?;

@@ -38,7 +38,7 @@ const TOOLS_E2E: &[&str] = &[
     "fsck.fat", "curl", "crun", "openssl", "nft", "mosquitto", "mosquitto_sub", "mosquitto_pub", "mosquitto_passwd",
     "stdbuf", "docker-registry", "etcd", "etcdctl", "swtpm", "tinyproxy", "faketime", "xz", "zstd", "tar", "ssh",
     "ssh-keygen", "gpg", "gpgv", "gpg-agent", "gpgconf", "find", "touch", "sync",
-    "install",
+    "install", "df",
 ];
 /// What those need that no library is; where it is not there, the test that needs it says so.
 const FOLDERS_E2E: &[(&str, &str)] = &[
