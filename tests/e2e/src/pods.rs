@@ -117,3 +117,18 @@ pub fn is(got: &str, want: &str) -> Result<()> {
 pub fn delete(world: &World, names: &[&str]) -> Result<()> {
     world.kubectl.run(&[&["delete", "pod"], names, &["--timeout=60s"]].concat()).map(|_| ())
 }
+
+/// So many pods of the demo's server in a Deployment `pods`, with probes of both kinds every ten seconds, as the promises about
+/// figures have them; waits until all are ready.
+pub fn probed(world: &World, replicas: usize, limit: Duration) -> Result<()> {
+    let probe = json!({"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 10});
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "pods"},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "pods"}}, "template": {
+            "metadata": {"labels": {"app": "pods"}}, "spec": {"terminationGracePeriodSeconds": 0, "containers": [
+                {"name": "web", "image": "hub.limpet/demo-web:1", "readinessProbe": probe, "livenessProbe": probe}]}}}});
+    world.kubectl.apply(&deployment.to_string())?;
+    until(&format!("{replicas} pods"), limit, || {
+        let ready = world.kubectl.say("get deployment pods -o jsonpath={.status.readyReplicas}")?;
+        wait::yes(ready.trim() == replicas.to_string(), || format!("{ready} are ready"))
+    })
+}

@@ -5,9 +5,10 @@
 //! Where the kernel maps more than 64 KiB around each page that is touched, pages of the program that nobody needs count too: the
 //! marks are about kernels with Linux' own setting, as Debian's.
 
+use limpet_e2e::pods::probed;
 use limpet_e2e::wait::until_every;
 use limpet_e2e::world::test;
-use limpet_e2e::{Result, World, until, wait};
+use limpet_e2e::{Result, World, wait};
 use serde_json::json;
 use std::time::Duration;
 
@@ -17,22 +18,10 @@ const MANY: u64 = 30;
 const LOOKS: u64 = 60;
 /// Larger ones are not what devices get.
 const PROGRAM_BYTES_MAX: u64 = 10 << 20;
+const READY: Duration = Duration::from_secs(180);
 const KIB_IDLE_MAX: u64 = 5 << 10;
 const KIB_TEN_MAX: u64 = 6 << 10;
 const KIB_FURTHER_MAX: u64 = 20;
-
-fn scaled(world: &World, replicas: u64) -> Result<()> {
-    let probe = json!({"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 10});
-    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "pods"},
-        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "pods"}}, "template": {
-            "metadata": {"labels": {"app": "pods"}}, "spec": {"terminationGracePeriodSeconds": 0, "containers": [
-                {"name": "web", "image": "hub.limpet/demo-web:1", "readinessProbe": probe, "livenessProbe": probe}]}}}});
-    world.kubectl.apply(&deployment.to_string())?;
-    until(&format!("{replicas} pods"), Duration::from_secs(180), || {
-        let ready = world.kubectl.say("get deployment pods -o jsonpath={.status.readyReplicas}")?;
-        wait::yes(ready.trim() == replicas.to_string(), || format!("{ready} are ready"))
-    })
-}
 
 /// (all of it, what is not pages of files), of agent and keeper together, in KiB.
 fn kib(world: &World) -> Result<(u64, u64)> {
@@ -83,10 +72,10 @@ fn a_board_is_small() {
         let program = &world.binaries.agent;
         let bytes = std::fs::metadata(program).map_err(|e| format!("{}: {e}", program.display()))?.len();
         let (idle, _) = resting(world, "idle", 0)?;
-        scaled(world, 10)?;
+        probed(world, 10, READY)?;
         let (ten, ten_own) = resting(world, "ten pods with probes", 10)?;
         let pods = pods()?;
-        scaled(world, pods)?;
+        probed(world, usize::try_from(pods).map_err(|e| e.to_string())?, READY)?;
         let (many, many_own) = resting(world, &format!("{pods} pods with probes"), pods)?;
         // Pages of the program belong to no pod, and how many of them are there depends on who ran last. Rounded up: what is a
         // little more than the mark is more.

@@ -5,27 +5,14 @@
 //! Everything there seems to have been read two days ago: Linux writes down the next time of access then, the worst hour.
 
 use limpet_e2e::disk::Disk;
+use limpet_e2e::pods::probed;
 use limpet_e2e::process::{Process, sh};
 use limpet_e2e::wait::until_every;
-use limpet_e2e::{Binaries, Result, World, until, wait};
+use limpet_e2e::{Binaries, Result, World, wait};
 use nix::sched::{CloneFlags, unshare};
-use serde_json::json;
 use std::time::{Duration, Instant};
 
 const MINUTE: Duration = Duration::from_secs(60);
-
-fn ten_pods(world: &World) -> Result<()> {
-    let probe = json!({"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 10});
-    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "pods"},
-        "spec": {"replicas": 10, "selector": {"matchLabels": {"app": "pods"}}, "template": {
-            "metadata": {"labels": {"app": "pods"}}, "spec": {"terminationGracePeriodSeconds": 0, "containers": [
-                {"name": "web", "image": "hub.limpet/demo-web:1", "readinessProbe": probe, "livenessProbe": probe}]}}}});
-    world.kubectl.apply(&deployment.to_string())?;
-    until("ten pods", Duration::from_secs(180), || {
-        let ready = world.kubectl.say("get deployment pods -o jsonpath={.status.readyReplicas}")?;
-        wait::yes(ready.trim() == "10", || format!("{ready} are ready"))
-    })
-}
 
 /// What is watched lasts as long as it should, whatever the patience of this machine.
 fn pass(time: Duration) -> Result<()> {
@@ -62,7 +49,7 @@ fn nothing_is_written(minutes: u32) -> Result<()> {
     let disk = Disk::under(&world.agents.first().ok_or("no board")?.data)?;
     world.join()?;
     world.push_demo_image()?;
-    ten_pods(&world).map_err(|why| format!("{why}\n{}", world.logs()))?;
+    probed(&world, 10, 3 * MINUTE).map_err(|why| format!("{why}\n{}", world.logs()))?;
     disk.age()?;
     // Longer than the file system's own commits wait, and longer than the agent waits before it rests.
     pass(2 * MINUTE)?;

@@ -6,30 +6,15 @@
 //! Never: a figure of a board that has not come to rest.
 
 use super::{Figure, mib, proc};
-use limpet_e2e::{Binaries, World, until};
-use serde_json::json;
+use limpet_e2e::{Binaries, World, pods::probed};
 use std::time::Duration;
 
 /// A kubelet takes so many.
 const PODS_MAX: usize = 110;
 const MANY: usize = 50;
 
-/// Ten-second probes of both kinds, as the promise has them.
-fn deployment(replicas: usize) -> String {
-    let probe = json!({"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 10});
-    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "pods"},
-        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "pods"}}, "template": {
-            "metadata": {"labels": {"app": "pods"}}, "spec": {"terminationGracePeriodSeconds": 0, "containers": [
-                {"name": "web", "image": "hub.limpet/demo-web:1", "readinessProbe": probe, "livenessProbe": probe}]}}}})
-    .to_string()
-}
-
 fn scaled(world: &World, replicas: usize) -> Result<(), String> {
-    world.kubectl.apply(&deployment(replicas))?;
-    until(&format!("{replicas} pods"), Duration::from_secs(900), || {
-        let ready = world.kubectl.say("get deployment pods -o jsonpath={.status.readyReplicas}")?;
-        if ready.trim() == replicas.to_string() { Ok(()) } else { Err(format!("{ready} are ready")) }
-    })?;
+    probed(world, replicas, Duration::from_secs(900))?;
     // Statuses on their way, pages of starts that are given back.
     proc::rest(Duration::from_secs(20));
     Ok(())
