@@ -53,6 +53,7 @@ const FOLDERS_E2E: &[(&str, &str)] = &[
 const PROGRAMS_E2E: &[(&str, &str)] = &[("/usr/sbin/sshd", "usr/sbin/sshd"), ("/usr/bin/python3.11", "usr/bin/python3")];
 /// Programs of `tests/e2e` that have no business there, and why.
 const NOT_THERE: &[(&str, &str)] = &[
+    ("debian", "boots a machine with Debian's kernel, which has cgroup v2 alone"),
     ("os", "boots emulated boards, whose kernels have cgroup v2 alone"),
     ("os_boards", "boots emulated boards, whose kernels have cgroup v2 alone"),
     ("wifi", "boots an emulated board, whose kernel has cgroup v2 alone"),
