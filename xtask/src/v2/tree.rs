@@ -69,7 +69,7 @@ impl Tree {
         let _ = fs::remove_dir_all(&tree.dir);
         for dir in [
             "bin", "lib", "lib64", "sbin", "usr/bin", "usr/sbin", "etc", "proc", "sys", "dev", "tmp", "run", "root", "mnt",
-            "boot", "usr/local/bin", "var/tmp", "var/log/programs", "programs",
+            "boot", "usr/local/bin", "etc/systemd/system", "var/tmp", "var/log/programs", "programs",
         ] {
             tree.make(dir)?;
         }
