@@ -40,7 +40,7 @@ pub fn run(args: &Args) -> Result<(), String> {
     for (seed, cuts) in series(args) {
         let begun = Instant::now();
         let mut test = Command::new("cargo");
-        test.args(["test", "--quiet", "-p", "limpet-e2e", "--test", "os", "power_cuts", "--", "--nocapture"]);
+        test.args(["test", "--quiet", "-p", "limpet-e2e", "--test", "os", "power_cuts_at_random", "--", "--nocapture"]);
         test.current_dir(sh::root()).env("LIMPET_POWER_BOARD", &args.board);
         test.env("LIMPET_POWER_SEED", seed.to_string()).env("LIMPET_POWER_CUTS", cuts.to_string());
         let outcome = told(&mut test);
