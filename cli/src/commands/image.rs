@@ -9,7 +9,7 @@ use clap::Subcommand;
 use limpet_device::{
     board::{self, Board, LOADERS_END},
     fetch::{sum_of, sum_of_bytes},
-    os::{self, Inputs, Key, Origin},
+    os::{self, Inputs, Key, MIRROR, Origin},
     signature,
 };
 use std::{
@@ -20,7 +20,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const MIRROR: &str = "http://deb.debian.org/debian";
 const OWN_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Build Limpet OS: a minimal read-only system with two slots, for `limpet flash`.

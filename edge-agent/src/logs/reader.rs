@@ -39,14 +39,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Reader {
-    /// Hears this one until its end. Must run inside the runtime.
-    pub fn add(&self, ear: Ear) -> Result<()> {
-        let mut own = lock(&self.0);
-        let watched = match &*own {
-            Some(watched) => watched.clone(),
-            None => own.insert(Watched::begin()?).clone(),
-        };
+    /// Hears this one until its end; one that cannot be heard ends now. Must run inside the runtime.
+    pub fn add(&self, mut ear: Ear) -> Result<()> {
+        let watched = self.watched().inspect_err(|_| ear.end())?;
         watched.add(ear)
+    }
+
+    fn watched(&self) -> Result<Arc<Watched>> {
+        let mut own = lock(&self.0);
+        match &*own {
+            Some(watched) => Ok(watched.clone()),
+            None => Ok(own.insert(Watched::begin()?).clone()),
+        }
     }
 
     #[cfg(test)]
@@ -65,11 +69,14 @@ impl Watched {
         Ok(watched)
     }
 
-    fn add(&self, ear: Ear) -> Result<()> {
+    fn add(&self, mut ear: Ear) -> Result<()> {
         let mut ears = lock(&self.ears);
         let free = ears.iter().position(Option::is_none);
         let at = free.unwrap_or(ears.len());
-        self.epoll.add(ear.fd(), EpollEvent::new(EpollFlags::EPOLLIN, at as u64))?;
+        if let Err(e) = self.epoll.add(ear.fd(), EpollEvent::new(EpollFlags::EPOLLIN, at as u64)) {
+            ear.end();
+            return Err(e.into());
+        }
         match free {
             Some(at) => ears[at] = Some(ear),
             None => ears.push(Some(ear)),

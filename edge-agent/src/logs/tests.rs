@@ -139,6 +139,20 @@ fn following_sees_all_lines_across_rotations_until_the_end() {
     });
 }
 
+/// What the kernel cannot watch ends at once: nobody waits for its end for ever.
+#[test]
+fn who_cannot_be_heard_has_ended() {
+    let dir = Dir::new("deaf");
+    block(async {
+        let logs = Logs::default();
+        std::fs::write(dir.0.join("plain"), "a file is no pipe").unwrap();
+        let plain = std::fs::File::open(dir.0.join("plain")).unwrap();
+        let sources = Sources { stdout: Some(plain.into()), ..Sources::default() };
+        logs.start("deaf", &dir.0.join("deaf/0.log"), BIG, sources, Begin::Now);
+        assert!(!logs.is_open("deaf") && logs.places() == 0);
+    });
+}
+
 /// All are heard by one task: one that always has more to say keeps nobody from being heard, and places are given again.
 #[test]
 fn many_are_heard_whoever_shouts() {

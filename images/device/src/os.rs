@@ -24,7 +24,7 @@ pub use bundle::{Key, public_key};
 pub use deb::files as package_files;
 #[cfg(test)]
 pub(crate) use gpt::tables as tables_of;
-pub use packages::{Origin, Package, SUITE, debs, described, fetch, fetch_named, fetch_with_libraries};
+pub use packages::{MIRROR, Origin, Package, SUITE, debs, described, fetch, fetch_named, fetch_with_libraries};
 pub use radio::{programs, squash};
 
 /// The builder mends what the sentence names.

@@ -9,6 +9,10 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Without `mwait`, by which Linux would have idle processors wait: of more than one, QEMU lets each spin there. Four levels of
+/// page tables and narrow vectors are quicker to emulate.
+pub const AMD64: &str = "max,monitor=off,la57=off,avx=off,avx2=off";
+
 /// (architecture, program, firmware, everything else)
 const KINDS: [(&str, &str, &str, &[&str]); 2] = [
     (
@@ -17,14 +21,7 @@ const KINDS: [(&str, &str, &str, &[&str]); 2] = [
         "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd",
         &["-machine", "virt", "-cpu", "cortex-a72"],
     ),
-    // Without `mwait`, by which Linux would have idle processors wait: of more than one, QEMU lets each spin there. Four levels
-    // of page tables and narrow vectors are quicker to emulate.
-    (
-        "amd64",
-        "qemu-system-x86_64",
-        "/usr/share/ovmf/OVMF.fd",
-        &["-machine", "q35", "-cpu", "max,monitor=off,la57=off,avx=off,avx2=off"],
-    ),
+    ("amd64", "qemu-system-x86_64", "/usr/share/ovmf/OVMF.fd", &["-machine", "q35", "-cpu", AMD64]),
 ];
 
 pub struct Machine {

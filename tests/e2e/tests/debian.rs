@@ -4,6 +4,7 @@
 //! the system says of itself to a pod that sees its root. Never: a file of ours in the system but those that `limpet flash` puts
 //! there; its boot loader, which is not ours either way: QEMU loads the kernel.
 
+use limpet_device::os::MIRROR;
 use limpet_e2e::process::{run, sh, which};
 use limpet_e2e::world::is_ready;
 use limpet_e2e::{Binaries, Hub, Kubectl, Machine, Result, Slot, binaries, images, machine, net, until, wait};
@@ -18,7 +19,6 @@ const BOARD: &str = "qemu-x86_64";
 const TARGET: &str = "x86_64-unknown-linux-musl";
 const NODE: &str = "shelf";
 const LONG: Duration = Duration::from_secs(600);
-const MIRROR: &str = "http://deb.debian.org/debian";
 /// What Debian's cloud images have that matters here.
 const PACKAGES: &str = "systemd-sysv,systemd-resolved,systemd-timesyncd,udev,dbus,netplan.io,cloud-init,linux-image-cloud-amd64,iproute2,\
                         ca-certificates,openssh-server,e2fsprogs,cloud-guest-utils";

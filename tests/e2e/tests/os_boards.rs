@@ -7,7 +7,7 @@
 
 use limpet_device::board::{self, Board};
 use limpet_device::inject::{self, System};
-use limpet_device::os::{self, Inputs, Key, Origin, Package, SUITE};
+use limpet_device::os::{self, Inputs, Key, MIRROR, Origin, Package, SUITE};
 use limpet_device::provision::{self, Network, Place, Put, Traits, What, Wish};
 use limpet_device::table::{self, Area};
 use limpet_e2e::world::is_ready;
@@ -19,7 +19,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const TARGET: &str = "aarch64-unknown-linux-musl";
-const MIRROR: &str = "http://deb.debian.org/debian";
 /// An emulated board on a busy machine.
 const LONG: Duration = Duration::from_secs(600);
 

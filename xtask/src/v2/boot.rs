@@ -5,6 +5,7 @@
 //! Never: a network, or anything of this machine but these files.
 
 use super::results::{Heard, Results};
+use limpet_e2e::machine::AMD64;
 use std::{
     ffi::OsString,
     io::{BufRead, BufReader, Write},
@@ -19,13 +20,11 @@ pub const MEMORY_MIB: &str = "3072";
 const KERNEL_WORDS: &str = "console=ttyS0 quiet panic=-1 rdinit=/init mitigations=off tsc=reliable no_timer_check";
 /// Where a processor changes its pace: `/proc/cpuinfo` says that of the moment there, not the time-stamp counter's.
 const CHANGES_PACE: &str = "/sys/devices/system/cpu/cpu0/cpufreq";
-/// Four levels of page tables and narrow vectors: what programs do without more of them is quicker here.
-const PROCESSOR: &str = "max,la57=off,avx=off,avx2=off";
 
 /// Debian's kernel in QEMU, with a disk and nothing else.
 pub fn emulated(kernel: &Path, initrd: &Path, disk: &Path) -> Vec<OsString> {
     let words = format!("{KERNEL_WORDS}{}", pace());
-    let mut command: Vec<OsString> = ["qemu-system-x86_64", "-machine", "q35", "-cpu", PROCESSOR, "-accel", "tcg,thread=multi"]
+    let mut command: Vec<OsString> = ["qemu-system-x86_64", "-machine", "q35", "-cpu", AMD64, "-accel", "tcg,thread=multi"]
         .into_iter()
         .chain(["-smp", "2", "-m", MEMORY_MIB, "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
         .map(OsString::from)

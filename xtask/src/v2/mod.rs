@@ -119,10 +119,11 @@ pub fn run(args: &Args) -> Result<(), String> {
     let logs = work.join("logs");
     fs::create_dir_all(&logs).map_err(|e| format!("{}: {e}", logs.display()))?;
     let heard = results::Heard::new(&logs, &file, &format!("{}, {}", of()?, machine.name()));
-    let mut results = boot::boot(&command, heard, Duration::from_secs(minutes * 60))?;
+    let booted = boot::boot(&command, heard, Duration::from_secs(minutes * 60));
     if disk.starts_with(IN_MEMORY) {
         let _ = fs::remove_file(&disk);
     }
+    let mut results = booted?;
     let mut wanted: Vec<String> = alone.into_iter().chain(together).map(|program| program.name).collect();
     if args.left {
         (wanted, results) = (all_programs()?, results::kept(&file));

@@ -63,6 +63,8 @@ fn is_kernel(name: &str, named: &str) -> bool {
 
 /// Debian's release that boards without a suite of their own get.
 pub const SUITE: &str = "bookworm";
+/// Where its packages come from, unless somebody names another.
+pub const MIRROR: &str = "http://deb.debian.org/debian";
 
 /// Where packages from a mirror are kept, below `cache`.
 pub fn debs(cache: &Path, suite: &str, architecture: &str) -> PathBuf {

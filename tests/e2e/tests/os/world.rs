@@ -142,9 +142,8 @@ impl World {
         let architecture = self.kind.architecture;
         let turn = APT.lock().unwrap_or_else(PoisonError::into_inner);
         let cache = binaries::target_dir().join(format!("tools/debian-{architecture}"));
-        let mirror = "http://deb.debian.org/debian";
         if !cache.join("debs").read_dir().is_ok_and(|mut all| all.next().is_some()) {
-            os::fetch_named(mirror, os::SUITE, architecture, &["busybox-static"], &cache).map_err(|e| e.to_string())?;
+            os::fetch_named(os::MIRROR, os::SUITE, architecture, &["busybox-static"], &cache).map_err(|e| e.to_string())?;
         }
         let deb = cache.join("debs").read_dir().map_err(|e| e.to_string())?.flatten().map(|e| e.path()).next();
         let files = os::package_files(&deb.ok_or("no package")?, |p| p.ends_with("bin/busybox"))?;

@@ -5,7 +5,7 @@
 
 use limpet_device::board::{self, Board};
 use limpet_device::inject::{self, System};
-use limpet_device::os::{self, Inputs, Origin, Package, SUITE};
+use limpet_device::os::{self, Inputs, MIRROR, Origin, Package, SUITE};
 use limpet_device::plan;
 use limpet_device::provision::{self, Wish};
 use limpet_device::table;
@@ -20,7 +20,6 @@ use std::sync::Mutex;
 
 pub const NODE: &str = "rock";
 const BOARD: &str = "qemu-x86_64-wifi";
-const MIRROR: &str = "http://deb.debian.org/debian";
 const ARCHITECTURE: &str = "amd64";
 const CARD_BYTES: u64 = 1 << 30;
 /// apt has one state.
