@@ -44,14 +44,33 @@ impl Agent {
         }
     }
 
+    /// Durable when this says so, and with it what waited for an occasion.
     pub(super) fn remember(&mut self, records: &[Record]) -> bool {
+        let owed = self.sync.owed();
+        let paid = owed.is_empty() || self.journal.append_lazily(&owed).is_ok();
         match self.journal.append(records) {
+            Ok(()) if paid => {
+                self.sync.recorded();
+                true
+            }
             Ok(()) => true,
             Err(e) => {
                 log::error!("{e}");
                 self.look_soon();
                 false
             }
+        }
+    }
+
+    /// Before an orderly end: who comes next begins with the tokens that pods have.
+    pub(super) fn pay(&mut self) {
+        let owed = self.sync.owed();
+        if owed.is_empty() {
+            return;
+        }
+        match self.journal.append(&owed) {
+            Ok(()) => self.sync.recorded(),
+            Err(e) => log::error!("{e}"),
         }
     }
 
@@ -209,8 +228,9 @@ impl Agent {
         records.extend(self.pods.snapshot().map(Record::Pod));
         records.extend(self.outbox.snapshot());
         records.extend([Record::TimeFloor(self.floor_ms), self.meters.core.record()]);
-        if let Err(e) = self.journal.compact(&records) {
-            log::error!("{e}");
+        match self.journal.compact(&records) {
+            Ok(()) => self.sync.recorded(),
+            Err(e) => log::error!("{e}"),
         }
     }
 }

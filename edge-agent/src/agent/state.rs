@@ -177,6 +177,7 @@ impl Agent {
         loop {
             self.settle();
             if self.updating.leaves() {
+                self.pay();
                 return Err(Stop::Update);
             }
             self.renew_if_due(&renewed_tell);
@@ -187,6 +188,7 @@ impl Agent {
                 _ = terminate.recv() => {
                     log::info!("stopping; containers carry on");
                     self.write_link_use();
+                    self.pay();
                     return Ok(());
                 }
                 Some(exit) = exited.recv() => self.hands.exited(exit),

@@ -289,10 +289,11 @@ impl Board {
         if !self.journal.is_long() || self.disk_bad || self.mistake == Sabotage::JournalGrows {
             return;
         }
-        let Some(agent) = &self.agent else { return };
+        let Some(agent) = &mut self.agent else { return };
         let mut records: Vec<Record> = agent.sync.snapshot().collect();
         records.extend(agent.pods.snapshot().map(Record::Pod));
         records.extend(agent.outbox.snapshot());
+        agent.sync.recorded();
         self.journal.compact(records);
     }
 
@@ -315,6 +316,15 @@ impl Board {
         self.point()?;
         self.journal.append(record);
         self.point()
+    }
+
+    /// What waited for an occasion is written before what is one.
+    fn pay(&mut self, agent: &mut Agent) -> Result<(), Dead> {
+        if self.mistake != Sabotage::ForgetsTokens {
+            agent.sync.owed().into_iter().try_for_each(|record| self.keep(record))?;
+        }
+        agent.sync.recorded();
+        Ok(())
     }
 
     fn keep(&mut self, record: Record) -> Result<(), Dead> {
@@ -345,7 +355,7 @@ impl Board {
             let ceiling = self.journal.version_ceiling();
             self.breaks(format!("sends version {version}, the journal's ceiling is {ceiling}"));
         }
-        if matches!(message, Up::Ack(_)) && self.journal.digest() != agent.sync.items().digest() {
+        if matches!(message, Up::Ack(_)) && self.journal.digest(&agent.sync.owed()) != agent.sync.items().digest() {
             self.breaks("acknowledges what the journal does not hold".into());
         }
         let session = agent.sync.session();
@@ -365,6 +375,7 @@ impl Board {
                     agent.sync.persisted(true);
                 }
                 SyncOutput::Persist(records) => {
+                    self.pay(agent)?;
                     for record in agent.pods.with_sizes(records) {
                         if self.mistake == Sabotage::SessionsUnwritten && matches!(record, Record::SessionCeiling(_)) {
                             continue;
@@ -390,7 +401,10 @@ impl Board {
                 OutboxOutput::Persist(_) if self.disk_bad => agent.outbox.unpersisted(now),
                 OutboxOutput::Keep(_) if self.disk_bad => {}
                 OutboxOutput::Persist(_) if self.mistake == Sabotage::VersionsUnwritten => {}
-                OutboxOutput::Persist(record) => self.persist(record)?,
+                OutboxOutput::Persist(record) => {
+                    self.pay(agent)?;
+                    self.persist(record)?;
+                }
                 OutboxOutput::Keep(record) => self.keep(record)?,
                 OutboxOutput::Send(_, up) => {
                     if let Up::Event(json) = &up {

@@ -49,7 +49,7 @@ impl Memory {
         }
         let fresh = std::mem::take(&mut board.fresh);
         let Some(agent) = &board.agent else { return Ok(()) };
-        if board.journal.digest() != agent.sync.items().digest() {
+        if board.journal.digest(&agent.sync.owed()) != agent.sync.items().digest() {
             return Err(format!("{}: holds what the journal does not rebuild", board.name));
         }
         if board.journal.len() > JOURNAL_MAX || agent.outbox.events() > EVENTS_MAX {
@@ -61,7 +61,9 @@ impl Memory {
         if self.lives[index] != life {
             self.lives[index] = life;
             let all: Vec<ItemKey> = agent.sync.items().all().map(|(k, _)| k.clone()).collect();
-            self.generations[index].retain(|key, _| agent.sync.items().by_key(key).is_some());
+            // A token may be the one before: its successor had not been written.
+            let stays = |key: &ItemKey| key.kind != ItemKind::Token && agent.sync.items().by_key(key).is_some();
+            self.generations[index].retain(|key, _| stays(key));
             return all.iter().try_for_each(|key| self.item(board, index, key));
         }
         fresh.iter().try_for_each(|key| self.item(board, index, key))

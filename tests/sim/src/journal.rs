@@ -1,12 +1,13 @@
 //! A board's journal: what survives, and what it would rebuild.
 //!
 //! In: records, some synced, some only written. Out: the records after a power cut; the set and the ceilings that they hold,
-//! kept from record to record, so that "acknowledged is durable" is one comparison after every event.
+//! kept from record to record, so that "acknowledged is durable" is one comparison after every event. Tokens in place of others
+//! may wait for the next record.
 //! Never: loses a record that was synced.
 
 use crate::Rng;
 use limpet_agent_core::Record;
-use limpet_protocol::{ItemHash, ItemKey, SetDigest};
+use limpet_protocol::{Item, ItemHash, ItemKey, ItemKind, SetDigest};
 use std::collections::BTreeMap;
 
 const RECORDS_MAX: usize = 400;
@@ -97,9 +98,18 @@ impl Journal {
         self.records.len()
     }
 
-    /// Of the set that the journal alone would rebuild.
-    pub fn digest(&self) -> SetDigest {
-        self.digest
+    /// Of the set that the journal alone would rebuild, with owed tokens in place of those that it has. What it has nothing of
+    /// may not wait, nor anything but a token.
+    pub fn digest(&self, owed: &[Record]) -> SetDigest {
+        let mut digest = self.digest;
+        for record in owed {
+            let Record::Put(Item { key, body, .. }) = record else { continue };
+            if let Some(old) = self.held.get(key).filter(|_| key.kind == ItemKind::Token) {
+                digest.remove(key, *old);
+                digest.add(key, ItemHash::of(body));
+            }
+        }
+        digest
     }
 
     /// No report with a version above this one may be sent.

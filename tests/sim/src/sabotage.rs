@@ -28,6 +28,8 @@ pub enum Sabotage {
     SessionsUnwritten,
     /// A board takes items back from its journal as older than they were.
     GenerationsFall,
+    /// A board takes tokens that wait to be written for written.
+    ForgetsTokens,
     /// A journal is never written anew.
     JournalGrows,
     /// A board remembers more Events than it may.
@@ -91,12 +93,13 @@ pub enum Sabotage {
 }
 
 /// Each mistake, and what the judge says of it.
-pub const MISTAKES: [(Sabotage, &str); 35] = [
+pub const MISTAKES: [(Sabotage, &str); 36] = [
     (Sabotage::AckFirst, "acknowledges what the journal does not hold"),
     (Sabotage::NeverSyncs, "holds what the journal does not rebuild"),
     (Sabotage::VersionsUnwritten, "the journal's ceiling is"),
     (Sabotage::SessionsUnwritten, "is not in the journal"),
     (Sabotage::GenerationsFall, "fell from generation"),
+    (Sabotage::ForgetsTokens, "holds what the journal does not rebuild"),
     (Sabotage::JournalGrows, "over the bound"),
     (Sabotage::SpoolGrows, "over the bound"),
     (Sabotage::ForgetsContainers, "was started while its predecessor ran"),

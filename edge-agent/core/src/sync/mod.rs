@@ -2,9 +2,11 @@
 //!
 //! In: journal records at the start; `Down::Welcome` and `Down::Change` of the current session; the journal's verdict.
 //! Out: records to persist, then acknowledgements to send and keys that changed, in exactly this order.
-//! Never: acknowledges or applies what the journal does not hold; takes a generation older than the held one.
+//! Never: acknowledges or applies what the journal does not hold, but a token in place of another (`owed`); takes a generation
+//! older than the held one.
 
 mod items;
+mod owed;
 
 pub use items::{Held, Items};
 
@@ -13,6 +15,7 @@ use limpet_protocol::{
     Ack, Hello, Inventory, Item, ItemHash, ItemKey, ItemStep, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, SetChange,
     SetDigest, SetStep, Up, Welcome, limits, squeeze,
 };
+use owed::Owed;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
@@ -43,7 +46,7 @@ pub enum SyncOutput {
     /// Make durable, then call `persisted`. Nothing else comes before that.
     Persist(Vec<Record>),
     Send(Up),
-    /// These keys were put or removed, durably.
+    /// These keys were put or removed, durably but for what is `owed`.
     Changed(Vec<ItemKey>),
     /// The hub's clock, to raise the time floor.
     HubTime(u64),
@@ -61,6 +64,7 @@ pub struct Sync {
     session_ceiling: u64,
     link: Link,
     pending: Option<Pending>,
+    owed: Owed,
     out: VecDeque<SyncOutput>,
     /// Oldest and newest protocol version of this agent.
     versions: (u8, u8),
@@ -112,6 +116,7 @@ impl Sync {
             session_ceiling: 0,
             link: Link::Down,
             pending: None,
+            owed: Owed::default(),
             out: VecDeque::new(),
             versions,
             speak: versions.0,
@@ -235,21 +240,33 @@ impl Sync {
             changed.push(item.key.clone());
             puts.push((item, hash));
         }
-        let removed = removals.iter().cloned().map(Record::Remove);
-        let records: Vec<Record> = removed.chain(puts.iter().map(|(item, _)| Record::Put(item.clone()))).collect();
         let pending = Pending { changed, seq: change.seq, removals, puts, digest: change.digest, now };
-        if records.is_empty() {
-            self.settle(pending);
-        } else {
-            self.pending = Some(pending);
-            self.out.push_back(SyncOutput::Persist(records));
+        if pending.changed.is_empty() {
+            return self.settle(pending);
         }
+        if pending.removals.is_empty() && self.owed.take(now, &self.items, &pending.puts) {
+            return self.apply(pending);
+        }
+        let removed = pending.removals.iter().cloned().map(Record::Remove);
+        let records = removed.chain(pending.puts.iter().map(|(item, _)| Record::Put(item.clone()))).collect();
+        self.pending = Some(pending);
+        self.out.push_back(SyncOutput::Persist(records));
+    }
+
+    /// What is held and not in the journal: to be written before the next record that is worth a write, and before an orderly
+    /// end. Call `recorded` when it is written.
+    pub fn owed(&self) -> Vec<Record> {
+        self.owed.records(&self.items)
+    }
+
+    pub fn recorded(&mut self) {
+        self.owed = Owed::default();
     }
 
     /// The journal's verdict on the last `Persist`. On failure nothing is applied or acknowledged, and the whole set
     /// is asked for again later.
     pub fn persisted(&mut self, ok: bool) {
-        let Some(mut pending) = self.pending.take() else { return };
+        let Some(pending) = self.pending.take() else { return };
         if !ok {
             if let Link::Up(talk) = &mut self.link {
                 talk.gap = true;
@@ -257,6 +274,10 @@ impl Sync {
             }
             return;
         }
+        self.apply(pending);
+    }
+
+    fn apply(&mut self, mut pending: Pending) {
         for key in std::mem::take(&mut pending.removals) {
             self.items.remove(&key);
         }

@@ -8,8 +8,10 @@ fn now(ms: u64) -> Now {
     Now { mono_ms: ms, wall_ms: 1_795_431_600_000 + ms }
 }
 
+/// From four on they are tokens.
 fn key(n: u64) -> ItemKey {
-    ItemKey::new(ItemKind::ConfigMap, "default", &format!("c{n}"))
+    let kind = if n < 4 { ItemKind::ConfigMap } else { ItemKind::Token };
+    ItemKey::new(kind, "default", &format!("c{n}"))
 }
 
 fn item(n: u64, generation: u64, body: &str) -> Item {
@@ -205,6 +207,84 @@ fn seeds(usual: u64) -> std::ops::Range<u64> {
     0..std::env::var("SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(usual)
 }
 
+/// The hub's step with the newest token of each pod, and what comes of it.
+fn renewed(sync: &mut Sync, ms: u64, seq: u64, tokens: &[Item]) -> Vec<SyncOutput> {
+    let digest = digest_of(tokens);
+    sync.change(now(ms), SetChange { seq, puts: tokens.to_vec(), removals: vec![], digest });
+    drain(sync, true)
+}
+
+#[test]
+fn a_renewed_token_waits_for_an_occasion_to_be_written() {
+    let mut sync = Sync::new();
+    up(&mut sync, SetDigest::default());
+    let (first, second) = (item(4, 1, "first"), item(4, 2, "second"));
+    // A pod's first token is written before it is acknowledged.
+    let all = renewed(&mut sync, 1, 1, std::slice::from_ref(&first));
+    assert_eq!(all[0], SyncOutput::Persist(vec![Record::Put(first.clone())]));
+    assert_eq!(sync.owed(), []);
+    // Its successor is there, told and acknowledged without.
+    let all = renewed(&mut sync, 2, 2, std::slice::from_ref(&second));
+    assert_eq!(all, [SyncOutput::Changed(vec![second.key.clone()]), SyncOutput::Send(Up::Ack(Ack { seq: 2 }))]);
+    assert_eq!(sync.owed(), [Record::Put(second.clone())]);
+    // With anything else in the same step it is written as before.
+    let (third, other) = (item(4, 3, "third"), item(1, 1, "other"));
+    let all = renewed(&mut sync, 3, 3, &[third.clone(), other.clone()]);
+    assert_eq!(all[0], SyncOutput::Persist(vec![Record::Put(third.clone()), Record::Put(other)]));
+    // What was owed before is what is held now, and whoever has written it says so.
+    assert_eq!(sync.owed(), [Record::Put(third)]);
+    sync.recorded();
+    assert_eq!(sync.owed(), []);
+}
+
+#[test]
+fn a_renewed_token_waits_for_a_day_at_most() {
+    let mut sync = Sync::new();
+    up(&mut sync, SetDigest::default());
+    renewed(&mut sync, 0, 1, &[item(4, 1, "0")]);
+    let hours = |h: u64| h * 3_600_000;
+    for hour in 1..=24 {
+        let all = renewed(&mut sync, hours(hour), hour + 1, &[item(4, hour + 1, &hour.to_string())]);
+        assert!(!matches!(all[0], SyncOutput::Persist(_)), "{hour}: {all:?}");
+    }
+    let last = item(4, 99, "last");
+    let all = renewed(&mut sync, hours(25), 26, std::slice::from_ref(&last));
+    assert_eq!(all[0], SyncOutput::Persist(vec![Record::Put(last)]));
+}
+
+#[test]
+fn a_token_lost_with_the_power_is_asked_for_again() {
+    let mut sync = Sync::new();
+    up(&mut sync, SetDigest::default());
+    let (first, second) = (item(4, 1, "first"), item(4, 2, "second"));
+    let mut reborn = Sync::new();
+    for out in renewed(&mut sync, 1, 1, std::slice::from_ref(&first)) {
+        if let SyncOutput::Persist(records) = out {
+            records.into_iter().for_each(|r| reborn.replay(r));
+        }
+    }
+    renewed(&mut sync, 2, 2, std::slice::from_ref(&second));
+    assert_eq!(reborn.items().by_key(&first.key).map(|held| held.generation), Some(1));
+    let all = up(&mut reborn, digest_of(std::slice::from_ref(&second)));
+    assert!(sends(&all).iter().any(|up| matches!(up, Up::Inventory(_))), "{all:?}");
+}
+
+#[test]
+fn what_waits_is_bounded() {
+    let mut sync = Sync::new();
+    up(&mut sync, SetDigest::default());
+    let large = "t".repeat(9 << 10);
+    renewed(&mut sync, 1, 1, &[item(4, 1, "first")]);
+    let all = renewed(&mut sync, 2, 2, &[item(4, 2, &large)]);
+    assert!(matches!(all[0], SyncOutput::Persist(_)), "{all:?}");
+    let tokens = |generation| (4..604).map(|n| item(n, generation, &generation.to_string())).collect::<Vec<_>>();
+    let digest = digest_of(&tokens(3));
+    sync.change(now(3), SetChange { seq: 3, puts: tokens(3), removals: vec![], digest });
+    drain(&mut sync, true);
+    let all = renewed(&mut sync, 4, 4, &tokens(4));
+    assert!(matches!(all[0], SyncOutput::Persist(_)), "more than are kept in mind");
+}
+
 #[test]
 fn converges_under_loss_repetition_reordering_and_crashes() {
     for seed in seeds(300) {
@@ -250,7 +330,7 @@ fn run_world(seed: u64) {
     }
     assert_eq!(sync.items().digest(), hub.digest(), "seed {seed}");
     let mut reborn = Sync::new();
-    journal.into_iter().for_each(|r| reborn.replay(r));
+    journal.into_iter().chain(sync.owed()).for_each(|r| reborn.replay(r));
     assert_eq!(reborn.items().digest(), hub.digest(), "seed {seed}: journal");
 }
 
@@ -270,6 +350,8 @@ fn pump(
                 SyncOutput::Persist(records) => {
                     let ok = calm || dice.roll(10) != 0;
                     if ok {
+                        journal.extend(sync.owed());
+                        sync.recorded();
                         journal.extend(records);
                     }
                     sync.persisted(ok);
