@@ -5,6 +5,7 @@
 //! Never: a password in an argument, in a file that others may read or in a sentence; a radio that sends without a country.
 
 mod control;
+mod kept;
 mod settings;
 mod sight;
 
@@ -21,8 +22,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What the builder made; in memory.
+/// What the builder made; in memory until it is on the card.
 const FILE: &str = "/radio.squashfs";
+const CARD_FILE: &str = "/data/os/radio.squashfs";
 const AT: &str = "/radio";
 const RUN: &str = "/run/limpet-radio";
 /// Read by the agent: who can end the wait, and the sentence.
@@ -35,10 +37,11 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// How long a network may take to give an address before that is said.
 const ADDRESS: Duration = Duration::from_secs(12);
 
-/// Without a network in the node's file the radio stays silent, and its part of the system gives its memory back.
+/// Without a network in the node's file the radio stays silent, and its part of the system gives back memory and room.
 pub fn start(wifi: Option<&Wifi>) {
     let Some(wifi) = wifi.cloned() else {
         let _ = fs::remove_file(FILE);
+        let _ = fs::remove_file(CARD_FILE);
         return;
     };
     // The drivers' own work goes on beside everything else.
@@ -120,11 +123,20 @@ fn mounted() -> Result<(), String> {
         return Ok(());
     }
     let none = || "this image has no drivers for a radio: use a cable, or an image for a board with Wi-Fi".to_string();
-    let image = File::open(FILE).map_err(|_| none())?;
+    let image = match kept::on_card(Path::new(FILE), Path::new(CARD_FILE)) {
+        Ok(image) => image,
+        Err(why) => {
+            let image = File::open(FILE).map_err(|_| none())?;
+            say!("the radio's files stay in memory: {CARD_FILE}: {why}");
+            image
+        }
+    };
     fs::create_dir_all(AT).map_err(|e| format!("{AT}: {e}"))?;
     let device = sys::loop_device(&image).map_err(|e| format!("the radio's files: {e}"))?;
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
     mount(Some(device.as_str()), AT, Some("squashfs"), flags, None::<&str>).map_err(|e| format!("the radio's files: {e}"))?;
+    // Its memory is free again once nobody has it open, which is at once where the card has it.
+    let _ = fs::remove_file(FILE);
     fs::write(FIRMWARE_PATH, format!("{AT}/firmware")).map_err(|e| format!("{FIRMWARE_PATH}: {e}"))?;
     modules::load(&Path::new(AT).join("modules"));
     Ok(())

@@ -19,14 +19,20 @@ use std::process::Command;
 use std::sync::Mutex;
 
 pub const NODE: &str = "rock";
-const BOARD: &str = "qemu-x86_64-wifi";
-const ARCHITECTURE: &str = "amd64";
+/// Another board than this machine's own, where its binaries are built.
+const OTHER_BOARD: &str = "LIMPET_WIFI_BOARD";
+const OWN_BOARD: &str = "qemu-x86_64-wifi";
 const CARD_BYTES: u64 = 1 << 30;
 /// apt has one state.
 static APT: Mutex<()> = Mutex::new(());
 
+fn board() -> Result<Board> {
+    board::find(std::env::var(OTHER_BOARD).as_deref().unwrap_or(OWN_BOARD)).map_err(text)
+}
+
 pub struct Lab {
     pub machine: Machine,
+    board: Board,
     pub kubectl: Kubectl,
     hub: Hub,
     limpet: PathBuf,
@@ -40,7 +46,7 @@ pub struct Lab {
 }
 
 pub fn missing() -> Option<String> {
-    limpet_e2e::missing().or_else(|| machine::missing(ARCHITECTURE))
+    limpet_e2e::missing().or_else(|| board().map_or_else(Some, |board| machine::missing(&board.architecture)))
 }
 
 fn text(e: impl std::fmt::Display) -> String {
@@ -53,8 +59,10 @@ fn packages(board: &Board) -> Result<(Vec<Package>, Vec<Package>)> {
     let cache = binaries::target_dir().join("tools");
     let origin = Origin::Mirror { url: MIRROR.into(), suite: SUITE.into() };
     let own = os::fetch(&origin, board, &cache.join("debian-boards")).map_err(text)?;
+    let architecture = &board.architecture;
+    let lab = if board.name == OWN_BOARD { "debian-radio-lab".into() } else { format!("debian-radio-lab-{architecture}") };
     let wanted = ["hostapd", "iw", "iproute2", "busybox-static"];
-    let folder = os::fetch_with_libraries(MIRROR, SUITE, ARCHITECTURE, &wanted, &cache.join("debian-radio-lab")).map_err(text)?;
+    let folder = os::fetch_with_libraries(MIRROR, SUITE, architecture, &wanted, &cache.join(lab)).map_err(text)?;
     Ok((own, os::described(&folder).map_err(text)?))
 }
 
@@ -75,7 +83,7 @@ fn access_points(networks: &[(&str, &str)], password: &str) -> String {
 impl Lab {
     /// `None` where the board's binaries cannot be had.
     pub fn new(networks: &[(&str, &str)], password: &str) -> Result<Option<Lab>> {
-        let board = board::find(BOARD).map_err(text)?;
+        let board = board()?;
         let Some(programs) = binaries::for_board(&board.target)? else { return Ok(None) };
         let limpet = Binaries::build("dev")?.hub;
         let slot = Slot::take()?;
@@ -124,10 +132,10 @@ impl Lab {
         let kernel = ["-kernel".as_ref(), linux.as_os_str(), "-initrd".as_ref(), initrd.as_os_str()];
         let words = [&kernel[..], &["-append".as_ref(), line.as_ref()]].concat();
         let card = slot.dir().join("card");
-        let machine = Machine::with_loaded(&slot, ARCHITECTURE, &words, &card, board.memory_mib)?;
+        let machine = Machine::with_loaded(&slot, &board.architecture, &words, &card, board.memory_mib)?;
         fs::copy(&image, &card).map_err(text)?;
         grow(&card)?;
-        Ok(Some(Lab { machine, kubectl, hub, limpet, programs, own_bytes, heavier_bytes, packed_bytes, slot }))
+        Ok(Some(Lab { machine, board, kubectl, hub, limpet, programs, own_bytes, heavier_bytes, packed_bytes, slot }))
     }
 
     pub fn file(&self, name: &str, content: &str) -> Result<String> {
@@ -142,7 +150,8 @@ impl Lab {
         let (image, card, dir) = (at("image"), at("card"), self.hub.dir.display().to_string());
         fs::remove_file(&card).map_err(text)?;
         let mut command = Command::new(&self.limpet);
-        command.args(["flash", BOARD, "--image", &image, "--out", &card, "--name", NODE, "--data-dir", &dir]).args(more);
+        command.args(["flash", &self.board.name, "--image", &image, "--out", &card, "--name", NODE]);
+        command.args(["--data-dir", &dir]).args(more);
         command.env("LIMPET_AGENT_DIR", &self.programs).env_remove("LIMPET_WIFI_PASSWORD");
         run_command(&mut command)?.ok("limpet flash")?;
         grow(Path::new(&card))
@@ -158,17 +167,19 @@ impl Lab {
     pub fn packed(&self) -> Result<()> {
         const MIB_MAX: u64 = 64;
         let mib = self.packed_bytes >> 20;
-        println!("figure: {BOARD}, kernel and system, packed, with what the test adds: {mib} MiB");
+        println!("figure: {}, kernel and system, packed, with what the test adds: {mib} MiB", self.board.name);
         wait::yes(mib <= MIB_MAX, || format!("they have {mib} MiB, more than {MIB_MAX}"))
     }
 
     /// What everything outside pods holds with the radio on, by what the kernel says through the hub's connection. The other side
     /// of the air is in the same machine: its files, and what its processes hold.
     pub fn memory(&self) -> Result<()> {
-        /// More than the 48 of boards without a radio, and what holds: docs/PROMISES.md says what it is made of.
-        const MIB_MAX: u64 = 64;
-        /// hostapd and three shells: what they have that is not pages of files, 1.5 MiB by /proc.
-        const OTHER_SIDE_BYTES: u64 = 2 << 20;
+        // The promise, on the processor of the boards that have radios. No PC's radio is driven: there the mark is what holds,
+        // and would not if the radio's file stayed in memory (docs/PROMISES.md).
+        let mib_max = if self.board.architecture == "amd64" { 56 } else { 48 };
+        /// hostapd, three shells, the access point's cards and stations in the kernel: with them a board holds so much more
+        /// (3,436 KiB, x86-64).
+        const OTHER_SIDE_BYTES: u64 = 3 << 20;
         let text = self.kubectl.say(&format!("get --raw /api/v1/nodes/{NODE}/proxy/stats/summary"))?;
         let summary: serde_json::Value = serde_json::from_str(&text).map_err(|e| format!("{e}: {text}"))?;
         let available = summary["node"]["memory"]["availableBytes"].as_u64().ok_or_else(|| format!("none in {summary}"))?;
@@ -178,12 +189,13 @@ impl Lab {
         let held = total.saturating_sub(available) >> 20;
         let others = (self.heavier_bytes + self.own_bytes + OTHER_SIDE_BYTES) >> 20;
         println!(
-            "figure: {BOARD}, memory held with Wi-Fi: {held} MiB of the {} that the kernel has to give; {others} MiB of them are \
+            "figure: {}, memory held with Wi-Fi: {held} MiB of the {} that the kernel has to give; {others} MiB of them are \
              for the other side of the air ({} of files) and for programs built for tests",
+            self.board.name,
             total >> 20,
             self.own_bytes >> 20
         );
-        wait::yes(held <= MIB_MAX + others, || format!("{held} MiB are held, more than {MIB_MAX} and {others}"))
+        wait::yes(held <= mib_max + others, || format!("{held} MiB are held, more than {mib_max} and {others}"))
     }
 }
 

@@ -91,7 +91,10 @@ fn a_board_becomes_ready_over_wifi_alone_by_dhcp_and_behind_a_hidden_name() {
             let node = lab.kubectl.json(&format!("get node {NODE}"))?;
             let address = &node["status"]["addresses"][0]["address"];
             wait::yes(address == "10.0.2.77", || format!("the node's address is {address}"))
-        })
+        })?;
+        // From the card at both starts; the second one found it there.
+        let kept = lab.machine.said("the radio's files stay in memory");
+        wait::yes(kept == 0, || "the radio's files were not used from the card".into())
     });
 }
 

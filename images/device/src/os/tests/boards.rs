@@ -122,7 +122,7 @@ fn unsquashed(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
 #[test]
 fn a_radio_gets_what_it_needs_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
-    for name in ["raspberry-pi-4", "raspberry-pi-cm4", "raspberry-pi-zero-w", "qemu-x86_64-wifi"] {
+    for name in ["raspberry-pi-4", "raspberry-pi-cm4", "raspberry-pi-zero-w", "qemu-x86_64-wifi", "qemu-arm64-wifi"] {
         let board = board::find(name).unwrap();
         let packages = packages(dir.path(), &board);
         let wanted = board.limpet_os.radio.as_ref().unwrap();
