@@ -1,6 +1,7 @@
 //! The radio's file on the card instead of in memory: it is more than the agent, and what is read of it the kernel can give back.
 //!
-//! In: the file that came with the initial file system, a place on the data partition. Out: that place, open, with the same bytes.
+//! In: the file that came with the initial file system, a place on the data partition. Out: that place, open, with the
+//! same bytes.
 //! Never: a byte from the card that was not compared with what came at this start; a write where they are the same.
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
@@ -95,6 +96,10 @@ mod tests {
         assert!(on_card(&memory, &dir.path().join("os.squashfs")).is_err());
         fs::write(&memory, "x")?;
         assert!(on_card(&memory, &card).is_err());
+        // What cannot be copied to its end gives its room back: a folder opens, and cannot be read.
+        let half = dir.path().join("half");
+        assert!(on_card(dir.path(), &half).is_err());
+        assert!(!half.exists());
         // Something that cannot be replaced.
         let folder = dir.path().join("folder");
         fs::create_dir_all(folder.join("x"))?;
