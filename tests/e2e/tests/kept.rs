@@ -78,6 +78,13 @@ fn the_last_lines_of_a_board_that_is_away_and_all_of_them_when_it_is_back() {
         net::cable(&world.slot, 1, true)?;
         delivered(world, "kept", "line 400$")?;
         delivered(world, "small", "line 400$")?;
+        // What is `--previous` is so once a second attempt is known: a slow board delivers the first one's log before.
+        for name in ["kept", "small"] {
+            until("the second attempt", SOON, || {
+                let pod = world.kubectl.json(&format!("get pod {name}"))?;
+                wait::yes(pod["status"]["containerStatuses"][0]["restartCount"] == 1, || pod["status"].to_string())
+            })?;
+        }
 
         net::cable(&world.slot, 1, false)?;
         until("the board away", SOON, || {

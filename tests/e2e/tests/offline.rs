@@ -55,13 +55,15 @@ fn crashed_containers_restart_and_probes_keep_acting() {
     test(1, &json!({}), |world| {
         world.kubectl.apply(&pod("crashing", "exec tail -f /dev/null", &json!({}), &json!({})))?;
         let probe = json!({"livenessProbe": {"exec": {"command": ["test", "-e", "/tmp/alive"]},
-            "periodSeconds": 1, "failureThreshold": 1, "initialDelaySeconds": 1}});
+            "periodSeconds": 1, "timeoutSeconds": 20, "failureThreshold": 1, "initialDelaySeconds": 1}});
         let script = "touch /tmp/alive; exec sleep 100000";
         world.kubectl.apply(&pod("probed", script, &probe, &json!({})))?;
         ready(world, "crashing")?;
         ready(world, "probed")?;
         world.hub.kill();
-        let (tail, sleep) = (process(world, "tail")?, process(world, "sleep")?);
+        // Between a shell's start and its `exec` there is no process of that name.
+        let both = || Ok((process(world, "tail")?, process(world, "sleep")?));
+        let (tail, sleep) = until("both processes", SOON, both)?;
         kill(Pid::from_raw(tail.pid), Signal::SIGKILL).map_err(|e| e.to_string())?;
         // The file is what the probe looks for; taken away from outside, the container is restarted.
         let file = format!("/proc/{}/root/tmp/alive", sleep.pid);

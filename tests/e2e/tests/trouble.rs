@@ -157,7 +157,12 @@ fn a_full_disk_on_a_board() {
         world.join()?;
         world.kubectl.apply(&pod("before", "hub.limpet/busybox:1"))?;
         runs(world, "before")?;
-        let before = world.agents[0].named("sleep");
+        // It runs from its shell's start on; the shell becomes what is looked for.
+        let before = until("the container's process", SOON, || {
+            let found = world.agents[0].named("sleep");
+            wait::yes(found.len() == 1, || format!("{found:?}"))?;
+            Ok(found)
+        })?;
 
         // An image that does not fit.
         let large = made(Layer::new().file("large", 0o644, &noise(64 << 20)))?;
