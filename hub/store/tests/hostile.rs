@@ -55,6 +55,7 @@ fn check(what: &str, bytes: &[u8], records: &[Record]) -> bool {
 
 #[tokio::test]
 async fn every_part_of_the_file_may_be_flipped() {
+    support::the_engine_panics_silently();
     let (file, records) = good().await;
     // Every byte of the engine's own header, and places all over the rest.
     let places = (0..320).chain((320..file.len()).step_by(file.len() / 300));
@@ -70,6 +71,7 @@ async fn every_part_of_the_file_may_be_flipped() {
 
 #[tokio::test]
 async fn a_file_that_was_cut_or_overwritten_is_refused() {
+    support::the_engine_panics_silently();
     let (file, records) = good().await;
     for at in [0, 1, 63, 64, 319, 320, 4095, 4096, 8192].into_iter().chain((16_384..file.len()).step_by(file.len() / 60)) {
         let what = format!("cut at {at}");
