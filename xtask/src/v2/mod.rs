@@ -21,7 +21,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -34,7 +34,7 @@ const PACKAGES: &[setup::Package] = &[
 ];
 /// What the machine itself and programs of `tests/e2e` start.
 const TOOLS_E2E: &[&str] = &[
-    "flock", "ip", "setpriv", "nsenter", "unshare", "mount", "umount", "losetup", "mke2fs", "e2fsck", "debugfs", "sfdisk",
+    "flock", "ip", "ss", "setpriv", "nsenter", "unshare", "mount", "umount", "losetup", "mke2fs", "e2fsck", "debugfs", "sfdisk",
     "fsck.fat", "curl", "crun", "openssl", "nft", "mosquitto", "mosquitto_sub", "mosquitto_pub", "mosquitto_passwd",
     "stdbuf", "docker-registry", "etcd", "etcdctl", "swtpm", "tinyproxy", "faketime", "xz", "zstd", "tar", "ssh",
     "ssh-keygen", "gpg", "gpgv", "gpg-agent", "gpgconf", "find", "touch", "sync",
@@ -174,7 +174,7 @@ impl Machine {
     fn place(&self, disk: PathBuf) -> Result<PathBuf, String> {
         let (Machine::UserMode { .. }, Ok(room)) = (self, statvfs(IN_MEMORY)) else { return Ok(disk) };
         let bytes = fs::metadata(&disk).map_err(|e| format!("{}: {e}", disk.display()))?.len();
-        let place = Path::new(IN_MEMORY).join("limpet-v2-disk");
+        let place = Path::new(IN_MEMORY).join(in_memory(&disk));
         let _ = fs::remove_file(&place);
         if room.blocks_available() * room.fragment_size() < 2 * bytes {
             return Ok(disk);
@@ -198,6 +198,14 @@ impl Machine {
             Machine::UserMode { kernel } => Ok(user_mode::command(kernel, work, disk)),
         }
     }
+}
+
+/// Every tree of sources has its own: two of them may have a machine each at one time. The next run replaces what a cut left.
+fn in_memory(disk: &Path) -> String {
+    disk.components().fold("limpet-v2".into(), |name, part| match part {
+        Component::Normal(part) => format!("{name}-{}", part.to_string_lossy()),
+        _ => name,
+    })
 }
 
 /// Whose programs run, and the day.
@@ -328,4 +336,15 @@ fn test_programs(package: &str, targets: &[&str]) -> Result<BTreeMap<String, Pat
         Some((name, path))
     };
     Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(made).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_trees_have_two_disks() {
+        assert_eq!(in_memory(Path::new("/a/b/target/v2/disk")), "limpet-v2-a-b-target-v2-disk");
+        assert_ne!(in_memory(Path::new("/a/c/target/v2/disk")), in_memory(Path::new("/a/b/target/v2/disk")));
+    }
 }
