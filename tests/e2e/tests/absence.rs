@@ -59,8 +59,11 @@ fn original_stays(world: &mut World, reconcile: &str) -> Result<bool> {
         wait::yes(lost && other, || world.kubectl.say("get pods,nodes -o wide").unwrap_or_default())
     })?;
     let running = |world: &World, at: usize| world.agents[at].named("sleep").len();
-    let both = running(world, there) == 1 && running(world, elsewhere) == 1;
-    wait::yes(both, || "the board that is away carries on, the other one has started".to_string())?;
+    // A pod is ready from its shell's start on; the shell becomes what is looked for.
+    until("the board that is away to carry on, the other one to have started", LONG, || {
+        let (away, other) = (running(world, there), running(world, elsewhere));
+        wait::yes(away == 1 && other == 1, || format!("{away} and {other} processes"))
+    })?;
 
     net::cable(&world.slot, number, true)?;
     until("one of the two", LONG, || {
@@ -119,7 +122,8 @@ fn a_board_that_flaps_is_no_storm_of_writes() {
             let opened = sessions(world);
             // Its exit code tells of sockets that are no TCP; what counts is that the session is a new one.
             let tear = ["netns", "exec", &world.agents[0].namespace, "ss", "-K", "dst", &world.hub.address];
-            process::run(std::process::Command::new("ip").args(tear))?;
+            let torn = process::run(std::process::Command::new("ip").args(tear))?;
+            wait::yes(!torn.stderr.contains("exec of"), || format!("nothing to tear with: {}", torn.stderr))?;
             until("another session", LONG, || wait::yes(sessions(world) > opened, || format!("{opened} sessions")))?;
         }
         let after = revision(world)?;

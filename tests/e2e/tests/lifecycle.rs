@@ -492,11 +492,15 @@ fn of_the_board(world: &World, dir: &std::path::Path) -> Result<()> {
     wait::yes(
         meta["annotations"]["kubernetes.io/config.source"] == "file"
             && meta["ownerReferences"][0]["kind"] == "Node"
-            && seen["spec"]["nodeName"] == "board-1"
-            && kubectl.say("logs own-board-1")? == "first\n",
+            && seen["spec"]["nodeName"] == "board-1",
         || seen.to_string(),
     )?;
-    let before = world.named("sleep");
+    // It is ready from its shell's start on; what the shell says and starts comes later.
+    let before = until("the first words", SOON, || {
+        let (said, sleeps) = (kubectl.say("logs own-board-1")?, world.named("sleep"));
+        wait::yes(said == "first\n" && !sleeps.is_empty(), || format!("{said:?} {sleeps:?}"))?;
+        Ok(sleeps)
+    })?;
     kubectl.say("delete pod own-board-1 --wait=false")?;
     until("the mirror's return", SOON, || {
         let now = pod(world, "own-board-1")?;

@@ -65,13 +65,20 @@ fn own_users(world: &World) -> Result<()> {
     let pod = ready(world, "users")?;
     let user = &pod["status"]["containerStatuses"][0]["user"]["linux"];
     wait::yes(*user == json!({"uid": 0, "gid": 0, "supplementalGroups": [0]}), || pod["status"].to_string())?;
-    let text = world.kubectl.say("logs users")?;
+    // A container is ready from its shell's start on; what the shell says comes later.
+    let text = until("the pod's words", SOON, || {
+        let text = world.kubectl.say("logs users")?;
+        wait::yes(text.lines().count() == 2, || text.clone())?;
+        Ok(text)
+    })?;
     wait::yes(text.starts_with("bd0 0 0 0 0 0 0\n"), || text.clone())?;
     let map: Vec<u32> = text.lines().last().unwrap_or_default().split_whitespace().filter_map(|n| n.parse().ok()).collect();
     wait::yes(map.len() == 3 && map[1] >= 65_536 && map[1] % 65_536 == 0 && map[2] == 65_536, || text)?;
-    let outside = world.named("sleep").into_iter().map(|p| std::fs::read_to_string(format!("/proc/{}/status", p.pid)));
-    let outside: Vec<String> = outside.map(|text| text.unwrap_or_default()).collect();
-    wait::yes(outside.iter().any(|s| s.contains(&format!("Uid:\t{}\t", map[1]))), || format!("{outside:?}"))?;
+    until("a process of that user", SOON, || {
+        let outside = world.named("sleep").into_iter().map(|p| std::fs::read_to_string(format!("/proc/{}/status", p.pid)));
+        let outside: Vec<String> = outside.map(|text| text.unwrap_or_default()).collect();
+        wait::yes(outside.iter().any(|s| s.contains(&format!("Uid:\t{}\t", map[1]))), || format!("{outside:?}"))
+    })?;
     let made = std::fs::metadata(data.join("made")).map_err(|e| e.to_string())?;
     wait::yes(std::os::unix::fs::MetadataExt::uid(&made) == 0, || format!("{made:?}"))?;
     says(world, &["exec", "users", "--", "sh", "-c", "id -u; cat /proc/self/uid_map"], &map[1].to_string())?;
@@ -137,7 +144,7 @@ fn by_crun(world: &World) -> Result<()> {
     wait::yes(pod["spec"]["nodeSelector"]["kubernetes.io/os"] == "linux", || pod["spec"].to_string())?;
     let user = &pod["status"]["containerStatuses"][0]["user"]["linux"];
     wait::yes(user["uid"] == 1000, || pod["status"].to_string())?;
-    says(world, &["logs", "small"], "started\n1000\nNoNewPrivs:\t1\nSeccomp:\t2\n")?;
+    until("the pod's words", SOON, || says(world, &["logs", "small"], "started\n1000\nNoNewPrivs:\t1\nSeccomp:\t2\n"))?;
     says(world, &["exec", "small", "--", "sh", "-c", "hostname; cat /etc/hosts"], "small")?;
     let state = world.agents[0].run.join("oci");
     let known = std::fs::read_dir(&state).map_err(|e| format!("{}: {e}", state.display()))?.count();
