@@ -66,9 +66,7 @@ fn crashed_containers_restart_and_probes_keep_acting() {
         ready(world, "crashing")?;
         ready(world, "probed")?;
         world.hub.kill();
-        // Between a shell's start and its `exec` there is no process of that name.
-        let both = || Ok((process(world, "tail")?, process(world, "sleep")?));
-        let (tail, sleep) = until("both processes", SOON, both)?;
+        let (tail, sleep) = (process(world, "tail")?, process(world, "sleep")?);
         kill(Pid::from_raw(tail.pid), Signal::SIGKILL).map_err(|e| e.to_string())?;
         // The file is what the probe looks for; taken away from outside, the container is restarted.
         let file = format!("/proc/{}/root/tmp/alive", sleep.pid);
