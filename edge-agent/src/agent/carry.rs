@@ -1,7 +1,7 @@
 //! What the cores decided, carried out one by one: records, actions, what follows from a change of the set.
 //!
 //! In: outputs of `Sync` and `PodManager`. Out: the journal, the hands, the outbox, names and rules of Services.
-//! Never: sends what is not on record.
+//! Never: sends what is not on record, but a renewed token's acknowledgement.
 
 use super::{
     act::{Extras, container_id},

@@ -1,7 +1,7 @@
 //! The desired set in memory: every item that the hub wants here, by key.
 //!
 //! In: steps that are durable. Out: bodies by key, the digest of all, an inventory.
-//! Never: changes before the journal has them; iterates in an order that is not the keys'.
+//! Never: changes before the journal has them, but for tokens that wait (`owed`); iterates in an order that is not the keys'.
 
 use crate::api;
 use limpet_protocol::{InventoryEntry, ItemHash, ItemKey, ItemKind, SetDigest, dictionary, squeeze};
