@@ -171,7 +171,7 @@ fn restarts(world: &World) -> Result<()> {
     })?;
     has_event(world, "rules", "BackOff", "Back-off restarting failed container rule in pod rules_default(")?;
     let live = json!({"livenessProbe": {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1,
-        "terminationGracePeriodSeconds": 1}});
+        "timeoutSeconds": 20, "terminationGracePeriodSeconds": 1}});
     let spec = json!({"terminationGracePeriodSeconds": 3600, "containers": [
         container("c", "trap '' TERM; while true; do sleep 0.1; done", live)]});
     apply(world, "live", spec)?;

@@ -33,7 +33,8 @@ fn who_runs_a_pod_and_as_whom() {
         let named = |name: &str| handlers.iter().find(|h| h["name"] == name).cloned().unwrap_or_default();
         wait::yes(named("")["features"]["recursiveReadOnlyMounts"] == true, || format!("{handlers:?}"))?;
         wait::yes(node["status"]["features"]["supplementalGroupsPolicy"] == true, || node["status"].to_string())?;
-        if named("")["features"]["userNamespaces"] == true {
+        let users = named("")["features"]["userNamespaces"] == true;
+        if users {
             own_users(world)?;
         } else {
             run(world, "users", "sleep 1000000", json!({"hostUsers": false}))?;
@@ -41,7 +42,7 @@ fn who_runs_a_pod_and_as_whom() {
         }
         classes(world)?;
         match Path::new(CRUN).exists() {
-            true => by_crun(world),
+            true => by_crun(world, users),
             false => wait::yes(named("crun").is_null(), || format!("crun is not there: {handlers:?}")),
         }
     });
@@ -132,7 +133,7 @@ fn classes(world: &World) -> Result<()> {
 }
 
 /// The same pod, made by crun: logs, exec, restart, limits, the end.
-fn by_crun(world: &World) -> Result<()> {
+fn by_crun(world: &World, users: bool) -> Result<()> {
     let line = "echo started; id -u; grep -E 'Seccomp:|NoNewPrivs' /proc/self/status; trap 'exit 0' TERM; while true; do sleep 0.1; done";
     let more = json!({"runtimeClassName": "small", "containers": [{"name": "c", "image": "hub.limpet/busybox:1",
         "command": ["sh", "-c", line], "resources": {"limits": {"memory": "32Mi"}},
@@ -163,7 +164,12 @@ fn by_crun(world: &World) -> Result<()> {
     wait::yes(status["containerID"] == before && status["restartCount"] == 0, || status.to_string())?;
     let both = json!({"runtimeClassName": "small", "hostUsers": false});
     run(world, "both", "exec sleep 1000000", both)?;
-    has_event(world, "both", "FailedCreatePodSandBox", "RuntimeClass handler \"crun\" does not support user namespaces")?;
+    // Where no pod of this board can have users of its own, that is said first.
+    let (reason, words) = match users {
+        true => ("FailedCreatePodSandBox", "RuntimeClass handler \"crun\" does not support user namespaces"),
+        false => ("UserNamespacesNotSupported", "hostUsers: false is not supported"),
+    };
+    has_event(world, "both", reason, words)?;
     world.kubectl.say("delete pod small both --timeout=60s")?;
     until("crun to forget", SOON, || {
         let left = std::fs::read_dir(&state).map_or(0, Iterator::count);
