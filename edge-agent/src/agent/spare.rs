@@ -20,7 +20,7 @@ use std::{
     rc::Rc,
     time::Duration,
 };
-use tokio::task::JoinHandle;
+use tokio::{sync::Notify, task::JoinHandle};
 
 /// Between attempts for an image that cannot be had: kubelet's for those of pods.
 const WAIT_FIRST: Duration = Duration::from_secs(10);
@@ -36,11 +36,12 @@ pub struct Spare {
 }
 
 /// On a full disk this comes every ten minutes: a line that says nothing would still be written.
-pub(super) fn said(done: &Result<Collected, ImageError>) {
+pub(super) fn said(done: &Result<Collected, ImageError>, changed: &Notify) {
     match done {
         Ok(gone) if gone.busy => log::debug!("images: a pull is under way, so nothing is removed"),
         Ok(gone) if gone.images == 0 => {}
         Ok(gone) => {
+            changed.notify_one();
             let (removed, kept) = (gone.images, gone.last_of_their_kind);
             log::info!("images: {removed} that no pod wants were removed; {kept} stay, as no registry says it has them");
         }
@@ -134,13 +135,14 @@ impl Agent {
                 return;
             }
             let (images, flag) = (self.hands.images.clone(), self.spare.collecting.clone());
+            let gone = self.images_gone.clone();
             let order = self.spare.idle.oldest_first();
             tokio::task::spawn_local(async move {
                 let enough = || {
                     let (all, free) = disk();
                     marks.is_enough(all, free)
                 };
-                said(&images.collect_until(&keep, order, enough).await);
+                said(&images.collect_until(&keep, order, enough).await, &gone);
                 flag.set(false);
             });
         } else if !old.is_empty() {

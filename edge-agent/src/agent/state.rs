@@ -78,6 +78,8 @@ pub struct Agent {
     /// When code that is not needed any more is given back.
     pub(super) code_at_ms: Option<u64>,
     pub(super) look_at_ms: u64,
+    /// Images were removed: the node's list of them is another.
+    pub(super) images_gone: Arc<tokio::sync::Notify>,
     pub(super) watch: super::pressure::Watch,
     pub(super) cidr: Option<Cidr>,
     pub(super) names: dns::Shared,
@@ -138,6 +140,7 @@ impl Agent {
             hang_up: Arc::default(),
             code_at_ms: None,
             look_at_ms: 0,
+            images_gone: Arc::default(),
             watch,
             cidr: None,
             names: dns::Shared::default(),
@@ -172,7 +175,7 @@ impl Agent {
         let mut manifests = self.manifest_changes();
         let mut locks = self.lock_changes();
         self.read_locks();
-        let devices = self.hands.plugins.changed();
+        let (devices, images_gone) = (self.hands.plugins.changed(), self.images_gone.clone());
         let (renewed_tell, mut renewed) = mpsc::channel::<Result<Identity, join::JoinError>>(1);
         loop {
             self.settle();
@@ -218,6 +221,7 @@ impl Agent {
                 Some(message) = self.messaging.local.up.recv() => self.message_up(&message),
                 Some(ask) = self.asks.recv() => self.tell_of_devices(ask),
                 () = devices.notified() => self.look_soon(),
+                () = images_gone.notified() => self.look_soon(),
                 () = METER.news.notified() => self.look_at_link(),
                 Some(()) = manifests.recv() => self.read_manifests(),
                 Some(()) = locks.recv() => self.read_locks(),
@@ -336,8 +340,8 @@ impl Agent {
     }
 
     pub(super) fn collect(&self, keep: BTreeSet<String>) {
-        let images = self.hands.images.clone();
-        tokio::task::spawn_local(async move { spare::said(&images.collect(&keep).await) });
+        let (images, gone) = (self.hands.images.clone(), self.images_gone.clone());
+        tokio::task::spawn_local(async move { spare::said(&images.collect(&keep).await, &gone) });
     }
 
     pub(super) fn tell_host(&mut self) {
