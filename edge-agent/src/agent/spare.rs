@@ -35,7 +35,8 @@ pub struct Spare {
     collecting: Rc<Cell<bool>>,
 }
 
-/// On a full disk this comes every ten minutes: a line that says nothing would still be written.
+/// Says what was removed, in the log and to whoever waits for `changed`. On a full disk this comes every ten minutes: a line that
+/// says nothing would still be written.
 pub(super) fn said(done: &Result<Collected, ImageError>, changed: &Notify) {
     match done {
         Ok(gone) if gone.busy => log::debug!("images: a pull is under way, so nothing is removed"),
