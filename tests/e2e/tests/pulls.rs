@@ -362,8 +362,6 @@ fn a_full_disk_takes_the_right_images() {
         }
         world.kubectl.say("delete pod spare last")?;
         drop(lost);
-        // Whoever asks there is not answered: the removal comes long after the shortage was seen, and is told all the same.
-        let silent = std::net::TcpListener::bind(format!("{address}:5002")).map_err(|e| e.to_string())?;
         until("all three in the node's status", Duration::from_secs(30), || {
             let here = fs::read_dir(agent_data.join("images/layers")).map_err(|e| e.to_string())?.count();
             wait::yes(here >= 3, || format!("{here} layers"))
@@ -380,7 +378,6 @@ fn a_full_disk_takes_the_right_images() {
             let text = world.kubectl.json("get node board-1")?["status"]["images"].to_string();
             wait::yes(!text.contains("/spare:1") && text.contains("/wanted:1") && text.contains("/last:1"), || text)
         })?;
-        drop(silent);
         ready(world, "wanted")?;
         fs::remove_file(agent_data.join("filler")).map_err(|e| e.to_string())?;
         // Its registry is no more; the board still has it.
