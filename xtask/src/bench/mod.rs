@@ -22,6 +22,9 @@ use std::time::Duration;
 
 #[derive(clap::Args)]
 pub struct Args {
+    /// One part and nothing else: the same as the flag of that name
+    #[arg(value_enum)]
+    part: Option<Part>,
     /// How long to watch an idle board, in minutes (the promise is about 10)
     #[arg(long, default_value_t = 10)]
     minutes: u64,
@@ -44,10 +47,10 @@ pub struct Args {
     #[arg(long)]
     link: bool,
     /// With --link: what the agent's link takes of memory, as it is built for devices, and nothing else
-    #[arg(long, requires = "link", conflicts_with = "boards")]
+    #[arg(long, conflicts_with = "boards")]
     memory: bool,
     /// With --link: so many boards with real connections on one hub (10000 are the promise's measure), and nothing else
-    #[arg(long, value_name = "N", requires = "link")]
+    #[arg(long, value_name = "N")]
     boards: Option<usize>,
     /// Writing a card beside `dd` on one loop device, and nothing else
     #[arg(long)]
@@ -57,8 +60,46 @@ pub struct Args {
     #[arg(long)]
     api: bool,
     /// For the load generator of `--api`
-    #[arg(last = true, requires = "api")]
+    #[arg(last = true)]
     load: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    Create,
+    Node,
+    Unpack,
+    Control,
+    Link,
+    Flash,
+    Api,
+}
+
+impl Args {
+    /// The part that was asked for, or all; an option that the part does not have is an error.
+    fn part(&self) -> Result<Option<Part>, String> {
+        let flags = [
+            (self.create, Part::Create),
+            (self.node, Part::Node),
+            (self.unpack, Part::Unpack),
+            (self.control, Part::Control),
+            (self.link, Part::Link),
+            (self.flash, Part::Flash),
+            (self.api, Part::Api),
+        ];
+        let mut parts = flags.into_iter().filter(|(is_asked, _)| *is_asked).map(|(_, part)| part).chain(self.part);
+        let part = parts.next();
+        if parts.any(|other| Some(other) != part) {
+            return Err("one part at a time".into());
+        }
+        if (self.memory || self.boards.is_some()) && part != Some(Part::Link) {
+            return Err("--memory and --boards are of the part link: `cargo xtask bench link --boards 10000`".into());
+        }
+        if !self.load.is_empty() && part != Some(Part::Api) {
+            return Err("what follows -- is for the part api: `cargo xtask bench api -- --help`".into());
+        }
+        Ok(part)
+    }
 }
 
 /// One row of the table.
@@ -75,45 +116,37 @@ impl Figure {
 }
 
 pub fn run(args: &Args) -> Result<(), String> {
-    if args.api {
-        return api::run(&args.load);
-    }
-    if args.flash {
-        print(&flash::run()?);
-        return Ok(());
-    }
+    let part = args.part()?;
     if let Some(boards) = args.boards {
         return fleet::run(boards);
     }
-    setup::run()?;
-    if args.create {
-        let mut figures = create::run(&dist::agent()?)?;
-        figures.extend(podman::run()?);
-        print(&figures);
-        return Ok(());
+    if !matches!(part, Some(Part::Api | Part::Flash)) {
+        setup::run()?;
     }
-    if args.unpack {
-        print(&unpack::run(&dist::agent()?)?);
-        return Ok(());
-    }
-    if args.control {
-        print(&control::run(60)?);
-        return Ok(());
-    }
-    let ready = Binaries::build("dev")?;
-    if args.node {
-        print(&node::run(&Binaries { hub: dist::hub()?, agent: dist::agent()?, ..ready }, args.minutes)?);
-        return Ok(());
-    }
-    if args.memory {
-        print(&link::memory(&ready)?);
-        return Ok(());
-    }
-    if args.link {
+    let ready = || Binaries::build("dev");
+    let figures = match part {
+        None => whole(args)?,
+        Some(Part::Create) => {
+            let mut figures = create::run(&dist::agent()?)?;
+            figures.extend(podman::run()?);
+            figures
+        }
+        Some(Part::Unpack) => unpack::run(&dist::agent()?)?,
+        Some(Part::Control) => control::run(60)?,
+        Some(Part::Node) => node::run(&Binaries { hub: dist::hub()?, agent: dist::agent()?, ..ready()? }, args.minutes)?,
+        Some(Part::Link) if args.memory => link::memory(&ready()?)?,
         // Bytes do not depend on how the binaries were optimized.
-        print(&link::run(&ready, args.minutes)?);
-        return Ok(());
-    }
+        Some(Part::Link) => link::run(&ready()?, args.minutes)?,
+        Some(Part::Flash) => flash::run()?,
+        Some(Part::Api) => return api::run(&args.load),
+    };
+    print(&figures);
+    Ok(())
+}
+
+/// What has no part of its own, and the parts that take no longer than that.
+fn whole(args: &Args) -> Result<Vec<Figure>, String> {
+    let ready = Binaries::build("dev")?;
     let binaries = Binaries { hub: dist::hub()?, agent: dist::agent()?, demo_web: ready.demo_web };
     let mut figures = vec![Figure::new("agent binary, static", mib(size(&binaries.agent)?), "≤ 6 MiB")];
     let mut world = World::new(&binaries, 1)?;
@@ -126,8 +159,7 @@ pub fn run(args: &Args) -> Result<(), String> {
     drop(world);
     figures.extend(create::run(&binaries.agent)?);
     figures.extend(unpack::run(&binaries.agent)?);
-    print(&figures);
-    Ok(())
+    Ok(figures)
 }
 
 fn print(figures: &[Figure]) {
