@@ -164,7 +164,7 @@ impl Machine {
     /// How many programs at a time: most wait, and an emulated processor has less to give meanwhile.
     fn width(&self) -> u32 {
         match self {
-            Machine::Emulated { .. } => 2,
+            Machine::Emulated { .. } => 4,
             Machine::UserMode { .. } => 6,
         }
     }
