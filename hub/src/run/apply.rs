@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use limpet_hub_core::{Change, Propagation};
 use limpet_objects::status::Status;
 use limpet_store::{Key, Revision, Store};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{future::Future, pin::Pin, sync::Arc};
 
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Status>> + Send + 'a>>;
@@ -142,8 +142,12 @@ impl Applier {
                 let owner = controller(&object).map(String::from);
                 let name = object["metadata"]["name"].as_str().unwrap_or_default();
                 let key = Key::new(resource.as_str(), &namespace, name);
+                let again = Some(&object).filter(|o| resource == "/events" && o["count"].as_i64() > Some(1)).cloned();
                 let answer = self.api.create(by, resource, namespace, object).await;
                 match answer {
+                    Err(status) if status.reason == "AlreadyExists" && again.is_some() => {
+                        self.counted(by, &key, &again.unwrap_or_default()).await
+                    }
                     Err(status) if status.reason == "AlreadyExists" => self.existing(&key, owner).ok_or(status),
                     other => other,
                 }
@@ -165,6 +169,28 @@ impl Applier {
                 Ok(0)
             }
         }
+    }
+
+    /// A node's Event that was told before, and has happened again: the one that is there counts it. Another one of its name
+    /// stays.
+    async fn counted(&self, by: &'static str, key: &Key, event: &Value) -> Result<Revision, Status> {
+        let record = self.store.get(key);
+        let record = record.ok_or_else(|| Status::new(409, "Conflict", "the Event is gone, and comes with its next repetition"))?;
+        let there: Value = serde_json::from_slice(&record.bytes).unwrap_or_default();
+        let same = ["involvedObject", "source", "reason", "message"].iter().all(|field| there[field] == event[field]);
+        if !same || there["count"].as_i64() >= event["count"].as_i64() {
+            return Ok(record.revision);
+        }
+        let ask = Patch {
+            resource: key.resource.to_string(),
+            namespace: key.namespace.to_string(),
+            name: key.name.to_string(),
+            uid: String::new(),
+            resource_version: None,
+            subresource: None,
+            merge: json!({"count": event["count"], "lastTimestamp": event["lastTimestamp"]}),
+        };
+        self.api.patch(by, ask).await
     }
 
     /// The revision of an object that is there already and belongs to the same controller.

@@ -297,3 +297,31 @@ async fn where_there_is_no_room_few_try() {
         assert_eq!(store.list("/pods", None).records.len(), room.min(asked));
     }
 }
+
+/// What a node tells again has the same name and a higher count; nothing of another Event changes.
+#[tokio::test]
+async fn a_nodes_event_that_happens_again_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Options::default()).unwrap();
+    let (world, feed) = World::load(&store);
+    tokio::spawn(feed.run(vec![]));
+    let applier = Applier::new(Arc::new(PlainApi::new(store.clone(), 0)), store.clone(), world);
+    let told = async |host: &str, count: u32, at: &str| {
+        let object = json!({"metadata": {"name": "p.1"}, "involvedObject": {"uid": "u"}, "source": {"host": host},
+            "reason": "Started", "message": "m", "count": count, "firstTimestamp": "T1", "lastTimestamp": at});
+        let create = Change::Create { resource: "/events".into(), namespace: "a".into(), object };
+        applier.apply("test", vec![create]).await.unwrap();
+        let event = value(&store.list("/events", None).records[0]);
+        (event["count"].as_u64().unwrap(), event["lastTimestamp"].as_str().unwrap().to_owned())
+    };
+    for (host, count, at, want) in [
+        ("n1", 1, "T1", (1, "T1")),
+        ("n1", 2, "T2", (2, "T2")),
+        ("n1", 5, "T5", (5, "T5")),
+        // Said again, because its confirmation was lost; and of somebody else.
+        ("n1", 2, "T2", (5, "T5")),
+        ("n2", 9, "T9", (5, "T5")),
+    ] {
+        assert_eq!(told(host, count, at).await, (want.0, want.1.to_owned()), "{host} {count}");
+    }
+}
