@@ -88,10 +88,11 @@ impl Index {
         }
     }
 
-    /// Adds an image or names of it; a tag leaves the image that it named before. False when nothing changed.
+    /// Adds an image or names of it; a tag leaves the image that it named before. A tag beside a digest names nothing: nobody has
+    /// asked the registry what it stands for. False when nothing changed.
     pub fn add(&mut self, id: &Digest, reference: &Reference, digests: &[String], layers: &[Digest], bytes: u64) -> bool {
         let before = self.clone();
-        let tag = reference.tag.as_ref().map(|tag| format!("{}:{tag}", reference.name()));
+        let tag = reference.tag.as_ref().filter(|_| reference.digest.is_none()).map(|tag| format!("{}:{tag}", reference.name()));
         if let Some(tag) = &tag {
             self.images.values_mut().for_each(|stored| {
                 stored.tags.remove(tag);
@@ -171,6 +172,9 @@ mod tests {
         // The digest decides, whatever the tag says.
         let both = reference(&format!("nginx:other@{old}"));
         assert_eq!(index.find(&both).map(|f| f.0), Some(&old));
+        let pinned = reference(&format!("nginx:1@{old}"));
+        index.add(&old, &pinned, &[name.with_digest(&old)], &[], 1);
+        assert_eq!(index.find(&name).map(|f| f.0), Some(&new), "the tag is what the registry said last");
     }
 
     #[test]
