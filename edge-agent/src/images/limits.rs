@@ -20,6 +20,8 @@ pub const CHUNKS_WAITING_MAX: usize = 8;
 pub const PARTIALS_MAX: usize = 16;
 /// Pull secrets looked at for one image, and credentials in each.
 pub const CREDENTIALS_MAX: usize = 256;
+/// Of one registry, one after the other.
+pub const CREDENTIALS_TRIED_MAX: usize = 8;
 pub const SECRET_BYTES_MAX: usize = 1024 * 1024;
 /// The content index.
 pub const INDEX_BYTES_MAX: usize = 16 * 1024 * 1024;

@@ -23,7 +23,7 @@ pub struct Pull<'a> {
     store: &'a Inner,
     reference: &'a Reference,
     image: String,
-    /// Servers to ask; the one that had the manifest comes first.
+    /// Servers to ask, one for each credential; the one that had the manifest comes first, and its others are gone.
     sessions: Vec<Session>,
     /// Servers that could not even be asked.
     unusable: Vec<String>,
@@ -41,8 +41,7 @@ impl<'a> Pull<'a> {
         for endpoint in store.registries.endpoints(reference) {
             match endpoint {
                 Ok(endpoint) => {
-                    let registries = store.registries.clone();
-                    pull.sessions.push(Session::new(registries, endpoint, &reference.repository, keyring));
+                    pull.sessions.extend(Session::all(&store.registries, &endpoint, &reference.repository, keyring));
                 }
                 Err(why) => pull.unusable.push(why),
             }
@@ -53,13 +52,22 @@ impl<'a> Pull<'a> {
     /// The digest that the tag names now, if a server says so.
     pub async fn resolve(&self) -> Result<Option<Digest>, ImageError> {
         let mut failures = Vec::new();
-        for session in &self.sessions {
+        for (n, session) in self.sessions.iter().enumerate() {
+            if self.is_futile(n, &failures) {
+                continue;
+            }
             match session.resolve(&self.reference.target()).await {
                 Ok(digest) => return Ok(digest),
                 Err(failure) => failures.push(failure),
             }
         }
         Err(self.failure(failures))
+    }
+
+    /// Whether the server was just now not to be reached, with another credential.
+    fn is_futile(&self, n: usize, failures: &[Failure]) -> bool {
+        let away = matches!(failures.last(), Some(Failure::Unreachable(_)));
+        away && n > 0 && self.sessions[n].is_beside(&self.sessions[n - 1])
     }
 
     /// The credentials that its pod has for its servers.
@@ -165,9 +173,14 @@ impl<'a> Pull<'a> {
     pub async fn first_manifest(&mut self) -> Result<FetchedManifest, ImageError> {
         let mut failures = Vec::new();
         for n in 0..self.sessions.len() {
+            if self.is_futile(n, &failures) {
+                continue;
+            }
             match self.sessions[n].manifest(&self.reference.target()).await {
                 Ok(fetched) => {
-                    self.sessions.swap(0, n);
+                    let first = self.sessions.remove(n);
+                    self.sessions.retain(|other| !other.is_beside(&first));
+                    self.sessions.insert(0, first);
                     return Ok(fetched);
                 }
                 Err(failure) => failures.push(failure),

@@ -5,7 +5,7 @@
 //! globs per label, an optional port, an optional path prefix.
 //! Never: shows a password in Debug.
 
-use crate::images::limits::{CREDENTIALS_MAX, SECRET_BYTES_MAX};
+use crate::images::limits::{CREDENTIALS_MAX, CREDENTIALS_TRIED_MAX, SECRET_BYTES_MAX};
 use base64::Engine as _;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -78,9 +78,15 @@ impl Keyring {
         keyring
     }
 
-    /// The credential for `repository` on `host` (with its port, if there is one).
-    pub fn find(&self, host: &str, repository: &str) -> Option<&Credential> {
-        self.entries.iter().find(|(p, _)| p.matches(host, repository)).map(|(_, c)| c)
+    /// Credentials for `repository` on `host` (with its port, if there is one), each once, in the order in which they are tried.
+    pub fn find(&self, host: &str, repository: &str) -> Vec<&Credential> {
+        let mut found: Vec<&Credential> = Vec::new();
+        for (pattern, credential) in &self.entries {
+            if found.len() < CREDENTIALS_TRIED_MAX && pattern.matches(host, repository) && !found.contains(&credential) {
+                found.push(credential);
+            }
+        }
+        found
     }
 }
 
@@ -185,18 +191,20 @@ mod tests {
             ("port.example.org:5000", "x", Some("p")),
             ("port.example.org", "x", None),
         ] {
-            assert_eq!(ring.find(host, repository).map(|c| c.user.as_str()), expect, "{host}/{repository}");
+            assert_eq!(ring.find(host, repository).first().map(|c| c.user.as_str()), expect, "{host}/{repository}");
         }
+        let users: Vec<&str> = ring.find("reg.example.com", "team/app").iter().map(|c| c.user.as_str()).collect();
+        assert_eq!(users, ["team", "glob"], "who is refused with the first tries the next");
     }
 
     #[test]
     fn other_writings_and_nonsense() {
         let old = keyring(r#"{"a.b":{"username":"u","password":"p:w"}}"#);
-        assert_eq!(old.find("a.b", "x").map(|c| c.password.as_str()), Some("p:w"));
+        assert_eq!(old.find("a.b", "x").first().map(|c| c.password.as_str()), Some("p:w"));
         let token = keyring(r#"{"auths":{"a.b":{"identitytoken":"t"}}}"#);
-        assert_eq!(token.find("a.b", "x").and_then(|c| c.identity_token.as_deref()), Some("t"));
+        assert_eq!(token.find("a.b", "x").first().and_then(|c| c.identity_token.as_deref()), Some("t"));
         for nonsense in ["", "null", "[]", r#"{"auths":7}"#, r#"{"auths":{"a.b":{"auth":"%%%"}}}"#] {
-            assert!(keyring(nonsense).find("a.b", "x").is_none(), "{nonsense}");
+            assert!(keyring(nonsense).find("a.b", "x").is_empty(), "{nonsense}");
         }
         assert!(!format!("{:?}", old).contains("p:w"));
     }

@@ -54,6 +54,8 @@ pub struct Session {
     repository: String,
     credential: Option<Credential>,
     authorization: Mutex<Option<String>>,
+    /// It has given something.
+    has_given: AtomicBool,
     recipes: AtomicBool,
     pool: Pool,
 }
@@ -68,8 +70,16 @@ struct Ask<'a> {
 }
 
 impl Session {
-    pub fn new(registries: Arc<Registries>, endpoint: Endpoint, repository: &str, keyring: &Keyring) -> Session {
-        let credential = keyring.find(&endpoint.registry, repository).cloned();
+    /// One for each credential that its pod has for this server, in the order in which they are tried; one without any.
+    pub fn all(registries: &Arc<Registries>, endpoint: &Endpoint, repository: &str, keyring: &Keyring) -> Vec<Session> {
+        let new = |credential| Session::new(registries.clone(), endpoint.clone(), repository, credential);
+        match keyring.find(&endpoint.registry, repository) {
+            none if none.is_empty() => vec![new(None)],
+            some => some.into_iter().map(|credential| new(Some(credential.clone()))).collect(),
+        }
+    }
+
+    fn new(registries: Arc<Registries>, endpoint: Endpoint, repository: &str, credential: Option<Credential>) -> Session {
         let pool = Pool::new(registries.way());
         Session {
             registries,
@@ -77,6 +87,7 @@ impl Session {
             repository: repository.to_string(),
             credential,
             authorization: Mutex::new(None),
+            has_given: AtomicBool::new(false),
             recipes: AtomicBool::new(false),
             pool,
         }
@@ -91,10 +102,15 @@ impl Session {
         self.credential.as_ref().map(Credential::fingerprint)
     }
 
-    /// The credential that this server asked for and was shown.
+    /// The credential that this server asked for, was shown and was content with.
     pub fn opened_with(&self) -> Option<String> {
         let asked = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-        self.fingerprint().filter(|_| asked)
+        self.fingerprint().filter(|_| asked && self.has_given.load(Ordering::Relaxed))
+    }
+
+    /// The same server, with another credential.
+    pub fn is_beside(&self, other: &Session) -> bool {
+        self.endpoint.authority == other.endpoint.authority
     }
 
     /// The digest that `target` (a tag) names now; None when the server does not say.
@@ -197,6 +213,7 @@ impl Session {
             let response = self.follow(&ask).await?;
             let status = response.status();
             if status.is_success() {
+                self.has_given.store(true, Ordering::Relaxed);
                 return Ok(response);
             }
             if status == StatusCode::UNAUTHORIZED && !challenged {

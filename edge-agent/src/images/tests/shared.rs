@@ -19,7 +19,9 @@ async fn a_private_image_is_not_everybodys() {
     let ours = secret(&server, "p");
     world.store.ensure(&wanted("public:1", Policy::IfNotPresent, vec![ours.clone()])).await.unwrap();
     server.manners(|m| m.basic = Some("dTpw"));
-    world.store.ensure(&wanted("private:1", Policy::IfNotPresent, vec![ours.clone()])).await.unwrap();
+    // Of two secrets the first is out of date: the second is tried, and that one alone counts as let in.
+    let both = vec![secret(&server, "wrong"), ours.clone()];
+    world.store.ensure(&wanted("private:1", Policy::IfNotPresent, both)).await.unwrap();
     server.seen();
     world.store.ensure(&wanted("public:1", Policy::IfNotPresent, vec![])).await.unwrap();
     world.store.ensure(&wanted("private:1", Policy::IfNotPresent, vec![ours.clone()])).await.unwrap();
