@@ -12,11 +12,19 @@ use crate::{
     agent::Paths,
     command_line,
     images,
-    logs::{self, Logs, ReadOptions},
+    logs::{self, News, ReadOptions},
     runtime::{self, ExecSpec},
 };
 use serde_json::Value;
-use std::io::Write;
+use std::{
+    io::Write,
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+/// Between two looks at a log that is followed.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 fn records(paths: &Paths) -> Vec<Value> {
     let Ok(entries) = std::fs::read_dir(paths.run.join("containers")) else { return Vec::new() };
@@ -112,37 +120,29 @@ pub fn logs(paths: &Paths, wish: &command_line::Logs) -> i32 {
     };
     let path = logs::file(&paths.data, &text(&one, "pod_uid"), &text(&one, "name"), attempt(&one));
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
-    let mut options = ReadOptions {
-        timestamps: true,
+    let options = ReadOptions {
+        follow: wish.follow && !wish.previous,
+        timestamps: wish.timestamps,
         since_ms: wish.since.map(|s| now.saturating_sub(s.saturating_mul(1000))),
         tail_lines: wish.tail,
         ..ReadOptions::default()
     };
     let id = text(&one, "id");
-    let mut shown = Shown { stamps: wish.timestamps, ..Shown::default() };
+    let news = FromOutside { run: paths.run.clone(), open: AtomicBool::new(true) };
+    let (tell, mut hear) = tokio::sync::mpsc::channel::<Vec<u8>>(2);
     let work = async {
-        loop {
-            let (tell, mut hear) = tokio::sync::mpsc::channel::<Vec<u8>>(2);
-            let (path, id, options_now) = (path.clone(), id.clone(), options.clone());
-            let reading = async move { logs::read(&path, &id, &Logs::default(), &options_now, &tell).await };
-            let printing = async {
-                while let Some(chunk) = hear.recv().await {
-                    if !shown.chunk(&chunk, &mut std::io::stdout()) {
-                        return false;
-                    }
+        let reading = async move { logs::read(&path, &id, &news, &options, &tell).await };
+        let printing = async move {
+            let mut out = std::io::stdout();
+            while let Some(chunk) = hear.recv().await {
+                // Nobody reads any more: dropping the channel ends the reading.
+                if out.write_all(&chunk).and_then(|()| out.flush()).is_err() {
+                    return;
                 }
-                std::io::stdout().flush().is_ok()
-            };
-            let (read, good) = tokio::join!(reading, printing);
-            read?;
-            if !wish.follow || !good {
-                return Ok(());
             }
-            // The agent tells its own readers of news; from outside one can only look again.
-            options.tail_lines = None;
-            options.since_ms = limpet_agent_core::clock::parse_rfc3339(&shown.last).or(Some(now));
-            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-        }
+        };
+        let (read, ()) = tokio::join!(reading, printing);
+        read
     };
     match block_on(work) {
         Ok(()) => 0,
@@ -150,36 +150,24 @@ pub fn logs(paths: &Paths, wish: &command_line::Logs) -> i32 {
     }
 }
 
-/// Prints lines with stamps, each once however often the log is read.
-#[derive(Default)]
-struct Shown {
-    stamps: bool,
-    /// Stamp of the line that was printed last.
-    last: String,
-    rest: Vec<u8>,
+/// The agent tells its own readers of news; from outside one can only look again.
+struct FromOutside {
+    run: PathBuf,
+    open: AtomicBool,
 }
 
-impl Shown {
-    /// False when nobody reads any more.
-    fn chunk(&mut self, chunk: &[u8], out: &mut impl Write) -> bool {
-        self.rest.extend_from_slice(chunk);
-        let rest = std::mem::take(&mut self.rest);
-        for line in rest.split_inclusive(|b| *b == b'\n') {
-            if line.last() != Some(&b'\n') {
-                self.rest = line.to_vec();
-                break;
-            }
-            let at = line.iter().position(|b| *b == b' ').unwrap_or(0);
-            let stamp = String::from_utf8_lossy(&line[..at]).into_owned();
-            if stamp <= self.last {
-                continue;
-            }
-            self.last = stamp;
-            if out.write_all(if self.stamps { line } else { &line[at + 1..] }).is_err() {
-                return false;
-            }
-        }
-        true
+impl News for FromOutside {
+    /// Once more after the container's end: the agent may still be writing its last words down.
+    fn is_open(&self, id: &str) -> bool {
+        self.open.swap(runtime::outside::runs(&self.run, id), Ordering::Relaxed)
+    }
+
+    fn version(&self, _id: &str) -> u64 {
+        0
+    }
+
+    fn changed(&self, _id: &str, _version: u64) -> impl Future<Output = ()> + Send {
+        tokio::time::sleep(LOOK_AGAIN)
     }
 }
 
@@ -213,16 +201,6 @@ fn print(text: &str) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_is_printed_once() {
-        let mut shown = Shown::default();
-        let mut out = Vec::new();
-        assert!(shown.chunk(b"2026-01-01T00:00:00.1Z one\n2026-01-01T00:00:00.2Z tw", &mut out));
-        assert!(shown.chunk(b"o\n", &mut out));
-        assert!(shown.chunk(b"2026-01-01T00:00:00.2Z two\n2026-01-01T00:00:00.3Z three x\n", &mut out));
-        assert_eq!(String::from_utf8(out).unwrap(), "one\ntwo\nthree x\n");
-    }
 
     #[test]
     fn tables_line_up() {

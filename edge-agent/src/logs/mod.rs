@@ -13,7 +13,7 @@ mod write;
 
 pub use kept::{Left, count_removed, dir_of, left, piece_after, put_aside};
 pub use pump::{Begin, Grown, Logs, Sources};
-pub use read::{ReadOptions, read, tail_text};
+pub use read::{News, ReadOptions, read, tail_text};
 
 use std::path::{Path, PathBuf};
 

@@ -26,11 +26,35 @@ pub struct ReadOptions {
     pub limit_bytes: Option<u64>,
 }
 
+/// Where a reader that follows hears that there is more.
+pub trait News {
+    /// Whether the container's output may still grow.
+    fn is_open(&self, id: &str) -> bool;
+    /// Counts with what was written.
+    fn version(&self, id: &str) -> u64;
+    /// Returns when there may be more than at `version`, or nothing comes any more.
+    fn changed(&self, id: &str, version: u64) -> impl Future<Output = ()> + Send;
+}
+
+impl News for Logs {
+    fn is_open(&self, id: &str) -> bool {
+        Logs::is_open(self, id)
+    }
+
+    fn version(&self, id: &str) -> u64 {
+        Logs::version(self, id)
+    }
+
+    fn changed(&self, id: &str, version: u64) -> impl Future<Output = ()> + Send {
+        Logs::changed(self, id, version)
+    }
+}
+
 /// Sends the log until its end, or with `follow` until the container's. An error is a sentence for the user.
 pub async fn read(
     path: &Path,
     container_id: &str,
-    logs: &Logs,
+    logs: &impl News,
     options: &ReadOptions,
     out: &mpsc::Sender<Vec<u8>>,
 ) -> Result<(), String> {
@@ -61,7 +85,7 @@ async fn follow(
     reader: &mut BufReader<File>,
     path: &Path,
     id: &str,
-    logs: &Logs,
+    logs: &impl News,
     filter: &mut Filter,
     out: &mpsc::Sender<Vec<u8>>,
 ) -> Result<(), String> {

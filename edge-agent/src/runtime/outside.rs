@@ -13,6 +13,11 @@ use std::time::Duration;
 const ARRIVAL: Duration = Duration::from_secs(5);
 const STEP: Duration = Duration::from_millis(10);
 
+/// Whether the container's first process is there.
+pub fn runs(run_dir: &Path, id: &str) -> bool {
+    check_id(id).is_ok() && record::read(run_dir, id).is_ok_and(|record| record.alive())
+}
+
 pub async fn exec(run_dir: &Path, spec: &ExecSpec) -> Result<i32, RuntimeError> {
     check_id(&spec.container_id)?;
     if !record::read(run_dir, &spec.container_id)?.alive() {

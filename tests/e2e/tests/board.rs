@@ -35,7 +35,7 @@ fn a_board_speaks_for_itself() {
     test(1, &labels, |world| {
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "here"}, "spec": {
             "terminationGracePeriodSeconds": 0, "containers": [{"name": "main", "image": "hub.limpet/busybox:1",
-                "command": ["sh", "-c", "echo begun; exec sleep 100000"]}]}});
+                "command": ["sh", "-c", "printf 'begun\\nand more\\n'; exec sleep 100000"]}]}});
         world.kubectl.apply(&pod.to_string())?;
         world.kubectl.say("wait --for=condition=Ready pod/here --timeout=60s")?;
         the_node(world)?;
@@ -133,7 +133,7 @@ fn without_a_hub(world: &World) -> Result<()> {
     wait::yes(row.contains("running (pid"), || row.to_string())?;
     let id = row.split_whitespace().next().unwrap_or_default();
     let log = says(world, &["logs", id])?;
-    wait::yes(log == "begun\n", || log)?;
+    wait::yes(log == "begun\nand more\n", || log)?;
     let inside = says(world, &["exec", id, "--", "hostname"])?;
     wait::yes(inside == "here\n", || inside)?;
     let failed = at_the_board(world, &["exec", id, "--", "sh", "-c", "exit 7"])?;
