@@ -150,21 +150,13 @@ impl Agent {
         let found = spec.all_containers().find(|c| c.name == *container);
         let found = found.ok_or_else(|| format!("container {container} is not valid for pod {name}"))?;
         let view = self.pods.container(pod.uid, container).ok_or("the container is not known yet")?;
-        let attempt = match (view.attempt, previous) {
-            (None, _) => {
-                return Err(format!(
-                    "container \"{container}\" in pod \"{name}\" is waiting to start: ContainerCreating"
-                ));
-            }
-            (Some(0), true) => {
-                return Err(format!("previous terminated container \"{container}\" in pod \"{name}\" not found"));
-            }
-            (Some(n), true) => n - 1,
-            (Some(n), false) => n,
+        let attempt = match open.kind {
+            StreamKind::Logs { .. } => self.pods.logged(pod.uid, container, previous)?,
+            _ => view.attempt.unwrap_or(0),
         };
         target.running = view.running;
         if !view.running && !matches!(open.kind, StreamKind::Logs { .. }) {
-            return Err(format!("container {container} in pod {name} is not running"));
+            return Err(format!("container not found (\"{container}\")"));
         }
         target.container.clone_from(container);
         target.attempt = attempt;

@@ -13,7 +13,7 @@ use super::{
     pod::{Goal, LivePod, Step, Teardown},
     resize::requests_of,
     statics::{Mirrored, Statics},
-    status::{pod_status, status_again},
+    status::{logged, pod_status, status_again},
     tokens::Tokens,
 };
 use crate::{
@@ -87,9 +87,19 @@ impl PodManager {
 
     /// The newest attempt of a container and whether it runs; `None` when there is no such container.
     pub fn container(&self, uid: &str, name: &str) -> Option<ContainerView> {
+        let (_, c) = self.found(uid, name)?;
+        Some(ContainerView { attempt: c.attempt, running: c.running().is_some() })
+    }
+
+    /// The attempt whose log is meant by `kubectl logs`, with or without `--previous`. An error is a sentence.
+    pub fn logged(&self, uid: &str, name: &str, previous: bool) -> Result<u32, String> {
+        let (pod, c) = self.found(uid, name).ok_or("the container is not known yet")?;
+        logged(pod, c, previous)
+    }
+
+    fn found(&self, uid: &str, name: &str) -> Option<(&LivePod, &Container)> {
         let pod = self.pods.get(uid)?;
-        let c = pod.containers.iter().find(|c| *c.name == *name)?;
-        Some(ContainerView { attempt: c.attempt, running: c.running().is_some(), waiting: c.attempt.is_none() })
+        Some((pod, pod.containers.iter().find(|c| *c.name == *name)?))
     }
 
     /// The containers of a pod, for whoever shows or measures them.
@@ -451,6 +461,4 @@ pub struct ContainerInfo<'a> {
 pub struct ContainerView {
     pub attempt: Option<u32>,
     pub running: bool,
-    /// It has never been started.
-    pub waiting: bool,
 }

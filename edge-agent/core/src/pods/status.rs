@@ -56,16 +56,11 @@ fn rendered(pod: &LivePod, dated: &mut Conditions, host: &HostFacts, now: Now) -
     let phase = phase(pod);
     let conditions = conditions(pod, dated, phase, now);
     let terminal = pod.terminal.as_ref().filter(|t| !t.reason.is_empty());
-    let before = |c: &Container| matches!(c.role, Role::Init | Role::Sidecar);
-    let waiting = if !pod.initialized && pod.containers.iter().any(before) {
-        "PodInitializing"
-    } else {
-        "ContainerCreating"
-    };
+    let waiting = waits(pod);
     let of = |c: &&Container, role: Role| c.role == role;
     let mut mains: Vec<&Container> = pod.containers.iter().filter(|c| of(c, Role::Main)).collect();
     mains.sort_by(|a, b| a.name.cmp(&b.name));
-    let init = pod.containers.iter().filter(|c| before(c));
+    let init = pod.containers.iter().filter(|c| is_before(c));
     let ephemeral = pod.containers.iter().filter(|c| of(c, Role::Ephemeral));
     // Only of pods that ask for something as a whole: others are the sum of their containers.
     let spec = &pod.facts.object.spec;
@@ -91,6 +86,34 @@ fn rendered(pod: &LivePod, dated: &mut Conditions, host: &HostFacts, now: Now) -
     };
     // Nothing in it can fail to be written.
     serde_json::to_vec(&status).unwrap_or_default()
+}
+
+fn is_before(c: &Container) -> bool {
+    matches!(c.role, Role::Init | Role::Sidecar)
+}
+
+/// What a container waits for of which nothing else is known.
+fn waits(pod: &LivePod) -> &'static str {
+    if !pod.initialized && pod.containers.iter().any(is_before) { "PodInitializing" } else { "ContainerCreating" }
+}
+
+/// The attempt whose log is meant, by what the status shows; the refusals are kubelet's (`validateContainerLogStatus`).
+pub(super) fn logged(pod: &LivePod, c: &Container, previous: bool) -> Result<u32, String> {
+    let waiting = if c.role == Role::Ephemeral { "ContainerCreating" } else { waits(pod) };
+    let shown = states(c, &pod.facts, waiting).0.waiting;
+    let this = format!("container \"{}\" in pod \"{}\"", c.name, pod.facts.object.metadata.name);
+    match (c.attempt, shown) {
+        // It has ended and the next one waits: it is the newest one, and the one before.
+        (Some(newest), Some(_)) => Ok(newest),
+        (Some(newest), None) if !previous => Ok(newest),
+        (Some(newest @ 1..), None) => Ok(newest - 1),
+        _ if previous => Err(format!("previous terminated {this} not found")),
+        (_, waiting) => Err(match waiting.map_or("", |waiting| waiting.reason) {
+            "ErrImagePull" => format!("{this} is waiting to start: image can't be pulled"),
+            "ImagePullBackOff" => format!("{this} is waiting to start: trying and failing to pull image"),
+            reason => format!("{this} is waiting to start: {reason}"),
+        }),
+    }
 }
 
 fn addresses(ips: &[String]) -> Vec<shown::Address<'_>> {

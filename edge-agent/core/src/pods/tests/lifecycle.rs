@@ -62,6 +62,36 @@ fn restart_policies() {
     }
 }
 
+/// Which attempt's log `kubectl logs` shows, without and with `--previous`, and kubelet's words where there is none.
+#[test]
+fn whose_log_is_meant() {
+    let logged = |w: &World, previous| w.manager.logged("uid-p", "c", previous);
+    let waits = |why: &str| Err(format!("container \"c\" in pod \"p\" is waiting to start: {why}"));
+    let none = Err("previous terminated container \"c\" in pod \"p\" not found".to_string());
+    let mut w = World::new();
+    w.behave.insert("c".into(), Behaviour { image_fails: true, ..Behaviour::default() });
+    w.pod("p", one("Always", json!({})));
+    assert_eq!((logged(&w, false), logged(&w, true)), (waits("ContainerCreating"), none.clone()));
+    w.run(1000);
+    assert_eq!(logged(&w, false), waits("image can't be pulled"));
+    w.run(2000);
+    assert_eq!((logged(&w, false), logged(&w, true)), (waits("trying and failing to pull image"), none.clone()));
+    w.behave.insert("c".into(), Behaviour { exits: Some((1000, 1)), ..Behaviour::default() });
+    w.run(10_000);
+    // It ended, began again at once, and ended: what waits is the third, and the second is the one before.
+    assert_eq!(w.state("p", "c"), "CrashLoopBackOff");
+    assert_eq!((logged(&w, false), logged(&w, true)), (Ok(1), Ok(1)));
+    w.behave.clear();
+    w.run(10_000);
+    assert_eq!((w.state("p", "c").as_str(), logged(&w, false), logged(&w, true)), ("running", Ok(2), Ok(1)));
+
+    let mut w = World::new();
+    w.pod("p", json!({"initContainers": [{"name": "i", "image": "i:1"}], "containers": [{"name": "c", "image": "i:1"}]}));
+    w.run(1000);
+    assert_eq!(logged(&w, false), waits("PodInitializing"));
+    assert_eq!((w.manager.logged("uid-p", "i", false), w.manager.logged("uid-p", "i", true).is_err()), (Ok(0), true));
+}
+
 #[test]
 fn a_long_run_resets_the_back_off() {
     let mut w = World::new();
