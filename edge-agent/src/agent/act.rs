@@ -377,6 +377,7 @@ fn image_facts(image: &images::Image) -> ImageFacts {
     ImageFacts {
         id: image.id.clone(),
         digest_ref: image.repo_digest.clone(),
+        name: image.name.clone(),
         entrypoint: run.entrypoint.clone(),
         cmd: run.cmd.clone(),
         env: run.env.clone(),

@@ -68,6 +68,8 @@ pub struct Image {
     pub id: String,
     /// `docker.io/library/nginx@sha256:…`, for `imageID` in the status.
     pub repo_digest: String,
+    /// `docker.io/library/nginx:1.27`, for `image` in the status; the id when it has no tag, as containerd has it.
+    pub name: String,
     pub config: ImageConfig,
     /// Lowest first. overlayfs wants them the other way round.
     pub layers: Vec<PathBuf>,
@@ -333,9 +335,16 @@ impl Inner {
         let own_name = format!("{}@", reference.name());
         let of_this_name = stored.digests.iter().rev().find(|d| d.starts_with(&own_name));
         let repo_digest = of_this_name.or(stored.digests.last()).cloned().unwrap_or_default();
+        let own_tag = |tags: &std::collections::BTreeSet<String>| {
+            let wanted = reference.to_string();
+            let of_this_name = format!("{}:", reference.name());
+            let near = tags.iter().find(|tag| tag.starts_with(&of_this_name)).or(tags.first());
+            tags.get(&wanted).or(near).cloned()
+        };
         Some(Image {
             id: id.to_string(),
             repo_digest,
+            name: own_tag(&stored.tags).unwrap_or_else(|| id.to_string()),
             config,
             layers: self.layer_paths(&stored.layers)?,
             bytes: stored.bytes,

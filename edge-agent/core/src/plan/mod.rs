@@ -41,6 +41,8 @@ pub struct ImageFacts {
     pub id: String,
     /// `repository@sha256:…` for `imageID`; the id when there is none.
     pub digest_ref: String,
+    /// As the status names it: `docker.io/library/nginx:1.27`, the id of one without a tag.
+    pub name: String,
     pub entrypoint: Vec<String>,
     pub cmd: Vec<String>,
     pub env: Vec<String>,

@@ -120,6 +120,8 @@ pub(super) struct Container {
     /// How the one before ended.
     pub last: Option<Terminated>,
     pub image_id: Box<str>,
+    /// The name of its image, when that is not written as in the pod.
+    pub image_name: Box<str>,
     /// Who an attempt runs as.
     pub ran_as: Option<(u32, RanAs)>,
     pub started: bool,
@@ -156,6 +158,7 @@ impl Container {
             ended: None,
             last: None,
             image_id: "".into(),
+            image_name: "".into(),
             ran_as: None,
             started: false,
             ready: false,
@@ -321,7 +324,9 @@ impl Container {
             self.last = Some(before);
         }
         self.actual = None;
-        self.image_id = self.image.take().map(|i| i.digest_ref.into()).unwrap_or_default();
+        let image = self.image.take().map(|image| *image).unwrap_or_default();
+        self.image_id = image.digest_ref.into();
+        self.image_name = Some(image.name).filter(|name| *name != self.spec.image).unwrap_or_default().into();
         self.begin(attempt, cx.now.wall_ms, cx.now.mono_ms);
         if let Some(hook) = &self.spec.lifecycle.post_start {
             let check = check_of(hook, &self.spec);

@@ -76,7 +76,7 @@ impl Container {
                      Image size: {size} bytes."
                 )
             }
-            None => format!("Container image \"{name}\" already present on machine"),
+            None => format!("Container image \"{name}\" already present on machine and can be accessed by the pod"),
         };
         pod.event(cx, self.field_path(), Kind::Normal, "Pulled", &message);
         self.image_stop_signal = Some(image.stop_signal.as_str()).filter(|s| !s.is_empty()).map(Into::into);

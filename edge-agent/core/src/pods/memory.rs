@@ -44,6 +44,9 @@ pub struct ContainerMemory {
     pub attempt: Option<u32>,
     pub started_ms: u64,
     pub image_id: String,
+    /// The image's name, when that is not written as in the pod.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub image_name: String,
     /// How the newest attempt ended, when it has.
     pub ended: Option<Terminated>,
     /// How the one before ended.

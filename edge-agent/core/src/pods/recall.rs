@@ -26,6 +26,7 @@ impl LivePod {
             container.attempt = m.attempt;
             container.started_ms = m.started_ms;
             container.image_id = m.image_id.as_str().into();
+            container.image_name = m.image_name.as_str().into();
             container.last = m.last.clone();
             container.ended = m.ended.clone();
             if let Some(actual) = &m.resources {

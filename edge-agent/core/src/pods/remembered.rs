@@ -15,6 +15,7 @@ impl LivePod {
                 attempt: c.attempt,
                 started_ms: c.started_ms,
                 image_id: c.image_id.to_string(),
+                image_name: c.image_name.to_string(),
                 ended: c.ended.clone().filter(|_| !c.alive()),
                 last: c.last.clone(),
                 resources: Some(c.actual()).filter(|actual| self.is_sized_otherwise(&c.name, actual)).cloned(),

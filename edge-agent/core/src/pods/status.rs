@@ -277,7 +277,7 @@ fn container_status<'a>(c: &'a Container, pod: &Facts, waiting: &'static str) ->
     shown::ContainerStatus {
         allocated_resources: Some(requests).filter(|r| runs && !r.is_empty()),
         container_id: shown.map(|attempt| format!("limpet://{}", container_id(&pod.uid, &c.name, attempt))),
-        image: &c.spec.image,
+        image: if c.image_name.is_empty() { &c.spec.image } else { &c.image_name },
         image_id: &c.image_id,
         last_state: shown::State { terminated: last.map(terminated), ..shown::State::default() },
         name: &c.name,
