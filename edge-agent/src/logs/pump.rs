@@ -17,12 +17,18 @@ use std::{
     collections::HashMap,
     os::fd::{BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 use tokio::{
     io::unix::AsyncFd,
-    sync::{Notify, mpsc},
+    sync::{
+        Notify,
+        mpsc::{self, error::TrySendError},
+    },
 };
 
 const BUFFER_BYTES: usize = 16 * 1024;
@@ -105,7 +111,7 @@ struct State {
     writer: Writer,
     spool: Option<Spool>,
     open: usize,
-    attached: Vec<mpsc::Sender<(u8, Bytes)>>,
+    attached: Vec<(mpsc::Sender<(u8, Bytes)>, Arc<AtomicBool>)>,
     version: u64,
     /// Says once that the log has grown, until that was heard.
     say_grown: Option<Box<(mpsc::UnboundedSender<Grown>, Grown)>>,
@@ -116,6 +122,8 @@ struct State {
 pub struct Attached {
     /// Lane (1 stdout, 2 stderr) and bytes; ends with the container or when this side is too slow.
     pub output: mpsc::Receiver<(u8, Bytes)>,
+    /// It was this side that was too slow.
+    pub cut_off: Arc<AtomicBool>,
     /// The container's stdin or terminal, when it has one.
     pub input: Option<Arc<AsyncFd<OwnedFd>>>,
     pub tty: Option<Arc<AsyncFd<OwnedFd>>>,
@@ -255,9 +263,10 @@ impl Logs {
     pub fn attach(&self, id: &str) -> Option<Attached> {
         let pump = self.get(id)?;
         let (tell, output) = mpsc::channel(BEHIND_MAX);
-        lock(&pump.state).attached.push(tell);
+        let cut_off = Arc::new(AtomicBool::new(false));
+        lock(&pump.state).attached.push((tell, cut_off.clone()));
         let input = lock(&pump.stdin).clone();
-        Some(Attached { output, input, tty: pump.tty.clone() })
+        Some(Attached { output, cut_off, input, tty: pump.tty.clone() })
     }
 
     /// `stdinOnce`: the first who was attached is gone.
@@ -397,7 +406,11 @@ impl Stream {
         }
         if !state.attached.is_empty() {
             let bytes = Bytes::copy_from_slice(chunk);
-            state.attached.retain(|to| to.try_send((self.lane, bytes.clone())).is_ok());
+            state.attached.retain(|(to, cut_off)| {
+                let sent = to.try_send((self.lane, bytes.clone()));
+                cut_off.fetch_or(matches!(sent, Err(TrySendError::Full(_))), Ordering::Relaxed);
+                sent.is_ok()
+            });
         }
     }
 }

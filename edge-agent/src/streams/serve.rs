@@ -16,16 +16,21 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, unix::AsyncFd},
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const BUFFER_BYTES: usize = 8 * 1024;
+/// What a command has left in its pipes when it ends is sent, however slowly it is taken; so long is waited for what its children
+/// still say, and so much of that is taken (as much as a pipe can hold).
+const LATE: Duration = Duration::from_millis(500);
+const LATE_STEP: Duration = Duration::from_millis(10);
+const LATE_BYTES_MAX: usize = 1 << 20;
 
 /// What all streams may use.
 #[derive(Clone)]
@@ -192,19 +197,20 @@ async fn exec(
     let fd = |fd: Option<OwnedFd>| fd.and_then(|fd| crate::runtime::sys::watch(fd).ok()).map(Arc::new);
     let tty = fd(streams.tty);
     let input = tty.clone().or(fd(streams.stdin));
+    let (tell_over, over) = watch::channel(false);
     let copies = async {
         match &tty {
-            Some(tty) => copy_out(tty, 1, &io.out).await,
+            Some(tty) => copy_out(tty, 1, &io.out, over).await,
             None => {
                 let (out, err) = (fd(streams.stdout), fd(streams.stderr));
                 let one = async {
                     if let Some(out) = out {
-                        copy_out(&out, 1, &io.out).await;
+                        copy_out(&out, 1, &io.out, over.clone()).await;
                     }
                 };
                 let two = async {
                     if let Some(err) = err {
-                        copy_out(&err, 2, &io.out).await;
+                        copy_out(&err, 2, &io.out, over.clone()).await;
                     }
                 };
                 tokio::join!(one, two);
@@ -224,8 +230,9 @@ async fn exec(
     };
     leash.let_go();
     // Children may keep the pipes open; what is there now comes across, not what they may still say.
+    tell_over.send_replace(true);
     if !copied {
-        let _ = tokio::time::timeout(Duration::from_millis(500), &mut copies).await;
+        copies.await;
     }
     Ok(Some(code))
 }
@@ -246,6 +253,9 @@ async fn attach(context: &Context, stdin: bool, target: &Target, io: StreamIo) -
         tokio::select! {
             chunk = attached.output.recv() => match chunk {
                 Some((lane, bytes)) => send_chunk(&io.out, lane, &bytes).await?,
+                None if attached.cut_off.load(Ordering::Relaxed) => break Err(format!(
+                    "container {name} says more than was taken, and does not wait: the rest is in its log (kubectl logs)"
+                )),
                 None => break Ok(None),
             },
             () = &mut feeding, if !fed => fed = true,
@@ -261,17 +271,23 @@ async fn send_chunk(out: &StreamOut, lane: u8, bytes: &Bytes) -> Result<(), Stri
     out.data(lane, bytes).await.map_err(closed)
 }
 
-/// Reads until the end and sends it on.
-async fn copy_out(fd: &AsyncFd<OwnedFd>, lane: u8, out: &StreamOut) {
+/// Reads until the end and sends it on; once the process is `over`, what there is.
+async fn copy_out(fd: &AsyncFd<OwnedFd>, lane: u8, out: &StreamOut, mut over: watch::Receiver<bool>) {
     let mut buffer = vec![0; BUFFER_BYTES];
-    loop {
-        let Ok(mut ready) = fd.readable().await else { break };
+    let (mut patience, mut late_bytes) = (LATE, 0);
+    while late_bytes <= LATE_BYTES_MAX {
+        let mut ready = tokio::select! {
+            biased;
+            Ok(ready) = fd.readable() => ready,
+            () = late(&mut over, &mut patience) => break,
+        };
         match ready.try_io(|fd| Ok(nix::unistd::read(fd.get_ref(), &mut buffer)?)) {
             Ok(Ok(0)) => break,
             Ok(Ok(n)) => {
                 if out.data(lane, &buffer[..n]).await.is_err() {
                     return;
                 }
+                late_bytes += if *over.borrow() { n } else { 0 };
             }
             Ok(Err(e)) if e.kind() == std::io::ErrorKind::Interrupted => {}
             Ok(Err(_)) => break,
@@ -279,6 +295,17 @@ async fn copy_out(fd: &AsyncFd<OwnedFd>, lane: u8, out: &StreamOut) {
         }
     }
     let _ = out.eof(lane).await;
+}
+
+/// Returns when the process is over and its patience with silence is, too.
+async fn late(over: &mut watch::Receiver<bool>, patience: &mut Duration) {
+    if over.wait_for(|over| *over).await.is_err() {
+        return;
+    }
+    while !patience.is_zero() {
+        *patience = patience.saturating_sub(LATE_STEP);
+        tokio::time::sleep(LATE_STEP).await;
+    }
 }
 
 /// Writes lane 0 into the process and sets the terminal's size from lane 4.
