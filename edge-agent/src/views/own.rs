@@ -122,6 +122,12 @@ fn board(t: &mut Text) {
     t.one("limpet_board_zram_bytes", "gauge", "Size of compressed swap.", board.zram_bytes);
 }
 
+/// 16 KiB on a Raspberry Pi 5.
+fn page_bytes() -> u64 {
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+    size.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096)
+}
+
 fn process(t: &mut Text, subject: &Subject) {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields: Vec<u64> = stat
@@ -133,7 +139,7 @@ fn process(t: &mut Text, subject: &Subject) {
     let at = |i: usize| fields.get(i).copied().unwrap_or(0);
     t.one("process_cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds.",
         (at(11) + at(12)) as f64 / 100.0);
-    t.one("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", at(21) * 4096);
+    t.one("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", at(21) * page_bytes());
     t.one("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.",
         subject.began_ms as f64 / 1000.0);
     let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
