@@ -64,11 +64,17 @@ fn one(path: &Path, node: &str) -> Result<StaticPod, String> {
 
 /// Says when something in the directory has changed.
 pub fn watch(dir: &Path) -> std::io::Result<mpsc::Receiver<()>> {
+    watch_for(dir, AddWatchFlags::empty())
+}
+
+/// `more`: also when that happens.
+pub fn watch_for(dir: &Path, more: AddWatchFlags) -> std::io::Result<mpsc::Receiver<()>> {
     let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
     let flags = AddWatchFlags::IN_CLOSE_WRITE
         | AddWatchFlags::IN_MOVED_TO
         | AddWatchFlags::IN_MOVED_FROM
-        | AddWatchFlags::IN_DELETE;
+        | AddWatchFlags::IN_DELETE
+        | more;
     inotify.add_watch(dir, flags)?;
     let (tell, hear) = mpsc::channel(1);
     let fd = crate::runtime::sys::watch(inotify.as_fd().try_clone_to_owned()?)?;

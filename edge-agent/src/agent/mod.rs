@@ -13,7 +13,7 @@ mod convert;
 pub mod devices;
 mod hub;
 mod kept;
-mod manifests;
+pub mod manifests;
 mod messages;
 mod metered;
 mod node;

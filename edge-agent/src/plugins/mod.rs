@@ -7,6 +7,7 @@
 
 pub mod lister;
 mod messages;
+mod registry;
 mod socket;
 mod table;
 
@@ -38,6 +39,7 @@ const MEMORY_BYTES_MAX: u64 = 64 * 1024;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// In the annotations of a container's record: which devices of a resource it has.
 const NOTE: &str = "devices/";
+const SERVICE: &str = "/v1beta1.DevicePlugin";
 
 #[derive(Clone)]
 pub struct Plugins(Arc<Inner>);
@@ -60,10 +62,11 @@ impl Plugins {
         Plugins(Arc::new(Inner { dir, memory, cdi_dirs, table, changed: Arc::default() }))
     }
 
-    /// Opens the socket at which plugins register. An error is a sentence; the board works without.
+    /// Opens the socket at which plugins register, and looks for those that wait to be asked. An error is a sentence; the board
+    /// works without.
     pub fn start(&self) -> Result<(), String> {
         match self.0.dir.clone() {
-            Some(dir) => socket::open(self.clone(), &dir),
+            Some(dir) => socket::open(self.clone(), &dir).and_then(|()| registry::open(self.clone(), &dir)),
             None => Ok(()),
         }
     }
@@ -165,6 +168,10 @@ impl Plugins {
     }
 
     async fn unary(&self, endpoint: &str, method: &str, message: &[u8]) -> Result<Vec<u8>, String> {
+        self.ask_at(endpoint, &format!("{SERVICE}/{method}"), message).await
+    }
+
+    async fn ask_at(&self, endpoint: &str, method: &str, message: &[u8]) -> Result<Vec<u8>, String> {
         let work = async {
             let mut call = self.call(endpoint, method, message).await.map_err(|e| e.to_string())?;
             call.next().await?.ok_or_else(|| "no message came".to_string())
@@ -173,10 +180,11 @@ impl Plugins {
         done.map_err(|_| format!("no answer to {method} within {} seconds", ANSWER_TIMEOUT.as_secs()))?
     }
 
+    /// `endpoint`: the name of a socket in the plugins' directory, or its whole path.
     async fn call(&self, endpoint: &str, method: &str, message: &[u8]) -> io::Result<Call> {
         let dir = self.0.dir.as_deref().ok_or(io::ErrorKind::NotFound)?;
         let stream = UnixStream::connect(dir.join(endpoint)).await?;
-        Call::begin(Box::new(stream), "localhost", &format!("/v1beta1.DevicePlugin/{method}"), message).await
+        Call::begin(Box::new(stream), "localhost", method, message).await
     }
 
     /// What a container has that was started before this agent, by the annotations of its record.

@@ -5,7 +5,7 @@
 //! register again.
 //! Never: the place of another kubelet that answers there; a socket outside of the directory.
 
-use super::{ANSWER_TIMEOUT, Plugins, messages, table::Plugin};
+use super::{ANSWER_TIMEOUT, Plugins, SERVICE, messages, table::Plugin};
 use crate::grpc::{self, Answer, Answering, INVALID_ARGUMENT, UNIMPLEMENTED};
 use std::{
     io,
@@ -21,7 +21,7 @@ use tokio::{
 };
 
 const SOCKET: &str = "kubelet.sock";
-const VERSION: &str = "v1beta1";
+pub const VERSION: &str = "v1beta1";
 /// Plugins that register at one moment, and others that ask.
 const GUESTS_MAX: usize = 16;
 /// Nobody needs longer to register; who asks again and again connects again.
@@ -96,13 +96,18 @@ impl Plugins {
         if endpoint.is_empty() || endpoint.len() > 100 || endpoint.contains('/') || endpoint == SOCKET || endpoint == ".." {
             return Err(format!("the endpoint {endpoint:?} must be the name of a socket beside {SOCKET}"));
         }
+        self.accept(&request.resource, endpoint, request.options)
+    }
+
+    /// From now on this plugin answers for the resource. The error is for the plugin.
+    pub fn accept(&self, resource: &str, endpoint: String, options: Option<messages::Options>) -> Result<(), String> {
         let plugin = Plugin { endpoint: endpoint.clone(), ..Plugin::default() };
-        let (generation, is_new) = self.table().register(&request.resource, plugin)?;
+        let (generation, is_new) = self.table().register(resource, plugin)?;
         if is_new {
             self.remember();
         }
-        log::info!("device plugin {endpoint} offers {}", request.resource);
-        let (plugins, resource, options) = (self.clone(), request.resource.clone(), request.options);
+        log::info!("device plugin {endpoint} offers {resource}");
+        let (plugins, resource) = (self.clone(), resource.to_string());
         tokio::spawn(async move { plugins.watch(&resource, &endpoint, generation, options).await });
         Ok(())
     }
@@ -136,7 +141,7 @@ impl Plugins {
                 .ok_or("its options are no DevicePluginOptions")?,
         };
         self.table().options(resource, generation, options.pre_start, options.preferred);
-        let begun = timeout(ANSWER_TIMEOUT, self.call(endpoint, "ListAndWatch", &[])).await;
+        let begun = timeout(ANSWER_TIMEOUT, self.call(endpoint, &format!("{SERVICE}/ListAndWatch"), &[])).await;
         let mut call = begun.map_err(|_| "it cannot be reached".to_string())?.map_err(|e| e.to_string())?;
         while let Some(message) = call.next().await? {
             let devices = messages::devices(&message).ok_or("its list is no ListAndWatchResponse, or has too many devices")?;

@@ -143,6 +143,7 @@ fn plugins_of_kubernetes() {
         plugin.kill();
         world.kubectl.say("delete pods --all")?;
         choosers(world, &dir, &cdi)?;
+        watched(world, &dir)?;
         devices_of_the_board(world)
     });
 }
@@ -267,6 +268,24 @@ fn deaths(world: &mut World, plugin: &mut Plugin) -> Result<()> {
     }
     all.sort();
     wait::yes(all == ["a", "b", "d"], || format!("{all:?}"))
+}
+
+/// A plugin that does not call but waits to be asked (`plugins_registry`), also by the agent that comes after this one.
+fn watched(world: &World, dir: &Path) -> Result<()> {
+    let resource = "vendor.example/watched";
+    let registry = dir.with_file_name("plugins_registry");
+    let _ = fs::remove_file(dir.join("calls"));
+    offers(dir, "m !n")?;
+    let plugin = Plugin::start(world, dir, resource, &["--watched", &registry.to_string_lossy()])?;
+    counted(world, resource, "2", "1")?;
+    plugin.was_asked("told 1")?;
+    let agent = world.agents[0].agent_process()?;
+    limpet_e2e::process::sh("kill", ["-9", &agent.pid.to_string()])?;
+    until("the next agent's question", SOON, || {
+        let count = plugin.calls().iter().filter(|call| *call == "told 1").count();
+        wait::yes(count == 2, || format!("{count} registrations"))
+    })?;
+    counted(world, resource, "2", "1")
 }
 
 /// A plugin that chooses itself, wants to be told before a start, and gives devices by CDI.

@@ -1,8 +1,9 @@
 """A device plugin as vendors write them, on gRPC of another make than the agent's.
 
-Usage: dongles.py DIRECTORY RESOURCE SOCKET [--options] [--cdi NAME]
+Usage: dongles.py DIRECTORY RESOURCE SOCKET [--options] [--cdi NAME] [--watched REGISTRY]
 It offers the devices named in the file DIRECTORY/devices ("a b !c": c is unhealthy), looks at that file again and again, and
-registers anew whenever its own socket has been removed. What it is asked is written to DIRECTORY/calls, a line each.
+registers anew whenever its own socket has been removed; with --watched it waits for a kubelet that looks into REGISTRY. What it is
+asked is written to DIRECTORY/calls, a line each.
 """
 import os
 import sys
@@ -17,6 +18,7 @@ from wire import field, fields, number
 DIRECTORY, RESOURCE, SOCKET = sys.argv[1:4]
 OPTIONS = "--options" in sys.argv
 CDI = sys.argv[sys.argv.index("--cdi") + 1] if "--cdi" in sys.argv else None
+WATCHED = sys.argv[sys.argv.index("--watched") + 1] if "--watched" in sys.argv else None
 SERVICE = "v1beta1.DevicePlugin"
 
 
@@ -89,6 +91,16 @@ def pre_start(request, _context):
     return b""
 
 
+def info(_request, _context):
+    said("info")
+    return field(1, "DevicePlugin") + field(2, RESOURCE) + field(4, "v1beta1")
+
+
+def told(request, _context):
+    said("told " + " ".join(str(value) for _, value in fields(request)))
+    return b""
+
+
 def serve():
     plain = {
         "GetDevicePluginOptions": grpc.unary_unary_rpc_method_handler(options),
@@ -99,7 +111,14 @@ def serve():
     }
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=8))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, plain),))
-    server.add_insecure_port("unix://" + os.path.join(DIRECTORY, SOCKET))
+    server.add_insecure_port("unix://" + os.path.join(WATCHED or DIRECTORY, SOCKET))
+    if WATCHED:
+        asked = {
+            "GetInfo": grpc.unary_unary_rpc_method_handler(info),
+            "NotifyRegistrationStatus": grpc.unary_unary_rpc_method_handler(told),
+        }
+        name = "pluginregistration.Registration"
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, asked),))
     server.start()
     return server
 
@@ -122,6 +141,8 @@ def register():
 def main():
     while True:
         server = serve()
+        if WATCHED:
+            server.wait_for_termination()
         try:
             register()
             print("registered", flush=True)
