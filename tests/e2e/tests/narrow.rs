@@ -85,6 +85,9 @@ fn state_is_not_held_up_by_fifty_port_forwards() {
         until("a session by the new road", SOON, || wait::yes(sessions(world) > begun, || "none".into()))?;
         until("the pod", SOON, || wait::yes(round(world) == Some(0), || "it does not run".into()))?;
         world.kubectl.say("wait --for=condition=Ready pod/busy --timeout=120s")?;
+        // What a command has written when it ends comes whole, however long that takes.
+        let all = world.kubectl.output(&["exec", "busy", "--", "head", "-c", "400000", "/dev/zero"])?;
+        wait::yes(all.code == 0 && all.stdout.len() == 400_000, || format!("{} bytes, code {}", all.stdout.len(), all.code))?;
         let log = |name: &str| world.slot.dir().join(name);
         let (_take, take) = world.kubectl.forward("pod/busy", 8080, &log("take.log"))?;
         let (_echo, echo) = world.kubectl.forward("pod/busy", 9000, &log("echo.log"))?;
