@@ -4,6 +4,7 @@
 //! Never: more than an hour, the longest window that the API allows.
 
 use crate::Timestamp;
+use jiff::SignedDuration;
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -36,6 +37,16 @@ impl Memories {
 
     pub fn forget(&self, uid: &str) {
         self.lock().remove(uid);
+    }
+
+    /// Of a workload that nothing is known of: what it has counts as recommended a moment ago, so that an autoscaler that is new,
+    /// or whose hub is, waits before it takes pods away.
+    pub fn begin(&self, uid: &str, replicas: i32, now: Timestamp) {
+        let mut all = self.lock();
+        let list = &mut all.entry(uid.into()).or_default().recommended;
+        if list.is_empty() {
+            list.push_back((now - SignedDuration::from_secs(1), replicas));
+        }
     }
 
     /// A second look at the same time takes the place of the first.

@@ -3,8 +3,8 @@
 //! In: one autoscaler, the workload that it names, its pods, what is measured. Out: the workload's new number of replicas,
 //! conditions in upstream's words, Events.
 //! Semantics: https://kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale/
-//! What was recommended and done lately is kept in memory, as upstream does: it bounds the speed, and a hub that
-//! starts anew only forgets to wait.
+//! What was recommended and done lately is kept in memory, as upstream does: it bounds the speed. A hub that starts anew takes
+//! what a workload has for recommended.
 //! Never: scales a workload that was scaled to zero, or beyond the bounds.
 
 mod behavior;
@@ -158,6 +158,7 @@ impl Step<'_> {
         };
         let got = "the HPA controller was able to get the target's current scale";
         self.set("AbleToScale", true, "SucceededGetScale", got.into());
+        self.memories.begin(&self.hpa.meta.uid, target.wanted, self.now);
         let desired = self.desired(&target);
         let (desired, why, statuses) = match desired {
             Ok(found) => found,

@@ -113,6 +113,12 @@ fn waits_before_it_scales_down() {
     assert_eq!(s.after(120), 4);
     assert_eq!(s.condition("AbleToScale"), says("True", "ScaleDownStabilized"));
     assert_eq!(s.after(300), 1);
+    // An autoscaler that is new, or whose hub is, knows of nothing before.
+    let mut s = Stage::new(4, json!({"minReplicas": 1, "maxReplicas": 9}));
+    s.cpu("web", 10);
+    assert_eq!(s.after(120), 4);
+    assert_eq!(s.condition("AbleToScale"), says("True", "ScaleDownStabilized"));
+    assert_eq!(s.after(300), 1);
 }
 
 #[test]
