@@ -262,6 +262,8 @@ impl Hands {
             policy = images::Policy::IfNotPresent;
         }
         let asks = policy == images::Policy::Always || (!here && policy == images::Policy::IfNotPresent);
+        // Nobody is asked for what is no name.
+        let asks = asks && limpet_oci::Reference::parse(&image).is_ok();
         let held = held.filter(|_| asks);
         if let Some(message) = held.clone() {
             self.say(Input::ImageHeld { uid: uid.clone(), container: container.clone(), message });

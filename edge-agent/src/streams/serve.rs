@@ -13,7 +13,7 @@ use crate::{
 use bytes::Bytes;
 use limpet_protocol::{StreamKind, StreamOpen};
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
@@ -394,16 +394,19 @@ async fn forward(context: &Context, port: u16, target: &Target, io: StreamIo) ->
 /// A connection to a loopback port of another network namespace. Only a short-lived thread of its own changes its
 /// namespace; the socket belongs to where it was made.
 async fn connect_inside(pin: Option<&Path>, port: u16) -> std::io::Result<tokio::net::TcpStream> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    // What listens at the one may not at the other (`localhost` of many a program is ::1 alone); IPv4 first, as containerd does.
+    let addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
     let Some(pin) = pin.map(Path::to_path_buf) else {
-        return tokio::net::TcpStream::connect(address).await;
+        return tokio::net::TcpStream::connect(&addresses[..]).await;
     };
     let (tell, hear) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().stack_size(64 * 1024).spawn(move || {
         let connect = || {
             let namespace = std::fs::File::open(pin)?;
             nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET)?;
-            std::net::TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)
+            let [first, second] = addresses;
+            let to = |address| std::net::TcpStream::connect_timeout(&address, CONNECT_TIMEOUT);
+            to(first).or_else(|why| to(second).map_err(|_| why))
         };
         let _ = tell.send(connect());
     })?;

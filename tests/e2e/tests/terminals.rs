@@ -201,7 +201,8 @@ fn terminals_and_connections() {
         let sizes = "trap 'stty size' WINCH; echo ready; while true; do sleep 0.1; done";
         let tty = json!({"tty": true, "stdin": true});
         let listen = container("echo", "nc -ll -p 7777 -e cat", json!({}));
-        apply(world, "screen", vec![], vec![container("c", sizes, tty), listen])?;
+        let six = container("six", "echo at ::1 >/index.html; exec httpd -f -p [::1]:7779 -h /", json!({}));
+        apply(world, "screen", vec![], vec![container("c", sizes, tty), listen, six])?;
         let exec = ["exec", "-it", "screen", "-c", "c", "--", "sh", "-c", sizes];
         for words in [&exec[..], &["attach", "-it", "screen", "-c", "c"]] {
             let mut session = Session::start(&world.kubectl, words)?;
@@ -256,6 +257,15 @@ fn forwards(world: &World) -> Result<()> {
         wait::yes(same, || "other bytes came back".into())?;
     }
     forward.check()?;
+    // What listens at IPv6's loopback alone.
+    let (_six, port) = world.kubectl.forward("pod/screen", 7779, &world.slot.dir().join("six.log"))?;
+    let mut page = String::new();
+    let asked = TcpStream::connect(("127.0.0.1", port)).and_then(|mut stream| {
+        stream.set_read_timeout(Some(SOON))?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        stream.read_to_string(&mut page)
+    });
+    wait::yes(page.ends_with("at ::1\n"), || format!("{asked:?} {page:?}"))?;
     let log = world.slot.dir().join("closed.log");
     let (mut closed, port) = world.kubectl.forward("pod/screen", 7778, &log)?;
     let mut text = String::new();
