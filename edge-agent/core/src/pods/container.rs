@@ -10,6 +10,7 @@ use super::{
     events::{Kind, Recorder, Subject},
     policy::{After, after},
     probe::Prober,
+    status::waits_for,
     stop::StopStep,
 };
 use crate::{
@@ -112,6 +113,8 @@ pub(super) struct Container {
     pub env_files: Option<EnvFiles>,
     /// Why the download of the image waits.
     pub held: Option<String>,
+    /// Why it waited when the next try began: shown until it runs, as kubelet does, or it would come and go with each try.
+    pub waited: Option<Box<(String, String)>>,
     /// The newest attempt that was started.
     pub attempt: Option<u32>,
     pub started_ms: u64,
@@ -153,6 +156,7 @@ impl Container {
             image_stop_signal: None,
             env_files: None,
             held: None,
+            waited: None,
             attempt: None,
             started_ms: 0,
             ended: None,
@@ -226,6 +230,11 @@ impl Container {
     /// Proceeds towards running. Called when it is this container's turn.
     pub fn drive(&mut self, pod: &Facts, prepared: bool, cx: &mut Cx<'_>) {
         let now = cx.now.mono_ms;
+        if let State::PullFailed { until, .. } | State::Refused { until, .. } | State::Crashed { until, .. } = &self.state
+            && *until <= now
+        {
+            self.waited = waits_for(self, pod);
+        }
         let state = std::mem::replace(&mut self.state, State::Idle);
         self.state = match state {
             State::Idle => self.pull(pod, cx),
@@ -339,7 +348,7 @@ impl Container {
     pub fn begin(&mut self, attempt: u32, started_ms: u64, mono_ms: u64) {
         self.attempt = Some(attempt);
         self.started_ms = started_ms;
-        (self.resizing, self.must_restart) = (false, false);
+        (self.resizing, self.must_restart, self.waited) = (false, false, None);
         let hook_done = self.spec.lifecycle.post_start.is_none();
         self.state = State::Running(Running { attempt, started_ms, hook_done });
         self.probers.clear();
@@ -428,7 +437,7 @@ impl Container {
                 if let Some(before) = self.ended.take() {
                     self.last = Some(before);
                 }
-                self.attempt = Some(attempt);
+                (self.attempt, self.waited) = (Some(attempt), None);
                 self.started_ms = 0;
                 self.ended = Some(Terminated {
                     code: 128,

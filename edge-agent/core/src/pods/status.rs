@@ -304,6 +304,10 @@ fn states<'a>(c: &'a Container, pod: &Facts, waiting: &'static str) -> (shown::S
             (shown::State { running: Some(running), ..shown::State::default() }, c.last.as_ref())
         }
         State::Idle | State::Pulling | State::Pulled | State::Reading | State::Starting { .. } | State::Ended { .. } => {
+            let tries = c.held.is_none() && !matches!(c.state, State::Ended { .. });
+            if let Some(waited) = c.waited.as_deref().filter(|_| tries) {
+                return (wait(&waited.0, waited.1.as_str()), ended.or(c.last.as_ref()));
+            }
             match ended {
                 Some(e) => (shown::State { terminated: Some(terminated(e)), ..shown::State::default() }, c.last.as_ref()),
                 None => match c.held.as_deref().filter(|_| matches!(c.state, State::Pulling)) {
@@ -334,6 +338,12 @@ fn states<'a>(c: &'a Container, pod: &Facts, waiting: &'static str) -> (shown::S
             (wait("CrashLoopBackOff", text), ended)
         }
     }
+}
+
+/// Reason and message of what it waits for now.
+pub(super) fn waits_for(c: &Container, pod: &Facts) -> Option<Box<(String, String)>> {
+    let waiting = states(c, pod, "").0.waiting?;
+    Some(Box::new((waiting.reason.into(), waiting.message.into_owned())))
 }
 
 fn terminated(t: &Terminated) -> shown::Ended<'_> {

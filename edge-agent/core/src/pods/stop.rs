@@ -40,6 +40,7 @@ impl Container {
     pub(super) fn stop(&mut self, pod: &Facts, grace_s: i64, message: &str, cx: &mut Cx<'_>) {
         let now = cx.now.mono_ms;
         let grace_ms = grace_s.max(0) as u64 * 1000;
+        self.waited = None;
         let state = std::mem::replace(&mut self.state, State::Idle);
         self.state = match state {
             State::Running(running) => {

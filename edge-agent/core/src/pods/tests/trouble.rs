@@ -183,9 +183,21 @@ fn an_image_that_does_not_come() {
     assert!(w.has_event("Failed", "Failed to pull image \"i:1\": no route"));
     assert!(w.has_event("Failed", "Error: ImagePullBackOff"));
     assert!(w.has_event("BackOff", "Back-off pulling image \"i:1\""));
+    w.told.clear();
+    w.run(30_000);
+    let [error, waits] = ["ErrImagePull", "ImagePullBackOff"];
+    assert_eq!(w.told, [error, waits, error, waits], "it does not flap with each try");
     w.behave.clear();
-    w.run(10_000);
+    w.run(40_000);
     assert_eq!(w.state("p", "c"), "running");
+    // Nor while it crashes.
+    w.behave.insert("c".into(), Behaviour { exits: Some((1000, 1)), ..Behaviour::default() });
+    w.told.clear();
+    w.pod("q", one("Always", json!({})));
+    w.run(15_000);
+    w.told.dedup();
+    let seen = ["ContainerCreating", "running", "Error", "running", "CrashLoopBackOff", "running", "CrashLoopBackOff"];
+    assert_eq!(w.told, seen);
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub struct World {
     pub now: Now,
     pub behave: BTreeMap<String, Behaviour>,
     pub status: BTreeMap<String, Value>,
+    /// What the first container of whichever pod was reported to be, one report after the other.
+    pub told: Vec<String>,
     /// Uid that the last status of a pod went to.
     pub reported_to: BTreeMap<String, String>,
     pub events: Vec<(String, String)>,
@@ -67,6 +69,7 @@ impl World {
             now: Now { mono_ms: 1_000_000, wall_ms: START_MS },
             behave: BTreeMap::new(),
             status: BTreeMap::new(),
+            told: Vec::new(),
             reported_to: BTreeMap::new(),
             events: Vec::new(),
             gone: Vec::new(),
@@ -259,7 +262,9 @@ impl World {
             }
             Action::Report { name, status, uid, .. } => {
                 self.reported_to.insert(name.clone(), uid.to_string());
-                self.status.insert(name, serde_json::from_slice(&status).unwrap());
+                let status: Value = serde_json::from_slice(&status).unwrap();
+                self.told.push(state_of(&status["containerStatuses"][0]["state"]));
+                self.status.insert(name, status);
             }
             Action::PodGone { name, uid, .. } => {
                 self.gone.push(name);
@@ -385,13 +390,7 @@ impl World {
 
     /// The waiting or terminated reason, or `running`.
     pub fn state(&self, pod: &str, name: &str) -> String {
-        let state = &self.container(pod, name)["state"];
-        for kind in ["waiting", "terminated"] {
-            if let Some(reason) = state[kind]["reason"].as_str() {
-                return reason.into();
-            }
-        }
-        if state["running"].is_object() { "running".into() } else { state.to_string() }
+        state_of(&self.container(pod, name)["state"])
     }
 
     pub fn condition(&self, pod: &str, kind: &str) -> (String, String) {
@@ -427,4 +426,10 @@ pub fn one(policy: &str, more: Value) -> Value {
     let mut c = json!({"name": "c", "image": "i:1"});
     c.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     json!({"restartPolicy": policy, "containers": [c]})
+}
+
+fn state_of(state: &Value) -> String {
+    let reason = ["waiting", "terminated"].iter().find_map(|kind| state[kind]["reason"].as_str());
+    let running = if state["running"].is_object() { "running".into() } else { state.to_string() };
+    reason.map_or(running, String::from)
 }
