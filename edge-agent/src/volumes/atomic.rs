@@ -48,10 +48,15 @@ pub fn write(dir: &Path, payload: &Payload, fs_group: Option<u32>) -> Result<boo
     std::fs::DirBuilder::new().mode(0o755).create(&base)?;
     std::fs::set_permissions(&base, std::fs::Permissions::from_mode(0o755))?;
     own(&base, fs_group)?;
-    for (path, file) in payload {
-        step()?;
-        write_file(&base, path, file, fs_group)?;
+    let written = payload.iter().try_for_each(|(path, file)| {
+        let told = |err: Error| Error::new(err.kind(), format!("write \"{path}\": {err}"));
+        write_file(&base, path, file, fs_group).map_err(told)
+    });
+    if written.is_err() && step().is_ok() {
+        // It is tried again and again: what is half must not pile up.
+        let _ = std::fs::remove_dir_all(&base);
     }
+    written?;
     let new = dir.join(DATA_NEW);
     let _ = std::fs::remove_file(&new);
     step()?;
@@ -85,6 +90,7 @@ fn check(payload: &Payload) -> Result<()> {
 
 fn write_file(base: &Path, path: &str, file: &File, fs_group: Option<u32>) -> Result<()> {
     use std::io::Write;
+    step()?;
     let target = base.join(path);
     if let Some(parent) = target.parent() {
         std::fs::DirBuilder::new().recursive(true).mode(0o755).create(parent)?;

@@ -41,7 +41,7 @@ impl HostPathType {
             HostPathType::Unset => "anything",
             HostPathType::DirectoryOrCreate | HostPathType::Directory => "a directory",
             HostPathType::FileOrCreate | HostPathType::File => "a file",
-            HostPathType::Socket => "a socket",
+            HostPathType::Socket => "a socket file",
             HostPathType::CharDevice => "a character device",
             HostPathType::BlockDevice => "a block device",
         }

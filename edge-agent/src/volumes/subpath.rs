@@ -8,11 +8,10 @@ use crate::runtime::sys;
 use std::ffi::OsStr;
 use std::io::{Error, ErrorKind, Result};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path};
 
 const DEPTH_MAX: usize = 64;
-const MODE: libc::mode_t = 0o750;
 
 pub fn open(volume: &Path, sub_path: &str) -> Result<OwnedFd> {
     let wanted = Path::new(sub_path);
@@ -58,8 +57,10 @@ fn check(path: &Path) -> Result<Vec<&OsStr>> {
     Ok(parts)
 }
 
-/// Makes the missing directories one by one; each step is opened before the next is made in it.
+/// Makes the missing directories one by one; each step is opened before the next is made in it. As kubelet: whoever may write
+/// in the volume may write in what is made of it, so they have the permissions of its root.
 fn make(root: OwnedFd, parts: &[&OsStr]) -> Result<OwnedFd> {
+    let mode = std::fs::File::from(root.try_clone()?).metadata()?.mode() & 0o7777;
     let mut at = root;
     for part in parts {
         let next = |at: BorrowedFd<'_>| {
@@ -69,16 +70,28 @@ fn make(root: OwnedFd, parts: &[&OsStr]) -> Result<OwnedFd> {
             Err(err) if err.kind() == ErrorKind::NotFound => {
                 let name = sys::c_str(part)?;
                 // SAFETY: a live directory fd and C string.
-                let made = unsafe { libc::mkdirat(at.as_raw_fd(), name.as_ptr(), MODE) };
+                let made = unsafe { libc::mkdirat(at.as_raw_fd(), name.as_ptr(), 0o700) };
                 if made != 0 && Error::last_os_error().kind() != ErrorKind::AlreadyExists {
                     return Err(Error::last_os_error());
                 }
-                next(at.as_fd())?
+                match made {
+                    0 => permitted(at.as_fd(), Path::new(part), mode)?,
+                    _ => next(at.as_fd())?,
+                }
             }
             other => other?,
         };
     }
     Ok(at)
+}
+
+/// Opens what was just made, and gives it its permissions: the mask of this process does not count. A link that has taken its
+/// place is not followed.
+fn permitted(dir: BorrowedFd<'_>, name: &Path, mode: u32) -> Result<OwnedFd> {
+    let made = sys::open_in(dir, name, libc::O_PATH | libc::O_DIRECTORY, sys::RESOLVE_BENEATH | sys::RESOLVE_NO_SYMLINKS)?;
+    // An O_PATH descriptor takes no fchmod; by its name in /proc no path is walked.
+    std::fs::set_permissions(format!("/proc/self/fd/{}", made.as_raw_fd()), std::fs::Permissions::from_mode(mode))?;
+    Ok(made)
 }
 
 fn outside(sub_path: &str) -> Error {

@@ -160,6 +160,30 @@ fn sub_paths_stay_inside() {
 }
 
 #[test]
+fn a_sub_path_that_is_made_may_be_used_like_its_volume() {
+    let dir = Dir::new("sub-mode");
+    for (mode, there) in [(0o777, 0o700), (0o2770, 0o2755), (0o755, 0o700)] {
+        let volume = dir.0.join(format!("{mode:o}"));
+        std::fs::create_dir_all(volume.join("there")).unwrap();
+        let set = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        set(&volume, mode);
+        set(&volume.join("there"), there);
+        subpath::open(&volume, "there/new/dir").unwrap();
+        subpath::open(&volume, "other").unwrap();
+        let look = |path: &str| std::fs::metadata(volume.join(path)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(["there", "there/new", "there/new/dir", "other"].map(look), [there, mode, mode, mode], "{mode:o}");
+    }
+}
+
+#[test]
+fn what_cannot_be_written_leaves_nothing() {
+    let dir = Dir::new("conflict");
+    let why = write(&dir.0, &payload(&[("x", "1", 0o644), ("x/b", "2", 0o644)]), None).unwrap_err();
+    assert!(why.to_string().contains("x/b"), "{why}");
+    assert_eq!(names(&dir.0), Vec::<String>::new());
+}
+
+#[test]
 fn host_paths_are_what_their_type_says() {
     let dir = Dir::new("host");
     let file = dir.0.join("file");
