@@ -83,14 +83,30 @@ pub fn new(kind: &CStr, options: &[(&CStr, &CStr)], attributes: u64) -> Result<O
     new_fd(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), 1, attributes) })
 }
 
+/// As `restrict`, with what is mounted below.
+pub fn restrict_all(tree: &OwnedFd, attributes: u64) -> Result<()> {
+    change(tree, &MountAttr { attr_set: attributes, ..MountAttr::default() }, true)
+}
+
+/// What is mounted in the tree from now on comes out nowhere else. `follows`: what is mounted in the original still comes in.
+pub fn keep_apart(tree: &OwnedFd, follows: bool) -> Result<()> {
+    let propagation = if follows { libc::MS_SLAVE } else { libc::MS_PRIVATE };
+    change(tree, &MountAttr { propagation: propagation as u64, ..MountAttr::default() }, true)
+}
+
 fn set(tree: &OwnedFd, attr: &MountAttr) -> Result<()> {
+    change(tree, attr, false)
+}
+
+fn change(tree: &OwnedFd, attr: &MountAttr, recursive: bool) -> Result<()> {
+    let below = if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: `attr` lives through the call and its true size is passed; the empty path means the fd itself.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             tree.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
+            libc::AT_EMPTY_PATH | below,
             attr,
             size_of::<MountAttr>(),
         )

@@ -4,6 +4,7 @@
 //! error pipe (which closes by itself when execve succeeds). Never: leaves a signal ignored, an fd open, a capability
 //! that was only borrowed, or a program without its filter.
 
+use super::super::detached;
 use super::super::seccomp::Filter;
 use super::super::sys;
 use super::{caps, home};
@@ -13,7 +14,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -38,6 +39,8 @@ pub struct Program {
     /// An exec in a pod with users of its own: libcontainer joins every namespace but that of users.
     pub users: Option<Rc<File>>,
     pub tty: bool,
+    /// A volume on /dev (`over_dev`), to be put there.
+    pub dev: Option<Rc<OwnedFd>>,
 }
 
 impl Program {
@@ -75,6 +78,11 @@ impl Program {
         let file = self.find()?;
         if self.guarded {
             super::guard::check_mounts()?;
+        }
+        if let Some(dev) = &self.dev {
+            let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+            let place = std::fs::OpenOptions::new().read(true).custom_flags(flags).open("/dev");
+            place.and_then(|place| detached::place_on(dev, place.as_fd())).map_err(text("mount the volume on /dev"))?;
         }
         for door in self.doors.iter().flat_map(|doors| doors.iter()) {
             enter(door, 0).map_err(text("join the cgroup"))?;

@@ -52,7 +52,9 @@ fn fill(room: &Room<'_>, done: &mut Vec<&'static str>) -> Result<()> {
     let root = directory(room.root)?;
     let plain = ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC;
     let access = if room.spec.read_only_root { ATTR_RDONLY } else { 0 };
-    for (name, destination) in ETC.into_iter().filter(|(_, destination)| !room.spec.mounts_on(destination)) {
+    // They lie on a volume that is the whole of /etc, which is not there yet.
+    let own = if room.spec.mounts_on("/etc") { [].as_slice() } else { &ETC };
+    for &(name, destination) in own.iter().filter(|(_, destination)| !room.spec.mounts_on(destination)) {
         // Absent, or a link of the image.
         let Ok(target) = below(root.as_fd(), &format!("etc/{name}"), 0) else { continue };
         let file = detached::clone(&room.etc.join(name), false)?;

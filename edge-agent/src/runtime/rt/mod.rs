@@ -16,6 +16,7 @@ mod guard;
 mod home;
 mod init;
 pub(super) mod oci;
+mod over_dev;
 mod owner;
 mod rootfs;
 pub mod sandbox;

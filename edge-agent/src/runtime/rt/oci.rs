@@ -214,12 +214,11 @@ fn mounts(parts: &Parts<'_>) -> Vec<Value> {
         list.push(bind(&shm, Path::new("/dev/shm"), &Mount::default(), false));
     }
     list.retain(|mount| !parts.furnished.iter().any(|done| mount["destination"] == *done));
-    let mut wanted: Vec<(&Mount, &std::path::PathBuf)> = spec.mounts.iter().zip(&parts.sources).collect();
-    // Parents before children, whatever the order in the pod's spec.
-    wanted.sort_by_key(|(mount, _)| mount.destination.components().count());
-    for (wish, source) in wanted {
+    for (wish, source) in spec.mounts.iter().zip(&parts.sources) {
         list.push(bind(source, &wish.destination, wish, wish.read_only));
     }
+    // Parents before children, whatever the order in the pod's spec; also a volume on /etc before the pod's files there.
+    list.sort_by_key(|mount| Path::new(mount["destination"].as_str().unwrap_or_default()).components().count());
     list.extend(own_users_devices(parts));
     list
 }

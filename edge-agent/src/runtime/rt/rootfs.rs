@@ -224,12 +224,12 @@ pub fn resolve_sources(bundle: &Path, spec: &ContainerSpec, users: Option<&Users
     for (index, wish) in spec.mounts.iter().enumerate() {
         let sub_path = wish.sub_path.as_deref().filter(|path| !path.is_empty());
         let opened = match (sub_path, users) {
-            (None, None) => {
+            (None, None) if !shows_cgroups(&wish.source) => {
                 sources.push(wish.source.clone());
                 continue;
             }
             (Some(sub_path), _) => crate::volumes::subpath::open(&wish.source, sub_path)?,
-            (None, Some(_)) => open(&wish.source)?,
+            (None, _) => open(&wish.source)?,
         };
         let source = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
         let place = place_for(&opened, bundle.join(format!("sub{index}")))?;
@@ -240,6 +240,14 @@ pub fn resolve_sources(bundle: &Path, spec: &ContainerSpec, users: Option<&Users
         sources.push(place);
     }
     Ok(sources)
+}
+
+/// Whether the board's groups can be seen there, which are hidden from libcontainer later (`hide_cgroups`): who mounts them wants
+/// the real ones.
+fn shows_cgroups(source: &Path) -> bool {
+    let source = source.canonicalize().unwrap_or_default();
+    let groups = Path::new(CGROUP_ROOT);
+    groups.starts_with(&source) && source.is_absolute() || source.starts_with(groups)
 }
 
 fn open(path: &Path) -> Result<OwnedFd> {

@@ -9,7 +9,7 @@ use super::super::{adopt::now_ms, detached, seccomp, seccomp::Filter};
 use super::console::Console;
 use super::executor::{self, Program};
 use super::furnish::{self, Room};
-use super::{Failure, Outcome, bundle, caps, chain, devices, external, group, group_of, guard, oci, rootfs, sandbox};
+use super::{Failure, Outcome, bundle, caps, chain, devices, external, group, group_of, guard, oci, over_dev, rootfs, sandbox};
 use super::{seccomp_dir, workdir, writable_layer};
 use crate::device::cgroups::Cgroups;
 use libcontainer::container::builder::ContainerBuilder;
@@ -97,6 +97,17 @@ fn make(
         detached::as_owner(users.map_or(0, |users| users.first_id), made)
             .map_err(|err| Failure::create(format_args!("the working directory {}", spec.cwd), err))?;
     }
+    let dev = match over_dev::is_for(spec) && spec.other_runtime.is_none() {
+        true if users.is_some() => return Err(Failure::Create("a volume on /dev cannot be had with hostUsers: false".into())),
+        true => {
+            let made = over_dev::tree(spec, &sources, &sandbox::shm_dir(run_dir, &sandbox), &bundle_dir.join("dev"));
+            Some(made.map_err(|err| Failure::create("the volume on /dev", err))?)
+        }
+        false => None,
+    };
+    // Without what is on /dev, and below.
+    let rest = dev.is_some().then(|| over_dev::others(spec, &sources));
+    let (rest, sources) = rest.map_or((None, sources), |(rest, sources)| (Some(rest), sources));
     let etc = sandbox::etc_dir(run_dir, &spec.pod_uid);
     let etc = match users {
         Some(users) => rootfs::etc_of(&bundle_dir, etc, users).map_err(|err| Failure::create("/etc files", err))?,
@@ -115,7 +126,7 @@ fn make(
             .map_err(|err| Failure::create("/sys/fs/cgroup", err))?;
     }
     let mut config = oci::config(&oci::Parts {
-        spec,
+        spec: rest.as_ref().unwrap_or(spec),
         sandbox: &sandbox,
         run_dir,
         root: &root,
@@ -145,7 +156,7 @@ fn make(
     let place = Place { run_dir, bundle: &bundle_dir, group, parent: cgroups.parent() };
     let outcome = match &spec.other_runtime {
         Some(_) => external::start(run_dir, spec, &place.record(spec, (0, 0)), fds),
-        None => run(&place, spec, fds, way, (final_caps, last_cap)),
+        None => run(&place, spec, fds, (way, dev), (final_caps, last_cap)),
     };
     if shares {
         let _ = nix::mount::umount2(&root, nix::mount::MntFlags::MNT_DETACH);
@@ -201,7 +212,7 @@ fn run(
     place: &Place<'_>,
     spec: &ContainerSpec,
     fds: Vec<OwnedFd>,
-    way: Option<group::Way>,
+    (way, dev): (Option<group::Way>, Option<OwnedFd>),
     (final_caps, last_cap): (u64, u32),
 ) -> Result<Outcome, Failure> {
     let Place { run_dir, bundle: bundle_dir, group, .. } = *place;
@@ -218,6 +229,7 @@ fn run(
         guarded: true,
         users: None,
         tty: spec.tty,
+        dev: dev.map(Rc::new),
     };
     let console = spec.tty.then(|| Console::listen(bundle_dir)).transpose();
     let console = console.map_err(|err| Failure::create("the terminal", err))?;

@@ -52,6 +52,8 @@ worlds! {
     host_network_and_shared_processes => cases::other_namespaces,
     what_is_furnished_is_the_same => furnished::the_same,
     links_in_the_way_stay_inside => furnished::links,
+    volumes_lie_on_etc_and_dev => furnished::over_etc_and_dev,
+    the_boards_groups_are_seen => furnished::groups_of_the_board,
     the_container_is_locked_in => security::locked_in,
     without_no_new_privileges_the_filter_holds => security::filter_without_nnp,
     privileged_is_privileged => security::privileged,
