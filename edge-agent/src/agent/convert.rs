@@ -151,7 +151,8 @@ pub fn container(
     for (name, path) in &plan.block_devices {
         let source = sources.get(name).ok_or_else(|| format!("volume \"{name}\" is not mounted on this node"))?;
         let (host_path, container_path) = (source.clone(), PathBuf::from(path));
-        devices.push(rt::Device { host_path, container_path, access: "rwm".into(), ..rt::Device::default() });
+        let access = if plan.blocks_read.contains(name) { "r" } else { "rwm" }.into();
+        devices.push(rt::Device { host_path, container_path, access, ..rt::Device::default() });
     }
     let seccomp = match &plan.security.seccomp {
         SeccompPlan::RuntimeDefault => rt::Seccomp::RuntimeDefault,

@@ -108,7 +108,7 @@ fn from_source(
         let name = wanted.container_name.as_deref().filter(|n| !n.is_empty()).unwrap_or(&container.name);
         let named = fields::container_named(context.pod, name)
             .ok_or_else(|| format!("container {name} not found"))?;
-        let value = resource_value(context.host, named, wanted);
+        let value = resource_value((context.pod, context.host), named, wanted);
         return value.map(Some).ok_or_else(|| format!("unsupported container resource : {}", wanted.resource));
     }
     if let Some(reference) = &source.config_map_key_ref {
@@ -145,12 +145,12 @@ fn key_of(
     }
 }
 
-/// The image's variables, overridden by the manifest's; PATH and HOSTNAME always exist.
+/// As containerd: the pod's name for itself, the image's variables, the manifest's; the later ones count. PATH always exists.
 pub fn merge_image(image: &[String], own: &[(String, String)], hostname: &str) -> Vec<(String, String)> {
     let mut merged: Vec<(String, String)> = Vec::with_capacity(image.len() + own.len() + 2);
     let from_image = image.iter().filter_map(|e| e.split_once('=')).map(|(k, v)| (k.into(), v.into()));
     let host = std::iter::once(("HOSTNAME".to_string(), hostname.to_string()));
-    for (name, value) in from_image.chain(host).chain(own.iter().cloned()) {
+    for (name, value) in host.chain(from_image).chain(own.iter().cloned()) {
         match merged.iter_mut().find(|(n, _)| *n == name) {
             Some(slot) => slot.1 = value,
             None => merged.push((name, value)),

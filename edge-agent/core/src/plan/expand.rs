@@ -4,6 +4,11 @@
 //! Never: fails; an unknown name stays as it is written. Source: Kubernetes "Define Dependent Environment Variables".
 
 pub fn expand(text: &str, variables: &[(String, String)]) -> String {
+    expand_or(text, variables, &mut |_| {})
+}
+
+/// The same; unknown names are told.
+pub fn expand_or(text: &str, variables: &[(String, String)], unknown: &mut dyn FnMut(&str)) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -16,6 +21,7 @@ pub fn expand(text: &str, variables: &[(String, String)]) -> String {
             match variables.iter().rev().find(|(n, _)| n == name) {
                 Some((_, value)) => out.push_str(value),
                 None => {
+                    unknown(name);
                     out.push_str("$(");
                     out.push_str(name);
                     out.push(')');

@@ -51,19 +51,29 @@ fn lines(map: &Words) -> String {
     map.iter().map(|(k, v)| format!("{k}={}\n", quote(v))).collect::<String>().trim_end().to_string()
 }
 
-/// Value of a `resourceFieldRef` for `container` (the one named in the reference, found by the caller).
-pub fn resource_value(host: &HostFacts, container: &Container, wanted: &ResourceFieldRef) -> Option<String> {
+/// Value of a `resourceFieldRef` for `container` (the one named in the reference, found by the caller). Where it has no limit
+/// (nought is none), the pod as a whole may have one, and the node has what it can give away.
+pub fn resource_value(
+    (pod, host): (&Pod, &HostFacts),
+    container: &Container,
+    wanted: &ResourceFieldRef,
+) -> Option<String> {
     let (side, name) = wanted.resource.split_once('.')?;
     let cpu = name == "cpu";
     let number = |q: &crate::api::Quantity| if cpu { q.milli() } else { q.value() };
     let limit = container.resources.limits.get(name).and_then(number);
+    let of_node = || match name {
+        "cpu" => Some(host.allocatable_cpu_milli),
+        "memory" => Some(host.allocatable_memory_bytes),
+        "ephemeral-storage" => Some(host.allocatable_storage_bytes),
+        _ => None,
+    };
+    let of_pod = || pod.spec.resources.limits.get(name).and_then(number).filter(|n| *n > 0);
     let have = match side {
-        "limits" => limit.unwrap_or(match name {
-            "cpu" => host.allocatable_cpu_milli,
-            "memory" => host.allocatable_memory_bytes,
-            "ephemeral-storage" => host.allocatable_storage_bytes,
-            _ => 0,
-        }),
+        "limits" => match limit.filter(|n| *n > 0) {
+            Some(limit) => limit,
+            None => of_node().map_or(0, |all| of_pod().unwrap_or(all)),
+        },
         "requests" => container.resources.requests.get(name).and_then(number).or(limit).unwrap_or(0),
         _ => return None,
     };

@@ -23,6 +23,7 @@ pub use mounts::{MountPlan, MountSource, Propagation};
 pub use resources::{
     PodResources, Qos, Requests, ResourcePlan, container as container_resources, limits, pod_resources, qos, requests,
 };
+pub(crate) use resources::effective;
 pub(crate) use security::app_armor;
 pub use security::{AppArmorPlan, SeccompPlan, SecurityPlan, UserPlan};
 
@@ -106,6 +107,9 @@ pub struct ContainerPlan {
     /// Volumes of mode Block: name of the volume, path in the container.
     #[serde(default)]
     pub block_devices: Vec<(String, String)>,
+    /// Those of them, by their volume's name, that are only read.
+    #[serde(default)]
+    pub blocks_read: Vec<String>,
     /// Devices of the node, by their names, that claims give the container.
     #[serde(default)]
     pub claimed: Vec<String>,
@@ -281,6 +285,7 @@ pub fn container(
         resources: resources::container(spec, container, context.host),
         mounts: mounts::plan(spec, container, &variables)?,
         block_devices: container.volume_devices.iter().map(|d| (d.name.clone(), d.device_path.clone())).collect(),
+        blocks_read: blocks_read(spec, container),
         claimed: claimed::devices(context, items, container)?,
         stdin: container.stdin,
         stdin_once: container.stdin_once,
@@ -294,6 +299,12 @@ pub fn container(
         pid_of: None,
         handler: handler(spec, items).filter(|h| h != OWN_HANDLER).unwrap_or_default(),
     })
+}
+
+/// `persistentVolumeClaim.readOnly` of a volume of mode Block.
+fn blocks_read(spec: &PodSpec, container: &Container) -> Vec<String> {
+    let read = |name: &String| spec.volumes.iter().any(|v| v.name == *name && v.claim("").is_some_and(|(_, only)| only));
+    container.volume_devices.iter().map(|d| &d.name).filter(|name| read(name)).cloned().collect()
 }
 
 /// The handler that names the runtime which every pod has without a class.

@@ -3,7 +3,7 @@
 //! In: volumeMounts, the variables for `subPathExpr`. Out: mounts in the order in which they are made.
 //! Never: a subPath that climbs out; the runtime checks again against links.
 
-use super::expand::expand;
+use super::expand::expand_or;
 use crate::api::{Container, PodSpec};
 use serde::{Deserialize, Serialize};
 
@@ -54,16 +54,13 @@ pub(super) fn plan(
         };
         let sub_path = match mount.sub_path_expr.as_str() {
             "" => mount.sub_path.clone(),
-            expr => {
-                let path = expand(expr, variables);
-                if path.contains("$(") {
-                    return Err(format!("failed to expand subPath: missing value for \"{expr}\""));
-                }
-                path
-            }
+            expr => expanded(expr, variables)?,
         };
-        if sub_path.starts_with('/') || sub_path.split('/').any(|part| part == "..") {
-            return Err(format!("subPath \"{sub_path}\" must be relative and must not contain '..'"));
+        if sub_path.starts_with('/') {
+            return Err(format!("error SubPath `{sub_path}` must not be an absolute path"));
+        }
+        if sub_path.split('/').any(|part| part == "..") {
+            return Err(format!("unable to provision SubPath `{sub_path}`: must not contain '..'"));
         }
         mounts.push(MountPlan {
             destination: absolute(&mount.mount_path),
@@ -102,6 +99,19 @@ pub(super) fn plan(
     // A mount below another must come after it.
     mounts.sort_by_key(|m| m.destination.split('/').filter(|p| !p.is_empty()).count());
     Ok(mounts)
+}
+
+/// An empty value is as good as none: it would be the whole volume, which others may share.
+fn expanded(expr: &str, variables: &[(String, String)]) -> Result<String, String> {
+    let mut missing = std::collections::BTreeSet::new();
+    let given: Vec<(String, String)> = variables.iter().filter(|(_, value)| !value.is_empty()).cloned().collect();
+    let path = expand_or(expr, &given, &mut |name| {
+        missing.insert(name.to_string());
+    });
+    match missing.is_empty() {
+        true => Ok(path),
+        false => Err(format!("missing value for {}", missing.into_iter().collect::<Vec<_>>().join(", "))),
+    }
 }
 
 fn absolute(path: &str) -> String {

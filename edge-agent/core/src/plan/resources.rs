@@ -5,7 +5,7 @@
 use super::HostFacts;
 use crate::api::{Container, PodSpec, Quantity, Resources};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 /// Quality of service, from requests and limits (Kubernetes "Pod Quality of Service Classes").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,27 +155,34 @@ fn count((name, amount): (&String, &Quantity)) -> Option<(String, u64)> {
 }
 
 fn oom_score_adj(spec: &PodSpec, container: &Container, capacity: u64) -> i32 {
-    const NODE_CRITICAL: i64 = 2_000_000_000;
+    // Of `system-node-critical`; what is critical to the cluster counts like others.
+    const NODE_CRITICAL: i64 = 2_000_001_000;
     match qos(spec) {
         _ if spec.priority.is_some_and(|p| p >= NODE_CRITICAL) => -997,
         Qos::Guaranteed => -997,
         Qos::BestEffort => 1000,
         Qos::Burstable => {
-            let r = &container.resources;
-            let asked = memory(&r.requests).or(memory(&r.limits)).unwrap_or(0) as i128 + share_of_rest(spec);
+            let own = memory_request(container);
+            let sidecar = spec.init_containers.iter().any(|c| c.name == container.name && c.is_restartable_init());
+            // A sidecar goes no earlier than those that it serves.
+            let least = spec.containers.iter().map(|c| memory_request(c)).min().filter(|_| sidecar).unwrap_or(0);
+            let asked = i128::from(own.max(least)) + share_of_rest(spec);
             let score = 1000 - 1000 * asked / i128::from(capacity.max(1));
             score.clamp(3, 999) as i32
         }
     }
 }
 
+fn memory_request(c: &Container) -> i64 {
+    memory(&c.resources.requests).or(memory(&c.resources.limits)).unwrap_or(0)
+}
+
 /// Of what the pod asks for as a whole beyond its containers, an equal part for each of them.
 fn share_of_rest(spec: &PodSpec) -> i128 {
     let Some(r) = of_pod(spec) else { return 0 };
-    let whole = memory(&r.requests).or(memory(&r.limits)).unwrap_or(0) as i128;
-    let asked = |c: &Arc<Container>| memory(&c.resources.requests).or(memory(&c.resources.limits)).unwrap_or(0) as i128;
-    let sum: i128 = spec.containers.iter().map(asked).sum();
-    (whole - sum).max(0) / (spec.containers.len().max(1) as i128)
+    let whole = memory(&r.requests).or(memory(&r.limits)).unwrap_or(0);
+    let rest = i128::from(whole) - i128::from(effective(spec, &memory_request));
+    rest.max(0) / ((spec.containers.len() + spec.init_containers.len()).max(1) as i128)
 }
 
 /// What a pod takes of its node, or what a node has.
@@ -210,7 +217,6 @@ impl Requests {
 /// The pod's effective requests (Kubernetes "Resource sharing within containers").
 pub fn requests(spec: &PodSpec) -> Requests {
     let cpu_request = |c: &Container| cpu(&c.resources.requests).or(cpu(&c.resources.limits)).unwrap_or(0);
-    let memory_request = |c: &Container| memory(&c.resources.requests).or(memory(&c.resources.limits)).unwrap_or(0);
     // What the pod asks for as a whole counts instead of its containers' sum.
     let whole = of_pod(spec).cloned().unwrap_or_default();
     let own = |of: fn(&BTreeMap<String, Quantity>) -> Option<i64>| of(&whole.requests).or(of(&whole.limits));
@@ -227,7 +233,7 @@ fn overhead(spec: &PodSpec) -> Requests {
 }
 
 /// All that run at the same time at most: containers with all sidecars, or an init container with the sidecars before it.
-fn effective(spec: &PodSpec, of: &dyn Fn(&Container) -> i64) -> i64 {
+pub(crate) fn effective(spec: &PodSpec, of: &dyn Fn(&Container) -> i64) -> i64 {
     let (mut sidecars, mut most) = (0i64, 0i64);
     for c in &spec.init_containers {
         if c.is_restartable_init() {

@@ -141,6 +141,29 @@ fn environment_from_everywhere() {
     ] {
         assert_eq!(get(name), want, "{name}");
     }
+    // Who names its image's variable like that listens there: the pod's name for itself gives way, the manifest's word does not.
+    let named = |image: &[&str], own: &[(&str, &str)]| {
+        let own: Vec<(String, String)> = own.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let all = env::merge_image(&image.iter().map(|e| e.to_string()).collect::<Vec<_>>(), &own, "web-1");
+        all.into_iter().filter(|(k, _)| k == "HOSTNAME").map(|(_, v)| v).collect::<Vec<_>>()
+    };
+    assert_eq!(named(&["HOSTNAME=0.0.0.0"], &[]), ["0.0.0.0"]);
+    assert_eq!(named(&["HOSTNAME=0.0.0.0"], &[("HOSTNAME", "own")]), ["own"]);
+}
+
+#[test]
+fn limits_of_the_pod_before_those_of_the_node() {
+    let of = |pod: Value, own: Value, resource: &str| {
+        let env = json!([{"name": "X", "valueFrom": {"resourceFieldRef": {"resource": resource, "divisor": "1"}}}]);
+        let spec = json!({"resources": {"limits": pod}, "containers": [{"name": "c", "resources": {"limits": own}, "env": env}]});
+        env_of(spec).into_iter().find(|(name, _)| name == "X").unwrap().1
+    };
+    let whole = || json!({"cpu": "2", "memory": "64Mi"});
+    assert_eq!(of(whole(), json!({}), "limits.memory"), (64 << 20).to_string());
+    assert_eq!(of(whole(), json!({"memory": "0"}), "limits.memory"), (64 << 20).to_string());
+    assert_eq!(of(whole(), json!({"memory": "16Mi"}), "limits.memory"), (16 << 20).to_string());
+    assert_eq!(of(whole(), json!({}), "limits.cpu"), "2");
+    assert_eq!(of(json!({}), json!({"cpu": "0"}), "limits.cpu"), "4", "nought is no limit");
 }
 
 #[test]
@@ -166,7 +189,18 @@ fn refuses_in_kubelets_words() {
         ),
         (
             json!({"volumeMounts": [{"name": "v", "mountPath": "/x", "subPath": "../y"}]}),
-            "subPath \"../y\" must be relative and must not contain '..'",
+            "unable to provision SubPath `../y`: must not contain '..'",
+        ),
+        (
+            json!({"env": [{"name": "E", "value": "/tmp"}],
+                "volumeMounts": [{"name": "v", "mountPath": "/x", "subPathExpr": "$(E)"}]}),
+            "error SubPath `/tmp` must not be an absolute path",
+        ),
+        // Without a name in it, it would be the whole volume, and so everybody's.
+        (
+            json!({"env": [{"name": "E", "value": ""}],
+                "volumeMounts": [{"name": "v", "mountPath": "/x", "subPathExpr": "$(Z)$(E)$(A)"}]}),
+            "missing value for A, E, Z",
         ),
     ] {
         let mut c = json!({"name": "c", "image": "i"});
@@ -191,6 +225,37 @@ fn classes_shares_and_scores() {
         let plan = plan_of(spec).unwrap().resources;
         assert_eq!((plan.cpu_shares, plan.cpu_quota_us, plan.oom_score_adj), (shares, quota, score));
     }
+    // Of a node with 1 GiB: (the pod's words, the score of its first container, of its sidecar).
+    let asks = |memory: &str| json!({"requests": {"memory": memory}});
+    let side = |resources: Value| json!([{"name": "s", "restartPolicy": "Always", "resources": resources}]);
+    let c = |resources: Value| json!([{"name": "c", "resources": resources}, {"name": "d", "resources": asks("512Mi")}]);
+    for (spec, first, sidecar) in [
+        (json!({"containers": [{"name": "c"}], "priority": 2_000_001_000}), -997, None),
+        (json!({"containers": [{"name": "c"}], "priority": 2_000_000_000}), 1000, None),
+        (json!({"containers": c(asks("256Mi")), "initContainers": side(json!({}))}), 750, Some(750)),
+        (json!({"containers": c(asks("256Mi")), "initContainers": side(asks("512Mi"))}), 750, Some(500)),
+        (json!({"containers": c(json!({})), "initContainers": side(asks("128Mi"))}), 999, Some(875)),
+        // 64 of the 192 MiB that are left are for each of the three.
+        (
+            json!({"resources": asks("960Mi"), "containers": c(asks("128Mi")), "initContainers": side(asks("128Mi"))}),
+            813,
+            Some(813),
+        ),
+    ] {
+        let pod = pod(spec.clone());
+        let score = |c: &Container| container_resources(&pod.spec, c, &host()).oom_score_adj;
+        let got = (score(&pod.spec.containers[0]), pod.spec.init_containers.first().map(|c| score(c)));
+        assert_eq!(got, (first, sidecar), "{spec}");
+    }
+}
+
+#[test]
+fn a_block_device_that_is_read() {
+    let claim = |name: &str, only: bool| json!({"name": name, "persistentVolumeClaim": {"claimName": name, "readOnly": only}});
+    let plan = plan_of(json!({"volumes": [claim("a", true), claim("b", false)], "containers": [{"name": "c",
+        "volumeDevices": [{"name": "a", "devicePath": "/dev/a"}, {"name": "b", "devicePath": "/dev/b"}]}]}))
+    .unwrap();
+    assert_eq!((plan.block_devices.len(), plan.blocks_read), (2, vec!["a".to_string()]));
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub enum VolumeContent {
     Files { files: Vec<VolumeFile>, secret: bool },
 }
 
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct VolumeFile {
     /// Relative, without `..`.
     pub path: String,
@@ -265,18 +265,21 @@ fn one_user(spec: &api::PodSpec) -> Option<u32> {
 }
 
 impl Files {
-    fn add(&mut self, path: &str, mode: Option<u32>, bytes: Vec<u8>) -> Result<(), String> {
-        let hostile = path.is_empty()
+    fn add(&mut self, path: &str, mode: Option<u32>, bytes: Vec<u8>) -> Result<&mut VolumeFile, String> {
+        // `./a`, `a//b` and `a/` are what they mean.
+        let clean = path.split('/').filter(|p| !matches!(*p, "" | ".")).collect::<Vec<_>>().join("/");
+        let hostile = clean.is_empty()
             || path.starts_with('/')
             || path.len() > 4096
-            || path.split('/').any(|p| p.is_empty() || p == "." || p == "..")
-            || path.starts_with("..");
+            || clean.split('/').any(|p| p == "..")
+            || clean.starts_with("..");
         if hostile {
             return Err(format!("invalid path \"{path}\" in volume: must be relative, without '..'"));
         }
         let mode = mode.unwrap_or(self.default_mode) & 0o777;
-        self.map.insert(path.to_string(), VolumeFile { path: path.to_string(), mode, owner: None, bytes });
-        Ok(())
+        let file = self.map.entry(clean.clone()).or_default();
+        *file = VolumeFile { path: clean, mode, owner: None, bytes };
+        Ok(file)
     }
 
     /// All keys, or the chosen ones. `what` names the object in errors.
@@ -287,11 +290,11 @@ impl Files {
         optional: bool,
     ) -> Result<(), String> {
         if wanted.is_empty() {
-            return entries.into_iter().try_for_each(|(key, bytes)| self.add(key, None, bytes));
+            return entries.into_iter().try_for_each(|(key, bytes)| self.add(key, None, bytes).map(|_| ()));
         }
         for item in wanted {
             match entries.get_mut(item.key.as_str()) {
-                Some(bytes) => self.add(&item.path, item.mode, bytes.clone())?,
+                Some(bytes) => drop(self.add(&item.path, item.mode, bytes.clone())?),
                 None if optional => {}
                 None => return Err(format!("references non-existent config key: {}", item.key)),
             }
@@ -335,7 +338,7 @@ impl Files {
                 let all = context.pod.spec.containers.iter().chain(&context.pod.spec.init_containers);
                 let container = all.into_iter().find(|c| c.name == name);
                 container
-                    .and_then(|c| resource_value(context.host, c, resource))
+                    .and_then(|c| resource_value((context.pod, context.host), c, resource))
                     .ok_or_else(|| format!("cannot read {} of container \"{name}\"", resource.resource))?
             } else {
                 continue;
@@ -359,10 +362,7 @@ impl Files {
         // As kubelet: only its one user's where there is one; a group that owns the volume may read it besides.
         let owner = one_user(&context.pod.spec);
         let private = owner.is_some() || context.pod.spec.security_context.fs_group.is_some();
-        self.add(path, private.then_some(0o600), token.token.into_bytes())?;
-        if let Some(file) = self.map.get_mut(path) {
-            file.owner = owner;
-        }
+        self.add(path, private.then_some(0o600), token.token.into_bytes())?.owner = owner;
         Ok(())
     }
 }

@@ -87,6 +87,14 @@ fn config_maps_with_items_and_modes() {
         "items": [{"key": "a", "path": "x/y", "mode": 511}, {"key": "b", "path": "z"}]}}));
     assert_eq!(some, [("x/y".into(), 0o777, "1".into()), ("z".into(), 0o400, "2".into())]);
     assert!(files(json!({"name": "v", "configMap": {"name": "no", "optional": true}})).is_empty());
+    // Paths are what they mean.
+    let odd = files(json!({"name": "v", "configMap": {"name": "cfg",
+        "items": [{"key": "a", "path": "./conf/a"}, {"key": "b", "path": "x//./b/"}]}}));
+    assert_eq!(odd.iter().map(|(path, ..)| path.as_str()).collect::<Vec<_>>(), ["conf/a", "x/b"]);
+    for bad in [".", "./", "a/../b", "./..x", "..", "/a"] {
+        let volume = json!({"name": "v", "configMap": {"name": "cfg", "items": [{"key": "a", "path": bad}]}});
+        assert!(plan_of(volume).is_err(), "{bad}");
+    }
 }
 
 #[test]

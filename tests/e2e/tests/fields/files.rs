@@ -106,10 +106,19 @@ pub fn paths_in_volumes(world: &World) -> Result<()> {
     inside(world, "part", "touch /v/here")?;
     wait::yes(dir.join("logs/part/here").exists(), || "the file is not in the pod's part".into())?;
     sleeper(world, "unknown", with(json!({"subPathExpr": "$(NONE)/x"})), volume(&dir))?;
-    waits(world, "unknown", "CreateContainerConfigError", "missing value for \"$(NONE)/x\"")?;
+    waits(world, "unknown", "CreateContainerConfigError", "missing value for NONE")?;
     sleeper(world, "trap", with(json!({"subPath": "trap"})), volume(&dir))?;
     waits(world, "trap", "CreateContainerError", "leads out of the volume")?;
-    delete(world, &["part", "unknown", "trap"])?;
+    // Whoever may write in the volume may write in what is made of it; what is empty is not the whole volume.
+    let own = json!({"volumes": [{"name": "v", "emptyDir": {}}], "securityContext": {"runAsUser": 1000, "runAsGroup": 1000}});
+    sleeper(world, "mine", with(json!({"subPath": "a/b"})), own.clone())?;
+    ready(world, "mine")?;
+    is(&inside(world, "mine", "touch /v/here && stat -c '%a %u' /v /v/here")?, "777 0\n644 1000")?;
+    let mut empty = mounted(json!({"subPathExpr": "$(EMPTY)"}));
+    merge(&mut empty, json!({"env": [{"name": "EMPTY", "value": ""}]}));
+    sleeper(world, "whole", empty, own)?;
+    waits(world, "whole", "CreateContainerConfigError", "missing value for EMPTY")?;
+    delete(world, &["part", "unknown", "trap", "mine", "whole"])?;
     // One container exchanges a directory for a link to the board's own, again and again, and rests in between, so that a
     // board without time starts something, too; the other mounts it each time.
     let swap = format!(
