@@ -54,7 +54,7 @@ impl Signal {
 
     fn amount(self, count: u64) -> String {
         match self {
-            Signal::Memory | Signal::Disk => format!("{}Ki", count / 1024),
+            Signal::Memory | Signal::Disk => crate::quantity::binary(count),
             Signal::Inodes | Signal::Pids => count.to_string(),
         }
     }
@@ -235,7 +235,7 @@ fn sentence(short: Shortage, pod: &PodUse<'_>) -> String {
                 text.push_str(&format!(
                     "Container {name} was using {}, request is {}, has larger consumption of {resource}. ",
                     signal.amount(*used),
-                    if asked == 0 { "0".to_string() } else { signal.amount(asked) }
+                    signal.amount(asked)
                 ));
             }
         }

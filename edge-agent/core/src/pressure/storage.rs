@@ -3,7 +3,10 @@
 //! In: limits of the pod's spec, what its containers and volumes use. Out: kubelet's sentence for the eviction.
 //! Never: counts an emptyDir in memory (the kernel holds that limit).
 
-use crate::api::{Container, PodSpec, Quantity};
+use crate::{
+    api::{Container, PodSpec, Quantity, Volume},
+    plan::effective,
+};
 use std::collections::BTreeMap;
 
 /// Bytes on disk, by name.
@@ -17,7 +20,7 @@ pub struct StorageUse {
 
 /// Whether it makes sense to measure this pod at all.
 pub fn is_limited(spec: &PodSpec) -> bool {
-    spec.volumes.iter().any(|v| v.empty_dir.as_ref().is_some_and(|e| e.medium != "Memory" && e.size_limit.is_some()))
+    spec.volumes.iter().any(|v| size(v).is_some())
         || spec.containers.iter().chain(&spec.init_containers).any(|c| limit(c).is_some())
 }
 
@@ -28,16 +31,18 @@ pub fn excess(spec: &PodSpec, used: &StorageUse) -> Option<String> {
 
 fn volume(spec: &PodSpec, used: &StorageUse) -> Option<String> {
     spec.volumes.iter().find_map(|v| {
-        let wanted = v.empty_dir.as_ref().filter(|e| e.medium != "Memory")?.size_limit.as_ref()?;
-        let most = u64::try_from(wanted.value()?).ok()?;
+        let (most, text) = size(v)?;
         let over = *used.volumes.get(&v.name)? > most;
-        over.then(|| format!("Usage of EmptyDir volume \"{}\" exceeds the limit \"{}\". ", v.name, wanted.text()))
+        over.then(|| format!("Usage of EmptyDir volume \"{}\" exceeds the limit \"{text}\". ", v.name))
     })
 }
 
-/// Only when every container has a limit is there one of the pod.
+/// The pod's limit is what its containers' come to, also when some have none.
 fn pod(spec: &PodSpec, used: &StorageUse) -> Option<String> {
-    let sum: u64 = spec.containers.iter().map(|c| limit(c).map(|(bytes, _)| bytes)).sum::<Option<u64>>()?;
+    let all = || spec.containers.iter().chain(&spec.init_containers);
+    all().find_map(|c| limit(c))?;
+    let bytes = |c: &Container| limit(c).and_then(|(bytes, _)| i64::try_from(bytes).ok()).unwrap_or(0);
+    let sum = u64::try_from(effective(spec, &bytes)).unwrap_or(0);
     let total = used.containers.values().chain(used.volumes.values()).sum::<u64>();
     (total > sum).then(|| {
         format!("Pod ephemeral local storage usage exceeds the total limit of containers {}. ", crate::quantity::binary(sum))
@@ -53,6 +58,14 @@ fn container(spec: &PodSpec, used: &StorageUse) -> Option<String> {
 }
 
 fn limit(container: &Container) -> Option<(u64, String)> {
-    let wanted = container.resources.limits.get("ephemeral-storage")?;
-    Some((u64::try_from(Quantity::value(wanted)?).ok()?, wanted.text()))
+    container.resources.limits.get("ephemeral-storage").and_then(amount)
+}
+
+fn size(volume: &Volume) -> Option<(u64, String)> {
+    volume.empty_dir.as_ref().filter(|e| e.medium != "Memory")?.size_limit.as_ref().and_then(amount)
+}
+
+/// Nought is no limit.
+fn amount(of: &Quantity) -> Option<(u64, String)> {
+    Some((u64::try_from(of.value()?).ok().filter(|bytes| *bytes > 0)?, of.text()))
 }

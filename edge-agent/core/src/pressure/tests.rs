@@ -67,8 +67,8 @@ fn the_sentence_is_kubelets() {
     let short = Shortage { signal: Signal::Memory, wanted: 100 * MIB, free: 50 * MIB };
     assert_eq!(
         choose(short, &[pod]).unwrap().1,
-        "The node was low on resource: memory. Threshold quantity: 102400Ki, available: 51200Ki. Container c was using \
-         153600Ki, request is 102400Ki, has larger consumption of memory. "
+        "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. Container c was using \
+         150Mi, request is 100Mi, has larger consumption of memory. "
     );
 }
 
@@ -89,8 +89,8 @@ fn a_full_disk_names_what_is_in_the_containers() {
     let short = |signal| Shortage { signal, wanted: 100 * MIB, free: 50 * MIB };
     assert_eq!(
         choose(short(Signal::Disk), std::slice::from_ref(&pod)).unwrap().1,
-        "The node was low on resource: ephemeral-storage. Threshold quantity: 102400Ki, available: 51200Ki. Container c was \
-         using 122880Ki, request is 0, has larger consumption of ephemeral-storage. "
+        "The node was low on resource: ephemeral-storage. Threshold quantity: 100Mi, available: 50Mi. Container c was \
+         using 120Mi, request is 0, has larger consumption of ephemeral-storage. "
     );
     let of_inodes = choose(short(Signal::Inodes), &[pod]).unwrap().1;
     assert!(of_inodes.starts_with("The node was low on resource: inodes. ") && !of_inodes.contains("Container"), "{of_inodes}");
@@ -166,7 +166,17 @@ fn storage_limits() {
     ] {
         assert_eq!(excess(&limited, &usage).as_deref(), want);
     }
-    let free = spec(json!({"volumes": [{"name": "v", "emptyDir": {}}], "containers": [{"name": "a"}]}));
-    assert!(!storage::is_limited(&free));
-    assert_eq!(excess(&free, &used(9000, 1, 9000)), None);
+    let nought = json!({"limits": {"ephemeral-storage": "0"}});
+    for (size, resources) in [(Value::Null, json!({})), (json!("0"), nought)] {
+        let volume = json!({"name": "v", "emptyDir": {"sizeLimit": size}});
+        let free = spec(json!({"volumes": [volume], "containers": [{"name": "a", "resources": resources}]}));
+        assert!(!storage::is_limited(&free));
+        assert_eq!(excess(&free, &used(9000, 1, 9000)), None);
+    }
+    // One without a limit lives from the others'.
+    let some = spec(json!({"containers": [{"name": "a", "resources": {"limits": {"ephemeral-storage": "20Mi"}}}, {"name": "b"}],
+        "initContainers": [{"name": "i", "resources": {"limits": {"ephemeral-storage": "30Mi"}}}]}));
+    assert_eq!(excess(&some, &used(10, 20, 0)), None);
+    let words = "Pod ephemeral local storage usage exceeds the total limit of containers 30Mi. ";
+    assert_eq!(excess(&some, &used(10, 21, 0)).as_deref(), Some(words));
 }
