@@ -43,6 +43,8 @@ pub fn resolve(plan: &UserPlan, layers: &[PathBuf]) -> Result<User, String> {
         return Err("container has runAsNonRoot and image will run as root".into());
     }
     let groups = Table::read(layers, "group");
+    // Who names another user has that user's group, not the one that the image gives its own.
+    let group = if plan.uid.is_some() { "" } else { group };
     let gid = match (plan.gid, group) {
         (Some(gid), _) => gid,
         (None, "") => primary.unwrap_or(0),
@@ -154,6 +156,8 @@ mod tests {
             ("101", None, Ok((101, 102, vec![7, 200]))),
             ("5000:5001", None, Ok((5000, 5001, vec![7]))),
             ("web", Some(0), Ok((0, 0, vec![7]))),
+            ("web:extra", Some(5000), Ok((5000, 0, vec![7]))),
+            ("web:extra", Some(101), Ok((101, 102, vec![7, 200]))),
             ("nobody", None, Err("unable to find user nobody: no matching entries in passwd file".to_string())),
         ] {
             assert_eq!(user(image, uid), want, "{image}");

@@ -7,6 +7,9 @@ use crate::runtime::spec::Resources;
 use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
 
+const SHARES_MIN: u64 = 2;
+const SHARES_MAX: u64 = 262_144;
+
 /// What a group uses now; absent where the machine does not count it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Usage {
@@ -117,7 +120,7 @@ fn cpu(dir: &Path, v2: bool, wanted: &Resources) -> Result<()> {
 }
 
 pub fn set_shares(dir: &Path, v2: bool, shares: u64) -> Result<()> {
-    let shares = shares.clamp(2, 262_144);
+    let shares = shares.clamp(SHARES_MIN, SHARES_MAX);
     match v2 {
         true => set(dir, "cpu.weight", &weight(shares).to_string()),
         false => set(dir, "cpu.shares", &shares.to_string()),
@@ -133,13 +136,29 @@ pub fn shares(dir: &Path, v2: bool) -> Option<u64> {
 }
 
 /// The fewest shares that have this weight: `weight` gives it back.
-pub fn shares_of(weight: u64) -> u64 {
-    2 + (weight.saturating_sub(1) * 262_142).div_ceil(9999)
+pub fn shares_of(of: u64) -> u64 {
+    let (mut least, mut most) = (SHARES_MIN, SHARES_MAX);
+    while least < most {
+        let middle = least.midpoint(most);
+        match weight(middle) >= of {
+            true => most = middle,
+            false => least = middle + 1,
+        }
+    }
+    least
 }
 
-/// Shares of v1 as a weight of v2 (KEP-2254).
+/// Shares of v1 as a weight of v2, as runc 1.3.2, crun 1.23 and kubelet 1.35 have it: the least, the most and the usual one
+/// (1024 is 100) are each other's. The straight line of KEP-2254 gave who asks for a whole CPU 39 beside a system's 100.
 pub fn weight(shares: u64) -> u64 {
-    1 + (shares.saturating_sub(2) * 9999) / 262_142
+    match shares {
+        ..=SHARES_MIN => 1,
+        SHARES_MAX.. => 10_000,
+        _ => {
+            let log = (shares as f64).log2();
+            10f64.powf((log * log + 125.0 * log) / 612.0 - 7.0 / 34.0).ceil() as u64
+        }
+    }
 }
 
 pub fn oom_kills(hierarchies: &Hierarchies, group: &str) -> u64 {

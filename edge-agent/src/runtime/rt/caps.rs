@@ -68,17 +68,18 @@ fn change(base: u64, change: &CapabilityChange, all: u64) -> Result<u64, String>
     let masks = |names: &[String]| -> Result<u64, String> {
         names.iter().try_fold(0, |mask, name| {
             let short = name.strip_prefix("CAP_").unwrap_or(name);
-            match (short, bit(short)) {
-                ("ALL", _) => Ok(mask | all),
-                (_, 0) => Err(format!("unknown capability \"CAP_{short}\"")),
-                (_, bit) => Ok(mask | bit),
+            match bit(short) {
+                0 => Err(format!("unknown capability \"CAP_{short}\"")),
+                bit => Ok(mask | bit),
             }
         })
     };
-    let (add, drop) = (masks(&change.add)?, masks(&change.drop)?);
-    let adds_all = change.add.iter().any(|name| name == "ALL");
-    // `add: [ALL], drop: [X]` is all but X; `drop: [ALL], add: [X]` is X alone.
-    Ok(if adds_all { all & !drop } else { (base & !drop) | add })
+    // As containerd: first ALL of either list, then what is added by name, then what is dropped by name.
+    let is_all = |list: &[String]| list.iter().any(|name| name == "ALL");
+    let named = |list: &[String]| masks(&list.iter().filter(|name| *name != "ALL").cloned().collect::<Vec<_>>());
+    let base = if is_all(&change.add) { all } else { base };
+    let base = if is_all(&change.drop) { 0 } else { base };
+    Ok((base | named(&change.add)?) & !named(&change.drop)?)
 }
 
 /// Every capability of this kernel.
@@ -116,11 +117,12 @@ mod tests {
     #[test]
     fn changes_follow_kubernetes_words() {
         let words = |words: &[&str]| words.iter().map(|w| w.to_string()).collect::<Vec<_>>();
-        let cases: [(&[&str], &[&str], u64); 5] = [
+        let cases: [(&[&str], &[&str], u64); 6] = [
             (&[], &[], 0xa80425fb),
             (&[], &["ALL"], 0),
             (&["NET_BIND_SERVICE"], &["ALL"], 1 << 10),
             (&["ALL"], &["SYS_ADMIN"], all(40) & !bit("SYS_ADMIN") & held()),
+            (&["NET_ADMIN", "SYS_TIME"], &["NET_ADMIN"], 0xa80425fb | bit("SYS_TIME")),
             (&["CAP_SYS_TIME"], &["KILL"], (0xa80425fb | bit("SYS_TIME")) & !bit("KILL")),
         ];
         for (add, drop, expect) in cases {
