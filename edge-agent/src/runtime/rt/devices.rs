@@ -21,6 +21,8 @@ pub fn of(spec: &ContainerSpec) -> std::io::Result<Devices> {
     let mut nodes = Vec::new();
     if spec.privileged {
         host_nodes(Path::new("/dev"), &mut nodes)?;
+        // A volume shows its own there, and nothing is made in it.
+        nodes.retain(|node| !spec.mounts.iter().any(|mount| is_below(node, &mount.destination)));
     }
     let mut rules = DeviceRule::defaults();
     for device in &spec.devices {
@@ -35,7 +37,9 @@ pub fn of(spec: &ContainerSpec) -> std::io::Result<Devices> {
         let mode = device.mode.unwrap_or(looks.0);
         nodes.retain(|other: &Value| other["path"] != json!(device.container_path));
         let owner = (device.uid.unwrap_or(looks.1), device.gid.unwrap_or(looks.2));
-        nodes.push(node(&device.container_path, number, mode, owner));
+        if !shown(spec, &device.container_path) {
+            nodes.push(node(&device.container_path, number, mode, owner));
+        }
         rules.push(DeviceRule {
             block: number.block,
             major: Some(number.major),
@@ -46,6 +50,19 @@ pub fn of(spec: &ContainerSpec) -> std::io::Result<Devices> {
         });
     }
     Ok(Devices { nodes, rules: (!spec.privileged).then_some(rules) })
+}
+
+fn is_below(node: &Value, destination: &Path) -> bool {
+    node["path"].as_str().is_some_and(|path| Path::new(path).starts_with(destination))
+}
+
+/// Whether a volume has it in its place already.
+fn shown(spec: &ContainerSpec, path: &Path) -> bool {
+    spec.mounts.iter().any(|mount| match path.strip_prefix(&mount.destination) {
+        Ok(rest) if rest.as_os_str().is_empty() => true,
+        Ok(rest) => mount.source.join(mount.sub_path.as_deref().unwrap_or_default()).join(rest).exists(),
+        Err(_) => false,
+    })
 }
 
 fn host_nodes(dir: &Path, nodes: &mut Vec<Value>) -> std::io::Result<()> {

@@ -74,7 +74,7 @@ fn exec_in(run_dir: &Path, dir: &Path, exec: &ExecSpec, fds: Vec<OwnedFd>) -> Re
         guarded: false,
         users,
         tty: exec.tty,
-        dev: None,
+        late: Rc::default(),
     };
     let console = exec.tty.then(|| Console::listen(dir)).transpose();
     let console = console.map_err(|err| Failure::create("the terminal", err))?;

@@ -15,7 +15,7 @@ use std::fs::File;
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -39,8 +39,8 @@ pub struct Program {
     /// An exec in a pod with users of its own: libcontainer joins every namespace but that of users.
     pub users: Option<Rc<File>>,
     pub tty: bool,
-    /// A volume on /dev (`over_dev`), to be put there.
-    pub dev: Option<Rc<OwnedFd>>,
+    /// Volumes in /dev and their places (`over_dev`).
+    pub late: Rc<Vec<(PathBuf, OwnedFd)>>,
 }
 
 impl Program {
@@ -79,10 +79,11 @@ impl Program {
         if self.guarded {
             super::guard::check_mounts()?;
         }
-        if let Some(dev) = &self.dev {
-            let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-            let place = std::fs::OpenOptions::new().read(true).custom_flags(flags).open("/dev");
-            place.and_then(|place| detached::place_on(dev, place.as_fd())).map_err(text("mount the volume on /dev"))?;
+        for (path, volume) in self.late.iter() {
+            let flags = libc::O_PATH | libc::O_NOFOLLOW;
+            let place = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path);
+            let placed = place.and_then(|place| detached::place_on(volume, place.as_fd()));
+            placed.map_err(|err| format!("mount the volume on {}: {err}", path.display()))?;
         }
         for door in self.doors.iter().flat_map(|doors| doors.iter()) {
             enter(door, 0).map_err(text("join the cgroup"))?;

@@ -1,8 +1,9 @@
-//! A volume on /dev itself: the board's own devices, as tools that manage disks and buses mount them.
+//! Volumes in the way of what libcontainer makes in /dev: on /dev itself (tools that manage disks and buses mount the board's own
+//! there), or on a device that every container has (/dev/urandom on /dev/random).
 //!
-//! In: the container's mounts with their sources. Out: a tree of mounts, with all that the pod has below /dev in its place, that
-//! belongs nowhere yet; the executor puts it over the container's own /dev as the last step.
-//! libcontainer knows no such volume: it would make its links and nodes in the board's /dev, and replace its ptmx.
+//! In: the container's mounts with their sources. Out: mounts that belong nowhere yet, on /dev a tree with all that the pod has
+//! below; the executor puts them in their places as the last step.
+//! libcontainer knows no such volumes: it would make its links and nodes in the board's /dev, and replace its ptmx.
 //! Never: follows a link below /dev, or makes anything there but the places of the pod's own mounts, as runc does.
 
 use super::super::detached::{self, ATTR_RDONLY};
@@ -29,15 +30,37 @@ pub fn is_for(spec: &ContainerSpec) -> bool {
     spec.mounts.iter().filter_map(in_dev).any(|at| at.as_os_str().is_empty())
 }
 
-/// What is left for libcontainer to mount.
-pub fn others(spec: &ContainerSpec, sources: &[PathBuf]) -> (ContainerSpec, Vec<PathBuf>) {
-    let kept = spec.mounts.iter().zip(sources).filter(|(mount, _)| in_dev(mount).is_none());
-    let (mounts, sources) = kept.map(|(mount, source)| (mount.clone(), source.clone())).unzip();
-    (ContainerSpec { mounts, ..spec.clone() }, sources)
+/// Of the specification: libcontainer makes these in every container, and fails where something is.
+const EVERYBODYS: [&str; 6] = ["null", "zero", "full", "tty", "random", "urandom"];
+
+fn is_late(spec: &ContainerSpec, mount: &Mount) -> bool {
+    in_dev(mount).is_some_and(|at| is_for(spec) || EVERYBODYS.iter().any(|name| at == Path::new(name)))
 }
 
-/// `shm`: the pod's, for pods that mount nothing there. `place`: of the container alone, empty again afterwards.
-pub fn tree(spec: &ContainerSpec, sources: &[PathBuf], shm: &Path, place: &Path) -> Result<OwnedFd> {
+/// What is left for libcontainer to mount. `None`: all.
+pub fn others(spec: &ContainerSpec, sources: &[PathBuf]) -> Option<(ContainerSpec, Vec<PathBuf>)> {
+    spec.mounts.iter().find(|mount| is_late(spec, mount))?;
+    let kept = spec.mounts.iter().zip(sources).filter(|(mount, _)| !is_late(spec, mount));
+    let (mounts, sources) = kept.map(|(mount, source)| (mount.clone(), source.clone())).unzip();
+    Some((ContainerSpec { mounts, ..spec.clone() }, sources))
+}
+
+/// Where to put which. `shm`: the pod's, for pods that mount nothing there. `place`: of the container alone, empty again
+/// afterwards.
+pub fn late(spec: &ContainerSpec, sources: &[PathBuf], shm: &Path, place: &Path) -> Result<Vec<(PathBuf, OwnedFd)>> {
+    if is_for(spec) {
+        return Ok(vec![(DEV.into(), tree(spec, sources, shm, place)?)]);
+    }
+    let all = spec.mounts.iter().zip(sources).filter(|(mount, _)| is_late(spec, mount));
+    let single = |(mount, source): (&Mount, &PathBuf)| {
+        let tree = ready(mount, source)?;
+        finish(&tree, mount)?;
+        Ok((mount.destination.clone(), tree))
+    };
+    all.map(single).collect()
+}
+
+fn tree(spec: &ContainerSpec, sources: &[PathBuf], shm: &Path, place: &Path) -> Result<OwnedFd> {
     let mut all: Vec<(PathBuf, Mount, &Path)> = Vec::new();
     for (mount, source) in spec.mounts.iter().zip(sources) {
         all.extend(in_dev(mount).map(|at| (at, mount.clone(), source.as_path())));
@@ -53,12 +76,26 @@ pub fn tree(spec: &ContainerSpec, sources: &[PathBuf], shm: &Path, place: &Path)
     made
 }
 
+fn ready(mount: &Mount, source: &Path) -> Result<OwnedFd> {
+    match mount.propagation {
+        Propagation::Bidirectional => Err(Error::new(ErrorKind::InvalidInput, NOT_BOTH_WAYS)),
+        _ => detached::clone(source, true),
+    }
+}
+
+fn finish(tree: &OwnedFd, mount: &Mount) -> Result<()> {
+    // Before anything is put on it, which the board's own would get too; and after it has a place, which may be shared itself.
+    detached::keep_apart(tree, mount.propagation == Propagation::HostToContainer)?;
+    match (mount.read_only, mount.recursive_read_only) {
+        (false, _) => Ok(()),
+        (true, false) => detached::restrict(tree, ATTR_RDONLY),
+        (true, true) => detached::restrict_all(tree, ATTR_RDONLY),
+    }
+}
+
 fn put(place: &Path, at: &Path, mount: &Mount, source: &Path) -> Result<()> {
     let told = |err: Error| Error::new(err.kind(), format!("{}: {err}", mount.destination.display()));
-    if mount.propagation == Propagation::Bidirectional {
-        return Err(Error::new(ErrorKind::InvalidInput, NOT_BOTH_WAYS));
-    }
-    let tree = detached::clone(source, true).map_err(told)?;
+    let tree = ready(mount, source).map_err(told)?;
     if at.as_os_str().is_empty() {
         detached::place(&tree, place).map_err(told)?;
     } else {
@@ -66,14 +103,7 @@ fn put(place: &Path, at: &Path, mount: &Mount, source: &Path) -> Result<()> {
         let target = target(place, at, is_dir).map_err(told)?;
         detached::place_on(&tree, target.as_fd()).map_err(told)?;
     }
-    // Before anything is put on it, which the board's own would get too; and after it has a place, which may be shared itself.
-    detached::keep_apart(&tree, mount.propagation == Propagation::HostToContainer).map_err(told)?;
-    match (mount.read_only, mount.recursive_read_only) {
-        (false, _) => Ok(()),
-        (true, false) => detached::restrict(&tree, ATTR_RDONLY),
-        (true, true) => detached::restrict_all(&tree, ATTR_RDONLY),
-    }
-    .map_err(told)
+    finish(&tree, mount).map_err(told)
 }
 
 /// What a mount below /dev lies on; made where it is missing, in a directory that is there.

@@ -17,7 +17,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use nix::fcntl::OFlag;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 /// In the bundle.
@@ -97,16 +97,15 @@ fn make(
         detached::as_owner(users.map_or(0, |users| users.first_id), made)
             .map_err(|err| Failure::create(format_args!("the working directory {}", spec.cwd), err))?;
     }
-    let dev = match over_dev::is_for(spec) && spec.other_runtime.is_none() {
-        true if users.is_some() => return Err(Failure::Create("a volume on /dev cannot be had with hostUsers: false".into())),
-        true => {
-            let made = over_dev::tree(spec, &sources, &sandbox::shm_dir(run_dir, &sandbox), &bundle_dir.join("dev"));
-            Some(made.map_err(|err| Failure::create("the volume on /dev", err))?)
-        }
-        false => None,
-    };
-    // Without what is on /dev, and below.
-    let rest = dev.is_some().then(|| over_dev::others(spec, &sources));
+    let (mut late, mut rest) = (Vec::new(), None);
+    if spec.other_runtime.is_none() && users.is_none() {
+        let shm = sandbox::shm_dir(run_dir, &sandbox);
+        let made = over_dev::late(spec, &sources, &shm, &bundle_dir.join("dev"));
+        late = made.map_err(|err| Failure::create("volumes on /dev", err))?;
+        rest = over_dev::others(spec, &sources);
+    } else if spec.other_runtime.is_none() && over_dev::is_for(spec) {
+        return Err(Failure::Create("a volume on /dev cannot be had with hostUsers: false".into()));
+    }
     let (rest, sources) = rest.map_or((None, sources), |(rest, sources)| (Some(rest), sources));
     let etc = sandbox::etc_dir(run_dir, &spec.pod_uid);
     let etc = match users {
@@ -156,7 +155,7 @@ fn make(
     let place = Place { run_dir, bundle: &bundle_dir, group, parent: cgroups.parent() };
     let outcome = match &spec.other_runtime {
         Some(_) => external::start(run_dir, spec, &place.record(spec, (0, 0)), fds),
-        None => run(&place, spec, fds, (way, dev), (final_caps, last_cap)),
+        None => run(&place, spec, fds, (way, late), (final_caps, last_cap)),
     };
     if shares {
         let _ = nix::mount::umount2(&root, nix::mount::MntFlags::MNT_DETACH);
@@ -212,7 +211,7 @@ fn run(
     place: &Place<'_>,
     spec: &ContainerSpec,
     fds: Vec<OwnedFd>,
-    (way, dev): (Option<group::Way>, Option<OwnedFd>),
+    (way, late): (Option<group::Way>, Vec<(PathBuf, OwnedFd)>),
     (final_caps, last_cap): (u64, u32),
 ) -> Result<Outcome, Failure> {
     let Place { run_dir, bundle: bundle_dir, group, .. } = *place;
@@ -229,7 +228,7 @@ fn run(
         guarded: true,
         users: None,
         tty: spec.tty,
-        dev: dev.map(Rc::new),
+        late: Rc::new(late),
     };
     let console = spec.tty.then(|| Console::listen(bundle_dir)).transpose();
     let console = console.map_err(|err| Failure::create("the terminal", err))?;

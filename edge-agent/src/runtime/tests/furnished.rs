@@ -117,6 +117,27 @@ pub async fn over_etc_and_dev(mut world: World) {
     }
 }
 
+/// One device on another, as on those that every container has; for the privileged, who have the board's nodes besides, also on
+/// directories of devices: the volume counts, and nothing is made in it.
+pub async fn over_devices(mut world: World) {
+    world.pod("pod-d").await;
+    let (empty, look) = (world.base.join("empty"), "stat -c %t:%T /dev/random /dev/full; echo x > /dev/full && echo taken");
+    std::fs::create_dir_all(&empty).unwrap();
+    let in_dir = |entry: std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir()).then(|| entry.path());
+    let known = ["pts", "shm", "fd", "mqueue"].map(|name| Path::new("/dev").join(name));
+    let mut dirs: Vec<_> = std::fs::read_dir("/dev").unwrap().filter_map(|e| in_dir(e.unwrap())).collect();
+    dirs.retain(|dir| !known.contains(dir));
+    for privileged in [false, true] {
+        let mut spec = world.container("pod-d", "devices", look);
+        spec.privileged = privileged;
+        let read = Mount { read_only: true, ..volume(Path::new("/dev/urandom"), "/dev/random") };
+        spec.mounts = vec![read, volume(Path::new("/dev/null"), "/dev/full")];
+        spec.mounts.extend(dirs.iter().map(|dir| volume(&empty, dir.to_str().unwrap())));
+        assert_eq!(world.output(&spec).await, "1:9\n1:3\ntaken\n", "privileged: {privileged}");
+        assert_eq!(std::fs::read_dir(&empty).unwrap().count(), 0, "{dirs:?}");
+    }
+}
+
 /// Who mounts the board's groups, or what they are in, gets those of the board: libcontainer alone is shown others.
 pub async fn groups_of_the_board(mut world: World) {
     world.pod("pod-g").await;

@@ -53,6 +53,7 @@ worlds! {
     what_is_furnished_is_the_same => furnished::the_same,
     links_in_the_way_stay_inside => furnished::links,
     volumes_lie_on_etc_and_dev => furnished::over_etc_and_dev,
+    volumes_lie_on_devices => furnished::over_devices,
     the_boards_groups_are_seen => furnished::groups_of_the_board,
     the_container_is_locked_in => security::locked_in,
     without_no_new_privileges_the_filter_holds => security::filter_without_nnp,
