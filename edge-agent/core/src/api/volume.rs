@@ -24,6 +24,13 @@ pub struct Volume {
 }
 
 impl Volume {
+    /// Whose files are somebody else's to change: images, and what this agent keeps up to date, where a container that could
+    /// exchange directories for links would have it write elsewhere (the class of CVE-2017-1002102).
+    pub fn is_only_read(&self) -> bool {
+        let kept = self.config_map.is_some() || self.secret.is_some() || self.downward_api.is_some() || self.projected.is_some();
+        kept || self.image.is_some()
+    }
+
     /// The claim that this volume is, by name, and whether it is only read.
     pub fn claim(&self, pod: &str) -> Option<(String, bool)> {
         match (&self.persistent_volume_claim, &self.ephemeral) {

@@ -65,7 +65,7 @@ pub(super) fn plan(
         mounts.push(MountPlan {
             destination: absolute(&mount.mount_path),
             source: MountSource::Volume { name: mount.name.clone(), sub_path },
-            read_only: mount.read_only || volume.image.is_some() || volume.claim("").is_some_and(|(_, only)| only),
+            read_only: mount.read_only || volume.is_only_read() || volume.claim("").is_some_and(|(_, only)| only),
             recursive_read_only: mount.recurses(),
             no_exec: volume.image.is_some(),
             propagation: match mount.mount_propagation.as_deref() {

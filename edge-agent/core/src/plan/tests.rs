@@ -270,6 +270,24 @@ fn mounts_come_parents_first_with_the_pods_own_files() {
         ["/a", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/shm", "/dev/termination-log", "/a/b/c"]
     );
     assert!(plan.mounts[0].read_only);
+    // What the agent keeps up to date nobody else writes.
+    for (source, read_only) in [
+        (json!({"configMap": {"name": "cfg"}}), true),
+        (json!({"secret": {"secretName": "sec"}}), true),
+        (json!({"downwardAPI": {}}), true),
+        (json!({"projected": {"sources": []}}), true),
+        (json!({"image": {"reference": "x"}}), true),
+        (json!({"emptyDir": {}}), false),
+        (json!({"hostPath": {"path": "/x"}}), false),
+    ] {
+        let mut volume = json!({"name": "v"});
+        volume.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
+        let plan = plan_of(json!({"volumes": [volume], "containers": [{"name": "c", "volumeMounts": [
+            {"name": "v", "mountPath": "/v"}, {"name": "v", "mountPath": "/w", "subPath": "a"}]}]}))
+        .unwrap();
+        let own = plan.mounts.iter().filter(|m| ["/v", "/w"].contains(&&*m.destination));
+        assert_eq!(own.map(|m| m.read_only).collect::<Vec<_>>(), [read_only; 2], "{source}");
+    }
 }
 
 #[test]

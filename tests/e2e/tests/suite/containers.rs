@@ -70,7 +70,7 @@ pub fn variables(world: &World) -> Result<()> {
         limpet_e2e::pods::manifest(name, spec)
     };
     for (name, note, words) in
-        [("absolute", "/tmp", "must be relative"), ("climbs", "..", "must be relative and must not contain '..'")]
+        [("absolute", "/tmp", "must not be an absolute path"), ("climbs", "..", "must not contain '..'")]
     {
         let mut pod = with(name, "$(NOTE)");
         pod["metadata"]["annotations"] = json!({"part": note});

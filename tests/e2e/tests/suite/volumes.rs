@@ -73,6 +73,9 @@ pub fn files_of_objects(world: &World) -> Result<()> {
     sleeper(world, "files", fields.clone(), json!({"volumes": volumes.clone()}))?;
     ready(world, "files")?;
     is(&inside(world, "files", &lines)?, &expect)?;
+    // Not even root writes there: the board does, by these names.
+    let write = "for v in /plain-c /plain-s /plain-pc /plain-ps; do touch $v/new 2>&1 || rm $v/..data 2>&1; done | grep -c Read-only";
+    is(&inside(world, "files", write)?, "8")?;
     // Somebody else, whose group the files are given to: read by it, also where only the owner might.
     let other = json!({"volumes": volumes, "securityContext": {"runAsUser": 1000, "fsGroup": 1001}});
     sleeper(world, "others", fields, other)?;
