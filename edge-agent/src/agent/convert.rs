@@ -38,6 +38,7 @@ pub fn sandbox(
         pod_name: plan.pod_name.clone(),
         namespace: plan.namespace.clone(),
         hostname: plan.hostname.clone(),
+        short: plan.short.clone(),
         fqdn: plan.fqdn.clone(),
         host_network: plan.host_network,
         host_pid: plan.host_pid,

@@ -44,6 +44,8 @@ pub struct SandboxSpec {
     pub namespace: String,
     /// Kernel host name; at most 63 bytes are used.
     pub hostname: String,
+    /// Its first part, also where the kernel is told the whole; empty is `hostname`.
+    pub short: String,
     /// Full name for /etc/hosts (`host.subdomain.ns.svc.cluster.local`), when the pod has a subdomain.
     pub fqdn: Option<String>,
     pub host_network: bool,

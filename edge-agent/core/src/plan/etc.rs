@@ -14,9 +14,15 @@ pub struct DnsPlan {
     pub cluster: bool,
     /// The host's resolv.conf is taken over (its search list also with `cluster`).
     pub host: bool,
-    pub nameservers: Vec<String>,
+    /// Of the policy.
     pub searches: Vec<String>,
     pub options: Vec<String>,
+    /// Of `dnsConfig`: added to what the policy gives.
+    pub nameservers: Vec<String>,
+    #[serde(default)]
+    pub more_searches: Vec<String>,
+    #[serde(default)]
+    pub more_options: Vec<String>,
 }
 
 const SEARCHES_MAX: usize = 32;
@@ -37,14 +43,11 @@ pub(super) fn dns_plan(pod: &Pod, host: &HostFacts) -> DnsPlan {
     }
     if let Some(config) = &spec.dns_config {
         plan.nameservers.extend(config.nameservers.iter().cloned());
-        plan.searches.extend(config.searches.iter().cloned());
-        for option in &config.options {
-            plan.options.retain(|o| o.split(':').next() != Some(&option.name));
-            plan.options.push(match &option.value {
-                Some(value) => format!("{}:{value}", option.name),
-                None => option.name.clone(),
-            });
-        }
+        plan.more_searches.extend(config.searches.iter().cloned());
+        plan.more_options.extend(config.options.iter().map(|option| match &option.value {
+            Some(value) => format!("{}:{value}", option.name),
+            None => option.name.clone(),
+        }));
     }
     plan
 }
@@ -55,13 +58,13 @@ pub fn resolv_conf(plan: &DnsPlan, responder: Option<&str>, host_file: &str) -> 
         let lines = host_file.lines().filter_map(|l| l.trim().strip_prefix(word));
         lines.filter(|l| l.starts_with([' ', '\t'])).flat_map(str::split_whitespace).map(String::from).collect()
     };
-    let mut nameservers: Vec<String> = plan.nameservers.clone();
+    let mut nameservers = Vec::new();
     let mut searches = plan.searches.clone();
     let mut options = plan.options.clone();
     match responder.filter(|_| plan.cluster) {
-        Some(address) => nameservers.insert(0, address.to_string()),
+        Some(address) => nameservers.push(address.to_string()),
         None if plan.host => {
-            nameservers.extend(host_lines("nameserver"));
+            nameservers = host_lines("nameserver");
             options.extend(host_lines("options"));
         }
         None => {}
@@ -69,8 +72,16 @@ pub fn resolv_conf(plan: &DnsPlan, responder: Option<&str>, host_file: &str) -> 
     if plan.host {
         searches.extend(host_lines("search").into_iter().filter(|s| s != "."));
     }
-    let mut seen = Vec::new();
-    searches.retain(|s| !seen.contains(s) && (seen.push(s.clone()), true).1);
+    nameservers.extend(plan.nameservers.iter().cloned());
+    searches.extend(plan.more_searches.iter().cloned());
+    for option in &plan.more_options {
+        options.retain(|o| o.split(':').next() != option.split(':').next());
+        options.push(option.clone());
+    }
+    for list in [&mut nameservers, &mut searches] {
+        let mut seen = Vec::new();
+        list.retain(|s| !seen.contains(s) && (seen.push(s.clone()), true).1);
+    }
     searches.truncate(SEARCHES_MAX);
     nameservers.truncate(NAMESERVERS_MAX);
     let mut text = String::new();
@@ -100,7 +111,7 @@ pub fn etc_hosts(plan: &SandboxPlan, pod_ips: &[String], host_file: &str) -> Str
         text.push_str("fe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n");
         for ip in pod_ips {
             match &plan.fqdn {
-                Some(full) => text.push_str(&format!("{ip}\t{full}\t{}\n", plan.hostname)),
+                Some(full) => text.push_str(&format!("{ip}\t{full}\t{}\n", plan.short)),
                 None => text.push_str(&format!("{ip}\t{}\n", plan.hostname)),
             }
         }

@@ -137,6 +137,9 @@ pub struct SandboxPlan {
     pub pod_name: String,
     pub namespace: String,
     pub hostname: String,
+    /// Its first part, also where the kernel is told the whole.
+    #[serde(default)]
+    pub short: String,
     /// `hostname.subdomain.namespace.svc.domain`, when the pod has a subdomain.
     pub fqdn: Option<String>,
     pub host_network: bool,
@@ -196,19 +199,27 @@ pub fn hostname(pod: &Pod) -> String {
     name
 }
 
-pub fn sandbox(pod: &Pod, host: &HostFacts) -> SandboxPlan {
-    let (meta, spec) = (&pod.metadata, &pod.spec);
+/// The name in full, when there is one, and the one that the kernel is told.
+fn names(pod: &Pod, host: &HostFacts) -> (Option<String>, String) {
+    let spec = &pod.spec;
     let short = hostname(pod);
     let overridden = spec.hostname_override.as_deref().is_some_and(|h| !h.is_empty());
     let fqdn = spec.subdomain.as_deref().filter(|s| !s.is_empty() && !overridden).map(|subdomain| {
-        format!("{short}.{subdomain}.{}.svc.{}", meta.namespace, host.cluster_domain)
+        format!("{short}.{subdomain}.{}.svc.{}", pod.metadata.namespace, host.cluster_domain)
     });
     let hostname = match (&fqdn, spec.set_hostname_as_fqdn) {
         _ if spec.host_network => host.node_name.clone(),
         (Some(full), true) => full.clone(),
         _ => short,
     };
+    (fqdn, hostname)
+}
+
+pub fn sandbox(pod: &Pod, host: &HostFacts) -> SandboxPlan {
+    let (meta, spec) = (&pod.metadata, &pod.spec);
+    let (fqdn, hostname) = names(pod, host);
     SandboxPlan {
+        short: self::hostname(pod),
         pod_uid: meta.uid.clone(),
         pod_name: meta.name.clone(),
         namespace: meta.namespace.clone(),
@@ -262,8 +273,7 @@ pub fn container(
     if args.is_empty() {
         return Err("no command specified".into());
     }
-    let hostname =
-        if spec.host_network { context.host.node_name.clone() } else { hostname(context.pod) };
+    let (_, hostname) = names(context.pod, context.host);
     let sandbox_env = env::merge_image(&image.env, &variables, &hostname);
     let working_dir = container.working_dir.as_deref().filter(|d| !d.is_empty());
     let lifecycle_signal = container.lifecycle.stop_signal.as_deref().filter(|s| !s.is_empty());

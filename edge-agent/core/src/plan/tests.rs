@@ -302,6 +302,11 @@ fn names_and_resolvers() {
     );
     let hosts = etc_hosts(&plan, &["10.42.0.5".into()], "");
     assert!(hosts.ends_with("10.42.0.5\th.s.default.svc.cluster.local\th\n"), "{hosts}");
+    let p = pod(json!({"containers": [], "hostname": "h", "subdomain": "s", "setHostnameAsFQDN": true}));
+    let plan = sandbox(&p, &host());
+    let hosts = etc_hosts(&plan, &["10.42.0.5".into()], "");
+    assert!(hosts.ends_with("10.42.0.5\th.s.default.svc.cluster.local\th\n"), "{hosts}");
+    assert_eq!(plan.hostname, "h.s.default.svc.cluster.local");
     let p = pod(json!({"containers": [], "hostname": "h", "subdomain": "s", "hostnameOverride": "mine.example"}));
     let plan = sandbox(&p, &host());
     assert_eq!((plan.hostname.as_str(), plan.fqdn), ("mine.example", None));
@@ -309,6 +314,21 @@ fn names_and_resolvers() {
         "options": [{"name": "ndots", "value": "2"}]}}));
     let conf = resolv_conf(&sandbox(&p, &host()).dns, Some("10.42.0.1"), "nameserver 9.9.9.9\n");
     assert_eq!(conf, "nameserver 1.1.1.1\noptions ndots:2\n");
+    // What a pod adds comes after what its policy gives, and has the last word on an option.
+    let own = json!({"nameservers": ["1.1.1.1", "9.9.9.9"], "searches": ["own.test", "lan"],
+        "options": [{"name": "ndots", "value": "2"}]});
+    let of_host = "nameserver 9.9.9.9\nsearch lan\noptions ndots:1 rotate\n";
+    for (policy, want) in [
+        ("Default", "search lan own.test\nnameserver 9.9.9.9\nnameserver 1.1.1.1\noptions rotate ndots:2\n"),
+        (
+            "ClusterFirst",
+            "search default.svc.cluster.local svc.cluster.local cluster.local lan own.test\n\
+             nameserver 10.42.0.1\nnameserver 1.1.1.1\nnameserver 9.9.9.9\noptions ndots:2\n",
+        ),
+    ] {
+        let p = pod(json!({"containers": [], "dnsPolicy": policy, "dnsConfig": own}));
+        assert_eq!(resolv_conf(&sandbox(&p, &host()).dns, Some("10.42.0.1"), of_host), want, "{policy}");
+    }
     let p = pod(json!({"containers": [], "hostNetwork": true}));
     let conf = resolv_conf(&sandbox(&p, &host()).dns, Some("10.42.0.1"), "nameserver 9.9.9.9\n");
     assert_eq!(conf, "nameserver 9.9.9.9\n");

@@ -233,7 +233,7 @@ fn pod_hosts(spec: &SandboxSpec, ip: Option<Ipv4Addr>) -> String {
          fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
     );
     if let Some(ip) = ip {
-        let name = short(&spec.hostname);
+        let name = if spec.short.is_empty() { short(&spec.hostname) } else { &spec.short };
         match &spec.fqdn {
             Some(fqdn) => text.push_str(&format!("{ip}\t{fqdn}\t{name}\n")),
             None => text.push_str(&format!("{ip}\t{name}\n")),
