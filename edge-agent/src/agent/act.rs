@@ -335,18 +335,18 @@ impl Hands {
     pub fn probe(&self, at: ContainerRef, kind: ProbeKind, check: Check, ip: String, timeout: Duration) {
         let (prober, id) = (self.prober.clone(), container_id(&at));
         self.spawn(async move {
-            let (ok, output) = match prober.run(&check, &id, &ip, timeout).await {
-                Ok(output) => (true, output),
-                Err(why) => (false, why),
-            };
-            Input::Probed { at, kind, ok, output }
+            match prober.run(&check, &id, &ip, timeout).await {
+                Ok(output) => Input::Probed { at, kind, ok: true, output },
+                Err(failure) if failure.unmade => Input::NotProbed { at, kind, why: failure.why },
+                Err(failure) => Input::Probed { at, kind, ok: false, output: failure.why },
+            }
         });
     }
 
     pub fn hook(&self, at: ContainerRef, hook: HookKind, check: Check, ip: String, timeout: Duration) {
         let (prober, id) = (self.prober.clone(), container_id(&at));
         self.spawn(async move {
-            let error = prober.run(&check, &id, &ip, timeout).await.err();
+            let error = prober.run(&check, &id, &ip, timeout).await.err().map(|failure| failure.why);
             Input::HookDone { at, hook, error }
         });
     }

@@ -4,7 +4,7 @@
 //! Redirects on the same host are followed, ten at most; one that leads to another host is good as it is (as on a kubelet).
 //! Never: looks at certificates; reads more of a page than its beginning.
 
-use super::{Outcome, plain, target};
+use super::{plain, target};
 use crate::{
     device::Clock,
     link::{
@@ -66,7 +66,7 @@ impl To {
     }
 }
 
-pub(super) async fn get(clock: &Clock, mut to: To, headers: &[(String, String)], timeout: Duration) -> Outcome {
+pub(super) async fn get(clock: &Clock, mut to: To, headers: &[(String, String)], timeout: Duration) -> Result<String, String> {
     let begun = Instant::now();
     if !to.path.starts_with('/') {
         to.path.insert(0, '/');
@@ -123,7 +123,7 @@ mod tests {
     };
 
     /// Serves each path with what `page` says of it, and asks for `/`.
-    fn probe(page: impl Fn(&str, u16) -> String) -> Outcome {
+    fn probe(page: impl Fn(&str, u16) -> String) -> Result<String, String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

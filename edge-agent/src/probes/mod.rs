@@ -20,8 +20,26 @@ pub struct Prober {
     pub clock: Clock,
 }
 
-/// `Ok` carries the output, `Err` the reason.
-pub type Outcome = Result<String, String>;
+/// Why a probe or hook is not good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub why: String,
+    /// It was not made at all: it says nothing of the container.
+    pub unmade: bool,
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Failure {
+        Failure { why, unmade: false }
+    }
+}
+
+fn unmade(why: String) -> Failure {
+    Failure { why, unmade: true }
+}
+
+/// `Ok` carries the output.
+pub type Outcome = Result<String, Failure>;
 
 impl Prober {
     /// `ip`: the pod's address, or a loopback address with the host's network.
@@ -30,15 +48,15 @@ impl Prober {
             Check::Exec(command) => self.exec(command, container_id, timeout).await,
             Check::Http { host, port, path, https, headers } => {
                 let to = http::To { host: host.as_deref().unwrap_or(ip).into(), port: *port, path: path.clone(), https: *https };
-                http::get(&self.clock, to, headers, timeout).await
+                Ok(http::get(&self.clock, to, headers, timeout).await?)
             }
             Check::Tcp { host, port } => {
                 let host = host.as_deref().unwrap_or(ip);
                 let connect = tokio::net::TcpStream::connect((host, *port));
                 match tokio::time::timeout(timeout, connect).await {
                     Ok(Ok(_)) => Ok(String::new()),
-                    Ok(Err(e)) => Err(format!("dial tcp {host}:{port}: connect: {}", plain(&e))),
-                    Err(_) => Err(format!("dial tcp {host}:{port}: i/o timeout")),
+                    Ok(Err(e)) => Err(format!("dial tcp {host}:{port}: connect: {}", plain(&e)).into()),
+                    Err(_) => Err(format!("dial tcp {host}:{port}: i/o timeout").into()),
                 }
             }
             Check::Sleep { seconds } => {
@@ -48,14 +66,14 @@ impl Prober {
             Check::Grpc { port, service } => {
                 let target = target(ip, *port);
                 match tokio::time::timeout(timeout, grpc::check(&target, service)).await {
-                    Ok(outcome) => outcome,
-                    Err(_) => Err(format!(
-                        "timeout: failed to connect service \"{target}\" within {}s",
-                        timeout.as_secs()
-                    )),
+                    Ok(outcome) => Ok(outcome?),
+                    Err(_) => {
+                        let limit = timeout.as_secs();
+                        Err(format!("timeout: failed to connect service \"{target}\" within {limit}s").into())
+                    }
                 }
             }
-            Check::Broken(why) => Err(why.clone()),
+            Check::Broken(why) => Err(unmade(why.clone())),
         }
     }
 
@@ -88,12 +106,12 @@ impl Prober {
         };
         match tokio::time::timeout(timeout, run).await {
             Ok(Ok((0, output))) => Ok(output),
-            Ok(Ok((code, output))) if output.is_empty() => Err(format!("command exited with {code}")),
-            Ok(Ok((_, output))) => Err(output),
-            Ok(Err(why)) => Err(why),
+            Ok(Ok((code, output))) if output.is_empty() => Err(format!("command exited with {code}").into()),
+            Ok(Ok((_, output))) => Err(output.into()),
+            Ok(Err(why)) => Err(unmade(why)),
             Err(_) => {
                 let words = command.join(" ");
-                Err(format!("command timed out: \"{words}\" timed out after {}s", timeout.as_secs()))
+                Err(format!("command timed out: \"{words}\" timed out after {}s", timeout.as_secs()).into())
             }
         }
     }

@@ -30,6 +30,7 @@ pub(super) fn uid_of(input: &Input) -> Option<Uid> {
         | Input::ContainerFailed { at, .. }
         | Input::ContainerExited { at, .. }
         | Input::Probed { at, .. }
+        | Input::NotProbed { at, .. }
         | Input::Resized { at, .. }
         | Input::HookDone { at, .. } => at.uid.clone(),
         _ => return None,
@@ -88,6 +89,7 @@ pub(super) fn apply(pod: &mut LivePod, input: Input, cx: &mut Cx<'_>) {
             c.container_exited(facts, at.attempt, exit, cx.now);
         }),
         Input::Probed { at, kind, ok, output } => probed(pod, &at, kind, ok, &output, cx),
+        Input::NotProbed { at, kind, why } => with_attempt(pod, &at, |c, facts| c.not_probed(facts, kind, &why, cx)),
         Input::Resized { at, error } => pod.resized(&at.container, at.attempt, error, cx),
         Input::PodResized { last, error, .. } => pod.group_resized(last, error, cx),
         Input::HookDone { at, hook, error } => {

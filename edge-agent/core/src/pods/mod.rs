@@ -89,6 +89,8 @@ pub enum Input {
     ContainerFailed { at: ContainerRef, stage: StartStage, message: String },
     ContainerExited { at: ContainerRef, exit: Exit },
     Probed { at: ContainerRef, kind: ProbeKind, ok: bool, output: String },
+    /// The probe could not be made: a port without a number, a command that cannot be started.
+    NotProbed { at: ContainerRef, kind: ProbeKind, why: String },
     HookDone { at: ContainerRef, hook: HookKind, error: Option<String> },
     /// An image that no pod wants yet has come, or the sentence says why not. Not the pods' affair: the shell keeps it.
     AskedImage { image: String, error: Option<String> },

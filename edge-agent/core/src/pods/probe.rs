@@ -144,13 +144,18 @@ impl Prober {
         Verdict::Decided(ok)
     }
 
+    /// The running try came to nothing. Whether that is news.
+    pub fn no_result(&mut self) -> bool {
+        self.in_flight.take() == Some(Flight::Regular)
+    }
+
     pub fn hold(&mut self) {
         self.held = true;
     }
 
-    /// Run as soon as possible (the container has just started up).
+    /// Run as soon as its delay allows (the container has just started up).
     pub fn hurry(&mut self, now_ms: u64) {
-        self.regular_at = self.regular_at.max(now_ms).min(now_ms + self.period_ms);
+        self.regular_at = self.regular_at.max(now_ms);
     }
 }
 
@@ -190,6 +195,15 @@ mod tests {
         assert!(p.is_early());
         assert_eq!(p.result(1052, true), Verdict::Decided(true));
         assert_eq!(p.next_at(), Some(11_000));
+    }
+
+    #[test]
+    fn a_start_that_is_over_shortens_no_delay() {
+        let text = r#"{"tcpSocket":{"port":80},"initialDelaySeconds":60,"periodSeconds":5}"#;
+        let mut p = prober(ProbeKind::Liveness, text);
+        p.hurry(9000);
+        assert!(!p.take_due(60_999));
+        assert!(p.take_due(61_000));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use super::{
     Action, ProbeKind,
-    container::{Container, Cx, Facts, State},
+    container::{Container, Cx, Facts, Role, State},
     events::Kind,
     policy::{After, after},
     probe::{Prober, Verdict},
@@ -66,10 +66,23 @@ impl Container {
                 let word = kind.word();
                 // A probe's failure counts as a failure of the container, whatever code it ends with.
                 let again = after(self.role, &self.spec, pod.object.spec.restart_policy, 1) != After::Rest;
-                let tail = if again { ", will be restarted" } else { "" };
-                Some((format!("Container {} failed {word} probe{tail}", self.name), grace))
+                let (who, tail) = match self.role {
+                    Role::Sidecar => ("Init container", ""),
+                    _ => ("Container", if again { ", will be restarted" } else { "" }),
+                };
+                Some((format!("{who} {} failed {word} probe{tail}", self.name), grace))
             }
             _ => None,
+        }
+    }
+
+    /// A probe that could not be made says nothing of the container: it is told, and made again after its period.
+    pub fn not_probed(&mut self, pod: &Facts, kind: ProbeKind, why: &str, cx: &mut Cx<'_>) {
+        let path = self.field_path();
+        let Some(prober) = self.probers.iter_mut().find(|p| p.kind == kind) else { return };
+        if prober.no_result() {
+            let message = format!("{} probe errored and resulted in unknown state: {why}", kind.title());
+            pod.event(cx, path, Kind::Warning, "Unhealthy", &message);
         }
     }
 

@@ -44,6 +44,7 @@ fn behaviour(dice: &mut Dice) -> Behaviour {
         start_fails: (dice.roll(6) == 0).then_some(stage),
         image_fails: dice.roll(6) == 0,
         probe_fails: (dice.roll(3) == 0).then_some(ProbeKind::Liveness),
+        probes_are_not_made: false,
         hook_takes_ms: dice.roll(20_000),
         resize_fails: false,
     }

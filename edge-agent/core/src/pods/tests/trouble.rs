@@ -362,3 +362,21 @@ fn a_node_that_runs_short_takes_no_more() {
         assert_eq!(w.phase("early"), "Running");
     }
 }
+
+/// A command that the image does not have says nothing of how its container is: as on a kubelet, nobody is ended for it.
+#[test]
+fn a_probe_that_cannot_be_made_ends_nobody() {
+    let mut w = World::new();
+    w.behave.insert("c".into(), Behaviour { probes_are_not_made: true, ..Behaviour::default() });
+    let exec = json!({"exec": {"command": ["curl"]}, "periodSeconds": 1, "failureThreshold": 1});
+    w.pod("p", one("Always", json!({"livenessProbe": exec, "readinessProbe": exec})));
+    w.run(20_000);
+    assert_eq!(w.container("p", "c")["restartCount"], 0);
+    assert_eq!(w.condition("p", "Ready").0, "False");
+    for kind in ["Liveness", "Readiness"] {
+        assert!(w.has_event("Unhealthy", &format!("{kind} probe errored and resulted in unknown state: no such file")));
+    }
+    w.behave.clear();
+    w.run(2000);
+    assert_eq!(w.condition("p", "Ready").0, "True");
+}

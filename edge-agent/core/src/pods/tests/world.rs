@@ -18,6 +18,7 @@ pub struct Behaviour {
     pub image_fails: bool,
     /// What probes find; `None` succeeds.
     pub probe_fails: Option<ProbeKind>,
+    pub probes_are_not_made: bool,
     pub hook_takes_ms: u64,
     pub resize_fails: bool,
 }
@@ -224,6 +225,9 @@ impl World {
                 self.log.push(format!("{hook:?} {}", at.container));
                 let when = self.now.mono_ms + self.behaviour(&at.container).hook_takes_ms;
                 self.later.push((when, Input::HookDone { at, hook, error: None }));
+            }
+            Action::RunProbe { at, kind, .. } if self.behaviour(&at.container).probes_are_not_made => {
+                self.soon(Input::NotProbed { at, kind, why: "no such file".into() });
             }
             Action::RunProbe { at, kind, .. } => {
                 self.probes += 1;
