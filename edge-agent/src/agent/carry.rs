@@ -5,7 +5,7 @@
 
 use super::{
     act::{Extras, container_id},
-    node,
+    node, notes,
     state::{Agent, FLOOR_STEP_MS, LOOK_SOON_MS},
 };
 use crate::net::{Cidr, dns};
@@ -199,7 +199,13 @@ impl Agent {
                     log::error!("{e}");
                 }
             }
+            Action::Note(note) => {
+                if let Err(e) = notes::write(&self.hands.paths.run, &note) {
+                    log::warn!("pod {}: its state is not noted for the next agent: {e}", note.uid);
+                }
+            }
             Action::Forget { uid } => {
+                notes::remove(&self.hands.paths.run, &uid);
                 self.outbox.forget(&uid);
                 let record = Record::ForgetPod(uid.to_string());
                 if let Err(e) = self.journal.append_lazily(&[record]) {

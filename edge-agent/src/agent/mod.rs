@@ -17,6 +17,7 @@ pub mod manifests;
 mod messages;
 mod metered;
 mod node;
+mod notes;
 mod os_update;
 mod pages;
 mod pressure;

@@ -4,7 +4,7 @@
 //! containers, facts for the hub.
 //! Never: starts anything before it knows what runs.
 
-use super::{act, convert, manifests, state::Agent};
+use super::{act, convert, manifests, notes, state::Agent};
 use crate::{net::Cidr, runtime};
 use limpet_agent_core::{
     Input, plan,
@@ -25,6 +25,9 @@ impl Agent {
             self.pods_input(Input::Remembered(memory));
         }
         self.look_at_left();
+        for note in notes::read_all(&self.hands.paths.run) {
+            self.pods_input(Input::Noted(note));
+        }
         for found in self.find_pods() {
             self.pods_input(Input::Adopted(found));
         }

@@ -23,6 +23,7 @@ mod tests;
 
 pub use adopt::State;
 pub use exits::Exited;
+pub use record::write_file as write_run_file;
 pub use rt::writable_layer;
 #[cfg(test)]
 pub use spec::{CapabilityChange, Mount, Propagation, Protocol, Seccomp};

@@ -539,15 +539,18 @@ fn last_words(world: &World) -> Result<()> {
         s["containerStatuses"][0]["restartCount"].as_i64() >= Some(1) && s["containerStatuses"][0]["ready"] == true
     };
     let before = becomes(world, "stay", "restarted once", restarted)?;
+    let shut = json!({"readinessProbe": {"exec": {"command": ["test", "-e", "/open"]}, "timeoutSeconds": 20}});
+    let shut = json!({"terminationGracePeriodSeconds": 0, "containers": [container("c", "sleep 100000", shut)]});
+    apply(world, "shut", shut)?;
+    let unready = becomes(world, "shut", "started, and not ready", |s| s["containerStatuses"][0]["started"] == true)?;
     let agent = world.agents[0].agent_process()?;
     let pid = agent.pid.to_string();
     limpet_e2e::process::sh("kill", ["-9", &pid])?;
     becomes(world, "late", "last words after the agent was replaced", |s| said(s, "much later\n"))?;
     // Whoever watches: the same container since the same time, with the same count.
     let after = pod(world, "stay")?["status"].take();
-    wait::yes(
-        after["containerStatuses"] == before["containerStatuses"] && after["startTime"] == before["startTime"],
-        || format!("{before}\n{after}"),
-    )?;
-    world.kubectl.say("delete pod loud late stay").map(|_| ())
+    wait::yes(after == before, || format!("{before}\n{after}"))?;
+    let after = pod(world, "shut")?["status"].take();
+    wait::yes(after == unready, || format!("{unready}\n{after}"))?;
+    world.kubectl.say("delete pod loud late stay shut").map(|_| ())
 }

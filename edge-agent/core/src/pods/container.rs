@@ -365,15 +365,18 @@ impl Container {
         self.judge();
     }
 
-    /// It was running before this agent was: goes on where it was, ready until a probe says otherwise.
-    pub fn adopt(&mut self, attempt: u32, started_ms: u64, mono_ms: u64) {
-        self.begin(attempt, started_ms, mono_ms);
+    /// It was running before this agent was: goes on where it was. `noted`: whether it had started up and was ready; who has no
+    /// note of it takes both for granted until a probe says otherwise.
+    pub fn adopt(&mut self, attempt: u32, started_ms: u64, now: Now, noted: Option<(bool, bool)>) {
+        let ran_ms = now.wall_ms.saturating_sub(started_ms);
+        self.begin(attempt, started_ms, now.mono_ms.saturating_sub(ran_ms));
         if let State::Running(running) = &mut self.state {
             running.hook_done = true;
         }
-        self.probers.retain(|p| p.kind != ProbeKind::Startup);
+        let (started, ready) = noted.unwrap_or((true, true));
+        self.probers.retain(|p| p.kind != ProbeKind::Startup || !started);
         for prober in self.probers.iter_mut().filter(|p| p.kind == ProbeKind::Readiness) {
-            prober.result = Some(true);
+            prober.result = ready.then_some(true);
         }
         self.judge();
     }

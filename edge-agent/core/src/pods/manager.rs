@@ -5,7 +5,7 @@
 //! Never: forgets a pod of which something still runs.
 
 use super::{
-    Action, AdoptedPod, Input, PodMemory, StaticPod, Uid,
+    Action, AdoptedPod, Input, PodMemory, PodNote, StaticPod, Uid,
     admit::{Others, no_room, pressed},
     container::{Container, Cx},
     events::Recorder,
@@ -42,6 +42,7 @@ pub struct PodManager {
     tokens: Tokens,
     statics: Statics,
     memories: BTreeMap<String, PodMemory>,
+    notes: BTreeMap<String, PodNote>,
     adopted: Vec<AdoptedPod>,
     /// Found at the start without a pod in the set: only to be removed.
     orphans: Vec<Uid>,
@@ -164,6 +165,9 @@ impl PodManager {
                 self.memories.insert(memory.uid.clone(), memory);
             }
             Input::Adopted(found) => self.adopted.push(found),
+            Input::Noted(note) => {
+                self.notes.insert(note.uid.clone(), note);
+            }
             Input::Begin => self.begin(items),
             Input::Host(host) => {
                 self.host = host;
@@ -210,10 +214,19 @@ impl PodManager {
         for key in keys {
             self.load(items, &key);
         }
+        let notes = std::mem::take(&mut self.notes);
+        for (uid, pod) in &mut self.pods {
+            if let Some(note) = notes.get(&**uid) {
+                pod.take_note(note);
+            }
+        }
         for found in adopted {
             let uid: Uid = Arc::from(found.uid.as_str());
             match self.pods.get_mut(&uid) {
-                Some(pod) => pod.adopt(found, self.now),
+                Some(pod) => {
+                    let note = notes.get(&found.uid);
+                    pod.adopt(found, note, self.now);
+                }
                 None => {
                     self.orphans.push(uid.clone());
                     self.out.push_back(Action::RemovePod { uid });
@@ -382,6 +395,7 @@ impl PodManager {
             return;
         }
         let status = pod_status(pod, host, now);
+        self.out.extend(pod.note_if_changed().map(Action::Note));
         if pod.is_news(&status) {
             let m = &pod.facts.object.metadata;
             let (namespace, name) = (m.namespace.clone(), m.name.clone());

@@ -12,6 +12,7 @@ pub(crate) mod image;
 mod inputs;
 mod manager;
 mod memory;
+mod note;
 mod pod;
 mod policy;
 mod prepare;
@@ -29,6 +30,7 @@ mod tokens;
 
 pub use manager::{PodManager, PodView};
 pub use memory::{ContainerMemory, PodMemory, Terminal, Terminated};
+pub use note::PodNote;
 pub use probe::ProbeKind;
 pub use statics::{StaticPod, static_pod};
 
@@ -62,6 +64,8 @@ pub enum Input {
     Remembered(PodMemory),
     /// What the runtime found at the start; only before `Begin`.
     Adopted(AdoptedPod),
+    /// What the agent before this one noted since the board was switched on; only before `Begin`.
+    Noted(PodNote),
     /// Journal and runtime have said all: start to work.
     Begin,
     /// Items of the set that were put or removed.
@@ -211,7 +215,7 @@ pub enum Check {
     Broken(String),
 }
 
-/// What to do. Every action but the last six is answered by inputs.
+/// What to do. Every action but the last seven is answered by inputs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Answer: `VolumesReady` or `VolumesFailed`. Repeating it for what exists does no harm.
@@ -250,7 +254,9 @@ pub enum Action {
     Event(Vec<u8>),
     /// To the journal. No answer.
     Remember(PodMemory),
-    /// From the journal. No answer.
+    /// To memory that lasts as long as the board is on. No answer.
+    Note(PodNote),
+    /// From the journal and that memory. No answer.
     Forget { uid: Uid },
     /// The hub's mirrors of static pods are not what they should be: tell it again. No answer.
     Remirror,

@@ -86,6 +86,8 @@ pub(super) struct LivePod {
     /// Whether the node has looked at it and taken it.
     pub(super) admitted: bool,
     deadline: Option<u64>,
+    /// Of what the agent after this one is told.
+    pub(super) noted: Option<u64>,
     pub(super) volume_backoff: Backoff,
     pub(super) sandbox_backoff: Backoff,
     /// Of what the files of its volumes show.
@@ -120,6 +122,7 @@ impl LivePod {
             was_initialized: false,
             admitted: false,
             deadline,
+            noted: None,
             volume_backoff: Backoff::new(1000, 120_000),
             sandbox_backoff: Backoff::new(1000, 60_000),
             volume_hashes: Vec::new(),

@@ -4,7 +4,7 @@
 //! Never: starts again what runs, or what is over.
 
 use super::{
-    AdoptedPod, PodMemory,
+    AdoptedPod, PodMemory, PodNote,
     container::{Role, State},
     mark,
     pod::{LivePod, Step},
@@ -60,7 +60,7 @@ impl LivePod {
     }
 
     /// What the runtime still has: running containers go on, ended ones are over.
-    pub fn adopt(&mut self, found: AdoptedPod, now: Now) {
+    pub fn adopt(&mut self, found: AdoptedPod, note: Option<&PodNote>, now: Now) {
         if self.terminal.is_none()
             && let Some(ips) = found.sandbox
         {
@@ -80,7 +80,8 @@ impl LivePod {
             }
             // What was told of this start stays: the record is older by what the start itself took, and a second may begin in it.
             let started_ms = if same && c.started_ms > 0 { c.started_ms } else { a.started_ms };
-            c.adopt(a.attempt, started_ms, now.mono_ms);
+            let noted = note.and_then(|note| note.of(&a.name, a.attempt));
+            c.adopt(a.attempt, started_ms, now, noted);
             self.initialized |= c.role == Role::Main;
             if let Some(exit) = a.exit {
                 if same && c.ended.is_some() {

@@ -17,11 +17,29 @@ use crate::{
 };
 use std::borrow::Cow;
 
+const RESTARTING: &str = "AllContainersRestarting";
+/// What a node says of its pods.
+const KINDS: [&str; 9] = [
+    "PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", "PodResizePending",
+    "PodResizeInProgress", RESTARTING, "DisruptionTarget",
+];
+
 /// Since when each condition has its value.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Conditions(Vec<(&'static str, bool, u64)>);
 
 impl Conditions {
+    pub fn noted(&self) -> Vec<(String, bool, u64)> {
+        self.0.iter().map(|(name, value, since)| (name.to_string(), *value, *since)).collect()
+    }
+
+    pub fn of_note(note: &[(String, bool, u64)]) -> Conditions {
+        let known = |(name, value, since): &(String, bool, u64)| {
+            Some((*KINDS.iter().find(|kind| *kind == name)?, *value, *since))
+        };
+        Conditions(note.iter().filter_map(known).collect())
+    }
+
     /// What is no longer said is forgotten: said again, it is dated anew.
     fn keep(&mut self, names: &[&'static str]) {
         self.0.retain(|(name, ..)| names.contains(name));

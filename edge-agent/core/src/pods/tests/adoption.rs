@@ -4,7 +4,7 @@ use super::super::*;
 use super::world::*;
 use crate::Now;
 use limpet_protocol::ItemKind;
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn successor(old: World, found: Vec<AdoptedPod>) -> World {
     let mut w = World::blank();
@@ -108,6 +108,51 @@ fn a_finished_job_stays_finished_after_a_reboot() {
         assert_eq!(w.phase("p"), phase);
         assert_eq!(w.container("p", "c")["state"]["terminated"]["exitCode"], code);
     }
+}
+
+/// What was not ready is not ready because somebody else looks at it, and what has not started up is left its time.
+#[test]
+fn readiness_outlives_the_agent() {
+    let probed = |probes: Value| one("Always", probes);
+    let tcp = json!({"tcpSocket": {"port": 80}, "periodSeconds": 5});
+    let fails = |w: &mut World, kind| {
+        w.behave.insert("c".into(), Behaviour { probe_fails: Some(kind), ..Behaviour::default() });
+    };
+    let mut w = World::new();
+    fails(&mut w, ProbeKind::Readiness);
+    w.pod("p", probed(json!({"readinessProbe": tcp})));
+    w.run(60_000);
+    let before = w.status["p"].clone();
+    assert_eq!(w.condition("p", "Ready").0, "False");
+    let mut w = w.successor(false);
+    assert_eq!(w.status["p"], before, "not from the first report on");
+    w.run(60_000);
+    assert_eq!(w.condition("p", "Ready").0, "False");
+    w.behave.clear();
+    w.run(6000);
+    assert_eq!(w.condition("p", "Ready").0, "True");
+    let before = w.status["p"].clone();
+    let mut w = w.successor(false);
+    w.run(60_000);
+    assert_eq!(w.status["p"], before, "ready since when it was");
+
+    let mut w = World::new();
+    fails(&mut w, ProbeKind::Startup);
+    let slow = json!({"tcpSocket": {"port": 80}, "periodSeconds": 10, "failureThreshold": 30});
+    w.pod("p", probed(json!({"startupProbe": slow, "livenessProbe": tcp})));
+    w.run(60_000);
+    let mut w = w.successor(false);
+    w.run(0);
+    assert_eq!(w.container("p", "c")["started"], false);
+    let probes = w.probes;
+    w.run(60_000);
+    assert_eq!((w.container("p", "c")["restartCount"].clone(), w.probes - probes), (json!(0), 6), "startup's alone");
+    w.behave.clear();
+    w.run(11_000);
+    assert_eq!(w.container("p", "c")["started"], true);
+    let mut w = w.successor(false);
+    w.run(0);
+    assert_eq!(w.container("p", "c")["started"], true, "it is over and does not begin anew");
 }
 
 #[test]

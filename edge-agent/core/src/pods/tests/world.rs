@@ -37,6 +37,8 @@ pub struct World {
     pub gone: Vec<String>,
     pub gone_uids: Vec<String>,
     pub memories: BTreeMap<String, PodMemory>,
+    /// What the next agent finds, but for one that begins with the board.
+    pub notes: BTreeMap<String, PodNote>,
     pub running: BTreeSet<ContainerRef>,
     /// What the runtime has on record: since when, and how it ended.
     pub records: BTreeMap<ContainerRef, (u64, Option<Exit>)>,
@@ -76,6 +78,7 @@ impl World {
             gone: Vec::new(),
             gone_uids: Vec::new(),
             memories: BTreeMap::new(),
+            notes: BTreeMap::new(),
             running: BTreeSet::new(),
             records: BTreeMap::new(),
             sandboxes: BTreeSet::new(),
@@ -282,8 +285,12 @@ impl World {
             Action::Remember(memory) => {
                 self.memories.insert(memory.uid.clone(), memory);
             }
+            Action::Note(note) => {
+                self.notes.insert(note.uid.clone(), note);
+            }
             Action::Forget { uid } => {
                 self.memories.remove(&*uid);
+                self.notes.remove(&*uid);
             }
             Action::RemoveContainer { at } => {
                 assert!(!self.running.contains(&at), "{at:?} is removed while it runs");
@@ -345,6 +352,8 @@ impl World {
             // Ends of containers that are still to come happen to the device, whoever watches.
             let exits = self.later.iter().filter(|(_, i)| matches!(i, Input::ContainerExited { .. }));
             w.later = exits.map(|(at, i)| (at.saturating_sub(self.now.mono_ms) + 5_000, i.clone())).collect();
+            w.notes = self.notes.clone();
+            self.notes.into_values().for_each(|note| w.input(Input::Noted(note)));
             w.found().into_iter().for_each(|f| w.input(Input::Adopted(f)));
         }
         w.input(Input::Begin);
