@@ -31,21 +31,24 @@ use std::{
 /// Room for so many actions stays when all are done; a board that starts its pods has hundreds at once.
 const OUT_KEPT: usize = 8;
 
+/// Namespace and name.
+pub(super) type Name = (String, String);
+
 #[derive(Debug, Default)]
 pub struct PodManager {
     /// Boxed, as a tree's nodes have room for eleven.
-    pods: BTreeMap<Uid, Box<LivePod>>,
-    names: BTreeMap<(String, String), Uid>,
+    pub(super) pods: BTreeMap<Uid, Box<LivePod>>,
+    pub(super) names: BTreeMap<Name, Uid>,
     pub(super) host: HostFacts,
     out: VecDeque<Action>,
     events: Recorder,
     tokens: Tokens,
-    statics: Statics,
+    pub(super) statics: Statics,
     memories: BTreeMap<String, PodMemory>,
     notes: BTreeMap<String, PodNote>,
     adopted: Vec<AdoptedPod>,
     /// Found at the start without a pod in the set: only to be removed.
-    orphans: Vec<Uid>,
+    pub(super) orphans: Vec<(Uid, Option<Name>)>,
     begun: bool,
     now: Now,
 }
@@ -228,7 +231,9 @@ impl PodManager {
                     pod.adopt(found, note, self.now);
                 }
                 None => {
-                    self.orphans.push(uid.clone());
+                    let name = self.memories.get(&*uid).map(|m| (m.namespace.clone(), m.name.clone()));
+                    self.hold_next(name.as_ref());
+                    self.orphans.push((uid.clone(), name));
                     self.out.push_back(Action::RemovePod { uid });
                 }
             }
@@ -269,7 +274,7 @@ impl PodManager {
     }
 
     /// Takes over what the set says about one pod.
-    fn load(&mut self, items: &Items, key: &ItemKey) {
+    pub(super) fn load(&mut self, items: &Items, key: &ItemKey) {
         let name = (key.namespace.clone(), key.name.clone());
         let object: Option<Pod> = items.by_key(key).and_then(|held| api::parse(&held.body()).ok());
         let object = object.filter(|p| !p.metadata.uid.is_empty());
@@ -288,6 +293,7 @@ impl PodManager {
             }
         }
         let (Some(object), Some(uid)) = (object, uid) else { return };
+        let waits = self.statics.get(key).is_some() && self.is_ending(&name);
         self.names.insert(name, uid.clone());
         let (now, host) = (self.now, &self.host);
         let mut cx = Cx { now, items, host, out: &mut self.out, events: &mut self.events };
@@ -303,6 +309,9 @@ impl PodManager {
                     if let Some(refusal) = pressed(object, host).or_else(|| no_room(object, &others, host)) {
                         pod.refuse(refusal, &mut cx);
                     }
+                }
+                if waits {
+                    pod.goal = Goal::Wait;
                 }
                 self.pods.insert(uid, Box::new(pod));
             }
@@ -370,10 +379,10 @@ impl PodManager {
         uids.iter().for_each(|uid| self.sync_one(items, uid));
     }
 
-    fn sync_one(&mut self, items: &Items, uid: &Uid) {
+    pub(super) fn sync_one(&mut self, items: &Items, uid: &Uid) {
         let (now, host) = (self.now, &self.host);
         let free = self.free_for(uid);
-        let Some(pod) = self.pods.get_mut(uid) else { return };
+        let Some(pod) = self.pods.get_mut(uid).filter(|pod| pod.goal != Goal::Wait) else { return };
         let before = self.out.len();
         let mut cx = Cx { now, items, host, out: &mut self.out, events: &mut self.events };
         match free {
@@ -384,8 +393,10 @@ impl PodManager {
         if pod.goal == Goal::Remove && pod.teardown == Teardown::Gone {
             self.out.push_back(Action::Forget { uid: uid.clone() });
             self.events.forget(uid);
+            let m = &pod.facts.object.metadata;
+            let name = (m.namespace.clone(), m.name.clone());
             self.pods.remove(uid);
-            return;
+            return self.next_of(items, &name);
         }
         if let Some(memory) = pod.memory_if_changed() {
             // Before it is done: whoever comes after an agent that is killed now has to know what was begun.
@@ -422,11 +433,11 @@ impl PodManager {
     fn about_one(&mut self, items: &Items, input: Input) {
         let Some(uid) = uid_of(&input) else { return };
         if let Input::PodRemoved { uid } = &input
-            && let Some(at) = self.orphans.iter().position(|o| o == uid)
+            && let Some(at) = self.orphans.iter().position(|(o, _)| o == uid)
         {
-            self.orphans.swap_remove(at);
+            let (_, name) = self.orphans.swap_remove(at);
             self.out.push_back(Action::Forget { uid: uid.clone() });
-            return;
+            return name.iter().for_each(|name| self.next_of(items, name));
         }
         let (now, host) = (self.now, &self.host);
         let Some(pod) = self.pods.get_mut(&uid) else { return };

@@ -12,6 +12,7 @@ pub(crate) mod image;
 mod inputs;
 mod manager;
 mod memory;
+mod next;
 mod note;
 mod pod;
 mod policy;

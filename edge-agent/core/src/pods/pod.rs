@@ -39,6 +39,8 @@ pub(super) enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Goal {
     Run,
+    /// Another pod of its name, from an older file, is still here: it begins when that is gone.
+    Wait,
     /// It has its last phase; the object stays.
     Finish,
     /// The object is being deleted: ends with `PodGone`.
@@ -239,6 +241,7 @@ impl LivePod {
     pub fn sync(&mut self, cx: &mut Cx<'_>) {
         self.choose_goal(cx);
         match self.goal {
+            Goal::Wait => {}
             Goal::Run => {
                 self.prepare(cx);
                 if !self.begin_again(cx) {
@@ -255,7 +258,7 @@ impl LivePod {
     }
 
     fn choose_goal(&mut self, cx: &mut Cx<'_>) {
-        if self.goal == Goal::Remove {
+        if matches!(self.goal, Goal::Remove | Goal::Wait) {
             return;
         }
         if self.deleting() {
