@@ -243,6 +243,7 @@ impl Container {
                 self.back_off_pull(pod, cx, until, error, message)
             }
             State::Refused { until, .. } if until <= now => self.pull(pod, cx),
+            State::Refused { message, .. } if self.has_found_target(pod, &message) => self.pull(pod, cx),
             State::Pulled if prepared => self.start(pod, cx),
             State::Ended { at } if self.wants_restart(pod.object.spec.restart_policy) => {
                 self.restart(pod, at, cx)
@@ -260,6 +261,15 @@ impl Container {
 
     pub fn is_refused(&self) -> bool {
         matches!(self.state, State::Refused { .. })
+    }
+
+    /// It is told to be another one: what the one before did is no reason to wait.
+    pub fn wait_for_nothing(&mut self) {
+        self.restart.reset();
+        self.pull_wait.reset();
+        if let State::Crashed { until, .. } = &mut self.state {
+            *until = 0;
+        }
     }
 
     /// The set changed: what was refused for its configuration may be right now.
@@ -309,10 +319,14 @@ impl Container {
         let env_files = &self.env_files.take().unwrap_or_default();
         let image = self.image.as_deref().cloned().unwrap_or_default();
         let attempt = self.attempt.map_or(0, |n| n.saturating_add(1));
+        let pid_of = match self.target(pod) {
+            Ok(id) => id,
+            Err(message) => return self.refuse_config(pod, message, cx),
+        };
         let context = Context { pod: &pod.object, host: cx.host, pod_ips: &pod.ips, env_files };
         match plan::container(&context, cx.items, &self.spec, &image, attempt) {
             Ok(mut plan) => {
-                plan.pid_of = self.spec.target_container_name.as_ref().and_then(|name| pod.ids.get(name).cloned());
+                plan.pid_of = pid_of;
                 if self.attempt.is_some() {
                     cx.out.push_back(Action::RemoveContainer { at: self.at(&pod.uid) });
                 }

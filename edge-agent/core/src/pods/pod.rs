@@ -76,7 +76,7 @@ pub(super) struct LivePod {
     /// The hub says that the pod has ended, and nothing is known of it here: there is nothing to report.
     pub hearsay: bool,
     /// Everything is being stopped in order to begin again.
-    beginning_again: bool,
+    pub(super) beginning_again: bool,
     pub resize: Resize,
     pub conditions: Conditions,
     /// Of the status that was reported last.
@@ -87,7 +87,8 @@ pub(super) struct LivePod {
     pub(super) was_initialized: bool,
     /// Whether the node has looked at it and taken it.
     pub(super) admitted: bool,
-    deadline: Option<u64>,
+    /// How long it had been active then.
+    used_ms: u64,
     /// Of what the agent after this one is told.
     pub(super) noted: Option<u64>,
     pub(super) volume_backoff: Backoff,
@@ -100,10 +101,6 @@ impl LivePod {
     pub fn new(uid: Uid, object: Pod, memory: Option<PodMemory>, host: &HostFacts, now: Now) -> LivePod {
         let containers = containers_of(&object, host);
         let start_ms = memory.as_ref().map_or(now.wall_ms, |m| m.start_ms);
-        let deadline = object.spec.active_deadline_seconds.map(|s| {
-            let used = now.wall_ms.saturating_sub(start_ms);
-            now.mono_ms + (s.max(0) as u64 * 1000).saturating_sub(used)
-        });
         let mut pod = LivePod {
             facts: Facts { uid, object, ips: Vec::new(), ids: BTreeMap::new() },
             goal: Goal::Run,
@@ -123,7 +120,7 @@ impl LivePod {
             remembered: None,
             was_initialized: false,
             admitted: false,
-            deadline,
+            used_ms: now.wall_ms.saturating_sub(start_ms),
             noted: None,
             volume_backoff: Backoff::new(1000, 120_000),
             sandbox_backoff: Backoff::new(1000, 60_000),
@@ -143,16 +140,17 @@ impl LivePod {
         self.keep_whole(whole);
         self.share_containers();
         self.add_ephemeral(cx.host);
-        let deadline = self.facts.object.spec.active_deadline_seconds;
-        self.deadline = deadline.map(|s| {
-            let used = cx.now.wall_ms.saturating_sub(self.start_ms);
-            cx.now.mono_ms + (s.max(0) as u64 * 1000).saturating_sub(used)
-        });
         let grace = self.grace();
         for c in &mut self.containers {
             let Some(image) = images.get(&*c.name).filter(|i| **i != c.spec.image) else { continue };
             Arc::make_mut(&mut c.spec).image = image.clone();
-            let message = format!("Container {} definition changed, will be restarted", c.name);
+            c.wait_for_nothing();
+            // Whatever its policy says of ends.
+            c.must_restart |= matches!(c.state, State::Running(_));
+            let message = match c.role {
+                Role::Sidecar => format!("Init container {} definition changed", c.name),
+                _ => format!("Container {} definition changed, will be restarted", c.name),
+            };
             c.stop(&self.facts, grace, &message, cx);
             if matches!(c.state, State::Pulled | State::Reading | State::PullFailed { .. } | State::Refused { .. }) {
                 c.state = State::Idle;
@@ -216,6 +214,13 @@ impl LivePod {
         }
     }
 
+    /// When its `activeDeadlineSeconds` are over. By the monotonic clock: a board may be told the time while a pod runs.
+    fn deadline(&self) -> Option<u64> {
+        let seconds = self.facts.object.spec.active_deadline_seconds?;
+        let ms = u64::try_from(seconds).unwrap_or(0).saturating_mul(1000);
+        Some(self.since_ms.saturating_add(ms.saturating_sub(self.used_ms)))
+    }
+
     /// Keys of the set changed: refused configurations and volumes are tried again, files are refreshed.
     /// Whether the pod has to be looked at again.
     pub fn set_changed(&mut self, keys: &[ItemKey], cx: &mut Cx<'_>) -> bool {
@@ -268,7 +273,7 @@ impl LivePod {
         if !std::mem::replace(&mut self.admitted, true) {
             self.admit(cx);
         }
-        let late = self.deadline.is_some_and(|at| at <= cx.now.mono_ms);
+        let late = self.deadline().is_some_and(|at| at <= cx.now.mono_ms);
         if late && self.terminal.is_none() && self.finished().is_none() {
             let message = "Pod was active on the node longer than the specified deadline";
             self.facts.event(cx, None, Kind::Normal, "DeadlineExceeded", message);
@@ -342,13 +347,13 @@ impl LivePod {
         if !self.beginning_again {
             return false;
         }
-        let grace = self.grace();
         let ours = |c: &&mut Container| c.role != Role::Ephemeral;
-        for c in self.containers.iter_mut().filter(ours) {
+        for c in &mut self.containers {
             let message = format!("Stopping container {}", c.name);
-            c.stop(&self.facts, grace, &message, cx);
+            // Without preStop hooks, as on a kubelet.
+            c.stop(&self.facts, 0, &message, cx);
         }
-        if self.containers.iter().any(|c| c.role != Role::Ephemeral && c.alive()) {
+        if self.containers.iter().any(Container::alive) {
             return true;
         }
         for c in self.containers.iter_mut().filter(ours) {
@@ -403,7 +408,8 @@ impl LivePod {
     /// Stops what runs, then releases what the goal says. All are told at once; a sidecar gets its signal when the
     /// containers and the sidecars behind it have ended.
     fn wind_down(&mut self, cx: &mut Cx<'_>) {
-        let grace = self.grace();
+        // A hook has a second at the least.
+        let grace = self.grace().max(1);
         let mut others = self.containers.iter().any(|c| c.role != Role::Sidecar && c.alive());
         for c in self.containers.iter_mut().rev() {
             c.turn = c.role != Role::Sidecar || !others;
@@ -449,7 +455,7 @@ impl LivePod {
         let own = [
             failed(self.volumes, "mount volumes again"),
             failed(self.sandbox, "create a sandbox again"),
-            self.deadline.filter(|_| self.goal == Goal::Run).map(|at| (at, "a pod's deadline")),
+            self.deadline().filter(|_| self.goal == Goal::Run).map(|at| (at, "a pod's deadline")),
             self.resize_wake().filter(|_| self.goal == Goal::Run),
         ];
         let timers = self.containers.iter().flat_map(|c| {

@@ -1,4 +1,4 @@
-//! Before a container starts: the files that its variables are in.
+//! Before a container starts: the files that its variables are in, the container that it looks at.
 //!
 //! In: a container whose turn it is; what the shell has read. Out: the question for the files, or the way on.
 //! Never: keeps what was read for another attempt: an init container may have written anew.
@@ -19,6 +19,19 @@ impl Container {
         }
         cx.out.push_back(Action::ReadEnvFiles { uid: pod.uid.clone(), container: self.name.clone(), files });
         Some(State::Reading)
+    }
+
+    /// The container whose processes it is to see: one that runs.
+    pub(super) fn target(&self, pod: &Facts) -> Result<Option<String>, String> {
+        let Some(name) = &self.spec.target_container_name else { return Ok(None) };
+        let id = pod.ids.get(name).cloned();
+        id.map(Some).ok_or_else(|| format!("unable to find target container {name}"))
+    }
+
+    /// That one was waited for, and is here: perhaps for a moment only.
+    pub(super) fn has_found_target(&self, pod: &Facts, message: &str) -> bool {
+        let name = self.spec.target_container_name.as_deref().unwrap_or_default();
+        message.ends_with(&format!("target container {name}")) && matches!(self.target(pod), Ok(Some(_)))
     }
 
     pub(super) fn files_read(&mut self, pod: &Facts, files: Result<EnvFiles, String>, cx: &mut Cx<'_>) {

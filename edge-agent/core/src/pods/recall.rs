@@ -43,11 +43,12 @@ impl LivePod {
                         id: plan::container_id(&self.facts.uid, &container.name, attempt),
                     });
                 }
+                // An init container that had done its work does so again for a new sandbox. What was cut short goes by its
+                // policy.
+                let told = container.role == Role::Main || (container.role == Role::Init && m.ended.is_none());
                 let over = memory.terminal.is_some()
                     || container.role == Role::Ephemeral
-                    || (container.role == Role::Main
-                        && m.ended.is_some()
-                        && !container.wants_restart(self.facts.object.spec.restart_policy));
+                    || (told && !container.wants_restart(self.facts.object.spec.restart_policy));
                 if over {
                     container.state = State::Ended { at: now.mono_ms };
                 }

@@ -186,6 +186,7 @@ impl LivePod {
             let Some(new) = wanted(object, &c.name) else { continue };
             let before = plan::limits(had.as_ref().unwrap_or(whole), &c.spec.resources);
             if *new != c.spec.resources || plan::limits(whole, new) != before {
+                c.wait_for_nothing();
                 c.give(new);
             }
         }

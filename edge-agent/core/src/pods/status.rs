@@ -73,7 +73,8 @@ pub(super) fn status_again(pod: &LivePod, host: &HostFacts, now: Now) -> Vec<u8>
 fn rendered(pod: &LivePod, dated: &mut Conditions, host: &HostFacts, now: Now) -> Vec<u8> {
     let phase = phase(pod);
     let conditions = conditions(pod, dated, phase, now);
-    let terminal = pod.terminal.as_ref().filter(|t| !t.reason.is_empty());
+    // Why it ended is said when it has.
+    let terminal = pod.terminal.as_ref().filter(|t| !t.reason.is_empty() && has_settled(pod));
     let waiting = waits(pod);
     let of = |c: &&Container, role: Role| c.role == role;
     let mut mains: Vec<&Container> = pod.containers.iter().filter(|c| of(c, Role::Main)).collect();
@@ -88,7 +89,7 @@ fn rendered(pod: &LivePod, dated: &mut Conditions, host: &HostFacts, now: Now) -
         allocated_resources: whole.map(|spec| &spec.resources.requests),
         conditions,
         container_statuses: mains.into_iter().map(|c| container_status(c, &pod.facts, waiting)).collect(),
-        ephemeral_container_statuses: ephemeral.map(|c| container_status(c, &pod.facts, "ContainerCreating")).collect(),
+        ephemeral_container_statuses: ephemeral.map(|c| container_status(c, &pod.facts, waiting)).collect(),
         host_ip: host.ips.first().map(String::as_str),
         host_ips: addresses(&host.ips),
         init_container_statuses: init.map(|c| container_status(c, &pod.facts, waiting)).collect(),
@@ -112,7 +113,7 @@ fn is_before(c: &Container) -> bool {
 
 /// What a container waits for of which nothing else is known.
 fn waits(pod: &LivePod) -> &'static str {
-    if !pod.initialized && pod.containers.iter().any(is_before) { "PodInitializing" } else { "ContainerCreating" }
+    if pod.containers.iter().any(is_before) { "PodInitializing" } else { "ContainerCreating" }
 }
 
 /// The attempt whose log is meant, by what the status shows; the refusals are kubelet's (`validateContainerLogStatus`).
@@ -138,15 +139,16 @@ fn addresses(ips: &[String]) -> Vec<shown::Address<'_>> {
     ips.iter().map(|ip| shown::Address { ip }).collect()
 }
 
+/// Nothing of it runs.
+fn has_settled(pod: &LivePod) -> bool {
+    pod.containers.iter().all(|c| !c.alive())
+}
+
 fn phase(pod: &LivePod) -> &'static str {
-    if let Some(terminal) = &pod.terminal {
-        let settled = pod.containers.iter().all(|c| !c.alive());
-        if settled {
-            return if terminal.succeeded { "Succeeded" } else { "Failed" };
-        }
+    if let Some(terminal) = pod.terminal.as_ref().filter(|_| has_settled(pod)) {
+        return if terminal.succeeded { "Succeeded" } else { "Failed" };
     }
     let mains = || pod.containers.iter().filter(|c| c.role == Role::Main);
-    let dead = |c: &Container| c.ended.is_some() && !c.alive();
     // What is deleted has ended, also when nothing of it ever ran: a Job waits for that word.
     if pod.goal == Goal::Delete && matches!(pod.teardown, Teardown::All | Teardown::Gone) {
         let clean = mains().all(|c| c.ended.as_ref().is_some_and(|e| e.code == 0));
@@ -159,7 +161,8 @@ fn phase(pod: &LivePod) -> &'static str {
     for c in mains() {
         if c.running().is_some() {
             running += 1;
-        } else if dead(c) {
+        } else if c.ended.is_some() {
+            // Also while its next attempt is being started.
             stopped += 1;
             succeeded += i32::from(c.ended.as_ref().is_some_and(|e| e.code == 0));
         } else {
@@ -171,6 +174,8 @@ fn phase(pod: &LivePod) -> &'static str {
         () if waiting > 0 => "Pending",
         () if running > 0 => "Running",
         () if stopped == 0 => "Pending",
+        // A pod is over when its sidecars are.
+        () if !has_settled(pod) => "Running",
         // Those that ended are on their way to the next attempt.
         () if mains().any(|c| c.wants_restart(policy)) => "Running",
         () if stopped == succeeded => "Succeeded",
@@ -236,6 +241,14 @@ fn conditions(pod: &LivePod, dated: &mut Conditions, phase: &str, now: Now) -> V
         (Some(error), _) => all.push(("PodResizeInProgress", (true, "Error", error.clone()))),
         (None, true) => all.push(("PodResizeInProgress", (true, "", String::new()))),
         (None, false) => {}
+    }
+    let rules = |c: &Container| c.spec.restart_policy_rules.iter().any(|rule| rule.action == "RestartAllContainers");
+    if pod.containers.iter().any(rules) {
+        let words = "container exited with restart policy rule";
+        all.push(match over {
+            None if pod.beginning_again => (RESTARTING, (true, "RestartAllContainersStarted", words.into())),
+            _ => (RESTARTING, (false, over.unwrap_or(""), String::new())),
+        });
     }
     if let Some(evicted) = pod.evicted() {
         all.push(("DisruptionTarget", (true, "TerminationByKubelet", evicted.message.clone())));

@@ -1,7 +1,8 @@
 //! How a container is asked, then made, to end.
 //!
 //! In: a running container, a grace period. Out: the preStop hook, the stop signal, at last SIGKILL.
-//! Source: Kubernetes "Termination of Pods". Never: waits longer than the grace period plus two seconds.
+//! Source: Kubernetes "Termination of Pods".
+//! Never: waits longer than the grace period plus two seconds, or kills what was not asked.
 
 use super::{
     Action, HookKind, check_of,
@@ -9,8 +10,10 @@ use super::{
     events::Kind,
 };
 
-/// What is left after a preStop hook that used up all the grace.
+/// What is left after a preStop hook that used up all the grace, and where there was none.
 const LAST_CHANCE_MS: u64 = 2000;
+/// Whoever asks for more has as good as none: ten years.
+const GRACE_SECONDS_MAX: i64 = 315_360_000;
 const KILL_AGAIN_MS: u64 = 5000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +42,8 @@ impl Container {
     /// Begins to stop it, or shortens the time of one that is being stopped. `message` becomes the Killing event.
     pub(super) fn stop(&mut self, pod: &Facts, grace_s: i64, message: &str, cx: &mut Cx<'_>) {
         let now = cx.now.mono_ms;
-        let grace_ms = grace_s.max(0) as u64 * 1000;
         self.waited = None;
+        let grace_ms = grace_s.clamp(0, GRACE_SECONDS_MAX) as u64 * 1000;
         let state = std::mem::replace(&mut self.state, State::Idle);
         self.state = match state {
             State::Running(running) => {
@@ -51,7 +54,9 @@ impl Container {
                 let step = match step {
                     StopStep::Hook { deadline } => StopStep::Hook { deadline: deadline.min(now + grace_ms) },
                     StopStep::Turn { deadline } => StopStep::Turn { deadline: deadline.min(now + grace_ms) },
-                    StopStep::Asked { kill_at } => StopStep::Asked { kill_at: kill_at.min(now + grace_ms) },
+                    StopStep::Asked { kill_at } => {
+                        StopStep::Asked { kill_at: kill_at.min(now + grace_ms.max(LAST_CHANCE_MS)) }
+                    }
                     killed => killed,
                 };
                 State::Stopping { running, step }
@@ -64,12 +69,8 @@ impl Container {
     fn first_step(&mut self, pod: &Facts, running: Running, grace_ms: u64, cx: &mut Cx<'_>) -> State {
         let now = cx.now.mono_ms;
         let at = self.at(&pod.uid);
-        if grace_ms == 0 {
-            cx.out.push_back(Action::Signal { at, signal: "SIGKILL".into() });
-            return State::Stopping { running, step: StopStep::Killed { again_at: now + KILL_AGAIN_MS } };
-        }
         let deadline = now + grace_ms;
-        if let Some(hook) = &self.spec.lifecycle.pre_stop {
+        if let Some(hook) = self.spec.lifecycle.pre_stop.as_ref().filter(|_| grace_ms > 0) {
             let check = check_of(hook, &self.spec);
             cx.out.push_back(Action::RunHook { at, hook: HookKind::PreStop, check, timeout_ms: grace_ms });
             return State::Stopping { running, step: StopStep::Hook { deadline } };
@@ -78,7 +79,7 @@ impl Container {
             return State::Stopping { running, step: StopStep::Turn { deadline } };
         }
         cx.out.push_back(Action::Signal { at, signal: self.stop_signal() });
-        State::Stopping { running, step: StopStep::Asked { kill_at: deadline } }
+        State::Stopping { running, step: StopStep::Asked { kill_at: deadline.max(now + LAST_CHANCE_MS) } }
     }
 
     fn stop_signal(&self) -> String {

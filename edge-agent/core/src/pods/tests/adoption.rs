@@ -110,6 +110,30 @@ fn a_finished_job_stays_finished_after_a_reboot() {
     }
 }
 
+/// `Never` is meant: what a power cut ended has failed, and is not run a second time.
+#[test]
+fn what_runs_once_is_not_run_again_after_a_reboot() {
+    let mut w = World::new();
+    w.pod("p", one("Never", json!({})));
+    w.run(10_000);
+    let mut w = w.successor(true);
+    w.run(60_000);
+    assert!(w.plans.is_empty());
+    assert_eq!(w.phase("p"), "Failed");
+    let ended = &w.container("p", "c")["state"]["terminated"];
+    assert_eq!((&ended["exitCode"], &ended["reason"]), (&json!(255), &json!("Unknown")));
+    // Also one that has not come to what it is for.
+    let mut spec = one("Never", json!({}));
+    spec["initContainers"] = json!([{"name": "i", "image": "i:1"}]);
+    let mut w = World::new();
+    w.pod("p", spec);
+    w.run(10_000);
+    let mut w = w.successor(true);
+    w.run(60_000);
+    assert!(w.plans.is_empty());
+    assert_eq!(w.phase("p"), "Failed");
+}
+
 /// What was not ready is not ready because somebody else looks at it, and what has not started up is left its time.
 #[test]
 fn readiness_outlives_the_agent() {

@@ -166,7 +166,11 @@ fn deletion_asks_waits_kills_and_says_goodbye() {
     for (ignores, grace, log) in [
         (false, 30, vec!["SIGTERM c", "remove pod"]),
         (true, 5, vec!["SIGTERM c", "SIGKILL c", "remove pod"]),
-        (true, 0, vec!["SIGKILL c", "remove pod"]),
+        // Kubernetes asks always, and waits two seconds at the least.
+        (true, 0, vec!["SIGTERM c", "SIGKILL c", "remove pod"]),
+        (true, -7, vec!["SIGTERM c", "SIGKILL c", "remove pod"]),
+        (false, 0, vec!["SIGTERM c", "remove pod"]),
+        (false, i64::MAX, vec!["SIGTERM c", "remove pod"]),
     ] {
         let mut w = World::new();
         w.behave.insert("c".into(), Behaviour { ignores_term: ignores, ..Behaviour::default() });
@@ -174,7 +178,9 @@ fn deletion_asks_waits_kills_and_says_goodbye() {
         w.run(1000);
         w.log.clear();
         w.delete("p", spec(), grace);
-        w.run(4000);
+        w.run(1900);
+        assert_eq!(w.gone.is_empty(), ignores, "{grace}");
+        w.run(2100);
         assert_eq!(w.gone.is_empty(), ignores && grace == 5);
         w.run(10_000);
         assert_eq!(w.log_without_volumes(), log);
@@ -211,6 +217,23 @@ fn pre_stop_runs_first_and_forced_deletion_shortens_it() {
     w.delete("p", spec(), 0);
     w.run(3000);
     assert_eq!(w.gone, ["p"]);
+}
+
+#[test]
+fn a_hook_has_a_second_of_no_time_at_all() {
+    let spec = || {
+        let mut spec = one("Always", json!({"lifecycle": {"preStop": {"exec": {"command": ["x"]}}}}));
+        spec["terminationGracePeriodSeconds"] = 0.into();
+        spec
+    };
+    let mut w = World::new();
+    w.behave.insert("c".into(), Behaviour { hook_takes_ms: 500, ..Behaviour::default() });
+    w.pod("p", spec());
+    w.run(1000);
+    w.log.clear();
+    w.remove(ItemKind::Pod, "p");
+    w.run(2000);
+    assert_eq!(w.log_without_volumes(), ["PreStop c", "SIGTERM c", "remove pod"]);
 }
 
 #[test]
@@ -253,6 +276,28 @@ fn active_deadline_fails_the_pod() {
     assert!(w.running.is_empty());
 }
 
+/// A board begins in the past and is told the time when it reaches its hub.
+#[test]
+fn a_deadline_is_no_matter_of_the_clocks_hands() {
+    let mut w = World::new();
+    let mut spec = one("Always", json!({}));
+    spec["activeDeadlineSeconds"] = 60.into();
+    w.pod("p", spec.clone());
+    w.run(10_000);
+    w.now.wall_ms += 365 * 86_400_000;
+    w.pod("p", spec.clone());
+    w.run(49_000);
+    assert_eq!(w.phase("p"), "Running");
+    spec["activeDeadlineSeconds"] = i64::MAX.into();
+    w.pod("p", spec.clone());
+    w.run(100_000);
+    assert_eq!(w.phase("p"), "Running");
+    spec["activeDeadlineSeconds"] = 30.into();
+    w.pod("p", spec);
+    w.run(1000);
+    assert_eq!(w.status["p"]["reason"], "DeadlineExceeded");
+}
+
 #[test]
 fn a_new_image_restarts_the_container() {
     let mut w = World::new();
@@ -264,4 +309,43 @@ fn a_new_image_restarts_the_container() {
     assert_eq!(w.container("p", "c")["restartCount"], 1);
     assert_eq!(w.container("p", "c")["image"], "i:2");
     assert!(w.has_event("Killing", "Container c definition changed, will be restarted"));
+    // Whatever is said of ends: this is none.
+    let mut w = World::new();
+    w.pod("p", one("Never", json!({})));
+    w.run(1000);
+    w.pod("p", one("Never", json!({"image": "i:2"})));
+    w.run(1000);
+    assert_eq!((w.phase("p"), w.state("p", "c").as_str()), ("Running", "running"));
+    assert_eq!(w.container("p", "c")["restartCount"], 1);
+}
+
+/// Whoever mends a pod that crashes sees it run, not wait.
+#[test]
+fn what_is_mended_does_not_wait() {
+    let sized = |cpu: &str| one("Always", json!({"resources": {"requests": {"cpu": cpu}}}));
+    let mut image = sized("100m");
+    image["containers"][0]["image"] = "i:2".into();
+    for mended in [image, sized("200m")] {
+        let mut w = World::new();
+        w.behave.insert("c".into(), Behaviour { exits: Some((1000, 1)), ..Behaviour::default() });
+        w.pod("p", sized("100m"));
+        w.run(60_000);
+        assert_eq!(w.state("p", "c"), "CrashLoopBackOff");
+        w.behave.clear();
+        w.pod("p", mended);
+        w.run(1000);
+        assert_eq!(w.state("p", "c"), "running");
+    }
+}
+
+/// Who watches a pod that crashes sees it run, not begin.
+#[test]
+fn a_restart_is_no_new_beginning() {
+    let mut w = World::new();
+    w.behave.insert("c".into(), Behaviour { exits: Some((1000, 1)), ..Behaviour::default() });
+    w.pod("p", one("Always", json!({})));
+    w.run(60_000);
+    assert_eq!(w.container("p", "c")["restartCount"], 3);
+    let first = w.phases.iter().position(|p| p == "Running").unwrap();
+    assert!(w.phases[first..].iter().all(|p| p == "Running"), "{:?}", w.phases);
 }

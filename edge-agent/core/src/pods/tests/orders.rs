@@ -38,6 +38,25 @@ fn sidecars_end_after_the_others_in_reverse_order() {
     assert!(w.has_event("Killing", "Stopping container s1"));
 }
 
+/// Whoever waits for a pod's last phase may take what it held: nothing of it runs any more.
+#[test]
+fn a_pod_is_over_when_its_sidecar_is() {
+    for (code, last) in [(0, "Succeeded"), (1, "Failed")] {
+        let mut w = World::new();
+        ends(&mut w, "c", 1000, code);
+        w.behave.insert("s".into(), Behaviour { ignores_term: true, ..Behaviour::default() });
+        let mut spec = one("Never", json!({}));
+        spec["initContainers"] = json!([{"name": "s", "image": "i:1", "restartPolicy": "Always"}]);
+        w.pod("p", spec);
+        w.run(20_000);
+        assert_eq!((w.phase("p"), w.condition("p", "Ready").1.as_str()), ("Running", "ContainersNotReady"), "{code}");
+        assert_eq!(w.running.len(), 1);
+        w.run(20_000);
+        assert_eq!(w.phase("p"), last);
+        assert!(w.running.is_empty());
+    }
+}
+
 #[test]
 fn a_sidecars_hook_runs_at_once_and_its_signal_waits_for_its_turn() {
     let mut spec = with_sidecars();
@@ -134,6 +153,28 @@ fn an_ephemeral_container_runs_once() {
     assert_eq!(w.log_without_volumes(), ["SIGTERM more", "SIGTERM c", "remove pod"]);
 }
 
+/// Somebody who looks into a pod that crashes again and again wants to see the processes of its next try.
+#[test]
+fn an_ephemeral_container_waits_for_whom_it_looks_at() {
+    let mut w = World::new();
+    ends(&mut w, "c", 1000, 1);
+    let mut spec = one("Always", json!({}));
+    w.pod("p", spec.clone());
+    w.run(5000);
+    assert_eq!(w.state("p", "c"), "CrashLoopBackOff");
+    w.behave.remove("c");
+    spec["ephemeralContainers"] = json!([{"name": "debug", "image": "i:1", "targetContainerName": "c"}]);
+    w.pod("p", spec);
+    w.run(1000);
+    let waits = json!({"reason": "CreateContainerConfigError", "message": "unable to find target container c"});
+    assert_eq!(w.status["p"]["ephemeralContainerStatuses"][0]["state"]["waiting"], waits);
+    assert!(w.has_event("Failed", "Error: unable to find target container c"));
+    w.run(8000);
+    let started = w.plans.iter().find(|p| p.name == "debug").unwrap();
+    assert_eq!(started.pid_of.as_deref(), Some(crate::plan::container_id("uid-p", "c", 2).as_str()));
+    assert_eq!(w.events.iter().filter(|(_, m)| m.contains("target container")).count(), 1);
+}
+
 #[test]
 fn a_gate_opens_when_the_hub_says_so() {
     let mut w = World::new();
@@ -181,6 +222,8 @@ fn an_evicted_pod_fails_with_its_reason() {
         w.input(Input::Evict { uid: "uid-p".into(), message: message.into() });
     };
     evict(&mut w);
+    w.run(500);
+    assert_eq!((w.phase("p"), &w.status["p"]["reason"]), ("Running", &Value::Null), "it has not ended yet");
     w.run(3000);
     evict(&mut w);
     w.run(1000);

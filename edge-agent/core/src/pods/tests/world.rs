@@ -31,6 +31,8 @@ pub struct World {
     pub status: BTreeMap<String, Value>,
     /// What the first container of whichever pod was reported to be, one report after the other.
     pub told: Vec<String>,
+    /// Phases in the order in which they were reported.
+    pub phases: Vec<String>,
     /// Uid that the last status of a pod went to.
     pub reported_to: BTreeMap<String, String>,
     pub events: Vec<(String, String)>,
@@ -73,6 +75,7 @@ impl World {
             behave: BTreeMap::new(),
             status: BTreeMap::new(),
             told: Vec::new(),
+            phases: Vec::new(),
             reported_to: BTreeMap::new(),
             events: Vec::new(),
             gone: Vec::new(),
@@ -271,6 +274,7 @@ impl World {
                 self.reported_to.insert(name.clone(), uid.to_string());
                 let status: Value = serde_json::from_slice(&status).unwrap();
                 self.told.push(state_of(&status["containerStatuses"][0]["state"]));
+                self.phases.push(status["phase"].as_str().unwrap().into());
                 self.status.insert(name, status);
             }
             Action::PodGone { name, uid, .. } => {
