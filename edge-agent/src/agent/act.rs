@@ -15,7 +15,7 @@ use crate::{
     logs::{self, Logs},
     net::Cidr,
     plugins::Plugins,
-    probes::Prober,
+    probes::{Failure, Prober},
     runtime::{Runtime, spec::OtherRuntime},
     views::{Operation, Took},
     volumes,
@@ -346,7 +346,7 @@ impl Hands {
     pub fn hook(&self, at: ContainerRef, hook: HookKind, check: Check, ip: String, timeout: Duration) {
         let (prober, id) = (self.prober.clone(), container_id(&at));
         self.spawn(async move {
-            let error = prober.run(&check, &id, &ip, timeout).await.err().map(|failure| failure.why);
+            let error = prober.run(&check, &id, &ip, timeout).await.err().map(Failure::discreet);
             Input::HookDone { at, hook, error }
         });
     }

@@ -26,16 +26,25 @@ pub struct Failure {
     pub why: String,
     /// It was not made at all: it says nothing of the container.
     pub unmade: bool,
+    /// Of a command that failed.
+    pub code: Option<i32>,
+}
+
+impl Failure {
+    /// Without what a program said: that may be a secret, and is not for everybody who reads Events.
+    pub fn discreet(self) -> String {
+        self.code.map_or(self.why, |code| format!("command exited with {code}"))
+    }
 }
 
 impl From<String> for Failure {
     fn from(why: String) -> Failure {
-        Failure { why, unmade: false }
+        Failure { why, unmade: false, code: None }
     }
 }
 
 fn unmade(why: String) -> Failure {
-    Failure { why, unmade: true }
+    Failure { why, unmade: true, code: None }
 }
 
 /// `Ok` carries the output.
@@ -107,7 +116,7 @@ impl Prober {
         match tokio::time::timeout(timeout, run).await {
             Ok(Ok((0, output))) => Ok(output),
             Ok(Ok((code, output))) if output.is_empty() => Err(format!("command exited with {code}").into()),
-            Ok(Ok((_, output))) => Err(output.into()),
+            Ok(Ok((code, output))) => Err(Failure { code: Some(code), ..output.into() }),
             Ok(Err(why)) => Err(unmade(why)),
             Err(_) => {
                 let words = command.join(" ");

@@ -154,8 +154,12 @@ pub fn hooks(world: &World) -> Result<()> {
     let web = json!({"postStart": {"httpGet": {"path": "/", "port": 5003, "host": "127.0.0.1"}}});
     apply(world, "fails", json!({"volumes": volumes, "containers": [with("c", idle, web)]}))?;
     has_event(world, "fails", "FailedPostStartHook", "PostStartHook failed")?;
+    // What a hook says may be a secret.
+    let says = json!({"postStart": {"exec": {"command": ["sh", "-c", "echo password; exit 3"]}}});
+    apply(world, "says", json!({"volumes": volumes, "containers": [with("c", idle, says)]}))?;
+    has_event(world, "says", "FailedPostStartHook", "PostStartHook failed: command exited with 3")?;
     becomes(world, "fails", "restarted", |s| one(s, "c")["restartCount"].as_i64() >= Some(1))?;
-    delete(world, &["fails"])
+    delete(world, &["fails", "says"])
 }
 
 /// `RestartAllContainers`: everything begins again, init containers first. `OnFailure`: until it succeeds.
