@@ -89,6 +89,8 @@ pub fn restrict_all(tree: &OwnedFd, attributes: u64) -> Result<()> {
 }
 
 /// What is mounted in the tree from now on comes out nowhere else. `follows`: what is mounted in the original still comes in.
+// The width of the kernel's flags differs between targets.
+#[allow(clippy::unnecessary_cast)]
 pub fn keep_apart(tree: &OwnedFd, follows: bool) -> Result<()> {
     let propagation = if follows { libc::MS_SLAVE } else { libc::MS_PRIVATE };
     change(tree, &MountAttr { propagation: propagation as u64, ..MountAttr::default() }, true)
