@@ -102,7 +102,8 @@ fn core() -> Vec<Row> {
             json!({"spec": {"replicas": 0, "selector": {"round": "pod"}, "template": template("Always")}}),
                 Some(condition_core())),
         global(v1, "nodes", "Node", json!({"spec": {"unschedulable": true}}), Some(condition_core())),
-        row(v1, "pods", "Pod", json!({"spec": {"schedulerName": "nobody", "containers": [{"name": "c", "image": "i"}]}}),
+        row(v1, "pods", "Pod", json!({"spec": {"schedulerName": "nobody", "containers": [{"name": "c", "image": "i"}],
+            "volumes": [{"name": "v", "csi": {"driver": "round.example.org", "readOnly": true}}]}}),
             Some(json!({"message": "set by a test", "conditions": [{"type": "StatusUpdate", "status": "True"}]}))),
     ]
 }

@@ -82,6 +82,28 @@ pub fn variables(world: &World) -> Result<()> {
     delete(world, &["client", "absolute", "climbs"])
 }
 
+/// Whole objects as variables, before whose names anything may stand that can be printed.
+pub fn prefixes(world: &World) -> Result<()> {
+    world.kubectl.say("create configmap named --from-literal=KEY=map --from-literal=a.b=dotted")?;
+    world.kubectl.say("create secret generic named --from-literal=KEY=secret")?;
+    let all = ["", "9_", "-", "p.", "$_-", "#!?:/~ ", "{\"}"];
+    let (mut from, mut want) = (Vec::new(), Vec::new());
+    for (source, key, value) in [("configMapRef", "m", "map"), ("secretRef", "s", "secret")] {
+        for prefix in all {
+            let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}{key}_") };
+            from.push(json!({"prefix": prefix, source: {"name": "named"}}));
+            want.push(format!("\n{prefix}KEY={}\n", if prefix.is_empty() { "secret" } else { value }));
+        }
+    }
+    let c = json!({"name": "c", "image": limpet_e2e::pods::IMAGE, "command": ["env"], "envFrom": from});
+    apply(world, "named", json!({"restartPolicy": "Never", "containers": [c]}))?;
+    becomes(world, "named", "over", |s| s["phase"] == "Succeeded")?;
+    let text = format!("\n{}", world.kubectl.say("logs named")?);
+    has(&text, &want.iter().map(String::as_str).collect::<Vec<_>>())?;
+    has(&text, &["\na.b=dotted\n", "\np.m_a.b=dotted\n"])?;
+    delete(world, &["named"])
+}
+
 /// Init containers: one after the other, before all others; what their failure means.
 pub fn init_containers(world: &World) -> Result<()> {
     let init = |lines: &[&str]| -> Vec<Value> {

@@ -3,6 +3,7 @@
 //! In: worlds with one board and many small pods. Out: what the pods see, and what becomes of them.
 
 mod containers;
+mod living;
 mod network;
 mod volumes;
 mod workloads;
@@ -18,7 +19,8 @@ fn volumes() {
         volumes::changes(world)?;
         volumes::downward(world)?;
         volumes::empty_directories(world)?;
-        volumes::many_at_once(world)
+        volumes::many_at_once(world)?;
+        volumes::images(world)
     });
 }
 
@@ -27,6 +29,7 @@ fn containers() {
     test(1, &json!({"restartBackOffSecondsFirst": 1, "restartBackOffSecondsMax": 2}), |world| {
         containers::commands(world)?;
         containers::variables(world)?;
+        containers::prefixes(world)?;
         containers::init_containers(world)?;
         containers::last_words(world)?;
         containers::probes(world)?;
@@ -50,6 +53,8 @@ fn workloads() {
 fn network() {
     test(1, &json!({}), |world| {
         network::services(world)?;
-        network::accounts(world)
+        network::accounts(world)?;
+        living::resizes(world)?;
+        living::generations(world)
     });
 }

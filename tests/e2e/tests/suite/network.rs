@@ -27,7 +27,7 @@ fn address(world: &World, name: &str) -> Result<String> {
 /// Endpoints, ports, protocols, types that change, names.
 pub fn services(world: &World) -> Result<()> {
     let web =
-        |word: &str, port: u16| format!("while true; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\n{word}\\n' | nc -l -p {port}; done");
+        |word: &str, port: u16| format!("while true; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\n{word} %s\\n' $(hostname) | nc -l -p {port}; done");
     let two = format!("{} & {}", web("second", 81), web("first", 80));
     for name in ["web-a", "web-b"] {
         let udp = format!("{two} & while true; do echo udp | nc -u -l -p 80 -w 1; done");
@@ -53,6 +53,10 @@ pub fn services(world: &World) -> Result<()> {
         let ports: usize = slices.iter().map(|s| s["ports"].as_array().map_or(0, Vec::len)).sum();
         wait::yes(ends == 2 && ports == 3, || json!(slices).to_string())
     })?;
+    let ends = world.kubectl.json("get endpoints web")?["subsets"].take();
+    let pods: Vec<&Value> = ends[0]["addresses"].as_array().into_iter().flatten().map(|a| &a["targetRef"]["name"]).collect();
+    let whole = pods == [&json!("web-a"), &json!("web-b")] && ends[0]["ports"].as_array().map(Vec::len) == Some(3);
+    wait::yes(whole && ends.as_array().map(Vec::len) == Some(1), || ends.to_string())?;
     let ip = address(world, "web")?;
     answers(world, &format!("timeout 3 wget -qO- http://{ip}:8080/"), &["first"])?;
     answers(world, "timeout 3 wget -qO- http://web:8081/", &["second"])?;
@@ -96,6 +100,8 @@ pub fn services(world: &World) -> Result<()> {
         }
     }
     balance(world, &ip)?;
+    by_hand(world, [&a, &b])?;
+    many(world)?;
     world.kubectl.say("delete service web dark away")?;
     world.kubectl.say("delete pod web-a web-b client --timeout=60s").map(|_| ())
 }
@@ -118,6 +124,42 @@ fn balance(world: &World, ip: &str) -> Result<()> {
     answers(world, &ask, &["aff-a", "aff-b"])?;
     world.kubectl.say("delete service aff")?;
     world.kubectl.say("delete pod aff-a aff-b --timeout=60s").map(|_| ())
+}
+
+/// A Service without a selector, with slices that somebody else writes: two ports of one pod, then one of each of two.
+fn by_hand(world: &World, pods: [&str; 2]) -> Result<()> {
+    service(world, "hand", json!({"ports": [{"name": "one", "port": 80}, {"name": "two", "port": 81}]}))?;
+    let ip = address(world, "hand")?;
+    let slice = |name: &str, pod: &str, port: u16| {
+        let labels = json!({"kubernetes.io/service-name": "hand", "endpointslice.kubernetes.io/managed-by": "somebody"});
+        let object = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": format!("hand-{name}"), "labels": labels},
+            "endpoints": [{"addresses": [pod], "conditions": {"ready": true}}],
+            "ports": [{"name": name, "port": port, "protocol": "TCP"}]});
+        world.kubectl.apply(&object.to_string())
+    };
+    for (second, port, words) in [(0, 81, ["first web-a", "second web-a"]), (1, 80, ["first web-a", "first web-b"])] {
+        slice("one", pods[0], 80)?;
+        slice("two", pods[second], port)?;
+        answers(world, &format!("timeout 3 wget -qO- http://{ip}:80/"), &[words[0]])?;
+        answers(world, &format!("timeout 3 wget -qO- http://{ip}:81/"), &[words[1]])?;
+    }
+    world.kubectl.say("delete service hand")?;
+    world.kubectl.say("delete endpointslice hand-one hand-two").map(|_| ())
+}
+
+/// A hundred Services at once have their endpoints in the time that the suite gives one.
+fn many(world: &World) -> Result<()> {
+    let one = |n: usize| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": format!("many-{n}"),
+        "labels": {"many": "yes"}}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
+    let all: Vec<Value> = (0..100).map(one).collect();
+    world.kubectl.apply(&json!({"apiVersion": "v1", "kind": "List", "items": all}).to_string())?;
+    until("a hundred endpoints", Duration::from_secs(20), || {
+        let all = world.kubectl.items("get endpoints -l many=yes")?;
+        let whole = all.iter().filter(|e| e["subsets"][0]["addresses"].as_array().map(Vec::len) == Some(2)).count();
+        wait::yes(whole == 100, || format!("{whole} of {}", all.len()))
+    })?;
+    world.kubectl.say("delete service -l many=yes").map(|_| ())
 }
 
 /// Tokens: there, not there, and whether the API knows it.

@@ -269,3 +269,20 @@ pub fn many_at_once(world: &World) -> Result<()> {
     }
     delete(world, &pods)
 }
+
+/// An image's files, asked of its registry each time, read only.
+pub fn images(world: &World) -> Result<()> {
+    use limpet_oci::{Platform, builder, builder::Layer, config::Execution};
+    let layers = [Layer::new().directory("deep", 0o755).file("deep/one", 0o644, b"lower").file("two", 0o600, b"two")]
+        .into_iter()
+        .chain([Layer::new().file("deep/one", 0o644, b"upper")])
+        .collect();
+    let image = builder::image(&Platform::host(), Execution::default(), layers).map_err(|e| e.to_string())?;
+    limpet_e2e::images::Target::hub(&world.hub, &world.slot.dir())?.push("files", "1", &image)?;
+    let volumes = json!([{"name": "i", "image": {"reference": "hub.limpet/files:1", "pullPolicy": "Always"}}]);
+    sleeper(world, "reader", json!({"volumeMounts": [{"name": "i", "mountPath": "/i"}]}), json!({"volumes": volumes}))?;
+    ready(world, "reader")?;
+    let look = "cat /i/deep/one /i/two; touch /i/three 2>/dev/null || echo ' refused'";
+    is(&inside(world, "reader", look)?, "uppertwo refused")?;
+    delete(world, &["reader"])
+}

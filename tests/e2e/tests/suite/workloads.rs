@@ -45,6 +45,10 @@ fn patch(world: &World, object: &str, patch: &Value) -> Result<()> {
     world.kubectl.run(&["patch", object, "--type=merge", "-p", &patch.to_string()]).map(|_| ())
 }
 
+fn patch_status(world: &World, pod: &str, patch: &Value) -> Result<()> {
+    world.kubectl.run(&["patch", "pod", pod, "--subresource=status", "--type=merge", "-p", &patch.to_string()]).map(|_| ())
+}
+
 const FOREVER: &str = "exec sleep 1000000";
 /// Ready while /tmp/ready is there.
 fn gate(object: &mut Value) {
@@ -180,6 +184,10 @@ pub fn daemon_sets(world: &World) -> Result<()> {
     settled(world, "daemonset/ds", "again", everywhere)?;
     let second = name(world)?;
     wait::yes(second != first && !second.is_empty(), || second.clone())?;
+    // One that failed is taken away and made again.
+    patch_status(world, &second, &json!({"status": {"phase": "Failed"}}))?;
+    until("a new one", SOON, || name(world).and_then(|now| wait::yes(now != second && !now.is_empty(), || now.clone())))?;
+    settled(world, "daemonset/ds", "once more", everywhere)?;
     world.kubectl.say("set env daemonset/ds VERSION=two")?;
     world.kubectl.say("rollout status daemonset/ds --timeout=90s")?;
     let third = world.kubectl.json(&format!("get pod {}", name(world)?))?;
@@ -206,13 +214,19 @@ pub fn jobs(world: &World) -> Result<()> {
     };
     job("indexed", "hostname; echo index $JOB_COMPLETION_INDEX", "Never", indexed(json!({})))?;
     job("locally", "[ -e /v/tried ] || { touch /v/tried; exit 1; }", "OnFailure", json!({"completions": 2, "parallelism": 2}))?;
-    job("each", "[ $JOB_COMPLETION_INDEX != 1 ]", "Never", indexed(json!({"backoffLimitPerIndex": 0})))?;
-    job(
-        "one",
-        "[ $JOB_COMPLETION_INDEX = 0 ] || exec sleep 1000000",
-        "Never",
-        indexed(json!({"successPolicy": {"rules": [{"succeededIndexes": "0"}]}})),
-    )?;
+    let odd = "[ $((JOB_COMPLETION_INDEX % 2)) = 0 ]";
+    job("each", odd, "Never", indexed(json!({"completions": 4, "parallelism": 4, "backoffLimitPerIndex": 1})))?;
+    job("stops", "[ $JOB_COMPLETION_INDEX = 2 ] && exec sleep 1000000; exit 1", "Never",
+        indexed(json!({"backoffLimitPerIndex": 0, "maxFailedIndexes": 1})))?;
+    let index = json!({"rules": [{"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [42]}}]});
+    job("marks", "[ $JOB_COMPLETION_INDEX != 1 ] || exit 42", "Never",
+        indexed(json!({"backoffLimitPerIndex": 1, "podFailurePolicy": index})))?;
+    let first = "[ $JOB_COMPLETION_INDEX = 0 ] || exec sleep 1000000";
+    for (name, line, rule) in [("one", first, json!({"succeededIndexes": "0"})), ("some", first, json!({"succeededCount": 1})),
+        ("all", "true", json!({"succeededIndexes": "0-2"}))] {
+        job(name, line, "Never", indexed(json!({"successPolicy": {"rules": [rule]}})))?;
+    }
+    evicted(world)?;
     let rules = |action: &str| json!({"backoffLimit": 3,
         "podFailurePolicy": {"rules": [{"action": action, "onExitCodes": {"operator": "In", "values": [42]}}]}});
     job("fails", "exit 42", "Never", rules("FailJob"))?;
@@ -234,12 +248,19 @@ pub fn jobs(world: &World) -> Result<()> {
     ended("locally", "Complete", "")?;
     let counts: Vec<Value> = pods_of(world, "locally")?.iter().map(|p| one(&p["status"], "c")["restartCount"].clone()).collect();
     wait::yes(counts == [json!(1), json!(1)], || format!("{counts:?}"))?;
-    let each = ended("each", "Failed", "FailedIndexes")?;
-    wait::yes(each["status"]["failedIndexes"] == "1" && each["status"]["completedIndexes"] == "0,2", || {
-        each["status"].to_string()
-    })?;
-    ended("one", "SuccessCriteriaMet", "SuccessPolicy")?;
-    ended("one", "Complete", "SuccessPolicy")?;
+    for (name, completed) in [("one", "0"), ("some", "0"), ("all", "0-2")] {
+        ended(name, "SuccessCriteriaMet", "SuccessPolicy")?;
+        let job = ended(name, "Complete", "SuccessPolicy")?;
+        wait::yes(job["status"]["completedIndexes"] == completed, || job["status"].to_string())?;
+    }
+    for (name, reason, failed, pods, completed) in [("marks", "FailedIndexes", "1", 1, json!("0,2")),
+        ("stops", "MaxFailedIndexesExceeded", "0,1", 3, json!("")), ("each", "FailedIndexes", "1,3", 4, json!("0,2"))] {
+        let status = ended(name, "Failed", reason)?["status"].take();
+        // (The pod of the third index counts, too, where it ended by being stopped.)
+        let indexes = status["failedIndexes"] == failed || name == "stops" && status["failedIndexes"] == "0-2";
+        let right = indexes && status["failed"] == pods;
+        wait::yes(right && status.get("completedIndexes").unwrap_or(&json!("")) == &completed, || status.to_string())?;
+    }
     let fails = ended("fails", "Failed", "PodFailurePolicy")?;
     wait::yes(fails["status"]["failed"] == 1, || fails["status"].to_string())?;
     // Suspended: no pod; then one, which is released with its label and adopted again.
@@ -249,6 +270,8 @@ pub fn jobs(world: &World) -> Result<()> {
     let pod = until("the pod", SOON, || pods_of(world, "waits")?.pop().ok_or_else(|| "none".to_string()))?;
     let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_string();
     ready(world, &name)?;
+    // Older by whole seconds than the one that comes in its place: of two the younger one goes.
+    std::thread::sleep(Duration::from_secs(2));
     let owner = |want: bool| {
         until(&format!("{name}: owned {want}"), SOON, || {
             let pod = world.kubectl.json(&format!("get pod {name}"))?;
@@ -261,11 +284,64 @@ pub fn jobs(world: &World) -> Result<()> {
         world.kubectl.say(&format!("label pod {name} {}", if label.is_empty() { put.as_str() } else { label }))?;
         owner(owned)?;
     }
-    world.kubectl.say("delete job indexed locally each one fails waits --timeout=60s")?;
+    world.kubectl.say("delete job indexed locally each stops marks one some all evicted fails waits --timeout=60s")?;
     until("no pods of jobs", SOON, || {
         let left = world.kubectl.items("get pods -l batch.kubernetes.io/job-name")?;
         wait::yes(left.is_empty(), || json!(left).to_string())
     })
+}
+
+/// A pod that is evicted does not count as failed where the policy says so: it is made again, although no failure is allowed.
+fn evicted(world: &World) -> Result<()> {
+    let shared = world.slot.dir().join("evicted");
+    std::fs::create_dir_all(&shared).map_err(|e| e.to_string())?;
+    let line = "[ -e /shared/$JOB_COMPLETION_INDEX ] || { touch /shared/$JOB_COMPLETION_INDEX; exec sleep 1000000; }";
+    let rules = json!([{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
+        {"action": "FailJob", "onExitCodes": {"operator": "NotIn", "values": [0]}}]);
+    let container = json!({"name": "c", "image": IMAGE, "command": ["sh", "-c", line],
+        "volumeMounts": [{"name": "shared", "mountPath": "/shared"}]});
+    let template = json!({"metadata": {"labels": {"app": "evicted"}}, "spec": {"restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 0, "containers": [container],
+        "volumes": [{"name": "shared", "hostPath": {"path": shared}}]}});
+    apply(world, &workload("Job", "evicted", line, json!({"completions": 2, "parallelism": 2, "completionMode": "Indexed",
+        "backoffLimit": 0, "podFailurePolicy": {"rules": rules}, "template": template})))?;
+    until("both marks", SOON, || {
+        let marks = std::fs::read_dir(&shared).map(|all| all.count()).unwrap_or(0);
+        wait::yes(marks == 2, || format!("{marks} marks"))
+    })?;
+    for pod in pods_of(world, "evicted")? {
+        evict(world, pod["metadata"]["name"].as_str().unwrap_or_default())?.ok("eviction")?;
+    }
+    let job = settled(world, "job/evicted", "complete", |job| condition(&job["status"], "Complete")["status"] == "True")?;
+    wait::yes(job["status"]["succeeded"] == 2 && job["status"].get("failed").is_none_or(|f| f == 0), || job["status"].to_string())
+}
+
+/// A taint that has pods go: each after as long as it tolerates it; not those that still had time when the taint went.
+fn tainted(world: &World) -> Result<()> {
+    for (name, seconds) in [("brief", 3), ("patient", 15)] {
+        let tolerates = json!([{"key": "gone", "effect": "NoExecute", "operator": "Exists", "tolerationSeconds": seconds}]);
+        sleeper(world, name, json!({}), json!({"tolerations": tolerates}))?;
+        ready(world, name)?;
+    }
+    let began = std::time::Instant::now();
+    world.kubectl.say("taint node board-1 gone=now:NoExecute")?;
+    until("the brief one to go", SOON, || {
+        let left = world.kubectl.say("get pods brief --ignore-not-found")?;
+        wait::yes(left.is_empty(), || left.clone())
+    })?;
+    let (waited, kind) = (began.elapsed(), "--ignore-not-found -o jsonpath={.metadata.deletionTimestamp}{.status.phase}");
+    world.kubectl.say("taint node board-1 gone-")?;
+    let left = world.kubectl.say(&format!("get pod patient {kind}"))?;
+    wait::yes(waited > Duration::from_secs(2) && left == "Running", || format!("brief went after {waited:?}; patient: {left}"))?;
+    std::thread::sleep(Duration::from_secs(17).saturating_sub(began.elapsed()));
+    let left = world.kubectl.say(&format!("get pod patient {kind}"))?;
+    wait::yes(left == "Running", || format!("patient: {left}"))
+}
+
+fn evict(world: &World, name: &str) -> Result<limpet_e2e::process::Output> {
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
+    let path = format!("/api/v1/namespaces/default/pods/{name}/eviction");
+    world.kubectl.with_input(&["create", "--raw", &path, "-f", "-"], &eviction.to_string())
 }
 
 /// Where pods may be, who is not let in, who has to go.
@@ -294,7 +370,14 @@ pub fn placement(world: &World) -> Result<()> {
     apply(world, &class)?;
     sleeper(world, "low", ask(60), json!({}))?;
     ready(world, "low")?;
+    let finalizers = |list: Value| patch(world, "pod/low", &json!({"metadata": {"finalizers": list}}));
+    finalizers(json!(["example.com/stays"]))?;
     sleeper(world, "high", ask(60), json!({"priorityClassName": "high"}))?;
+    becomes(world, "low", "made to go, and told why", |s| {
+        let told = condition(s, "DisruptionTarget");
+        told["reason"] == "PreemptionByScheduler" && told["status"] == "True"
+    })?;
+    finalizers(json!([]))?;
     ready(world, "high")?;
     until("the less important one to be gone", SOON, || {
         let left = world.kubectl.say("get pods low --ignore-not-found")?;
@@ -313,17 +396,11 @@ pub fn placement(world: &World) -> Result<()> {
         "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "elsewhere"}}}});
     apply(world, &budget)?;
     settled(world, "poddisruptionbudget/b", "counted", |b| b["status"]["currentHealthy"] == 1)?;
-    let evict = || {
-        let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "elsewhere"}});
-        world.kubectl.with_input(
-            &["create", "--raw", "/api/v1/namespaces/default/pods/elsewhere/eviction", "-f", "-"],
-            &eviction.to_string(),
-        )
-    };
-    let held = evict()?;
+    let held = evict(world, "elsewhere")?;
     wait::yes(held.code != 0 && held.stderr.contains("disruption budget"), || format!("{held:?}"))?;
     patch(world, "poddisruptionbudget/b", &json!({"spec": {"minAvailable": 0}}))?;
-    until("the eviction", SOON, || evict()?.ok("eviction").map(|_| ()))?;
-    world.kubectl.say("delete pod critical -n kube-system --timeout=60s")?;
+    until("the eviction", SOON, || evict(world, "elsewhere")?.ok("eviction").map(|_| ()))?;
+    tainted(world)?;
+    world.kubectl.say("delete pod critical -n kube-system --ignore-not-found --timeout=60s")?;
     world.kubectl.say("delete pod --all --timeout=60s").map(|_| ())
 }
