@@ -527,7 +527,14 @@ fn last_words(world: &World) -> Result<()> {
         "containers": [container("c", line, fallback.clone())]})
     };
     apply(world, "loud", spec("echo from the log; exit 1"))?;
-    apply(world, "late", spec("sleep 4; echo much later; exit 1"))?;
+    // It ends when it is told, however long that takes.
+    let dir = world.slot.dir().join("late");
+    std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    let mut late = spec("until test -e /told/now; do sleep 0.1; done; echo much later; exit 1");
+    let told = json!({"volumes": [{"name": "told", "hostPath": {"path": dir}}]});
+    merge(&mut late, told);
+    late["containers"][0]["volumeMounts"] = json!([{"name": "told", "mountPath": "/told"}]);
+    apply(world, "late", late)?;
     let said = |s: &Value, words: &str| s["containerStatuses"][0]["state"]["terminated"]["message"] == words;
     becomes(world, "loud", "last words", |s| said(s, "from the log\n"))?;
     becomes(world, "late", "running", |s| s["phase"] == "Running")?;
@@ -546,6 +553,7 @@ fn last_words(world: &World) -> Result<()> {
     let agent = world.agents[0].agent_process()?;
     let pid = agent.pid.to_string();
     limpet_e2e::process::sh("kill", ["-9", &pid])?;
+    std::fs::write(dir.join("now"), []).map_err(|e| e.to_string())?;
     becomes(world, "late", "last words after the agent was replaced", |s| said(s, "much later\n"))?;
     // Whoever watches: the same container since the same time, with the same count.
     let after = pod(world, "stay")?["status"].take();

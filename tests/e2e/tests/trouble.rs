@@ -237,7 +237,7 @@ fn a_pod_that_fills_the_disk() {
         for words in [
             "The node was low on resource: ephemeral-storage. Threshold quantity: 15",
             "Container main was using ",
-            "request is 1024Ki, has larger consumption of ephemeral-storage. ",
+            "request is 1Mi, has larger consumption of ephemeral-storage. ",
         ] {
             wait::yes(said.contains(words), || format!("{words:?} is not in {said:?}"))?;
         }

@@ -74,7 +74,16 @@ impl Journal {
         if loose > 0 {
             self.records.truncate(self.synced + rng.between(0, loose as u64 + 1) as usize);
             self.synced = self.records.len();
+            self.read_again();
         }
+    }
+
+    /// What is known of the records is what is left of them: a token that was written on the way may be gone.
+    fn read_again(&mut self) {
+        let Journal { records, synced, written, base, .. } = std::mem::take(self);
+        *self = Journal { synced, written, base, ..Journal::default() };
+        records.iter().for_each(|record| self.note(record));
+        self.records = records;
     }
 
     pub fn is_long(&self) -> bool {
