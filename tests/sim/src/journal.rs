@@ -72,18 +72,26 @@ impl Journal {
     pub fn power_cut(&mut self, rng: &mut Rng) {
         let loose = self.records.len() - self.synced;
         if loose > 0 {
-            self.records.truncate(self.synced + rng.between(0, loose as u64 + 1) as usize);
+            let lost = self.records.split_off(self.synced + rng.between(0, loose as u64 + 1) as usize);
             self.synced = self.records.len();
-            self.read_again();
+            lost.iter().for_each(|record| self.take_back(record));
         }
     }
 
-    /// What is known of the records is what is left of them: a token that was written on the way may be gone.
-    fn read_again(&mut self) {
-        let Journal { records, synced, written, base, .. } = std::mem::take(self);
-        *self = Journal { synced, written, base, ..Journal::default() };
-        records.iter().for_each(|record| self.note(record));
-        self.records = records;
+    /// A token that was written in place of another, on the way to the record that it goes before: the other one is there again.
+    /// Nothing else of the set may be lost.
+    fn take_back(&mut self, lost: &Record) {
+        let Record::Put(Item { key, .. }) = lost else { return };
+        let of_key = |record: &Record| match record {
+            Record::Put(item) if item.key == *key => Some(Some(ItemHash::of(&item.body))),
+            Record::Remove(removed) if removed == key => Some(None),
+            _ => None,
+        };
+        let before = self.records.iter().rev().find_map(of_key).flatten();
+        if let Some(hash) = before.filter(|_| key.kind == ItemKind::Token) {
+            self.digest.add(key, hash);
+            self.replace(key, Some(hash));
+        }
     }
 
     pub fn is_long(&self) -> bool {

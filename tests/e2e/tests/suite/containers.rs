@@ -171,7 +171,7 @@ pub fn last_words(world: &World) -> Result<()> {
 pub fn probes(world: &World) -> Result<()> {
     let web = "mkdir /tmp/w; touch /tmp/w/healthz /tmp/health; exec httpd -f -p 8080 -h /tmp/w";
     let live = |handler: Value, more: Value| {
-        let mut probe = json!({"periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 5});
+        let mut probe = json!({"periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 20});
         merge(&mut probe, handler);
         merge(&mut probe, more);
         json!({"livenessProbe": probe})
