@@ -553,6 +553,10 @@ fn last_words(world: &World) -> Result<()> {
     let agent = world.agents[0].agent_process()?;
     let pid = agent.pid.to_string();
     limpet_e2e::process::sh("kill", ["-9", &pid])?;
+    until("the next agent", SOON, || {
+        let now = world.agents[0].agent_process()?;
+        wait::yes(now.pid != agent.pid, || format!("{} is the old one", now.pid))
+    })?;
     std::fs::write(dir.join("now"), []).map_err(|e| e.to_string())?;
     becomes(world, "late", "last words after the agent was replaced", |s| said(s, "much later\n"))?;
     // Whoever watches: the same container since the same time, with the same count.
