@@ -4,7 +4,7 @@
 //! containers, facts for the hub.
 //! Never: starts anything before it knows what runs.
 
-use super::{act, convert, manifests, notes, state::Agent};
+use super::{act, manifests, notes, state::Agent};
 use crate::{net::Cidr, runtime};
 use limpet_agent_core::{
     Input, plan,
@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 impl Agent {
     /// Before the loop: what the journal remembers and what still runs.
-    pub fn begin(&mut self, cidr: Option<Cidr>) {
+    pub async fn begin(&mut self, cidr: Option<Cidr>) {
         self.set_cidr(cidr);
         self.tell_host();
         self.read_manifests();
@@ -28,7 +28,7 @@ impl Agent {
         for note in notes::read_all(&self.hands.paths.run) {
             self.pods_input(Input::Noted(note));
         }
-        for found in self.find_pods() {
+        for found in self.find_pods().await {
             self.pods_input(Input::Adopted(found));
         }
         self.pods_input(Input::Begin);
@@ -69,7 +69,7 @@ impl Agent {
         mpsc::channel(1).1
     }
 
-    pub(super) fn find_pods(&mut self) -> Vec<AdoptedPod> {
+    async fn find_pods(&mut self) -> Vec<AdoptedPod> {
         let runtime = self.hands.runtime.clone();
         let mut pods: BTreeMap<String, AdoptedPod> = BTreeMap::new();
         let pod_of = |uid: &str| AdoptedPod { uid: uid.into(), ..AdoptedPod::default() };
@@ -96,13 +96,14 @@ impl Agent {
                 container: f.name.as_str().into(),
                 attempt: f.attempt,
             };
-            let from_log = f.annotations.contains_key(convert::MESSAGE_FROM_LOG);
+            let kept = self.keeps(&f.pod_uid, &f.name);
+            self.hands.adopt(&f.id, at, &f.annotations, kept);
             let exit = match f.state {
                 runtime::State::Running => None,
                 runtime::State::Exited(ended) => Some(Exit {
                     code: ended.code,
                     oom_killed: ended.oom_killed,
-                    message: self.hands.last_words_of(&at, from_log, ended.code),
+                    message: self.hands.last_words_of(&f.id, ended.code).await,
                     finished_ms: u64::try_from(ended.at_ms).unwrap_or(0),
                     unknown: ended.unseen,
                 }),
@@ -110,8 +111,6 @@ impl Agent {
             if exit.is_none() {
                 log::info!("pod {}/{}: container {} still runs and is adopted", f.namespace, f.pod_name, f.name);
             }
-            let kept = self.keeps(&f.pod_uid, &f.name);
-            self.hands.adopt(&f.id, at, &f.annotations, kept);
             pod.containers.push(AdoptedContainer {
                 name: f.name,
                 attempt: f.attempt,

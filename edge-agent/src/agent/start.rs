@@ -135,7 +135,7 @@ async fn start(options: StartOptions, socket: OwnedFd) -> Result<(), Stop> {
     };
     let (so_far, link_clock) = (link_options, clock.clone());
     let mut agent = Agent::new(options, clock, journal, replayed, hands, know);
-    agent.begin(cidr);
+    agent.begin(cidr).await;
     agent.open_pod_resources();
     let link_options = link::LinkOptions { hold: agent.meters.hold.clone(), ..so_far };
     let link = link::session::start(identity_now, link_clock, link_options);

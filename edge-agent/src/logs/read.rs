@@ -13,6 +13,8 @@ use std::{
 use tokio::sync::mpsc;
 
 const BLOCK_BYTES: u64 = 16 * 1024;
+/// What `tail_text` looks at: a line of a log file at its longest, and what comes after it.
+const TAIL_BYTES: u64 = 24 * 1024;
 const CHUNK_BYTES: usize = 12 * 1024;
 const CRI_LINE_BYTES_MAX: u64 = 64 * 1024;
 
@@ -235,16 +237,25 @@ fn tail_offset(path: &Path, wanted: u64) -> std::io::Result<(u64, u64)> {
     Ok((found + u64::from(end > 0), 0))
 }
 
-/// The end of the newest file as plain text, at most so many bytes.
-pub fn tail_text(path: &Path, bytes_max: usize) -> String {
-    let Ok(mut file) = File::open(path) else { return String::new() };
-    let len = file.metadata().map_or(0, |m| m.len());
-    let _ = file.seek(SeekFrom::Start(len.saturating_sub(4 * bytes_max as u64)));
-    let mut raw = Vec::new();
-    let _ = file.take(4 * bytes_max as u64).read_to_end(&mut raw);
+/// The end of a log as plain text: at most so many bytes and lines.
+pub fn tail_text(path: &Path, bytes_max: usize, lines_max: usize) -> String {
+    let mut raw: Vec<u8> = Vec::new();
+    for file in files_of(path).iter().rev() {
+        let Some(room) = TAIL_BYTES.checked_sub(raw.len() as u64).filter(|room| *room > 0) else { break };
+        let Ok(mut file) = File::open(file) else { continue };
+        let len = file.metadata().map_or(0, |m| m.len());
+        let _ = file.seek(SeekFrom::Start(len.saturating_sub(room)));
+        let mut part = Vec::new();
+        let _ = file.take(room).read_to_end(&mut part);
+        part.append(&mut raw);
+        raw = part;
+    }
     let mut filter = Filter { options: ReadOptions::default(), left: u64::MAX, inside: false };
     let mut text = Vec::new();
     raw.split_inclusive(|b| *b == b'\n').for_each(|line| filter.line(line, &mut text));
-    let from = text.len().saturating_sub(bytes_max);
+    let before_last = text.len().saturating_sub(1);
+    let ends = text[..before_last].iter().enumerate().rev().filter(|(_, b)| **b == b'\n');
+    let lines = lines_max.checked_sub(1).map_or(text.len(), |n| ends.map(|(at, _)| at + 1).nth(n).unwrap_or(0));
+    let from = text.len().saturating_sub(bytes_max).max(lines);
     String::from_utf8_lossy(&text[from..]).into_owned()
 }

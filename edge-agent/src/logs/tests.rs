@@ -106,6 +106,33 @@ fn tail_since_limit_and_stamps() {
 }
 
 #[test]
+fn the_end_of_a_log_as_one_text() {
+    let dir = Dir::new("end");
+    let path = dir.0.join("0.log");
+    assert_eq!(tail_text(&path, 100, 80), "");
+    let mut writer = Writer::open(&path, Limits { file_bytes_max: 1000, files_max: 3, kept: false });
+    let mut rest = Rest::default();
+    for n in 0..200 {
+        writer.chunk("stdout", NS, &mut rest, format!("line {n}\n").as_bytes());
+    }
+    let lines = |from: usize| (from..200).map(|n| format!("line {n}\n")).collect::<String>();
+    for (bytes_max, lines_max, want) in [
+        (4096, 1, lines(199)),
+        (4096, 2, lines(198)),
+        (4096, 30, lines(170)),
+        (4096, 0, String::new()),
+        (7, 80, "ne 199\n".to_string()),
+    ] {
+        assert_eq!(tail_text(&path, bytes_max, lines_max), want, "{bytes_max} bytes, {lines_max} lines, over the edge of files");
+    }
+    let path = dir.0.join("1.log");
+    let mut writer = Writer::open(&path, BIG);
+    writer.chunk("stderr", NS, &mut rest, format!("{}end", "x".repeat(16_000)).as_bytes());
+    writer.finish("stderr", NS, &mut rest);
+    assert_eq!(tail_text(&path, 5, 80), "xxend", "one long line");
+}
+
+#[test]
 fn following_sees_all_lines_across_rotations_until_the_end() {
     let dir = Dir::new("follow");
     let path = dir.0.join("0.log");

@@ -552,12 +552,13 @@ fn last_words(world: &World) -> Result<()> {
     let unready = becomes(world, "shut", "started, and not ready", |s| s["containerStatuses"][0]["started"] == true)?;
     let agent = world.agents[0].agent_process()?;
     let pid = agent.pid.to_string();
+    // Its last words are in the pipe while nobody is there to read them.
     limpet_e2e::process::sh("kill", ["-9", &pid])?;
+    std::fs::write(dir.join("now"), []).map_err(|e| e.to_string())?;
     until("the next agent", SOON, || {
         let now = world.agents[0].agent_process()?;
         wait::yes(now.pid != agent.pid, || format!("{} is the old one", now.pid))
     })?;
-    std::fs::write(dir.join("now"), []).map_err(|e| e.to_string())?;
     becomes(world, "late", "last words after the agent was replaced", |s| said(s, "much later\n"))?;
     // Whoever watches: the same container since the same time, with the same count.
     let after = pod(world, "stay")?["status"].take();

@@ -17,6 +17,8 @@ use crate::{
 };
 use std::borrow::Cow;
 
+/// All termination messages of a pod, shared evenly among its containers.
+const MESSAGES_BYTES_MAX: usize = 12 * 1024;
 const RESTARTING: &str = "AllContainersRestarting";
 /// What a node says of its pods.
 const KINDS: [&str; 9] = [
@@ -310,7 +312,7 @@ fn container_status<'a>(c: &'a Container, pod: &Facts, waiting: &'static str) ->
         container_id: shown.map(|attempt| format!("limpet://{}", container_id(&pod.uid, &c.name, attempt))),
         image: if c.image_name.is_empty() { &c.spec.image } else { &c.image_name },
         image_id: &c.image_id,
-        last_state: shown::State { terminated: last.map(terminated), ..shown::State::default() },
+        last_state: shown::State { terminated: last.map(|t| terminated(t, pod)), ..shown::State::default() },
         name: &c.name,
         ready: c.ready,
         resources: runs.then(|| shown::Shown::from(c.actual())),
@@ -340,7 +342,7 @@ fn states<'a>(c: &'a Container, pod: &Facts, waiting: &'static str) -> (shown::S
                 return (wait(&waited.0, waited.1.as_str()), ended.or(c.last.as_ref()));
             }
             match ended {
-                Some(e) => (shown::State { terminated: Some(terminated(e)), ..shown::State::default() }, c.last.as_ref()),
+                Some(e) => (shown::State { terminated: Some(terminated(e, pod)), ..shown::State::default() }, c.last.as_ref()),
                 None => match c.held.as_deref().filter(|_| matches!(c.state, State::Pulling)) {
                     Some(message) => (wait(HELD, message), c.last.as_ref()),
                     None => (wait(waiting, ""), c.last.as_ref()),
@@ -377,15 +379,22 @@ pub(super) fn waits_for(c: &Container, pod: &Facts) -> Option<Box<(String, Strin
     Some(Box::new((waiting.reason.into(), waiting.message.into_owned())))
 }
 
-fn terminated(t: &Terminated) -> shown::Ended<'_> {
+fn terminated<'a>(t: &'a Terminated, pod: &Facts) -> shown::Ended<'a> {
+    let spec = &pod.object.spec;
+    let containers = spec.containers.len() + spec.init_containers.len() + spec.ephemeral_containers.len();
     shown::Ended {
         container_id: format!("limpet://{}", t.id),
         exit_code: t.code,
         finished_at: rfc3339(t.finished_ms),
-        message: &t.message,
+        message: start_of(&t.message, MESSAGES_BYTES_MAX / containers.max(1)),
         reason: &t.reason,
         started_at: rfc3339(t.started_ms),
     }
+}
+
+fn start_of(text: &str, bytes_max: usize) -> &str {
+    let end = (0..=bytes_max.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    &text[..end.unwrap_or(0)]
 }
 
 /// `10s`, `1m20s`, `5m0s`.

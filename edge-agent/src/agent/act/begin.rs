@@ -80,6 +80,10 @@ impl Hands {
         }
         let kept = extras.kept;
         let message = convert::termination_file(&self.paths.data, &plan.pod_uid, &plan.name, plan.attempt);
+        let older = plan.attempt.checked_sub(1);
+        if let Some(older) = older.map(|a| convert::termination_file(&self.paths.data, &plan.pod_uid, &plan.name, a)) {
+            let _ = std::fs::remove_file(older);
+        }
         make_message_file(&message).map_err(|e| create(format!("termination message: {e}")))?;
         let path = logs::file(&self.paths.data, &plan.pod_uid, &plan.name, plan.attempt);
         logs::forget_old_attempts(&self.paths.data, &plan.pod_uid, &plan.name, plan.attempt, kept);

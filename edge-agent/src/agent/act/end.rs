@@ -12,12 +12,13 @@ use crate::{
 };
 use limpet_agent_core::{
     Input,
-    pods::{ContainerRef, Exit, Uid},
+    pods::{Exit, Uid},
 };
 use std::{path::PathBuf, time::Duration};
 
 const MESSAGE_BYTES_MAX: usize = 4096;
 const MESSAGE_FROM_LOG_BYTES_MAX: usize = 2048;
+const MESSAGE_FROM_LOG_LINES_MAX: usize = 80;
 const DRAIN: Duration = Duration::from_millis(1000);
 
 impl Hands {
@@ -42,21 +43,24 @@ impl Hands {
         });
     }
 
-    /// What a container said last that ended while no agent was there.
-    pub fn last_words_of(&self, at: &ContainerRef, message_from_log: bool, code: i32) -> String {
-        self.last_words(&Known { at: at.clone(), message_from_log }, code)
+    /// What a container said last that ended while no agent was there, by id: first what is still in its pipes.
+    pub async fn last_words_of(&self, id: &str, code: i32) -> String {
+        let Some(known) = self.lock().containers.get(id).cloned() else { return String::new() };
+        if known.message_from_log {
+            self.logs.drain(id, DRAIN).await;
+        }
+        self.last_words(&known, code)
     }
 
     fn last_words(&self, known: &Known, code: i32) -> String {
         let at = &known.at;
         let file = convert::termination_file(&self.paths.data, &at.uid, &at.container, at.attempt);
-        let message = read_some(&file, MESSAGE_BYTES_MAX);
-        let _ = std::fs::remove_file(&file);
+        let message = end_of(&file, MESSAGE_BYTES_MAX);
         if !message.is_empty() || code == 0 || !known.message_from_log {
             return message;
         }
         let path = logs::file(&self.paths.data, &at.uid, &at.container, at.attempt);
-        logs::tail_text(&path, MESSAGE_FROM_LOG_BYTES_MAX)
+        logs::tail_text(&path, MESSAGE_FROM_LOG_BYTES_MAX, MESSAGE_FROM_LOG_LINES_MAX)
     }
 
     pub fn signal(&self, id: &str, signal: &str) {
@@ -143,10 +147,13 @@ impl Hands {
     }
 }
 
-fn read_some(path: &PathBuf, bytes_max: usize) -> String {
-    use std::io::Read;
+/// The file's last bytes, as kubelet takes them.
+fn end_of(path: &PathBuf, bytes_max: usize) -> String {
+    use std::io::{Read, Seek, SeekFrom};
     let mut bytes = Vec::new();
-    if let Ok(file) = std::fs::File::open(path) {
+    if let Ok(mut file) = std::fs::File::open(path) {
+        let len = file.metadata().map_or(0, |m| m.len());
+        let _ = file.seek(SeekFrom::Start(len.saturating_sub(bytes_max as u64)));
         let _ = file.take(bytes_max as u64).read_to_end(&mut bytes);
     }
     String::from_utf8_lossy(&bytes).into_owned()

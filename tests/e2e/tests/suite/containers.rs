@@ -164,7 +164,22 @@ pub fn last_words(world: &World) -> Result<()> {
         let said = one(&status, "c")["state"]["terminated"]["message"].clone();
         wait::yes(said == want, || format!("{name}: {said}"))?;
     }
-    delete(world, &["quiet", "file", "log", "other"])
+    // The last 4096 bytes of the file, the last 80 lines of the log, and 12 KiB for a pod whatever its containers say.
+    let many = "yes 123456789 | head -n 1000 > /dev/termination-log; printf end >> /dev/termination-log; seq 200; exit 1";
+    let say = |name: &str, more: Value| container(name, many, more);
+    let to = |path: &str| json!({"terminationMessagePolicy": "FallbackToLogsOnError", "terminationMessagePath": path});
+    let all: Vec<Value> =
+        (0..5).map(|n| say(&format!("c{n}"), if n == 0 { to("/dev/other") } else { json!({}) })).collect();
+    apply(world, "much", json!({"restartPolicy": "Never", "containers": all}))?;
+    let status = becomes(world, "much", "over", |s| {
+        s["containerStatuses"].as_array().is_some_and(|all| all.iter().all(|c| c["state"]["terminated"].is_object()))
+    })?;
+    let said = |name: &str| one(&status, name)["state"]["terminated"]["message"].as_str().unwrap_or_default().to_string();
+    let lines: String = (121..=200).map(|n| format!("{n}\n")).collect();
+    is(&said("c0"), lines.trim_end())?;
+    let file = format!("{}end", "123456789\n".repeat(1000));
+    is(&said("c1"), &file[file.len() - 4096..][..12 * 1024 / 5])?;
+    delete(world, &["quiet", "file", "log", "other", "much"])
 }
 
 /// Probes: what is well is left alone; a count that only grows; ready not before its time, or never.
