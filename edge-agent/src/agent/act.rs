@@ -96,6 +96,14 @@ struct Known {
     message_from_log: bool,
 }
 
+struct Asking {
+    policy: images::Policy,
+    /// Somebody is asked.
+    asks: bool,
+    /// Why not yet.
+    held: Option<String>,
+}
+
 /// What the agent's own annotations ask for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Extras {
@@ -194,8 +202,8 @@ impl Hands {
         let work = async move {
             let mut sources = VolumeSources::new();
             for plan in &plans {
-                if let Err(message) = hands.set_up_volume(&uid, plan).await {
-                    return Input::VolumesFailed { uid, volume: plan.name.clone(), message };
+                if let Err(failed) = hands.set_up_volume(&uid, plan).await {
+                    return failed;
                 }
                 sources.insert(plan.name.clone(), convert::volume_source(&hands.paths.data, &uid, plan));
             }
@@ -205,19 +213,64 @@ impl Hands {
         self.spawn_here(work);
     }
 
-    async fn set_up_volume(&self, uid: &Uid, plan: &VolumePlan) -> Result<(), String> {
+    async fn set_up_volume(&self, uid: &Uid, plan: &VolumePlan) -> Result<(), Input> {
         let data = &self.paths.data;
+        let failed = |message| Input::VolumesFailed { uid: uid.clone(), volume: plan.name.clone(), message };
         if let VolumeContent::Image { reference, policy, secrets } = &plan.content {
-            let want = images::Want { image: reference.clone(), policy: store_policy(*policy), pull_secrets: secrets.clone() };
-            let held = self.gates.borrow().holds(Traffic::Images).map(String::from);
-            if let Some(why) = held.filter(|_| self.images.find(reference).is_none()) {
-                return Err(why);
-            }
-            let image = self.images.ensure(&want).await.map_err(|e| e.to_string())?;
+            let layers = self.image_of_volume(uid, &plan.name, (reference, *policy), secrets).await?;
             let dir = convert::volume_source(data, uid, plan);
-            return volumes::image::set_up(&dir, &image.layers).map_err(|e| e.to_string());
+            return volumes::image::set_up(&dir, &layers).map_err(|e| failed(e.to_string()));
         }
-        convert::set_up_volume(data, uid, plan).map_err(|e| e.to_string())
+        convert::set_up_volume(data, uid, plan).map_err(|e| failed(e.to_string()))
+    }
+
+    async fn image_of_volume(
+        &self,
+        uid: &Uid,
+        volume: &str,
+        want: (&String, PullPolicy),
+        secrets: &[Vec<u8>],
+    ) -> Result<Vec<PathBuf>, Input> {
+        let (uid, volume, image) = (uid.clone(), volume.to_string(), want.0.clone());
+        let Asking { policy, asks, held } = self.asking(&image, want.1);
+        if let Some(message) = held {
+            return Err(Input::VolumesFailed { uid, volume, message });
+        }
+        if asks {
+            self.say(Input::VolumeImagePulling { uid: uid.clone(), image: image.clone() });
+        }
+        let begun = Instant::now();
+        let want = images::Want { image: image.clone(), policy, pull_secrets: secrets.to_vec() };
+        let here = match self.images.ensure(&want).await {
+            Ok(here) => here,
+            Err(e) => {
+                self.done(Operation::PullImage, begun);
+                self.lock().disk_full |= e.is_no_space();
+                let (error, message) = (image_error(&e), e.to_string());
+                return Err(Input::VolumeImageFailed { uid, volume, image, error, message });
+            }
+        };
+        if here.was_asked_for(policy) {
+            self.done(Operation::PullImage, begun);
+            let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.say(Input::VolumeImagePulled { uid, image, size_bytes: image_facts(&here).size_bytes, took_ms });
+        }
+        Ok(here.layers)
+    }
+
+    /// How an image is asked for now, whatever the manifest says, and what holds that back.
+    fn asking(&self, image: &str, policy: PullPolicy) -> Asking {
+        let mut policy = store_policy(policy);
+        let here = self.images.find(image).is_some();
+        let held = self.gates.borrow().holds(Traffic::Images).map(String::from);
+        if here && held.is_some() && policy == images::Policy::Always {
+            // Nobody is asked whether there is a newer one.
+            policy = images::Policy::IfNotPresent;
+        }
+        let asks = policy == images::Policy::Always || (!here && policy == images::Policy::IfNotPresent);
+        // Nobody is asked for what is no name.
+        let asks = asks && limpet_oci::Reference::parse(image).is_ok();
+        Asking { policy, asks, held: held.filter(|_| asks) }
     }
 
     pub fn update_volumes(&self, uid: &Uid, plans: &[VolumePlan]) {
@@ -254,17 +307,7 @@ impl Hands {
 
     pub fn pull_image(&self, uid: Uid, container: Arc<str>, want: (String, PullPolicy), secrets: Vec<Vec<u8>>) {
         let (image, policy) = want;
-        let mut policy = store_policy(policy);
-        let here = self.images.find(&image).is_some();
-        let held = self.gates.borrow().holds(Traffic::Images).map(String::from);
-        if here && held.is_some() && policy == images::Policy::Always {
-            // Nobody is asked whether there is a newer one.
-            policy = images::Policy::IfNotPresent;
-        }
-        let asks = policy == images::Policy::Always || (!here && policy == images::Policy::IfNotPresent);
-        // Nobody is asked for what is no name.
-        let asks = asks && limpet_oci::Reference::parse(&image).is_ok();
-        let held = held.filter(|_| asks);
+        let Asking { policy, asks, held } = self.asking(&image, policy);
         if let Some(message) = held.clone() {
             self.say(Input::ImageHeld { uid: uid.clone(), container: container.clone(), message });
         } else if asks {
@@ -284,7 +327,7 @@ impl Hands {
             match hands.images.ensure(&want).await {
                 Ok(image) => {
                     hands.lock().layers.insert(image.id.clone(), image.layers.clone());
-                    let asked = image.pulled || (policy == images::Policy::Always && !image.unverified);
+                    let asked = image.was_asked_for(policy);
                     if asked {
                         hands.done(Operation::PullImage, pull);
                     }

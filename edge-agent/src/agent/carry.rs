@@ -220,7 +220,10 @@ impl Agent {
     pub(super) fn ip_of(&self, uid: &str) -> String {
         let pod = self.pods.pods().find(|p| **p.uid == *uid);
         match pod {
-            Some(pod) if pod.object.spec.host_network => "127.0.0.1".into(),
+            // A board that has no address is itself all the same.
+            Some(pod) if pod.object.spec.host_network => {
+                self.facts.ips.first().cloned().unwrap_or_else(|| "127.0.0.1".into())
+            }
             Some(pod) => pod.ips.first().cloned().unwrap_or_default(),
             None => String::new(),
         }

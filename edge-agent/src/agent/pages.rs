@@ -113,6 +113,7 @@ impl Agent {
                 attempt: c.attempt.unwrap_or(0),
                 started_ms: c.started_ms,
                 running: c.running,
+                probes: c.probes,
             });
             PodSubject {
                 uid: pod.uid.to_string(),

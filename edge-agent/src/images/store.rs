@@ -81,6 +81,13 @@ pub struct Image {
     pub unverified: bool,
 }
 
+impl Image {
+    /// A registry was asked for it, and answered.
+    pub fn was_asked_for(&self, policy: Policy) -> bool {
+        self.pulled || (policy == Policy::Always && !self.unverified)
+    }
+}
+
 /// For `node.status.images`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {

@@ -6,6 +6,7 @@
 mod cadvisor;
 mod files;
 mod own;
+mod probes;
 pub mod query;
 mod resource;
 mod samples;
@@ -69,6 +70,8 @@ pub struct ContainerSubject {
     pub attempt: u32,
     pub started_ms: u64,
     pub running: bool,
+    /// Kind of a probe, and how many of its tries succeeded, failed, came to nothing.
+    pub probes: Vec<(&'static str, [u32; 3])>,
 }
 
 /// Which page is wanted.
@@ -82,6 +85,8 @@ pub enum Page {
     Resource,
     /// `/metrics/cadvisor`
     Cadvisor,
+    /// `/metrics/probes`
+    Probes,
     /// Limpet's own, for the hub's metrics.k8s.io: as small as it can be.
     Usage,
 }
@@ -94,6 +99,7 @@ impl Page {
             "/metrics" => Page::Own,
             "/metrics/resource" => Page::Resource,
             "/metrics/cadvisor" => Page::Cadvisor,
+            "/metrics/probes" => Page::Probes,
             "/limpet/usage" => Page::Usage,
             _ => return None,
         })
@@ -156,6 +162,7 @@ pub struct ContainerMeasured {
 /// The page's text. Takes a second when it needs a rate and nobody asked lately.
 pub async fn render(page: Page, subject: Subject, cgroups: Cgroups, samples: &Samples) -> Result<Vec<u8>, String> {
     let disks = match page {
+        Page::Probes => return Ok(probes::page(&subject)),
         Page::Summary(false) => Disks::Walk,
         Page::Cadvisor => Disks::All,
         Page::Own => Disks::Claims,
@@ -174,6 +181,7 @@ pub async fn render(page: Page, subject: Subject, cgroups: Cgroups, samples: &Sa
         Page::Own => own::page(&subject, &measured),
         Page::Resource => resource::page(&subject, &measured),
         Page::Cadvisor => cadvisor::page(&subject, &measured),
+        Page::Probes => probes::page(&subject),
     })
 }
 

@@ -321,7 +321,8 @@ fn new_sizes(world: &World) -> Result<()> {
 /// The node's own pages and `kubectl top`.
 fn figures(world: &World) -> Result<()> {
     let kubectl = &world.kubectl;
-    let busy = json!({"resources": {"requests": {"cpu": "10m"}, "limits": {"cpu": "300m", "memory": "64Mi"}}});
+    let busy = json!({"resources": {"requests": {"cpu": "10m"}, "limits": {"cpu": "300m", "memory": "64Mi"}},
+        "readinessProbe": {"exec": {"command": ["true"]}, "periodSeconds": 1, "timeoutSeconds": 20}});
     apply(
         world,
         "busy",
@@ -352,6 +353,8 @@ fn figures(world: &World) -> Result<()> {
         ("/metrics", "kubelet_node_name{node=\"board-1\"} 1"),
         ("/metrics/resource", "container_cpu_usage_seconds_total{container=\"spin\",namespace=\"default\",pod=\"busy\"}"),
         ("/metrics/resource", "node_memory_working_set_bytes "),
+        ("/metrics/probes", "prober_probe_total{container=\"spin\",namespace=\"default\",pod=\"busy\",pod_uid="),
+        ("/metrics/probes", "probe_type=\"Readiness\",result=\"successful\"} "),
         ("/metrics/cadvisor", "container_memory_working_set_bytes{container=\"rest\",id=\"/"),
         ("/metrics/cadvisor", "container_network_receive_bytes_total{container=\"\",id=\"/"),
         ("/metrics/cadvisor", "container_network_receive_packets_total{container=\"\",id=\"/"),
@@ -478,10 +481,15 @@ fn at_the_board(world: &World) -> Result<()> {
 /// Static pods: a file on the board runs, the API shows its mirror, and only the file ends it.
 fn of_the_board(world: &World, dir: &std::path::Path) -> Result<()> {
     let kubectl = &world.kubectl;
+    let asked = world.slot.dir().join("asked");
+    std::fs::create_dir_all(&asked).map_err(|e| e.to_string())?;
+    let volume = asked.to_string_lossy();
     let manifest = |word: &str| {
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata:\n  name: own\n  labels: {{app: own}}\nspec:\n  terminationGracePeriodSeconds: 0\n  \
-             containers:\n  - name: c\n    image: {IMAGE}\n    command: [sh, -c, \"echo {word}; sleep 100000\"]\n"
+             volumes: [{{name: d, hostPath: {{path: {volume}}}}}]\n  \
+             containers:\n  - name: c\n    image: {IMAGE}\n    volumeMounts: [{{name: d, mountPath: /d}}]\n    \
+             command: [sh, -c, \"trap 'echo > /d/{word}; exit 0' TERM; echo {word}; sleep 100000 & wait\"]\n"
         )
     };
     let write = |word: &str| std::fs::write(dir.join("own.yaml"), manifest(word)).map_err(|e| e.to_string());
@@ -512,6 +520,16 @@ fn of_the_board(world: &World, dir: &std::path::Path) -> Result<()> {
         let said = kubectl.say("logs own-board-1")?;
         wait::yes(said == "second\n", || said)
     })?;
+    // Changed while no agent looks: the next one finds a pod that nobody knows, which is asked to end all the same.
+    let agent = world.agents[0].agent_process()?.pid.to_string();
+    limpet_e2e::process::sh("kill", ["-STOP", &agent])?;
+    write("third")?;
+    limpet_e2e::process::sh("kill", ["-9", &agent])?;
+    until("the pod that was changed in the dark", SOON, || {
+        let said = kubectl.say("logs own-board-1")?;
+        wait::yes(said == "third\n", || said)
+    })?;
+    wait::yes(asked.join("second").exists(), || "the pod that nobody knows was killed without a word".to_string())?;
     std::fs::remove_file(dir.join("own.yaml")).map_err(|e| e.to_string())?;
     until("the end of the pod without a file", SOON, || {
         let left = kubectl.items("get pods -l app=own")?.len();

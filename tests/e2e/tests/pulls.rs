@@ -194,13 +194,13 @@ fn limits_of_pulls() {
         for (name, seed) in [("a", 21), ("b", 22), ("c", 23), ("d", 24)] {
             Target::plain(&registry.url(), &work).push(name, "1", &large(seed, 2)?)?;
         }
-        let settings = json!({"insecureRegistries": [registry.host], "imagePullBytesPerSecond": 1 << 20});
+        let settings = json!({"insecureRegistries": [registry.host], "imagePullBytesPerSecond": 512 << 10});
         board(world, settings)?;
         let both = |world: &World, names: [&str; 2]| -> Result<usize> {
             let begun = Instant::now();
-            for name in names {
-                world.kubectl.apply(&pod(name, &format!("{}/{name}:1", registry.host), json!({})))?;
-            }
+            // At one time: where all is slow, the first would be here before the second is asked for.
+            let pods = names.map(|name| pod(name, &format!("{}/{name}:1", registry.host), json!({})));
+            world.kubectl.apply(&pods.join("\n"))?;
             let mut most = 0;
             until("both pods", SOON, || {
                 // Downloads under way, each of one layer.
@@ -211,8 +211,8 @@ fn limits_of_pulls() {
                 let pods = world.agents[0].named("sleep").len();
                 wait::yes(pods >= 2 && images.exists(), || format!("{pods} pods"))
             })?;
-            // Two layers of more than 2 MiB at a MiB a second: never faster.
-            wait::yes(begun.elapsed() >= Duration::from_secs(4), || format!("both came in {:?}", begun.elapsed()))?;
+            // Two layers of more than 2 MiB at half a MiB a second: never faster.
+            wait::yes(begun.elapsed() >= Duration::from_secs(8), || format!("both came in {:?}", begun.elapsed()))?;
             world.kubectl.say("delete pods --all")?;
             Ok(most)
         };

@@ -133,8 +133,37 @@ fn images_as_volumes_and_devices() {
             wait::yes(pod["status"].to_string().contains("Insufficient board.example/fuse"), || pod["status"].to_string())
         })?;
         world.kubectl.say("delete pod first")?;
-        running(world, "second")
+        running(world, "second")?;
+        an_image_that_is_not_there(world)
     });
+}
+
+/// The container that mounts it says so, as for its own image; it comes by itself once the image is there.
+fn an_image_that_is_not_there(world: &World) -> Result<()> {
+    let mount = json!({"volumeMounts": [{"name": "i", "mountPath": "/image"}]});
+    let volumes = json!({"volumes": [{"name": "i", "image": {"reference": "hub.limpet/later:1"}}]});
+    world.kubectl.apply(&pod("later", "sleep 100000", mount, volumes))?;
+    let waits = |reason: &str| {
+        until(reason, SOON, || {
+            let status = world.kubectl.json("get pod later")?["status"].take();
+            let waiting = &status["containerStatuses"][0]["state"]["waiting"];
+            let named = waiting["message"].as_str().is_some_and(|m| m.contains("hub.limpet/later:1"));
+            wait::yes(waiting["reason"] == reason && named, || status.to_string())
+        })
+    };
+    waits("ErrImagePull")?;
+    waits("ImagePullBackOff")?;
+    let events = world.kubectl.say("get events --field-selector involvedObject.name=later")?;
+    let image = "image \"hub.limpet/later:1\"";
+    for words in [&format!("Pulling {image}"), &format!("Failed to pull {image}"), "Error: ImagePullBackOff"] {
+        wait::yes(events.contains(words), || format!("no {words}: {events}"))?;
+    }
+    let bytes = std::fs::read("/bin/busybox").map_err(|e| e.to_string())?;
+    let image = limpet_e2e::images::busybox_of(&limpet_oci::Platform::host(), &bytes, limpet_e2e::images::base())?;
+    limpet_e2e::images::Target::hub(&world.hub, &world.slot.dir())?.push("later", "1", &image)?;
+    running(world, "later")?;
+    let events = world.kubectl.say("get events --field-selector involvedObject.name=later")?;
+    wait::yes(events.contains("Successfully pulled image \"hub.limpet/later:1\""), || events.clone())
 }
 
 /// A device that pods claim (resource.k8s.io/v1): from the board's configuration to the container, and back.

@@ -12,6 +12,7 @@ use super::{
     probe::Prober,
     status::waits_for,
     stop::StopStep,
+    volume_images::MissingImage,
 };
 use crate::{
     api::{self, Pod, RestartPolicy},
@@ -47,6 +48,8 @@ pub(super) struct Facts {
     pub ips: Vec<String>,
     /// Ids of the containers that run, by name: an ephemeral one may join the processes of another.
     pub ids: BTreeMap<String, String>,
+    /// Of a volume.
+    pub missing_image: Option<Box<MissingImage>>,
 }
 
 impl Facts {
@@ -111,6 +114,8 @@ pub(super) struct Container {
     pub image_stop_signal: Option<Box<str>>,
     /// What was read for the attempt that is to start.
     pub env_files: Option<EnvFiles>,
+    /// How its image came, until that is told: right before what came of it, so that containers are told of in their order.
+    pub pulled: Option<Box<str>>,
     /// Why the download of the image waits.
     pub held: Option<String>,
     /// Why it waited when the next try began: shown until it runs, as kubelet does, or it would come and go with each try.
@@ -155,6 +160,7 @@ impl Container {
             image: None,
             image_stop_signal: None,
             env_files: None,
+            pulled: None,
             held: None,
             waited: None,
             attempt: None,
@@ -341,6 +347,7 @@ impl Container {
         if !matches!(self.state, State::Starting { attempt: a } if a == attempt) {
             return;
         }
+        self.tell_pulled(pod, cx);
         pod.event(cx, self.field_path(), Kind::Normal, "Created", "Container created");
         pod.event(cx, self.field_path(), Kind::Normal, "Started", "Container started");
         if let Some(before) = self.ended.take() {
@@ -444,6 +451,7 @@ impl Container {
         if !matches!(self.state, State::Starting { attempt: a } if a == attempt) {
             return;
         }
+        self.tell_pulled(pod, cx);
         pod.event(cx, self.field_path(), Kind::Warning, "Failed", &format!("Error: {message}"));
         match stage {
             StartStage::Create => {

@@ -5,7 +5,7 @@
 
 use super::{
     Action, ImageError, PullPolicy,
-    container::{Container, Cx, Facts, State},
+    container::{CONFIG_AGAIN_MS, Container, Cx, Facts, State},
     events::Kind,
 };
 use crate::{api, plan::ImageFacts, sync::Items};
@@ -13,7 +13,7 @@ use limpet_protocol::ItemKind;
 use std::collections::BTreeMap;
 
 /// How long `ErrImagePull` is shown before `ImagePullBackOff`.
-const ERROR_SHOWN_MS: u64 = 2000;
+pub(super) const ERROR_SHOWN_MS: u64 = 2000;
 
 /// Why a container waits whose image may not travel now.
 pub(super) const HELD: &str = "ImagePullHeld";
@@ -39,9 +39,7 @@ impl Container {
         message: String,
     ) -> State {
         if error.is_of_registry() {
-            let words = format!("Back-off pulling image \"{}\"", self.spec.image);
-            pod.event(cx, self.field_path(), Kind::Normal, "BackOff", &words);
-            pod.event(cx, self.field_path(), Kind::Warning, "Failed", "Error: ImagePullBackOff");
+            tell_back_off(pod, self.field_path(), &self.spec.image, cx);
         }
         State::PullFailed { until, error, message, shown_until: None }
     }
@@ -57,60 +55,87 @@ impl Container {
     pub(super) fn image_pulling(&mut self, pod: &Facts, cx: &mut Cx<'_>) {
         self.held = None;
         if matches!(self.state, State::Pulling) {
-            let message = format!("Pulling image \"{}\"", self.spec.image);
-            pod.event(cx, self.field_path(), Kind::Normal, "Pulling", &message);
+            pod.event(cx, self.field_path(), Kind::Normal, "Pulling", &pulling(&self.spec.image));
         }
     }
 
-    pub(super) fn image_ready(&mut self, pod: &Facts, image: ImageFacts, pulled_in: Option<u64>, cx: &mut Cx<'_>) {
+    pub(super) fn image_ready(&mut self, image: ImageFacts, pulled_in: Option<u64>) {
         if !matches!(self.state, State::Pulling) {
             return;
         }
         let name = &self.spec.image;
         let message = match pulled_in {
-            Some(ms) => {
-                let took = go_duration(ms);
-                let size = image.size_bytes;
-                format!(
-                    "Successfully pulled image \"{name}\" in {took} ({took} including waiting). \
-                     Image size: {size} bytes."
-                )
-            }
+            Some(ms) => pulled(name, image.size_bytes, ms),
             None => format!("Container image \"{name}\" already present on machine and can be accessed by the pod"),
         };
-        pod.event(cx, self.field_path(), Kind::Normal, "Pulled", &message);
+        self.pulled = Some(message.into());
         self.image_stop_signal = Some(image.stop_signal.as_str()).filter(|s| !s.is_empty()).map(Into::into);
         self.image = Some(Box::new(image));
         self.pull_wait.reset();
         self.state = State::Pulled;
     }
 
+    pub(super) fn tell_pulled(&mut self, pod: &Facts, cx: &mut Cx<'_>) {
+        if let Some(words) = self.pulled.take() {
+            pod.event(cx, self.field_path(), Kind::Normal, "Pulled", &words);
+        }
+    }
+
     pub(super) fn image_failed(&mut self, pod: &Facts, error: ImageError, message: String, cx: &mut Cx<'_>) {
         if !matches!(self.state, State::Pulling) {
             return;
         }
-        let words = match error {
-            ImageError::NeverPull => format!(
-                "Container image \"{}\" is not present with pull policy of Never",
-                self.spec.image
-            ),
-            ImageError::InvalidName => {
-                format!("Failed to apply default image tag \"{}\": {message}", self.spec.image)
-            }
-            _ => format!("Failed to pull image \"{}\": {message}", self.spec.image),
+        let message = tell_failure(pod, self.field_path(), &self.spec.image, error, message, cx);
+        let until = match error {
+            // Nobody has to be spared: it is looked for on this board.
+            ImageError::NeverPull => cx.now.mono_ms + CONFIG_AGAIN_MS,
+            _ => self.pull_wait.fail(cx.now.mono_ms),
         };
-        let reason = match error {
-            ImageError::NeverPull => "ErrImageNeverPull",
-            ImageError::InvalidName => "InspectFailed",
-            _ => "Failed",
-        };
-        pod.event(cx, self.field_path(), Kind::Warning, reason, &words);
-        pod.event(cx, self.field_path(), Kind::Warning, "Failed", &format!("Error: {}", error.reason()));
-        let until = self.pull_wait.fail(cx.now.mono_ms);
-        let message = if error.is_of_registry() { message } else { words };
         let shown_until = Some(cx.now.mono_ms + ERROR_SHOWN_MS);
         self.state = State::PullFailed { until, error, message, shown_until };
     }
+}
+
+pub(super) fn pulling(image: &str) -> String {
+    format!("Pulling image \"{image}\"")
+}
+
+pub(super) fn pulled(image: &str, size_bytes: u64, took_ms: u64) -> String {
+    let took = go_duration(took_ms);
+    format!("Successfully pulled image \"{image}\" in {took} ({took} including waiting). Image size: {size_bytes} bytes.")
+}
+
+/// Reason and message of what waits until it is tried again.
+pub(super) fn waits(image: &str, error: ImageError, message: &str) -> (&'static str, String) {
+    ("ImagePullBackOff", format!("Back-off pulling image \"{image}\": {}: {message}", error.reason()))
+}
+
+/// An image did not come. Out: what is shown of that in the status.
+pub(super) fn tell_failure(
+    pod: &Facts,
+    path: Option<String>,
+    image: &str,
+    error: ImageError,
+    message: String,
+    cx: &mut Cx<'_>,
+) -> String {
+    let (reason, words) = match error {
+        ImageError::NeverPull => {
+            ("ErrImageNeverPull", format!("Container image \"{image}\" is not present with pull policy of Never"))
+        }
+        ImageError::InvalidName => {
+            ("InspectFailed", format!("Failed to apply default image tag \"{image}\": {message}"))
+        }
+        _ => ("Failed", format!("Failed to pull image \"{image}\": {message}")),
+    };
+    pod.event(cx, path.clone(), Kind::Warning, reason, &words);
+    pod.event(cx, path, Kind::Warning, "Failed", &format!("Error: {}", error.reason()));
+    if error.is_of_registry() { message } else { words }
+}
+
+pub(super) fn tell_back_off(pod: &Facts, path: Option<String>, image: &str, cx: &mut Cx<'_>) {
+    pod.event(cx, path.clone(), Kind::Normal, "BackOff", &format!("Back-off pulling image \"{image}\""));
+    pod.event(cx, path, Kind::Warning, "Failed", "Error: ImagePullBackOff");
 }
 
 /// What the manifest says, or Kubernetes' default.

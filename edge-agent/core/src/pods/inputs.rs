@@ -14,6 +14,9 @@ pub(super) fn uid_of(input: &Input) -> Option<Uid> {
     Some(match input {
         Input::VolumesReady { uid }
         | Input::VolumesFailed { uid, .. }
+        | Input::VolumeImagePulling { uid, .. }
+        | Input::VolumeImagePulled { uid, .. }
+        | Input::VolumeImageFailed { uid, .. }
         | Input::SandboxReady { uid, .. }
         | Input::SandboxFailed { uid, .. }
         | Input::ImagePulling { uid, .. }
@@ -39,7 +42,17 @@ pub(super) fn uid_of(input: &Input) -> Option<Uid> {
 
 pub(super) fn apply(pod: &mut LivePod, input: Input, cx: &mut Cx<'_>) {
     match input {
-        Input::VolumesReady { .. } if pod.volumes == Step::Asked => pod.volumes = Step::Ready,
+        Input::VolumesReady { .. } if pod.volumes == Step::Asked => {
+            pod.volumes = Step::Ready;
+            pod.facts.missing_image = None;
+        }
+        Input::VolumeImagePulling { image, .. } => pod.volume_image_pulling(&image, cx),
+        Input::VolumeImagePulled { image, size_bytes, took_ms, .. } => {
+            pod.volume_image_pulled(&image, size_bytes, took_ms, cx);
+        }
+        Input::VolumeImageFailed { volume, image, error, message, .. } if pod.volumes == Step::Asked => {
+            pod.volume_image_failed(&volume, &image, error, message, cx);
+        }
         Input::VolumesFailed { volume, message, .. } if pod.volumes == Step::Asked => {
             pod.volume_failed(&volume, &message, cx);
         }
@@ -68,7 +81,7 @@ pub(super) fn apply(pod: &mut LivePod, input: Input, cx: &mut Cx<'_>) {
             with(pod, &container, |c, facts| c.image_held(facts, message, cx));
         }
         Input::ImageReady { container, image, pulled_in_ms, .. } => {
-            with(pod, &container, |c, facts| c.image_ready(facts, image, pulled_in_ms, cx));
+            with(pod, &container, |c, _| c.image_ready(image, pulled_in_ms));
         }
         Input::ImageFailed { container, error, message, .. } => {
             with(pod, &container, |c, facts| c.image_failed(facts, error, message, cx));

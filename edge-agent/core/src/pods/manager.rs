@@ -115,6 +115,7 @@ impl PodManager {
             running: c.running().is_some(),
             started_ms: c.started_ms,
             image: pod.spec_image(&c.name),
+            probes: c.probers.iter().map(|p| (p.kind.title(), p.counts)).collect(),
         };
         pod.containers.iter().map(info).collect()
     }
@@ -480,6 +481,8 @@ pub struct ContainerInfo<'a> {
     /// Of the newest attempt, by the wall clock.
     pub started_ms: u64,
     pub image: &'a str,
+    /// Kind, and how many of its tries succeeded, failed, came to nothing.
+    pub probes: Vec<(&'static str, [u32; 3])>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

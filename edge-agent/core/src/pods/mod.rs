@@ -28,6 +28,7 @@ mod statics;
 mod status;
 mod stop;
 mod tokens;
+mod volume_images;
 
 pub use manager::{PodManager, PodView};
 pub use memory::{ContainerMemory, PodMemory, Terminal, Terminated};
@@ -78,6 +79,11 @@ pub enum Input {
     Tick,
     VolumesReady { uid: Uid },
     VolumesFailed { uid: Uid, volume: String, message: String },
+    /// The image of a volume is not here; its download has begun.
+    VolumeImagePulling { uid: Uid, image: String },
+    VolumeImagePulled { uid: Uid, image: String, size_bytes: u64, took_ms: u64 },
+    /// Instead of `VolumesFailed`, where it is an image that does not come.
+    VolumeImageFailed { uid: Uid, volume: String, image: String, error: ImageError, message: String },
     SandboxReady { uid: Uid, ips: Vec<String> },
     SandboxFailed { uid: Uid, message: String },
     /// The image is not here; its download has begun.
@@ -219,7 +225,7 @@ pub enum Check {
 /// What to do. Every action but the last seven is answered by inputs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Answer: `VolumesReady` or `VolumesFailed`. Repeating it for what exists does no harm.
+    /// Answer: `VolumesReady`, `VolumesFailed` or `VolumeImageFailed`, before it more of images. Repeating it does no harm.
     SetupVolumes { uid: Uid, namespace: String, name: String, volumes: Vec<VolumePlan> },
     /// Answer: `SandboxReady` or `SandboxFailed`.
     CreateSandbox { uid: Uid, plan: Box<SandboxPlan> },

@@ -102,7 +102,7 @@ impl LivePod {
         let containers = containers_of(&object, host);
         let start_ms = memory.as_ref().map_or(now.wall_ms, |m| m.start_ms);
         let mut pod = LivePod {
-            facts: Facts { uid, object, ips: Vec::new(), ids: BTreeMap::new() },
+            facts: Facts { uid, object, ips: Vec::new(), ids: BTreeMap::new(), missing_image: None },
             goal: Goal::Run,
             volumes: Step::Missing,
             sandbox: Step::Missing,
@@ -455,6 +455,7 @@ impl LivePod {
         let own = [
             failed(self.volumes, "mount volumes again"),
             failed(self.sandbox, "create a sandbox again"),
+            self.facts.missing_image.as_ref().and_then(|m| m.shown_until).map(|at| (at, "an image that did not come")),
             self.deadline().filter(|_| self.goal == Goal::Run).map(|at| (at, "a pod's deadline")),
             self.resize_wake().filter(|_| self.goal == Goal::Run),
         ];

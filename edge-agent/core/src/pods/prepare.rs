@@ -22,6 +22,7 @@ const HOSTNAME_BYTES_MAX: usize = 64;
 impl LivePod {
     pub(super) fn prepare(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now.mono_ms;
+        self.step_volume_image(cx);
         let due = |step: Step| matches!(step, Step::Missing) || matches!(step, Step::Failed { until } if until <= now);
         if due(self.volumes) {
             let (plans, problems) = self.volume_plans(cx);
@@ -80,6 +81,7 @@ impl LivePod {
     pub fn volume_failed(&mut self, volume: &str, message: &str, cx: &mut Cx<'_>) {
         let words = format!("MountVolume.SetUp failed for volume \"{volume}\" : {message}");
         self.facts.event(cx, None, Kind::Warning, "FailedMount", &words);
+        self.facts.missing_image = None;
         self.volumes = Step::Failed { until: self.volume_backoff.fail(cx.now.mono_ms) };
     }
 

@@ -53,6 +53,8 @@ pub(super) struct Prober {
     last: Option<bool>,
     pub result: Option<bool>,
     held: bool,
+    /// Tries that succeeded, failed, came to nothing.
+    pub counts: [u32; 3],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -89,6 +91,7 @@ impl Prober {
             last: None,
             result: None,
             held: false,
+            counts: [0; 3],
         }
     }
 
@@ -122,6 +125,7 @@ impl Prober {
 
     pub fn result(&mut self, now_ms: u64, ok: bool) -> Verdict {
         let Some(flight) = self.in_flight.take() else { return Verdict::Nothing };
+        self.counts[usize::from(!ok)] += 1;
         let waiting = self.kind == ProbeKind::Readiness && self.result != Some(true) && !ok;
         if waiting && let Some(delay) = EARLY_MS.get(self.early_count) {
             self.early_at = Some(now_ms + delay);
@@ -146,7 +150,9 @@ impl Prober {
 
     /// The running try came to nothing. Whether that is news.
     pub fn no_result(&mut self) -> bool {
-        self.in_flight.take() == Some(Flight::Regular)
+        let flight = self.in_flight.take();
+        self.counts[2] += u32::from(flight.is_some());
+        flight == Some(Flight::Regular)
     }
 
     pub fn hold(&mut self) {

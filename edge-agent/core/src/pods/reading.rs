@@ -48,7 +48,8 @@ impl Container {
     }
 
     /// `CreateContainerConfigError`: tried again by and by, and when the set changes.
-    pub(super) fn refuse_config(&self, pod: &Facts, message: String, cx: &mut Cx<'_>) -> State {
+    pub(super) fn refuse_config(&mut self, pod: &Facts, message: String, cx: &mut Cx<'_>) -> State {
+        self.tell_pulled(pod, cx);
         pod.event(cx, self.field_path(), Kind::Warning, "Failed", &format!("Error: {message}"));
         State::Refused { until: cx.now.mono_ms + CONFIG_AGAIN_MS, reason: "CreateContainerConfigError", message }
     }

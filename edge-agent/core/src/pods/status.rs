@@ -5,9 +5,9 @@
 //! Never: a time that changes without the thing it dates.
 
 use super::{
-    image::HELD,
     Terminated,
     container::{Container, Facts, Role, State},
+    image::{self, HELD},
     pod::{Goal, LivePod, Step, Teardown},
     shown,
 };
@@ -337,6 +337,11 @@ fn states<'a>(c: &'a Container, pod: &Facts, waiting: &'static str) -> (shown::S
             (shown::State { running: Some(running), ..shown::State::default() }, c.last.as_ref())
         }
         State::Idle | State::Pulling | State::Pulled | State::Reading | State::Starting { .. } | State::Ended { .. } => {
+            let before_start = !matches!(c.state, State::Starting { .. } | State::Ended { .. });
+            let missing = pod.missing_image.as_ref().filter(|_| before_start);
+            if let Some((reason, message)) = missing.and_then(|m| m.waiting(c)) {
+                return (wait(reason, message), ended.or(c.last.as_ref()));
+            }
             let tries = c.held.is_none() && !matches!(c.state, State::Ended { .. });
             if let Some(waited) = c.waited.as_deref().filter(|_| tries) {
                 return (wait(&waited.0, waited.1.as_str()), ended.or(c.last.as_ref()));
@@ -352,8 +357,8 @@ fn states<'a>(c: &'a Container, pod: &Facts, waiting: &'static str) -> (shown::S
         State::PullFailed { error, message, shown_until: Some(_), .. } => (wait(error.reason(), message), ended),
         State::PullFailed { error, message, .. } => match error {
             _ if error.is_of_registry() => {
-                let text = format!("Back-off pulling image \"{}\": {}: {message}", c.spec.image, error.reason());
-                (wait("ImagePullBackOff", text), ended)
+                let (reason, text) = image::waits(&c.spec.image, *error, message);
+                (wait(reason, text), ended)
             }
             _ => (wait(error.reason(), message), ended),
         },

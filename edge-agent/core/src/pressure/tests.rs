@@ -47,6 +47,16 @@ fn who_goes_first() {
     assert_eq!(first(&[("greedy", &greedy, 150), ("nothing", &nothing, 60)]).as_deref(), Some("nothing"));
     // When nobody is above, priority counts, then what is nearest to its request.
     assert_eq!(first(&[("frugal", &frugal, 20), ("greedy", &greedy, 90)]).as_deref(), Some("greedy"));
+    // What sidecars ask for is the pod's, and what an init container asks for where that is more.
+    let sidecar = |policy: Option<&str>| {
+        let mut init = json!({"name": "i", "resources": {"requests": {"memory": "150Mi"}}});
+        init["restartPolicy"] = json!(policy);
+        spec(json!({"containers": [{"name": "c", "resources": {"requests": {"memory": "100Mi"}}}], "initContainers": [init]}))
+    };
+    let (sidecar, init) = (sidecar(Some("Always")), sidecar(None));
+    assert_eq!(first(&[("sidecar", &sidecar, 240), ("greedy", &greedy, 110)]).as_deref(), Some("greedy"));
+    assert_eq!(first(&[("init", &init, 140), ("greedy", &greedy, 110)]).as_deref(), Some("greedy"));
+    assert_eq!(first(&[("init", &init, 200), ("sidecar", &sidecar, 240)]).as_deref(), Some("init"));
     assert_eq!(first(&[("critical", &critical, 900)]), None);
     assert_eq!(first(&[]), None);
 }

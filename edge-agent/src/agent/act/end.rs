@@ -19,6 +19,8 @@ use std::{path::PathBuf, time::Duration};
 const MESSAGE_BYTES_MAX: usize = 4096;
 const MESSAGE_FROM_LOG_BYTES_MAX: usize = 2048;
 const MESSAGE_FROM_LOG_LINES_MAX: usize = 80;
+/// What kubelet gives to containers of which it knows nothing but that they run.
+const STRANGERS_GRACE: Duration = Duration::from_secs(1);
 const DRAIN: Duration = Duration::from_millis(1000);
 
 impl Hands {
@@ -101,10 +103,26 @@ impl Hands {
     pub fn remove_pod(&self, uid: Uid, left: Option<logs::Left>) {
         let hands = self.clone();
         self.spawn(async move {
+            hands.ask_to_end(&uid).await;
             hands.until_done(&uid, Some(&left)).await;
             hands.lock().qos.remove(&uid);
             Input::PodRemoved { uid }
         });
+    }
+
+    /// A pod whose object is gone since before this agent: nobody has asked its containers yet.
+    async fn ask_to_end(&self, uid: &Uid) {
+        let running = || {
+            let all = self.runtime.list().into_iter();
+            all.filter(|f| *f.pod_uid == **uid && matches!(f.state, crate::runtime::State::Running))
+        };
+        for found in running() {
+            self.signal(&found.id, "SIGTERM");
+        }
+        let deadline = tokio::time::Instant::now() + STRANGERS_GRACE;
+        while running().next().is_some() && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     async fn until_done(&self, uid: &Uid, files_too: Option<&Option<logs::Left>>) {

@@ -189,7 +189,10 @@ pub fn probes(world: &World) -> Result<()> {
         let mut probe = json!({"periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 20});
         merge(&mut probe, handler);
         merge(&mut probe, more);
-        json!({"livenessProbe": probe})
+        // It has all the time that it wants to come up.
+        let mut up = probe.clone();
+        merge(&mut up, json!({"failureThreshold": 90, "initialDelaySeconds": 0}));
+        json!({"livenessProbe": probe, "startupProbe": up})
     };
     let cases = [
         ("by-http", json!({"httpGet": {"path": "/healthz", "port": 8080}}), "rm /tmp/w/healthz"),

@@ -138,7 +138,7 @@ fn a_token_that_is_on_its_way_is_no_news() {
     let mut w = World::new();
     w.pod("p", spec);
     w.run(1000);
-    assert_eq!((w.state("p", "c").as_str(), w.events.len()), ("ContainerCreating", 1));
+    assert_eq!((w.state("p", "c").as_str(), w.events.len()), ("ContainerCreating", 0));
     w.put(ItemKind::Token, "uid-p.v.0", json!({"token": "x"}));
     w.run(0);
     assert_eq!(w.state("p", "c"), "running");
@@ -198,6 +198,33 @@ fn an_image_that_does_not_come() {
     w.told.dedup();
     let seen = ["ContainerCreating", "running", "Error", "running", "CrashLoopBackOff", "running", "CrashLoopBackOff"];
     assert_eq!(w.told, seen);
+}
+
+#[test]
+fn a_volume_whose_image_does_not_come() {
+    let mut spec = one("Always", json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]}));
+    spec["volumes"] = json!([{"name": "v", "image": {"reference": "v:1"}}]);
+    spec["containers"].as_array_mut().unwrap().push(json!({"name": "other", "image": "i:1"}));
+    let mut w = World::new();
+    w.imageless = Some("v".into());
+    w.pod("p", spec);
+    w.run(1000);
+    assert_eq!((w.state("p", "c"), w.state("p", "other")), ("ErrImagePull".into(), "ContainerCreating".into()));
+    assert_eq!(w.container("p", "c")["state"]["waiting"]["message"], "no route");
+    w.run(2000);
+    assert_eq!(w.state("p", "c"), "ImagePullBackOff");
+    let words = "Back-off pulling image \"v:1\": ErrImagePull: no route";
+    assert_eq!(w.container("p", "c")["state"]["waiting"]["message"], words);
+    assert!(w.has_event("Pulling", "Pulling image \"v:1\"") && w.has_event("Failed", "Error: ErrImagePull"));
+    assert!(w.has_event("BackOff", "Back-off pulling image \"v:1\"") && !w.has_event("FailedMount", ""));
+    assert_eq!(w.volumes.len(), 1);
+    w.run(10_000);
+    assert_eq!(w.volumes.len(), 2, "again after ten seconds, then after twenty");
+    w.run(10_000);
+    assert_eq!(w.volumes.len(), 2);
+    w.imageless = None;
+    w.run(15_000);
+    assert_eq!((w.state("p", "c"), w.state("p", "other")), ("running".into(), "running".into()));
 }
 
 #[test]

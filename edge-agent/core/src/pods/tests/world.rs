@@ -47,6 +47,8 @@ pub struct World {
     pub sandboxes: BTreeSet<Uid>,
     pub log: Vec<String>,
     pub volumes: Vec<Vec<crate::volumes::VolumePlan>>,
+    /// The volume whose image does not come.
+    pub imageless: Option<String>,
     pub plans: Vec<crate::plan::ContainerPlan>,
     pub probes: u32,
     /// What each file of variables says.
@@ -86,6 +88,7 @@ impl World {
             records: BTreeMap::new(),
             sandboxes: BTreeSet::new(),
             log: Vec::new(),
+            imageless: None,
             volumes: Vec::new(),
             plans: Vec::new(),
             probes: 0,
@@ -200,7 +203,10 @@ impl World {
         match action {
             Action::SetupVolumes { uid, volumes, .. } => {
                 self.volumes.push(volumes);
-                self.soon(Input::VolumesReady { uid });
+                let Some(volume) = self.imageless.clone() else { return self.soon(Input::VolumesReady { uid }) };
+                let (image, message) = ("v:1".to_string(), "no route".to_string());
+                self.soon(Input::VolumeImagePulling { uid: uid.clone(), image: image.clone() });
+                self.soon(Input::VolumeImageFailed { uid, volume, image, error: ImageError::Pull, message });
             }
             Action::UpdateVolumes { volumes, .. } => {
                 self.log.push("update volumes".into());
