@@ -2,54 +2,16 @@
 //!
 //! In: a world with one board and many pods side by side. Out: statuses, Events and what containers wrote down.
 
+use limpet_e2e::pods::{IMAGE, apply, becomes, condition, container, has_event, merge, ready};
 use limpet_e2e::world::test;
 use limpet_e2e::{Result, World, until, wait};
 use serde_json::{Value, json};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(90);
-const IMAGE: &str = "hub.limpet/busybox:1";
-
-fn container(name: &str, line: &str, more: Value) -> Value {
-    let mut container = json!({"name": name, "image": IMAGE, "command": ["sh", "-c", line]});
-    merge(&mut container, more);
-    container
-}
-
-fn merge(target: &mut Value, more: Value) {
-    if let (Some(target), Value::Object(more)) = (target.as_object_mut(), more) {
-        target.extend(more);
-    }
-}
-
-fn apply(world: &World, name: &str, spec: Value) -> Result<()> {
-    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}}, "spec": spec});
-    world.kubectl.apply(&pod.to_string()).map(|_| ())
-}
 
 fn pod(world: &World, name: &str) -> Result<Value> {
     world.kubectl.json(&format!("get pod {name}"))
-}
-
-/// Waits until the pod's status is what `want` wants.
-fn becomes(world: &World, name: &str, what: &str, want: impl Fn(&Value) -> bool) -> Result<Value> {
-    until(&format!("{name}: {what}"), SOON, || {
-        let mut pod = pod(world, name)?;
-        let status = pod["status"].take();
-        match want(&status) {
-            true => Ok(status),
-            false => Err(status.to_string()),
-        }
-    })
-}
-
-fn ready(world: &World, name: &str) -> Result<Value> {
-    becomes(world, name, "ready", |status| condition(status, "Ready")["status"] == "True")
-}
-
-fn condition(status: &Value, kind: &str) -> Value {
-    let all = status["conditions"].as_array().into_iter().flatten();
-    all.into_iter().find(|c| c["type"] == kind).cloned().unwrap_or_default()
 }
 
 /// (reason, message) of the pod's Events in the order in which they came.
@@ -62,13 +24,6 @@ fn events(world: &World, name: &str) -> Result<Vec<(String, String)>> {
     };
     all.sort_by_key(order);
     Ok(all.iter().map(|e| (text(&e["reason"]), text(&e["message"]))).collect())
-}
-
-fn has_event(world: &World, name: &str, reason: &str, message: &str) -> Result<()> {
-    until(&format!("{name}: Event {reason}"), SOON, || {
-        let all = events(world, name)?;
-        wait::yes(all.iter().any(|(r, m)| r == reason && m.contains(message)), || format!("{all:?}"))
-    })
 }
 
 #[test]
@@ -126,7 +81,7 @@ fn ends_and_beginnings(world: &World, diary: &str) -> Result<()> {
             note("a", json!({"lifecycle": {"postStart": hook("hook"), "preStop": hook("bye"), "stopSignal": "SIGUSR1"}})),
             note("b", json!({}))]});
     apply(world, "order", spec)?;
-    let status = ready(world, "order")?;
+    let status = ready(world, "order")?["status"].take();
     wait::yes(status["observedGeneration"] == 1 && condition(&status, "Ready")["observedGeneration"] == 1, || {
         status.to_string()
     })?;
@@ -203,7 +158,7 @@ fn gates(world: &World) -> Result<()> {
         world.kubectl.run(&["patch", "pod", "gate", "--subresource=status", "-p", &patch.to_string()])
     };
     conditions("True")?;
-    let status = ready(world, "gate")?;
+    let status = ready(world, "gate")?["status"].take();
     wait::yes(condition(&status, "example.com/open")["status"] == "True", || status.to_string())?;
     conditions("False")?;
     becomes(world, "gate", "shut again", |s| {
