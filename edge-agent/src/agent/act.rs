@@ -7,6 +7,7 @@ mod begin;
 mod end;
 
 pub use begin::ran_as;
+pub use end::DRAIN;
 
 use super::{Paths, StartOptions, convert, convert::VolumeSources, devices::Devices};
 use crate::{

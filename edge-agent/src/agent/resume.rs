@@ -83,6 +83,17 @@ impl Agent {
         }
         let mut found = runtime.list();
         found.sort_by_key(|f| f.attempt);
+        let of = |f: &runtime::Found| ContainerRef {
+            uid: f.pod_uid.as_str().into(),
+            container: f.name.as_str().into(),
+            attempt: f.attempt,
+        };
+        for f in &found {
+            let kept = self.keeps(&f.pod_uid, &f.name);
+            self.hands.adopt(&f.id, of(f), &f.annotations, kept);
+        }
+        // Of all of them together, not of each: an agent that waits for a pipe leaves pods alone.
+        let until = tokio::time::Instant::now() + act::DRAIN;
         for f in found {
             let pod = pods.entry(f.pod_uid.clone()).or_insert_with(|| pod_of(&f.pod_uid));
             // Only the newest attempt of a container counts.
@@ -91,19 +102,12 @@ impl Agent {
             for old in older {
                 self.hands.remove_container(plan::container_id(&f.pod_uid, &old.name, old.attempt));
             }
-            let at = ContainerRef {
-                uid: f.pod_uid.as_str().into(),
-                container: f.name.as_str().into(),
-                attempt: f.attempt,
-            };
-            let kept = self.keeps(&f.pod_uid, &f.name);
-            self.hands.adopt(&f.id, at, &f.annotations, kept);
             let exit = match f.state {
                 runtime::State::Running => None,
                 runtime::State::Exited(ended) => Some(Exit {
                     code: ended.code,
                     oom_killed: ended.oom_killed,
-                    message: self.hands.last_words_of(&f.id, ended.code).await,
+                    message: self.hands.last_words_of(&f.id, ended.code, until).await,
                     finished_ms: u64::try_from(ended.at_ms).unwrap_or(0),
                     unknown: ended.unseen,
                 }),

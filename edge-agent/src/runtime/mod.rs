@@ -21,7 +21,7 @@ pub(crate) mod sys;
 #[cfg(test)]
 mod tests;
 
-pub use adopt::State;
+pub use adopt::{Found, State};
 pub use exits::Exited;
 pub use record::write_file as write_run_file;
 pub use rt::writable_layer;

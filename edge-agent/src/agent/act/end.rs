@@ -21,7 +21,8 @@ const MESSAGE_FROM_LOG_BYTES_MAX: usize = 2048;
 const MESSAGE_FROM_LOG_LINES_MAX: usize = 80;
 /// What kubelet gives to containers of which it knows nothing but that they run.
 const STRANGERS_GRACE: Duration = Duration::from_secs(1);
-const DRAIN: Duration = Duration::from_millis(1000);
+/// For what is still in the pipes of a container that has ended.
+pub const DRAIN: Duration = Duration::from_millis(1000);
 
 impl Hands {
     /// A container ended: first what it said, then that it ended.
@@ -45,11 +46,12 @@ impl Hands {
         });
     }
 
-    /// What a container said last that ended while no agent was there, by id: first what is still in its pipes.
-    pub async fn last_words_of(&self, id: &str, code: i32) -> String {
+    /// What a container said last that ended while no agent was there, by id: first what is still in its pipes,
+    /// as far as that comes until then.
+    pub async fn last_words_of(&self, id: &str, code: i32, until: tokio::time::Instant) -> String {
         let Some(known) = self.lock().containers.get(id).cloned() else { return String::new() };
         if known.message_from_log {
-            self.logs.drain(id, DRAIN).await;
+            self.logs.drain(id, until.saturating_duration_since(tokio::time::Instant::now())).await;
         }
         self.last_words(&known, code)
     }
