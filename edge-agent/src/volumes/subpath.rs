@@ -23,7 +23,10 @@ pub fn open(volume: &Path, sub_path: &str) -> Result<OwnedFd> {
         Err(err) if err.raw_os_error() == Some(libc::EXDEV) => Err(outside(sub_path)),
         other => other,
     }
-    .map_err(|err| Error::new(err.kind(), format!("\"{sub_path}\" in {}: {err}", volume.display())))
+    .map_err(|err| match err.kind() {
+        ErrorKind::PermissionDenied => err,
+        kind => Error::new(kind, format!("\"{sub_path}\": {err}")),
+    })
 }
 
 /// Opens a regular file below a directory for reading; a link that leads out of it is refused.

@@ -30,6 +30,7 @@ const HOOK_MS_MAX: u64 = 24 * 3600 * 1000;
 
 /// How long before a container whose configuration was refused is tried again without a change of the set.
 pub(super) const CONFIG_AGAIN_MS: u64 = 20_000;
+pub(super) const CONFIG_ERROR: &str = "CreateContainerConfigError";
 
 /// Everything a step may read, and where its actions go.
 pub(super) struct Cx<'a> {
@@ -454,6 +455,10 @@ impl Container {
         self.tell_pulled(pod, cx);
         pod.event(cx, self.field_path(), Kind::Warning, "Failed", &format!("Error: {message}"));
         match stage {
+            StartStage::Config => {
+                let until = cx.now.mono_ms + CONFIG_AGAIN_MS;
+                self.state = State::Refused { until, reason: CONFIG_ERROR, message };
+            }
             StartStage::Create => {
                 let until = self.pull_wait.fail(cx.now.mono_ms);
                 self.state = State::Refused { until, reason: "CreateContainerError", message };

@@ -127,6 +127,8 @@ pub struct RanAs {
 /// How far a container came before it failed to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartStage {
+    /// `CreateContainerConfigError`: what it asks for cannot be; tried again.
+    Config,
     /// `CreateContainerError`: nothing ran; tried again.
     Create,
     /// `StartError`, exit code 128: counts as a run that failed.

@@ -5,7 +5,7 @@
 
 use super::{
     Action,
-    container::{CONFIG_AGAIN_MS, Container, Cx, Facts, State},
+    container::{CONFIG_AGAIN_MS, CONFIG_ERROR, Container, Cx, Facts, State},
     events::Kind,
 };
 use crate::plan::{self, EnvFiles};
@@ -51,6 +51,6 @@ impl Container {
     pub(super) fn refuse_config(&mut self, pod: &Facts, message: String, cx: &mut Cx<'_>) -> State {
         self.tell_pulled(pod, cx);
         pod.event(cx, self.field_path(), Kind::Warning, "Failed", &format!("Error: {message}"));
-        State::Refused { until: cx.now.mono_ms + CONFIG_AGAIN_MS, reason: "CreateContainerConfigError", message }
+        State::Refused { until: cx.now.mono_ms + CONFIG_AGAIN_MS, reason: CONFIG_ERROR, message }
     }
 }

@@ -10,10 +10,11 @@ use crate::{
     plugins::lister::Held,
     runtime::{self, RuntimeError},
     views::Operation,
+    volumes,
 };
 use limpet_agent_core::{
     Input,
-    plan::{ContainerPlan, Qos},
+    plan::{ContainerPlan, MountSource, Qos},
     pods::{ContainerRef, RanAs, StartStage, Uid},
 };
 use std::{
@@ -70,6 +71,7 @@ impl Hands {
         let layers = self.lock().layers.get(&plan.image.id).cloned();
         let layers = layers.ok_or_else(|| create(format!("image {} is no longer here", plan.image.id)))?;
         let mut spec = convert::container(plan, qos, &layers, sources, &self.paths).map_err(create)?;
+        make_sub_paths(plan, sources).map_err(|why| (StartStage::Config, why))?;
         convert::add_devices(&mut spec, given);
         if !plan.handler.is_empty() {
             let other = self.other_runtimes.get(&plan.handler).cloned();
@@ -154,6 +156,20 @@ impl Hands {
         let limits = logs::Limits { kept, ..self.limits };
         self.logs.start(id, &path, limits, sources_of(streams), Begin::Again);
     }
+}
+
+/// Before anything is made of the container: a sub path that leads out of its volume is the manifest's mistake, not the board's.
+/// Whoever exchanges it after this is looked for again where it is mounted.
+fn make_sub_paths(plan: &ContainerPlan, sources: &VolumeSources) -> Result<(), String> {
+    for mount in &plan.mounts {
+        let MountSource::Volume { name, sub_path } = &mount.source else { continue };
+        let Some(source) = sources.get(name).filter(|_| !sub_path.is_empty()) else { continue };
+        volumes::subpath::open(source, sub_path).map_err(|e| {
+            let of = format!("volumeMount \"{name}\" of container \"{}\"", plan.name);
+            format!("failed to prepare subPath for {of}: {e}")
+        })?;
+    }
+    Ok(())
 }
 
 fn sources_of(streams: crate::runtime::Streams) -> logs::Sources {

@@ -108,7 +108,9 @@ pub fn paths_in_volumes(world: &World) -> Result<()> {
     sleeper(world, "unknown", with(json!({"subPathExpr": "$(NONE)/x"})), volume(&dir))?;
     waits(world, "unknown", "CreateContainerConfigError", "missing value for NONE")?;
     sleeper(world, "trap", with(json!({"subPath": "trap"})), volume(&dir))?;
-    waits(world, "trap", "CreateContainerError", "leads out of the volume")?;
+    let of = "volumeMount \"v\" of container \"c\"";
+    let words = format!("failed to prepare subPath for {of}: \"trap\" leads out of the volume through a link");
+    waits(world, "trap", "CreateContainerConfigError", &words)?;
     // Whoever may write in the volume may write in what is made of it; what is empty is not the whole volume.
     let own = json!({"volumes": [{"name": "v", "emptyDir": {}}], "securityContext": {"runAsUser": 1000, "runAsGroup": 1000}});
     sleeper(world, "mine", with(json!({"subPath": "a/b"})), own.clone())?;

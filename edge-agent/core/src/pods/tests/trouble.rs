@@ -233,6 +233,7 @@ fn a_program_that_cannot_be_started() {
         (StartStage::Run, "Always", "CrashLoopBackOff", 2),
         (StartStage::Run, "Never", "StartError", 0),
         (StartStage::Create, "Always", "CreateContainerError", 0),
+        (StartStage::Config, "Always", "CreateContainerConfigError", 0),
     ] {
         let mut w = World::new();
         w.behave.insert("c".into(), Behaviour { start_fails: Some(stage), ..Behaviour::default() });
