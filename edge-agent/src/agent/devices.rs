@@ -329,6 +329,16 @@ fn add(cdi_dirs: &[PathBuf], offer: &Offer, unit: &Unit, into: &mut Given) -> Re
     Ok(())
 }
 
+/// Where devices of the configuration come and go: the directories of its nodes, or the nearest that is there, and those of CDI
+/// files.
+pub fn places(offers: &[Offer], cdi_dirs: &[PathBuf]) -> BTreeSet<PathBuf> {
+    let near = |path: &Path| path.ancestors().skip(1).find(|dir| dir.is_dir()).map(Path::to_path_buf);
+    let nodes = offers.iter().flat_map(|offer| &offer.nodes).filter_map(|node| near(Path::new(node)));
+    let described = offers.iter().any(|offer| !offer.cdi.is_empty());
+    let files = cdi_dirs.iter().filter(|dir| described && dir.is_dir()).cloned();
+    nodes.chain(files).collect()
+}
+
 fn units(offer: &Offer) -> Vec<Unit> {
     let nodes: Vec<PathBuf> = offer.nodes.iter().flat_map(|pattern| matching(pattern)).collect();
     let mut units = match (offer.together, nodes.is_empty()) {

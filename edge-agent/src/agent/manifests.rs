@@ -64,18 +64,19 @@ fn one(path: &Path, node: &str) -> Result<StaticPod, String> {
 
 /// Says when something in the directory has changed.
 pub fn watch(dir: &Path) -> std::io::Result<mpsc::Receiver<()>> {
-    watch_for(dir, AddWatchFlags::empty())
+    watch_for(&[dir], COME_AND_GO | AddWatchFlags::IN_CLOSE_WRITE)
 }
 
-/// `more`: also when that happens.
-pub fn watch_for(dir: &Path, more: AddWatchFlags) -> std::io::Result<mpsc::Receiver<()>> {
+/// Files and directories that come into a directory or leave it; not what is written in them.
+pub const COME_AND_GO: AddWatchFlags =
+    AddWatchFlags::IN_MOVED_TO.union(AddWatchFlags::IN_MOVED_FROM).union(AddWatchFlags::IN_DELETE);
+
+/// When any of that happens in any of them.
+pub fn watch_for(dirs: &[&Path], what: AddWatchFlags) -> std::io::Result<mpsc::Receiver<()>> {
     let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-    let flags = AddWatchFlags::IN_CLOSE_WRITE
-        | AddWatchFlags::IN_MOVED_TO
-        | AddWatchFlags::IN_MOVED_FROM
-        | AddWatchFlags::IN_DELETE
-        | more;
-    inotify.add_watch(dir, flags)?;
+    for dir in dirs {
+        inotify.add_watch(*dir, what)?;
+    }
     let (tell, hear) = mpsc::channel(1);
     let fd = crate::runtime::sys::watch(inotify.as_fd().try_clone_to_owned()?)?;
     tokio::spawn(async move {

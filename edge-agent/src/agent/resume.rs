@@ -4,14 +4,18 @@
 //! containers, facts for the hub.
 //! Never: starts anything before it knows what runs.
 
-use super::{act, manifests, notes, state::Agent};
+use super::{act, devices, manifests, notes, state::Agent};
 use crate::{net::Cidr, runtime};
 use limpet_agent_core::{
     Input, plan,
     pods::{AdoptedContainer, AdoptedPod, ContainerRef, Exit},
     status,
 };
-use std::collections::BTreeMap;
+use nix::sys::inotify::AddWatchFlags;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 use tokio::sync::mpsc;
 
 impl Agent {
@@ -64,6 +68,21 @@ impl Agent {
             match manifests::watch(dir) {
                 Ok(changes) => return changes,
                 Err(e) => log::error!("static pods: {} is not watched, changes count at the next start: {e}", dir.display()),
+            }
+        }
+        mpsc::channel(1).1
+    }
+
+    /// Devices that are plugged in or pulled out; never anything when the configuration offers none.
+    pub(super) fn device_changes(&self) -> mpsc::Receiver<()> {
+        let config = &self.options.config;
+        let dirs = devices::places(&config.devices, &config.cdi_dirs);
+        let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
+        if !dirs.is_empty() {
+            // Not what is written: all of the board writes to /dev/null.
+            match manifests::watch_for(&dirs, manifests::COME_AND_GO | AddWatchFlags::IN_CREATE) {
+                Ok(changes) => return changes,
+                Err(e) => log::error!("devices: {dirs:?} are not watched, changes are seen within ten minutes: {e}"),
             }
         }
         mpsc::channel(1).1

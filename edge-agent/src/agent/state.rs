@@ -173,6 +173,7 @@ impl Agent {
         let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
         self.hang_up = link.hang_up.clone();
         let mut manifests = self.manifest_changes();
+        let mut plugged = self.device_changes();
         let mut locks = self.lock_changes();
         self.read_locks();
         let (devices, images_gone) = (self.hands.plugins.changed(), self.images_gone.clone());
@@ -224,6 +225,11 @@ impl Agent {
                 () = images_gone.notified() => self.look_soon(),
                 () = METER.news.notified() => self.look_at_link(),
                 Some(()) = manifests.recv() => self.read_manifests(),
+                Some(()) = plugged.recv() => {
+                    // A directory of devices may be new.
+                    plugged = self.device_changes();
+                    self.look_soon();
+                }
                 Some(()) = locks.recv() => self.read_locks(),
                 // Room on the lane to the hub: `settle` uses it.
                 _ = room(&waiting), if waiting.is_some() => {}

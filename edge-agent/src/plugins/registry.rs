@@ -41,7 +41,8 @@ pub fn open(plugins: Plugins, plugins_dir: &Path) -> Result<(), String> {
     let dir = plugins_dir.with_file_name(DIR);
     let wrong = |e: std::io::Error| format!("device plugins: {}: {e}", dir.display());
     std::fs::create_dir_all(&dir).map_err(wrong)?;
-    let mut changes = manifests::watch_for(&dir, AddWatchFlags::IN_CREATE).map_err(wrong)?;
+    let what = manifests::COME_AND_GO | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_CLOSE_WRITE;
+    let mut changes = manifests::watch_for(&[&dir], what).map_err(wrong)?;
     tokio::spawn(async move {
         let mut known = BTreeMap::new();
         loop {

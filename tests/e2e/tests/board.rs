@@ -39,6 +39,7 @@ fn a_board_speaks_for_itself() {
         world.kubectl.apply(&pod.to_string())?;
         world.kubectl.say("wait --for=condition=Ready pod/here --timeout=60s")?;
         the_node(world)?;
+        pages(world)?;
         facts(world)?;
         world.hub.kill();
         without_a_hub(world)?;
@@ -68,6 +69,7 @@ fn the_node(world: &World) -> Result<()> {
         wait::yes(known(&status["capacity"][key]) && known(&status["allocatable"][key]), || format!("{key}: {status}"))?;
     }
     wait::yes(status["capacity"]["pods"] == "110", || status["capacity"].to_string())?;
+    figures(&node)?;
     let conditions: Vec<(&str, &str)> = status["conditions"]
         .as_array()
         .into_iter()
@@ -88,11 +90,90 @@ fn the_node(world: &World) -> Result<()> {
     // Said with the next look around, not with the pull.
     until("the image among the node's", Duration::from_secs(90), || {
         let images = world.kubectl.json("get node board-1")?["status"]["images"].to_string();
-        wait::yes(images.contains("hub.limpet/busybox:1"), || images)
+        let whole = images.contains("\"hub.limpet/busybox@sha256:") && images.contains("\"hub.limpet/busybox:1\"");
+        wait::yes(whole && images.contains("\"sizeBytes\":1"), || images)
     })?;
     let described = world.kubectl.say("describe node board-1")?;
     for words in ["Allocated resources:", "greenhouse", "here", "KubeletReady"] {
         wait::yes(described.contains(words), || format!("no {words} in {described}"))?;
+    }
+    Ok(())
+}
+
+/// What is said in numbers and names is what this machine's kernel and system say.
+fn figures(node: &Value) -> Result<()> {
+    let (status, labels) = (&node["status"], &node["metadata"]["labels"]);
+    let info = &status["nodeInfo"];
+    let file = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_string()).unwrap_or_default();
+    let says = |words: &[&str]| run(Command::new(words[0]).args(&words[1..]))?.ok(words[0]).map(|text| text.trim().to_string());
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let release = says(&["sh", "-c", ". /etc/os-release; echo $PRETTY_NAME"])?;
+    for (key, value) in [
+        ("architecture", arch.to_string()),
+        ("operatingSystem", "linux".into()),
+        ("osImage", release),
+        ("kernelVersion", says(&["uname", "-r"])?),
+        ("bootID", file("/proc/sys/kernel/random/boot_id")),
+        ("machineID", file("/etc/machine-id")),
+    ] {
+        wait::yes(info[key] == value.as_str(), || format!("nodeInfo.{key} is not {value}: {info}"))?;
+    }
+    wait::yes(labels["kubernetes.io/arch"] == arch, || labels.to_string())?;
+    let kubelet = info["kubeletVersion"].as_str().unwrap_or_default();
+    let runtime = info["containerRuntimeVersion"].as_str().unwrap_or_default();
+    wait::yes(kubelet.starts_with("v1.36.") && runtime.starts_with("limpet://"), || info.to_string())?;
+    let (capacity, allocatable) = (&status["capacity"], &status["allocatable"]);
+    let kib = |all: &Value, key: &str| all[key].as_str().and_then(|t| t.strip_suffix("Ki")?.parse::<u64>().ok()).unwrap_or(0);
+    let memory = kib(capacity, "memory");
+    let total = says(&["sh", "-c", "sed -n 's/^MemTotal: *\\([0-9]*\\) kB$/\\1/p' /proc/meminfo"])?;
+    wait::yes(memory.to_string() == total, || format!("{total} KiB of memory: {capacity}"))?;
+    wait::yes(capacity["cpu"] == says(&["nproc"])?.as_str(), || capacity.to_string())?;
+    // A twentieth, at most 256 MiB, is the board's own; below the last 100 MiB pods are evicted.
+    let kept = (memory / 20).min(256 << 10) + (100 << 10);
+    wait::yes(kib(allocatable, "memory").abs_diff(memory - kept) <= 1, || format!("memory: {capacity} {allocatable}"))?;
+    let of_disk = kib(capacity, "ephemeral-storage") * 1024 / 10 * 9;
+    let said: u64 = allocatable["ephemeral-storage"].as_str().and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
+    wait::yes(said.abs_diff(of_disk) < 10_240, || format!("{capacity} {allocatable}"))?;
+    let hostname = json!({"type": "Hostname", "address": "board-1"});
+    wait::yes(status["addresses"].as_array().is_some_and(|all| all.contains(&hostname)), || status["addresses"].to_string())?;
+    let reasons = ["KubeletReady", "KubeletHasSufficientMemory", "KubeletHasNoDiskPressure", "KubeletHasSufficientPID"];
+    let said = status["conditions"].to_string();
+    wait::yes(reasons.iter().all(|reason| said.contains(&format!("\"reason\":\"{reason}\""))), || said)
+}
+
+/// The pods as the node knows them, and its figures: all, or the small ones; stalls where the kernel counts them.
+fn pages(world: &World) -> Result<()> {
+    let raw = |path: &str| -> Result<Value> {
+        let text = world.kubectl.say(&format!("get --raw /api/v1/nodes/board-1/proxy{path}"))?;
+        serde_json::from_str(&text).map_err(|e| format!("{path}: {e}: {text}"))
+    };
+    let (list, told) = (raw("/pods")?, world.kubectl.json("get pod here")?);
+    let mut all = list["items"].as_array().into_iter().flatten();
+    let here = all.find(|p| p["metadata"]["name"] == "here").cloned().unwrap_or_default();
+    let same = ["/metadata/uid", "/spec/containers/0/image", "/status/phase", "/status/podIP", "/status/containerStatuses"];
+    wait::yes(list["kind"] == "PodList", || list.to_string())?;
+    for place in same {
+        let (own, hubs) = (here.pointer(place), told.pointer(place));
+        wait::yes(own.is_some() && own == hubs, || format!("{place}: {here} {told}"))?;
+    }
+    let (whole, small) = (raw("/stats/summary")?, raw("/stats/summary?only_cpu_and_memory=true")?);
+    for (page, has) in [(&whole, true), (&small, false)] {
+        let all = page["pods"].as_array().into_iter().flatten();
+        let pod = all.into_iter().find(|p| p["podRef"]["uid"] == told["metadata"]["uid"]).cloned().unwrap_or_default();
+        let main = &pod["containers"][0];
+        let counted = main["memory"]["workingSetBytes"].as_u64() > Some(0) && main["cpu"]["usageCoreNanoSeconds"].is_u64();
+        wait::yes(main["name"] == "main" && counted, || pod.to_string())?;
+        let more = [&page["node"]["fs"], &page["node"]["rlimit"], &pod["ephemeral-storage"], &pod["network"], &main["rootfs"]];
+        wait::yes(more.iter().all(|part| part.is_object() == has), || format!("{page}"))?;
+        // The two lines that it has said, each with its time.
+        wait::yes(!has || main["logs"]["usedBytes"].as_u64() > Some(0), || main.to_string())?;
+        let stalls = std::path::Path::new("/proc/pressure/cpu").exists();
+        let counted = page["node"]["cpu"]["psi"]["some"]["total"].as_u64() > Some(0);
+        wait::yes(counted == stalls && page["node"]["memory"]["psi"]["full"].is_object() == stalls, || page["node"].to_string())?;
     }
     Ok(())
 }
@@ -124,7 +205,33 @@ fn facts(world: &World) -> Result<()> {
         let line = format!("limpet_board_{name} {value}\n");
         wait::yes(page.contains(&line), || format!("no {line} in {page}"))?;
     }
-    Ok(())
+    later(world)
+}
+
+/// Some time later: the firmware tells itself (enough voltage now, not before; slowed down), the box is cool.
+fn later(world: &World) -> Result<()> {
+    let script = "set -e; mount -t tmpfs none /sys/devices/platform; cd /sys/devices/platform; mkdir -p soc/soc:firmware; \
+        echo 10004 >soc/soc:firmware/get_throttled; echo 48312 >/sys/class/thermal/thermal_zone0/temp";
+    let target = world.agents[0].agent_process()?.pid.to_string();
+    run(Command::new("nsenter").args(["--target", &target, "--mount", "--", "sh", "-c", script]))?.ok("the board's /sys")?;
+    run(Command::new("kill").args(["-9", &target]))?.ok("kill")?;
+    until("what the board says now", Duration::from_secs(120), || {
+        let node = world.kubectl.json("get node board-1")?;
+        let all = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        for (kind, status, reason) in [
+            ("UnderVoltage", "False", "WasUnderVoltage"),
+            ("Throttled", "True", "FirmwareThrottles"),
+            ("Overheated", "False", "TemperatureOk"),
+            ("FlashWornOut", "True", "LifeUsedUp"),
+        ] {
+            let one = all.iter().find(|c| c["type"] == kind).cloned().unwrap_or_default();
+            wait::yes(one["status"] == status && one["reason"] == reason, || format!("{kind}: {all:?}"))?;
+        }
+        Ok(())
+    })?;
+    let page = world.kubectl.say("get --raw /api/v1/nodes/board-1/proxy/metrics")?;
+    let line = format!("limpet_board_throttled_bits {}\n", 0x10004);
+    wait::yes(page.contains(&line), || format!("no {line} in {page}"))
 }
 
 fn without_a_hub(world: &World) -> Result<()> {
@@ -233,6 +340,17 @@ fn services_logs(world: &World) -> Result<()> {
     for (query, words) in [("chrony", "tick\n"), ("/chrony/chrony.log", "tick\n")] {
         let got = raw(query)?.ok(query)?;
         wait::yes(got == words, || got)?;
+    }
+    // The same by its path, as a file server gives it.
+    let page = |path: &str| world.kubectl.output(&["get", "--raw", &format!("/api/v1/nodes/board-1/proxy{path}")]);
+    let got = page("/logs/chrony/chrony.log")?.ok("a log file")?;
+    wait::yes(got == "tick\n", || got)?;
+    let got = page("/logs/")?.ok("the list of log files")?;
+    wait::yes(got.contains("<a href=\"chrony/\">chrony/</a>") && !got.contains("secret"), || got)?;
+    for path in ["/logs/link", "/logs/none", "/logs/..%2f..%2fetc/passwd", "/run/systemd", "/exec/default/x/y"] {
+        let got = page(path)?;
+        wait::yes(got.code != 0 && got.stdout.is_empty(), || format!("{path}: {got:?}"))?;
+        wait::yes(path.contains("..") || got.stderr.contains("(NotFound)"), || format!("{path}: {got:?}"))?;
     }
     for (query, words) in [
         ("none", "journald does not run on this node"),

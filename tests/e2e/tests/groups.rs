@@ -6,10 +6,12 @@
 use limpet_e2e::world::test;
 use limpet_e2e::{Result, World, until, wait};
 use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
 const PIDS: u64 = 40;
+const RESERVED_MIB: u64 = 64;
 
 fn container(name: &str, script: &str, resources: &Value) -> Value {
     json!({"name": name, "image": "hub.limpet/busybox:1", "command": ["sh", "-c", script], "resources": resources})
@@ -58,7 +60,9 @@ fn stays(world: &World, pod: &str) -> Result<()> {
 
 #[test]
 fn limits_hold() {
-    test(1, &json!({"podPidsLimit": PIDS}), |world| {
+    let settings = json!({"podPidsLimit": PIDS, "reservedMemoryMib": RESERVED_MIB, "reservedCpuMilli": 250});
+    test(1, &settings, |world| {
+        one_group_a_pod(world)?;
         classes(world)?;
         many_processes(world)?;
         out_of_memory(world)?;
@@ -67,6 +71,82 @@ fn limits_hold() {
         dashboards_find_their_names(world)?;
         waiting_is_counted(world)
     });
+}
+
+/// The directory of a process's group, as this machine sees it, and whether it is of cgroup v2.
+fn group_of(pid: i32, controller: &str) -> Result<(PathBuf, bool)> {
+    let file = format!("/proc/{pid}/cgroup");
+    let text = std::fs::read_to_string(&file).map_err(|e| format!("{file}: {e}"))?;
+    let path = |wanted: &dyn Fn(&str) -> bool| {
+        text.lines().find_map(|line| line.split_once(':')?.1.split_once(':').filter(|(list, _)| wanted(list)).map(|(_, p)| p))
+    };
+    let root = Path::new("/sys/fs/cgroup");
+    let of = |root: PathBuf, path: &str| root.join(path.trim_start_matches('/'));
+    match path(&|list| list.split(',').any(|name| name == controller)) {
+        Some(path) => Ok((of(root.join(controller), path), false)),
+        None => path(&str::is_empty).map(|path| (of(root.into(), path), true)).ok_or(text.clone()),
+    }
+}
+
+/// All of a pod is in one group with the pod's limits, below its class, below all pods, which leave to the system what is its.
+fn one_group_a_pod(world: &World) -> Result<()> {
+    let of = |cpu: &str, memory: &str| json!({"limits": {"cpu": cpu, "memory": memory}});
+    let containers = json!([container("main", "exec sleep 100011", &of("100m", "24Mi")),
+        container("other", "exec sleep 100012", &of("200m", "40Mi"))]);
+    apply(world, "pair", json!({"containers": containers}))?;
+    apply(world, "beside", json!({"containers": [container("main", "exec sleep 100013", &json!({}))]}))?;
+    ready(world, "pair")?;
+    ready(world, "beside")?;
+    let process = |seconds: &str| {
+        until("a container's process", SOON, || {
+            let line = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let found = world.named("sleep").into_iter().find(|p| line(p.pid).contains(seconds));
+            found.map(|p| p.pid).ok_or_else(|| format!("no sleep {seconds}"))
+        })
+    };
+    let (main, other, beside) = (process("100011")?, process("100012")?, process("100013")?);
+    let above = |pid: i32, controller: &str| -> Result<(PathBuf, bool)> {
+        let (dir, v2) = group_of(pid, controller)?;
+        Ok((dir.parent().map(Path::to_path_buf).unwrap_or_default(), v2))
+    };
+    let says = |dir: &Path, v2: bool, names: (&str, &str), wanted: &[&str]| {
+        let file = dir.join(if v2 { names.0 } else { names.1 });
+        let text = std::fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
+        wait::yes(wanted.contains(&text.trim()), || format!("{}: {text:?}, not one of {wanted:?}", file.display()))
+    };
+    for (controller, names, wanted) in [
+        ("memory", ("memory.max", "memory.limit_in_bytes"), "67108864"),
+        ("cpu", ("cpu.max", "cpu.cfs_quota_us"), "30000 100000"),
+        ("pids", ("pids.max", "pids.max"), "40"),
+    ] {
+        let (pod, v2) = above(main, controller)?;
+        let own = group_of(main, controller)?.0 != group_of(other, controller)?.0;
+        wait::yes(own && pod == above(other, controller)?.0, || format!("{} is not of both", pod.display()))?;
+        wait::yes(pod != above(beside, controller)?.0, || format!("{} is of two pods", pod.display()))?;
+        says(&pod, v2, names, &[wanted, wanted.split(' ').next().unwrap_or_default()])?;
+    }
+    // Who asks for nothing weighs as little as the kernel knows.
+    let (pod, v2) = above(beside, "cpu")?;
+    says(pod.parent().unwrap_or(&pod), v2, ("cpu.weight", "cpu.shares"), &["1", "2"])?;
+    let status = world.kubectl.json("get node board-1")?["status"].take();
+    let kib = |of: &str| status[of]["memory"].as_str().and_then(|text| text.strip_suffix("Ki")?.parse::<u64>().ok()).unwrap_or(0);
+    let (all, pods) = (kib("capacity"), kib("allocatable"));
+    wait::yes(pods > 0 && pods + (RESERVED_MIB << 10) <= all, || format!("{pods} of {all} KiB are for pods"))?;
+    let (pod, v2) = above(main, "memory")?;
+    let limit = ((all - (RESERVED_MIB << 10)) << 10).to_string();
+    says(pod.parent().unwrap_or(&pod), v2, ("memory.max", "memory.limit_in_bytes"), &[&limit])?;
+    let milli = |of: &str| {
+        let text = status[of]["cpu"].as_str().unwrap_or_default();
+        text.strip_suffix('m').map_or_else(|| text.parse::<u64>().map(|n| n * 1000), str::parse).unwrap_or(0)
+    };
+    let (all, pods) = (milli("capacity"), milli("allocatable"));
+    wait::yes(pods > 0 && pods + 250 == all, || format!("{pods} of {all} thousandths are for pods"))?;
+    let large = json!({"requests": {"cpu": format!("{}m", pods + 1)}});
+    apply(world, "large", json!({"nodeName": "board-1", "containers": [container("main", "sleep 100000", &large)]}))?;
+    let amounts = format!("requested: {}, used: 300, capacity: {pods}", pods + 1);
+    let words = format!("Pod was rejected: Node didn't have enough resource: cpu, {amounts}");
+    limpet_e2e::pods::rejected(world, "large", "OutOfcpu", &words)?;
+    world.kubectl.say("delete pods --all").map(|_| ())
 }
 
 /// Guaranteed, Burstable, BestEffort: weights, quotas, bytes, and who is killed first.
@@ -97,6 +177,9 @@ fn classes(world: &World) -> Result<()> {
     let least = std::fs::read_to_string(&keeper).ok().and_then(|text| text.trim().parse::<i32>().ok()).unwrap_or(0);
     let got = score(world, "guaranteed")?;
     wait::yes(got == least.max(-997), || format!("a guaranteed container's score is {got}, the keeper's {least}"))?;
+    let agent = format!("/proc/{}/oom_score_adj", world.agents[0].agent_process()?.pid);
+    let its = std::fs::read_to_string(&agent).map_err(|e| format!("{agent}: {e}"))?;
+    wait::yes(its.trim().parse::<i32>().is_ok_and(|n| n <= got), || format!("the agent's score is {its}, a container's {got}"))?;
     wait::yes(score(world, "besteffort")? == 1000, || "a best-effort container is not the first to go".into())?;
     let middle = score(world, "burstable")?;
     wait::yes((3..1000).contains(&middle), || format!("burstable: {middle}"))?;

@@ -13,6 +13,10 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
+/// More than a layer may become of its few megabytes.
+const ZEROS_BYTES: usize = 640 << 20;
+/// All that is wrong with an image that stayed inside of itself.
+const INSIDE: &str = "executable file not found in $PATH";
 
 fn pod(name: &str, image: &str, policy: &str) -> String {
     json!({
@@ -121,11 +125,62 @@ fn hostile(world: &World) -> Result<()> {
     waits(world, "path", &failed, "the path has .. in it")?;
     waits(world, "dev", &failed, "must be a real directory")?;
     wait::yes(!std::path::Path::new("/escape").exists(), || "a layer wrote outside".to_string())?;
+    crafted(world, &target)?;
     let missing = Digest::of(b"nothing");
     let name = format!("hub.limpet/busybox@{missing}");
     world.kubectl.apply(&pod("digest", &name, "Always"))?;
     waits(world, "digest", &failed, "")?;
     world.kubectl.say("delete pods --all").map(|_| ())
+}
+
+/// One of each kind: links as ways out, what deletes, what the runtime needs, what grows without end. Each pod says why it has no
+/// image, or has one that reaches no further than itself; the board's files stay, and nothing half stays on its disk.
+fn crafted(world: &World, target: &Target) -> Result<()> {
+    let outside = world.slot.dir().join("outside");
+    std::fs::create_dir_all(&outside).and_then(|()| std::fs::write(outside.join("witness"), "own")).map_err(|e| e.to_string())?;
+    let there = outside.display().to_string();
+    // Zeros by the gigabyte from a layer of a few megabytes.
+    let zeros = vec![0; ZEROS_BYTES];
+    let all = [
+        ("absolute", Layer::new().hard_link("w", &format!("{there}/witness")), "a hard link to a file that is not in this layer"),
+        ("above", Layer::new().hard_link("w", "../../../../../../etc/passwd"), "the path has .. in it"),
+        ("dots", Layer::new().file(".wh...", 0o644, b""), "a whiteout of nothing"),
+        ("proc", Layer::new().symlink("proc", &there), "it must be a real directory: the runtime mounts there"),
+        ("bomb", Layer::new().file("zeros", 0o644, &zeros), "it unpacks to more than 250 times its size"),
+        ("cut", Layer::new().raw(&[b'x'; 512], b""), "the archive is malformed at byte 512"),
+        ("whiteout", Layer::new().symlink("d", &there).file("d/.wh.witness", 0o644, b""), INSIDE),
+        ("opaque", Layer::new().symlink("d", &there).file("d/.wh..wh..opq", 0o644, b""), INSIDE),
+    ];
+    let names: Vec<(&str, &str)> = all.iter().map(|(name, _, words)| (*name, *words)).collect();
+    let layers = || std::fs::read_dir(world.agents[0].data.join("images/layers")).map_or(0, |all| all.flatten().count());
+    let before = layers();
+    for (name, layer, _) in all {
+        let run = Execution { cmd: vec!["/x".to_string()], ..Execution::default() };
+        let made = builder::image(&Platform::host(), run, vec![layer]).map_err(|e| e.to_string())?;
+        target.push("crafted", name, &made)?;
+        world.kubectl.apply(&pod(name, &format!("hub.limpet/crafted:{name}"), "Always"))?;
+    }
+    for (name, words) in &names {
+        if *words == INSIDE {
+            until(INSIDE, SOON, || {
+                let last = status(world, name)?;
+                wait::yes(last["lastState"].to_string().contains(INSIDE), || format!("{name}: {last}"))
+            })?;
+        } else {
+            waits(world, name, &["ErrImagePull", "ImagePullBackOff"], words)?;
+        }
+    }
+    let left = std::fs::read_dir(&outside).map_err(|e| e.to_string())?.count();
+    let kept = std::fs::read_to_string(outside.join("witness")).map_err(|e| e.to_string())?;
+    wait::yes(left == 1 && kept == "own", || format!("{left} files outside, the witness says {kept:?}"))?;
+    world.kubectl.say("delete pods --all")?;
+    let inside = names.iter().filter(|(_, words)| *words == INSIDE).count();
+    wait::yes(layers() == before + inside, || format!("{} layers, {before} before", layers()))?;
+    // A pull that was under way ends, and takes along what it had.
+    until("no half layer", SOON, || {
+        let half = std::fs::read_dir(world.agents[0].data.join("images/tmp")).map_err(|e| e.to_string())?.count();
+        wait::yes(half == 0, || format!("{half} files"))
+    })
 }
 
 #[test]

@@ -310,3 +310,116 @@ fn choosers(world: &World, dir: &Path, cdi: &Path) -> Result<()> {
     plugin.was_asked("allocate z y")?;
     plugin.was_asked("prestart z y")
 }
+
+/// Nodes of the kinds that boards have, under names of their own below /dev: the kernel's small devices by their numbers.
+struct Nodes(PathBuf);
+
+impl Nodes {
+    fn make(world: &World) -> Result<Nodes> {
+        let name = world.slot.dir().file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let nodes = Nodes(PathBuf::from(format!("/dev/limpet-e2e-{name}")));
+        for (name, minor) in NODES {
+            let path = nodes.0.join(name);
+            fs::create_dir_all(path.parent().unwrap_or(&nodes.0)).map_err(|e| e.to_string())?;
+            limpet_e2e::process::sh("mknod", ["-m", "666", &path.to_string_lossy(), "c", "1", minor])?;
+        }
+        Ok(nodes)
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.0.join(name).to_string_lossy().into_owned()
+    }
+}
+
+impl Drop for Nodes {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+const NODES: [(&str, &str); 9] = [
+    ("gpiochip0", "3"),
+    ("gpiochip1", "5"),
+    ("i2c-1", "7"),
+    ("spidev0.0", "8"),
+    ("ttyUSB0", "9"),
+    ("bus/usb/001/002", "3"),
+    ("dri/renderD128", "5"),
+    ("video0", "7"),
+    ("media0", "8"),
+];
+
+/// By number and by claim, one of several, all together, one for several: each container has what it asked for and no other; what
+/// is pulled out counts no more.
+#[test]
+fn devices_as_boards_have_them() {
+    test(0, &json!({}), |world| {
+        let nodes = Nodes::make(world)?;
+        let one = |name: &str, pattern: &str| json!({"resource": format!("board.example/{name}"), "nodes": [nodes.at(pattern)]});
+        let mut devices = vec![
+            one("gpio", "gpiochip?"),
+            one("spi", "spidev*"),
+            one("serial", "ttyUSB*"),
+            one("usb", "bus/usb/001/*"),
+            json!({"resource": "board.example/gpu", "nodes": [nodes.at("dri/renderD*")], "shared": 2}),
+            json!({"resource": "board.example/camera", "nodes": [nodes.at("video0"), nodes.at("media0")], "together": true}),
+        ];
+        devices.push(json!({"resource": "board.example/i2c", "nodes": [nodes.at("i2c-*")], "claims": true}));
+        let address = limpet_e2e::net::board(&world.slot, 1)?;
+        let settings = json!({"devices": devices});
+        world.agents.push(limpet_e2e::Agent::new(&world.slot, world.binaries.agent.clone(), 1, address, settings)?);
+        world.join()?;
+        for (name, count) in [("gpio", "2"), ("spi", "1"), ("serial", "1"), ("usb", "1"), ("gpu", "2"), ("camera", "1")] {
+            counted(world, &format!("board.example/{name}"), count, count)?;
+        }
+        bus(world, &nodes)?;
+        let start = |name: &str, resources: &[&str]| {
+            let limits: serde_json::Map<String, Value> =
+                resources.iter().map(|r| (format!("board.example/{r}"), json!("1"))).collect();
+            let mut object: Value = serde_json::from_str(&pod(name, 0, false)).map_err(|e| e.to_string())?;
+            object["spec"]["containers"][0]["resources"] = json!({"limits": limits});
+            world.kubectl.apply(&object.to_string())
+        };
+        let list = format!("cd {} && find . -type c | sort | xargs stat -c '%n %t:%T'", nodes.at(""));
+        start("first", &["gpio", "spi", "serial", "usb", "gpu", "camera"])?;
+        running(world, "first")?;
+        let all = "./bus/usb/001/002 1:3\n./dri/renderD128 1:5\n./gpiochip0 1:3\n./media0 1:8\n./spidev0.0 1:8\n./ttyUSB0 1:9\n\
+                   ./video0 1:7";
+        has(world, "first", &list, all)?;
+        // As the board's own node: what is written to the one goes, and its neighbour's number is closed.
+        let own = format!("echo x > {} && echo written", nodes.at("gpiochip0"));
+        has(world, "first", &own, "written")?;
+        start("second", &["gpio", "gpu"])?;
+        running(world, "second")?;
+        has(world, "second", &list, "./dri/renderD128 1:5\n./gpiochip1 1:5")?;
+        start("third", &["gpu"])?;
+        waits(world, "third", "Insufficient board.example/gpu")?;
+        world.kubectl.say("delete pod second")?;
+        running(world, "third")?;
+        has(world, "third", &list, "./dri/renderD128 1:5")?;
+        world.kubectl.say("delete pods --all")?;
+        fs::remove_file(nodes.at("ttyUSB0")).map_err(|e| e.to_string())?;
+        counted(world, "board.example/serial", "0", "0")
+    });
+}
+
+/// The bus that is claimed by its name in the board's slice.
+fn bus(world: &World, nodes: &Nodes) -> Result<()> {
+    let chosen = "device.attributes['devices.limpet.dev'].resource == 'board.example/i2c'";
+    let class = json!({"apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": {"name": "bus"},
+        "spec": {"selectors": [{"cel": {"expression": chosen}}]}});
+    let claim = json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"name": "bus"},
+        "spec": {"devices": {"requests": [{"name": "one", "exactly": {"deviceClassName": "bus"}}]}}});
+    world.kubectl.apply(&class.to_string())?;
+    world.kubectl.apply(&claim.to_string())?;
+    let mut object: Value = serde_json::from_str(&pod("bus", 0, false)).map_err(|e| e.to_string())?;
+    object["spec"]["resourceClaims"] = json!([{"name": "dev", "resourceClaimName": "bus"}]);
+    object["spec"]["containers"][0]["resources"] = json!({"claims": [{"name": "dev"}]});
+    world.kubectl.apply(&object.to_string())?;
+    running(world, "bus")?;
+    has(world, "bus", &format!("stat -c '%t:%T' {}; ls {}", nodes.at("i2c-1"), nodes.at("")), "1:7\ni2c-1")?;
+    let claim = world.kubectl.json("get resourceclaim bus")?;
+    let given = &claim["status"]["allocation"]["devices"]["results"][0];
+    wait::yes(given["driver"] == "devices.limpet.dev" && given["pool"] == "board-1", || claim.to_string())?;
+    world.kubectl.say("delete pod bus").map(|_| ())
+}

@@ -169,7 +169,14 @@ fn disks_have_limits() {
         world.kubectl.apply(&pod("layer", &write("/file"), &limits))?;
         world.kubectl.apply(&pod("fine", "head -c 100000 /dev/zero > /file; sleep 100000", &limits))?;
         evicted(world, "volume", "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". ")?;
-        evicted(world, "layer", "ephemeral")?;
+        // What a pod may have is what its containers may; who of several has taken too much is named.
+        let mut two: Value = serde_json::from_str(&pod("two", &write("/file"), &limits)).map_err(|e| e.to_string())?;
+        let other = json!({"name": "other", "image": "hub.limpet/busybox:1", "command": ["sleep", "100000"],
+            "resources": {"limits": {"ephemeral-storage": "100Mi"}}});
+        two["spec"]["containers"].as_array_mut().into_iter().for_each(|all| all.push(other.clone()));
+        world.kubectl.apply(&two.to_string())?;
+        evicted(world, "layer", "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. ")?;
+        evicted(world, "two", "Container main exceeded its local ephemeral storage limit \"1Mi\". ")?;
         running(world, "fine")?;
         // The kernel's limit of a volume in memory is told to the program, not to Kubernetes.
         let memory = json!({

@@ -11,7 +11,7 @@ use limpet_e2e::world::test;
 use limpet_e2e::{Agent, Result, World, net, until, wait};
 use limpet_oci::builder::{self, Blob, Layer};
 use limpet_oci::config::Execution;
-use limpet_oci::{Platform, manifest};
+use limpet_oci::{Digest, Platform, manifest};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -61,6 +61,11 @@ fn board(world: &mut World, settings: Value) -> Result<()> {
 
 /// Busybox with bytes that do not compress, in one layer: about `mib` MiB to fetch.
 fn large(seed: u64, mib: usize) -> Result<builder::Image> {
+    let bytes = fs::read("/bin/busybox").map_err(|e| e.to_string())?;
+    images::busybox_of(&Platform::host(), &bytes, images::base().file("noise", 0o644, &noise(seed, mib)))
+}
+
+fn noise(seed: u64, mib: usize) -> Vec<u8> {
     let mut state = seed << 1 | 1;
     let mut next = || {
         state ^= state << 13;
@@ -68,9 +73,19 @@ fn large(seed: u64, mib: usize) -> Result<builder::Image> {
         state ^= state << 17;
         state.to_le_bytes()
     };
-    let noise: Vec<u8> = std::iter::repeat_with(&mut next).take((mib << 20) / 8).flatten().collect();
-    let bytes = fs::read("/bin/busybox").map_err(|e| e.to_string())?;
-    images::busybox_of(&Platform::host(), &bytes, images::base().file("noise", 0o644, &noise))
+    std::iter::repeat_with(&mut next).take((mib << 20) / 8).flatten().collect()
+}
+
+/// What came in pieces is whole, and nothing of the way is left.
+fn is_whole(world: &World, name: &str, seed: u64, mib: usize) -> Result<()> {
+    let got = world.kubectl.run(&["exec", name, "--", "sha256sum", "/noise"])?;
+    let want = Digest::of(&noise(seed, mib));
+    wait::yes(got.starts_with(&want.hex()), || format!("{name}: {got} instead of {want}"))?;
+    for dir in ["images/partial", "images/tmp"] {
+        let left = fs::read_dir(world.agents[0].data.join(dir)).map_err(|e| e.to_string())?.count();
+        wait::yes(left == 0, || format!("{left} files are left in {dir}"))?;
+    }
+    Ok(())
 }
 
 #[test]
@@ -180,8 +195,38 @@ fn cuts_cost_nothing() {
         ready(world, "off")?;
         let took = valve.passed() - before;
         println!("{at_cut} bytes before the power cut, {took} in all");
-        wait::yes(took < size + (1 << 20), || format!("{took} bytes in all: it began anew after {at_cut}"))
+        wait::yes(took < size + (1 << 20), || format!("{took} bytes in all: it began anew after {at_cut}"))?;
+        is_whole(world, "cut", 11, 6)?;
+        is_whole(world, "off", 12, 6)?;
+        while_it_unpacks(world, &registry, &valve_at)
     });
+}
+
+/// The power goes while a layer of many files is half unpacked: the next agent clears that away and makes the whole.
+fn while_it_unpacks(world: &mut World, registry: &Registry, host: &str) -> Result<()> {
+    const FILES: usize = 20_000;
+    let busybox = fs::read("/bin/busybox").map_err(|e| e.to_string())?;
+    let small = |layer: Layer, n: usize| layer.file(&format!("many/{n}"), 0o644, n.to_string().as_bytes());
+    let many = (0..FILES).fold(images::base().directory("many", 0o755), small);
+    let image = images::busybox_of(&Platform::host(), &busybox, many.file("noise", 0o644, &noise(13, 1)))?;
+    Target::plain(&registry.url(), &world.slot.dir()).push("many", "1", &image)?;
+    let (tmp, layers) = (world.agents[0].data.join("images/tmp"), world.agents[0].data.join("images/layers"));
+    let count = |dir: &Path| fs::read_dir(dir).map_or(0, |all| all.flatten().count());
+    let before = count(&layers);
+    world.kubectl.apply(&pod("many", &format!("{host}/many:1"), json!({})))?;
+    let half = || fs::read_dir(&tmp).into_iter().flatten().flatten().map(|e| count(&e.path().join("fs/many"))).max().unwrap_or(0);
+    wait::until_every(Duration::from_millis(1), "a layer that is half unpacked", SOON, || {
+        wait::yes(half() >= 10, || format!("{} files, {} layers after {before}", half(), count(&layers)))
+    })?;
+    world.agents[0].power_cut()?;
+    let (at_cut, kept) = (half(), count(&layers));
+    println!("{at_cut} files of {FILES} at the power cut");
+    wait::yes((1..FILES).contains(&at_cut) && kept == before, || format!("{at_cut} files, {kept} layers: too late for a cut"))?;
+    world.agents[0].start(None)?;
+    ready(world, "many")?;
+    let got = world.kubectl.run(&["exec", "many", "--", "sh", "-c", "ls /many | wc -l; cat /many/19999"])?;
+    wait::yes(got.split_whitespace().eq(["20000", "19999"]), || got.clone())?;
+    is_whole(world, "many", 13, 1)
 }
 
 /// `imagePullBytesPerSecond` and `imagePullsAtOnce`.
@@ -248,6 +293,13 @@ fn indexes_zstd_and_signatures() {
         let own = Platform::host();
         wait::yes(got == format!("{} {}", own.architecture, own.variant.unwrap_or_default()), || got.clone())?;
 
+        // As `docker push` has them, and a layer that nobody has packed.
+        target.push_docker("docker", "1")?;
+        world.kubectl.apply(&pod("docker", &format!("{}/docker:1", registry.host), json!({})))?;
+        ready(world, "docker")?;
+        let got = world.kubectl.say("exec docker -- cat /plain /packed")?;
+        wait::yes(got == "plainpacked", || got.clone())?;
+
         target.push_zstd("packed", "1", &world.slot.dir())?;
         world.kubectl.apply(&pod("packed", &format!("{}/packed:1", registry.host), json!({})))?;
         ready(world, "packed")?;
@@ -266,6 +318,7 @@ fn indexes_zstd_and_signatures() {
 trait More {
     fn push_manifest_of_many(&self, repository: &str, tag: &str) -> Result<()>;
     fn push_zstd(&self, repository: &str, tag: &str, work: &Path) -> Result<()>;
+    fn push_docker(&self, repository: &str, tag: &str) -> Result<()>;
     fn sign(&self, repository: &str, image: &builder::Image, key: &str, work: &Path) -> Result<()>;
 }
 
@@ -312,6 +365,30 @@ impl More for Target {
         document["layers"] = json!([layer.descriptor]);
         let manifest = Blob::new(manifest::OCI_MANIFEST, document.to_string().into_bytes());
         self.push(repository, tag, &builder::Image { manifest, config: image.config, layers: vec![layer] })
+    }
+
+    /// A manifest list with one image of Docker's schema 2, its layers with Docker's types, one of them plain tar.
+    fn push_docker(&self, repository: &str, tag: &str) -> Result<()> {
+        let plain = Layer::new().file("plain", 0o644, b"plain").tar();
+        let busybox = fs::read("/bin/busybox").map_err(|e| e.to_string())?;
+        let base = images::busybox_of(&Platform::host(), &busybox, images::base().file("packed", 0o644, b"packed"))?;
+        let mut config: Value = serde_json::from_slice(&base.config.bytes).map_err(|e| e.to_string())?;
+        config["rootfs"]["diff_ids"].as_array_mut().ok_or("no layers")?.push(json!(Digest::of(&plain)));
+        let config = Blob::new(manifest::DOCKER_CONFIG, config.to_string().into_bytes());
+        let kind = |end: &str| format!("application/vnd.docker.image.rootfs.diff.tar{end}");
+        let layers = [Blob::new(&kind(".gzip"), base.layers[0].bytes.clone()), Blob::new(&kind(""), plain)];
+        let of = |blobs: &[Blob]| blobs.iter().map(|b| json!(b.descriptor)).collect::<Vec<_>>();
+        let document = json!({"schemaVersion": 2, "mediaType": manifest::DOCKER_MANIFEST, "config": config.descriptor,
+            "layers": of(&layers)});
+        let one = Blob::new(manifest::DOCKER_MANIFEST, document.to_string().into_bytes());
+        for blob in layers.iter().chain([&config]) {
+            self.push_blob(repository, blob)?;
+        }
+        self.push_manifest(repository, &one.descriptor.digest.to_string(), manifest::DOCKER_MANIFEST, &one.bytes)?;
+        let mut entry = one.descriptor.clone();
+        entry.platform = Some(Platform::host());
+        let list = json!({"schemaVersion": 2, "mediaType": manifest::DOCKER_INDEX, "manifests": [entry]});
+        self.push_manifest(repository, tag, manifest::DOCKER_INDEX, list.to_string().as_bytes())
     }
 
     /// What `cosign sign --key` puts beside an image.

@@ -93,6 +93,19 @@ fn since(world: &World) -> Result<()> {
     let kubectl = &world.kubectl;
     let stamped = kubectl.say("logs talker --timestamps --tail=3")?;
     let first = stamped.split(' ').next().unwrap_or_default().to_string();
+    // RFC 3339 with nine digits and in order, as log shippers sort them.
+    let times: Vec<&str> = stamped.lines().filter_map(|line| line.split(' ').next()).collect();
+    let exact = |t: &&str| t.len() == 30 && t.ends_with('Z') && t.as_bytes()[19] == b'.' && t.starts_with("20");
+    wait::yes(times.len() == 3 && times.iter().all(exact) && times.is_sorted(), || stamped.clone())?;
+    // It says nothing more: what is younger than a second becomes nothing, what is younger than an hour is all.
+    until("a second without a line", SOON, || {
+        let young = kubectl.say("logs talker --since=1s")?;
+        wait::yes(young.is_empty(), || format!("{} bytes", young.len()))
+    })?;
+    let hour = numbers(&kubectl.say("logs talker --since=1h")?)?;
+    wait::yes(hour.last() == Some(&LINES) && hour.len() > 1000, || format!("{} lines of the last hour", hour.len()))?;
+    let few = numbers(&kubectl.say("logs talker --since=1h --tail=7 --limit-bytes=120")?)?;
+    wait::yes(few == [LINES - 6, LINES - 5], || format!("{few:?}: the first bytes of the last seven lines"))?;
     let from = kubectl.say(&format!("logs talker --since-time={first}"))?;
     // kubectl sends whole seconds.
     let count = numbers(&from)?.len();

@@ -88,6 +88,36 @@ fn sleepers(world: &World) -> Vec<Process> {
     world.agents[0].named("sleep")
 }
 
+/// A container that counts, and its status.
+fn talker(world: &World) -> Result<Value> {
+    let line = "i=0; while true; do echo $i; i=$((i+1)); usleep 100000; done";
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "talks"}, "spec": {
+        "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "c", "image": "hub.limpet/busybox:1", "command": ["sh", "-c", line]}]}});
+    world.kubectl.apply(&pod.to_string())?;
+    world.kubectl.say("wait --for=condition=Ready pod/talks --timeout=90s")?;
+    talks(world)
+}
+
+fn talks(world: &World) -> Result<Value> {
+    Ok(world.kubectl.json("get pod talks")?["status"]["containerStatuses"].take())
+}
+
+/// It is the same container since the same time, and each number that it ever said is in its log once, also those of now.
+fn goes_on(world: &World, before: &Value) -> Result<()> {
+    let now = talks(world)?;
+    wait::yes(now == *before, || format!("{now} instead of {before}"))?;
+    let mut first = None;
+    until("more of the log", SOON, || {
+        let text = world.kubectl.say("logs talks")?;
+        let numbers: Vec<usize> = text.lines().map(|line| line.parse().unwrap_or(usize::MAX)).collect();
+        let whole = numbers.iter().enumerate().all(|(at, number)| at == *number);
+        wait::yes(whole, || format!("lines are missing or double: {numbers:?}"))?;
+        let first = *first.get_or_insert(numbers.len());
+        wait::yes(numbers.len() > first + 3, || format!("{} lines", numbers.len()))
+    })
+}
+
 #[test]
 fn an_agent_is_updated_over_the_air_and_containers_never_notice() {
     test(1, &json!({}), |world| {
@@ -96,8 +126,10 @@ fn an_agent_is_updated_over_the_air_and_containers_never_notice() {
             "containers": [{"name": "c", "image": "hub.limpet/busybox:1", "command": ["sleep", "100000"]}]}});
         world.kubectl.apply(&pod.to_string())?;
         world.kubectl.say("wait --for=condition=Ready pod/till --timeout=90s")?;
+        let talks = talker(world)?;
         let before = sleepers(world);
         let untouched = |world: &World, when: &str| {
+            goes_on(world, &talks).map_err(|why| format!("{when}: {why}"))?;
             let now = sleepers(world);
             let same = !now.is_empty() && now.iter().map(|p| p.pid).eq(before.iter().map(|p| p.pid));
             wait::yes(same, || format!("{when}: {} containers were, {} are", before.len(), now.len()))

@@ -355,15 +355,25 @@ impl Container {
             self.last = Some(before);
         }
         self.actual = None;
-        let image = self.image.take().map(|image| *image).unwrap_or_default();
-        self.image_id = image.digest_ref.into();
-        self.image_name = Some(image.name).filter(|name| *name != self.spec.image).unwrap_or_default().into();
+        self.take_image();
         self.begin(attempt, cx.now.wall_ms, cx.now.mono_ms);
         if let Some(hook) = &self.spec.lifecycle.post_start {
             let check = check_of(hook, &self.spec);
             let at = self.at(&pod.uid);
             cx.out.push_back(Action::RunHook { at, hook: HookKind::PostStart, check, timeout_ms: HOOK_MS_MAX });
         }
+    }
+
+    /// What the status shows of the image that the newest attempt was made of.
+    fn take_image(&mut self) {
+        let image = self.image.take().map(|image| *image).unwrap_or_default();
+        self.image_id = image.digest_ref.into();
+        self.image_name = Some(image.name).filter(|name| *name != self.spec.image).unwrap_or_default().into();
+    }
+
+    /// It runs, and its postStart hook is over: before that, a kubelet does not say so.
+    pub fn shows_running(&self) -> bool {
+        self.running().is_some_and(|running| running.hook_done)
     }
 
     /// Enters `Running` with fresh probes.
@@ -453,6 +463,11 @@ impl Container {
             return;
         }
         self.tell_pulled(pod, cx);
+        if stage == StartStage::Run {
+            // It was made; its program could not be run.
+            pod.event(cx, self.field_path(), Kind::Normal, "Created", "Container created");
+            self.take_image();
+        }
         pod.event(cx, self.field_path(), Kind::Warning, "Failed", &format!("Error: {message}"));
         match stage {
             StartStage::Config => {

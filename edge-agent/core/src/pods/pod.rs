@@ -178,7 +178,7 @@ impl LivePod {
         }
     }
 
-    /// There is no room for it: it ends before it begins.
+    /// There is no room for it, or it may not be here: it ends before it begins.
     pub fn refuse(&mut self, refusal: Terminal, cx: &mut Cx<'_>) {
         let said = refusal.message.trim_start_matches(REJECTED);
         self.facts.event(cx, None, Kind::Warning, &refusal.reason, said);
@@ -197,9 +197,14 @@ impl LivePod {
         }
     }
 
+    /// It was not let in: there is nothing of it to show.
+    pub fn was_rejected(&self) -> bool {
+        self.terminal.as_ref().is_some_and(|t| t.message.starts_with(REJECTED))
+    }
+
     /// It was here and had to go; one that was not let in has the same reason.
     pub fn evicted(&self) -> Option<&Terminal> {
-        self.terminal.as_ref().filter(|t| t.reason == EVICTED && !t.message.starts_with(REJECTED))
+        self.terminal.as_ref().filter(|t| t.reason == EVICTED && !self.was_rejected())
     }
 
     /// Seconds that containers have to end.
@@ -294,8 +299,7 @@ impl LivePod {
     /// The node looks at it for the first time: takes it or not, and says what it cannot do for it.
     fn admit(&mut self, cx: &mut Cx<'_>) {
         if let Some(refusal) = super::admit::refused(&self.facts.object, cx.host) {
-            self.facts.event(cx, None, Kind::Warning, &refusal.reason, &refusal.message);
-            self.terminal = Some(refusal);
+            self.refuse(refusal, cx);
             return;
         }
         for words in super::admit::without_effect(&self.facts.object.spec) {

@@ -15,6 +15,7 @@ pub(super) struct Status<'a> {
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "some_quantities")]
     pub allocated_resources: Option<&'a BTreeMap<String, Quantity>>,
     pub conditions: Vec<Condition<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub container_statuses: Vec<ContainerStatus<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ephemeral_container_statuses: Vec<ContainerStatus<'a>>,
@@ -110,14 +111,15 @@ pub(super) struct Running {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Ended<'a> {
-    #[serde(rename = "containerID")]
+    #[serde(rename = "containerID", skip_serializing_if = "String::is_empty")]
     pub container_id: String,
     pub exit_code: i32,
-    pub finished_at: String,
+    /// Null where nobody knows it.
+    pub finished_at: Option<String>,
     #[serde(skip_serializing_if = "str::is_empty")]
     pub message: &'a str,
     pub reason: &'a str,
-    pub started_at: String,
+    pub started_at: Option<String>,
 }
 
 #[derive(Serialize)]

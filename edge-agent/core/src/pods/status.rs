@@ -19,6 +19,8 @@ use std::borrow::Cow;
 
 /// All termination messages of a pod, shared evenly among its containers.
 const MESSAGES_BYTES_MAX: usize = 12 * 1024;
+/// Of a container that never ran, in a pod that is over.
+const UNKNOWN: &str = "ContainerStatusUnknown";
 const RESTARTING: &str = "AllContainersRestarting";
 /// What a node says of its pods.
 const KINDS: [&str; 9] = [
@@ -77,11 +79,16 @@ fn rendered(pod: &LivePod, dated: &mut Conditions, host: &HostFacts, now: Now) -
     let conditions = conditions(pod, dated, phase, now);
     // Why it ended is said when it has.
     let terminal = pod.terminal.as_ref().filter(|t| !t.reason.is_empty() && has_settled(pod));
-    let waiting = waits(pod);
-    let of = |c: &&Container, role: Role| c.role == role;
+    let waiting = match ended_unseen(pod) {
+        true => UNKNOWN,
+        false => waits(pod),
+    };
+    let rejected = pod.was_rejected();
+    let host_ips: &[String] = if rejected { &[] } else { &host.ips };
+    let of = |c: &&Container, role: Role| c.role == role && !rejected;
     let mut mains: Vec<&Container> = pod.containers.iter().filter(|c| of(c, Role::Main)).collect();
     mains.sort_by(|a, b| a.name.cmp(&b.name));
-    let init = pod.containers.iter().filter(|c| is_before(c));
+    let init = pod.containers.iter().filter(|c| is_before(c) && !rejected);
     let ephemeral = pod.containers.iter().filter(|c| of(c, Role::Ephemeral));
     // Only of pods that ask for something as a whole: others are the sum of their containers.
     let spec = &pod.facts.object.spec;
@@ -92,8 +99,8 @@ fn rendered(pod: &LivePod, dated: &mut Conditions, host: &HostFacts, now: Now) -
         conditions,
         container_statuses: mains.into_iter().map(|c| container_status(c, &pod.facts, waiting)).collect(),
         ephemeral_container_statuses: ephemeral.map(|c| container_status(c, &pod.facts, waiting)).collect(),
-        host_ip: host.ips.first().map(String::as_str),
-        host_ips: addresses(&host.ips),
+        host_ip: host_ips.first().map(String::as_str),
+        host_ips: addresses(host_ips),
         init_container_statuses: init.map(|c| container_status(c, &pod.facts, waiting)).collect(),
         message: terminal.map(|t| t.message.as_str()),
         observed_generation: pod.facts.object.metadata.generation,
@@ -111,6 +118,12 @@ fn rendered(pod: &LivePod, dated: &mut Conditions, host: &HostFacts, now: Now) -
 
 fn is_before(c: &Container) -> bool {
     matches!(c.role, Role::Init | Role::Sidecar)
+}
+
+/// It is over, and had come so far that its containers were to run: what never ran is not waited for any more
+/// (`TerminatePod` of kubelet's status manager).
+fn ended_unseen(pod: &LivePod) -> bool {
+    pod.terminal.is_some() && pod.initialized && has_settled(pod)
 }
 
 /// What a container waits for of which nothing else is known.
@@ -161,7 +174,7 @@ fn phase(pod: &LivePod) -> &'static str {
     }
     let (mut running, mut waiting, mut stopped, mut succeeded) = (0, 0, 0, 0);
     for c in mains() {
-        if c.running().is_some() {
+        if c.shows_running() {
             running += 1;
         } else if c.ended.is_some() {
             // Also while its next attempt is being started.
@@ -291,7 +304,7 @@ fn shut_gates(pod: &LivePod) -> String {
 
 fn container_status<'a>(c: &'a Container, pod: &Facts, waiting: &'static str) -> shown::ContainerStatus<'a> {
     let (state, last) = states(c, pod, waiting);
-    let runs = c.running().is_some();
+    let runs = c.shows_running();
     let shown = c.attempt.filter(|_| runs || c.ended.is_some());
     let user = c.ran_as.as_ref().filter(|(attempt, _)| shown == Some(*attempt)).map(|(_, user)| {
         // The primary group is among them, as a runtime of Kubernetes' own interface says it.
@@ -332,12 +345,23 @@ fn states<'a>(c: &'a Container, pod: &Facts, waiting: &'static str) -> (shown::S
     }
     let ended = c.ended.as_ref();
     match &c.state {
-        State::Running(r) | State::Stopping { running: r, .. } => {
+        State::Running(r) | State::Stopping { running: r, .. } if r.hook_done => {
             let running = shown::Running { started_at: rfc3339(r.started_ms) };
             (shown::State { running: Some(running), ..shown::State::default() }, c.last.as_ref())
         }
-        State::Idle | State::Pulling | State::Pulled | State::Reading | State::Starting { .. } | State::Ended { .. } => {
-            let before_start = !matches!(c.state, State::Starting { .. } | State::Ended { .. });
+        _ if waiting == UNKNOWN && c.role == Role::Main => match ended {
+            Some(e) => (shown::State { terminated: Some(terminated(e, pod)), ..shown::State::default() }, c.last.as_ref()),
+            None => (shown::State { terminated: Some(unseen()), ..shown::State::default() }, None),
+        },
+        State::Idle
+        | State::Pulling
+        | State::Pulled
+        | State::Reading
+        | State::Starting { .. }
+        | State::Running(_)
+        | State::Stopping { .. }
+        | State::Ended { .. } => {
+            let before_start = matches!(c.state, State::Idle | State::Pulling | State::Pulled | State::Reading);
             let missing = pod.missing_image.as_ref().filter(|_| before_start);
             if let Some((reason, message)) = missing.and_then(|m| m.waiting(c)) {
                 return (wait(reason, message), ended.or(c.last.as_ref()));
@@ -390,10 +414,22 @@ fn terminated<'a>(t: &'a Terminated, pod: &Facts) -> shown::Ended<'a> {
     shown::Ended {
         container_id: format!("limpet://{}", t.id),
         exit_code: t.code,
-        finished_at: rfc3339(t.finished_ms),
+        finished_at: Some(rfc3339(t.finished_ms)),
         message: start_of(&t.message, MESSAGES_BYTES_MAX / containers.max(1)),
         reason: &t.reason,
-        started_at: rfc3339(t.started_ms),
+        started_at: Some(rfc3339(t.started_ms)),
+    }
+}
+
+/// A container of which nothing was ever seen, when its pod is over.
+fn unseen() -> shown::Ended<'static> {
+    shown::Ended {
+        container_id: String::new(),
+        exit_code: 137,
+        finished_at: None,
+        message: "The container could not be located when the pod was terminated",
+        reason: UNKNOWN,
+        started_at: None,
     }
 }
 

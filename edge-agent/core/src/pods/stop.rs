@@ -128,7 +128,8 @@ impl Container {
                 }
             }
             (State::Running(running), HookKind::PostStart) => {
-                running.hook_done = true;
+                // One whose hook has failed never counts as started.
+                running.hook_done = error.is_none();
                 self.judge();
                 if let Some(error) = error {
                     let message = format!("PostStartHook failed: {error}");

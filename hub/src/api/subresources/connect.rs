@@ -161,6 +161,10 @@ fn log_options(query: &Query, pod: &str, container: String) -> Result<StreamKind
         }
         _ => {}
     }
+    if query.text("stream").is_some() {
+        // A gate that is off by default.
+        errors.push(FieldError::forbidden("stream", "may not be specified"));
+    }
     if let Err(text) = since {
         errors.push(FieldError::invalid("sinceTime", text, "must be a time as in RFC 3339"));
     }
@@ -211,6 +215,9 @@ fn output(api: Arc<Api>, handle: StreamHandle) -> impl Stream<Item = Bytes> + Se
 }
 
 /// `nodes/{name}/proxy/{path}`: the node's own documents (`stats/summary`, `metrics`, `pods`).
+/// How nodes begin to say that they have no such page.
+const NO_PAGE: [&str; 2] = ["404 page not found", "there is no log file"];
+
 pub async fn node(call: &Call, target: &Target) -> Result<Reply, Status> {
     let record = call.api.store.get(&target.key()).ok_or_else(|| target.not_found())?;
     let node = target.parse(&record)?;
@@ -221,7 +228,12 @@ pub async fn node(call: &Call, target: &Target) -> Result<Reply, Status> {
         uid: object::uid(&node).to_owned(),
         kind: StreamKind::NodeGet { path: format!("{path}{}", call.query.written()) },
     };
-    let handle = streams(&call.api)?.open(&target.name, open).await.map_err(|e| failed(&e))?;
+    let handle = streams(&call.api)?.open(&target.name, open).await.map_err(|e| match e {
+        StreamError::Refused(why) if NO_PAGE.iter().any(|words| why.starts_with(words)) => {
+            Status { code: 404, reason: "NotFound".into(), ..Status::bad_request(why) }
+        }
+        other => failed(&other),
+    })?;
     let mut reply = reply::flow(Body::flow(output(Arc::clone(&call.api), handle)));
     if path == "/stats/summary" || path.starts_with("/pods") {
         reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

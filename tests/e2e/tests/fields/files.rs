@@ -41,6 +41,7 @@ pub fn read_only_below(world: &World) -> Result<()> {
     on_board(world, &["mount", "-t", "tmpfs", "below", &below.to_string_lossy()])?;
     for (name, more, writable) in [
         ("deep", json!({"readOnly": true, "recursiveReadOnly": "Enabled"}), false),
+        ("may", json!({"readOnly": true, "recursiveReadOnly": "IfPossible"}), false),
         ("flat", json!({"readOnly": true, "recursiveReadOnly": "Disabled"}), true),
     ] {
         sleeper(world, name, mounted(more), volume(&dir))?;
@@ -53,7 +54,7 @@ pub fn read_only_below(world: &World) -> Result<()> {
             inside(world, name, "touch /v/x 2>/dev/null && echo top; touch /v/below/x 2>/dev/null && echo below; true")?;
         wait::yes(!text.contains("top") && text.contains("below") == writable, || format!("{name}: {text}"))?;
     }
-    delete(world, &["deep", "flat"])
+    delete(world, &["deep", "may", "flat"])
 }
 
 /// mountPropagation: what the board mounts later, what a privileged container mounts, and mounts that cannot travel.
@@ -214,7 +215,20 @@ pub fn groups(world: &World) -> Result<()> {
         delete(world, &["grouped"])?;
         std::os::unix::fs::chown(&old, None, Some(0)).map_err(|e| e.to_string())?;
     }
-    Ok(())
+    // The pod's own directories are the group's with all that comes into them; the board's are left alone.
+    let board = made(world, "ungrouped")?;
+    let before = group(&board)?;
+    let volumes = json!([{"name": "v", "emptyDir": {}}, {"name": "m", "emptyDir": {"medium": "Memory"}},
+        {"name": "b", "hostPath": {"path": board}}]);
+    let mounts = json!([{"name": "v", "mountPath": "/v"}, {"name": "m", "mountPath": "/m"}, {"name": "b", "mountPath": "/b"}]);
+    let user = json!({"volumes": volumes, "securityContext": {"fsGroup": 2000, "runAsUser": 1000, "runAsGroup": 1000}});
+    sleeper(world, "grouped", json!({"volumeMounts": mounts}), user)?;
+    ready(world, "grouped")?;
+    let look = "for v in /v /m; do touch $v/x; mkdir $v/d; stat -c '%a %g' $v; stat -c '%u %g' $v/x $v/d; done";
+    let each = "2777 2000\n1000 2000\n1000 2000";
+    is(&inside(world, "grouped", look)?, &format!("{each}\n{each}"))?;
+    wait::yes(group(&board)? == before, || "the board's directory has another group".into())?;
+    delete(world, &["grouped"])
 }
 
 /// A volume of kind `local`: a directory of the one board that it names, and so of its pods.
@@ -278,5 +292,10 @@ fn block(world: &World, device: &str, file: &Path) -> Result<()> {
         let bytes = std::fs::read(file).map_err(|e| e.to_string())?;
         wait::yes(bytes.starts_with(b"written"), || "the device's file is as it was".into())
     })?;
-    delete(world, &["block"])
+    // The same as a path of the board, which is no volume of mode Block: seen, and not to be opened.
+    let kind = json!({"volumes": [{"name": "v", "hostPath": {"path": device, "type": "BlockDevice"}}]});
+    sleeper(world, "kind", mounted(json!({})), kind)?;
+    ready(world, "kind")?;
+    is(&inside(world, "kind", "stat -c %F /v; head -c 6 /v 2>/dev/null || echo refused")?, "block special file\nrefused")?;
+    delete(world, &["block", "kind"])
 }

@@ -55,6 +55,7 @@ fn how_a_pod_lives() {
 fn what_a_pod_may_do() {
     test(1, &json!({"podPidsLimit": 40}), |world| {
         rights::powers(world)?;
+        rights::walls(world)?;
         rights::profiles(world)?;
         rights::shares(world)?;
         rights::refusals(world)

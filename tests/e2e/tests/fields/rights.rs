@@ -50,6 +50,47 @@ fn inside_count(paths: &[&str]) -> String {
     paths.iter().filter(|path| std::path::Path::new(path).exists()).count().to_string()
 }
 
+/// What the usual filter of calls and the usual paths keep from a container, and with which words of a manifest it is to be had.
+pub fn walls(world: &World) -> Result<()> {
+    let filter = |kind: &str| json!({"seccompProfile": {"type": kind}});
+    let admin = json!({"capabilities": {"add": ["SYS_ADMIN"]}, "appArmorProfile": {"type": "Unconfined"}});
+    sleeper(world, "usual", json!({}), json!({}))?;
+    // The container's own word counts, not its pod's.
+    sleeper(world, "asked", context(filter("RuntimeDefault")), context(filter("Unconfined")))?;
+    sleeper(world, "open", json!({}), context(filter("Unconfined")))?;
+    sleeper(world, "admin", context(admin), json!({}))?;
+    sleeper(world, "mighty", context(json!({"privileged": true})), context(filter("RuntimeDefault")))?;
+    sleeper(world, "fixed", context(json!({"allowPrivilegeEscalation": false})), json!({}))?;
+    for name in ["usual", "asked", "open", "admin", "mighty", "fixed"] {
+        ready(world, name)?;
+    }
+    let may = |name: &str, line: &str| inside(world, name, &format!("if {line}; then echo yes; else echo no; fi 2>/dev/null"));
+    // Users of its own are nobody's privilege to the kernel: here the filter alone is in the way.
+    for (name, want) in [("usual", "no"), ("asked", "no"), ("open", "yes"), ("mighty", "yes")] {
+        is(&may(name, "unshare -U true")?, want)?;
+    }
+    // It lets through what a capability is for.
+    for (name, want) in [("usual", "no"), ("open", "no"), ("admin", "yes")] {
+        is(&may(name, "unshare -u hostname other")?, want)?;
+    }
+    let state = "grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status | cut -f2 | tr '\\n' ' '";
+    for (name, want) in [("usual", "0 2"), ("asked", "0 2"), ("open", "0 0"), ("mighty", "0 0"), ("fixed", "1 2")] {
+        is(&inside(world, name, state)?, want)?;
+    }
+    let paths = ["/proc/sys/kernel/panic", "/proc/sysrq-trigger", "/proc/irq/default_smp_affinity"];
+    let writable = format!("for p in {}; do (: >> $p) 2>/dev/null && echo $p; done | wc -l", paths.join(" "));
+    for (name, want) in [("usual", "0"), ("open", "0"), ("admin", "0"), ("mighty", &inside_count(&paths))] {
+        is(&inside(world, name, &writable)?, want)?;
+    }
+    for (name, want) in [("usual", "ro"), ("mighty", "rw")] {
+        has(&inside(world, name, "grep ' /sys ' /proc/mounts")?, &[&format!(" /sys sysfs {want}")])?;
+    }
+    let read = "for p in kcore keys timer_list; do head -c 1 /proc/$p 2>/dev/null; done | wc -c; ls /sys/firmware | wc -l";
+    is(&inside(world, "usual", read)?, "0\n0")?;
+    hasnt(&inside(world, "mighty", "grep -cE ' /proc/| /sys/firmware ' /proc/mounts; true")?, &["1", "2", "3", "4", "5"])?;
+    delete(world, &["usual", "asked", "open", "admin", "mighty", "fixed"])
+}
+
 /// seccomp, /proc, AppArmor where the kernel has it and where it has not.
 pub fn profiles(world: &World) -> Result<()> {
     sleeper(world, "filtered", json!({}), json!({}))?;

@@ -5,6 +5,7 @@
 mod containers;
 mod living;
 mod network;
+mod rules;
 mod volumes;
 mod workloads;
 
@@ -35,6 +36,16 @@ fn containers() {
         containers::probes(world)?;
         containers::hosts_files(world)?;
         containers::users(world)
+    });
+}
+
+#[test]
+fn rules() {
+    test(1, &json!({}), |world| {
+        rules::thresholds(world)?;
+        rules::graces(world)?;
+        rules::sidecars(world)?;
+        rules::waits(world)
     });
 }
 

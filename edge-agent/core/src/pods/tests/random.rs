@@ -43,6 +43,7 @@ fn behaviour(dice: &mut Dice) -> Behaviour {
         ignores_term: dice.roll(4) == 0,
         start_fails: (dice.roll(6) == 0).then_some(stage),
         image_fails: dice.roll(6) == 0,
+        hook_fails: dice.roll(8) == 0,
         probe_fails: (dice.roll(3) == 0).then_some(ProbeKind::Liveness),
         probes_are_not_made: false,
         hook_takes_ms: dice.roll(20_000),

@@ -240,12 +240,58 @@ fn a_program_that_cannot_be_started() {
         w.pod("p", one(policy, json!({})));
         w.run(12_000);
         assert_eq!(w.state("p", "c"), state, "{stage:?} {policy}");
+        assert_eq!(w.has_event("Created", ""), stage == StartStage::Run, "{stage:?}: made, and not run");
         assert_eq!(w.container("p", "c")["restartCount"], restarts);
         if policy == "Never" {
             assert_eq!(w.phase("p"), "Failed");
             assert_eq!(w.container("p", "c")["state"]["terminated"]["exitCode"], 128);
+            assert_eq!(w.container("p", "c")["imageID"], "i@sha256:1");
         }
     }
+}
+
+/// A kubelet's worker waits for the hook: until then nobody is told that it runs, and one whose hook failed was never ready.
+#[test]
+fn a_hook_at_the_start_is_waited_for() {
+    let hooked = || one("Always", json!({"lifecycle": {"postStart": {"exec": {"command": ["x"]}}}}));
+    let mut w = World::new();
+    w.behave.insert("c".into(), Behaviour { hook_takes_ms: 3000, ..Behaviour::default() });
+    w.pod("p", hooked());
+    w.run(2000);
+    assert_eq!((w.state("p", "c").as_str(), w.phase("p")), ("ContainerCreating", "Pending"));
+    w.run(2000);
+    assert_eq!((w.state("p", "c").as_str(), w.phase("p")), ("running", "Running"));
+    let mut w = World::new();
+    w.behave.insert("c".into(), Behaviour { hook_takes_ms: 500, hook_fails: true, ignores_term: true, ..Behaviour::default() });
+    w.pod("p", hooked());
+    for _ in 0..100 {
+        w.run(100);
+        assert_eq!(w.container("p", "c")["ready"], false);
+    }
+    assert!(w.has_event("FailedPostStartHook", "PostStartHook failed: command exited with 1"));
+}
+
+#[test]
+fn what_never_ran_is_not_waited_for_when_its_pod_is_over() {
+    let mut w = World::new();
+    w.behave.insert("c".into(), Behaviour { image_fails: true, ..Behaviour::default() });
+    let mut spec = one("Always", json!({}));
+    spec["activeDeadlineSeconds"] = json!(4);
+    w.pod("p", spec);
+    w.run(6000);
+    assert_eq!((w.phase("p"), &w.status["p"]["reason"]), ("Failed", &json!("DeadlineExceeded")));
+    let ended = &w.container("p", "c")["state"]["terminated"];
+    assert_eq!((&ended["reason"], &ended["exitCode"]), (&json!("ContainerStatusUnknown"), &json!(137)));
+    assert_eq!((&ended["startedAt"], &ended["containerID"]), (&json!(null), &json!(null)));
+    // What was not let in has nothing to show.
+    let mut spec = one("Always", json!({}));
+    spec["os"] = json!({"name": "windows"});
+    w.pod("w", spec);
+    w.run(1000);
+    assert_eq!((w.phase("w"), &w.status["w"]["reason"]), ("Failed", &json!("PodOSNotSupported")));
+    assert!(w.status["w"].get("containerStatuses").is_none() && w.status["w"].get("hostIP").is_none());
+    assert!(w.status["w"]["message"].as_str().unwrap().starts_with("Pod was rejected: "));
+    assert!(!w.events.iter().any(|(_, words)| words.starts_with("Pod was rejected")));
 }
 
 #[test]

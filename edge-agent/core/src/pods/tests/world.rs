@@ -16,6 +16,7 @@ pub struct Behaviour {
     pub ignores_term: bool,
     pub start_fails: Option<StartStage>,
     pub image_fails: bool,
+    pub hook_fails: bool,
     /// What probes find; `None` succeeds.
     pub probe_fails: Option<ProbeKind>,
     pub probes_are_not_made: bool,
@@ -236,7 +237,8 @@ impl World {
             Action::RunHook { at, hook, .. } => {
                 self.log.push(format!("{hook:?} {}", at.container));
                 let when = self.now.mono_ms + self.behaviour(&at.container).hook_takes_ms;
-                self.later.push((when, Input::HookDone { at, hook, error: None }));
+                let error = self.behaviour(&at.container).hook_fails.then(|| "command exited with 1".to_string());
+                self.later.push((when, Input::HookDone { at, hook, error }));
             }
             Action::RunProbe { at, kind, .. } if self.behaviour(&at.container).probes_are_not_made => {
                 self.soon(Input::NotProbed { at, kind, why: "no such file".into() });
