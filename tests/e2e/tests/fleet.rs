@@ -81,7 +81,11 @@ fn a_template_goes_through_boards_in_waves_and_a_bad_one_comes_back() {
         phase_is(world, "good", "Waiting")?;
         let held = status(world, "good")?;
         wait::yes(held["heldUnits"].to_string().contains("board-2: on the board: till: card payment"), || held.to_string())?;
-        wait::yes(runs(world, 0) == ["100002"] && runs(world, 1) == ["100001"], || "the canary alone has it".to_string())?;
+        // Its pod is ready from its shell's start on; what the shell becomes comes later.
+        until("the canary alone has it", LONG, || {
+            let (canary, other) = (runs(world, 0), runs(world, 1));
+            wait::yes(canary == ["100002"] && other == ["100001"], || format!("{canary:?} {other:?}"))
+        })?;
         on_board(world, &["unlock", "till"])?;
         phase_is(world, "good", "Complete")?;
         run_everywhere(world, "100002")?;

@@ -60,6 +60,19 @@ impl EtcdServer {
     pub fn signal(&self, name: &str) {
         let done = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
         assert!(done.success());
+        let ends = Instant::now() + Duration::from_secs(60);
+        // A thread that is on a processor answers once more before it hears of the signal.
+        while name == "-STOP" && !self.stands_still() {
+            assert!(Instant::now() < ends, "etcd does not stop");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn stands_still(&self) -> bool {
+        let state = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        let stopped = |stat: String| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'));
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        tasks.flatten().map(state).all(stopped)
     }
 
     /// After `kill`: the same etcd again.
