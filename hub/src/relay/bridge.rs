@@ -10,9 +10,10 @@ use limpet_protocol::{StreamFrame, limits::STREAM_WINDOW_BYTES};
 use std::{
     array,
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
     sync::mpsc,
 };
 
@@ -20,25 +21,35 @@ use tokio::{
 const FRAMES_MAX: usize = 16;
 /// Pieces of one lane that wait for the board's credit; their bytes are within the lane's.
 const PIECES_MAX: usize = 4096;
+/// For the other hub to close its side.
+const LINGER: Duration = Duration::from_secs(30);
 /// Credit is returned when so much was passed on.
 const RETURN_BYTES: u32 = STREAM_WINDOW_BYTES / 4;
 
 /// `None` is the end of the lane.
 type Piece = Option<Bytes>;
 
-pub async fn carry(handle: StreamHandle, read: impl AsyncRead + Unpin, write: impl AsyncWrite + Unpin) {
+pub async fn carry(handle: StreamHandle, mut read: impl AsyncRead + Unpin, write: impl AsyncWrite + Unpin) {
     let (frames, outgoing) = mpsc::channel(FRAMES_MAX);
+    let asker = &mut read;
     let both = async move {
         let credit = Lanes::new();
         tokio::select! {
             () = outward(&handle, &credit, &frames) => {}
-            why = inward(&handle, &credit, &frames, read) => {
+            why = inward(&handle, &credit, &frames, asker) => {
                 tracing::debug!(node = handle.node(), "a stream of another hub ends: {why}");
             }
         }
     };
     // An error is told by the reading side, too.
     let ((), _) = tokio::join!(both, wire::write_all(write, outgoing, wire::to_asker));
+    // Credit may still be on its way here. A connection that is closed with bytes unread is reset, and its other side's system
+    // throws away what that has not read yet: the end of what the board said.
+    let rest = async {
+        let mut rest = [0; 1024];
+        while read.read(&mut rest).await.is_ok_and(|n| n > 0) {}
+    };
+    let _ = tokio::time::timeout(LINGER, rest).await;
 }
 
 /// What the board says.

@@ -1,6 +1,6 @@
 //! A stream by way of a second hub: the same words, the same credit, the same end.
 //!
-//! In: a pretended board, two `Streams` with a pipe between. Never: a socket or TLS; those are in the command's own tests.
+//! In: a pretended board, two `Streams` with a pipe between. Never: TLS; that is in the command's own tests.
 
 use super::{bridge, wire};
 use crate::run::streams::{FromNode, Stream, StreamHandle, Streams, ToNode};
@@ -21,6 +21,14 @@ fn open() -> StreamOpen {
 
 /// The hub that has the board: its streams, what it says to the board, the open stream's id, the hubs' connection.
 async fn holder() -> (Streams, mpsc::Receiver<ToNode>, u32, DuplexStream) {
+    let (streams, to_node, id, handle) = opened().await;
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let (read, write) = tokio::io::split(far);
+    tokio::spawn(bridge::carry(handle, read, write));
+    (streams, to_node, id, near)
+}
+
+async fn opened() -> (Streams, mpsc::Receiver<ToNode>, u32, StreamHandle) {
     let (streams, mut to_node) = Streams::new();
     streams.node_opened("a");
     let opening = tokio::spawn({
@@ -29,11 +37,7 @@ async fn holder() -> (Streams, mpsc::Receiver<ToNode>, u32, DuplexStream) {
     });
     let id = to_node.recv().await.unwrap().1.id();
     streams.deliver("a", StreamFrame::Opened { id });
-    let handle = opening.await.unwrap().unwrap();
-    let (near, far) = tokio::io::duplex(64 * 1024);
-    let (read, write) = tokio::io::split(far);
-    tokio::spawn(bridge::carry(handle, read, write));
-    (streams, to_node, id, near)
+    (streams, to_node, id, opening.await.unwrap().unwrap())
 }
 
 /// The hub that was asked by a client.
@@ -76,6 +80,41 @@ async fn words_go_both_ways_in_order_and_the_end_says_what_the_board_said() {
     assert_eq!(handle.recv().await, None);
     assert!(handle.send(0, Bytes::from_static(b"x")).await.is_err());
     assert_eq!(streams.count(), 0);
+}
+
+/// Over a real connection, which its system resets when it is closed with something unread.
+#[tokio::test]
+async fn credit_that_comes_after_the_end_costs_nothing_of_what_was_said() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut io = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (streams, _to_node, id, handle) = opened().await;
+    let (read, write) = listener.accept().await.unwrap().0.into_split();
+    let carried = tokio::spawn(bridge::carry(handle, read, write));
+    let piece = vec![b'x'; 16 * 1024];
+    for _ in 0..WINDOW / piece.len() {
+        streams.deliver("a", StreamFrame::Data { id, lane: 1, bytes: piece.clone() });
+    }
+    streams.deliver("a", StreamFrame::End { id, exit_code: Some(0), error: String::new() });
+    let window = wire::to_holder(StreamFrame::Window { id: 0, lane: 1, bytes: 1 });
+    let mut got = 0;
+    while streams.count() > 0 {
+        tokio::task::yield_now().await;
+    }
+    // The holder is done with it; what it has said is in the connection.
+    for _ in 0..10 {
+        wire::write(&mut io, &window).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    loop {
+        match wire::read_from_holder(&mut io).await.unwrap() {
+            StreamFrame::Data { bytes, .. } => got += bytes.len(),
+            StreamFrame::End { exit_code: Some(0), .. } => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(got, WINDOW);
+    drop(io);
+    carried.await.unwrap();
 }
 
 #[tokio::test]
