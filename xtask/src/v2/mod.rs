@@ -46,6 +46,7 @@ const FOLDERS_E2E: &[(&str, &str)] = &[
     ("/usr/lib/x86_64-linux-gnu/faketime", "lib/x86_64-linux-gnu/faketime"),
     ("/usr/lib/ssl", "lib/ssl"),
     ("/etc/ssl/openssl.cnf", "etc/ssl/openssl.cnf"),
+    ("/usr/lib/os-release", "etc/os-release"),
     ("/usr/share/tinyproxy", "usr/share/tinyproxy"),
     ("/usr/lib/python3.11", "lib/python3.11"),
 ];
