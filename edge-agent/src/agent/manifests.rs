@@ -4,19 +4,13 @@
 //! Never: looks without a reason (the kernel tells of changes), or lets one bad file hide the others.
 
 use limpet_agent_core::pods::{StaticPod, static_pod};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::{
     io::Read,
-    os::fd::AsFd,
     path::{Path, PathBuf},
-    time::Duration,
 };
-use tokio::sync::mpsc;
 
 const FILES_MAX: usize = 64;
 const FILE_BYTES_MAX: u64 = 64 * 1024;
-/// Editors write, rename and touch: one look after they are done.
-const SETTLE: Duration = Duration::from_millis(200);
 
 /// The pods that lie in the directory now. What is wrong with a file goes into the log.
 pub fn read(dir: &Path, node: &str) -> Vec<StaticPod> {
@@ -62,40 +56,10 @@ fn one(path: &Path, node: &str) -> Result<StaticPod, String> {
     static_pod(&text, &path.file_name().unwrap_or_default().to_string_lossy(), node)
 }
 
-/// Says when something in the directory has changed.
-pub fn watch(dir: &Path) -> std::io::Result<mpsc::Receiver<()>> {
-    watch_for(&[dir], COME_AND_GO | AddWatchFlags::IN_CLOSE_WRITE)
-}
-
-/// Files and directories that come into a directory or leave it; not what is written in them.
-pub const COME_AND_GO: AddWatchFlags =
-    AddWatchFlags::IN_MOVED_TO.union(AddWatchFlags::IN_MOVED_FROM).union(AddWatchFlags::IN_DELETE);
-
-/// When any of that happens in any of them.
-pub fn watch_for(dirs: &[&Path], what: AddWatchFlags) -> std::io::Result<mpsc::Receiver<()>> {
-    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-    for dir in dirs {
-        inotify.add_watch(*dir, what)?;
-    }
-    let (tell, hear) = mpsc::channel(1);
-    let fd = crate::runtime::sys::watch(inotify.as_fd().try_clone_to_owned()?)?;
-    tokio::spawn(async move {
-        while let Ok(mut ready) = fd.readable().await {
-            tokio::time::sleep(SETTLE).await;
-            while inotify.read_events().is_ok_and(|events| !events.is_empty()) {}
-            ready.clear_ready();
-            // A look that is still to come sees this change too.
-            if let Err(mpsc::error::TrySendError::Closed(())) = tell.try_send(()) {
-                return;
-            }
-        }
-    });
-    Ok(hear)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::changes;
 
     #[tokio::test]
     async fn good_files_count_and_changes_are_heard() {
@@ -110,7 +74,7 @@ mod tests {
         std::fs::write(dir.join("notes.txt"), pod("t")).unwrap();
         let names = || read(&dir, "n1").into_iter().map(|p| p.key.name).collect::<Vec<_>>();
         assert_eq!(names(), ["b-n1"]);
-        let mut changes = watch(&dir).unwrap();
+        let mut changes = changes::watch(&dir).unwrap();
         let json = r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"},
             "spec": {"containers": [{"name": "c", "image": "i"}]}}"#;
         std::fs::write(dir.join("a.json"), json.replace('\n', " ")).unwrap();

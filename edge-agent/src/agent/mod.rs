@@ -8,12 +8,13 @@
 
 mod act;
 mod carry;
+pub mod changes;
 pub mod config;
 mod convert;
 pub mod devices;
 mod hub;
 mod kept;
-pub mod manifests;
+mod manifests;
 mod messages;
 mod metered;
 mod node;

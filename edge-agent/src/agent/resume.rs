@@ -1,10 +1,10 @@
 //! What an agent does before its loop: the journal's memories, pods and containers that run still, static pods.
 //!
-//! In: the replayed journal, the runtime's records, the directory of static pods. Out: inputs for the pods' machine, adopted
-//! containers, facts for the hub.
+//! In: the replayed journal, the runtime's records, directories of static pods and devices. Out: inputs for the pods' machine,
+//! adopted containers, facts for the hub.
 //! Never: starts anything before it knows what runs.
 
-use super::{act, devices, manifests, notes, state::Agent};
+use super::{act, changes, devices, manifests, notes, state::Agent};
 use crate::{net::Cidr, runtime};
 use limpet_agent_core::{
     Input, plan,
@@ -65,7 +65,7 @@ impl Agent {
     /// Changes in that directory; never anything when there is none.
     pub(super) fn manifest_changes(&self) -> mpsc::Receiver<()> {
         if let Some(dir) = &self.options.config.static_pod_dir {
-            match manifests::watch(dir) {
+            match changes::watch(dir) {
                 Ok(changes) => return changes,
                 Err(e) => log::error!("static pods: {} is not watched, changes count at the next start: {e}", dir.display()),
             }
@@ -80,7 +80,7 @@ impl Agent {
         let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
         if !dirs.is_empty() {
             // Not what is written: all of the board writes to /dev/null.
-            match manifests::watch_for(&dirs, manifests::COME_AND_GO | AddWatchFlags::IN_CREATE) {
+            match changes::watch_for(&dirs, changes::COME_AND_GO | AddWatchFlags::IN_CREATE) {
                 Ok(changes) => return changes,
                 Err(e) => log::error!("devices: {dirs:?} are not watched, changes are seen within ten minutes: {e}"),
             }

@@ -4,7 +4,7 @@
 //! staged program and the end of this process, from which the keeper starts the new one; Events; conditions of the node.
 //! Never: an update while no hub is there to agree with it, or while a lock is held.
 
-use super::{manifests, state::Agent};
+use super::{changes, state::Agent};
 use crate::{
     keeper::INSTALLED,
     locks,
@@ -254,7 +254,7 @@ impl Agent {
     /// Changes in the directory of locks.
     pub(super) fn lock_changes(&self) -> mpsc::Receiver<()> {
         let dir = locks::dir(&self.options.paths.data);
-        match std::fs::create_dir_all(&dir).and_then(|()| manifests::watch(&dir)) {
+        match std::fs::create_dir_all(&dir).and_then(|()| changes::watch(&dir)) {
             Ok(changes) => changes,
             Err(e) => {
                 log::error!("locks: {} is not watched, changes count at the next start: {e}", dir.display());

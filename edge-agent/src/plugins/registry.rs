@@ -7,7 +7,7 @@
 //! Source: the fields' numbers of k8s.io/kubelet/pkg/apis/pluginregistration/v1.
 
 use super::{Plugins, socket::VERSION};
-use crate::{agent::manifests, grpc::wire};
+use crate::{agent::changes, grpc::wire};
 use nix::sys::inotify::AddWatchFlags;
 use std::{
     collections::BTreeMap,
@@ -41,8 +41,8 @@ pub fn open(plugins: Plugins, plugins_dir: &Path) -> Result<(), String> {
     let dir = plugins_dir.with_file_name(DIR);
     let wrong = |e: std::io::Error| format!("device plugins: {}: {e}", dir.display());
     std::fs::create_dir_all(&dir).map_err(wrong)?;
-    let what = manifests::COME_AND_GO | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_CLOSE_WRITE;
-    let mut changes = manifests::watch_for(&[&dir], what).map_err(wrong)?;
+    let what = changes::COME_AND_GO | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_CLOSE_WRITE;
+    let mut changes = changes::watch_for(&[&dir], what).map_err(wrong)?;
     tokio::spawn(async move {
         let mut known = BTreeMap::new();
         loop {

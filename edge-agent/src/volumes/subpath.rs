@@ -20,13 +20,10 @@ pub fn open(volume: &Path, sub_path: &str) -> Result<OwnedFd> {
     let found = sys::open_in(root.as_fd(), wanted, libc::O_PATH, sys::RESOLVE_BENEATH | sys::RESOLVE_NO_MAGICLINKS);
     match found {
         Err(err) if err.kind() == ErrorKind::NotFound => make(root.into(), &parts),
-        Err(err) if err.raw_os_error() == Some(libc::EXDEV) => Err(outside(sub_path)),
+        Err(err) if err.raw_os_error() == Some(libc::EXDEV) => return Err(outside(sub_path)),
         other => other,
     }
-    .map_err(|err| match err.kind() {
-        ErrorKind::PermissionDenied => err,
-        kind => Error::new(kind, format!("\"{sub_path}\": {err}")),
-    })
+    .map_err(|err| Error::new(err.kind(), format!("\"{sub_path}\": {err}")))
 }
 
 /// Opens a regular file below a directory for reading; a link that leads out of it is refused.

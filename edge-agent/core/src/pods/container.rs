@@ -4,9 +4,8 @@
 //! Never: decides when it is its turn; that is the pod's.
 
 use super::{
-    Action, ContainerRef, Exit, HookKind, ImageError, ProbeKind, RanAs, StartStage, Terminated, Uid,
+    Action, ContainerRef, ImageError, ProbeKind, RanAs, Terminated, Uid,
     backoff::Backoff,
-    check_of,
     events::{Kind, Recorder, Subject},
     policy::{After, after},
     probe::Prober,
@@ -26,7 +25,7 @@ use std::{
 };
 
 /// Kubernetes gives a postStart hook all the time in the world; the end of its container ends it.
-const HOOK_MS_MAX: u64 = 24 * 3600 * 1000;
+pub(super) const HOOK_MS_MAX: u64 = 24 * 3600 * 1000;
 
 /// How long before a container whose configuration was refused is tried again without a change of the set.
 pub(super) const CONFIG_AGAIN_MS: u64 = 20_000;
@@ -138,7 +137,7 @@ pub(super) struct Container {
     /// When it is stopped: whether those that must end before it have ended.
     pub turn: bool,
     /// The sizes that the running attempt has, when they are not `spec.resources`, those that it was given.
-    actual: Option<Box<api::Resources>>,
+    pub(super) actual: Option<Box<api::Resources>>,
     pub resizing: bool,
     /// It was stopped to begin again, whatever its policy says.
     pub must_restart: bool,
@@ -344,33 +343,6 @@ impl Container {
         }
     }
 
-    pub fn container_started(&mut self, pod: &Facts, attempt: u32, cx: &mut Cx<'_>) {
-        if !matches!(self.state, State::Starting { attempt: a } if a == attempt) {
-            return;
-        }
-        self.tell_pulled(pod, cx);
-        pod.event(cx, self.field_path(), Kind::Normal, "Created", "Container created");
-        pod.event(cx, self.field_path(), Kind::Normal, "Started", "Container started");
-        if let Some(before) = self.ended.take() {
-            self.last = Some(before);
-        }
-        self.actual = None;
-        self.take_image();
-        self.begin(attempt, cx.now.wall_ms, cx.now.mono_ms);
-        if let Some(hook) = &self.spec.lifecycle.post_start {
-            let check = check_of(hook, &self.spec);
-            let at = self.at(&pod.uid);
-            cx.out.push_back(Action::RunHook { at, hook: HookKind::PostStart, check, timeout_ms: HOOK_MS_MAX });
-        }
-    }
-
-    /// What the status shows of the image that the newest attempt was made of.
-    fn take_image(&mut self) {
-        let image = self.image.take().map(|image| *image).unwrap_or_default();
-        self.image_id = image.digest_ref.into();
-        self.image_name = Some(image.name).filter(|name| *name != self.spec.image).unwrap_or_default().into();
-    }
-
     /// It runs, and its postStart hook is over: before that, a kubelet does not say so.
     pub fn shows_running(&self) -> bool {
         self.running().is_some_and(|running| running.hook_done)
@@ -449,80 +421,6 @@ impl Container {
             Role::Ephemeral => false,
             _ => self.started && result(ProbeKind::Readiness).is_none_or(|r| r == Some(true)),
         };
-    }
-
-    pub fn container_failed(
-        &mut self,
-        pod: &Facts,
-        attempt: u32,
-        stage: StartStage,
-        message: String,
-        cx: &mut Cx<'_>,
-    ) {
-        if !matches!(self.state, State::Starting { attempt: a } if a == attempt) {
-            return;
-        }
-        self.tell_pulled(pod, cx);
-        if stage == StartStage::Run {
-            // It was made; its program could not be run.
-            pod.event(cx, self.field_path(), Kind::Normal, "Created", "Container created");
-            self.take_image();
-        }
-        pod.event(cx, self.field_path(), Kind::Warning, "Failed", &format!("Error: {message}"));
-        match stage {
-            StartStage::Config => {
-                let until = cx.now.mono_ms + CONFIG_AGAIN_MS;
-                self.state = State::Refused { until, reason: CONFIG_ERROR, message };
-            }
-            StartStage::Create => {
-                let until = self.pull_wait.fail(cx.now.mono_ms);
-                self.state = State::Refused { until, reason: "CreateContainerError", message };
-            }
-            StartStage::Run => {
-                if let Some(before) = self.ended.take() {
-                    self.last = Some(before);
-                }
-                (self.attempt, self.waited) = (Some(attempt), None);
-                self.started_ms = 0;
-                self.ended = Some(Terminated {
-                    code: 128,
-                    reason: "StartError".into(),
-                    message,
-                    started_ms: 0,
-                    finished_ms: cx.now.wall_ms,
-                    id: plan::container_id(&pod.uid, &self.name, attempt),
-                });
-                self.state = State::Ended { at: cx.now.mono_ms };
-                self.judge();
-            }
-        }
-    }
-
-    pub fn container_exited(&mut self, pod: &Facts, attempt: u32, exit: Exit, now: Now) {
-        let current = match &self.state {
-            State::Running(r) | State::Stopping { running: r, .. } => r.attempt == attempt,
-            _ => false,
-        };
-        if !current {
-            return;
-        }
-        let reason = match (exit.oom_killed, exit.unknown, exit.code) {
-            (true, _, _) => "OOMKilled",
-            (_, true, _) => "Unknown",
-            (_, _, 0) => "Completed",
-            _ => "Error",
-        };
-        self.ended = Some(Terminated {
-            code: exit.code,
-            reason: reason.into(),
-            message: exit.message,
-            started_ms: self.started_ms,
-            finished_ms: if exit.finished_ms == 0 { now.wall_ms } else { exit.finished_ms },
-            id: plan::container_id(&pod.uid, &self.name, attempt),
-        });
-        self.probers.clear();
-        self.state = State::Ended { at: now.mono_ms };
-        self.judge();
     }
 
     pub fn next_timer(&self) -> Option<(u64, &'static str)> {

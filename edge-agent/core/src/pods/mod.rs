@@ -14,6 +14,7 @@ mod manager;
 mod memory;
 mod next;
 mod note;
+mod outcome;
 mod pod;
 mod policy;
 mod prepare;

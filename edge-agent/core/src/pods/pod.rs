@@ -453,21 +453,22 @@ impl LivePod {
 
     pub fn wake_at(&self) -> Option<(u64, &'static str)> {
         let failed = |step: Step, why| match step {
-            Step::Failed { until } if self.goal == Goal::Run => Some((until, why)),
+            Step::Failed { until } => Some((until, why)),
             _ => None,
         };
         let own = [
             failed(self.volumes, "mount volumes again"),
             failed(self.sandbox, "create a sandbox again"),
             self.facts.missing_image.as_ref().and_then(|m| m.shown_until).map(|at| (at, "an image that did not come")),
-            self.deadline().filter(|_| self.goal == Goal::Run).map(|at| (at, "a pod's deadline")),
-            self.resize_wake().filter(|_| self.goal == Goal::Run),
+            self.deadline().map(|at| (at, "a pod's deadline")),
+            self.resize_wake(),
         ];
+        let own = own.into_iter().filter(|_| self.goal == Goal::Run);
         let timers = self.containers.iter().flat_map(|c| {
             let waits = self.goal == Goal::Run || matches!(c.state, State::Stopping { .. });
             [c.next_timer().filter(|_| waits), c.next_probe()]
         });
-        own.into_iter().chain(timers).flatten().min()
+        own.chain(timers).flatten().min()
     }
 }
 

@@ -19,8 +19,6 @@ use std::borrow::Cow;
 
 /// All termination messages of a pod, shared evenly among its containers.
 const MESSAGES_BYTES_MAX: usize = 12 * 1024;
-/// Of a container that never ran, in a pod that is over.
-const UNKNOWN: &str = "ContainerStatusUnknown";
 const RESTARTING: &str = "AllContainersRestarting";
 /// What a node says of its pods.
 const KINDS: [&str; 9] = [
@@ -79,10 +77,7 @@ fn rendered(pod: &LivePod, dated: &mut Conditions, host: &HostFacts, now: Now) -
     let conditions = conditions(pod, dated, phase, now);
     // Why it ended is said when it has.
     let terminal = pod.terminal.as_ref().filter(|t| !t.reason.is_empty() && has_settled(pod));
-    let waiting = match ended_unseen(pod) {
-        true => UNKNOWN,
-        false => waits(pod),
-    };
+    let (waiting, unseen) = (waits(pod), ended_unseen(pod));
     let rejected = pod.was_rejected();
     let host_ips: &[String] = if rejected { &[] } else { &host.ips };
     let of = |c: &&Container, role: Role| c.role == role && !rejected;
@@ -97,11 +92,11 @@ fn rendered(pod: &LivePod, dated: &mut Conditions, host: &HostFacts, now: Now) -
     let status = shown::Status {
         allocated_resources: whole.map(|spec| &spec.resources.requests),
         conditions,
-        container_statuses: mains.into_iter().map(|c| container_status(c, &pod.facts, waiting)).collect(),
-        ephemeral_container_statuses: ephemeral.map(|c| container_status(c, &pod.facts, waiting)).collect(),
+        container_statuses: mains.into_iter().map(|c| container_status(c, &pod.facts, waiting, unseen)).collect(),
+        ephemeral_container_statuses: ephemeral.map(|c| container_status(c, &pod.facts, waiting, false)).collect(),
         host_ip: host_ips.first().map(String::as_str),
         host_ips: addresses(host_ips),
-        init_container_statuses: init.map(|c| container_status(c, &pod.facts, waiting)).collect(),
+        init_container_statuses: init.map(|c| container_status(c, &pod.facts, waiting, false)).collect(),
         message: terminal.map(|t| t.message.as_str()),
         observed_generation: pod.facts.object.metadata.generation,
         phase,
@@ -302,8 +297,18 @@ fn shut_gates(pod: &LivePod) -> String {
     shut.collect::<Vec<_>>().join(", ")
 }
 
-fn container_status<'a>(c: &'a Container, pod: &Facts, waiting: &'static str) -> shown::ContainerStatus<'a> {
-    let (state, last) = states(c, pod, waiting);
+/// `unseen`: what has not ended by now was never seen.
+fn container_status<'a>(
+    c: &'a Container,
+    pod: &Facts,
+    waiting: &'static str,
+    unseen: bool,
+) -> shown::ContainerStatus<'a> {
+    let (state, last) = match &c.ended {
+        Some(e) if unseen => (has_ended(terminated(e, pod)), c.last.as_ref()),
+        None if unseen => (has_ended(never_seen()), None),
+        _ => states(c, pod, waiting),
+    };
     let runs = c.shows_running();
     let shown = c.attempt.filter(|_| runs || c.ended.is_some());
     let user = c.ran_as.as_ref().filter(|(attempt, _)| shown == Some(*attempt)).map(|(_, user)| {
@@ -325,7 +330,7 @@ fn container_status<'a>(c: &'a Container, pod: &Facts, waiting: &'static str) ->
         container_id: shown.map(|attempt| format!("limpet://{}", container_id(&pod.uid, &c.name, attempt))),
         image: if c.image_name.is_empty() { &c.spec.image } else { &c.image_name },
         image_id: &c.image_id,
-        last_state: shown::State { terminated: last.map(|t| terminated(t, pod)), ..shown::State::default() },
+        last_state: last.map(|t| has_ended(terminated(t, pod))).unwrap_or_default(),
         name: &c.name,
         ready: c.ready,
         resources: runs.then(|| shown::Shown::from(c.actual())),
@@ -349,10 +354,6 @@ fn states<'a>(c: &'a Container, pod: &Facts, waiting: &'static str) -> (shown::S
             let running = shown::Running { started_at: rfc3339(r.started_ms) };
             (shown::State { running: Some(running), ..shown::State::default() }, c.last.as_ref())
         }
-        _ if waiting == UNKNOWN && c.role == Role::Main => match ended {
-            Some(e) => (shown::State { terminated: Some(terminated(e, pod)), ..shown::State::default() }, c.last.as_ref()),
-            None => (shown::State { terminated: Some(unseen()), ..shown::State::default() }, None),
-        },
         State::Idle
         | State::Pulling
         | State::Pulled
@@ -371,7 +372,7 @@ fn states<'a>(c: &'a Container, pod: &Facts, waiting: &'static str) -> (shown::S
                 return (wait(&waited.0, waited.1.as_str()), ended.or(c.last.as_ref()));
             }
             match ended {
-                Some(e) => (shown::State { terminated: Some(terminated(e, pod)), ..shown::State::default() }, c.last.as_ref()),
+                Some(e) => (has_ended(terminated(e, pod)), c.last.as_ref()),
                 None => match c.held.as_deref().filter(|_| matches!(c.state, State::Pulling)) {
                     Some(message) => (wait(HELD, message), c.last.as_ref()),
                     None => (wait(waiting, ""), c.last.as_ref()),
@@ -408,6 +409,10 @@ pub(super) fn waits_for(c: &Container, pod: &Facts) -> Option<Box<(String, Strin
     Some(Box::new((waiting.reason.into(), waiting.message.into_owned())))
 }
 
+fn has_ended(ended: shown::Ended<'_>) -> shown::State<'_> {
+    shown::State { terminated: Some(ended), ..shown::State::default() }
+}
+
 fn terminated<'a>(t: &'a Terminated, pod: &Facts) -> shown::Ended<'a> {
     let spec = &pod.object.spec;
     let containers = spec.containers.len() + spec.init_containers.len() + spec.ephemeral_containers.len();
@@ -422,13 +427,13 @@ fn terminated<'a>(t: &'a Terminated, pod: &Facts) -> shown::Ended<'a> {
 }
 
 /// A container of which nothing was ever seen, when its pod is over.
-fn unseen() -> shown::Ended<'static> {
+fn never_seen() -> shown::Ended<'static> {
     shown::Ended {
         container_id: String::new(),
         exit_code: 137,
         finished_at: None,
         message: "The container could not be located when the pod was terminated",
-        reason: UNKNOWN,
+        reason: "ContainerStatusUnknown",
         started_at: None,
     }
 }

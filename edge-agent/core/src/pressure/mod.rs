@@ -11,6 +11,7 @@ pub use storage::{StorageUse, excess, is_limited};
 
 use crate::{
     api::{Container, PodSpec, Quantity},
+    plan::effective,
     pods::Uid,
     status::NodeProblem,
 };
@@ -208,13 +209,7 @@ fn requested(signal: Signal, spec: &PodSpec) -> u64 {
     };
     match spec.resources.requests.get(name).and_then(Quantity::value) {
         Some(whole) => u64::try_from(whole).unwrap_or(0),
-        None => {
-            // Sidecars run beside the others, and of the other init containers the one that asks for the most.
-            let (side, init): (Vec<_>, Vec<_>) = spec.init_containers.iter().partition(|c| c.is_restartable_init());
-            let all = spec.containers.iter().chain(side.iter().copied());
-            let one = init.into_iter().map(|c| request(c, name)).max().unwrap_or(0);
-            all.map(|c| request(c, name)).sum::<u64>().max(one)
-        }
+        None => effective(spec, &|c| i64::try_from(request(c, name)).unwrap_or(i64::MAX)).unsigned_abs(),
     }
 }
 

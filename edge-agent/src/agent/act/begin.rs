@@ -81,12 +81,11 @@ impl Hands {
             spec.mounts.push(convert::broker_mount(&self.paths.run, &plan.pod_uid));
         }
         let kept = extras.kept;
-        let message = convert::termination_file(&self.paths.data, &plan.pod_uid, &plan.name, plan.attempt);
-        let older = plan.attempt.checked_sub(1);
-        if let Some(older) = older.map(|a| convert::termination_file(&self.paths.data, &plan.pod_uid, &plan.name, a)) {
-            let _ = std::fs::remove_file(older);
+        let message = |attempt| convert::termination_file(&self.paths.data, &plan.pod_uid, &plan.name, attempt);
+        if plan.attempt > 0 {
+            let _ = std::fs::remove_file(message(plan.attempt - 1));
         }
-        make_message_file(&message).map_err(|e| create(format!("termination message: {e}")))?;
+        make_message_file(&message(plan.attempt)).map_err(|e| create(format!("termination message: {e}")))?;
         let path = logs::file(&self.paths.data, &plan.pod_uid, &plan.name, plan.attempt);
         logs::forget_old_attempts(&self.paths.data, &plan.pod_uid, &plan.name, plan.attempt, kept);
         let started = self.runtime.start_container(&spec).await.map_err(|e| match e {

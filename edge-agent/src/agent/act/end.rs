@@ -50,7 +50,7 @@ impl Hands {
     /// as far as that comes until then.
     pub async fn last_words_of(&self, id: &str, code: i32, until: tokio::time::Instant) -> String {
         let Some(known) = self.lock().containers.get(id).cloned() else { return String::new() };
-        if known.message_from_log {
+        if known.message_from_log && code != 0 {
             self.logs.drain(id, until.saturating_duration_since(tokio::time::Instant::now())).await;
         }
         self.last_words(&known, code)

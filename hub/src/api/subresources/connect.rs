@@ -214,10 +214,10 @@ fn output(api: Arc<Api>, handle: StreamHandle) -> impl Stream<Item = Bytes> + Se
     })
 }
 
-/// `nodes/{name}/proxy/{path}`: the node's own documents (`stats/summary`, `metrics`, `pods`).
-/// How nodes begin to say that they have no such page.
+/// How nodes begin to say that they have no such page: the protocol's refusals are sentences.
 const NO_PAGE: [&str; 2] = ["404 page not found", "there is no log file"];
 
+/// `nodes/{name}/proxy/{path}`: the node's own documents (`stats/summary`, `metrics`, `pods`).
 pub async fn node(call: &Call, target: &Target) -> Result<Reply, Status> {
     let record = call.api.store.get(&target.key()).ok_or_else(|| target.not_found())?;
     let node = target.parse(&record)?;
@@ -282,6 +282,7 @@ mod tests {
             "sinceSeconds=0",
             "sinceTime=x",
             "sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z",
+            "stream=Stderr",
         ] {
             assert_eq!(check(query), Err(422), "{query}");
         }

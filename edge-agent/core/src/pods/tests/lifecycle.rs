@@ -69,7 +69,7 @@ fn whose_log_is_meant() {
     let waits = |why: &str| Err(format!("container \"c\" in pod \"p\" is waiting to start: {why}"));
     let none = Err("previous terminated container \"c\" in pod \"p\" not found".to_string());
     let mut w = World::new();
-    w.behave.insert("c".into(), Behaviour { image_fails: true, ..Behaviour::default() });
+    w.behave.insert("c".into(), Behaviour { image_fails: Some(super::super::ImageError::Pull), ..Behaviour::default() });
     w.pod("p", one("Always", json!({})));
     assert_eq!((logged(&w, false), logged(&w, true)), (waits("ContainerCreating"), none.clone()));
     w.run(1000);

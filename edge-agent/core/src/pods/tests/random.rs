@@ -42,7 +42,7 @@ fn behaviour(dice: &mut Dice) -> Behaviour {
         exits: (dice.roll(2) == 0).then(|| (dice.roll(30_000), dice.roll(2) as i32)),
         ignores_term: dice.roll(4) == 0,
         start_fails: (dice.roll(6) == 0).then_some(stage),
-        image_fails: dice.roll(6) == 0,
+        image_fails: (dice.roll(6) == 0).then_some(ImageError::Pull),
         hook_fails: dice.roll(8) == 0,
         probe_fails: (dice.roll(3) == 0).then_some(ProbeKind::Liveness),
         probes_are_not_made: false,

@@ -161,7 +161,7 @@ fn a_host_name_that_the_kernel_does_not_take() {
 #[test]
 fn a_pod_that_is_deleted_before_anything_ran_has_failed() {
     let mut w = World::new();
-    w.behave.insert("c".into(), Behaviour { image_fails: true, ..Behaviour::default() });
+    w.behave.insert("c".into(), Behaviour { image_fails: Some(ImageError::Pull), ..Behaviour::default() });
     w.pod("p", one("Always", json!({})));
     w.run(1000);
     assert_eq!(w.phase("p"), "Pending");
@@ -173,7 +173,7 @@ fn a_pod_that_is_deleted_before_anything_ran_has_failed() {
 #[test]
 fn an_image_that_does_not_come() {
     let mut w = World::new();
-    w.behave.insert("c".into(), Behaviour { image_fails: true, ..Behaviour::default() });
+    w.behave.insert("c".into(), Behaviour { image_fails: Some(ImageError::Pull), ..Behaviour::default() });
     w.pod("p", one("Always", json!({})));
     w.run(1000);
     assert_eq!(w.state("p", "c"), "ErrImagePull");
@@ -198,6 +198,32 @@ fn an_image_that_does_not_come() {
     w.told.dedup();
     let seen = ["ContainerCreating", "running", "Error", "running", "CrashLoopBackOff", "running", "CrashLoopBackOff"];
     assert_eq!(w.told, seen);
+}
+
+/// It is looked for on this board: nobody is spared by waiting long.
+#[test]
+fn an_image_that_may_not_be_pulled_is_looked_for_again_and_again() {
+    let mut w = World::new();
+    w.behave.insert("c".into(), Behaviour { image_fails: Some(ImageError::NeverPull), ..Behaviour::default() });
+    w.pod("p", one("Always", json!({"imagePullPolicy": "Never"})));
+    w.run(600_000);
+    assert_eq!(w.state("p", "c"), "ErrImageNeverPull");
+    w.behave.clear();
+    w.run(21_000);
+    assert_eq!(w.state("p", "c"), "running");
+}
+
+/// What is over wakes nobody, whatever it was waiting for.
+#[test]
+fn a_pod_that_fails_while_an_image_is_missing_is_at_rest() {
+    let mut spec = one("Always", json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]}));
+    spec["volumes"] = json!([{"name": "v", "image": {"reference": "v:1"}}]);
+    spec["activeDeadlineSeconds"] = json!(1);
+    let mut w = World::new();
+    w.imageless = Some("v".into());
+    w.pod("p", spec);
+    w.run(5000);
+    assert_eq!((w.phase("p"), w.manager.wake_at()), ("Failed", None));
 }
 
 #[test]
@@ -274,7 +300,7 @@ fn a_hook_at_the_start_is_waited_for() {
 #[test]
 fn what_never_ran_is_not_waited_for_when_its_pod_is_over() {
     let mut w = World::new();
-    w.behave.insert("c".into(), Behaviour { image_fails: true, ..Behaviour::default() });
+    w.behave.insert("c".into(), Behaviour { image_fails: Some(ImageError::Pull), ..Behaviour::default() });
     let mut spec = one("Always", json!({}));
     spec["activeDeadlineSeconds"] = json!(4);
     w.pod("p", spec);

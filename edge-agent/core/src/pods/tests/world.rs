@@ -15,7 +15,7 @@ pub struct Behaviour {
     pub exits: Option<(u64, i32)>,
     pub ignores_term: bool,
     pub start_fails: Option<StartStage>,
-    pub image_fails: bool,
+    pub image_fails: Option<ImageError>,
     pub hook_fails: bool,
     /// What probes find; `None` succeeds.
     pub probe_fails: Option<ProbeKind>,
@@ -219,11 +219,10 @@ impl World {
                 self.sandboxes.insert(uid.clone());
                 self.soon(Input::SandboxReady { uid, ips: vec!["10.42.0.5".into()] });
             }
-            Action::PullImage { uid, container, .. } if self.behaviour(&container).image_fails => {
-                let message = "no route".into();
-                self.soon(Input::ImageFailed { uid, container, error: ImageError::Pull, message });
-            }
             Action::PullImage { uid, container, .. } => {
+                if let Some(error) = self.behaviour(&container).image_fails {
+                    return self.soon(Input::ImageFailed { uid, container, error, message: "no route".into() });
+                }
                 let image = ImageFacts { cmd: vec!["x".into()], digest_ref: "i@sha256:1".into(), ..Default::default() };
                 self.soon(Input::ImageReady { uid, container, image, pulled_in_ms: None });
             }
