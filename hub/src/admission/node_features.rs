@@ -17,7 +17,7 @@ pub(super) fn admit(review: &mut Review<'_>) -> Result<(), Status> {
     let Some(old) = review.old.filter(|_| resizes) else { return Ok(()) };
     let Some(name) = old["spec"]["nodeName"].as_str().filter(|name| !name.is_empty()) else { return Ok(()) };
     let mut asked = Vec::new();
-    if old["status"]["qosClass"] == "Guaranteed" && other_cpu(old, &review.object) {
+    if old["status"]["qosClass"] == "Guaranteed" && other_cpu(old, review.object) {
         asked.push(GUARANTEED_CPU);
     }
     if review.object["spec"]["resources"] != old["spec"]["resources"] {

@@ -1,7 +1,7 @@
 //! What came of a start, and of a container in the end.
 //!
-//! In: the shell's word on the attempt that is being started, or runs. Out: Events in kubelet's order, the container's next state.
-//! Never: believes a word on another attempt.
+//! In: the shell's word on the attempt that is being started, or runs. Out: Events in kubelet's order, the container's next
+//! state. Never: believes a word on another attempt.
 
 use super::{
     Action, Exit, HookKind, StartStage, Terminated, check_of,

@@ -230,7 +230,7 @@ pub async fn node(call: &Call, target: &Target) -> Result<Reply, Status> {
     };
     let handle = streams(&call.api)?.open(&target.name, open).await.map_err(|e| match e {
         StreamError::Refused(why) if NO_PAGE.iter().any(|words| why.starts_with(words)) => {
-            Status { code: 404, reason: "NotFound".into(), ..Status::bad_request(why) }
+            Status { code: 404, reason: "NotFound", ..Status::bad_request(why) }
         }
         other => failed(&other),
     })?;
