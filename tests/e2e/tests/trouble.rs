@@ -111,9 +111,13 @@ struct Disk(PathBuf);
 
 impl Disk {
     fn mount(at: &Path) -> Result<Disk> {
+        Disk::mount_with(at, DISK)
+    }
+
+    fn mount_with(at: &Path, options: &str) -> Result<Disk> {
         fs::create_dir_all(at).map_err(|e| e.to_string())?;
         let path = at.to_string_lossy();
-        sh("mount", ["-t", "tmpfs", "-o", DISK, "limpet-e2e", &path])?;
+        sh("mount", ["-t", "tmpfs", "-o", options, "limpet-e2e", &path])?;
         Ok(Disk(at.to_path_buf()))
     }
 
@@ -256,6 +260,40 @@ fn a_pod_that_fills_the_disk() {
         Ok(())
     });
     let _ = fs::remove_dir_all(&manifests);
+}
+
+/// Files without a byte in them: bytes are left and inodes are not. Who has most of them goes, and the disk is as before.
+#[test]
+fn a_pod_that_makes_too_many_files() {
+    test(0, &json!({}), |world| {
+        let address = limpet_e2e::net::board(&world.slot, 1)?;
+        let settings = json!({"evictionHard": {"nodefs.inodesFree": "20%"}, "evictionPressureTransitionSeconds": 1});
+        let agent = limpet_e2e::Agent::new(&world.slot, world.binaries.agent.clone(), 1, address, settings)?;
+        let disk = Disk::mount_with(&agent.data, "size=200m,nr_inodes=5000")?;
+        world.agents.push(agent);
+        world.join()?;
+        let makes = |name: &str, files: u32| {
+            let line = format!("mkdir /d; cd /d; seq {files} | xargs touch; exec sleep 1000000");
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 0,
+                "containers": [{"name": "main", "image": "hub.limpet/busybox:1", "command": ["/bin/sh", "-c", line]}]}})
+        };
+        world.kubectl.apply(&makes("modest", 300).to_string())?;
+        runs(world, "modest")?;
+        pressure(world, "False")?;
+        world.kubectl.apply(&makes("greedy", 4000).to_string())?;
+        let status = until("greedy is evicted", SOON, || {
+            let status = world.kubectl.json("get pod greedy")?["status"].take();
+            wait::yes(status["phase"] == "Failed" && status["reason"] == "Evicted", || status.to_string())?;
+            Ok(status)
+        })?;
+        let said = status["message"].as_str().unwrap_or_default();
+        let words = "The node was low on resource: inodes. Threshold quantity: 1000, available: ";
+        wait::yes(said.starts_with(words), || format!("{words:?} is not in {said:?}"))?;
+        pressure(world, "False")?;
+        runs(world, "modest")?;
+        drop(disk);
+        Ok(())
+    });
 }
 
 /// Bound by hand: the scheduler would rightly choose no node whose disk is full.

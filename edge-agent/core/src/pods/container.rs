@@ -30,6 +30,8 @@ pub(super) const HOOK_MS_MAX: u64 = 24 * 3600 * 1000;
 /// How long before a container whose configuration was refused is tried again without a change of the set.
 pub(super) const CONFIG_AGAIN_MS: u64 = 20_000;
 pub(super) const CONFIG_ERROR: &str = "CreateContainerConfigError";
+/// So long it is told why a start came to nothing, before the next one or the waiting for it: about when a kubelet looks again.
+pub(super) const FAULT_SHOWN_MS: u64 = 1000;
 
 /// Everything a step may read, and where its actions go.
 pub(super) struct Cx<'a> {
@@ -95,6 +97,15 @@ pub(super) enum State {
     Crashed { until: u64, delay_ms: u64 },
 }
 
+/// Why a start came to nothing, in a kubelet's words.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub reason: &'static str,
+    pub message: String,
+    /// Set once it has ended.
+    pub shown_until: u64,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Running {
     pub attempt: u32,
@@ -120,6 +131,8 @@ pub(super) struct Container {
     pub held: Option<String>,
     /// Why it waited when the next try began: shown until it runs, as kubelet does, or it would come and go with each try.
     pub waited: Option<Box<(String, String)>>,
+    /// Of the newest attempt, until the next one is made.
+    pub fault: Option<Box<Fault>>,
     /// The newest attempt that was started.
     pub attempt: Option<u32>,
     pub started_ms: u64,
@@ -134,6 +147,8 @@ pub(super) struct Container {
     pub ran_as: Option<(u32, RanAs)>,
     pub started: bool,
     pub ready: bool,
+    /// Whether the pod had it proceed when it advanced last: else no time that passes changes anything.
+    pub proceeds: bool,
     /// When it is stopped: whether those that must end before it have ended.
     pub turn: bool,
     /// The sizes that the running attempt has, when they are not `spec.resources`, those that it was given.
@@ -163,6 +178,7 @@ impl Container {
             pulled: None,
             held: None,
             waited: None,
+            fault: None,
             attempt: None,
             started_ms: 0,
             ended: None,
@@ -172,6 +188,7 @@ impl Container {
             ran_as: None,
             started: false,
             ready: false,
+            proceeds: false,
             turn: true,
             probers: Vec::new(),
             restart,
@@ -236,6 +253,7 @@ impl Container {
     /// Proceeds towards running. Called when it is this container's turn.
     pub fn drive(&mut self, pod: &Facts, prepared: bool, cx: &mut Cx<'_>) {
         let now = cx.now.mono_ms;
+        self.proceeds = true;
         if let State::PullFailed { until, .. } | State::Refused { until, .. } | State::Crashed { until, .. } = &self.state
             && *until <= now
         {
@@ -252,7 +270,10 @@ impl Container {
             State::Refused { message, .. } if self.has_found_target(pod, &message) => self.pull(pod, cx),
             State::Pulled if prepared => self.start(pod, cx),
             State::Ended { at } if self.wants_restart(pod.object.spec.restart_policy) => {
-                self.restart(pod, at, cx)
+                match self.fault.as_ref().is_some_and(|fault| now < fault.shown_until) {
+                    true => State::Ended { at },
+                    false => self.restart(pod, at, cx),
+                }
             }
             State::Crashed { until, .. } if until <= now => {
                 self.restart.next(until, now);
@@ -301,6 +322,7 @@ impl Container {
 
     fn restart(&mut self, pod: &Facts, ended_at: u64, cx: &mut Cx<'_>) -> State {
         let now = cx.now.mono_ms;
+        self.fault = None;
         match self.restart.wait(ended_at) {
             Some((until, delay_ms)) if until > now => {
                 let m = &pod.object.metadata;
@@ -352,7 +374,7 @@ impl Container {
     pub fn begin(&mut self, attempt: u32, started_ms: u64, mono_ms: u64) {
         self.attempt = Some(attempt);
         self.started_ms = started_ms;
-        (self.resizing, self.must_restart, self.waited) = (false, false, None);
+        (self.resizing, self.must_restart, self.waited, self.fault) = (false, false, None, None);
         let hook_done = self.spec.lifecycle.post_start.is_none();
         self.state = State::Running(Running { attempt, started_ms, hook_done });
         self.probers.clear();
@@ -425,13 +447,14 @@ impl Container {
 
     pub fn next_timer(&self) -> Option<(u64, &'static str)> {
         match &self.state {
+            State::Stopping { step, .. } => Some((step.next_at(), "stop a container")),
+            _ if !self.proceeds => None,
             State::PullFailed { until, shown_until, .. } => {
                 Some((shown_until.unwrap_or(*until), "pull an image again"))
             }
             State::Refused { until, .. } => Some((*until, "create a container again")),
             State::Crashed { until, .. } => Some((*until, "restart a container")),
-            State::Stopping { step, .. } => Some((step.next_at(), "stop a container")),
-            State::Running(_) => None,
+            State::Ended { .. } => self.fault.as_ref().map(|fault| (fault.shown_until, "say why a start came to nothing")),
             _ => None,
         }
     }

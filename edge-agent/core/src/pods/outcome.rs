@@ -5,7 +5,7 @@
 
 use super::{
     Action, Exit, HookKind, StartStage, Terminated, check_of,
-    container::{CONFIG_AGAIN_MS, CONFIG_ERROR, Container, Cx, Facts, HOOK_MS_MAX, State},
+    container::{CONFIG_AGAIN_MS, CONFIG_ERROR, Container, Cx, FAULT_SHOWN_MS, Facts, Fault, HOOK_MS_MAX, State},
     events::Kind,
 };
 use crate::{clock::Now, plan};
@@ -71,6 +71,7 @@ impl Container {
                 }
                 (self.attempt, self.waited) = (Some(attempt), None);
                 self.started_ms = 0;
+                self.faulted("RunContainerError", message.clone());
                 self.ended = Some(Terminated {
                     code: 128,
                     reason: "StartError".into(),
@@ -79,10 +80,24 @@ impl Container {
                     finished_ms: cx.now.wall_ms,
                     id: plan::container_id(&pod.uid, &self.name, attempt),
                 });
-                self.state = State::Ended { at: cx.now.mono_ms };
-                self.judge();
+                self.end(pod, cx.now.mono_ms);
             }
         }
+    }
+
+    /// Shown when it has ended, if it is to run again.
+    pub fn faulted(&mut self, reason: &'static str, message: String) {
+        self.fault = Some(Box::new(Fault { reason, message, shown_until: 0 }));
+    }
+
+    /// `ended` says how.
+    fn end(&mut self, pod: &Facts, mono_ms: u64) {
+        self.state = State::Ended { at: mono_ms };
+        self.fault = self.fault.take().filter(|_| self.wants_restart(pod.object.spec.restart_policy));
+        if let Some(fault) = &mut self.fault {
+            fault.shown_until = mono_ms + FAULT_SHOWN_MS;
+        }
+        self.judge();
     }
 
     pub fn container_exited(&mut self, pod: &Facts, attempt: u32, exit: Exit, now: Now) {
@@ -108,7 +123,6 @@ impl Container {
             id: plan::container_id(&pod.uid, &self.name, attempt),
         });
         self.probers.clear();
-        self.state = State::Ended { at: now.mono_ms };
-        self.judge();
+        self.end(pod, now.mono_ms);
     }
 }

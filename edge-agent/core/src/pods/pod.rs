@@ -376,6 +376,7 @@ impl LivePod {
         let mut clear = true;
         let mut ids = BTreeMap::new();
         for c in &mut self.containers {
+            c.proceeds = false;
             if let (Some(running), true) = (c.running(), c.role != Role::Ephemeral) {
                 let id = plan::container_id(&self.facts.uid, &c.name, running.attempt);
                 ids.insert(c.name.to_string(), id);

@@ -371,6 +371,9 @@ fn states<'a>(c: &'a Container, pod: &Facts, waiting: &'static str) -> (shown::S
             if let Some(waited) = c.waited.as_deref().filter(|_| tries) {
                 return (wait(&waited.0, waited.1.as_str()), ended.or(c.last.as_ref()));
             }
+            if let (State::Ended { .. }, Some(fault)) = (&c.state, c.fault.as_deref()) {
+                return (wait(fault.reason, fault.message.as_str()), ended);
+            }
             match ended {
                 Some(e) => (has_ended(terminated(e, pod)), c.last.as_ref()),
                 None => match c.held.as_deref().filter(|_| matches!(c.state, State::Pulling)) {

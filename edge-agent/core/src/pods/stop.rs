@@ -134,6 +134,7 @@ impl Container {
                 if let Some(error) = error {
                     let message = format!("PostStartHook failed: {error}");
                     pod.event(cx, self.field_path(), Kind::Warning, "FailedPostStartHook", &message);
+                    self.faulted("PostStartHookError", message);
                     let grace = pod.object.spec.termination_grace_period_seconds.unwrap_or(30);
                     self.stop(pod, grace, "FailedPostStartHook", cx);
                 }

@@ -259,6 +259,40 @@ pub fn hosts_files(world: &World) -> Result<()> {
     delete(world, &["hosts", "on-host"])
 }
 
+/// What cannot start, and whose first hook fails: a kubelet's words, before it waits and in between.
+pub fn failed_starts(world: &World) -> Result<()> {
+    let hook = json!({"lifecycle": {"postStart": {"exec": {"command": ["false"]}}}});
+    let mut cannot = container("c", "true", json!({}));
+    cannot["command"] = json!(["/nothing"]);
+    for (name, container, reason, words, last) in [
+        ("cannot", cannot, "RunContainerError", "/nothing", "StartError"),
+        ("hooked", container("c", "exec sleep 1000000", hook), "PostStartHookError", "command exited with 1", "Error"),
+    ] {
+        apply(world, name, json!({"terminationGracePeriodSeconds": 1, "containers": [container]}))?;
+        let status = becomes(world, name, reason, |s| s["containerStatuses"][0]["state"]["waiting"]["reason"] == reason)?;
+        let c = &status["containerStatuses"][0];
+        has(&c["state"]["waiting"]["message"].to_string(), &[words])?;
+        is(c["lastState"]["terminated"]["reason"].as_str().unwrap_or_default(), last)?;
+        waits(world, name, "CrashLoopBackOff", "restarting failed container=c")?;
+    }
+    delete(world, &["cannot", "hooked"])
+}
+
+/// On the board's network probes ask the board's address, where a server may listen alone.
+pub fn probes_on_the_boards_network(world: &World) -> Result<()> {
+    let probes = json!({
+        "env": [{"name": "HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}],
+        "readinessProbe": {"tcpSocket": {"port": 8091}, "periodSeconds": 1},
+        "livenessProbe": {"httpGet": {"path": "/", "port": 8091}, "periodSeconds": 1, "failureThreshold": 3},
+    });
+    let line = "mkdir /www; echo hello > /www/index.html; exec httpd -f -h /www -p $HOST:8091";
+    apply(world, "listens", json!({"hostNetwork": true, "containers": [container("c", line, probes)]}))?;
+    ready(world, "listens")?;
+    let elsewhere = inside(world, "listens", "nc -w 2 127.0.0.1 8091 </dev/null && echo open || echo closed")?;
+    is(&elsewhere, "closed")?;
+    delete(world, &["listens"])
+}
+
 /// Users and groups of a pod and of a container; what they may write.
 pub fn users(world: &World) -> Result<()> {
     for (name, fields, spec, want) in [

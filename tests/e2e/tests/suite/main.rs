@@ -35,6 +35,8 @@ fn containers() {
         containers::last_words(world)?;
         containers::probes(world)?;
         containers::hosts_files(world)?;
+        containers::probes_on_the_boards_network(world)?;
+        containers::failed_starts(world)?;
         containers::users(world)
     });
 }

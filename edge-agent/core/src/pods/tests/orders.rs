@@ -122,6 +122,31 @@ fn all_begin_again_when_a_rule_says_so() {
     assert_eq!(w.phase("p"), "Running");
 }
 
+/// One that waits in CrashLoopBackOff, or whose last start came to nothing, wakes nobody while it is not its turn.
+#[test]
+fn who_crashes_bears_that_all_begin_again() {
+    for fails in [None, Some(StartStage::Run)] {
+        let mut w = World::new();
+        w.behave.insert("i".into(), Behaviour { exits: Some((100, 0)), ..Behaviour::default() });
+        ends(&mut w, "c", 9000, 3);
+        w.behave.insert("d".into(), Behaviour { exits: Some((100, 1)), start_fails: fails, ..Behaviour::default() });
+        let rules = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [3]}}]);
+        let mut spec = one("Never", json!({"restartPolicy": "Never", "restartPolicyRules": rules}));
+        spec["initContainers"] = json!([{"name": "i", "image": "i:1"}]);
+        let other = json!({"name": "d", "image": "i:1", "restartPolicy": "Always"});
+        spec["containers"].as_array_mut().unwrap().push(other);
+        w.pod("p", spec);
+        w.run(5000);
+        assert_eq!(w.state("p", "d"), "CrashLoopBackOff");
+        w.behave.insert("i".into(), Behaviour { exits: Some((60_000, 0)), ..Behaviour::default() });
+        w.run(50_000);
+        assert_eq!((w.state("p", "i"), w.state("p", "d")), ("running".into(), "CrashLoopBackOff".into()));
+        w.behave.clear();
+        w.run(60_000);
+        assert_eq!((w.state("p", "c"), w.state("p", "d")), ("running".into(), "running".into()));
+    }
+}
+
 #[test]
 fn an_ephemeral_container_runs_once() {
     let mut w = World::new();

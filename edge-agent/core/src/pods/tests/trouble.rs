@@ -268,6 +268,9 @@ fn a_program_that_cannot_be_started() {
         assert_eq!(w.state("p", "c"), state, "{stage:?} {policy}");
         assert_eq!(w.has_event("Created", ""), stage == StartStage::Run, "{stage:?}: made, and not run");
         assert_eq!(w.container("p", "c")["restartCount"], restarts);
+        // What came of each try is told before the waiting for the next one.
+        let of_it: Vec<_> = w.told.iter().filter(|t| *t == "RunContainerError").collect();
+        assert_eq!(of_it.len(), if restarts == 0 { 0 } else { 3 }, "{stage:?} {policy}: {:?}", w.told);
         if policy == "Never" {
             assert_eq!(w.phase("p"), "Failed");
             assert_eq!(w.container("p", "c")["state"]["terminated"]["exitCode"], 128);
@@ -290,10 +293,14 @@ fn a_hook_at_the_start_is_waited_for() {
     let mut w = World::new();
     w.behave.insert("c".into(), Behaviour { hook_takes_ms: 500, hook_fails: true, ignores_term: true, ..Behaviour::default() });
     w.pod("p", hooked());
-    for _ in 0..100 {
+    for _ in 0..400 {
         w.run(100);
         assert_eq!(w.container("p", "c")["ready"], false);
+        if w.state("p", "c") == "PostStartHookError" {
+            assert_eq!(w.container("p", "c")["lastState"]["terminated"]["exitCode"], 137);
+        }
     }
+    assert!(w.told.contains(&"PostStartHookError".into()), "{:?}", w.told);
     assert!(w.has_event("FailedPostStartHook", "PostStartHook failed: command exited with 1"));
 }
 

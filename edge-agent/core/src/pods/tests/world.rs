@@ -151,7 +151,8 @@ impl World {
     /// Lets so much time pass, doing everything that falls due on the way.
     pub fn run(&mut self, ms: u64) {
         let end = self.now.mono_ms + ms;
-        for _ in 0..100_000 {
+        let mut idle = 0;
+        loop {
             let timer = self.manager.wake_at().map(|(at, _)| at);
             let next = self.later.iter().map(|(at, _)| *at).chain(timer).min().unwrap_or(u64::MAX);
             if next > end {
@@ -165,6 +166,11 @@ impl World {
                 }
                 None => self.input(Input::Tick),
             }
+            // Whoever is woken has something to do, or sleeps on; else the board would never rest.
+            let due = self.later.iter().any(|(at, _)| *at <= self.now.mono_ms);
+            let woken = self.manager.wake_at().filter(|(at, _)| *at <= self.now.mono_ms && !due);
+            idle = if woken.is_some() { idle + 1 } else { 0 };
+            assert!(idle < 20, "woken again and again, without an end: {woken:?}");
         }
         self.to(end);
     }
