@@ -188,6 +188,22 @@ fn stat(pid: i32) -> Option<(i32, Process)> {
     Some((fields.get(1)?.parse().ok()?, Process { pid, name, started: fields.get(19)?.parse().ok()? }))
 }
 
+/// (proportional set size, what of it is not pages of files), of all of them together, in KiB.
+pub fn kib_of(processes: &[Process]) -> Result<(u64, u64)> {
+    let mut sum = (0, 0);
+    for Process { pid, .. } in processes {
+        let path = format!("/proc/{pid}/smaps_rollup");
+        let text = fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
+        let of = |name: &str| {
+            let rest = text.lines().find_map(|line| line.strip_prefix(name));
+            let number = rest.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+            number.ok_or_else(|| format!("no {name} in {path}"))
+        };
+        sum = (sum.0 + of("Pss:")?, sum.1 + of("Pss_Anon:")?);
+    }
+    Ok(sum)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

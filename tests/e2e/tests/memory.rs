@@ -6,6 +6,7 @@
 //! marks are about kernels with Linux' own setting, as Debian's.
 
 use limpet_e2e::pods::probed;
+use limpet_e2e::process::kib_of;
 use limpet_e2e::wait::until_every;
 use limpet_e2e::world::test;
 use limpet_e2e::{Result, World, wait};
@@ -26,18 +27,7 @@ const KIB_FURTHER_MAX: u64 = 20;
 /// (all of it, what is not pages of files), of agent and keeper together, in KiB.
 fn kib(world: &World) -> Result<(u64, u64)> {
     let board = world.agents.first().ok_or("no board")?;
-    let mut sum = (0, 0);
-    for process in [board.keeper_process()?, board.agent_process()?] {
-        let path = format!("/proc/{}/smaps_rollup", process.pid);
-        let text = std::fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
-        let of = |name: &str| {
-            let rest = text.lines().find_map(|line| line.strip_prefix(name));
-            let number = rest.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-            number.ok_or_else(|| format!("no {name} in {path}"))
-        };
-        sum = (sum.0 + of("Pss:")?, sum.1 + of("Pss_Anon:")?);
-    }
-    Ok(sum)
+    kib_of(&[board.keeper_process()?, board.agent_process()?])
 }
 
 /// At rest: what starting needed was given back. The least of several looks counts; a probe may just be running.

@@ -6,7 +6,7 @@
 
 use limpet_e2e::disk::Disk;
 use limpet_e2e::pods::probed;
-use limpet_e2e::process::{Process, sh};
+use limpet_e2e::process::{Process, kib_of, sh};
 use limpet_e2e::wait::until_every;
 use limpet_e2e::{Binaries, Result, World, wait};
 use nix::sched::{CloneFlags, unshare};
@@ -55,7 +55,7 @@ fn nothing_is_written(minutes: u32) -> Result<()> {
     pass(2 * MINUTE)?;
     let board = world.agents.first().ok_or("no board")?;
     let both = [board.keeper_process()?, board.agent_process()?];
-    let (written, before) = (disk.written()?, used(&both)?);
+    let (written, before, held) = (disk.written()?, used(&both)?, kib_of(&both)?);
     pass(minutes * MINUTE)?;
     let (written, after) = (disk.written()? - written, used(&both)?);
     let share = (after.1 - before.1) / (f64::from(minutes) * 60.0) * 100.0;
@@ -63,6 +63,11 @@ fn nothing_is_written(minutes: u32) -> Result<()> {
         "{minutes} minutes with ten probed pods: {written} B to the disk, {} B of them asked for by agent and keeper, which took \
          {share:.3} % of a processor",
         after.0 - before.0
+    );
+    let now = kib_of(&both)?;
+    println!(
+        "what they hold: {} KiB before and {} after, {} and {} of them not pages of files",
+        held.0, now.0, held.1, now.1
     );
     if written > 0 {
         disk.tell(u64::from(minutes) + 1);
