@@ -147,7 +147,7 @@ pub(super) struct Container {
     pub ran_as: Option<(u32, RanAs)>,
     pub started: bool,
     pub ready: bool,
-    /// Whether the pod had it proceed when it advanced last: else no time that passes changes anything.
+    /// Whether the pod had it proceed when it was looked at last: else no time that passes changes anything.
     pub proceeds: bool,
     /// When it is stopped: whether those that must end before it have ended.
     pub turn: bool,

@@ -250,6 +250,7 @@ impl LivePod {
     /// Does the next thing that is missing.
     pub fn sync(&mut self, cx: &mut Cx<'_>) {
         self.choose_goal(cx);
+        self.containers.iter_mut().for_each(|c| c.proceeds = false);
         match self.goal {
             Goal::Wait => {}
             Goal::Run => {
@@ -376,7 +377,6 @@ impl LivePod {
         let mut clear = true;
         let mut ids = BTreeMap::new();
         for c in &mut self.containers {
-            c.proceeds = false;
             if let (Some(running), true) = (c.running(), c.role != Role::Ephemeral) {
                 let id = plan::container_id(&self.facts.uid, &c.name, running.attempt);
                 ids.insert(c.name.to_string(), id);
@@ -465,10 +465,7 @@ impl LivePod {
             self.resize_wake(),
         ];
         let own = own.into_iter().filter(|_| self.goal == Goal::Run);
-        let timers = self.containers.iter().flat_map(|c| {
-            let waits = self.goal == Goal::Run || matches!(c.state, State::Stopping { .. });
-            [c.next_timer().filter(|_| waits), c.next_probe()]
-        });
+        let timers = self.containers.iter().flat_map(|c| [c.next_timer(), c.next_probe()]);
         own.chain(timers).flatten().min()
     }
 }

@@ -33,6 +33,32 @@ fn spec(dice: &mut Dice) -> Value {
     if dice.roll(3) == 0 {
         spec["containers"][0]["envFrom"] = json!([{"configMapRef": {"name": "cfg"}}]);
     }
+    if dice.roll(3) == 0 {
+        spec["containers"][0]["lifecycle"]["postStart"] = json!({"exec": {"command": ["x"]}});
+    }
+    if dice.roll(3) == 0 {
+        let all = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [1]}}]);
+        let own = ["Always", "OnFailure", "Never"][dice.roll(3) as usize];
+        (spec["containers"][0]["restartPolicy"], spec["containers"][0]["restartPolicyRules"]) = (own.into(), all);
+    }
+    if dice.roll(3) == 0 {
+        let probe = json!({"tcpSocket": {"port": 1}, "periodSeconds": 2, "failureThreshold": 2});
+        let other = json!({"name": "d", "image": "i:1", "startupProbe": probe, "readinessProbe": probe});
+        spec["containers"].as_array_mut().unwrap().push(other);
+    }
+    if dice.roll(4) == 0 {
+        spec["containers"].as_array_mut().unwrap().reverse();
+    }
+    if dice.roll(4) == 0 {
+        spec["volumes"] = json!([{"name": "v", "image": {"reference": "v:1"}}]);
+        spec["containers"][0]["volumeMounts"] = json!([{"name": "v", "mountPath": "/v"}]);
+    }
+    if dice.roll(8) == 0 {
+        spec["activeDeadlineSeconds"] = json!(1 + dice.roll(60));
+    }
+    if dice.roll(8) == 0 {
+        spec["terminationGracePeriodSeconds"] = json!(dice.roll(40));
+    }
     spec
 }
 
@@ -44,7 +70,8 @@ fn behaviour(dice: &mut Dice) -> Behaviour {
         start_fails: (dice.roll(6) == 0).then_some(stage),
         image_fails: (dice.roll(6) == 0).then_some(ImageError::Pull),
         hook_fails: dice.roll(8) == 0,
-        probe_fails: (dice.roll(3) == 0).then_some(ProbeKind::Liveness),
+        probe_fails: [Some(ProbeKind::Liveness), Some(ProbeKind::Startup), Some(ProbeKind::Readiness), None, None]
+            [dice.roll(5) as usize],
         probes_are_not_made: false,
         hook_takes_ms: dice.roll(20_000),
         resize_fails: false,
@@ -59,7 +86,7 @@ fn walk(seed: u64) {
     let mut uids = 0;
     for _ in 0..60 {
         let name = format!("p{}", dice.roll(4));
-        match dice.roll(12) {
+        match dice.roll(14) {
             0..=3 => {
                 uids += 1;
                 let spec = spec(&mut dice);
@@ -81,8 +108,9 @@ fn walk(seed: u64) {
             7 => w = w.successor(true),
             8 => w.put(ItemKind::ConfigMap, "cfg", json!({"data": {"A": dice.roll(5).to_string()}})),
             9 => w.remove(ItemKind::ConfigMap, "cfg"),
+            10 => w.imageless = (dice.roll(2) == 0).then(|| "v".into()),
             _ => {
-                let container = ["c", "i", "s"][dice.roll(3) as usize];
+                let container = ["c", "i", "s", "d"][dice.roll(4) as usize];
                 w.behave.insert(container.into(), behaviour(&mut dice));
             }
         }
@@ -98,7 +126,7 @@ fn put(w: &mut World, name: &str, uid: u64, spec: &Value, deletion: Option<i64>)
 }
 
 fn settle(w: &mut World, wanted: &mut BTreeMap<String, (u64, Value, bool)>, seed: u64) {
-    w.behave.clear();
+    (w.imageless, w.behave) = (None, BTreeMap::new());
     w.behave.insert("i".into(), Behaviour { exits: Some((10, 0)), ..Behaviour::default() });
     // Init containers that were started to run for ever end now.
     let inits: Vec<ContainerRef> = w.running.iter().filter(|r| &*r.container == "i").cloned().collect();
@@ -113,8 +141,13 @@ fn settle(w: &mut World, wanted: &mut BTreeMap<String, (u64, Value, bool)>, seed
             continue;
         }
         let phase = w.phase(name);
-        let over = spec["restartPolicy"] != "Always" && matches!(phase, "Succeeded" | "Failed");
-        let running = phase == "Running" && w.condition(name, "Ready").0 == "True";
+        let of_one = |c: &Value| c["restartPolicy"].is_string();
+        let may_end = spec["restartPolicy"] != "Always"
+            || spec["activeDeadlineSeconds"].is_u64()
+            || spec["containers"].as_array().is_some_and(|all| all.iter().any(of_one));
+        let over = may_end && matches!(phase, "Succeeded" | "Failed");
+        let rests = |c: &Value| c["ready"] == true || may_end && c["state"]["terminated"].is_object();
+        let running = phase == "Running" && w.status[name]["containerStatuses"].as_array().unwrap().iter().all(rests);
         assert!(over || running, "seed {seed}: {name} {uid}: {}", w.status[name]);
     }
     for (name, (uid, spec, _)) in wanted.iter() {
