@@ -28,6 +28,7 @@ mod resources;
 mod resume;
 mod start;
 mod spare;
+mod spins;
 mod state;
 mod update;
 mod users;

@@ -78,6 +78,7 @@ pub struct Agent {
     /// When code that is not needed any more is given back.
     pub(super) code_at_ms: Option<u64>,
     pub(super) look_at_ms: u64,
+    spins: super::spins::Spins,
     /// Images were removed: the node's list of them is another.
     pub(super) images_gone: Arc<tokio::sync::Notify>,
     pub(super) watch: super::pressure::Watch,
@@ -140,6 +141,7 @@ impl Agent {
             hang_up: Arc::default(),
             code_at_ms: None,
             look_at_ms: 0,
+            spins: super::spins::Spins::default(),
             images_gone: Arc::default(),
             watch,
             cidr: None,
@@ -257,15 +259,25 @@ impl Agent {
 
     fn wake_at(&self) -> u64 {
         let now = self.clock.mono_ms();
+        self.next_due(now).map_or(now + LOOK_AGAIN_MS, |(at, _)| at).max(now).max(self.spins.not_before())
+    }
+
+    /// When something is due, and what.
+    fn next_due(&self, now: u64) -> Option<(u64, &'static str)> {
         let timers =
             [self.sync.wake_at(), self.pods.wake_at(), self.outbox.wake_at(), self.schedules.wake_at()];
         // What is due already waits for room on the lane, not for time.
         let kept = self.kept.logs.wake_at().filter(|(at, _)| *at > now);
-        let core = timers.into_iter().flatten().chain(kept).map(|(at, _)| at);
-        let link = self.meters.wake_at(self.clock.now());
-        let others = self.code_at_ms.into_iter().chain(self.pressure_at()).chain(self.update_wake_at());
-        let others = others.chain(link).chain(self.messaging.wake_at(now)).chain([self.look_at_ms]);
-        core.chain(others).min().unwrap_or(now + LOOK_AGAIN_MS).max(now)
+        let others = [
+            (self.code_at_ms, "give memory back"),
+            (self.pressure_at(), "look for what runs short"),
+            (self.update_wake_at(), "look at an update"),
+            (self.meters.wake_at(self.clock.now()), "look at the link"),
+            (self.messaging.wake_at(now), "messages of pods"),
+            (Some(self.look_at_ms), "look around"),
+        ];
+        let others = others.into_iter().filter_map(|(at, what)| Some((at?, what)));
+        timers.into_iter().flatten().chain(kept).chain(others).min_by_key(|(at, _)| *at)
     }
 
     /// Of the agent and of the system.
@@ -275,6 +287,9 @@ impl Agent {
 
     fn tick(&mut self) {
         let now = self.clock.now();
+        if let (Some(times), Some((_, what))) = (self.spins.woken(now.mono_ms), self.next_due(now.mono_ms)) {
+            log::error!("woken {times} times within a second to {what}: a fault of this agent; it rests until the next second");
+        }
         self.sync.tick(now);
         if self.pods.wake_at().is_some_and(|(at, _)| at <= now.mono_ms) {
             self.pods_input(Input::Tick);

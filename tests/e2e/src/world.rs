@@ -104,6 +104,17 @@ impl World {
     }
 }
 
+impl World {
+    /// No agent was woken again and again with nothing to do.
+    fn no_agent_spun(&self) -> Result<()> {
+        for agent in &self.agents {
+            let log = std::fs::read_to_string(&agent.log).unwrap_or_default();
+            wait::yes(!log.contains("a fault of this agent"), || format!("{} spun: {}", agent.name, agent.log_tail()))?;
+        }
+        Ok(())
+    }
+}
+
 /// A world of its own for one test: boards joined, busybox and the demo's server in the hub's registry; what fails is told with
 /// the last words of hub and boards. Says so and does nothing where worlds cannot be made.
 pub fn test(boards: usize, settings: &Value, body: impl FnOnce(&mut World) -> Result<()>) {
@@ -117,7 +128,8 @@ pub fn test(boards: usize, settings: &Value, body: impl FnOnce(&mut World) -> Re
         world.push_busybox()?;
         world.push_demo_image()?;
         world.join()?;
-        body(world)
+        body(world)?;
+        world.no_agent_spun()
     });
     if let Err(why) = done {
         if let Some(world) = world.as_ref().filter(|_| std::env::var_os("LIMPET_E2E_HOLD").is_some()) {

@@ -80,7 +80,7 @@ fn noise(seed: u64, mib: usize) -> Vec<u8> {
 fn is_whole(world: &World, name: &str, seed: u64, mib: usize) -> Result<()> {
     let got = world.kubectl.run(&["exec", name, "--", "sha256sum", "/noise"])?;
     let want = Digest::of(&noise(seed, mib));
-    wait::yes(got.starts_with(&want.hex()), || format!("{name}: {got} instead of {want}"))?;
+    wait::yes(got.starts_with(want.hex()), || format!("{name}: {got} instead of {want}"))?;
     for dir in ["images/partial", "images/tmp"] {
         let left = fs::read_dir(world.agents[0].data.join(dir)).map_err(|e| e.to_string())?.count();
         wait::yes(left == 0, || format!("{left} files are left in {dir}"))?;

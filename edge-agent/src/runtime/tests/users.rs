@@ -38,7 +38,7 @@ pub async fn own(mut world: World) {
     let words: Vec<&str> = text.lines().collect();
     let map: Vec<u32> = words[1].split_whitespace().map(|n| n.parse().unwrap()).collect();
     let first = map[1];
-    assert!(map[0] == 0 && map[2] == 65_536 && first >= 65_536 && first % 65_536 == 0, "{text}");
+    assert!(map[0] == 0 && map[2] == 65_536 && first >= 65_536 && first.is_multiple_of(65_536), "{text}");
     assert_eq!(words[0], "0");
     assert_eq!(words[2..8], ["0 0", "0 0", "0 0", "1000 1000", "0 0", "7 8"], "{text}");
     assert_eq!(words[9..], ["own processes", "pod-u"], "{text}");
