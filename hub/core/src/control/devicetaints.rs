@@ -90,7 +90,8 @@ fn due(view: &ObjectStore, held: &AllocatedDevice, now: Timestamp) -> Option<Tim
 fn evict(pod: &Pod, now: Timestamp, plan: &mut Plan) {
     let why = "Device Taint manager: deleting due to NoExecute taint";
     plan.event(Regarding::of(pod), EventType::Normal, "DeviceTaintManagerEviction", "Marking for deletion", NAME);
-    plan.patch(Pod::RESOURCE, &pod.meta, Some("status"), disrupted(pod, "DeletionByDeviceTaintManager", why, None, now));
+    let patch = disrupted(pod, "DeletionByDeviceTaintManager", why, None, now);
+    plan.patch_exact(Pod::RESOURCE, &pod.meta, Some("status"), patch);
     plan.delete(Pod::RESOURCE, &pod.meta);
 }
 

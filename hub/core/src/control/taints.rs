@@ -133,7 +133,7 @@ fn evict(pod: &Pod, now: Timestamp, plan: &mut Plan) {
     let message = format!("Marking for deletion Pod {}/{}", pod.meta.namespace, pod.meta.name);
     plan.event(Regarding::of(pod), EventType::Normal, "TaintManagerEviction", message, NAME);
     let patch = disrupted(pod, "DeletionByTaintManager", why, None, now);
-    plan.patch(Pod::RESOURCE, &pod.meta, Some("status"), patch);
+    plan.patch_exact(Pod::RESOURCE, &pod.meta, Some("status"), patch);
     plan.delete(Pod::RESOURCE, &pod.meta);
 }
 

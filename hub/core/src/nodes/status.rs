@@ -8,7 +8,7 @@
 use super::volumes;
 use crate::{
     Change, EventType, ObjectStore, Propagation, Regarding, Timestamp, canonical::json_diff_of,
-    view::{Kind, Node, Phase, Pod, conditions::rfc3339},
+    view::{Kind, Meta, Node, Phase, Pod, conditions::rfc3339},
 };
 use limpet_protocol::{PodGone, PodReport};
 use serde_json::{Map, Value, json};
@@ -73,7 +73,7 @@ pub fn pod_report(view: &ObjectStore, node: &str, report: &PodReport) -> Effect 
         scheduled["observedGeneration"] = seen.clone();
     }
     new.insert("conditions".into(), conditions);
-    patch(Pod::RESOURCE, &report.namespace, &report.name, &report.uid, &old, new)
+    patch(Pod::RESOURCE, &pod.meta, &old, new)
 }
 
 /// All containers of a pod that was being deleted have ended; without a namespace: the directory of a volume is gone.
@@ -126,7 +126,7 @@ pub fn node_report(view: &ObjectStore, node: &str, body: &[u8], now: Timestamp) 
     let mut conditions = merge_conditions(&old["conditions"], new.remove("conditions"), &[]);
     date(&mut conditions, &old["conditions"], now);
     new.insert("conditions".into(), conditions);
-    let mut changes = match patch(Node::RESOURCE, "", node, &object.meta.uid, &old, new) {
+    let mut changes = match patch(Node::RESOURCE, &object.meta, &old, new) {
         Effect::Write(changes) => changes,
         _ => Vec::new(),
     };
@@ -165,24 +165,19 @@ fn rebooted(node: &Node, old: &Value, booted: Option<&str>) -> Option<Change> {
     })
 }
 
-fn patch(
-    resource: &str,
-    namespace: &str,
-    name: &str,
-    uid: &str,
-    old: &Value,
-    new: Map<String, Value>,
-) -> Effect {
+/// Others have conditions in the same list (an eviction says why a pod goes): a new list holds for the version that it was made
+/// of alone.
+fn patch(resource: &str, meta: &Meta, old: &Value, new: Map<String, Value>) -> Effect {
     let empty = Value::Object(Map::new());
     let old = if old.is_null() { &empty } else { old };
     match json_diff_of(old, Value::Object(new)) {
         None => Effect::Nothing,
         Some(status) => Effect::Write(vec![Change::Patch {
             resource: resource.into(),
-            namespace: namespace.into(),
-            name: name.into(),
-            uid: uid.into(),
-            resource_version: None,
+            namespace: meta.namespace.to_string(),
+            name: meta.name.to_string(),
+            uid: meta.uid.to_string(),
+            resource_version: status.get("conditions").is_some().then_some(meta.resource_version),
             subresource: Some("status"),
             merge: json!({"status": status}),
         }]),
@@ -301,6 +296,26 @@ mod tests {
         let mut seen = scheduled.clone();
         seen["observedGeneration"] = json!(2);
         assert_eq!(merge["conditions"], json!([seen, gate]));
+    }
+
+    /// An eviction puts why the pod goes into the same list, while a report made of the list before is on its way.
+    #[test]
+    fn a_list_of_conditions_holds_for_the_version_that_it_was_made_of() {
+        let version = |effect: Effect| match effect {
+            Effect::Write(changes) => match &changes[0] {
+                Change::Patch { resource_version, .. } => *resource_version,
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        };
+        let view = view(json!({"phase": "Pending", "conditions": [{"type": "Ready", "status": "False"}]}), false);
+        let seen = view.pod("a", "p").unwrap().meta.resource_version;
+        let new = |ready: &str| json!({"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]});
+        assert_eq!(version(pod_report(&view, "n1", &report("u", new("True")))), Some(seen));
+        assert_eq!(version(pod_report(&view, "n1", &report("u", new("False")))), None, "nothing of the list is written");
+        let node = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}).to_string();
+        let seen = view.node("n1").unwrap().meta.resource_version;
+        assert_eq!(version(node_report(&view, "n1", node.as_bytes(), Timestamp::UNIX_EPOCH)), Some(seen));
     }
 
     #[test]

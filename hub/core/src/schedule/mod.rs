@@ -271,7 +271,7 @@ impl Scheduler {
         let node = &p.node.meta.name;
         for victim in p.victims.iter().filter(|v| v.meta.deleting.is_none()) {
             let by = format!("{}: preempting to accommodate a higher priority pod", scheduler_of(pod));
-            plan.patch(Pod::RESOURCE, &victim.meta, Some("status"), disrupted(victim, &by, now));
+            plan.patch_exact(Pod::RESOURCE, &victim.meta, Some("status"), disrupted(victim, &by, now));
             plan.delete_with(Pod::RESOURCE, &victim.meta, None, None);
             let message = format!("Preempted by pod {} on node {node}", pod.meta.uid);
             plan.event(Regarding::of(&**victim), EventType::Normal, "Preempted", message, SCHEDULER_NAME);

@@ -30,6 +30,9 @@ use std::{
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 const COMPONENT: &str = "limpet-node";
+/// A report is worked out anew when the view has had time to learn of what it collided with.
+const CONFLICT_AGAIN_MS: i64 = 50;
+const REFUSED_AGAIN_MS: i64 = 2000;
 /// Writes and tokens of all nodes that are under way at the same time.
 const UNDER_WAY_MAX: usize = 256;
 /// Messages kept while a new node's object is made.
@@ -41,7 +44,7 @@ const MESSAGES_MAX: usize = 256;
 
 /// The outcome of something that a session asked for.
 enum Outcome {
-    Written { node: String, ticket: u64, result: Result<(), (bool, String)> },
+    Written { node: String, ticket: u64, result: Result<(), (Option<i64>, String)> },
     Token { node: String, key: ItemKey, result: Result<(u64, Vec<u8>), String> },
     /// A piece of a log is on the disk, or is not to be; `None`: the disk failed.
     Kept { node: String, taken: Option<LogTaken> },
@@ -394,7 +397,7 @@ impl Task {
                 }
                 let input = match result {
                     Ok(()) => SessionInput::Durable { ticket },
-                    Err((retry, reason)) => SessionInput::Refused { ticket, retry, reason },
+                    Err((again_ms, reason)) => SessionInput::Refused { ticket, again_ms, reason },
                 };
                 self.input(&node, input);
                 self.write_next(&node);
@@ -523,9 +526,13 @@ impl Task {
             let result = match applier.apply(COMPONENT, changes).await {
                 Ok(_) => Ok(()),
                 Err(status) => {
-                    // 404 and 422 stay so; conflicts, full disks and overload pass.
-                    let retry = status.code == 409 || status.code == 429 || status.code >= 500;
-                    Err((retry, status.message))
+                    // 404 and 422 stay so; full disks and overload pass. Whoever looked at an older version looks again.
+                    let again_ms = match status.code {
+                        409 => Some(CONFLICT_AGAIN_MS),
+                        429 | 500.. => Some(REFUSED_AGAIN_MS),
+                        _ => None,
+                    };
+                    Err((again_ms, status.message))
                 }
             };
             let _ = outcomes.send(Outcome::Written { node, ticket, result });

@@ -136,7 +136,7 @@ fn a_hundred_thousand_forgeries_gain_nothing() {
                     writes += 1;
                     assert!(changes.iter().all(own), "message {n}: {changes:?}");
                     let verdict = match chance.below(3) {
-                        0 => SessionInput::Refused { ticket, retry: n % 2 == 0, reason: "no".into() },
+                        0 => SessionInput::Refused { ticket, again_ms: (n % 2 == 0).then_some(2000), reason: "no".into() },
                         _ => SessionInput::Durable { ticket },
                     };
                     session.handle(at(n), &view, verdict);

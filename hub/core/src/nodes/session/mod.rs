@@ -43,10 +43,10 @@ pub enum SessionInput {
     Durable {
         ticket: u64,
     },
-    /// The changes of a `Write` were not accepted; `retry` says whether that may be different later.
+    /// The changes of a `Write` were not accepted; `again_ms`: after how long that may be different.
     Refused {
         ticket: u64,
-        retry: bool,
+        again_ms: Option<i64>,
         reason: String,
     },
     /// An issued token: `body` is `{"token","expirationTimestamp","audience"}`, `generation` the store's revision.
@@ -195,8 +195,8 @@ impl Session {
             }
             SessionInput::Dirty => self.set.dirty(),
             SessionInput::Durable { ticket } => self.reports.durable(now, view, &self.node, ticket),
-            SessionInput::Refused { ticket, retry, reason } => {
-                self.reports.refused(now, view, &self.node, (ticket, retry, reason));
+            SessionInput::Refused { ticket, again_ms, reason } => {
+                self.reports.refused(now, view, &self.node, (ticket, again_ms, reason));
             }
             SessionInput::Token { key, generation, body } => self.set.token(key, generation, body),
             SessionInput::TokenRefused { key, error } => {

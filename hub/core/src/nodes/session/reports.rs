@@ -13,7 +13,6 @@ use crate::{
 use limpet_protocol::{NodeReport, NumberedEvent, PodGone, PodReport};
 use serde_json::{Value, json};
 
-const AGAIN_S: i64 = 2;
 
 pub(super) enum Out {
     Write { ticket: u64, changes: Vec<Change> },
@@ -210,11 +209,11 @@ impl Reports {
         now: Timestamp,
         view: &ObjectStore,
         node: &str,
-        (ticket, retry, reason): (u64, bool, String),
+        (ticket, again_ms, reason): (u64, Option<i64>, String),
     ) {
         self.events.remove(&ticket);
         if let Some(number) = self.row.writing.remove(&ticket) {
-            if !retry {
+            if again_ms.is_none() {
                 // It never will be taken (its namespace is gone, mostly): the node need not keep it.
                 return self.out.push(Out::EventsTaken { number });
             }
@@ -226,9 +225,9 @@ impl Reports {
             return;
         };
         let Some(report) = subject.writing.take_if(|w| w.0 == ticket).map(|w| w.1) else { return };
-        if retry {
+        if let Some(pause) = again_ms {
             subject.waiting = Some(subject.waiting.take().unwrap_or_else(|| Box::new(report)));
-            subject.again_at = now.checked_add(jiff::SignedDuration::from_secs(AGAIN_S)).ok();
+            subject.again_at = now.checked_add(jiff::SignedDuration::from_millis(pause)).ok();
             return;
         }
         self.out.push(Out::Notice { reason: "ReportRefused", message: reason });

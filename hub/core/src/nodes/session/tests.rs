@@ -229,7 +229,7 @@ fn a_report_is_confirmed_when_it_is_durable_and_the_latest_wins() {
     let second = talk.give(SessionInput::Durable { ticket: t1 });
     assert_eq!(confirmed(&second), [1]);
     let t2 = ticket(&second).unwrap();
-    let refused = SessionInput::Refused { ticket: t2, retry: true, reason: "full".into() };
+    let refused = SessionInput::Refused { ticket: t2, again_ms: Some(2000), reason: "full".into() };
     assert!(confirmed(&talk.give(refused)).is_empty());
     let (at, _) = talk.session.wake_at().unwrap();
     talk.session.handle(at, &talk.view, SessionInput::Tick);
@@ -244,7 +244,7 @@ fn an_older_report_that_waits_to_be_tried_again_is_not_written_after_a_newer_one
     let mut talk = Talk::new();
     talk.sync();
     let t1 = ticket(&talk.say(report(1, "Pending"))).unwrap();
-    talk.give(SessionInput::Refused { ticket: t1, retry: true, reason: "full".into() });
+    talk.give(SessionInput::Refused { ticket: t1, again_ms: Some(2000), reason: "full".into() });
     // The newer one comes when that time has come, and before the tick.
     let (at, _) = talk.session.wake_at().unwrap();
     let envelope = Envelope { session: 9, message: report(2, "Running") };
@@ -261,7 +261,7 @@ fn a_report_that_is_refused_for_good_lets_the_next_one_through() {
     talk.sync();
     let t1 = ticket(&talk.say(report(1, "Running"))).unwrap();
     assert!(talk.say(report(2, "Succeeded")).is_empty());
-    let outputs = talk.give(SessionInput::Refused { ticket: t1, retry: false, reason: "too large".into() });
+    let outputs = talk.give(SessionInput::Refused { ticket: t1, again_ms: None, reason: "too large".into() });
     assert_eq!(confirmed(&outputs), [1]);
     let t2 = ticket(&outputs).expect("the newer one is written");
     assert_eq!(confirmed(&talk.give(SessionInput::Durable { ticket: t2 })), [2]);
