@@ -151,7 +151,7 @@ impl World {
         }
         if self.hub.disk_bad {
             let reason = "the simulator says no".into();
-            return self.hub.give(node, SessionInput::Refused { ticket, retry: true, reason });
+            return self.hub.give(node, SessionInput::Refused { ticket, again_ms: Some(2000), reason });
         }
         self.perhaps_hub_dies();
         let lost = self.settings.mistake == Sabotage::LosesWrites && ticket % 10 == 9;
