@@ -90,12 +90,13 @@ struct Board {
     items: Items,
     now: Now,
     ready: usize,
+    probes: usize,
 }
 
 impl Board {
     fn new() -> Board {
         let now = Now { mono_ms: 1_000_000, wall_ms: START_MS };
-        let mut board = Board { manager: PodManager::new(), items: Items::default(), now, ready: 0 };
+        let mut board = Board { manager: PodManager::new(), items: Items::default(), now, ready: 0, probes: 0 };
         board.input(Input::Host(HostFacts {
             node_name: "board-1".into(),
             ips: vec!["192.0.2.1".into()],
@@ -146,7 +147,10 @@ impl Board {
                 self.manager.handle(self.now, &self.items, user);
                 Input::ContainerStarted(at)
             }
-            Action::RunProbe { at, kind, .. } => Input::Probed { at, kind, ok: true, output: String::new() },
+            Action::RunProbe { at, kind, .. } => {
+                self.probes += 1;
+                Input::Probed { at, kind, ok: true, output: String::new() }
+            }
             Action::Report { status, .. } => {
                 let status: Value = serde_json::from_slice(&status).unwrap();
                 self.ready += usize::from(status["containerStatuses"][0]["ready"] == true);
@@ -190,4 +194,13 @@ fn a_further_pod_costs_little() {
     println!("{each} bytes a further pod");
     assert!(board.ready >= 50, "{} statuses said ready", board.ready);
     assert!(each <= BYTES_MAX, "a further pod takes {each} bytes of heap; {BYTES_MAX} are allowed");
+    // Hours of probes leave nothing behind.
+    let begun = HELD.load(Ordering::Relaxed);
+    for _ in 0..2 * 360 {
+        board.now = Now { mono_ms: board.now.mono_ms + 10_000, wall_ms: board.now.wall_ms + 10_000 };
+        board.input(Input::Tick);
+    }
+    let (now, probes) = (HELD.load(Ordering::Relaxed), board.probes);
+    println!("{} bytes more after two hours and {probes} probes", now as i64 - begun as i64);
+    assert!(probes > 50 * 2 * 700 && now <= begun + 4096, "{begun} bytes before, {now} after {probes} probes");
 }
