@@ -372,8 +372,9 @@ impl Hub {
         dies
     }
 
-    /// One change of a node's session, by way of the API. Deletes only what somebody wanted deleted.
-    pub fn take(&mut self, change: Change) {
+    /// One change of a node's session, by way of the API. Deletes only what somebody wanted deleted. False: it was made of an
+    /// older version of its object, and is to be worked out anew.
+    pub fn take(&mut self, change: Change) -> bool {
         self.spoil(&change);
         if let Change::Delete { uid, .. } = &change {
             self.promises.ended(uid);
@@ -392,10 +393,11 @@ impl Hub {
                 let _ = self.api.apply(&change);
             }
             _ => {
-                // Its object is gone, or another one has its name.
-                let _ = self.api.apply(&change);
+                // Else its object is gone, or another one has its name.
+                return self.api.apply(&change).err().is_none_or(|why| !why.starts_with("conflict on"));
             }
         }
+        true
     }
 
     /// What goes wrong with a pod of which its board says that it runs.

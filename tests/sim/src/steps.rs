@@ -159,7 +159,11 @@ impl World {
             if self.hub.point() {
                 return self.crash_hub();
             }
-            self.hub.take(change);
+            if !self.hub.take(change) {
+                self.hub.settle();
+                let reason = "its object is another one by now".into();
+                return self.hub.give(node, SessionInput::Refused { ticket, again_ms: Some(50), reason });
+            }
             if self.hub.point() {
                 return self.crash_hub();
             }
