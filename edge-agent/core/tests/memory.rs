@@ -1,4 +1,4 @@
-//! What a pod at rest costs the agent's core of memory.
+//! What a pod at rest costs the agent's core of memory, and that hours of its probes add nothing.
 //!
 //! In: pods as the hub sends them, brought to Ready by the inputs that a device gives. Out: bytes of heap a further pod,
 //! counted by an allocator of this program.

@@ -1,7 +1,8 @@
 //! A board at rest writes nothing to its disk: cards live for so many writes.
 //!
 //! In: a board with ten probed pods, whose data is on a file system of its own; `LIMPET_QUIET_MINUTES`, 60 for the promise.
-//! Out: bytes that reached that disk meanwhile, by whomever; what agent and keeper asked for, and what they took of a processor.
+//! Out: bytes that reached that disk meanwhile, by whomever; what agent and keeper asked for, what they took of a processor
+//! and hold of memory.
 //! Everything there seems to have been read two days ago: Linux writes down the next time of access then, the worst hour.
 
 use limpet_e2e::disk::Disk;

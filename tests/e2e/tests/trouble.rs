@@ -232,12 +232,7 @@ fn a_pod_that_fills_the_disk() {
         runs(world, "modest")?;
         runs(world, "own-board-1")?;
         world.kubectl.apply(&writes("greedy", 20, "1Mi").to_string())?;
-        let status = until("greedy is evicted", SOON, || {
-            let status = world.kubectl.json("get pod greedy")?["status"].take();
-            wait::yes(status["phase"] == "Failed" && status["reason"] == "Evicted", || status.to_string())?;
-            Ok(status)
-        })?;
-        let said = status["message"].as_str().unwrap_or_default();
+        let said = evicted(world, "greedy")?;
         for words in [
             "The node was low on resource: ephemeral-storage. Threshold quantity: 15",
             "Container main was using ",
@@ -281,12 +276,7 @@ fn a_pod_that_makes_too_many_files() {
         runs(world, "modest")?;
         pressure(world, "False")?;
         world.kubectl.apply(&makes("greedy", 4000).to_string())?;
-        let status = until("greedy is evicted", SOON, || {
-            let status = world.kubectl.json("get pod greedy")?["status"].take();
-            wait::yes(status["phase"] == "Failed" && status["reason"] == "Evicted", || status.to_string())?;
-            Ok(status)
-        })?;
-        let said = status["message"].as_str().unwrap_or_default();
+        let said = evicted(world, "greedy")?;
         let words = "The node was low on resource: inodes. Threshold quantity: 1000, available: ";
         wait::yes(said.starts_with(words), || format!("{words:?} is not in {said:?}"))?;
         pressure(world, "False")?;
@@ -294,6 +284,15 @@ fn a_pod_that_makes_too_many_files() {
         drop(disk);
         Ok(())
     });
+}
+
+/// What is said of its eviction.
+fn evicted(world: &World, name: &str) -> Result<String> {
+    until(&format!("{name} is evicted"), SOON, || {
+        let status = world.kubectl.json(&format!("get pod {name}"))?["status"].take();
+        wait::yes(status["phase"] == "Failed" && status["reason"] == "Evicted", || status.to_string())?;
+        Ok(status["message"].as_str().unwrap_or_default().to_string())
+    })
 }
 
 /// Bound by hand: the scheduler would rightly choose no node whose disk is full.

@@ -43,7 +43,7 @@ pub enum SessionInput {
     Durable {
         ticket: u64,
     },
-    /// The changes of a `Write` were not accepted; `again_ms`: after how long that may be different.
+    /// The changes of a `Write` were not accepted; `again_ms`: after how long that may be different; `None`: never.
     Refused {
         ticket: u64,
         again_ms: Option<i64>,

@@ -13,7 +13,6 @@ use crate::{
 use limpet_protocol::{NodeReport, NumberedEvent, PodGone, PodReport};
 use serde_json::{Value, json};
 
-
 pub(super) enum Out {
     Write { ticket: u64, changes: Vec<Change> },
     Reported { uid: String, version: u64 },
