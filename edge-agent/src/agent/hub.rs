@@ -12,9 +12,6 @@ use crate::{
 use limpet_agent_core::{Record, metered::Traffic, pods::ContainerRef, status::OutboxOutput};
 use limpet_protocol::{Down, Envelope, Hello, StreamKind, StreamOpen, topic::Channel};
 
-/// Nothing sent for so long: the agent is idle.
-const IDLE_MS: u64 = 10_000;
-
 impl Agent {
     pub(super) fn link_event(&mut self, event: LinkEvent) {
         match event {
@@ -232,7 +229,7 @@ impl Agent {
             };
             let envelope = Envelope { session: self.sync.session(), message };
             permit.send((channel, envelope.encode(self.sync.speaks())));
-            self.code_at_ms = Some(now.mono_ms + IDLE_MS);
+            self.rest.said(now.mono_ms);
         }
     }
 }

@@ -25,6 +25,7 @@ mod pressure;
 mod released;
 mod renewal;
 mod resources;
+mod rest;
 mod resume;
 mod start;
 mod spare;

@@ -119,7 +119,7 @@ impl Agent {
         let age_ms = config.image_unused_seconds_max.map_or(u64::MAX, |seconds| seconds.saturating_mul(1000));
         let marks = Marks { high: config.image_gc_high_threshold_percent, low: config.image_gc_low_threshold_percent };
         let mut keep = self.wanted_images();
-        let wanted: BTreeSet<String> = keep.iter().filter_map(|name| Some(self.hands.images.find(name)?.id.clone())).collect();
+        let wanted: BTreeSet<String> = keep.iter().filter_map(|name| self.hands.images.id_of(name)).collect();
         let here = self.hands.images.list();
         let now_ms = self.clock.mono_ms();
         let look = here.iter().map(|image| (image.id.as_str(), wanted.contains(&image.id)));

@@ -75,8 +75,8 @@ pub struct Agent {
     pub(super) streams: Option<Streams>,
     pub(super) hang_up: Arc<tokio::sync::Notify>,
     pub(super) floor_ms: u64,
-    /// When code that is not needed any more is given back.
-    pub(super) code_at_ms: Option<u64>,
+    /// When memory that is not needed any more is given back.
+    pub(super) rest: super::rest::Rest,
     pub(super) look_at_ms: u64,
     spins: super::spins::Spins,
     /// Images were removed: the node's list of them is another.
@@ -139,7 +139,7 @@ impl Agent {
             lanes: None,
             streams: None,
             hang_up: Arc::default(),
-            code_at_ms: None,
+            rest: super::rest::Rest::default(),
             look_at_ms: 0,
             spins: super::spins::Spins::default(),
             images_gone: Arc::default(),
@@ -269,7 +269,7 @@ impl Agent {
         // What is due already waits for room on the lane, not for time.
         let kept = self.kept.logs.wake_at().filter(|(at, _)| *at > now);
         let others = [
-            (self.code_at_ms, "give memory back"),
+            (Some(self.rest.due_at()), "give memory back"),
             (self.pressure_at(), "look for what runs short"),
             (self.update_wake_at(), "look at an update"),
             (self.meters.wake_at(self.clock.now()), "look at the link"),
@@ -297,9 +297,7 @@ impl Agent {
         if self.schedules.wake_at().is_some_and(|(at, _)| at <= now.mono_ms) {
             self.look_at_schedules();
         }
-        if self.code_at_ms.is_some_and(|at| at <= now.mono_ms) {
-            // Nothing was said for a while: what starting and joining needed can go.
-            self.code_at_ms = None;
+        if self.rest.is_due(now.mono_ms) {
             crate::device::memory::release();
         }
         self.look_at_link();

@@ -177,6 +177,12 @@ impl Store {
         self.0.find(&Reference::parse(image).ok()?)
     }
 
+    /// The id under which the index has it; whether all of it is on the disk is not looked at.
+    pub fn id_of(&self, image: &str) -> Option<String> {
+        let reference = Reference::parse(image).ok()?;
+        self.0.index().find(&reference).map(|(id, _)| id.to_string())
+    }
+
     pub fn list(&self) -> Vec<Listed> {
         let index = self.0.index();
         all_of(&index)

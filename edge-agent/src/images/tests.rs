@@ -306,6 +306,55 @@ async fn a_pull_gives_layers_and_config_and_is_kept() {
     assert!(std::fs::read_dir(world.dir.join("tmp")).unwrap().next().is_none());
 }
 
+/// Makes the times of access of all below it two days old, so that `relatime` writes down the next.
+fn age(dir: &std::path::Path) {
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 86_400);
+    for entry in std::fs::read_dir(dir).unwrap().flatten() {
+        let times = std::fs::FileTimes::new().set_accessed(old);
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => age(&entry.path()),
+            kind if kind.is_file() => std::fs::File::open(entry.path()).unwrap().set_times(times).unwrap(),
+            _ => {}
+        }
+    }
+}
+
+/// Files below it that were read since they were made old.
+fn read_since(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let day = std::time::Duration::from_secs(86_400);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap().flatten() {
+        let about = entry.metadata().unwrap();
+        if about.is_dir() {
+            found.extend(read_since(&entry.path()));
+        } else if about.is_file() && about.accessed().unwrap().elapsed().unwrap_or_default() < day {
+            found.push(entry.path());
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn looking_for_an_image_leaves_no_time_of_access_on_the_card() {
+    let server = Server::start();
+    server.push("demo/app", "1", &image_with("one"));
+    let world = World::new(RegistryOptions::default());
+    let name = server.name("demo/app:1");
+    world.store.ensure(&want(&name, Policy::IfNotPresent)).await.unwrap();
+    age(&world.dir);
+    assert_eq!(read_since(&world.dir), Vec::<std::path::PathBuf>::new());
+    assert!(world.store.find(&name).is_some());
+    world.store.ensure(&want(&name, Policy::IfNotPresent)).await.unwrap();
+    world.store.ensure(&want(&name, Policy::Always)).await.unwrap();
+    assert_eq!(read_since(&world.dir), Vec::<std::path::PathBuf>::new());
+    // The file system under the test notes times of access at all, or nothing was shown.
+    let file = world.dir.join("index");
+    std::fs::read(&file).unwrap();
+    if read_since(&world.dir) != [file] {
+        println!("skipped: no times of access on {}", world.dir.display());
+    }
+}
+
 #[tokio::test]
 async fn always_asks_and_believes_the_registry_but_not_silence() {
     let server = Server::start();
