@@ -14,7 +14,7 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 pub(super) fn read(path: impl AsRef<Path>) -> String {
     let mut text = String::new();
-    if let Ok(file) = std::fs::File::open(path) {
+    if let Ok(file) = super::unnoted::open(path.as_ref()) {
         let _ = file.take(FILE_BYTES_MAX).read_to_string(&mut text);
     }
     text.trim().to_string()

@@ -1,7 +1,8 @@
 //! What this board is: its size, its names, its addresses, its clock.
 //!
 //! In: /proc, /sys, /etc, uname. Out: facts for the node's status and for plans.
-//! Never: changes anything on the device but its AppArmor profile; fails because one fact is missing.
+//! Never: changes anything on the device but its AppArmor profile, not even a file's time of access; fails because one fact is
+//! missing.
 
 mod armor;
 pub mod board;
@@ -13,6 +14,7 @@ mod left;
 pub mod machine;
 pub mod memory;
 pub mod pressure;
+pub mod unnoted;
 
 pub use clock::Clock;
 pub use armor::{DEFAULT as APP_ARMOR_DEFAULT, app_armor, app_armor_profiles, load_app_armor};

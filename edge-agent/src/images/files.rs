@@ -3,10 +3,11 @@
 //! In: bytes and digests. Out: paths, files. Never: a name that comes from outside unchecked (digests are hexadecimal).
 
 use super::error::ImageError;
+use crate::device::unnoted;
 use limpet_oci::Digest;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -84,19 +85,9 @@ fn file_name(digest: &Digest) -> String {
     format!("{}-{}", digest.algorithm().name(), digest.hex())
 }
 
-/// A file of the store, without a note of the time: what a board looks at while it rests writes nothing to its card.
-fn open_unnoted(path: &Path) -> io::Result<File> {
-    let unnoted = fs::OpenOptions::new().read(true).custom_flags(libc::O_NOATIME | libc::O_CLOEXEC).open(path);
-    match unnoted {
-        // open(2): only for who owns the file.
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => File::open(path),
-        opened => opened,
-    }
-}
-
 pub fn read_bounded(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open_unnoted(path)?.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+    unnoted::open(path)?.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
     match bytes.len() > bytes_max {
         true => Err(io::Error::other("the file is larger than expected")),
         false => Ok(bytes),
