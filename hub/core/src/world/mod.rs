@@ -24,6 +24,8 @@ mod jobs;
 #[cfg(test)]
 mod kubelet;
 #[cfg(test)]
+mod meanwhile;
+#[cfg(test)]
 mod random;
 #[cfg(test)]
 mod rollouts;

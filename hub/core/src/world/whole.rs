@@ -28,6 +28,8 @@ pub struct World {
     pub exit_codes: Vec<(String, i32)>,
     /// How often a controller was asked about a key.
     pub looks: usize,
+    /// Name of a pod whose board reports a condition between the next decision on the pod and what it decided.
+    pub reports_meanwhile: Option<&'static str>,
     seed: u64,
     managers: Managers,
     clock: Arc<SetNowAndThen>,
@@ -83,6 +85,7 @@ impl World {
             sick: vec![],
             exit_codes: vec![],
             looks: 0,
+            reports_meanwhile: None,
             seed: 1,
             managers: Managers::new(control::all(&settings)),
             clock,
@@ -167,6 +170,7 @@ impl World {
             self.looks += 1;
             let plan = self.managers.plan(&self.api.view, &work, self.api.now, self.seed);
             moved |= !plan.changes.is_empty();
+            self.report_meanwhile(&plan.changes);
             if self.managers.carry_out(&mut self.api, &work, plan.changes).is_err() {
                 self.managers.set_timer(&work, Some(self.api.now));
             }
@@ -175,18 +179,38 @@ impl World {
     }
 
     fn schedule_step(&mut self) -> bool {
-        let World { api, seed, .. } = self;
         let mut moved = false;
-        while let Some(key) = api.scheduler.next(api.now) {
-            *seed += 1;
-            let plan = api.scheduler.plan(&api.view, &key, api.now, *seed);
+        while let Some(key) = self.api.scheduler.next(self.api.now) {
+            self.seed += 1;
+            let plan = self.api.scheduler.plan(&self.api.view, &key, self.api.now, self.seed);
             moved |= !plan.changes.is_empty();
+            let disturbed = self.report_meanwhile(&plan.changes);
+            let api = &mut self.api;
             for change in plan.changes {
                 api.assume(&change);
-                api.apply(&change).unwrap();
+                if let Err(why) = api.apply(&change) {
+                    assert!(disturbed, "{why}");
+                    api.scheduler.failed(&key, api.now);
+                    break;
+                }
             }
         }
         moved
+    }
+
+    fn report_meanwhile(&mut self, decided: &[Change]) -> bool {
+        let of_status = |c: &Change, pod: &str| {
+            matches!(c, Change::Patch { resource, name, subresource: Some("status"), .. } if resource == "/pods" && name == pod)
+        };
+        let Some(name) = self.reports_meanwhile.take_if(|name| decided.iter().any(|c| of_status(c, name))) else {
+            return false;
+        };
+        let key = self.objects.keys().find(|key| &*key.resource == "/pods" && &*key.name == name).cloned();
+        let key = key.unwrap_or_else(|| panic!("no pod {name}"));
+        let mut conditions = self.objects[&key]["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.push(json!({"type": "Reported", "status": "True"}));
+        self.edit(&key, &json!({"status": {"conditions": conditions}}));
+        true
     }
 
     /// Lets only the scheduler work: no controller touches what the test set up.
