@@ -11,7 +11,8 @@ use super::{
     store::Store,
 };
 use limpet_oci::{Descriptor, Digest, Document, Reference};
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fs::File, path::PathBuf};
+use tokio::task::spawn_blocking;
 
 impl Store {
     /// The config of the artifact.
@@ -33,7 +34,7 @@ impl Store {
         Err(download::failed(name, pull.sessions(), last))
     }
 
-    /// A file of the artifact, going on where an earlier attempt ended. It belongs to the caller.
+    /// A file of the artifact, on the disk, going on where an earlier attempt ended. It belongs to the caller.
     pub async fn file(&self, name: &str, sha256: &str, bytes: u64) -> Result<PathBuf, ImageError> {
         let reference = Reference::parse(name)?;
         let refused = |why: String| ImageError::Refused { image: name.to_string(), why };
@@ -51,6 +52,11 @@ impl Store {
             artifact_type: None,
             annotations: BTreeMap::new(),
         };
-        download::blob(&self.0.files, pull.sessions(), name, &wanted).await
+        let path = download::blob(&self.0.files, pull.sessions(), name, &wanted).await?;
+        let file = path.clone();
+        let synced = spawn_blocking(move || File::open(file)?.sync_data()).await;
+        let synced = synced.unwrap_or_else(|e| Err(std::io::Error::other(e)));
+        synced.map_err(ImageError::disk(format!("storing {name}")))?;
+        Ok(path)
     }
 }

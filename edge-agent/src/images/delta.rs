@@ -9,8 +9,9 @@ use super::error::ImageError;
 use super::files;
 use super::limits::BLOB_ATTEMPTS_MAX;
 use super::registry::{Failure, Session};
+use super::settle::Unpacked;
 use super::store::Inner;
-use super::unpack::{self, DeltaJob, Meta};
+use super::unpack::{self, DeltaJob};
 use limpet_oci::delta::rebuild::Part;
 use limpet_oci::delta::{LAYER_BYTES_MIN, RECIPE_BYTES_MAX};
 use limpet_oci::{Descriptor, Digest, Reference};
@@ -28,7 +29,7 @@ pub async fn layer(
     reference: &Reference,
     layer: &Descriptor,
     diff_id: &Digest,
-) -> Result<Option<Meta>, ImageError> {
+) -> Result<Option<Unpacked>, ImageError> {
     if layer.size < LAYER_BYTES_MIN {
         return Ok(None);
     }
@@ -38,7 +39,7 @@ pub async fn layer(
         return Ok(None);
     }
     match Work::begin(store, session, layer, diff_id, bases).await {
-        Ok(meta) => Ok(Some(meta)),
+        Ok(unpacked) => Ok(Some(unpacked)),
         Err(Stop::Disk(error)) => Err(error),
         Err(Stop::Whole(why)) => {
             log::info!("images: {reference}: layer {} is fetched as a whole: {why}", layer.digest);
@@ -83,7 +84,7 @@ impl Work {
         layer: &Descriptor,
         diff_id: &Digest,
         bases: Vec<PathBuf>,
-    ) -> Result<Meta, Stop> {
+    ) -> Result<Unpacked, Stop> {
         let text = |failure: Failure| Stop::Whole(failure.to_string());
         let recipe = session.recipe(&layer.digest, RECIPE_BYTES_MAX as usize).await.map_err(text)?;
         let (recipe_path, fetched_path) = (store.files.temporary(), store.files.temporary());
@@ -99,12 +100,12 @@ impl Work {
             return Err(Stop::Whole(format!("{missing} of its {} bytes are new", layer.size)));
         }
         fetch(session, &layer.digest, &parts, &fetched_path).await?;
-        let meta = helper.finish(&store.files).await.map_err(|error| match error.is_no_space() {
+        let unpacked = helper.finish(&store.files).await.map_err(|error| match error.is_no_space() {
             true => Stop::Disk(error),
             false => Stop::Whole(error.to_string()),
         })?;
         log::info!("images: layer {} of {} bytes took {travels} on the wire", layer.digest, layer.size);
-        Ok(meta)
+        Ok(unpacked)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Blobs from registries into files, going on where an earlier attempt ended.
 //!
-//! In: a descriptor, servers to ask in order. Out: a file under `partial/` with exactly the described content, on disk.
-//! Never: writes on the event loop, keeps a file with a wrong digest, or takes more bytes than the manifest says.
+//! In: a descriptor, servers to ask in order. Out: a file under `partial/` with exactly the described content.
+//! Never: writes on the event loop, keeps a file with a wrong digest, takes more bytes than the manifest says, or waits for the
+//! card: what is unpacked soon need not get there (decision 0118). A file that a power cut has spoiled is fetched again.
 
 use super::error::ImageError;
 use super::files::Files;
@@ -51,7 +52,10 @@ pub async fn blob(
             let (back, result) = attempt(session, partial, wanted).await?;
             partial = back;
             match result {
-                Ok(()) => return finish(partial, path, image, wanted).await,
+                Ok(()) => {
+                    log::debug!("images: {image}: have {} ({} bytes)", wanted.digest, wanted.size);
+                    return Ok(path);
+                }
                 Err(Stop::Disk(e)) => {
                     // What came so far does not go on: the room is needed by the journal and by the pods that run.
                     if e.kind() == io::ErrorKind::StorageFull {
@@ -211,12 +215,4 @@ async fn check(
         false => Err(Stop::Wrong(format!("blob {} arrived with digest {got}", wanted.digest))),
     };
     Ok((partial, result))
-}
-
-async fn finish(partial: Partial, path: PathBuf, image: &str, wanted: &Descriptor) -> Result<PathBuf, ImageError> {
-    log::debug!("images: {image}: have {} ({} bytes)", wanted.digest, wanted.size);
-    let synced = spawn_blocking(move || partial.file.sync_data()).await;
-    let synced = synced.unwrap_or_else(|e| Err(io::Error::other(e)));
-    synced.map_err(ImageError::disk(format!("storing blob {}", wanted.digest)))?;
-    Ok(path)
 }

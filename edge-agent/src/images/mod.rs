@@ -17,6 +17,7 @@ mod index;
 mod limits;
 mod pull;
 mod registry;
+mod settle;
 pub mod signature;
 mod store;
 mod unpack;

@@ -9,10 +9,11 @@ use super::error::ImageError;
 use super::files;
 use super::limits::LAYERS_AT_ONCE;
 use super::registry::{Failure, FetchedManifest, Keyring, Session};
+use super::settle::{self, Brought};
 use super::signature;
 use super::store::Inner;
 use super::unpack;
-use futures_util::{TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use limpet_oci::config::ConfigError;
 use limpet_oci::limits::{CONFIG_BYTES_MAX, MANIFEST_BYTES_MAX};
 use limpet_oci::manifest::ManifestError;
@@ -249,32 +250,30 @@ impl<'a> Pull<'a> {
 
     async fn layers(&self, manifest: &Manifest, config: &ImageConfig) -> Result<(), ImageError> {
         let all = manifest.layers.iter().zip(&config.rootfs.diff_ids);
-        stream::iter(all.map(|(layer, diff_id)| Ok(self.layer(layer, diff_id))))
-            .try_buffer_unordered(LAYERS_AT_ONCE)
-            .try_collect::<Vec<()>>()
-            .await
-            .map(|_| ())
+        let coming = stream::iter(all.map(|(layer, diff_id)| self.layer(layer, diff_id))).buffer_unordered(LAYERS_AT_ONCE);
+        settle::all(self.store, coming).await
     }
 
-    async fn layer(&self, layer: &Descriptor, diff_id: &Digest) -> Result<(), ImageError> {
+    /// `None`: it is here.
+    async fn layer(&self, layer: &Descriptor, diff_id: &Digest) -> Result<Option<Brought>, ImageError> {
         // Images share layers: one pull fetches, the others wait and find it done.
-        let lock = self.store.lock(&diff_id.to_string());
-        let _held = lock.lock().await;
+        let turn = self.store.queue.turn(self.store.lock(&diff_id.to_string())).await;
         let files = &self.store.files;
         if unpack::meta(files, diff_id).is_some() {
-            return Ok(());
+            return Ok(None);
         }
-        if delta::layer(self.store, &self.sessions, self.reference, layer, diff_id).await?.is_some() {
-            return Ok(());
+        if let Some(unpacked) = delta::layer(self.store, &self.sessions, self.reference, layer, diff_id).await? {
+            return Ok(Some((unpacked, turn)));
         }
         let path = download::blob(files, &self.sessions, &self.image, layer).await?;
         let job = unpack::Job { blob: &path, digest: &layer.digest, size: layer.size, diff_id };
         let done = unpack::layer(files, self.store.options.program.as_deref(), &self.image, job).await;
-        // A full disk is no reason to fetch it again; a bad layer is of no use.
+        // A full disk is no reason to fetch it again; a bad layer is of no use. What is gone before the layer settles need not
+        // get to the disk.
         if !done.as_ref().is_err_and(ImageError::is_no_space) {
             let _ = std::fs::remove_file(path);
         }
-        done.map(|_| ())
+        done.map(|unpacked| Some((unpacked, turn)))
     }
 
     fn bad_manifest(&self, source: ManifestError) -> ImageError {

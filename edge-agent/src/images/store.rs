@@ -8,6 +8,7 @@ use super::files::Files;
 use super::index::{Index, Stored};
 use super::pull::Pull;
 use super::registry::{HubAccess, Keyring, Registries, RegistryOptions};
+use super::settle::Queue;
 use super::signature;
 use super::unpack;
 use limpet_oci::limits::CONFIG_BYTES_MAX;
@@ -125,6 +126,8 @@ pub struct Inner {
     /// Pulls hold it for reading, collection for writing.
     pub gate: tokio::sync::RwLock<()>,
     pulls: tokio::sync::Semaphore,
+    /// Pulls that wait for layers of others.
+    pub(super) queue: Queue,
 }
 
 impl Store {
@@ -143,6 +146,7 @@ impl Store {
             locks: Mutex::default(),
             gate: tokio::sync::RwLock::new(()),
             pulls: tokio::sync::Semaphore::new(pulls),
+            queue: Queue::default(),
         })))
     }
 
@@ -151,7 +155,8 @@ impl Store {
         self.0.registries.set_hub(access)
     }
 
-    /// The image, pulled if the policy says so. Dropping the future stops the pull; what was fetched stays for the next.
+    /// The image, pulled if the policy says so. Dropping the future stops the pull; what was fetched stays for the next, but for
+    /// layers that came just now (settle.rs).
     ///
     /// With `Always` and a registry that cannot be reached at all, an image that is here is used: a board that reboots
     /// without a network starts its pods. A registry that answers "no" is believed.

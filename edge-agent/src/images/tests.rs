@@ -243,13 +243,13 @@ fn image_with(text: &str) -> builder::Image {
     builder::image(&Platform::new("linux", "amd64", None), run, vec![base, top]).unwrap()
 }
 
-struct World {
-    store: Store,
+pub(super) struct World {
+    pub(super) store: Store,
     dir: PathBuf,
 }
 
 impl World {
-    fn new(registries: RegistryOptions) -> World {
+    pub(super) fn new(registries: RegistryOptions) -> World {
         let dir = scratch("store");
         World { store: World::open(&dir, registries), dir }
     }

@@ -1,11 +1,12 @@
 //! Unpacks one layer in a process of its own: what a decoder allocates or trips over ends with that process.
 //!
-//! In: a downloaded blob and what it must be. Out: a directory under its final name, all of it on disk before that.
-//! Never: a half-unpacked directory under a final name.
+//! In: a downloaded blob and what it must be. Out: a whole directory under a name of `tmp/`.
+//! Never: its final name; it gets that when it is on the disk (settle.rs).
 //! `limpet-agent unpack` is the helper: a `Request` as a line of JSON on stdin, a `Reply` as one on stdout.
 
 use super::error::ImageError;
 use super::files::{self, Files};
+use super::settle::{Unpacked, Work};
 use limpet_oci::Digest;
 use limpet_oci::delta::rebuild::Part;
 use limpet_oci::delta::{self, Base, RECIPE_BYTES_MAX, Rebuild, Recipe};
@@ -78,20 +79,17 @@ pub struct Job<'a> {
     pub diff_id: &'a Digest,
 }
 
-/// Unpacks into `layers/<diff id>`; nothing to do when that exists.
-pub async fn layer(files: &Files, program: Option<&Path>, image: &str, job: Job<'_>) -> Result<Meta, ImageError> {
+/// Unpacks what is to be `layers/<diff id>`.
+pub async fn layer(files: &Files, program: Option<&Path>, image: &str, job: Job<'_>) -> Result<Unpacked, ImageError> {
     let target = files.layer(job.diff_id);
-    let work = files.temporary();
-    let making = ImageError::disk("making a directory for a layer");
-    fs::DirBuilder::new().mode(0o700).create(&work).map_err(making)?;
+    let work = begin(files)?;
     let whole = WholeJob {
         blob: job.blob.to_path_buf(),
         digest: job.digest.clone(),
         size: job.size,
         diff_id: job.diff_id.clone(),
-        into: work.clone(),
+        into: work.0.clone(),
     };
-    let guard = RemoveOnDrop(work.clone());
     let reply = match program {
         Some(program) => {
             let mut helper = Child::start(program, &Request::Whole(whole)).await?;
@@ -100,38 +98,31 @@ pub async fn layer(files: &Files, program: Option<&Path>, image: &str, job: Job<
         }
         None => tokio::task::spawn_blocking(move || answer(whole_layer(&whole))).await.unwrap_or_else(|_| broken()),
     };
-    keep(image, reply, &work, &target, guard)
+    whole_or_why(image, reply)?;
+    Ok(Unpacked { work, target })
 }
 
-fn keep(image: &str, reply: Reply, work: &Path, target: &Path, guard: RemoveOnDrop) -> Result<Meta, ImageError> {
-    let failed = |source| ImageError::Unpack { image: image.to_string(), source };
-    let meta = match reply {
-        Reply::Done(meta) => meta,
-        Reply::NoSpace(why) => return Err(failed(UnpackError::NoSpace(why))),
-        Reply::Failed(why) => return Err(ImageError::Refused { image: image.to_string(), why }),
-        Reply::Wants(_) => return Err(ImageError::Refused { image: image.to_string(), why: broken_text() }),
-    };
-    match fs::rename(work, target) {
-        // Somebody else was first: the same content.
-        Err(_) if target.join("meta").exists() => {}
-        renamed => renamed.and_then(|()| files::sync_parent(target)).map_err(ImageError::disk("keeping a layer"))?,
+fn begin(files: &Files) -> Result<Work, ImageError> {
+    let work = files.temporary();
+    let making = ImageError::disk("making a directory for a layer");
+    fs::DirBuilder::new().mode(0o700).create(&work).map_err(making)?;
+    Ok(Work(work))
+}
+
+fn whole_or_why(image: &str, reply: Reply) -> Result<(), ImageError> {
+    let image = image.to_string();
+    match reply {
+        Reply::Done(_) => Ok(()),
+        Reply::NoSpace(why) => Err(ImageError::Unpack { image, source: UnpackError::NoSpace(why) }),
+        Reply::Failed(why) => Err(ImageError::Refused { image, why }),
+        Reply::Wants(_) => Err(ImageError::Refused { image, why: broken_text() }),
     }
-    drop(guard);
-    Ok(meta)
 }
 
 /// None when the layer is not here.
 pub fn meta(files: &Files, diff_id: &Digest) -> Option<Meta> {
     let bytes = files::read_bounded(&files.layer(diff_id).join("meta"), 4096).ok()?;
     serde_json::from_slice(&bytes).ok()
-}
-
-struct RemoveOnDrop(PathBuf);
-
-impl Drop for RemoveOnDrop {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 fn broken_text() -> String {
@@ -193,8 +184,7 @@ impl Child {
 /// Puts a layer together from a base and fetched parts: first it says which, then the caller fetches, then it unpacks.
 pub struct Delta {
     job: DeltaJob,
-    work: PathBuf,
-    guard: RemoveOnDrop,
+    work: Work,
     way: Way,
 }
 
@@ -208,15 +198,12 @@ type Prepared = (Recipe, Base, Vec<Part>);
 
 impl Delta {
     pub async fn begin(files: &Files, program: Option<&Path>, job: DeltaJob) -> Result<Delta, ImageError> {
-        let work = files.temporary();
-        let making = ImageError::disk("making a directory for a layer");
-        fs::DirBuilder::new().mode(0o700).create(&work).map_err(making)?;
-        let guard = RemoveOnDrop(work.clone());
+        let work = begin(files)?;
         let way = match program {
-            Some(program) => Way::Process(Child::start(program, &Request::Delta(job.clone(), work.clone())).await?),
+            Some(program) => Way::Process(Child::start(program, &Request::Delta(job.clone(), work.0.clone())).await?),
             None => Way::Here(None),
         };
-        Ok(Delta { job, work, guard, way })
+        Ok(Delta { job, work, way })
     }
 
     /// Parts of the pack that are missing here.
@@ -241,7 +228,7 @@ impl Delta {
     }
 
     /// The parts are in the file.
-    pub async fn finish(self, files: &Files) -> Result<Meta, ImageError> {
+    pub async fn finish(self, files: &Files) -> Result<Unpacked, ImageError> {
         let (target, job, work) = (files.layer(&self.job.diff_id), self.job, self.work);
         let reply = match self.way {
             Way::Process(mut child) => {
@@ -252,12 +239,13 @@ impl Delta {
                 child.ended(reply).await
             }
             Way::Here(prepared) => {
-                let into = work.clone();
+                let into = work.0.clone();
                 let all = move || prepared.map_or_else(broken, |prepared| answer(rebuild(prepared, &job, &into)));
                 tokio::task::spawn_blocking(all).await.unwrap_or_else(|_| broken())
             }
         };
-        keep("a layer's pieces", reply, &work, &target, self.guard)
+        whole_or_why("a layer's pieces", reply)?;
+        Ok(Unpacked { work, target })
     }
 }
 
@@ -340,8 +328,5 @@ fn unpack_into(blob: impl Read, expect: &Expect, into: &Path) -> Result<Meta, Un
     let describing = trouble("describing the layer");
     let text = serde_json::to_vec(&meta).map_err(|e| describing(e.into()))?;
     fs::write(into.join("meta"), text).map_err(describing)?;
-    // One call for a whole tree: fsync of every file would write a card's metadata a thousand times.
-    let directory = File::open(into).map_err(trouble("opening the layer"))?;
-    limpet_oci::unpack::sync_file_system(&directory).map_err(trouble("writing the layer to disk"))?;
     Ok(meta)
 }

@@ -2,6 +2,7 @@
 //!
 //! In: Debian's docker-registry, the hub's registry. Out: running containers, or Kubernetes' own reasons why not.
 
+use limpet_e2e::disk::Disk;
 use limpet_e2e::images::{self, Target};
 use limpet_e2e::registry::Registry;
 use limpet_e2e::world::test;
@@ -223,18 +224,23 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
     std::iter::repeat_with(&mut next).take(length / 8).flatten().collect()
 }
 
-/// An application of 24 files of a megabyte; the seeds say which version of each.
+/// An application of files of a megabyte in one layer; the seeds say which version of each.
 fn application(seeds: &[u64]) -> Result<builder::Image> {
+    layered(seeds, seeds.len())
+}
+
+fn layered(seeds: &[u64], in_a_layer: usize) -> Result<builder::Image> {
     let busybox = std::fs::read("/bin/busybox").map_err(|e| e.to_string())?;
     let mut base = Layer::new().file("bin/busybox", 0o755, &busybox).symlink("bin/sh", "busybox");
     for applet in ["sleep", "cat", "sha256sum", "cut"] {
         base = base.symlink(&format!("bin/{applet}"), "busybox");
     }
-    let files = seeds.iter().enumerate();
-    let app = files.fold(Layer::new(), |layer, (n, seed)| layer.file(&format!("app/{n}"), 0o644, &noise(*seed, 1 << 20)));
+    let files: Vec<_> = seeds.iter().enumerate().collect();
+    let one = |layer: Layer, (n, seed): &(usize, &u64)| layer.file(&format!("app/{n}"), 0o644, &noise(**seed, 1 << 20));
+    let app = files.chunks(in_a_layer).map(|some| some.iter().fold(Layer::new(), one));
     let platform = Platform::new("linux", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, None);
     let run = Execution { env: vec!["PATH=/bin".into()], ..Execution::default() };
-    builder::image(&platform, run, vec![base, app]).map_err(|e| e.to_string())
+    builder::image(&platform, run, [base].into_iter().chain(app).collect()).map_err(|e| e.to_string())
 }
 
 fn received(world: &World) -> Result<u64> {
@@ -274,6 +280,28 @@ fn updates_take_what_changed() {
         hub.push("app", "3", &application(&other)?)?;
         world.kubectl.apply(&pod("three", "hub.limpet/app:3", "IfNotPresent"))?;
         ready(world, "three")
+    });
+}
+
+/// Cards live for so many writes: what layers were packed in does not reach the card when they come fast enough.
+#[test]
+fn layers_reach_the_card_once() {
+    const MEBIBYTES: u64 = 96;
+    test(1, &json!({}), |world| {
+        world.agents[0].power_cut()?;
+        let disk = Disk::under(&world.agents[0].data.join("images"))?;
+        world.agents[0].start(None)?;
+        let hub = Target::hub(&world.hub, &world.slot.dir())?;
+        let seeds: Vec<u64> = (1..=MEBIBYTES).collect();
+        hub.push("once", "1", &layered(&seeds, 16)?)?;
+        let (written, begun) = (disk.written()?, received(world)?);
+        world.kubectl.apply(&pod("once", "hub.limpet/once:1", "IfNotPresent"))?;
+        ready(world, "once")?;
+        let (written, came) = (disk.written()? - written, received(world)? - begun);
+        println!("{came} bytes came, {written} reached the disk, for {MEBIBYTES} MiB of files");
+        wait::yes(came > MEBIBYTES << 20, || format!("only {came} bytes came: what was measured?"))?;
+        wait::yes(written >= MEBIBYTES << 20, || format!("only {written} bytes were written: what was measured?"))?;
+        wait::yes(written < (MEBIBYTES << 20) * 3 / 2, || format!("{written} bytes were written for {came}"))
     });
 }
 
