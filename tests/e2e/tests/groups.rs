@@ -238,7 +238,7 @@ fn resized(world: &World) -> Result<()> {
         is(world, "grows", ("cpu.max", "cpu/cpu.cfs_quota_us"), &["40000 100000", "40000"])
     })?;
     let status = until("what the status says", SOON, || {
-        let status = world.kubectl.json("get pod grows")?["status"]["containerStatuses"][0].take();
+        let status = world.kubectl.json("get pod grows")?["status"]["containerStatuses"][0].clone();
         wait::yes(status["resources"]["limits"]["memory"] == "64Mi", || status.to_string())?;
         Ok(status)
     })?;

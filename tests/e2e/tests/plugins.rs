@@ -208,7 +208,7 @@ fn pods_get_devices(world: &World, plugin: &Plugin) -> Result<()> {
     // A container that is started again has the same one.
     world.kubectl.say("exec two -- touch /tmp/end")?;
     until("the restart", SOON, || {
-        let status = world.kubectl.json("get pod two")?["status"]["containerStatuses"][0].take();
+        let status = world.kubectl.json("get pod two")?["status"]["containerStatuses"][0].clone();
         wait::yes(status["restartCount"].as_u64() >= Some(1) && status["ready"] == true, || status.to_string())
     })?;
     has(world, "two", "echo $DONGLES", "b")

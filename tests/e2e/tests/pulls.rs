@@ -43,7 +43,7 @@ fn ready(world: &World, name: &str) -> Result<()> {
 /// Waits until the pod's container waits because of its image, with these words.
 fn refused(world: &World, name: &str, words: &str) -> Result<()> {
     until(words, SOON, || {
-        let status = world.kubectl.json(&format!("get pod {name}"))?["status"]["containerStatuses"][0].take();
+        let status = world.kubectl.json(&format!("get pod {name}"))?["status"]["containerStatuses"][0].clone();
         let events = world.kubectl.say(&format!("get events --field-selector involvedObject.name={name}"))?;
         let reason = status["state"]["waiting"]["reason"].as_str().unwrap_or_default();
         let is_image = ["ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "SignatureValidationFailed"].contains(&reason);
@@ -112,7 +112,7 @@ fn secrets_mirrors_and_certificates() {
         board(world, settings)?;
         world.kubectl.apply(&pod("mirrored", "busybox:1.36", json!({})))?;
         ready(world, "mirrored")?;
-        let status = world.kubectl.json("get pod mirrored")?["status"]["containerStatuses"][0].take();
+        let status = world.kubectl.json("get pod mirrored")?["status"]["containerStatuses"][0].clone();
         let id = status["imageID"].as_str().unwrap_or_default();
         wait::yes(id.starts_with("docker.io/library/busybox@sha256:"), || status.to_string())?;
 

@@ -86,7 +86,7 @@ fn what_is_left(world: &World) -> Result<()> {
     wait::yes(plausible, || format!("{capacity} {available} {used} {inodes} {free} {taken}"))?;
     let summary: Value = serde_json::from_str(&page("/stats/summary")?).map_err(|e| e.to_string())?;
     let pod = summary["pods"].as_array().into_iter().flatten().find(|p| p["podRef"]["name"] == "writer").cloned();
-    let volume = pod.unwrap_or_default()["volume"][0].take();
+    let volume = pod.unwrap_or_default()["volume"][0].clone();
     let same = volume["pvcRef"] == json!({"name": "data", "namespace": "default"}) && volume["capacityBytes"] == capacity;
     wait::yes(same && volume["name"] == "v", || volume.to_string())
 }
