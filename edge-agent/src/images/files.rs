@@ -41,6 +41,11 @@ impl Files {
         self.dir.join("partial").join(file_name(digest))
     }
 
+    /// What it was for is here. A power cut may have kept it from going.
+    pub fn forget_partial(&self, digest: &Digest) {
+        let _ = fs::remove_file(self.partial(digest));
+    }
+
     /// The name is cut to 128 bits: overlayfs' mount options have to fit into a page.
     pub fn layer(&self, diff_id: &Digest) -> PathBuf {
         self.dir.join("layers").join(&diff_id.hex()[..32])

@@ -235,7 +235,10 @@ impl<'a> Pull<'a> {
         let files = &self.store.files;
         let descriptor = &manifest.config;
         let bytes = match files.read_blob(&descriptor.digest, CONFIG_BYTES_MAX) {
-            Some(bytes) => bytes,
+            Some(bytes) => {
+                files.forget_partial(&descriptor.digest);
+                bytes
+            }
             None => {
                 let path = download::blob(files, &self.sessions, &self.image, descriptor).await?;
                 let bytes = files::read_bounded(&path, CONFIG_BYTES_MAX);
@@ -260,6 +263,7 @@ impl<'a> Pull<'a> {
         let turn = self.store.queue.turn(self.store.lock(&diff_id.to_string())).await;
         let files = &self.store.files;
         if unpack::meta(files, diff_id).is_some() {
+            files.forget_partial(&layer.digest);
             return Ok(None);
         }
         if let Some(unpacked) = delta::layer(self.store, &self.sessions, self.reference, layer, diff_id).await? {

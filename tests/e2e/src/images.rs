@@ -176,3 +176,34 @@ pub fn base() -> Layer {
 fn finish(run: Execution, layers: Vec<Layer>) -> Result<Image> {
     image(&Platform::host(), run, layers).map_err(|e| format!("cannot make the image: {e}"))
 }
+
+/// Bytes that do not compress, the same for the same seed.
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    std::iter::repeat_with(&mut next).take(length / 8).flatten().collect()
+}
+
+/// An application of files of a megabyte in one layer; the seeds say which version of each.
+pub fn application(seeds: &[u64]) -> Result<Image> {
+    layered(seeds, seeds.len())
+}
+
+/// The same, so many files in a layer.
+pub fn layered(seeds: &[u64], in_a_layer: usize) -> Result<Image> {
+    let busybox = fs::read("/bin/busybox").map_err(|e| e.to_string())?;
+    let mut base = Layer::new().file("bin/busybox", 0o755, &busybox).symlink("bin/sh", "busybox");
+    for applet in ["sleep", "cat", "sha256sum", "cut"] {
+        base = base.symlink(&format!("bin/{applet}"), "busybox");
+    }
+    let files: Vec<_> = seeds.iter().enumerate().collect();
+    let one = |layer: Layer, (n, seed): &(usize, &u64)| layer.file(&format!("app/{n}"), 0o644, &noise(**seed, 1 << 20));
+    let app = files.chunks(in_a_layer).map(|some| some.iter().fold(Layer::new(), one));
+    let run = Execution { env: vec!["PATH=/bin".into()], ..Execution::default() };
+    image(&Platform::host(), run, [base].into_iter().chain(app).collect()).map_err(|e| e.to_string())
+}

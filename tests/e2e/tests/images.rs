@@ -3,7 +3,7 @@
 //! In: Debian's docker-registry, the hub's registry. Out: running containers, or Kubernetes' own reasons why not.
 
 use limpet_e2e::disk::Disk;
-use limpet_e2e::images::{self, Target};
+use limpet_e2e::images::{self, Target, application, layered, noise};
 use limpet_e2e::registry::Registry;
 use limpet_e2e::world::test;
 use limpet_e2e::{Result, World, process, until, wait};
@@ -210,37 +210,6 @@ fn an_insecure_registry_that_the_board_was_told_of() {
             wait::yes(world.agents[0].named("sleep").len() == 1, || process::tail(&world.agents[0].log, 2000))
         })
     });
-}
-
-/// Bytes that do not compress, the same for the same seed.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    std::iter::repeat_with(&mut next).take(length / 8).flatten().collect()
-}
-
-/// An application of files of a megabyte in one layer; the seeds say which version of each.
-fn application(seeds: &[u64]) -> Result<builder::Image> {
-    layered(seeds, seeds.len())
-}
-
-fn layered(seeds: &[u64], in_a_layer: usize) -> Result<builder::Image> {
-    let busybox = std::fs::read("/bin/busybox").map_err(|e| e.to_string())?;
-    let mut base = Layer::new().file("bin/busybox", 0o755, &busybox).symlink("bin/sh", "busybox");
-    for applet in ["sleep", "cat", "sha256sum", "cut"] {
-        base = base.symlink(&format!("bin/{applet}"), "busybox");
-    }
-    let files: Vec<_> = seeds.iter().enumerate().collect();
-    let one = |layer: Layer, (n, seed): &(usize, &u64)| layer.file(&format!("app/{n}"), 0o644, &noise(**seed, 1 << 20));
-    let app = files.chunks(in_a_layer).map(|some| some.iter().fold(Layer::new(), one));
-    let platform = Platform::new("linux", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, None);
-    let run = Execution { env: vec!["PATH=/bin".into()], ..Execution::default() };
-    builder::image(&platform, run, [base].into_iter().chain(app).collect()).map_err(|e| e.to_string())
 }
 
 fn received(world: &World) -> Result<u64> {
