@@ -17,9 +17,14 @@ pub struct Files {
 }
 
 impl Files {
+    /// A store that another process works with: nothing is made, and nothing cleared.
+    pub fn of(dir: &Path) -> Files {
+        Files { dir: dir.to_path_buf() }
+    }
+
     /// Makes the directories and clears what was under way when the agent last ended.
     pub fn open(dir: &Path) -> Result<Files, ImageError> {
-        let files = Files { dir: dir.to_path_buf() };
+        let files = Files::of(dir);
         for sub in ["blobs", "layers", "partial", "tmp"] {
             let path = dir.join(sub);
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);

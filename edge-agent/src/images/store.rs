@@ -108,10 +108,7 @@ fn all_of(index: &Index) -> Vec<Listed> {
 
 /// The images of a store that this process does not work with.
 pub fn listed(dir: &std::path::Path) -> Vec<Listed> {
-    if !dir.is_dir() {
-        return Vec::new();
-    }
-    Files::open(dir).map(|files| all_of(&Index::load(&files))).unwrap_or_default()
+    all_of(&Index::load(&Files::of(dir)))
 }
 
 #[derive(Clone)]

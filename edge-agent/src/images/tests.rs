@@ -356,6 +356,22 @@ async fn looking_for_an_image_leaves_no_time_of_access_on_the_card() {
 }
 
 #[tokio::test]
+async fn who_only_looks_leaves_a_pull_under_way_alone() {
+    let server = Server::start();
+    server.push("demo/app", "1", &image_with("one"));
+    let world = World::new(RegistryOptions::default());
+    let name = server.name("demo/app:1");
+    world.store.ensure(&want(&name, Policy::IfNotPresent)).await.unwrap();
+    let half = world.dir.join("tmp/1-1");
+    std::fs::create_dir(&half).unwrap();
+    let names: Vec<String> = listed(&world.dir).into_iter().flat_map(|image| image.names).collect();
+    assert!(names.contains(&name), "{names:?}");
+    assert!(half.is_dir());
+    let nowhere = world.dir.join("nowhere");
+    assert!(listed(&nowhere).is_empty() && !nowhere.exists());
+}
+
+#[tokio::test]
 async fn always_asks_and_believes_the_registry_but_not_silence() {
     let server = Server::start();
     server.push("app", "latest", &image_with("one"));
