@@ -98,6 +98,11 @@ impl Runtime {
         Ok(())
     }
 
+    /// The container's input ends, whoever else has it: also for an agent that comes later.
+    pub async fn close_stdin(&self, id: &str) -> Result<(), RuntimeError> {
+        Ok(self.shared.keeper.drop_fds([format!("{id}/in")]).await?)
+    }
+
     /// What a failed start may have left; a helper that was killed left everything.
     pub(super) async fn forget_failed(&self, spec: &ContainerSpec) {
         let id = &spec.id;

@@ -21,7 +21,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, unix::AsyncFd},
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -218,7 +218,7 @@ async fn exec(
         }
     };
     let mut copies = std::pin::pin!(copies);
-    let feeding = feed(io.input, input, tty.clone());
+    let feeding = feed(io.input, input, tty.clone(), || {});
     let mut feeding = std::pin::pin!(feeding);
     let (mut fed, mut copied) = (false, false);
     let code = loop {
@@ -246,9 +246,13 @@ async fn attach(context: &Context, stdin: bool, target: &Target, io: StreamIo) -
     io.out.opened().await.map_err(closed)?;
     let input = attached.input.take().filter(|_| stdin);
     let had_input = input.is_some();
-    let feeding = feed(io.input, input, attached.tty.clone());
+    let ended = Notify::new();
+    let feeding = feed(io.input, input, attached.tty.clone(), || ended.notify_one());
     let mut feeding = std::pin::pin!(feeding);
     let mut fed = false;
+    // As containerd has it: the end of what is typed is the program's end of input with `stdinOnce` and without a terminal;
+    // otherwise it ends the attaching, and the container hears nothing of it.
+    let once = target.stdin_once && attached.tty.is_none();
     let result = loop {
         tokio::select! {
             chunk = attached.output.recv() => match chunk {
@@ -259,12 +263,24 @@ async fn attach(context: &Context, stdin: bool, target: &Target, io: StreamIo) -
                 None => break Ok(None),
             },
             () = &mut feeding, if !fed => fed = true,
+            () = ended.notified(), if had_input => match once {
+                true => end_input(context, &target.container_id).await,
+                false => break Ok(None),
+            },
         }
     };
     if had_input && target.stdin_once {
-        context.logs.close_stdin(&target.container_id);
+        end_input(context, &target.container_id).await;
     }
     result
+}
+
+/// This agent's end of the pipe, and the one that the keeper has for the next agent.
+async fn end_input(context: &Context, id: &str) {
+    context.logs.close_stdin(id);
+    if let Err(err) = context.runtime.close_stdin(id).await {
+        log::warn!("container {id}: its input stays open: {err}");
+    }
 }
 
 async fn send_chunk(out: &StreamOut, lane: u8, bytes: &Bytes) -> Result<(), String> {
@@ -308,8 +324,13 @@ async fn late(over: &mut watch::Receiver<bool>, patience: &mut Duration) {
     }
 }
 
-/// Writes lane 0 into the process and sets the terminal's size from lane 4.
-async fn feed(mut input: StreamIn, to: Option<Arc<AsyncFd<OwnedFd>>>, tty: Option<Arc<AsyncFd<OwnedFd>>>) {
+/// Writes lane 0 into the process and sets the terminal's size from lane 4. `ended`: lane 0 is over.
+async fn feed(
+    mut input: StreamIn,
+    to: Option<Arc<AsyncFd<OwnedFd>>>,
+    tty: Option<Arc<AsyncFd<OwnedFd>>>,
+    ended: impl Fn(),
+) {
     let mut to = to;
     while let Some(incoming) = input.next().await {
         match incoming {
@@ -326,7 +347,10 @@ async fn feed(mut input: StreamIn, to: Option<Arc<AsyncFd<OwnedFd>>>, tty: Optio
                 }
             }
             // Without a terminal, closing the pipe is how a program learns that its input has ended.
-            Incoming::Eof { lane: 0 } => to = None,
+            Incoming::Eof { lane: 0 } => {
+                to = None;
+                ended();
+            }
             _ => {}
         }
     }

@@ -241,7 +241,27 @@ fn attach(kubectl: &Kubectl) -> Result<()> {
     kubectl.say("wait --for=condition=Ready pod/listener --timeout=60s")?;
     let attached = kubectl.with_input(&["attach", "-i", "listener"], "hello\n")?.ok("kubectl attach")?;
     contains(&attached, &["heard hello"])?;
-    kubectl.say("delete pod listener --force --grace-period=0").map(|_| ())
+    kubectl.say("delete pod listener --force --grace-period=0")?;
+    ends_of_input(kubectl)
+}
+
+/// With `stdinOnce`, which `kubectl run -i` asks for, the end of what is piped in is the program's end of input; without it only
+/// the attaching ends (containerd).
+fn ends_of_input(kubectl: &Kubectl) -> Result<()> {
+    let run = "run -i --rm piped --image=hub.limpet/busybox:1 --restart=Never -- sh -c".split(' ');
+    let run: Vec<&str> = run.chain(["wc -c; exit 5"]).collect();
+    let counted = kubectl.with_input(&run, &"x".repeat(300_000))?;
+    wait::yes(counted.code == 5 && counted.stdout.contains("300000"), || format!("run -i: {counted:?}"))?;
+    kubectl.apply(&shell("hears", "while read line; do echo heard $line; done; echo over; exec sleep 1000000"))?;
+    kubectl.say("wait --for=condition=Ready pod/hears --timeout=60s")?;
+    for word in ["once", "twice"] {
+        kubectl.with_input(&["attach", "-i", "hears"], &format!("{word}\n"))?.ok("kubectl attach")?;
+        until("the word in the log", Duration::from_secs(60), || {
+            let log = kubectl.say("logs hears")?;
+            wait::yes(log.contains(&format!("heard {word}\n")) && !log.contains("over"), || log)
+        })?;
+    }
+    kubectl.say("delete pod hears --force --grace-period=0").map(|_| ())
 }
 
 fn copy(world: &World, kubectl: &Kubectl) -> Result<()> {

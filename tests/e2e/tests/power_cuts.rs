@@ -1,7 +1,8 @@
 //! The power goes while a board pulls, unpacks, changes volumes and writes its journal; what was not on the disk is lost.
 //!
-//! In: a board whose data is on a file system of its own, which stops at once, as for file systems' own tests; `LIMPET_POWER_CUTS`, how
-//! often (6); `LIMPET_SEED`. Out: the board comes back each time, its pods run, every byte of their images and volumes is right.
+//! In: a board whose data is on a file system of its own, which stops at once, as for file systems' own tests;
+//! `LIMPET_POWER_CUTS`, how often (6); `LIMPET_SEED`.
+//! Out: the board comes back each time, its pods run, every byte of their images and volumes is right.
 
 use limpet_e2e::disk::Disk;
 use limpet_e2e::images::{Target, layered, noise};
