@@ -205,5 +205,5 @@ pub fn layered(seeds: &[u64], in_a_layer: usize) -> Result<Image> {
     let one = |layer: Layer, (n, seed): &(usize, &u64)| layer.file(&format!("app/{n}"), 0o644, &noise(**seed, 1 << 20));
     let app = files.chunks(in_a_layer).map(|some| some.iter().fold(Layer::new(), one));
     let run = Execution { env: vec!["PATH=/bin".into()], ..Execution::default() };
-    image(&Platform::host(), run, [base].into_iter().chain(app).collect()).map_err(|e| e.to_string())
+    finish(run, [base].into_iter().chain(app).collect())
 }

@@ -2,7 +2,7 @@
 //!
 //! In: a world with one board. Out: what the pod and the node say; what is on the host.
 
-use limpet_e2e::images::Target;
+use limpet_e2e::images::{Target, noise};
 use limpet_e2e::process::sh;
 use limpet_e2e::world::test;
 use limpet_e2e::{Result, World, until, wait};
@@ -169,7 +169,7 @@ fn a_full_disk_on_a_board() {
         })?;
 
         // An image that does not fit.
-        let large = made(Layer::new().file("large", 0o644, &noise(64 << 20)))?;
+        let large = made(Layer::new().file("large", 0o644, &noise(1, 64 << 20)))?;
         Target::hub(&world.hub, &world.slot.dir())?.push("large", "1", &large)?;
         world.kubectl.apply(&pod("large", "hub.limpet/large:1"))?;
         fails(world, "large", "No space left on device")?;
@@ -302,16 +302,4 @@ fn bound(pod: &str) -> Result<String> {
     pod["spec"]["priorityClassName"] = json!("system-node-critical");
     pod["metadata"]["annotations"] = json!({"note": "n".repeat(50_000)});
     Ok(pod.to_string())
-}
-
-/// Bytes that do not compress.
-fn noise(length: usize) -> Vec<u8> {
-    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    std::iter::repeat_with(&mut next).take(length / 8).flatten().collect()
 }
