@@ -117,17 +117,18 @@ async fn settles(due: Option<Instant>, wanted: &mut watch::Receiver<usize>) {
 }
 
 fn settle(files: &Files, waiting: &mut Vec<Brought>) -> JoinHandle<Result<(), ImageError>> {
-    let (layers, all) = (files.sub("layers"), std::mem::take(waiting));
+    let (files, layers, all) = (files.clone(), files.sub("layers"), std::mem::take(waiting));
     spawn_blocking(move || {
         let settled = || -> std::io::Result<()> {
             // One call for whole trees: fsync of every file would write a card's metadata a thousand times.
             limpet_oci::unpack::sync_file_system(&File::open(&layers)?)?;
             for (layer, _) in &all {
-                match fs::rename(&layer.work.0, &layer.target) {
-                    // Somebody else was first: the same content.
-                    Err(_) if layer.target.join("meta").exists() => {}
-                    renamed => renamed?,
+                if layer.target.exists() {
+                    // What a failing card has left of it, or it would not have been brought again. Containers that run from it
+                    // keep it until the agent starts anew.
+                    fs::rename(&layer.target, files.temporary())?;
                 }
+                fs::rename(&layer.work.0, &layer.target)?;
             }
             files::sync_directory(&layers)
         };

@@ -372,6 +372,34 @@ async fn who_only_looks_leaves_a_pull_under_way_alone() {
 }
 
 #[tokio::test]
+async fn what_a_bad_card_has_spoiled_comes_anew() {
+    let server = Server::start();
+    server.push("demo/app", "1", &image_with("one"));
+    let world = World::new(RegistryOptions::default());
+    let name = server.name("demo/app:1");
+    let image = world.store.ensure(&want(&name, Policy::IfNotPresent)).await.unwrap();
+    let layer = image.layers[1].parent().unwrap();
+    for spoil in [|meta: &std::path::Path| std::fs::write(meta, b""), |meta: &std::path::Path| std::fs::remove_file(meta)] {
+        spoil(&layer.join("meta")).unwrap();
+        std::fs::write(layer.join("fs/app"), b"rubbish").unwrap();
+        assert!(world.store.find(&name).is_none());
+        let again = world.store.ensure(&want(&name, Policy::IfNotPresent)).await.unwrap();
+        assert!(again.pulled);
+        assert_eq!(std::fs::read(again.layers[1].join("app")).unwrap(), b"one");
+    }
+    for blob in std::fs::read_dir(world.dir.join("blobs")).unwrap() {
+        std::fs::write(blob.unwrap().path(), b"{}").unwrap();
+    }
+    assert!(world.store.find(&name).is_none());
+    assert!(world.store.ensure(&want(&name, Policy::IfNotPresent)).await.unwrap().pulled);
+    assert!(world.store.find(&name).is_some());
+    // What was there may be at work still; it goes when the agent starts.
+    assert_eq!(std::fs::read_dir(world.dir.join("tmp")).unwrap().count(), 2);
+    World::open(&world.dir, RegistryOptions::default());
+    assert_eq!(std::fs::read_dir(world.dir.join("tmp")).unwrap().count(), 0);
+}
+
+#[tokio::test]
 async fn always_asks_and_believes_the_registry_but_not_silence() {
     let server = Server::start();
     server.push("app", "latest", &image_with("one"));
