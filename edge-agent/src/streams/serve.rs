@@ -253,7 +253,8 @@ async fn attach(context: &Context, stdin: bool, target: &Target, io: StreamIo) -
     // As containerd has it: the end of what is typed is the program's end of input with `stdinOnce` and without a terminal;
     // otherwise it ends the attaching, and the container hears nothing of it.
     let once = target.stdin_once && attached.tty.is_none();
-    let result = loop {
+    let mut end = EndOfInput { context, id: &target.container_id, is_owed: had_input && once };
+    loop {
         tokio::select! {
             chunk = attached.output.recv() => match chunk {
                 Some((lane, bytes)) => send_chunk(&io.out, lane, &bytes).await?,
@@ -264,22 +265,41 @@ async fn attach(context: &Context, stdin: bool, target: &Target, io: StreamIo) -
             },
             () = &mut feeding, if !fed => fed = true,
             () = ended.notified(), if had_input => match once {
-                true => end_input(context, &target.container_id).await,
+                true => end.now(),
                 false => break Ok(None),
             },
         }
-    };
-    if had_input && target.stdin_once {
-        end_input(context, &target.container_id).await;
     }
-    result
 }
 
-/// This agent's end of the pipe, and the one that the keeper has for the next agent.
-async fn end_input(context: &Context, id: &str) {
-    context.logs.close_stdin(id);
-    if let Err(err) = context.runtime.close_stdin(id).await {
-        log::warn!("container {id}: its input stays open: {err}");
+/// With `stdinOnce` whoever was attached first takes the container's input with them, however they go.
+struct EndOfInput<'a> {
+    context: &'a Context,
+    id: &'a str,
+    is_owed: bool,
+}
+
+impl EndOfInput<'_> {
+    /// This agent's end of the pipe, and the one that the keeper has for the next agent.
+    fn now(&mut self) {
+        if !std::mem::take(&mut self.is_owed) {
+            return;
+        }
+        self.context.logs.close_stdin(self.id);
+        // Where the agent itself ends, its keeper has the pipe for the next one.
+        let Ok(here) = tokio::runtime::Handle::try_current() else { return };
+        let (runtime, id) = (self.context.runtime.clone(), self.id.to_owned());
+        here.spawn(async move {
+            if let Err(err) = runtime.close_stdin(&id).await {
+                log::warn!("container {id}: its input stays open: {err}");
+            }
+        });
+    }
+}
+
+impl Drop for EndOfInput<'_> {
+    fn drop(&mut self) {
+        self.now();
     }
 }
 

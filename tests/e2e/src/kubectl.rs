@@ -113,6 +113,14 @@ impl Kubectl {
         Daemon::start(&line, &environment, log)
     }
 
+    /// Somebody at kubectl who types nothing and does not end: their input is the child's.
+    pub fn waiting(&self, words: &[&str]) -> Result<std::process::Child> {
+        let (input, nowhere) = (Stdio::piped(), Stdio::null);
+        let mut command = self.command();
+        command.args(words).stdin(input).stdout(nowhere()).stderr(nowhere());
+        command.spawn().map_err(|e| format!("cannot start kubectl: {e}"))
+    }
+
     /// `kubectl port-forward` to a free local port: the process and the port.
     pub fn forward(&self, target: &str, port: u16, log: &Path) -> Result<(Daemon, u16)> {
         let _ = fs::remove_file(log);

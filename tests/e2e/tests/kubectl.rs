@@ -6,6 +6,7 @@ use limpet_e2e::process::run_with;
 use limpet_e2e::world::test;
 use limpet_e2e::{Kubectl, Result, World, kubectl, until, wait};
 use serde_json::json;
+use std::io::Write;
 use std::process::Command;
 use std::time::Duration;
 
@@ -43,6 +44,11 @@ fn shell(name: &str, script: &str) -> String {
             "name": "main", "image": "hub.limpet/busybox:1", "command": ["sh", "-c", script], "stdin": true}]},
     })
     .to_string()
+}
+
+/// The same with `stdinOnce`.
+fn once(pod: String) -> String {
+    pod.replace("\"stdin\":true", "\"stdin\":true,\"stdinOnce\":true")
 }
 
 #[test]
@@ -237,7 +243,7 @@ fn terminal(kubectl: &Kubectl) -> Result<()> {
 /// Attaching ends with the container; what is typed reaches it, what it says comes back.
 fn attach(kubectl: &Kubectl) -> Result<()> {
     let script = "read line; echo heard $line; sleep 0.5";
-    kubectl.apply(&shell("listener", script).replace("\"stdin\":true", "\"stdin\":true,\"stdinOnce\":true"))?;
+    kubectl.apply(&once(shell("listener", script)))?;
     kubectl.say("wait --for=condition=Ready pod/listener --timeout=60s")?;
     let attached = kubectl.with_input(&["attach", "-i", "listener"], "hello\n")?.ok("kubectl attach")?;
     contains(&attached, &["heard hello"])?;
@@ -261,7 +267,24 @@ fn ends_of_input(kubectl: &Kubectl) -> Result<()> {
             wait::yes(log.contains(&format!("heard {word}\n")) && !log.contains("over"), || log)
         })?;
     }
-    kubectl.say("delete pod hears --force --grace-period=0").map(|_| ())
+    kubectl.say("delete pod hears --force --grace-period=0")?;
+    // Who goes without a word has ended it, too.
+    kubectl.apply(&once(shell("once", "cat; echo over; exec sleep 1000000")))?;
+    kubectl.say("wait --for=condition=Ready pod/once --timeout=60s")?;
+    let mut somebody = kubectl.waiting(&["attach", "-i", "once"])?;
+    let heard = |word: &str| {
+        until(word, Duration::from_secs(60), || {
+            let log = kubectl.say("logs once")?;
+            wait::yes(log.contains(word), || log)
+        })
+    };
+    let typed = somebody.stdin.as_mut().ok_or("no input")?.write_all(b"typed\n");
+    typed.map_err(|e| e.to_string())?;
+    heard("typed")?;
+    wait::yes(!kubectl.say("logs once")?.contains("over"), || "it ended while somebody was there".into())?;
+    somebody.kill().and_then(|()| somebody.wait()).map_err(|e| e.to_string())?;
+    heard("over")?;
+    kubectl.say("delete pod once --force --grace-period=0").map(|_| ())
 }
 
 fn copy(world: &World, kubectl: &Kubectl) -> Result<()> {
