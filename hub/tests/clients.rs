@@ -42,7 +42,7 @@ fn python(c: &Cluster, packages: &Path) -> Command {
 
 fn good(output: &Output) -> String {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{out}\n{err}");
+    assert!(output.status.success(), "{}: {out}\n{err}", output.status);
     out.into_owned()
 }
 
