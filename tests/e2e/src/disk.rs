@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-const SIZE: &str = "2G";
+const BYTES: u64 = 2 << 30;
 
 pub struct Disk {
     image: PathBuf,
@@ -26,7 +26,7 @@ impl Disk {
         let image = point.with_extension("disk");
         let (file, place) = (text(&image)?, text(point)?);
         fs::create_dir_all(point).map_err(|e| format!("cannot make {place}: {e}"))?;
-        sh("truncate", ["--size", SIZE, &file])?;
+        fs::File::create(&image).and_then(|empty| empty.set_len(BYTES)).map_err(|e| format!("cannot make {file}: {e}"))?;
         // Nothing that the file system would do later by itself.
         sh("mke2fs", ["-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=0,lazy_journal_init=0", &file])?;
         let device = sh("losetup", ["--find", "--show", &file])?.trim().to_owned();
@@ -35,12 +35,18 @@ impl Disk {
         Ok(disk)
     }
 
+    /// Forces all there is to the disk.
+    pub fn sync(&self) -> Result<()> {
+        let failed = |e: &dyn std::fmt::Display| format!("cannot sync {}: {e}", self.point.display());
+        let directory = fs::File::open(&self.point).map_err(|e| failed(&e))?;
+        nix::unistd::syncfs(directory).map_err(|e| failed(&e))
+    }
+
     /// Bytes written since the disk was made; what waits in memory is written first.
     pub fn written(&self) -> Result<u64> {
         let name = self.device.rsplit('/').next().unwrap_or_default();
         let path = format!("/sys/block/{name}/stat");
-        let point = self.point.to_string_lossy();
-        sh("sync", ["--file-system", &point])?;
+        self.sync()?;
         let text = fs::read_to_string(&path).map_err(|e| format!("cannot read {path}: {e}"))?;
         // The seventh number counts sectors of 512 bytes.
         let sectors = text.split_whitespace().nth(6).and_then(|word| word.parse::<u64>().ok());
@@ -51,6 +57,8 @@ impl Disk {
 mod ioctl {
     #![allow(unsafe_code)]
     //! `EXT4_IOC_SHUTDOWN` of <linux/ext4.h>, by which file systems' own tests cut the power.
+    use std::os::fd::AsRawFd;
+
     nix::ioctl_read!(shutdown, b'X', 125, u32);
 
     /// Not even the journal's log in memory is written.
@@ -59,7 +67,7 @@ mod ioctl {
     pub fn off(directory: &std::fs::File) -> nix::Result<()> {
         let mut how = NOLOGFLUSH;
         // SAFETY: the kernel reads one u32 at the address, which lives until it returns.
-        unsafe { shutdown(std::os::fd::AsRawFd::as_raw_fd(directory), &raw mut how) }.map(drop)
+        unsafe { shutdown(directory.as_raw_fd(), &raw mut how) }.map(drop)
     }
 }
 

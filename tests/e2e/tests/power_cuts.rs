@@ -106,7 +106,7 @@ fn cuts(world: &mut World, count: u64) -> Result<()> {
         let sync_ms = random() % WAIT_MS_MAX;
         if sync_ms < wait_ms {
             pass(sync_ms);
-            sh("sync", ["--file-system", place])?;
+            disk.sync()?;
         }
         pass(if sync_ms < wait_ms { wait_ms - sync_ms } else { wait_ms });
         world.agents[0].power_cut()?;
