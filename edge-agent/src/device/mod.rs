@@ -1,8 +1,7 @@
 //! What this board is: its size, its names, its addresses, its clock.
 //!
 //! In: /proc, /sys, /etc, uname. Out: facts for the node's status and for plans.
-//! Never: changes anything on the device but its AppArmor profile, not even a file's time of access; fails because one fact is
-//! missing.
+//! Never: changes anything on the device but its AppArmor profile; fails because one fact is missing.
 
 mod armor;
 pub mod board;

@@ -5,6 +5,7 @@
 //! Never: left behind mounted.
 
 use crate::{Result, process::sh, until};
+use nix::sched::{CloneFlags, unshare};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -17,6 +18,13 @@ pub struct Disk {
     image: PathBuf,
     point: PathBuf,
     device: String,
+}
+
+/// Mounts of the calling thread, and of what it starts from now on, are nobody else's: whoever walks over the machine's files
+/// (locate, du) does not read on a board's disk, and no other namespace keeps it.
+pub fn apart() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|e| format!("cannot leave the host's mounts: {e}"))?;
+    sh("mount", ["--make-rprivate", "/"]).map(drop)
 }
 
 impl Disk {

@@ -4,13 +4,12 @@
 //! `LIMPET_POWER_CUTS`, how often (6); `LIMPET_SEED`.
 //! Out: the board comes back each time, its pods run, every byte of their images and volumes is right.
 
-use limpet_e2e::disk::Disk;
+use limpet_e2e::disk::{self, Disk};
 use limpet_e2e::images::{Target, layered, noise};
 use limpet_e2e::process::sh;
 use limpet_e2e::world::test;
 use limpet_e2e::{Result, World, until, wait};
 use limpet_oci::Digest;
-use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -122,10 +121,8 @@ fn cuts(world: &mut World, count: u64) -> Result<()> {
 
 #[test]
 fn a_board_comes_back_whole() {
-    // Nobody else's namespace may keep the disk.
     if limpet_e2e::missing().is_none() {
-        unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace of its own");
-        sh("mount", ["--make-rprivate", "/"]).unwrap();
+        disk::apart().unwrap();
     }
     test(1, &json!({}), |world| cuts(world, number("LIMPET_POWER_CUTS", 6)));
 }

@@ -5,12 +5,11 @@
 //! and hold of memory.
 //! Everything there seems to have been read two days ago: Linux writes down the next time of access then, the worst hour.
 
-use limpet_e2e::disk::Disk;
+use limpet_e2e::disk::{self, Disk};
 use limpet_e2e::pods::probed;
-use limpet_e2e::process::{Process, kib_of, sh};
+use limpet_e2e::process::{Process, kib_of};
 use limpet_e2e::wait::until_every;
 use limpet_e2e::{Binaries, Result, World, wait};
-use nix::sched::{CloneFlags, unshare};
 use std::time::{Duration, Instant};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -43,9 +42,7 @@ fn used(processes: &[Process]) -> Result<(u64, f64)> {
 }
 
 fn nothing_is_written(minutes: u32) -> Result<()> {
-    // Whoever walks over the machine's files (locate, du) would read on the board's disk, and that is written down.
-    unshare(CloneFlags::CLONE_NEWNS).map_err(|e| format!("cannot leave the host's mounts: {e}"))?;
-    sh("mount", ["--make-rprivate", "/"])?;
+    disk::apart()?;
     let mut world = World::new(&Binaries::build("dev")?, 1)?;
     let disk = Disk::under(&world.agents.first().ok_or("no board")?.data)?;
     world.join()?;
